@@ -1,4 +1,4 @@
-# Everything that one does with this repository. `make` alone lists it.
+# The tasks of this repository. `make` alone lists it.
 #
 # A Rust toolchain is needed; on Debian and Ubuntu the rest is installed when it is missing.
 
@@ -18,7 +18,7 @@ demo: postgres ## see everything at once, on a private Postgres and the provider
 
 test: servers ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet
-	$(CARGO) test --locked --lib --bins --tests
+	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
 
 test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
@@ -45,7 +45,7 @@ bench-quota: postgres ## how well providers' limits are kept and used, with the 
 bench-trouble: postgres ## a held snapshot, an outage, a million lanes, while a million jobs flow (half an hour)
 	$(CARGO) bench --locked --bench trouble
 
-fuzz: ## arbitrary bytes for everything that reads what it has not written; SECONDS_EACH=20
+fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20
 	scripts/fuzz $(or $(SECONDS_EACH),20)
 
 sqlx: ## refresh .sqlx after a change to a statement or a migration

@@ -206,7 +206,7 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
 
 fn calls(claimed: &[Claimed]) -> Vec<OpenCall> {
     let now = Timestamp(chrono::Utc::now().timestamp_millis());
-    let target = Target { provider: "provider".to_owned(), model: "model".to_owned() };
+    let target = Target::new("provider", "model");
     let open = |job: &Claimed| OpenCall {
         lease: job.lease,
         number: 1,

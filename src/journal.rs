@@ -169,8 +169,8 @@ impl Journal {
 }
 
 impl Drop for Journal {
-    /// Gives the lock up at once. Closing the file does so only when no copy of it is open, and a process that was being
-    /// started by another thread has copies of all files for a moment.
+    /// Gives the lock up at once. Closing the file does so only when no copy of it is open, and a process that another
+    /// thread is starting has copies of all files for a moment.
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }

@@ -14,7 +14,7 @@ pub mod journal;
 pub mod permissions;
 pub mod printable;
 pub mod process;
-#[allow(clippy::disallowed_types, reason = "the one room that calls out")]
+#[allow(clippy::disallowed_types, reason = "the only room that sends requests to providers")]
 #[allow(clippy::disallowed_methods, reason = "has times and deadlines")]
 pub mod provider;
 pub mod shutdown;

@@ -23,6 +23,7 @@ impl Signals {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let signals = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };
         let told = signals.clone();
+        // Under no watch: nothing in it can panic, and it ends with the second signal, when nothing is left to tell.
         tokio::spawn(async move {
             for token in [&told.stop, &told.hurry] {
                 tokio::select! {
@@ -41,7 +42,7 @@ impl Signals {
 pub struct Hangups(Signal);
 
 impl Hangups {
-    /// Listens from now on. By default the signal would end the process and cut every call.
+    /// Listens from now on. Without a listener the signal would end the process and cut off every call.
     ///
     /// # Errors
     /// The operating system does not allow it.

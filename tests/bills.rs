@@ -36,7 +36,7 @@ impl Held {
         let call = OpenCall {
             lease: self.claimed.lease,
             number: self.calls,
-            target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+            target: Target::new("openai", "gpt-4o-mini"),
             rung: 0,
             started_at: Timestamp(clock::millis()),
             worst: Some(NanoUsd(900)),

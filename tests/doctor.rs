@@ -299,7 +299,7 @@ async fn jobs_that_no_worker_works_on_are_named() {
     assert_eq!(patient.store.claim(worker, &[take], usize::MAX).await.unwrap().jobs.len(), 1);
     assert!(patient.examine(&[]).await.with("bad").is_empty());
     patient.run("update sluice.worker set lease_until = now() - interval '2 minutes'").await;
-    patient.examine(&[]).await.is_only("dead_workers", "bad", "1 jobs are held");
+    patient.examine(&[]).await.is_only("dead_workers", "bad", "1 job is held");
     patient.run("update sluice.worker set lease_until = now() + interval '2 minutes'").await;
     patient.run("insert into sluice.job (route, request) values ('typo', '{}')").await;
     patient.examine(&[]).await.is_only("routes", "warning", "typo");

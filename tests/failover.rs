@@ -174,9 +174,9 @@ async fn a_worker_looks_for_the_server_that_serves_before_its_pool_gives_up() {
     fleet.until_live(1).await;
     first.set(Weather::Blackhole);
     standby.promote();
-    worker.until_said("this server serves now", 1).await;
+    worker.until_said("switched to the server that takes writes", 1).await;
     let said = worker.said();
-    let before = said.split("this server serves now").next().unwrap();
+    let before = said.split("switched to the server that takes writes").next().unwrap();
     assert!(!before.contains("pool timed out"), "{said}");
     fleet.pool = pool(&standby);
     fleet.enqueue("default", 8).await;

@@ -145,7 +145,7 @@ async fn a_dry_run_of_run_enqueues_nothing() {
     program.file("q.jsonl", "{\"prompt\":\"good\"}\n");
     let run = program.run(&["run", "q.jsonl", "-o", "out.jsonl", "--dry-run"]).await;
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
-    assert!(text(&run.stderr).contains("1 jobs are in order; nothing was enqueued"));
+    assert!(text(&run.stderr).contains("1 job is in order; nothing was enqueued"));
     let jobs: i64 = sqlx::query_scalar("select count(*) from sluice.job").fetch_one(&database.pool()).await.unwrap();
     assert_eq!((jobs, simulator.verdict().total.calls), (0, 0));
 }

@@ -120,7 +120,7 @@ async fn no_statement_stands_in_a_transaction_that_was_given_up() {
 }
 
 async fn given_up_everywhere(cluster: &OwnCluster, pooler: Pooler, name: &str, operation: Operation) {
-    // One connection: whatever comes next has the one that was left.
+    // The pool has one connection, so the next statement gets the abandoned one.
     let options: PgConnectOptions = cluster.url.parse().unwrap();
     let store = Store::connect_through(pooler, Purpose::Work, &Address::of(options), 1).await.unwrap();
     let (worker, _) = store.register("host", 1, "0.0.0").await.unwrap();

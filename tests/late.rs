@@ -29,7 +29,7 @@ fn call(claimed: &Claimed, number: i16, worst: Option<i64>) -> OpenCall {
     OpenCall {
         lease: claimed.lease,
         number,
-        target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+        target: Target::new("openai", "gpt-4o-mini"),
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: worst.map(NanoUsd),

@@ -1,14 +1,18 @@
 //! A loop of the worker ends unexpectedly: the worker stops in order and says so, and no paid answer is lost.
 
 use crate::support::fleet::Fleet;
-use crate::support::wait::until;
-use sluice::cli::worker::{blueprint, settings};
+use crate::support::wait::{until, within_a_minute};
+use sluice::cli::GlobalArgs;
+use sluice::cli::worker::{attend, blueprint, settings, went_down};
 use sluice::config::Config;
+use sluice::shutdown::Hangups;
 use sluice::store::Store;
+use sluice::systemd::Notifier;
 use sluice::worker::plan::Plan;
-use sluice::worker::{Settings, Summary, Worker};
+use sluice::worker::{Settings, Sign, Summary, Worker};
+use std::sync::Arc;
 
-/// Many seconds of work for the first worker, so that it is in the midst of it; the second has more places.
+/// Enough jobs to keep the first worker busy for many seconds, so that the loop ends in the middle of the work.
 const JOBS: i64 = 240;
 
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.05, 0.2] }\n\
@@ -43,6 +47,10 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     };
     let first = worker(4).await;
     let loops = first.loops();
+    // The loops that the daemon has beside it.
+    let listener = sluice::http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let hangups = Hangups::listen().unwrap();
+    attend(&first, Some(listener), hangups, &config, &GlobalArgs::default(), &Arc::new(Notifier::new()));
     fleet.enqueue("default", JOBS).await;
     let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
     until("work is under way", async || fleet.answered().await >= 8).await;
@@ -70,8 +78,97 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_that_claim_and_look_after_the_queue() {
-    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener"] {
+    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener", "opening"] {
         falls(part, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_that_the_daemon_has_beside_its_worker() {
+    for part in ["http", "reload"] {
+        falls(part, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_that_ends_while_the_worker_drains_begins_anew() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let slow = "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = \"12s\" }\n\
+                models.model.price = { input = \"1\", output = \"2\" }\n";
+    let fleet = Fleet::new(slow, "").await;
+    let config = config(&fleet, "off");
+    let store = Store::from_pool(fleet.pool.clone());
+    let worker =
+        Worker::register(store, Plan::new(&blueprint(&config)).unwrap(), settings(&config, true)).await.unwrap();
+    let loops = worker.loops();
+    fleet.enqueue("default", 1).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stopping, mut signs) = tokio::sync::mpsc::unbounded_channel();
+    let working = tokio::spawn(worker.run(
+        async move {
+            let _ = stopped.await;
+        },
+        std::future::pending(),
+        move |sign| {
+            let _ = stopping.send(sign);
+        },
+    ));
+    until("a call is under way", async || fleet.verdict().total.max_concurrency > 0).await;
+    stop.send(()).unwrap();
+    while signs.recv().await.is_some_and(|sign| !matches!(sign, Sign::Stopping)) {}
+    sqlx::query("create table stopped as select clock_timestamp() as at").execute(&fleet.pool).await.unwrap();
+    let beats = async || {
+        fleet.number("select count(*) from sluice.worker, stopped where state = 'live' and seen_at > at").await == 1
+    };
+    until("it beats while it drains", beats).await;
+    loops.trip("heartbeat");
+    loops.fell().await;
+    sqlx::query("create table fell as select clock_timestamp() as at").execute(&fleet.pool).await.unwrap();
+    let has_beaten = async || {
+        fleet.number("select count(*) from sluice.worker, fell where state = 'live' and seen_at > at").await == 1
+    };
+    until("it beats again while its call goes on", has_beaten).await;
+    assert_eq!(fleet.answered().await, 0, "the call still goes on");
+    let summary = working.await.unwrap();
+    assert_eq!((summary.fallen, summary.succeeded), (Some("heartbeat"), 1));
+    fleet.books_are_in_order(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_that_cannot_be_written_are_counted_and_their_jobs_are_taken_over() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for part in ["settler", "flusher"] {
+        let fleet = Fleet::new(SCENARIO, "").await;
+        let config = config(&fleet, "off");
+        let store = Store::from_pool(fleet.pool.clone());
+        let worker = async |max_in_flight: usize| {
+            let settings = Settings { max_in_flight, ..settings(&config, true) };
+            Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings).await.unwrap()
+        };
+        let first = worker(4).await;
+        let loops = first.loops();
+        fleet.enqueue("default", JOBS).await;
+        let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
+        until("work is under way", async || fleet.answered().await >= 8).await;
+        // It ends each time that it begins anew.
+        let tripping = tokio::spawn(async move {
+            loop {
+                loops.trip(part);
+                tokio::task::yield_now().await;
+            }
+        });
+        let summary = within_a_minute("it stops", working).await.unwrap();
+        tripping.abort();
+        assert_eq!(summary.fallen, Some(part));
+        assert!(summary.lost > 0, "{part}: {summary:?}");
+        let told = went_down(&summary).unwrap_err().to_string();
+        assert!(told.contains("could not be written (the log names the jobs)"), "{told}");
+        assert!(told.contains(part) && !told.contains("All its jobs"), "{told}");
+
+        let second = worker(60).await.run(std::future::pending(), std::future::pending(), |_| {}).await;
+        assert_eq!((second.fallen, second.lost), (None, 0));
+        assert!(went_down(&second).is_ok());
+        fleet.books_are_in_order(JOBS).await;
     }
 }
 

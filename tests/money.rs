@@ -26,7 +26,7 @@ async fn every_sum_is_there(queue: &Queue) {
     ] {
         program.output(&[arguments, &["--format", "json"]].concat()).await;
     }
-    for view in ["batches", "cost_by_provider", "cost_daily", "failures", "waste", "fallbacks"] {
+    for view in ["batches", "cost_by_provider", "cost_by_route", "cost_daily", "failures", "waste", "fallbacks"] {
         let statement = format!("select count(v::text) from sluice.{view} v");
         let _: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(&queue.pool).await.unwrap();
     }

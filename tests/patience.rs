@@ -61,7 +61,7 @@ impl Stage {
         self.simulator.verdict().providers[provider].figures.calls
     }
 
-    /// What is told of the one job that went to the dear provider.
+    /// The explanation of the one job that went to the expensive provider.
     async fn story(&self) -> String {
         let jobs: Vec<i64> = sqlx::query_scalar("select job_id from sluice.attempt where provider = 'dear'")
             .fetch_all(&self.pool)

@@ -357,6 +357,9 @@ async fn jobs_are_paused_and_resumed_by_number() {
 
     let resumed = csv(&["job", "resume", &one, &held]).await;
     assert_eq!(text(&resumed.stdout), format!("job,outcome\n{one},goes on\n{held},was not paused\n"));
+    let again = program.output(&["job", "resume", &one, "--format", "json"]).await;
+    let told: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(told, json!([{ "job": id, "outcome": "was_not_paused" }]));
     assert_eq!(resumed.status.code(), Some(0));
     // One that a worker has is not paused, which a script has to know; the others are.
     let refused = csv(&["job", "pause", &held, &one]).await;
@@ -389,7 +392,7 @@ async fn a_route_is_cancelled_with_the_users_yes() {
     assert!(said.contains("cancel 2 unfinished jobs of the route default") && said.contains("--yes"), "{said}");
     let asked = program.run(&["route", "retry", "default"]).await;
     assert_eq!(asked.status.code(), Some(ExitCode::Usage as i32));
-    assert!(text(&asked.stderr).contains("retry 1 failed jobs of the route default"));
+    assert!(text(&asked.stderr).contains("retry 1 failed job of the route default"));
     assert_eq!(queue.count("select count(*) from sluice.ready").await, 3, "nothing was changed");
 
     assert_eq!(program.output(&["route", "cancel", "default", "--yes"]).await, "route default: 2 jobs cancelled\n");

@@ -179,7 +179,7 @@ fn call(claimed: &Claimed) -> OpenCall {
     OpenCall {
         lease: claimed.lease,
         number: claimed.attempts + 1,
-        target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+        target: Target::new("openai", "gpt-4o-mini"),
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),

@@ -27,7 +27,8 @@ async fn a_job_is_accused_only_when_its_worker_held_no_other() {
         let rescued = queue.store.rescue(MAX_CRASHES).await.unwrap();
         assert_eq!((rescued.jobs, rescued.poisoned), (3, 0), "crash {crash}");
     }
-    // Two in hand, of which one ends before anybody looks: the other was not alone, and a rescue in two parts knows it.
+    // The worker held two jobs, and one ended before the rescue. The other job was not alone, and a rescue in two steps
+    // knows that.
     let worker = queue.worker().await;
     let lane = queue.store.lanes().await.unwrap().remove(0);
     let take = |count| [Take { flow: lane.flow, prio: lane.prio, after: 0, count }];

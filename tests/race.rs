@@ -298,7 +298,7 @@ fn call(claimed: &Claimed, number: i16, model: &str) -> OpenCall {
     OpenCall {
         lease: claimed.lease,
         number,
-        target: Target { provider: "openai".to_owned(), model: model.to_owned() },
+        target: Target::new("openai", model),
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),

@@ -94,6 +94,84 @@ async fn sums_can_be_told_apart_by_every_dimension_and_filtered() {
     }
 }
 
+/// Three jobs of the batch share three answers' money, one of which was rejected, and two of them succeeded.
+#[tokio::test]
+async fn an_accepted_answer_costs_the_same_wherever_it_is_told() {
+    let queue = history().await;
+    let program = program(&queue);
+    for folded in [false, true] {
+        let by_batch = json_of(&program, &["report", "cost", "--by", "batch"]).await;
+        let of_batch = by_batch.as_array().unwrap().iter().find(|row| row["batch"] == "nightly").unwrap();
+        assert_eq!(of_batch["cost_per_answer"], json!(0.000_045), "folded: {folded}");
+        let shown = json_of(&program, &["batch", "show", "nightly"]).await;
+        assert_eq!(shown["cost_per_answer"], json!(0.000_045));
+        let listed = json_of(&program, &["batch", "list"]).await;
+        assert_eq!(listed[0]["cost_per_answer"], json!(0.000_045));
+        // The job without a price makes the figure of the route unknown, and the table says so.
+        let by_route = json_of(&program, &["report", "cost", "--by", "route"]).await;
+        assert_eq!((&by_route[0]["cost"], &by_route[0]["cost_per_answer"]), (&json!(0.000_09), &Value::Null));
+        let table = program.output(&["report", "cost", "--format", "table"]).await;
+        for figure in ["$0.00003+", "unknown"] {
+            assert!(table.contains(figure), "{figure}: {table}");
+        }
+        let status = json_of(&program, &["status"]).await;
+        let spent = &status["spent"][0];
+        assert_eq!(
+            (&spent["route"], &spent["answered"], &spent["attempts"], &spent["unpriced_attempts"]),
+            (&json!("default"), &json!(3), &json!(5), &json!(1))
+        );
+        assert_eq!(spent["cost_per_answer"], Value::Null);
+        let of_views: Vec<Option<String>> = sqlx::query_scalar(
+            "select cost_per_answer::text from sluice.batches
+              union all (select cost_per_answer::text from sluice.cost_by_provider order by provider)
+              union all select cost_per_answer::text from sluice.cost_by_route",
+        )
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+        let told: Vec<Option<&str>> = of_views.iter().map(Option::as_deref).collect();
+        assert_eq!(told, [Some("0.000045000"), None, None, Some("0.000030000"), None], "folded: {folded}");
+        queue.store.fold_tally().await.unwrap();
+    }
+    queue.run("update sluice.tally_hour set hour = hour - interval '2 days'").await;
+    assert_eq!(json_of(&program, &["status"]).await["spent"], json!([]), "lately is a day");
+}
+
+#[tokio::test]
+async fn an_estimate_takes_what_was_accepted_from_the_ledger_once_there_is_enough_of_it() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let config = "[http]\nlisten = \"off\"\n[providers.openai]\napi_key_env = \"OPENAI_API_KEY\"\n\
+                  [models.\"openai/gpt-4o-mini\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  [routes.default]\nrungs = [\"openai/gpt-4o-mini\"]\n";
+    let program = Program::new(config, &queue.database.url());
+    program.file("q.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n");
+    let estimate = async |arguments: &[&str]| json_of(&program, &[&["estimate", "q.jsonl"], arguments].concat()).await;
+    let told = |row: &Value| ["history_answers", "history_accepted"].map(|member| row[member].as_i64().unwrap_or(-1));
+    assert_eq!(told(&estimate(&[]).await[0]), [-1, -1], "nothing is learned unasked");
+    let early = program.run(&["estimate", "q.jsonl", "--history", "--format", "json"]).await;
+    assert!(text(&early.stderr).contains("fewer than 20 answers"), "{}", text(&early.stderr));
+    queue.enqueue(NewJob::default(), 10).await;
+    for claimed in queue.claim(worker, 10).await {
+        // One answer in three is accepted; a call without an answer is none.
+        let attempts = vec![
+            rejected(&claimed, 1, "empty"),
+            rejected(&claimed, 2, "not_json"),
+            failed(&claimed, 3, ErrorClass::RateLimit),
+            accepted(&claimed, 4),
+        ];
+        queue.settle(Settlement { attempts, endings: vec![success(&claimed)], parks: Vec::new() }).await;
+    }
+    let row = &estimate(&["--history"]).await[0];
+    assert_eq!(told(row), [30, 10]);
+    let (expected, each) = (row["expected"].as_f64().unwrap(), row["expected_per_answer"].as_f64().unwrap());
+    assert!((each - expected / 2.0 * 3.0).abs() < 2e-9, "{row}");
+    let other = &estimate(&["--history=2020-01-01"]).await[0];
+    assert_eq!(told(other), [30, 10]);
+    let wrong = program.run(&["estimate", "q.jsonl", "--history=yesterday"]).await;
+    assert_eq!(wrong.status.code(), Some(ExitCode::Usage as i32));
+}
+
 #[tokio::test]
 async fn sums_and_latencies_are_told_apart_by_time() {
     let queue = history().await;
@@ -157,12 +235,13 @@ async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
     let cost = program.run(&["report", "cost", "--format", "csv"]).await;
     assert_eq!(
         text(&cost.stdout),
-        "provider,model,answered,attempts,input_tokens,cached_tokens,output_tokens,cost,waste,uncertain,unpriced\n\
-         openai,gpt-4o-mini,2,3,200,40,100,0.00006,0.00,0.000007,0\n\
-         deepseek,deepseek-chat,0,1,100,20,50,0.00003,0.00003,0.00,0\n\
-         local,gpt-4o-mini,1,1,100,20,50,,,0.00,1\n"
+        "provider,model,answered,attempts,input_tokens,cached_tokens,output_tokens,cost,waste,uncertain,unpriced,\
+         cost_per_answer\n\
+         openai,gpt-4o-mini,2,3,200,40,100,0.00006,0.00,0.000007,0,0.00003\n\
+         deepseek,deepseek-chat,0,1,100,20,50,0.00003,0.00003,0.00,0,\n\
+         local,gpt-4o-mini,1,1,100,20,50,,,0.00,1,\n"
     );
-    assert!(text(&cost.stderr).contains("the price of 1 attempts is unknown"), "{}", text(&cost.stderr));
+    assert!(text(&cost.stderr).contains("the price of 1 attempt is unknown"), "{}", text(&cost.stderr));
     assert!(text(&cost.stderr).contains("\"local/gpt-4o-mini\""), "{}", text(&cost.stderr));
     let quiet = program.run(&["report", "cost", "--quiet"]).await;
     assert_eq!(text(&quiet.stderr), "");
@@ -255,7 +334,11 @@ async fn batches_are_listed_changed_and_watched_to_their_end() {
     );
     let watched = program.run(&["watch", "nightly"]).await;
     assert_eq!(watched.status.code(), Some(ExitCode::JobsFailed as i32));
-    assert_eq!(text(&watched.stdout), "nightly: done, 2 succeeded, 1 failed, 1 cancelled, 4 attempts, $0.00009\n");
+    assert_eq!(
+        text(&watched.stdout),
+        "nightly: done, 2 succeeded, 1 failed, 1 cancelled, 4 attempts, $0.00009, \
+                at least $0.000045 per answer\n"
+    );
     let lines = program.run(&["watch", "nightly", "--format", "json"]).await;
     let last: Value = serde_json::from_str(text(&lines.stdout).lines().last().unwrap()).unwrap();
     assert_eq!((&last["done"], &last["failed"]), (&json!(4), &json!(1)));

@@ -80,7 +80,7 @@ async fn a_file_that_is_run_again_is_refused_resumed_or_added_as_it_is_asked() {
     {
         let said = desk.refused(command, 2).await;
         assert!(
-            said.contains("batch b exists already: 10 jobs, 10 of them have ended; nothing was enqueued"),
+            said.contains("batch b exists already: 10 jobs, of which 10 have ended; nothing was enqueued"),
             "{said}"
         );
         assert!(said.contains("--resume ") && said.contains("--append "), "{said}");
@@ -154,8 +154,8 @@ async fn what_differs_is_inherited_refused_or_said() {
     desk.program.output(&["enqueue", "q.jsonl", "--batch", "b", "--route", "other", "--project", "p"]).await;
     let resume = ["enqueue", "q.jsonl", "--batch", "b", "--resume"];
     for (more, words) in [
-        (&["--route", "default"][..], "the jobs of batch b have the route other, and a job's route never changes"),
-        (&["--project", "default"], "the jobs of batch b have the project p"),
+        (&["--route", "default"][..], "batch b uses the route other, and a job's route never changes"),
+        (&["--project", "default"], "batch b uses the project p"),
     ] {
         let said = desk.refused(&[&resume[..], more].concat(), 2).await;
         assert!(said.contains(words), "{said}");
@@ -328,5 +328,5 @@ async fn a_batch_of_which_retention_has_dropped_jobs_is_not_resumed() {
     .await
     .unwrap();
     let said = desk.refused(&["enqueue", "q.jsonl", "--batch", "b", "--resume"], 2).await;
-    assert!(said.contains("1 of the 4 jobs of batch b are no longer kept"), "{said}");
+    assert!(said.contains("of the 4 jobs of batch b 1 is no longer kept"), "{said}");
 }

@@ -41,6 +41,34 @@ async fn the_right_fence_ends_the_job_once_and_writes_what_was_found() {
 }
 
 #[tokio::test]
+async fn an_outcome_that_lost_its_texts_ends_the_job_with_the_class_that_it_had() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let ids = queue.enqueue(in_batch("b"), 2).await;
+    let claimed = queue.claim(worker, 2).await;
+    let (mut answered, mut answer) = (success(&claimed[0]), accepted(&claimed[0], 1));
+    answered.repaired = true;
+    let (mut timed_out, mut cut) = (failure(&claimed[1], ErrorClass::Timeout), rejected(&claimed[1], 1, "empty"));
+    for (ending, attempt) in [(&mut answered, &mut answer), (&mut timed_out, &mut cut)] {
+        attempt.lost_its_texts();
+        ending.lost_its_texts(&"no such letter");
+    }
+    assert_eq!((answer.class, cut.class), (Some(ErrorClass::OutputInvalid), Some(ErrorClass::SoftFailure)));
+    let settlement =
+        Settlement { attempts: vec![answer, cut], endings: vec![answered, timed_out], ..Settlement::default() };
+    assert!(queue.settle(settlement).await.is_empty());
+    let told: Vec<(i64, String, String, bool)> =
+        sqlx::query_as("select job_id, error_class, error, repaired from sluice.results order by job_id")
+            .fetch_all(&queue.pool)
+            .await
+            .unwrap();
+    let row = |id: i64, class: &str, lost: &str| {
+        (id, class.to_owned(), format!("{lost} could not be stored: no such letter"), false)
+    };
+    assert_eq!(told, [row(ids[0], "output_invalid", "the answer"), row(ids[1], "timeout", "the reason")]);
+}
+
+#[tokio::test]
 async fn a_wrong_fence_changes_nothing_and_its_attempt_is_booked() {
     let queue = Queue::new().await;
     let (silent, heir) = (queue.worker().await, queue.worker().await);

@@ -2,7 +2,7 @@
 
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, ended, text};
-use crate::support::wait::until;
+use crate::support::wait::{until, within_a_minute};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -18,13 +18,16 @@ fn send(child: &Child, signal: Signal) {
 /// Reads until a line holds this, and then all the rest in the background, so that the program never waits for us.
 async fn until_said(output: impl AsyncRead + Unpin + Send + 'static, words: &str) {
     let mut lines = BufReader::new(output).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains(words) {
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return;
+    let said = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(words) {
+                return;
+            }
         }
-    }
-    panic!("the program ended without saying {words:?}");
+        panic!("the program ended without saying {words:?}");
+    };
+    within_a_minute(words, said).await;
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 }
 
 async fn until_stopped(data_dir: &Path) {
@@ -60,7 +63,7 @@ async fn a_private_postgres_stops_with_a_command_that_is_interrupted() {
 
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let mut watch = command(&["watch", "b"]);
-        until_said(watch.stdout.take().unwrap(), "0 of 1 jobs").await;
+        until_said(watch.stdout.take().unwrap(), "0 of 1 job").await;
         assert!(dir.join("data/postmaster.pid").exists());
         send(&watch, signal);
         let watch = ended(watch).await;

@@ -129,7 +129,7 @@ async fn an_answer_from_another_model_costs_what_that_model_costs_or_nobody_know
         let costs = stage.column("select to_jsonb(cost_nanos) from sluice.attempt order by job_id").await;
         assert_eq!(costs.last().unwrap(), cost, "{route} {served}: {costs:?}");
         let is_other = *cost != cheap && route != "free";
-        assert_eq!(said.contains("another model answered"), is_other, "{route} {served}: {said}");
+        assert_eq!(said.contains("a different model answered"), is_other, "{route} {served}: {said}");
     }
     assert_eq!(
         stage.column("select to_jsonb(state) from sluice.jobs where state <> 'succeeded'").await,

@@ -371,6 +371,7 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
     }
     for (share, said) in [
         ("0.125", "batch plain pauses when more than 12.5 % of its jobs fails\n"),
+        ("1", "batch plain does not pause, however many of its jobs fail\n"),
         ("none", "batch plain has no stop-loss any more\n"),
         ("none", "batch plain had no stop-loss\n"),
     ] {
@@ -384,7 +385,8 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
 
 /// A provider whose answers are empty, one whose answers are good, and a route to each.
 async fn two_routes() -> Fleet {
-    let scenario = "[providers.bad]\ndialect = \"openai\"\nlatency = { fixed = \"20ms\" }\n\
+    // Slow, so that jobs are left whenever the worker notices how many have failed.
+    let scenario = "[providers.bad]\ndialect = \"openai\"\nlatency = { fixed = \"200ms\" }\n\
                     faults = [{ kind = \"empty\", rate = 1.0 }]\n\
                     [providers.good]\ndialect = \"openai\"\nlatency = { fixed = \"20ms\" }\n";
     Fleet::new(scenario, &routes("bad", "good")).await

@@ -211,7 +211,7 @@ async fn a_command_that_ends_all_jobs_of_a_batch_or_a_route_reaches_them() {
     assert_eq!((queue.places(more[0]).await.as_str(), queue.places(more[1]).await.as_str()), ("e", ""));
     assert_eq!(queue.places(lost[0]).await, "e");
     // A route that is not configured any more is known by its jobs.
-    assert_eq!(program.output(&["route", "cancel", "other", "-y"]).await, "route other: 1 jobs cancelled\n");
+    assert_eq!(program.output(&["route", "cancel", "other", "-y"]).await, "route other: 1 job cancelled\n");
     assert_eq!(queue.store.unqueued(PATIENCE).await.unwrap().jobs, 0);
     books_are_in_order(&queue).await;
 }

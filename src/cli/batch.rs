@@ -8,6 +8,7 @@ use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::domain::MaxFailed;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::Store;
@@ -17,10 +18,9 @@ use crate::view::batch::{self, BatchView};
 use crate::view::change::{BulkView, StopLossView};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-/// What to do.
+/// Arguments of `sluice batch`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: BatchCommand,
 }
@@ -146,8 +146,9 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     let jobs = store.unqueued_of_batch(name).await?;
     if jobs > 0 {
         return Err(Failure::not_found(format!(
-            "the {jobs} jobs of batch {name:?} are in no queue, since they came in while triggers were off: \
-             `sluice doctor --repair` puts them into it"
+            "batch {name:?} has {} in no queue, because triggers were off at the insert: `sluice doctor --repair` \
+             queues what is left out",
+            counted(jobs, "job", "jobs")
         ))
         .into());
     }

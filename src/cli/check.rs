@@ -1,6 +1,7 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
+use crate::domain::counted::counted;
 use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy, strategy};
 use crate::exit_code::ExitCode;
 use crate::view;
@@ -145,7 +146,7 @@ fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::R
 
 fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
     let RouteConfig { route, max_failed, .. } = config;
-    writeln!(out, "route {name}: {}, {} attempts at most", order(route), route.max_attempts)?;
+    writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
     if let Some(max_failed) = max_failed {
         writeln!(
             out,
@@ -166,12 +167,16 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             None if shares.is_empty() => String::new(),
             None => ", only as a fallback".to_owned(),
         };
-        let price = rung.model.price.map_or_else(
+        let price = rung.price().map_or_else(
             || "price unknown".to_owned(),
             |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
         );
         let timeout = humantime::format_duration(rung.total_timeout);
         writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
+        if let (Some(other), Some(price)) = (&rung.model.off_peak, rung.off_peak_price()) {
+            let (input, output) = (NanoUsd(price.input), NanoUsd(price.output));
+            writeln!(out, "    {input} in, {output} out outside {} (UTC)", other.peak)?;
+        }
     }
     Ok(())
 }
@@ -213,7 +218,7 @@ fn describe_limits(limits: &Limits) -> String {
         };
         format!("{} {} per {per}", rate.amount, rate.unit)
     });
-    let concurrency = limits.concurrency.iter().map(|calls| format!("{calls} calls at once"));
+    let concurrency = limits.concurrency.iter().map(|calls| format!("{} at once", counted(calls, "call", "calls")));
     rates.chain(concurrency).collect::<Vec<_>>().join(", ")
 }
 

@@ -2,12 +2,13 @@
 //!
 //! It runs the commands that a user would run, as processes of their own, and shows them. Only Postgres and the
 //! simulator live in this process, so that they end with it. At the end it checks the books against the simulator's.
-//! What a demo leaves behind that was killed, its guard removes.
+//! The guard removes everything that a killed demo leaves behind.
 
 mod folder;
 
 use super::GlobalArgs;
 use super::output::Output;
+use crate::domain::counted::counted;
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
@@ -78,7 +79,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     for gone in folder::tidy_up_after_others().await {
-        Output::new(global).note(format_args!("removed {}, which a demo that was killed left behind", gone.display()));
+        Output::new(global).note(format_args!("removed {}, left behind by a demo that was killed", gone.display()));
     }
     let scratch = Folder::make()?;
     let ended = play(scratch.path(), global).await;
@@ -142,8 +143,8 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     let took = watch(store, worker).await?;
     let audit = store.audit().await?;
     out.line(format!(
-        "{} jobs in {:.1} s: {} succeeded, {} failed, {} calls, {}",
-        audit.results,
+        "{} in {:.1} s: {} succeeded, {} failed, {} calls, {}",
+        counted(audit.results, "job", "jobs"),
         took.as_secs_f64(),
         audit.succeeded,
         audit.results - audit.succeeded,

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::figure;
 use super::output::{Format, Output, OutputError};
+use crate::domain::counted::counted;
 use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
 use crate::exit_code::ExitCode;
 use crate::store::StoreError;
@@ -12,7 +13,7 @@ use crate::view::finding::DiagnosisView;
 use crate::view::table::Table;
 use std::time::Duration;
 
-/// What is worth a word.
+/// Arguments of `sluice doctor`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// A transaction that is open for longer is a warning; one that is open twelve times as long is bad
@@ -69,35 +70,33 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 async fn repair(context: &mut Context) -> anyhow::Result<()> {
     context.store.require_schema().await?;
     let done = context.store.queue_unqueued().await?;
-    context.output.note(format_args!("{} jobs that were in no queue are in it now", done.jobs));
+    context.output.note(format_args!(
+        "{} in it now",
+        counted(done.jobs, "job that was in no queue is", "jobs that were in no queue are")
+    ));
     if !done.left.is_empty() {
         context.output.warn(format!(
-            "{} jobs were left in no queue, because their idempotency key is another job's, or their priority or \
-             max_attempts is out of range; sluice job cancel ends them",
-            done.left.len()
+            "{} left in no queue: an idempotency key that is another job's, or a priority or max_attempts that is out \
+             of range; `sluice job cancel` ends such a job",
+            counted(done.left.len(), "job was", "jobs were")
         ));
     }
     let corrected = context.store.correct_bills().await?;
-    context.output.note(format_args!("{corrected} results whose cost was not that of their calls are corrected"));
+    context.output.note(format_args!(
+        "{} corrected",
+        counted(
+            corrected,
+            "result whose cost was not that of its calls is",
+            "results whose costs were not those of their calls are"
+        )
+    ));
     Ok(())
 }
 
 fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     match output.format() {
         Format::Json => output.json(&DiagnosisView::of(findings)),
-        Format::Plain | Format::Csv => {
-            let mut table = Table::new(["severity", "check", "what", "why", "do"]);
-            for finding in findings {
-                table.row([
-                    finding.severity.as_str().into(),
-                    finding.check.into(),
-                    finding.what.as_str().into(),
-                    finding.why.into(),
-                    finding.remedy.as_str().into(),
-                ]);
-            }
-            output.table(&table)
-        }
+        Format::Plain | Format::Csv => output.table(&DiagnosisView::of(findings).table()),
         Format::Table => print_for_people(output, findings),
     }
 }

@@ -11,6 +11,7 @@ use super::figure;
 use super::output::{Dispensable, Format, Output};
 use super::when::When;
 use crate::config::{Config, Keys};
+use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
@@ -18,7 +19,6 @@ use crate::printable;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
-use crate::view::table::Table;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use entry::Entry;
@@ -89,7 +89,7 @@ pub struct Args {
     pub max_line: u16,
 }
 
-/// What is done with a batch that exists; without a word, nothing goes into it.
+/// The treatment of an existing batch. Without an option, the command adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Again {
     /// Go on with a batch that exists: leave out the lines that it has, by custom_id, or by their content where they
@@ -214,7 +214,7 @@ pub(super) async fn load<'a>(
     while let Some(lot) = lots.recv().await {
         loading.take(lot, &bar).await?;
         bar.set_position(progress.done());
-        bar.set_message(format!("{} jobs", loading.lines.jobs()));
+        bar.set_message(counted(loading.lines.jobs(), "job", "jobs"));
     }
     bar.finish_and_clear();
     Ok(loading)
@@ -431,7 +431,8 @@ impl Loading<'_> {
         if faulty > 0 && !args.skip_bad {
             let all = faulty + jobs;
             let message = format!(
-                "{name}: {faulty} of {all} lines are faulty; nothing was enqueued (--skip-bad enqueues the others)"
+                "{name}: {faulty} of {} faulty; nothing was enqueued (--skip-bad enqueues the others)",
+                counted(all, "line is", "lines are")
             );
             return Err(Failure::input(message).into());
         }
@@ -486,30 +487,35 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
     for remark in remarks {
         output.note(remark);
     }
+    let view = EnqueuedView {
+        batch,
+        jobs: *jobs,
+        existing: *existing,
+        faulty: *faulty,
+        dry_run: args.dry_run,
+        unknown_members,
+    };
     match output.format() {
         Format::Table => {
             let done = if args.dry_run {
-                format!("{jobs} jobs are in order; nothing was enqueued (--dry-run)")
+                format!("{}; nothing was enqueued (--dry-run)", counted(jobs, "job is in order", "jobs are in order"))
             } else {
-                format!("enqueued {jobs} jobs as batch {batch}")
+                format!("enqueued {} as batch {batch}", counted(jobs, "job", "jobs"))
             };
-            let before = if *existing > 0 { format!(", {existing} were there before") } else { String::new() };
-            let left_out = if *faulty > 0 { format!(", {faulty} faulty lines were left out") } else { String::new() };
+            let before = if *existing > 0 {
+                format!(", {} there before", counted(existing, "was", "were"))
+            } else {
+                String::new()
+            };
+            let left_out = if *faulty > 0 {
+                format!(", {} left out", counted(faulty, "faulty line was", "faulty lines were"))
+            } else {
+                String::new()
+            };
             output.line(format_args!("{done}{before}{left_out}"))?;
         }
-        Format::Json => output.json(&EnqueuedView {
-            batch,
-            jobs: *jobs,
-            existing: *existing,
-            faulty: *faulty,
-            dry_run: args.dry_run,
-            unknown_members,
-        })?,
-        Format::Plain | Format::Csv => {
-            let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
-            table.row([batch.as_str().into(), (*jobs).into(), (*existing).into(), (*faulty).into()]);
-            output.table(&table)?;
-        }
+        Format::Json => output.json(&view)?,
+        Format::Plain | Format::Csv => output.table(&view.table())?,
     }
     Ok(())
 }

@@ -1,24 +1,30 @@
 //! `sluice estimate`: what a file will cost, rung by rung, before anything is sent.
 
+mod history;
+
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
 use super::figure;
+use super::moment;
 use super::output::{Dispensable, Format, Output};
-use crate::config::{Config, Keys};
+use crate::config::{Config, Keys, RouteConfig};
+use crate::domain::counted::counted;
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, longest_input, worst_cost};
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
     Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
 };
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, JobReader, ReadLimits, Source};
+use crate::input::{InputError, InputJob, JobReader, ReadLimits, Source};
 use crate::printable;
 use crate::store::batch::Batch;
+use crate::store::report::Moment;
 use crate::view::table::{Cell, Table};
 use anyhow::Context as _;
+use history::{ENOUGH, History};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -28,7 +34,7 @@ use std::path::PathBuf;
 /// costs. `expected` is one call for each job. `worst without retries` is one call for each job, too, with the whole
 /// output cap and a quarter more input: calls that are made again, after a failure or an answer that was rejected, come
 /// on top of it, up to max_attempts of the route. Nothing is learned from earlier jobs, unless --pilot names a batch of
-/// them.
+/// them, or --history asks what share of a rung's answers was accepted.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A file as for `sluice enqueue`; without it, or with -, standard input
@@ -44,12 +50,17 @@ pub struct Args {
     /// fallbacks included; needs the database
     #[arg(long, value_name = "BATCH")]
     pub pilot: Option<String>,
+    /// Tell also how many answers of each rung the route has accepted since then [default: 30d], and what an accepted
+    /// answer would cost at that rate; needs the database
+    #[arg(long, value_name = "SINCE", num_args = 0..=1, require_equals = true, default_missing_value = "30d",
+          value_parser = moment::parse)]
+    pub history: Option<Moment>,
     /// Estimate the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
 }
 
-/// Runs the command: without a pilot it needs neither a database nor a key.
+/// Runs the command: without a pilot and a history it needs neither a database nor a key.
 pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
     if config.routes.is_empty() {
@@ -62,6 +73,18 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut output = Output::new(global);
     let mut estimate = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
     estimate.pilot = pilot;
+    if let Some(since) = args.history {
+        let context = Context::open(global).await?;
+        let history = History::read(&context.store, &args.route, since).await?;
+        context.close().await?;
+        if !history.is_enough() {
+            output.note(format_args!(
+                "the ledger has fewer than {ENOUGH} answers of each rung of the route: too few to say what an accepted \
+                 answer would cost"
+            ));
+        }
+        estimate.history = Some(history);
+    }
     output.table(&estimate.table(output.format()))?;
     output.finish()?;
     Ok(ExitCode::Success)
@@ -83,21 +106,45 @@ async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
 /// # Errors
 /// [`Failure`] when there is no such route or the input is faulty.
 pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<Estimate> {
-    let Some(route) = config.routes.get(&args.route) else {
+    let route = &route_of(config, &args.route)?.route;
+    let mut estimate = Estimate::new(route);
+    let source = Source::new(args.file.as_deref());
+    each_job(&source, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
+    Ok(estimate)
+}
+
+/// A route of the configuration.
+pub(super) fn route_of<'a>(config: &'a Config, name: &str) -> Result<&'a RouteConfig, Failure> {
+    config.routes.get(name).ok_or_else(|| {
         let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
-        return Err(Failure::not_found(format!("there is no route `{}`; there are: {known}", args.route)).into());
-    };
-    let source = Source::new(args.file.as_deref());
+        Failure::not_found(format!("there is no route `{name}`; there are: {known}"))
+    })
+}
+
+/// Reads the jobs of a file, at most `limit`, and reports its faulty lines.
+///
+/// # Errors
+/// [`Failure`] when the file cannot be read or holds no job, or a line is faulty and faulty lines are not skipped.
+pub(super) fn each_job(
+    source: &Source,
+    limit: Option<u64>,
+    skip_bad: bool,
+    faults: &mut (dyn Write + Send),
+    mut take: impl FnMut(InputJob),
+) -> anyhow::Result<u64> {
     let mut faults = Faults::new(source.name(), faults);
     let (reader, _) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
-    let mut estimate = Estimate::new(&route.route);
+    let mut jobs = 0;
     for job in JobReader::new(reader, ReadLimits::default()) {
-        if args.limit.is_some_and(|limit| estimate.jobs >= limit) {
+        if limit.is_some_and(|limit| jobs >= limit) {
             break;
         }
         match job {
-            Ok(job) => estimate.add(&route.route, &job.request),
+            Ok(job) => {
+                jobs += 1;
+                take(job);
+            }
             Err(InputError::Line(fault)) => faults.report(&fault).context("reporting a faulty line")?,
             Err(error @ InputError::Read { .. }) => {
                 return Err(Failure::input(format!("{}:{error}", source.name())).into());
@@ -106,15 +153,15 @@ pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -
     }
     faults.end().context("reporting faulty lines")?;
     let (name, faulty) = (faults.file(), faults.count());
-    if faulty > 0 && !args.skip_bad {
-        let lines = faulty + estimate.jobs;
-        let message = format!("{name}: {faulty} of {lines} lines are faulty (--skip-bad estimates the others)");
+    if faulty > 0 && !skip_bad {
+        let lines = counted(faulty + jobs, "line is", "lines are");
+        let message = format!("{name}: {faulty} of {lines} faulty (--skip-bad takes the others)");
         return Err(Failure::input(message).into());
     }
-    if estimate.jobs == 0 {
+    if jobs == 0 {
         return Err(Failure::input(format!("{name}: there are no jobs in it")).into());
     }
-    Ok(estimate)
+    Ok(jobs)
 }
 
 /// The sums of a file.
@@ -131,6 +178,8 @@ pub struct Estimate {
     pub stranded: u64,
     /// A finished batch of the same kind.
     pub pilot: Option<Batch>,
+    /// What was accepted of each rung before.
+    pub history: Option<History>,
 }
 
 /// The sums for a rung, if all jobs that it can take went there.
@@ -157,9 +206,9 @@ pub struct RungEstimate {
 }
 
 impl Estimate {
-    fn new(route: &Route) -> Self {
+    pub(super) fn new(route: &Route) -> Self {
         let rung = |rung: &Rung| {
-            let nothing = rung.model.price.as_ref().map(|_| NanoUsd::ZERO);
+            let nothing = rung.price().map(|_| NanoUsd::ZERO);
             RungEstimate {
                 target: rung.target.to_string(),
                 expected: nothing,
@@ -173,10 +222,11 @@ impl Estimate {
             as_routed: Some(NanoUsd::ZERO),
             stranded: 0,
             pilot: None,
+            history: None,
         }
     }
 
-    fn add(&mut self, route: &Route, request: &ChatRequest) {
+    pub(super) fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
         let job = Job {
             // Of each job another one: a strategy that draws spreads them as it will spread the jobs.
@@ -205,11 +255,7 @@ impl Estimate {
             None => self.stranded += 1,
             Some((rung, sums)) => {
                 sums.first_choice += 1;
-                let cost = rung
-                    .model
-                    .price
-                    .as_ref()
-                    .map(|price| expected_cost(price, job.input_tokens, job.max_output_tokens));
+                let cost = rung.price().map(|price| expected_cost(&price, job.input_tokens, job.max_output_tokens));
                 self.as_routed = self.as_routed.zip(cost).map(|(sum, cost)| sum + cost);
             }
         }
@@ -236,8 +282,11 @@ impl Estimate {
             "expected",
             "worst_without_retries",
         ]);
+        if self.history.is_some() {
+            table.columns.extend(["history_answers", "history_accepted", "expected_per_answer"]);
+        }
         for (index, rung) in (1..).zip(&self.rungs) {
-            table.row([
+            let cells = [
                 Cell::Count(index),
                 rung.target.as_str().into(),
                 rung.jobs.into(),
@@ -248,13 +297,20 @@ impl Estimate {
                 rung.output_tokens.into(),
                 money(rung.expected),
                 money(rung.worst),
-            ]);
+            ];
+            table.row(cells.into_iter().chain(self.of_history(rung)));
         }
         if let Some(pilot) = &self.pilot {
-            let seen = format!("as batch {}: {} ended in {} attempts", pilot.name, ended(pilot), pilot.attempts);
+            let seen = format!(
+                "as batch {}: {} ended in {}",
+                pilot.name,
+                ended(pilot),
+                counted(pilot.attempts, "attempt", "attempts")
+            );
             let empty = || [const { Cell::Empty }; 3];
             let [large, unsupported, input] = empty();
-            table.row([
+            let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
+            let cells = [
                 Cell::Empty,
                 seen.into(),
                 self.jobs.into(),
@@ -265,10 +321,12 @@ impl Estimate {
                 Cell::Empty,
                 money(like(pilot, self.jobs)),
                 Cell::Empty,
-            ]);
+            ];
+            table.row(cells.into_iter().chain(nothing));
         }
         let stranded = if self.stranded > 0 { format!("no rung can take {}", self.stranded) } else { String::new() };
-        table.total([
+        let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
+        let cells = [
             Cell::Empty,
             "each job to its first choice".into(),
             self.jobs.into(),
@@ -279,8 +337,16 @@ impl Estimate {
             Cell::Empty,
             money(self.as_routed),
             Cell::Empty,
-        ]);
+        ];
+        table.total(cells.into_iter().chain(nothing));
         table
+    }
+
+    /// What the ledger says of a rung: answers, those that were accepted, and what one of those would cost.
+    fn of_history(&self, rung: &RungEstimate) -> Vec<Cell> {
+        let Some(history) = &self.history else { return Vec::new() };
+        let seen = history.of(&rung.target);
+        vec![seen.answers.into(), seen.accepted.into(), seen.per_answer(rung.expected, rung.jobs).into()]
     }
 }
 
@@ -302,9 +368,12 @@ impl RungEstimate {
         self.input_tokens = self.input_tokens.saturating_add(job.input_tokens);
         let output = job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS);
         self.output_tokens = self.output_tokens.saturating_add(output);
-        let Some(price) = &rung.model.price else { return };
+        let Some(price) = &rung.price() else { return };
         self.expected = self.expected.map(|sum| sum + expected_cost(price, job.input_tokens, job.max_output_tokens));
-        self.worst = self.worst.map(|sum| sum + worst_cost(price, &rung.model.capabilities, job));
+        // The hours of the calls are not known yet, and outside the peak hours they may be dearer.
+        let worst = [Some(*price), rung.off_peak_price()].into_iter().flatten();
+        let worst = worst.map(|price| worst_cost(&price, &rung.model.capabilities, job)).max().unwrap_or_default();
+        self.worst = self.worst.map(|sum| sum + worst);
     }
 }
 
@@ -353,8 +422,14 @@ mod tests {
         [models."a/dear"]
         price = { input = "10", output = "20" }
         images = false
+        [models."a/by_day"]
+        price = { input = "1", output = "2" }
+        peak_hours = ["08:00-18:00"]
+        off_peak = "3"
         [routes.default]
         rungs = ["a/dear", "a/cheap", "a/free"]
+        [routes.hours]
+        rungs = ["a/by_day", "a/cheap"]
     "#;
 
     fn estimate_of(lines: &str, args: &[&str]) -> Result<Estimate, String> {
@@ -393,6 +468,14 @@ mod tests {
     }
 
     #[test]
+    fn the_worst_is_that_of_the_dearest_hours() {
+        let found = estimate_of("{\"prompt\":\"word\",\"max_tokens\":100}\n", &["--route", "hours"]).unwrap();
+        let [by_day, always] = found.rungs.as_slice() else { panic!("{found:?}") };
+        assert_eq!(by_day.expected, always.expected);
+        assert_eq!(by_day.worst, always.worst.map(|NanoUsd(worst)| NanoUsd(worst * 3)));
+    }
+
+    #[test]
     fn a_pilot_tells_what_a_job_has_cost_with_all_its_attempts() {
         let pilot = |unpriced| Batch {
             name: "trial".to_owned(),
@@ -418,6 +501,10 @@ mod tests {
         let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!(shown[3]["target"], "as batch trial: 10 ended in 17 attempts");
         assert_eq!(shown[3]["worst_without_retries"], serde_json::Value::Null);
+        found.history = Some(History::default());
+        let wider = found.table(Format::Json);
+        assert_eq!(wider.columns.len(), 13);
+        assert!(wider.rows.iter().chain(&wider.total).all(|row| row.len() == 13));
         assert!(shown[0]["worst_without_retries"].is_number() && shown[0].get("worst").is_none(), "{shown}");
     }
 
@@ -438,11 +525,11 @@ mod tests {
     fn faulty_lines_and_unknown_routes_are_refused() {
         let lines = "{\"prompt\":\"a\"}\n{}\n";
         assert!(
-            estimate_of(lines, &[]).unwrap_err().ends_with("1 of 2 lines are faulty (--skip-bad estimates the others)")
+            estimate_of(lines, &[]).unwrap_err().ends_with("1 of 2 lines are faulty (--skip-bad takes the others)")
         );
         assert_eq!(estimate_of(lines, &["--skip-bad"]).unwrap().jobs, 1);
         assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);
         assert!(estimate_of("", &[]).unwrap_err().ends_with("there are no jobs in it"));
-        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default"));
+        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default, hours"));
     }
 }

@@ -9,7 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::view::job::{Bodies, JobView};
 use crate::view::story::StoryView;
 
-/// Which job.
+/// Arguments of `sluice explain`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// The job's number
@@ -19,7 +19,7 @@ pub struct Args {
     pub show_request: bool,
 }
 
-/// Tells the story.
+/// Prints the story of a job.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let job = find(&context.store, args.id).await?;

@@ -15,7 +15,7 @@ pub struct CompletionArgs {
     pub shell: Shell,
 }
 
-/// What of the configuration.
+/// Arguments of `sluice config`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct ConfigArgs {
     /// What to print

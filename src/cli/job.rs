@@ -8,6 +8,7 @@ use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::job::{Changed, JobRecord};
+use crate::view::change::{JobChangeView, JobOutcome};
 use crate::view::job::{Bodies, JobView, PlaceView};
 use crate::view::table::{Cell, Table};
 use chrono::SecondsFormat;
@@ -15,7 +16,6 @@ use chrono::SecondsFormat;
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: JobCommand,
 }
@@ -103,7 +103,7 @@ enum Wish {
 }
 
 async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Result<ExitCode> {
-    let mut table = Table::new(["job", "outcome"]);
+    let mut changes = Vec::with_capacity(ids.len());
     let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
         let changed = match wish {
@@ -113,14 +113,14 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
             Wish::Resume => context.store.resume_job(JobId(*id)).await?,
         };
         let outcome = match (changed, wish) {
-            (Changed::Yes, Wish::Cancel) => "cancelled",
-            (Changed::Yes, Wish::Retry) => "queued again",
-            (Changed::No, Wish::Cancel) => "had ended already",
-            (Changed::No, Wish::Retry) => "has not failed",
-            (Changed::Yes, Wish::Pause) => "paused",
-            (Changed::Yes, Wish::Resume) => "goes on",
-            (Changed::No, Wish::Pause) => "has ended or was paused already",
-            (Changed::No, Wish::Resume) => "was not paused",
+            (Changed::Yes, Wish::Cancel) => JobOutcome::Cancelled,
+            (Changed::Yes, Wish::Retry) => JobOutcome::QueuedAgain,
+            (Changed::No, Wish::Cancel) => JobOutcome::HadEnded,
+            (Changed::No, Wish::Retry) => JobOutcome::HasNotFailed,
+            (Changed::Yes, Wish::Pause) => JobOutcome::Paused,
+            (Changed::Yes, Wish::Resume) => JobOutcome::Resumed,
+            (Changed::No, Wish::Pause) => JobOutcome::NotPaused,
+            (Changed::No, Wish::Resume) => JobOutcome::WasNotPaused,
             (Changed::Running, _) => {
                 running.push(id.to_string());
                 continue;
@@ -130,9 +130,15 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
                 continue;
             }
         };
-        table.row([(*id).into(), outcome.into()]);
+        changes.push(JobChangeView { job: *id, outcome });
     }
-    if !table.is_empty() {
+    if !changes.is_empty() && context.output.format() == Format::Json {
+        context.output.json(&changes)?;
+    } else if !changes.is_empty() {
+        let mut table = Table::new(["job", "outcome"]);
+        for change in &changes {
+            table.row([change.job.into(), change.outcome.to_string().into()]);
+        }
         context.output.table(&table)?;
     }
     if !missing.is_empty() {

@@ -8,7 +8,7 @@ use crate::exit_code::ExitCode;
 use crate::store::SchemaVersion;
 use crate::view::change::MigratedView;
 
-/// What to do.
+/// Arguments of `sluice migrate`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// Say what would be done and change nothing

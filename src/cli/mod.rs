@@ -31,6 +31,7 @@ pub mod run;
 pub mod simulate;
 pub mod status;
 mod table;
+pub mod trial;
 pub mod watch;
 pub mod when;
 mod words;
@@ -50,7 +51,6 @@ pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// Which command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -109,6 +109,8 @@ pub enum Command {
     Results(results::Args),
     /// Tell what a file will cost, rung by rung, before anything is sent
     Estimate(estimate::Args),
+    /// Ask each rung of a route the same few requests, and compare answers and money
+    Trial(trial::Args),
     /// List, show, cancel, retry, pause or resume batches
     Batch(batch::Args),
     /// Show, cancel, retry, pause or resume jobs
@@ -170,6 +172,7 @@ impl Command {
             self,
             Self::Worker(_)
                 | Self::Run(_)
+                | Self::Trial(_)
                 | Self::Simulate(_)
                 | Self::Demo(_)
                 | Self::Estimate(_)
@@ -206,6 +209,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
+        Command::Trial(args) => trial::run(&args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Results(args) => results::run(args, global).await,
         Command::Estimate(args) => estimate::run(&args, global).await,

@@ -249,7 +249,7 @@ fn is_tail_of_part(tail: &str) -> bool {
     }
 }
 
-/// Gives a finished file its name in one step, so that of two commands with the same target one is told.
+/// Gives a finished file its name in one atomic step, so that the second of two commands with one target gets an error.
 fn publish(part: &Path, target: &Path, replaces: bool) -> io::Result<()> {
     if replaces {
         return fs::rename(part, target);

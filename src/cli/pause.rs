@@ -8,7 +8,7 @@ use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
 use crate::view::change::PauseChangeView;
 
-/// What to do with the thing that is named.
+/// The subcommands `pause` and `resume` of a route, project, batch or provider.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum PauseCommand {
     /// Start no more of its calls; those under way go on

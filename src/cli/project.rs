@@ -9,7 +9,6 @@ use crate::store::pause::PauseKind;
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: PauseCommand,
 }

@@ -13,7 +13,6 @@ use crate::view::change::ReopenedView;
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: ProviderCommand,
 }

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::moment;
 use crate::domain::Target;
+use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
@@ -194,10 +195,15 @@ async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> 
     let rows = context.store.totals(&[Dimension::Provider, Dimension::Model], filter).await?;
     let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {
         let [provider, model] = <[String; 2]>::try_from(row.keys).ok()?;
-        Some(Target { provider, model })
+        Some(Target::new(provider, model))
     });
     Ok(unpriced_in_words(unpriced, targets, |target| {
-        context.config.models.get(target).is_some_and(|model| model.price.is_some())
+        let name = target.to_string();
+        let mut rungs = context.config.routes.values().flat_map(|route| &route.route.rungs);
+        match rungs.find(|rung| rung.target.to_string() == name) {
+            Some(rung) => rung.price().is_some(),
+            None => context.config.models.get(target).is_some_and(|model| model.price.is_some()),
+        }
     }))
 }
 
@@ -213,7 +219,7 @@ fn unpriced_in_words(
         let names: Vec<String> = targets.iter().take(NAMED).map(|target| format!("\"{target}\"")).collect();
         names.join(", ")
     };
-    let mut words = format!("the price of {unpriced} attempts is unknown, and they are not in the sums");
+    let mut words = format!("the price of {} is unknown and not in the sums", counted(unpriced, "attempt", "attempts"));
     if !bare.is_empty() {
         let _ = write!(words, "; add [models.NAME] with a price for {}", names(&bare));
     }
@@ -244,8 +250,8 @@ async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Opt
     }
     Ok((lost.calls > 0).then(|| {
         format!(
-            "lost with commits of the database, by a failover or a restore: {} calls, {}; `sluice doctor` says more",
-            lost.calls,
+            "lost with commits of the database, by a failover or a restore: {}, {}; `sluice doctor` says more",
+            counted(lost.calls, "call", "calls"),
             lost.money()
         )
     }))

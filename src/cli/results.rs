@@ -7,6 +7,7 @@ use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
 use super::table::csv_field;
 use super::words::about;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::Store;
@@ -131,10 +132,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         // When standard error is gone too, only the exit status can tell.
         let _ = writeln!(
             printable::stderr(),
-            "batch {}: {} of {} jobs have an answer; {counts}{hint}",
+            "batch {}: {} of {} an answer; {counts}{hint}",
             args.batch,
             counts.succeeded,
-            counts.total()
+            counted(counts.total(), "job has", "jobs have")
         );
     }
     Ok(counts.exit_code())
@@ -212,19 +213,7 @@ pub async fn export<'a>(
     errors: Option<&'a mut (dyn Write + Send)>,
 ) -> anyhow::Result<Counts> {
     let mut export = Export { is_csv, answers, errors, counts: Counts::default() };
-    let mut after = 0;
-    loop {
-        let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
-        while let Some(job) = jobs.try_next().await? {
-            read += 1;
-            after = job.job;
-            export.take(&job)?;
-        }
-        if read < EXPORT_PAGE {
-            break;
-        }
-    }
+    each_of_batch(store, batch, login, |job| export.take(&job)).await?;
     if export.counts.total() == 0 {
         if let Some(login) = login
             && let logins = store.logins_of_batch(batch).await?
@@ -242,6 +231,29 @@ pub async fn export<'a>(
         return Err(Failure::not_found(words).into());
     }
     Ok(export.counts)
+}
+
+/// Reads the jobs of a batch in the order of their numbers, with their answers, one at a time. Only those of one login,
+/// if one is named.
+pub(super) async fn each_of_batch(
+    store: &Store,
+    batch: &str,
+    login: Option<&str>,
+    mut take: impl FnMut(ExportedJob) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let mut read = 0;
+        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
+        while let Some(job) = jobs.try_next().await? {
+            read += 1;
+            after = job.job;
+            take(job)?;
+        }
+        if read < EXPORT_PAGE {
+            return Ok(());
+        }
+    }
 }
 
 /// An export under way.

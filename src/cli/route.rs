@@ -5,6 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::pause::PauseKind;
@@ -15,7 +16,6 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: RouteCommand,
 }
@@ -85,7 +85,11 @@ async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Re
     if bulk.yes || jobs.is_empty() {
         return Ok(());
     }
-    let wish = format!("{what} {} {which} jobs of the route {}", jobs.len(), bulk.name);
+    let wish = format!(
+        "{what} {} of the route {}",
+        counted(jobs.len(), &format!("{which} job"), &format!("{which} jobs")),
+        bulk.name
+    );
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
     }

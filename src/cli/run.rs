@@ -4,9 +4,10 @@ use super::batch::find;
 use super::context::Context;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
-use super::words::{about, option, path};
+use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
@@ -78,7 +79,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     } else {
         let failed = match batch.failed + batch.cancelled {
             0 => String::new(),
-            failed => format!("; {failed} of {} jobs have no answer, and --resume does not try them again", batch.jobs),
+            failed => format!(
+                "; {failed} of {} no answer, and --resume does not try them again",
+                counted(batch.jobs, "job has", "jobs have")
+            ),
         };
         context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
     }
@@ -96,12 +100,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
-        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
+        let _ =
+            writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, stopped.is_some()));
         context.close().await?;
         if let Some(version) = worked.outgrown {
             version.require()?;
         }
-        went_down(worked.fallen)?;
+        went_down(&worked)?;
         return Ok(if stopped.is_some() { ExitCode::Failure } else { ExitCode::Interrupted });
     }
     let whose = context.store.exporter(&summary.batch).await?;
@@ -115,9 +120,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
     if counts.without_answer() > 0 {
         context.output.note(format_args!(
-            "{} of {} jobs have no answer. {}",
+            "{} of {} no answer. {}",
             counts.without_answer(),
-            counts.total(),
+            counted(counts.total(), "job has", "jobs have"),
             results::advice(&summary.batch, args.errors.as_deref())
         ));
     }
@@ -130,20 +135,21 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
-/// By default SIGHUP would end the process and cut every call; a run goes on when its terminal is closed.
-fn outlive_hangups() -> io::Result<()> {
+/// Keeps SIGHUP from ending the process: a run continues when its terminal is closed.
+pub(super) fn outlive_hangups() -> io::Result<()> {
     let mut hangups = Hangups::listen()?;
+    // Under no watch: nothing in it can panic but the log, and the signal then changes nothing either.
     tokio::spawn(async move {
         loop {
             hangups.next().await;
-            tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
+            tracing::warn!("SIGHUP ignored: a run keeps the configuration that it began with");
         }
     });
     Ok(())
 }
 
 /// Checks that this login can work, read the outcomes, and put aside outcomes that the database does not take.
-async fn rehearse(context: &Context) -> anyhow::Result<()> {
+pub(super) async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
     context.store.batches(1).await?;
     context.store.batch_waits_for("").await?;
@@ -171,14 +177,21 @@ async fn enqueued(
     };
     let summary = loading.end().await?;
     if args.enqueue.dry_run {
-        context.output.note(format_args!("{} jobs are in order; nothing was enqueued (--dry-run)", summary.jobs));
+        context.output.note(format_args!(
+            "{}; nothing was enqueued (--dry-run)",
+            counted(summary.jobs, "job is in order", "jobs are in order")
+        ));
         return Ok(Some(summary));
     }
     let before = match summary.existing {
         0 => String::new(),
-        existing => format!(", {existing} were there before"),
+        existing => format!(", {} there before", counted(existing, "was", "were")),
     };
-    context.output.note(format_args!("{} jobs enqueued as batch {}{before}", summary.jobs, summary.batch));
+    context.output.note(format_args!(
+        "{} enqueued as batch {}{before}",
+        counted(summary.jobs, "job", "jobs"),
+        summary.batch
+    ));
     for remark in &summary.remarks {
         context.output.note(remark);
     }
@@ -186,7 +199,7 @@ async fn enqueued(
 }
 
 /// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop.
-async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
+pub(super) async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
@@ -246,22 +259,20 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
     }
 }
 
-/// The command that goes on with the remaining jobs.
-fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
-    let jobs = if left == 1 { "1 job is left and stays" } else { &format!("{left} jobs are left and stay") };
+/// The command that goes on with the remaining jobs; `is_paused`: the batch has to be resumed before.
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, is_paused: bool) -> String {
+    let jobs = counted(left, "job is left and stays", "jobs are left and stay");
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
         let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));
         return format!("stopped. {jobs} queued. Go on with: sluice worker --drain\nand then: {results}");
     };
-    let mut words = vec!["sluice".to_owned()];
-    if let Some(config) = &global.config {
-        words.extend(["--config".to_owned(), path(config)]);
-    }
-    if global.database_url.is_some() {
-        // It may hold a password.
-        words.push("--database-url …".to_owned());
-    }
+    let mut words = beginning(global);
+    let resume = if is_paused {
+        format!("{} {} &&\n  ", words.join(" "), about("batch resume", batch, ""))
+    } else {
+        String::new()
+    };
     words.extend(["run".to_owned(), path(file), option("batch", batch), "--resume".to_owned()]);
     if let Some(limit) = args.enqueue.limit {
         words.push(format!("--limit {limit}"));
@@ -279,7 +290,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> Stri
     if args.force {
         words.push("--force".to_owned());
     }
-    format!("stopped. {jobs} queued. Go on with:\n  {}", words.join(" "))
+    format!("stopped. {jobs} queued. Go on with:\n  {resume}{}", words.join(" "))
 }
 
 #[cfg(test)]
@@ -297,7 +308,7 @@ mod tests {
 
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-        resume_line(&command.args, &command.global, "b 1", 3)
+        resume_line(&command.args, &command.global, "b 1", 3, false)
     }
 
     #[test]
@@ -308,6 +319,15 @@ mod tests {
             said,
             "stopped. 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
              --batch 'b 1' --resume --limit 7 --skip-bad -o out --errors 'it'\\''s'"
+        );
+        let paused = Command::try_parse_from(["run", "x", "-o", "y", "-c", "s.toml"]).unwrap();
+        let said = resume_line(&paused.args, &paused.global, "b 1", 3, true);
+        assert!(
+            said.ends_with(
+                "  sluice --config s.toml batch resume 'b 1' &&\n  sluice --config s.toml run x --batch 'b 1' \
+                 --resume -o y"
+            ),
+            "{said}"
         );
         // The same words, as a shell passes them to the program, are understood.
         let again = ["x.jsonl", "--batch", "b 1", "--resume", "-o", "-", "--force", "--max-line", "64"];
@@ -328,7 +348,7 @@ mod tests {
     fn a_batch_that_is_called_like_an_option_is_named_as_it_is() {
         let told = |words: &[&str]| {
             let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-            resume_line(&command.args, &command.global, "-x", 3)
+            resume_line(&command.args, &command.global, "-x", 3, false)
         };
         assert!(told(&["f", "-o", "out"]).ends_with("run f --batch=-x --resume -o out"));
         assert!(told(&["-o", "out"]).ends_with("sluice results -o out -- -x"));

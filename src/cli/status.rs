@@ -41,6 +41,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
     let sections = [
         ("Queue", queue(status), "nothing waits and nothing runs"),
         ("Workers", workers, "none"),
+        ("Spent", status.spent_table(), ""),
         ("Buckets", buckets::table(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
@@ -56,10 +57,12 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         }
         first = false;
         // A mark by which programs that read the plain shape tell the sections apart.
-        output.line(if output.format() == Format::Table {
-            title.to_owned()
-        } else {
+        output.line(if output.format() != Format::Table {
             format!("# {}", title.to_lowercase())
+        } else if title == "Spent" {
+            format!("Spent since {}", status.spent_since.format("%Y-%m-%d %H:%M UTC"))
+        } else {
+            title.to_owned()
         })?;
         if table.is_empty() {
             output.line(when_empty)?;
@@ -195,14 +198,14 @@ fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
 }
 
 fn targets(status: &StatusView) -> Table {
-    let mut table = Table::new(["target", "bucket", "breaker", "closed", "opens_in", "paused", "calls", "failures"]);
-    for target in status.targets() {
+    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"]);
+    for target in &status.targets {
         table.row([
-            target.target.into(),
-            target.bucket.into(),
+            target.target.as_str().into(),
+            target.bucket.as_deref().into(),
             breaker_in_words(&target.breakers),
-            target.closed.into(),
-            target.closed_until.map(|until| age(until, status.now)).into(),
+            target.shut.as_deref().into(),
+            target.shut_until.map(|until| age(until, status.now)).into(),
             Cell::Flag(target.paused),
             target.calls.into(),
             target.failures.into(),
@@ -213,13 +216,13 @@ fn targets(status: &StatusView) -> Table {
 
 fn keys(status: &StatusView) -> Table {
     let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
-    for key in status.keys() {
+    for key in &status.keys {
         table.row([
-            key.provider.into(),
-            key.key.into(),
+            key.provider.as_deref().into(),
+            key.key.as_deref().into(),
             Cell::Text(key.worker.to_string()),
-            key.state.into(),
-            key.why.into(),
+            key.state.as_deref().into(),
+            key.why.as_deref().into(),
             key.since.map(|since| age(status.now, since)).into(),
             key.until.map(|until| age(until, status.now)).into(),
         ]);
@@ -243,7 +246,7 @@ fn pauses(status: &StatusView) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::status::{Counted, RouteQueue, Status, WorkerRecord};
+    use crate::store::status::{Counted, RouteQueue, Spending, Status, WorkerRecord};
     use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
@@ -301,6 +304,7 @@ mod tests {
         Status {
             now: at(60),
             routes: [("default".to_owned(), queue)].into_iter().collect(),
+            spending: Spending::default(),
             workers: vec![worker(1, "closed"), worker(2, "open")],
             pauses: Vec::new(),
             buckets: BTreeMap::new(),

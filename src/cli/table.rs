@@ -1,6 +1,6 @@
 //! Lays out a table of values: for a terminal, for `cut` and `awk`, for spreadsheets.
 
-use crate::domain::NanoUsd;
+use crate::domain::{NanoUsd, PerAnswer};
 use crate::printable::on_one_line;
 use crate::view::dollars::Dollars;
 use crate::view::table::{Cell, Table, instant};
@@ -115,6 +115,13 @@ fn shown(cell: &Cell) -> String {
         Cell::Share(share) => format!("{:.1} %", share * 100.0),
         Cell::Millis(millis) => shown_millis(*millis),
         Cell::Money(money) => shown_money(*money),
+        Cell::PerAnswer(per_answer) => match per_answer {
+            PerAnswer::NoAnswer => "–".to_owned(),
+            PerAnswer::Unknown => "unknown".to_owned(),
+            PerAnswer::Exactly(each) => shown_money(*each),
+            // As of counts that were not finished: so much, and perhaps more.
+            PerAnswer::AtLeast(each) => format!("{}+", shown_money(*each)),
+        },
         Cell::Time(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
         Cell::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
     }
@@ -128,6 +135,7 @@ fn bare(cell: &Cell) -> String {
         Cell::Count(number) | Cell::Millis(number) => number.to_string(),
         Cell::Share(share) => format!("{share:.6}"),
         Cell::Money(money) => Dollars(*money).to_string(),
+        Cell::PerAnswer(each) => each.amount().map_or_else(String::new, |each| Dollars(each).to_string()),
         Cell::Time(at) => instant(*at),
         Cell::Flag(flag) => flag.to_string(),
     }
@@ -143,7 +151,7 @@ fn in_csv(cell: &Cell) -> String {
 
 fn is_numeric(cell: &Cell) -> bool {
     match cell {
-        Cell::Count(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) => true,
+        Cell::Count(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) | Cell::PerAnswer(_) => true,
         Cell::Empty | Cell::Text(_) | Cell::Time(_) | Cell::Flag(_) => false,
     }
 }
@@ -217,6 +225,22 @@ mod tests {
     fn a_table_rounds_money_to_millionths_and_never_to_nothing() {
         for (nanos, words) in [(168_183_750, "$0.168184"), (1_500, "$0.000002"), (70, "$0.00000007"), (0, "$0.00")] {
             assert_eq!(shown(&Cell::Money(NanoUsd(nanos))), words);
+        }
+    }
+
+    #[test]
+    fn money_per_answer_says_when_it_is_not_all() {
+        let each = NanoUsd(1_500_000);
+        for (per_answer, words, program) in [
+            (PerAnswer::Exactly(each), "$0.0015", "0.0015"),
+            (PerAnswer::AtLeast(each), "$0.0015+", "0.0015"),
+            (PerAnswer::Unknown, "unknown", ""),
+            (PerAnswer::NoAnswer, "–", ""),
+        ] {
+            let cell = Cell::from(per_answer);
+            assert_eq!((shown(&cell).as_str(), in_csv(&cell).as_str()), (words, program));
+            let json = if program.is_empty() { "null" } else { program };
+            assert_eq!(serde_json::to_string(&cell).unwrap(), json);
         }
     }
 

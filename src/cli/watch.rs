@@ -5,11 +5,12 @@ use super::batch::find;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::store::Store;
 use crate::store::batch::Batch;
-use crate::view::batch::{BatchView, ProgressView, idle};
+use crate::view::batch::{BatchView, ProgressView, idle, per_answer_in_words};
 use crate::view::waits::is_a_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
@@ -187,7 +188,7 @@ fn percent(done: u64, all: u64) -> u64 {
 }
 
 fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
-    let mut line = format!("{} of {} jobs", batch.done(), batch.jobs);
+    let mut line = format!("{} of {}", batch.done(), counted(batch.jobs, "job", "jobs"));
     if batch.failed > 0 {
         let _ = write!(line, ", {} failed", batch.failed);
     }
@@ -212,7 +213,10 @@ fn summary(batch: &Batch) -> String {
     if batch.cancelled > 0 {
         let _ = write!(line, ", {} cancelled", batch.cancelled);
     }
-    let _ = write!(line, ", {} attempts, {}", batch.attempts, BatchView::of(batch).dollars());
+    let _ = write!(line, ", {}, {}", counted(batch.attempts, "attempt", "attempts"), BatchView::of(batch).dollars());
+    if let Some(per_answer) = per_answer_in_words(batch).filter(|_| batch.known_cost().is_some()) {
+        let _ = write!(line, ", {per_answer}");
+    }
     line
 }
 
@@ -290,7 +294,23 @@ mod tests {
         let unknown = told(Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() });
         assert!(unknown.ends_with(", cost unknown"), "{unknown}");
         let partly = told(Batch { unpriced: 1, ..batch() });
-        assert!(partly.ends_with(", $1.2345 and 1 attempts of unknown price"), "{partly}");
+        assert!(partly.ends_with(", $1.2345 and 1 attempt of unknown price"), "{partly}");
+    }
+
+    #[test]
+    fn the_last_line_says_what_an_accepted_answer_has_cost() {
+        let all = "nightly: done, 390 succeeded, 10 failed, 450 attempts, $1.2345";
+        for (batch, told) in [
+            (batch(), ", $0.003165385 per answer"),
+            (Batch { uncertain: NanoUsd(1), ..batch() }, ", at least $0.003165385 per answer"),
+            (Batch { unpriced: 1, ..batch() }, " and 1 attempt of unknown price, cost per answer unknown"),
+        ] {
+            assert_eq!(summary(&batch), format!("{all}{told}"));
+        }
+        let in_vain = summary(&Batch { succeeded: 0, failed: 400, ..batch() });
+        assert!(in_vain.ends_with(", $1.2345"), "the money and no figure: {in_vain}");
+        let unknown = summary(&Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() });
+        assert!(unknown.ends_with(", cost unknown"), "{unknown}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Instants on the command line.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use std::fmt;
 use std::str::FromStr;
 
 /// An instant, or how long from now.
@@ -26,6 +27,15 @@ impl When {
 /// The end of the last year with four digits, which is as far as RFC 3339 goes.
 fn last() -> DateTime<Utc> {
     DateTime::from_timestamp(253_402_300_799, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(at) => f.write_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+            Self::In(delta) => humantime::format_duration(delta.to_std().unwrap_or_default()).fmt(f),
+        }
+    }
 }
 
 impl FromStr for When {
@@ -57,7 +67,9 @@ mod tests {
             ("0s", Some(1_000_000_000)),
             ("9000years", None),
         ] {
-            let at = text.parse::<When>().unwrap().from(now);
+            let when = text.parse::<When>().unwrap();
+            assert_eq!(when.to_string().parse(), Ok(when), "{text}");
+            let at = when.from(now);
             assert_eq!(at.map(|at| at.timestamp()), seconds, "{text}");
         }
         for text in ["", "tomorrow", "2001-09-09", "2001-09-09T01:46:40", "-2h"] {

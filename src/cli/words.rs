@@ -1,5 +1,6 @@
 //! Commands that are shown to users, in the form that a shell accepts, whatever names are in them.
 
+use super::GlobalArgs;
 use std::path::Path;
 
 /// The text as a single word to a shell.
@@ -21,6 +22,19 @@ pub(super) fn path(file: &Path) -> String {
 pub(super) fn option(name: &str, value: &str) -> String {
     let between = if value.starts_with('-') { '=' } else { ' ' };
     format!("--{name}{between}{}", quoted(value))
+}
+
+/// The first words of a command that uses the same configuration and database as this one.
+pub(super) fn beginning(global: &GlobalArgs) -> Vec<String> {
+    let mut words = vec!["sluice".to_owned()];
+    if let Some(config) = &global.config {
+        words.extend(["--config".to_owned(), path(config)]);
+    }
+    if global.database_url.is_some() {
+        // It may hold a password.
+        words.push("--database-url …".to_owned());
+    }
+    words
 }
 
 /// A command about something with a name: `sluice batch retry NAME`, and its further arguments.

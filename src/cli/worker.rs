@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::reload;
 use crate::config::Config;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::http;
 use crate::shutdown::Hangups;
@@ -11,8 +12,9 @@ use crate::systemd::Notifier;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
-use crate::worker::{Settings, Worker};
+use crate::worker::{Settings, Summary, Worker};
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// Claims jobs and works on them until it is told to stop.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -33,7 +35,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             breaker: provider.breaker,
             keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
-            models: Vec::new(),
+            targets: Vec::new(),
             model_buckets: own.map(|(target, bucket)| (target.model.clone(), vec![bucket.clone()])).collect(),
         };
         (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })
@@ -62,13 +64,46 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 }
 
 /// Fails when a part of the worker has ended unexpectedly, so that a service manager starts another worker.
-pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
-    fallen.map_or(Ok(()), |part| {
-        anyhow::bail!(
-            "a fault in sluice ended the worker's {part}, so the worker stopped in order; what it had in hand is \
-             written, spooled or given back. Start it again, and please report what the log says of it"
-        )
-    })
+///
+/// # Errors
+/// Which part it was, and what became of the worker's jobs.
+pub fn went_down(summary: &Summary) -> anyhow::Result<()> {
+    let Some(part) = summary.fallen else { return Ok(()) };
+    let jobs = match summary.lost {
+        0 => "All its jobs were written, spooled or given back.".to_owned(),
+        lost => format!(
+            "{} could not be written (the log names the jobs): other workers take these jobs over, and ask for their \
+             answers once more. All other jobs were written, spooled or given back.",
+            counted(lost, "outcome", "outcomes")
+        ),
+    };
+    anyhow::bail!(
+        "the worker's {part} failed because of a bug in Sluice, so the worker shut down cleanly. {jobs} Start the \
+         worker again, and please report the log lines about {part}"
+    )
+}
+
+/// Starts the loops that the daemon has beside those of the worker: its HTTP server, and the reloading of its
+/// configuration. They are under the same watch.
+pub fn attend(
+    worker: &Worker,
+    listener: Option<TcpListener>,
+    hangups: Hangups,
+    config: &Config,
+    global: &GlobalArgs,
+    notifier: &Arc<Notifier>,
+) {
+    if let Some(listener) = listener {
+        let observer = worker.observer();
+        let hosts = config.http.hosts.clone();
+        worker.loops().endless("http", async move {
+            if let Err(error) = http::serve(listener, observer, &hosts).await {
+                tracing::error!(error = %error, "the HTTP server ended");
+            }
+        });
+    }
+    let reloading = reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(notifier));
+    worker.loops().endless("reload", reloading);
 }
 
 /// Runs the command.
@@ -93,18 +128,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
-    if let Some(listener) = listener {
-        let observer = worker.observer();
-        let hosts = config.http.hosts.clone();
-        worker.loops().endless("http", async move {
-            if let Err(error) = http::serve(listener, observer, &hosts).await {
-                tracing::error!(error = %error, "the HTTP server ended");
-            }
-        });
-    }
     let notifier = Arc::new(Notifier::new());
-    let reloading = reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(&notifier));
-    worker.loops().endless("reload", reloading);
+    attend(&worker, listener, hangups, config, global, &notifier);
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
@@ -115,7 +140,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(version) = summary.outgrown {
         version.require()?;
     }
-    went_down(summary.fallen)?;
+    went_down(&summary)?;
     // Outcomes in the spool are safe, and yet the operator has to know of them.
     Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

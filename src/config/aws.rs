@@ -3,7 +3,7 @@
 use super::api_keys;
 use super::section::Section;
 use crate::permissions::read_secret;
-use crate::provider::{AccessKey, ApiKey, Dialect, Url};
+use crate::provider::{AccessKey, ApiKey, Dialect, Url, vendors};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -88,9 +88,7 @@ fn region_of(base_url: &str) -> Option<String> {
 }
 
 fn is_of_aws(host: &str) -> bool {
-    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"]
-        .iter()
-        .any(|end| host.ends_with(end))
+    vendors::named("bedrock").is_some_and(|vendor| vendor.covers(host))
 }
 
 /// Warns of calls that AWS can only refuse: without a key and without a signature, or with an access key in place of

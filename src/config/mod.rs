@@ -160,17 +160,22 @@ impl Config {
         }
         for (name, route) in &self.routes {
             for rung in &route.route.rungs {
-                if rung.model.price.is_none() {
+                if rung.price().is_none() {
+                    let model = rung.target.in_no_tier();
+                    let place = match rung.target.tier.filter(|_| rung.model.price.is_some()) {
+                        Some(_) => format!("to `tiers` in [models.\"{model}\"]"),
+                        None => format!("under [models.\"{model}\"]"),
+                    };
                     reading.warn(format!(
-                        "the price of {} (route {name}) is unknown, so its costs are too: add it under [models.\"{}\"]",
-                        rung.target, rung.target
+                        "the price of {} (route {name}) is unknown, so its costs are too: add it {place}",
+                        rung.target
                     ));
                 }
             }
         }
         if !self.routes.is_empty() && !self.routes.contains_key("default") {
             reading.warn(
-                "there is no [routes.default]: jobs that name no route stay queued until a worker has one".to_owned(),
+                "there is no [routes.default]: jobs that name no route stay queued until a worker has it".to_owned(),
             );
         }
         for name in self.providers.keys() {
@@ -180,7 +185,8 @@ impl Config {
             }
         }
         for target in self.models.keys().filter(|target| self.providers.contains_key(&target.provider)) {
-            let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target == *target);
+            let is_used =
+                |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.in_no_tier() == *target);
             if !self.routes.values().any(is_used) {
                 reading.warn(format!("no route uses the model {target}"));
             }

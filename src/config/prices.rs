@@ -8,8 +8,10 @@ use super::keys;
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
-use crate::domain::price::{Factor, Price, TierPrice, special_tier};
-use crate::domain::{Capabilities, Limits, Model, Target};
+use crate::domain::price::{Factor, OffPeak, Price, TierPrice, special_tier};
+use crate::domain::tier::{self, NoTier};
+use crate::domain::{Capabilities, Hours, Limits, Model, Target};
+use crate::provider::{Endpoint, vendors};
 use config::{FileFormat, ValueKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -27,6 +29,39 @@ const OTHERS: &str = "";
 pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
     let of_vendor = || CATALOGUE.get(&(vendor.to_owned(), OTHERS.to_owned()));
     CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).or_else(of_vendor).cloned()
+}
+
+/// The target with the tier that its name asks for, where the provider's vendor has that.
+///
+/// # Errors
+/// The tier cannot be asked for: what is wrong, and what is expected in its place.
+pub(super) fn in_its_tier(target: &Target, endpoint: &Endpoint) -> Result<Target, (String, String)> {
+    let tiers = endpoint.tiers().list;
+    let (model, why) = match tier::split(&target.model, tiers, &vendors::all_tiers()) {
+        Ok((model, tier)) => return Ok(Target { model: model.to_owned(), tier, ..target.clone() }),
+        Err(why) => (target.model.rsplit_once('@').map_or("", |(model, _)| model), why),
+    };
+    let provider = &target.provider;
+    let names: Vec<&str> = tiers.iter().map(|tier| tier.name).collect();
+    let plain = format!("{provider}/{}", if model.is_empty() { "MODEL" } else { model });
+    let (problem, near) = match &why {
+        NoTier::Empty => (format!("{target:?} has no tier behind its @", target = target.to_string()), None),
+        NoTier::NoModel => (format!("{target:?} has no model before its @", target = target.to_string()), None),
+        NoTier::Twice => (format!("{target:?} asks for two tiers", target = target.to_string()), None),
+        NoTier::Unknown(word) => {
+            let near = scalar::nearest(&word.trim().to_ascii_lowercase(), names.iter().copied());
+            (format!("{provider} has no tier {word:?}"), near)
+        }
+        NoTier::NoneHere(word) => {
+            (format!("the tier {word:?} is not known of {provider}, nor is any other tier"), None)
+        }
+    };
+    let expected = match near {
+        _ if names.is_empty() => plain,
+        Some(near) => format!("perhaps {plain}@{near}; its tiers are {}", names.join(", ")),
+        None => format!("{plain}, or a tier behind the @: {}", names.join(", ")),
+    };
+    Err((problem, expected))
 }
 
 /// The content of `[models]`.
@@ -62,6 +97,21 @@ pub(super) fn read_models(
                 .map_or_else(String::new, |near| format!("; perhaps {near} is meant"));
             reading.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
         }
+        if let Some(provider) = providers.get(&target.provider) {
+            match in_its_tier(&target, &provider.config.endpoint) {
+                Ok(target) if target.tier.is_none() => {}
+                Ok(target) => {
+                    let model = target.in_no_tier();
+                    let expected = format!("the tier's price among `tiers` of [models.\"{model}\"]");
+                    root.fault(&path, "names a tier: settings are those of the model, whatever the tier", expected);
+                    continue;
+                }
+                Err((problem, expected)) => {
+                    root.fault(&path, problem, expected);
+                    continue;
+                }
+            }
+        }
         let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
         let mut section = root.nested(&path, &keys::MODEL, entries.into_iter().collect());
         let model = read_model(&mut section, known);
@@ -84,7 +134,9 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
         tiers.retain(|_, tier| matches!(tier, TierPrice::Times(_)));
     }
     tiers.extend(read_tiers(section));
+    let off_peak = known.off_peak.filter(|other| price.is_none() || matches!(other.price, TierPrice::Times(_)));
     Model {
+        off_peak: read_off_peak(section, off_peak),
         price: price.or(known.price),
         tiers,
         output_burndown: section.whole("output_burndown").or(known.output_burndown),
@@ -138,7 +190,6 @@ fn read_price(mut section: Section<'_>) -> Option<Price> {
 /// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: keyed by the word for the tier in the
 /// provider's answers; the value is a multiple of the usual price, or prices of its own.
 fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
-    const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
     let mut tiers = BTreeMap::new();
     for (name, value) in section.table("tiers") {
         let key = join("tiers", &quote(&name));
@@ -146,25 +197,53 @@ fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
             section.fault(&key, "is the usual tier, whose price is `price`", "the name of another tier");
             continue;
         };
-        let price = match value.kind {
-            ValueKind::Table(entries) => {
-                read_price(section.nested(&key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
-            }
-            ValueKind::String(text) => {
-                let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
-                if factor.is_err() {
-                    section.fault(&key, format!("{text:?} is no factor"), EXPECTED);
-                }
-                factor.ok()
-            }
-            _ => {
-                section.fault(&key, "is no factor and no price", EXPECTED);
-                None
-            }
-        };
-        tiers.extend(price.map(|price| (tier, price)));
+        tiers.extend(other_price(section, &key, value.kind).map(|price| (tier, price)));
     }
     tiers
+}
+
+/// A multiple of the usual price, or prices of their own.
+fn other_price(section: &Section<'_>, key: &str, value: ValueKind) -> Option<TierPrice> {
+    const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
+    match value {
+        ValueKind::Table(entries) => {
+            read_price(section.nested(key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
+        }
+        ValueKind::String(text) => {
+            let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
+            if factor.is_err() {
+                section.fault(key, format!("{text:?} is no factor"), EXPECTED);
+            }
+            factor.ok()
+        }
+        _ => {
+            section.fault(key, "is no factor and no price", EXPECTED);
+            None
+        }
+    }
+}
+
+/// `peak_hours = ["mon-fri 01:00-04:00"]` and `off_peak = "0.5"`: each of them over what is known.
+fn read_off_peak(section: &mut Section<'_>, known: Option<OffPeak>) -> Option<OffPeak> {
+    const HOURS: &str = "hours of UTC such as [\"mon-fri 01:00-04:00\", \"22:00-06:00\"]";
+    let says_hours = section.has("peak_hours");
+    let listed = section.parsed_list("peak_hours", HOURS, Hours::parse);
+    let says_price = section.has("off_peak");
+    let price = section.take("off_peak").and_then(|value| other_price(section, "off_peak", value.kind));
+    let (known_peak, known_price) = known.map(|known| (known.peak, known.price)).unzip();
+    let peak = listed.map(|parts| parts.into_iter().fold(Hours::default(), Hours::and)).or(known_peak);
+    match (peak, price.or(known_price)) {
+        (Some(peak), Some(price)) => Some(OffPeak { peak, price }),
+        (Some(_), None) if !says_price => {
+            section.fault("off_peak", "is missing beside peak_hours", "a factor such as \"0.5\", or prices");
+            None
+        }
+        (None, Some(_)) if !says_hours => {
+            section.fault("peak_hours", "is missing beside off_peak", HOURS);
+            None
+        }
+        _ => None,
+    }
 }
 
 /// The catalogue, and its faults.
@@ -186,7 +265,9 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
             }
         }
         let tiers = read_tiers(&mut section);
-        catalogue.insert((vendor.clone(), OTHERS.to_owned()), Model { tiers: tiers.clone(), ..Model::default() });
+        let off_peak = read_off_peak(&mut section, None);
+        let others = Model { tiers, off_peak, ..Model::default() };
+        catalogue.insert((vendor.clone(), OTHERS.to_owned()), others.clone());
         for (name, value) in section.table("models") {
             let ValueKind::Table(entries) = value.kind else {
                 section.fault(&name, "is not a table", "a model");
@@ -196,7 +277,7 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
                 section.nested(&join("models", &quote(&name)), &keys::CATALOGUE_MODEL, entries.into_iter().collect());
             let aliases =
                 entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
-            let model = read_model(&mut entry, Model { tiers: tiers.clone(), ..Model::default() });
+            let model = read_model(&mut entry, others.clone());
             for name in aliases.into_iter().chain([name]) {
                 if catalogue.insert((vendor.clone(), name.clone()), model.clone()).is_some() {
                     entry.fault("", format!("{name} is listed twice"), "each name once");
@@ -248,6 +329,28 @@ mod tests {
         );
         let faults = faults.unwrap_err();
         for fault in ["default", "is the usual tier", "\"half\" is no factor", "is no factor and no price"] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
+        }
+    }
+
+    #[test]
+    fn the_hours_of_a_vendor_hold_for_its_models() {
+        // Monday, 2026-11-23, at 02:00, 05:00 and on the Saturday before at 02:00.
+        let at = |hours: i64| crate::domain::Timestamp(1_795_392_000_000 + hours * 3_600_000);
+        let model = catalogued("deepseek", "deepseek-flash").unwrap();
+        let input = |hours| model.price_at(None, at(hours)).unwrap().input;
+        assert_eq!([input(2), input(5), input(2 - 48)], [300_000_000, 150_000_000, 150_000_000]);
+        let (_, faults) = parse_catalogue(
+            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\na = { off_peak = \"0.5\" }\n\
+             b = { peak_hours = [\"25:00-26:00\"], off_peak = \"half\" }\nc = { peak_hours = [\"01:00-02:00\"] }\n",
+        );
+        let faults = faults.unwrap_err();
+        for fault in [
+            "is missing beside off_peak",
+            "\"25:00\" is no time of day",
+            "\"half\" is no factor",
+            "is missing beside peak_hours",
+        ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
         }
     }

@@ -4,9 +4,10 @@ use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
 use super::{forks, prices, rules, scalar, strategy};
+use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target};
-use crate::provider::Timeouts;
+use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier};
+use crate::provider::{Endpoint, Timeouts, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,9 @@ pub struct RouteConfig {
 }
 
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
+/// The least that calls in a tier of spare capacity may take, unless the rung says otherwise.
+const SPARE_TIMEOUT: Duration = Duration::from_mins(15);
+
 const RUNG: &str = "\"provider/model\", or { target = \"provider/model\", timeouts = { total = \"2m\" } }";
 
 /// The models whose prices are known, by provider.
@@ -98,25 +102,41 @@ fn read_rungs(
             section.fault(&key, format!("there is no provider {:?}", target.provider), expected);
             continue;
         };
+        let target = match prices::in_its_tier(&target, &provider.config.endpoint) {
+            Ok(target) => target,
+            Err((problem, expected)) => {
+                section.fault(&key, problem, expected);
+                continue;
+            }
+        };
         if rungs.iter().any(|(rung, _)| rung.target == target) {
             section.fault(&key, format!("{target} is a rung of this route already"), "each target once");
         }
         let timeouts = read_timeouts(
             section.nested(&format!("{key}.timeouts"), &TIMEOUTS, timeouts),
-            Some(provider.config.endpoint.timeouts),
+            Some(usual_timeouts(&provider.config.endpoint, target.tier)),
         );
         let model = models
-            .entry(target.clone())
+            .entry(target.in_no_tier())
             .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
             .clone();
         let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
-        // Deployments there have arbitrary names, and answers name the model behind them.
-        if provider.vendor == "azure_openai" && model.served_as.is_empty() {
-            model.served_as.push("*".to_owned());
+        if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
+            model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
         }
         rungs.push((Rung { target, model, total_timeout: timeouts.total }, timeouts));
     }
     rungs
+}
+
+/// The timeouts of a rung that has none of its own. Spare capacity is slow, and a call that is given up may be billed.
+fn usual_timeouts(endpoint: &Endpoint, tier: Option<Tier>) -> Timeouts {
+    let usual = endpoint.timeouts;
+    if !tier.is_some_and(|tier| tier.is_spare) {
+        return usual;
+    }
+    let (first_byte, total) = (usual.first_byte.max(SPARE_TIMEOUT), usual.total.max(SPARE_TIMEOUT));
+    Timeouts { first_byte, total, ..usual }
 }
 
 /// Reads a rung: its target, and its table of timeouts.
@@ -173,10 +193,10 @@ pub(super) fn classes() -> Vec<&'static str> {
 
 /// The classes that let a job move on unless the route says otherwise.
 pub(super) fn fallback_classes() -> Vec<&'static str> {
-    // `unreachable` goes with `network` and is not listed by itself.
+    // Classes that go along with another one are not listed by themselves.
     let by_default = ErrorClass::fallen_back_on_by_default();
-    let listed =
-        ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && **class != ErrorClass::Unreachable);
+    let goes_along = |class: &&ErrorClass| matches!(class.facts().fallback, Fallback::As(_));
+    let listed = ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && !goes_along(class));
     listed.map(|class| class.as_str()).collect()
 }
 

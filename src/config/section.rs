@@ -76,7 +76,7 @@ impl<'a> Section<'a> {
         Self { reading, path, declared, entries, from_environment }
     }
 
-    /// What this section and all others report their faults to.
+    /// The state to which all sections report their faults.
     pub fn reading(&self) -> &'a Reading {
         self.reading
     }

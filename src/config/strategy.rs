@@ -35,7 +35,7 @@ pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
         }),
     });
     if is_given && name.is_none() {
-        // Whether they belong to what was meant cannot be told.
+        // The strategy is unknown, so nothing can be said about keys that belong to one strategy.
         for key in BELONGINGS.map(|(_, key, _)| key) {
             section.take(key);
         }
@@ -69,7 +69,7 @@ fn read_race(section: &mut Section<'_>, rungs: &[Rung]) -> Race {
         1 => section.fault("strategy", "a race over one rung", "a second rung, or another strategy"),
         count if usize::from(at_most) > count => {
             let problem = format!("{at_most} calls at a time, and the route has {count} rungs");
-            section.fault("race_at_most", problem, format!("2 to {count}"));
+            section.fault("race_at_most", problem, if count == 2 { "2".to_owned() } else { format!("2 to {count}") });
         }
         _ => {}
     }

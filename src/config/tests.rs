@@ -4,6 +4,7 @@ mod forks;
 mod keys;
 mod providers;
 mod strategies;
+mod tiers;
 mod variables;
 
 use super::*;

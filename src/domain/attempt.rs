@@ -100,7 +100,7 @@ impl Attempt {
         Some(match (remedy, self.bearing) {
             _ if self.is_mendable => Remedy::Mend,
             _ if self.rejected.is_some() => Remedy::Reask,
-            // What a longer conversation was refused for says nothing of the request as it was inserted.
+            // A refusal of the longer conversation says nothing about the request as it was inserted.
             _ if self.is_refused_reask(remedy) => Remedy::RetrySame { tries: 0 },
             (_, Bearing::EveryTarget) => Remedy::End,
             // The key stays in service until a second request gets the same refusal, so there is no gate to wait for.

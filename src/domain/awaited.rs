@@ -64,7 +64,8 @@ pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
         Skip::Shut { shut, worth } => {
             let because = match worth {
                 // The only rung of its route: patience and `fallback_on` have nothing to choose from.
-                _ if is_only => "nowhere else to go",
+                // But for the hours: then the job waits for a price and not for a rung.
+                _ if is_only && shut.reason != Reason::PeakHours => "nowhere else to go",
                 Worth::Patience { until: Timestamp::MAX } => "patience without end",
                 Worth::Patience { .. } => "within patience",
                 Worth::NoFallback => "no fallback from that",

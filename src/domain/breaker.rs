@@ -194,10 +194,11 @@ impl Breaker {
     /// Lets a call go, or says when to ask again.
     ///
     /// # Errors
-    /// The earliest instant at which asking again makes sense; later than `now`.
-    pub fn admit(&mut self, now: Timestamp) -> Result<Permit, Timestamp> {
-        if let Some((_, until)) = self.peek(now) {
-            return Err(until);
+    /// As [`peek`](Self::peek): since when it has not been closed, and the earliest instant at which asking again makes
+    /// sense, which is later than `now`.
+    pub fn admit(&mut self, now: Timestamp) -> Result<Permit, (Timestamp, Timestamp)> {
+        if let Some(shut) = self.peek(now) {
+            return Err(shut);
         }
         match &mut self.state {
             State::Closed => {}

@@ -239,7 +239,7 @@ pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Opti
     let expected = charging.reserve(&Sizes { expected_output: 0, ..sizes.expected() }).units(named.unit);
     let needed = match failure.class {
         ErrorClass::NeverFits => Some(named.requested.unwrap_or(expected)),
-        ErrorClass::RateLimit | ErrorClass::RateLimitDaily if named.unit != Unit::Requests => {
+        class if class.may_name_a_limit() && named.unit != Unit::Requests => {
             let surely = if failure.wait.is_some() { charging.ask(sizes).least.units(named.unit) } else { expected };
             // The provider's own figure needs no guess.
             let (surely, needed) = named.requested.map_or((surely, expected), |requested| (requested, requested));

@@ -26,8 +26,9 @@ mod startable;
 mod tests;
 mod tried;
 
-use super::shut::Shut;
-use super::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Rung, Timestamp, Unit};
+use super::price::Price;
+use super::shut::{Reason, Shut};
+use super::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
 use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
@@ -308,6 +309,10 @@ fn survey(
         .map(|(index, rung, tried)| {
             let not_before = tried.backing_off_until;
             let access = access_of(times, route, rung, tried.asked, not_before, health_of(conditions, index), now);
+            let access = match access {
+                Access::Open => cheaper_soon(job, route, rung, now).unwrap_or(Access::Open),
+                access => access,
+            };
             (index, tried, access)
         })
         .collect();
@@ -393,6 +398,25 @@ fn access_of(
     };
     let shut = Shut { until: shut.until.max(not_before), ..shut };
     Access::Shut { shut, worth: worth_of(times, route, rung, shut, now) }
+}
+
+/// Keeps a job from an open rung that costs less after its peak hours, if the route tries rungs by their cost and the
+/// job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
+fn cheaper_soon(job: &Job, route: &Route, rung: &Rung, now: Timestamp) -> Option<Access> {
+    let other = rung.model.off_peak.as_ref().filter(|_| route.strategy == Strategy::Cost)?;
+    let until = other.peak.end_after(now).filter(|until| *until > now)?;
+    let cost = |price: Price| estimate::expected_cost(&price, job.input_tokens, job.max_output_tokens);
+    if cost(rung.off_peak_price()?) >= cost(rung.price()?) {
+        return None;
+    }
+    let patience_ends = match route.patience {
+        Patience::Forever => Timestamp::MAX,
+        Patience::For(patience) => job.ready_at.min(now) + patience,
+    };
+    let latest = job.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
+    let ends = patience_ends.min(latest);
+    let shut = Shut { reason: Reason::PeakHours, since: now, until };
+    (until <= ends).then_some(Access::Shut { shut, worth: Worth::Patience { until: ends } })
 }
 
 fn candidate_of(

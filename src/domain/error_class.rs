@@ -86,6 +86,22 @@ pub enum Effect {
     Crowded,
     /// Fewer calls run at once, where that number is found by trial.
     Slow,
+    /// The target rests for as long as it asks, or longer with each refusal, and its provider goes on.
+    Scarce,
+}
+
+impl ErrorClass {
+    /// Whether a call that ended so brought an answer, accepted (`None`) or rejected.
+    #[must_use]
+    pub const fn is_answered(outcome: Option<Self>) -> bool {
+        matches!(outcome, None | Some(Self::SoftFailure))
+    }
+
+    /// Whether its words may name a limit with its size.
+    #[must_use]
+    pub const fn may_name_a_limit(self) -> bool {
+        matches!(self, Self::NeverFits | Self::RateLimit | Self::RateLimitDaily)
+    }
 }
 
 impl Effect {
@@ -93,7 +109,7 @@ impl Effect {
     #[must_use]
     pub const fn heeds_a_wait(self) -> bool {
         match self {
-            Self::Limit(_) | Self::Rest | Self::Crowded => true,
+            Self::Limit(_) | Self::Rest | Self::Crowded | Self::Scarce => true,
             Self::Nothing | Self::NoModel | Self::Slow => false,
         }
     }
@@ -214,6 +230,24 @@ error_classes! {
         fate: Fate::Failed,
         billed: Billed::AfterSuccess,
         effect: Effect::Crowded,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    NoCapacity {
+        name: "no_capacity",
+        meaning: "a tier of spare capacity (`@flex`) has none at the moment; nothing was billed",
+        reaction: "the rung rests for this job for as long as was asked, without a word 0.5 s doubling to 60 s; what \
+                   the route's patience does not wait for goes to the next rung at once. After ten in a \
+                   row, and three for each call under way, the target rests for all jobs, 1 s doubling to 60 s",
+        remedy: Remedy::WaitForGate(Reason::NoCapacity),
+        uses_up_an_attempt: false,
+        // To a route that falls back when a provider has no capacity, a tier without capacity is no different.
+        fallback: Fallback::As(ErrorClass::Overloaded),
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::Never,
+        effect: Effect::Scarce,
         hints: Hints::Words,
         is_heard: true,
     }

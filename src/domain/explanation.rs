@@ -261,6 +261,8 @@ mod tests {
         ];
         for (reason, word) in [
             (Reason::Concurrency, "concurrency"),
+            (Reason::NoCapacity, "no_capacity"),
+            (Reason::PeakHours, "peak_hours"),
             (Reason::Breaker, "breaker_open"),
             (Reason::QuotaExhausted, "quota_exhausted"),
             (Reason::Auth, "auth"),

@@ -53,7 +53,7 @@ pub enum KeySign {
     Works,
     /// The key was refused.
     Refused(KeyFault),
-    /// Nothing.
+    /// The outcome says nothing about the key.
     Silent,
 }
 

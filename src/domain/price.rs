@@ -1,6 +1,6 @@
 //! The prices of tokens.
 
-use super::{MoneyError, NanoUsd, Usage};
+use super::{Hours, MoneyError, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -85,6 +85,32 @@ pub enum TierPrice {
     Times(Factor),
     /// Prices of its own.
     Own(Price),
+}
+
+/// A price that holds at some hours of the week only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffPeak {
+    /// The hours in which the usual price holds.
+    pub peak: Hours,
+    /// The price at all other hours.
+    pub price: TierPrice,
+}
+
+impl OffPeak {
+    /// The price of calls that are made at this instant, where this is the usual one.
+    #[must_use]
+    pub fn price_at(&self, usual: Price, at: Timestamp) -> Price {
+        if self.peak.contain(at) { usual } else { self.outside(usual) }
+    }
+
+    /// The price outside the peak hours, where this is the usual one.
+    #[must_use]
+    pub fn outside(&self, usual: Price) -> Price {
+        match &self.price {
+            TierPrice::Times(factor) => usual.times(*factor),
+            TierPrice::Own(own) => *own,
+        }
+    }
 }
 
 /// Names of the tier that the price list is about.

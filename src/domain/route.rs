@@ -2,37 +2,72 @@
 
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
-use super::price::{Price, TierPrice};
+use super::price::{OffPeak, Price, TierPrice, price_in};
 use super::request::Pass;
 use super::shut::Reason;
+use super::tier::Tier;
+use super::timestamp::Timestamp;
 use super::validation::Rules;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A provider and one of its models, written `provider/model`. The model's name may contain slashes.
+/// A provider, one of its models, and the tier that is asked for: written `provider/model`, or `provider/model@tier`.
+/// The model's name may contain slashes.
+///
+/// The same model in another tier is another target: it has health, pace and history of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The provider's name in the configuration.
     pub provider: String,
     /// The model's name as the provider knows it.
     pub model: String,
+    /// The tier that calls ask for; `None`: they name none.
+    pub tier: Option<Tier>,
 }
 
 impl Target {
-    /// Splits at the first slash; `None` without one, or with an empty side.
+    /// A model that is asked for in no tier by name.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, model: impl Into<String>) -> Self {
+        Self { provider: provider.into(), model: model.into(), tier: None }
+    }
+
+    /// Splits at the first slash; `None` without one, or with an empty side. What may be a tier is left in the model's
+    /// name, because only the vendor's tiers tell it from that: [`tier::split`](super::tier::split).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (provider, model) = text.split_once('/')?;
-        (!provider.is_empty() && !model.is_empty())
-            .then(|| Self { provider: provider.to_owned(), model: model.to_owned() })
+        (!provider.is_empty() && !model.is_empty()).then(|| Self::new(provider, model))
+    }
+
+    /// The same model, whatever the tier.
+    #[must_use]
+    pub fn in_no_tier(&self) -> Self {
+        Self { tier: None, ..self.clone() }
+    }
+
+    /// The model as rows, reports and metrics name it: with its tier.
+    #[must_use]
+    pub fn model_and_tier(&self) -> Cow<'_, str> {
+        match self.tier {
+            Some(tier) => Cow::Owned(format!("{}@{tier}", self.model)),
+            None => Cow::Borrowed(&self.model),
+        }
+    }
+
+    /// The provider, and the model with its tier: the two columns of every row that names a target.
+    #[must_use]
+    pub fn columns(&self) -> (String, String) {
+        (self.provider.clone(), self.model_and_tier().into_owned())
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.provider, self.model)
+        write!(f, "{}/{}", self.provider, self.model_and_tier())
     }
 }
 
@@ -134,6 +169,8 @@ pub struct Model {
     pub price: Option<Price>,
     /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
     pub tiers: BTreeMap<String, TierPrice>,
+    /// The hours in which the price holds, and the price at other hours; `None`: it always holds.
+    pub off_peak: Option<OffPeak>,
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
@@ -141,6 +178,15 @@ pub struct Model {
     pub served_as: Vec<String>,
     /// The models of the same provider whose prices are known, by name: one of them may answer in place of this one.
     pub neighbours: Arc<BTreeMap<String, Model>>,
+}
+
+impl Model {
+    /// The price in this tier of a call that is made at this instant; `None`: unknown.
+    #[must_use]
+    pub fn price_at(&self, tier: Option<&str>, at: Timestamp) -> Option<Price> {
+        let usual = self.price.map(|price| self.off_peak.as_ref().map_or(price, |other| other.price_at(price, at)));
+        price_in(usual, &self.tiers, tier)
+    }
 }
 
 /// One alternative of a chain.
@@ -151,6 +197,27 @@ pub struct Rung {
     pub model: Model,
     /// The longest that one call may take.
     pub total_timeout: Duration,
+}
+
+impl Rung {
+    /// The price of a call at this instant, in the tier that it asks for; `None`: unknown.
+    #[must_use]
+    pub fn price_at(&self, at: Timestamp) -> Option<Price> {
+        self.model.price_at(self.target.tier.map(|tier| tier.name), at)
+    }
+
+    /// The price outside the peak hours, in the tier that it asks for; `None`: unknown, or the same at all hours.
+    #[must_use]
+    pub fn off_peak_price(&self) -> Option<Price> {
+        let other = self.model.off_peak.as_ref()?.outside(self.model.price?);
+        price_in(Some(other), &self.model.tiers, self.target.tier.map(|tier| tier.name))
+    }
+
+    /// The price in the tier that it asks for, in the peak hours; `None`: unknown.
+    #[must_use]
+    pub fn price(&self) -> Option<Price> {
+        price_in(self.model.price, &self.model.tiers, self.target.tier.map(|tier| tier.name))
+    }
 }
 
 /// A named policy.
@@ -200,7 +267,7 @@ impl Route {
     #[must_use]
     pub fn leaves(&self, reason: Reason) -> bool {
         let may = |&class: &ErrorClass| reason.follows_from(class) && self.falls_back_on(class);
-        // The operator who pauses a provider wants its work done elsewhere.
-        reason == Reason::Paused || ErrorClass::ALL.iter().any(may)
+        // The operator who pauses a provider wants its work done elsewhere, and a dear hour is no failure.
+        matches!(reason, Reason::Paused | Reason::PeakHours) || ErrorClass::ALL.iter().any(may)
     }
 }

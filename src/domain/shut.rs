@@ -34,6 +34,10 @@ pub enum Reason {
     RateLimit,
     /// All calls that may run at once are running.
     Concurrency,
+    /// The tier that is asked for has no capacity at the moment.
+    NoCapacity,
+    /// It is dearer now than it will be soon.
+    PeakHours,
     /// The breaker is open.
     Breaker,
     /// No key is in service; the first key that may be tried again was out of money.
@@ -51,6 +55,8 @@ impl Reason {
     pub const ALL: &'static [Self] = &[
         Self::RateLimit,
         Self::Concurrency,
+        Self::NoCapacity,
+        Self::PeakHours,
         Self::Breaker,
         Self::QuotaExhausted,
         Self::Auth,
@@ -64,6 +70,8 @@ impl Reason {
         match self {
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
+            Self::NoCapacity => "no_capacity",
+            Self::PeakHours => "peak_hours",
             Self::Breaker => "breaker_open",
             Self::QuotaExhausted => "quota_exhausted",
             Self::Auth => "auth",
@@ -83,7 +91,7 @@ impl Reason {
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::RateLimit | Self::Concurrency | Self::Breaker => true,
+            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::PeakHours | Self::Breaker => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -93,7 +101,13 @@ impl Reason {
     pub const fn is_a_limit(self) -> bool {
         match self {
             Self::RateLimit | Self::Concurrency => true,
-            Self::Breaker | Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
+            Self::NoCapacity
+            | Self::PeakHours
+            | Self::Breaker
+            | Self::QuotaExhausted
+            | Self::Auth
+            | Self::Model
+            | Self::Paused => false,
         }
     }
 
@@ -104,10 +118,11 @@ impl Reason {
         let facts = class.facts();
         match self {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
+            Self::NoCapacity => class == ErrorClass::NoCapacity,
             Self::Breaker => facts.breaker == Sign::Bad,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
-            Self::Paused => false,
+            Self::PeakHours | Self::Paused => false,
         }
     }
 }
@@ -133,6 +148,8 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::RateLimit => "rate limit reached",
             Self::Concurrency => "all its calls are running",
+            Self::NoCapacity => "no capacity in its tier",
+            Self::PeakHours => "in its peak hours",
             Self::Breaker => "breaker open",
             Self::QuotaExhausted => "out of money",
             Self::Auth => "key rejected",

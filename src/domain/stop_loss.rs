@@ -1,5 +1,6 @@
 //! The stop-loss of a batch: the share of its jobs that may fail before it is paused.
 
+use crate::domain::counted::counted;
 use std::fmt;
 
 /// A batch is judged by its ended jobs from so many failures on. A few failures among the first jobs say little of a
@@ -70,6 +71,12 @@ impl MaxFailed {
     #[must_use]
     pub fn percent(self) -> String {
         Percent(self).to_string()
+    }
+
+    /// Whether it is all jobs, so that no batch ever pauses.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.0 >= WHOLE
     }
 
     /// Whether `failed` are more than this share of `jobs`.
@@ -144,9 +151,13 @@ pub struct Exceeded {
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Standing { ended, failed, .. } = self.counted;
-        let jobs = if ended == 1 { "job" } else { "jobs" };
         let since = if self.was_resumed { " since it was resumed" } else { "" };
-        write!(f, "stop-loss: {failed} of {ended} {jobs} failed{since}, more than {}", Percent(self.max_failed))
+        write!(
+            f,
+            "stop-loss: {failed} of {} failed{since}, more than {}",
+            counted(ended, "job", "jobs"),
+            Percent(self.max_failed)
+        )
     }
 }
 

@@ -81,7 +81,8 @@ impl Strategy {
         }
     }
 
-    /// Whether a rung that has become full goes behind those that have room, so that no job waits for it meanwhile.
+    /// Whether a rung that has become full goes behind those that have room, so that no job waits for it while others
+    /// are free.
     #[must_use]
     pub const fn leaves_full_rungs(&self) -> bool {
         matches!(self, Self::Balanced)
@@ -105,7 +106,8 @@ pub fn hash_of(text: &str) -> u64 {
 
 /// The number that a job, or a key, draws for a target.
 fn draw(hash: u64, target: &Target) -> u64 {
-    spread(hash ^ hash_of(&target.provider).rotate_left(17) ^ hash_of(&target.model))
+    let tier = target.tier.map_or(0, |tier| hash_of(tier.name).rotate_left(31));
+    spread(hash ^ hash_of(&target.provider).rotate_left(17) ^ hash_of(&target.model) ^ tier)
 }
 
 /// The same number as one between 0 and 1, both left out.
@@ -131,10 +133,10 @@ pub fn order(route: &Route, seen: &Conditions<'_>, order: &mut Vec<usize>) {
     match &route.strategy {
         Strategy::Priority => {}
         Strategy::Cost | Strategy::Race(_) => {
-            let price = |index: usize| route.rungs.get(index).and_then(|rung| rung.model.price.as_ref());
+            let price = |index: usize| route.rungs.get(index).and_then(|rung| rung.price_at(seen.now));
             order.sort_by_key(|&index| {
-                let cost =
-                    price(index).map(|price| estimate::expected_cost(price, seen.input_tokens, seen.max_output_tokens));
+                let cost = price(index)
+                    .map(|price| estimate::expected_cost(&price, seen.input_tokens, seen.max_output_tokens));
                 (cost.is_none(), cost)
             });
         }

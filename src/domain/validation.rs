@@ -11,12 +11,14 @@ mod embedded;
 mod form;
 mod json_text;
 mod phrases;
+
 #[cfg(test)]
 mod tests;
 
 use super::{
     Answer, ChatRequest, ContentPart, Finish, ResponseFormat, Role, SoftFailure, ToolCall, UsageSource, Verdict,
 };
+use crate::domain::counted::counted;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use json_text::Found;
 use serde_json::Value;
@@ -95,16 +97,16 @@ impl Rules {
         let mut cut = Vec::new();
         if unmarked.len() < whole.len() {
             let length = whole.chars().count().saturating_sub(unmarked.chars().count());
-            cut.push(format!("marks of the end of its turn were cut off ({length} characters)"));
+            cut.push(format!("marks of the end of its turn were cut off ({})", characters(length)));
         }
         if split.is_some() {
             let length = unmarked.chars().count().saturating_sub(said.chars().count());
-            cut.push(format!("reasoning before the answer was cut off ({length} characters)"));
+            cut.push(format!("reasoning before the answer was cut off ({})", characters(length)));
         }
         if let Some(repaired) = &repaired {
             let length = said.chars().count().saturating_sub(repaired.chars().count());
             let what = if said.contains(repaired) { "text around the JSON" } else { "what is no JSON in or around it" };
-            cut.push(format!("{what} was taken off ({length} characters)"));
+            cut.push(format!("{what} was taken off ({})", characters(length)));
         }
         faults.verdict(|| {
             if cut.is_empty() {
@@ -231,10 +233,10 @@ impl Rules {
         }
         let length = text.chars().count();
         if let Some(least) = self.min_chars.filter(|&least| length < least) {
-            faults.add(SoftFailure::TooShort, &format_args!("{length} characters, at least {least} demanded"));
+            faults.add(SoftFailure::TooShort, &format_args!("{}, at least {least} demanded", characters(length)));
         }
         if let Some(most) = self.max_chars.filter(|&most| length > most) {
-            faults.add(SoftFailure::TooLong, &format_args!("{length} characters, at most {most} allowed"));
+            faults.add(SoftFailure::TooLong, &format_args!("{}, at most {most} allowed", characters(length)));
         }
         for pattern in self.forbidden_patterns.iter().filter(|pattern| pattern.is_match(text)) {
             faults.add(SoftFailure::ForbiddenPattern, &format_args!("it matches {}", excerpt(pattern.as_str())));
@@ -380,4 +382,8 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::VectorNotFinite => 16,
         SoftFailure::VectorZero => 17,
     }
+}
+
+fn characters(number: usize) -> String {
+    counted(number, "character", "characters")
 }

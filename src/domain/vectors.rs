@@ -3,6 +3,7 @@
 //! Numbers are kept in single precision, as models compute them and as base64 carries them. A number that is missing or
 //! not finite is kept as NaN, and rejected by validation.
 
+use crate::domain::counted::counted;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::fmt;
@@ -66,8 +67,7 @@ impl Vectors {
     /// How many there are and how long, for people: `3 vectors of 1536 numbers`.
     #[must_use]
     pub fn told(count: usize, dimension: usize) -> String {
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
-        format!("{count} vector{} of {dimension} number{}", plural(count), plural(dimension))
+        format!("{} of {}", counted(count, "vector", "vectors"), counted(dimension, "number", "numbers"))
     }
 
     /// About how many bytes they take as numbers in a text.

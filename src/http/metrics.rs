@@ -5,7 +5,7 @@
 
 use super::families::{Classes, Families, Labels};
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
-use crate::domain::{ErrorClass, Target, Timestamp};
+use crate::domain::{ErrorClass, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use crate::view::waits::SCHEDULED;
@@ -116,8 +116,8 @@ fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
 }
 
-fn by_target(target: &Target) -> Labels<'_, 2> {
-    [("provider", &target.provider), ("model", &target.model)]
+fn by_target((provider, model): &(String, String)) -> Labels<'_, 2> {
+    [("provider", provider), ("model", model)]
 }
 
 fn by_route(route: &str) -> Labels<'_, 1> {
@@ -202,7 +202,7 @@ impl Page {
         let vitals = &self.vitals;
         let none = OfTarget::default();
         let known = vitals.breakers.keys().map(|target| (target, &none));
-        let targets: BTreeMap<&Target, &OfTarget> = known.chain(&vitals.totals.targets).collect();
+        let targets: BTreeMap<&(String, String), &OfTarget> = known.chain(&vitals.totals.targets).collect();
         page.counters(
             "attempts",
             "Calls to providers, by what came of them; as booked on the ledger.",

@@ -221,7 +221,7 @@ pub(super) fn fits_later(body: &ErrorBody) -> bool {
 /// The limit that a refusal names: OpenAI's "on tokens per min (TPM): Limit 30000, Used 9000, Requested 45000",
 /// Anthropic's "rate limit of 40,000 input tokens per minute", Gemini's violations of quotas with their values.
 fn named_limit(class: ErrorClass, body: &ErrorBody) -> Option<NamedLimit> {
-    if !matches!(class, ErrorClass::NeverFits | RateLimit | ErrorClass::RateLimitDaily) {
+    if !class.may_name_a_limit() {
         return None;
     }
     let text = &body.text;

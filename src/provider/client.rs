@@ -10,10 +10,11 @@ use super::endpoint::{ApiKey, Endpoint, Timeouts};
 use super::report::CallReport;
 use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Patience, Reply, Transport};
+use super::vendors::Tiers;
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Mend, Timestamp};
+use crate::domain::{Answer, Capabilities, Failure, Mend, Tier, Timestamp};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
@@ -58,6 +59,8 @@ pub struct Call<'a> {
     pub payload: Payload<'a>,
     /// The model's name at the provider.
     pub model: &'a str,
+    /// The tier that it asks for; `None`: the request decides, if it may.
+    pub tier: Option<Tier>,
     /// The capabilities of the model.
     pub capabilities: &'a Capabilities,
     /// Changes that earlier refusals of the target have asked for.
@@ -81,6 +84,7 @@ pub struct Head {
 pub struct Provider {
     endpoint: Endpoint,
     adapter: Arc<dyn Adapter>,
+    tiers: Tiers,
     transport: Transport,
     base_url: Url,
     /// The configured headers.
@@ -145,10 +149,11 @@ impl Provider {
                 NoTransport::Client(source) => ProviderError::Client { provider: provider(), source },
                 NoTransport::Thread(source) => ProviderError::Thread { provider: provider(), source },
             })?;
-        let adapter = endpoint.adapter();
+        let (adapter, tiers) = (endpoint.adapter(), endpoint.tiers());
         Ok(Self {
             endpoint,
             adapter,
+            tiers,
             transport,
             base_url,
             headers,
@@ -207,10 +212,24 @@ impl Provider {
     fn written(&self, call: &Call<'_>) -> Result<WireRequest, Ineligible> {
         let mut wire = self.adapter.encode(call.payload, call.model, call.capabilities)?;
         mending::apply(&mut wire, call.mends);
+        if let Some(tier) = call.tier {
+            // After the changes: without its tier the call would be another target's, at another price.
+            self.ask_for_tier(&mut wire, call.payload, tier)?;
+        }
         if call.delivery == Delivery::Stream {
             self.adapter.ask_for_stream(&mut wire);
         }
         Ok(wire)
+    }
+
+    /// Asks for the tier in the vendor's words.
+    fn ask_for_tier(&self, wire: &mut WireRequest, payload: Payload<'_>, tier: Tier) -> Result<(), Ineligible> {
+        // No vendor is known to sell embeddings in tiers.
+        if matches!(payload, Payload::Embeddings(_)) {
+            return Err(Ineligible::Unsupported(format!("embeddings in the tier {tier}")));
+        }
+        wire.ask_for_tier(self.tiers.member, &self.tiers.value(tier), tier);
+        Ok(())
     }
 
     /// The finished request, signed. For a key that does not exist, the request goes out without one and the provider

@@ -1,4 +1,4 @@
-//! What the dialects with embeddings share: what is asked for, and the answer of vectors.
+//! Shared by the dialects with embeddings: the inputs that a request asks for, and the vectors of an answer.
 
 use super::beside;
 use super::conversation::{note, note_model, unsupported};
@@ -75,7 +75,8 @@ pub(super) fn in_list(list: Value) -> Option<Vectors> {
     Some(Vectors::in_order(list.iter().map(|vector| read_vector(vector).unwrap_or_default()).collect()))
 }
 
-/// An answer of vectors. `body` is what is left of it; `known` are the members that say nothing more.
+/// An answer of vectors. `body`: the members that the dialect has not read yet; `known`: members that carry no further
+/// information.
 pub(super) fn answer(
     vectors: Vectors,
     reported: (Usage, Option<Value>),

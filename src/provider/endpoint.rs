@@ -5,7 +5,7 @@ use super::auth::Auth;
 use super::dialect::Dialect;
 use super::quirks::QuirkSettings;
 use super::sigv4::{AccessKey, Signer};
-use super::vendors;
+use super::vendors::{self, Tiers};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::Arc;
@@ -76,6 +76,12 @@ impl Endpoint {
     #[must_use]
     pub fn adapter(&self) -> Arc<dyn Adapter> {
         vendors::adapter(self.dialect, self.vendor.as_deref(), &self.base_url, &self.quirks).into()
+    }
+
+    /// The tiers that its calls may ask for.
+    #[must_use]
+    pub fn tiers(&self) -> Tiers {
+        vendors::tiers(self.vendor.as_deref(), self.dialect, &self.base_url)
     }
 
     /// The credentials for calls that are made with this key.

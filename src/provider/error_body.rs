@@ -135,7 +135,7 @@ impl ErrorBody {
         let is_answer = ["choices", "content", "candidates", "output", "data"]
             .iter()
             .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()))
-            // A message with a speaker is what the model said.
+            // A message with a `role` is the model's answer.
             || ["/message/role", "/message/content"].iter().any(|pointer| reply_body::at(body, pointer).is_some());
         let refused = !is_answer
             && (body.get("success") == Some(&Value::Bool(false))

@@ -80,7 +80,7 @@ pub(super) fn read(body: &[u8]) -> Result<Read, Unreadable> {
     let mut read = Read::default();
     let text = text(body, &mut read);
     if text.starts_with('\u{feff}') {
-        read.note("a byte order mark in front of it was left out");
+        read.note("removed a byte order mark in front of the JSON");
     }
     let text = text.trim_matches(BESIDE);
     if text.is_empty() {

@@ -43,7 +43,7 @@ impl AccessKey {
     }
 }
 
-/// What signs the calls of one key.
+/// Signs the calls of one access key.
 #[derive(Clone, Debug)]
 pub struct Signer {
     /// The name of the service in signatures.

@@ -95,7 +95,7 @@ fn without_what_is_refused(name: &str, body: &Value, why: &str) -> Option<Value>
     } else if why == conversation::FORCED_CALL {
         rest["tool_choice"] = json!("auto");
     } else if why == completions::ONE_QUESTION {
-        // What is left of it is one question.
+        // Only one question of the conversation remains.
         let members = rest.as_object_mut()?;
         members.insert("messages".to_owned(), json!([{"role": "user", "content": "<last>"}]));
         for name in ["tools", "tool_choice", "response_format"] {

@@ -6,13 +6,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use row::Vendor;
+pub use row::{Tiers, Vendor};
 pub use table::VENDORS;
 
 use super::adapter::Adapter;
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::Conventions;
 use super::quirks::{QuirkSettings, Quirks};
+use crate::domain::Tier;
 use reqwest::Url;
 
 /// The first row of the vendor with this name.
@@ -31,6 +32,18 @@ pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Optio
     }
     let host = Url::parse(base_url).ok()?.host_str()?.to_ascii_lowercase();
     rows.find(|vendor| vendor.covers(&host))
+}
+
+/// The tiers that this server's calls may ask for.
+#[must_use]
+pub fn tiers(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Tiers {
+    of_server(name, dialect, base_url).map_or(Tiers::NONE, |vendor| vendor.tiers)
+}
+
+/// The tiers of all vendors.
+#[must_use]
+pub fn all_tiers() -> Vec<Tier> {
+    VENDORS.iter().flat_map(|vendor| vendor.tiers.list).copied().collect()
 }
 
 /// The adapter for a server: its vendor's row, with the operator's settings over it.

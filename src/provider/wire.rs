@@ -1,8 +1,8 @@
 //! The data that goes over the wire: a request as a dialect wants it, the finished request, and the reply.
 
 use super::names::Undo;
-use crate::domain::Timestamp;
 use crate::domain::raw_object::RawObject;
+use crate::domain::{Tier, Timestamp};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
@@ -58,6 +58,22 @@ impl WireRequest {
             dropped: Vec::new(),
             undo: Undo::default(),
         }
+    }
+
+    /// Asks for a tier by a member at the top of the body. Where the request asks for another tier itself, that gives
+    /// way, and is noted.
+    pub(super) fn ask_for_tier(&mut self, member: &str, value: &Value, tier: Tier) {
+        let body = std::str::from_utf8(&self.body).ok().and_then(RawObject::read);
+        let mut body = body.expect("an adapter writes an object");
+        for name in [member, "service_tier", "serviceTier"] {
+            let given = body.given(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
+            if given.is_some_and(|given| given != *value) {
+                self.dropped.push(format!("{name} as the rung's {tier}"));
+            }
+            body.remove(name);
+        }
+        body.set(member, value);
+        self.body = body.to_text().into_bytes();
     }
 
     /// Sets members at the top of the body.

@@ -78,7 +78,9 @@ pub(crate) async fn answer_call(
     if let Some(composition) = &composition {
         ticket.entry.output_tokens = composition.output_tokens;
         let draw = mix(ticket.entry.draw, 0x1a7e);
-        pause += ticket.spec().latency.draw(draw, composition.output_tokens, ticket.entry.in_flight);
+        let of_tier = ticket.entry.tier.as_ref().and_then(|tier| ticket.spec().tiers.get(&**tier)?.latency);
+        let latency = of_tier.unwrap_or(ticket.spec().latency);
+        pause += latency.draw(draw, composition.output_tokens, ticket.entry.in_flight);
     }
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
@@ -327,6 +329,7 @@ fn reply_of_answer(
         text: &composition.text,
         finish: composition.finish,
         usage,
+        tier: entry.tier.as_deref(),
         vectors: composition.vectors.as_ref(),
     });
     match fault.kind {
@@ -367,6 +370,7 @@ fn problem_of(fault: &Fault, draw: u64) -> Problem {
     match fault.kind {
         FaultKind::RateLimit => Problem::Limited(None),
         FaultKind::Overloaded => Problem::Overloaded(fault.status),
+        FaultKind::NoCapacity => Problem::NoCapacity(fault.status),
         FaultKind::OutOfQuota => {
             Problem::OutOfQuota(fault.disguise.unwrap_or_else(|| Disguise::drawn(mix(draw, 0xd15))))
         }
@@ -392,7 +396,7 @@ fn tell(dialect: Dialect, wait: Duration, format: Option<WaitFormat>, wall: Syst
 fn told_by(fault: &Fault, dialect: Dialect, wall: SystemTime) -> Told {
     match fault.kind {
         FaultKind::RateLimit => tell(dialect, fault.wait.unwrap_or(DEFAULT_WAIT), fault.format, wall),
-        FaultKind::ServerError | FaultKind::Overloaded | FaultKind::Timeout => {
+        FaultKind::ServerError | FaultKind::Overloaded | FaultKind::NoCapacity | FaultKind::Timeout => {
             fault.wait.map(|wait| fault.format.unwrap_or(WaitFormat::RetryAfter).tell(wait, wall)).unwrap_or_default()
         }
         _ => Told::default(),

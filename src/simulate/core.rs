@@ -12,7 +12,7 @@ pub(crate) struct Core {
     pub scenario: Scenario,
     /// The providers in the order of the scenario: the ledger knows them by index.
     pub providers: Vec<(String, Provider)>,
-    /// Tells the request ids of this run from those of another.
+    /// Makes the request ids of this run differ from those of other runs.
     pub run: u32,
     book: Mutex<Book>,
 }

@@ -137,6 +137,7 @@ mod tests {
                     text: "a \"word\"",
                     finish,
                     usage,
+                    tier: None,
                     vectors: None,
                 });
                 let body: serde_json::Value = serde_json::from_slice(&written).unwrap();
@@ -188,6 +189,7 @@ mod tests {
                 json: None,
                 last_user,
                 embed: None,
+                tier: None,
             })
         }
 

@@ -57,6 +57,8 @@ pub(crate) struct Ask<'a> {
     pub last_user: Cow<'a, str>,
     /// The inputs that are to become vectors, in a call that wants those.
     pub embed: Option<EmbedAsk>,
+    /// The tier that it asks for, in the dialect's word.
+    pub tier: Option<Cow<'a, str>>,
 }
 
 impl<'a> Ask<'a> {
@@ -65,7 +67,7 @@ impl<'a> Ask<'a> {
         let turns = embed.texts.iter().map(|text| (true, Text(Cow::Owned(text.clone())))).collect();
         let (prompt, counted, last_user) = conversation(&[], turns);
         let input_tokens = embed.tokens.unwrap_or(counted);
-        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed: Some(embed) }
+        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed: Some(embed), tier: None }
     }
 }
 
@@ -110,6 +112,8 @@ pub(crate) struct Answer<'a> {
     pub text: &'a str,
     pub finish: Finish,
     pub usage: Option<Usage>,
+    /// The tier that served it; `None`: the usual one.
+    pub tier: Option<&'a str>,
     /// The vectors, in place of a text.
     pub vectors: Option<&'a Vectors>,
 }
@@ -136,6 +140,8 @@ pub(crate) enum Problem {
     Timeout,
     ServerError(u16),
     Overloaded(Option<u16>),
+    /// The tier that was asked for has no capacity.
+    NoCapacity(Option<u16>),
     OutOfQuota(Disguise),
     /// 429: out of a real quota, or by a fault.
     Limited(Option<Shortage>),
@@ -167,6 +173,7 @@ impl Problem {
             | Self::Timeout
             | Self::ServerError(_)
             | Self::Overloaded(_)
+            | Self::NoCapacity(_)
             | Self::OutOfQuota(_) => false,
         }
     }

@@ -35,6 +35,9 @@ fault_kinds! {
     ServerError = "server_error",
     /// 529 (Anthropic) or 503.
     Overloaded = "overloaded",
+    /// No capacity in the tier that was asked for: OpenAI 429 `resource_unavailable`, or 498 with `status`; others as
+    /// `overloaded`.
+    NoCapacity = "no_capacity",
     /// No money left, in one of the dialect's disguises.
     OutOfQuota = "out_of_quota",
     /// 401 (Gemini: 400 `API_KEY_INVALID`).
@@ -197,7 +200,8 @@ impl Fault {
             }
         };
         let disguise = (kind == FaultKind::OutOfQuota).then_some(Disguise::PaymentRequired);
-        let status = status.filter(|_| matches!(kind, FaultKind::ServerError | FaultKind::Overloaded));
+        let status =
+            status.filter(|_| matches!(kind, FaultKind::ServerError | FaultKind::Overloaded | FaultKind::NoCapacity));
         Ok(Self { status, disguise, ..Self::new(kind) })
     }
 

@@ -21,6 +21,8 @@ pub struct FaultRule {
     pub containing: Option<String>,
     /// Only calls of this model.
     pub model: Option<String>,
+    /// Only calls that ask for this tier.
+    pub tier: Option<String>,
     /// Not before this time since the start.
     pub from: Duration,
     /// Not at or after this time since the start.
@@ -38,6 +40,7 @@ impl FaultRule {
             first_n_per_request: None,
             containing: None,
             model: None,
+            tier: None,
             from: Duration::ZERO,
             until: Duration::MAX,
         }
@@ -51,6 +54,7 @@ impl FaultRule {
             && self.first_n_calls.is_none_or(|n| call.nth_call <= n)
             && self.first_n_per_request.is_none_or(|n| call.nth_of_request <= n)
             && self.model.as_deref().is_none_or(|model| model == call.model)
+            && self.tier.as_deref().is_none_or(|tier| call.tier == Some(tier))
             && self.containing.as_deref().is_none_or(|text| call.last_user.contains(text))
             && (self.rate >= 1.0 || unit(call.draw) < self.rate)
     }
@@ -66,6 +70,8 @@ pub struct Circumstances<'a> {
     /// This call's place among the calls of the same request to the provider, from 1.
     pub nth_of_request: u32,
     pub model: &'a str,
+    /// The tier that the call asks for; `None`: the usual one.
+    pub tier: Option<&'a str>,
     pub last_user: &'a str,
     /// Seed, request and occurrence, hashed.
     pub draw: u64,
@@ -88,6 +94,7 @@ struct RawFaultRule {
     first_n_per_request: Option<u32>,
     containing: Option<String>,
     model: Option<String>,
+    tier: Option<String>,
     from: Option<Span>,
     until: Option<Span>,
     status: Option<u16>,
@@ -124,6 +131,7 @@ impl<'de> Deserialize<'de> for FaultRule {
             first_n_per_request: raw.first_n_per_request,
             containing: raw.containing,
             model: raw.model,
+            tier: raw.tier,
             from: raw.from.map_or(Duration::ZERO, |span| span.0),
             until: raw.until.map_or(Duration::MAX, |span| span.0),
             ..Self::always(fault)
@@ -138,7 +146,15 @@ mod tests {
 
     fn call(now: u64, nth_call: u64, nth_of_request: u32, draw: u64) -> Circumstances<'static> {
         let now = Duration::from_secs(now);
-        Circumstances { now, nth_call, nth_of_request, model: "m", last_user: "please POISON this", draw }
+        Circumstances {
+            now,
+            nth_call,
+            nth_of_request,
+            model: "m",
+            tier: Some("flex"),
+            last_user: "please POISON this",
+            draw,
+        }
     }
 
     #[test]
@@ -155,6 +171,8 @@ mod tests {
         let containing = |text: &str| FaultRule { containing: Some(text.to_owned()), ..rule.clone() };
         assert!(containing("POISON").strikes(&call(0, 1, 1, 0)) && !containing("poison").strikes(&call(0, 1, 1, 0)));
         let model = |model: &str| FaultRule { model: Some(model.to_owned()), ..rule.clone() };
+        let tier = |tier: &str| FaultRule { tier: Some(tier.to_owned()), ..rule.clone() };
+        assert!(tier("flex").strikes(&call(0, 1, 1, 0)) && !tier("fast").strikes(&call(0, 1, 1, 0)));
         assert!(model("m").strikes(&call(0, 1, 1, 0)) && !model("n").strikes(&call(0, 1, 1, 0)));
     }
 

@@ -1,22 +1,18 @@
 //! The book of a run: quotas, the waits that were told, every call and every distinct request, under one short lock.
 
+use super::account::{Account, MAX_SCOPES, Scope};
 use super::chance::mix;
-use super::conduct::{Arrival, ToldWait};
+use super::conduct::Arrival;
 use super::exchange::{Ask, Problem};
 use super::fault::{Fault, FaultKind, scripted};
 use super::fault_rule::{Circumstances, choose};
-use super::quota::{Levels, Limits, Quota, Shortage};
+use super::quota::{Levels, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Models that are told apart when a provider takes any; the rest share one entry, so that memory is bounded.
-const MAX_MODELS: usize = 1000;
-/// The most buckets per provider, for the same reason: a client that makes up keys must not fill the memory.
-const MAX_SCOPES: usize = 10_000;
 
 /// The decision about a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +40,9 @@ pub(crate) struct Entry {
     /// Prompt, provider and model, hashed.
     pub target: u64,
     pub model: Arc<str>,
+    /// The tier that serves it; `None`: the usual one.
+    pub tier: Option<Arc<str>>,
+    /// The model's price in that tier.
     pub price: Option<Price>,
     pub decision: Decision,
     /// The call took its share of the quota and has to give the slot back.
@@ -151,27 +150,6 @@ struct Target {
 }
 
 #[derive(Debug)]
-struct Scope {
-    quota: Quota,
-    told: ToldWait,
-}
-
-#[derive(Debug)]
-struct Account {
-    /// Everything but the two maps, which are kept more cheaply below.
-    figures: Figures,
-    statuses: Vec<(u16, u64)>,
-    faults: Vec<u64>,
-    scopes: HashMap<u64, Scope>,
-    /// When each empty purse was first known to be empty.
-    out_of_money: HashMap<u64, Duration>,
-    /// The amount charged to each key of the scenario's list, in nano-dollars.
-    charged: Vec<u64>,
-    models: HashMap<String, (Arc<str>, Option<Price>)>,
-    in_flight: u64,
-}
-
-#[derive(Debug)]
 struct Logged {
     entry: Entry,
     ending: Ending,
@@ -211,20 +189,7 @@ pub(crate) struct Knock<'a> {
 
 impl Ledger {
     pub fn new(scenario: &Scenario, generation: u64) -> Self {
-        let accounts = scenario.providers.values().map(|provider| Account {
-            figures: Figures::default(),
-            statuses: Vec::new(),
-            faults: vec![0; FaultKind::ALL.len()],
-            scopes: HashMap::new(),
-            out_of_money: HashMap::new(),
-            charged: vec![0; provider.keys.len()],
-            models: provider
-                .models
-                .iter()
-                .map(|(name, model)| (name.clone(), (Arc::from(name.as_str()), model.price)))
-                .collect(),
-            in_flight: 0,
-        });
+        let accounts = scenario.providers.values().map(Account::new);
         Self {
             generation,
             seq: 0,
@@ -285,7 +250,15 @@ impl Ledger {
         let purse = mix(scope_key, knock.key_hash);
         let charged = knock.key.and_then(|key| account.charged.get(key)).copied().unwrap_or(0);
         let without_money = key.filter(|key| key.credit.is_some_and(|credit| charged >= credit));
-        let target_key = mix(prompt, model_hash);
+        let tier = knock.ask.and_then(|ask| spec.tiers.get_key_value(ask.tier.as_deref()?));
+        let price = price.map(|price| match tier.and_then(|(_, tier)| tier.price) {
+            Some(factor) => price.times(factor),
+            None => price,
+        });
+        let tier: Option<Arc<str>> = tier.map(|(name, _)| Arc::from(name.as_str()));
+        // What one tier refuses, another one of the same model may serve.
+        let tier_hash = tier.iter().flat_map(|tier| tier.bytes()).fold(0, |hash, byte| mix(hash, u64::from(byte)));
+        let target_key = mix(prompt, model_hash ^ tier_hash);
 
         // A request that does not fit the table is judged as if it had come for the first time.
         let (mut new_request, mut new_target) = (Request::default(), Target::default());
@@ -329,6 +302,7 @@ impl Ledger {
                     nth_call: figures.calls,
                     nth_of_request: target.steps + 1,
                     model: &model,
+                    tier: tier.as_deref(),
                     last_user: &ask.last_user,
                     draw,
                 };
@@ -366,6 +340,7 @@ impl Ledger {
             prompt,
             target: target_key,
             model,
+            tier,
             price,
             decision,
             admitted,
@@ -416,7 +391,8 @@ impl Ledger {
                 let tokens = spec.dialect.api().cost_afterwards(entry.output_tokens);
                 scope.quota.release(entry.output_tokens, tokens, now);
             }
-            if let Some(wait) = ending.told {
+            // A tier without capacity is no limit that is used up.
+            if let Some(wait) = ending.told.filter(|_| !entry.is(FaultKind::NoCapacity)) {
                 scope.told.tell(now, wait);
             }
         }
@@ -456,10 +432,7 @@ impl Ledger {
         let mut total = Figures::default();
         let mut providers = std::collections::BTreeMap::new();
         for ((name, spec), account) in scenario.providers.iter().zip(&self.accounts) {
-            let mut figures = account.figures.clone();
-            figures.by_status = account.statuses.iter().copied().collect();
-            let faults = FaultKind::ALL.iter().zip(&account.faults).filter(|(_, count)| **count > 0);
-            figures.by_fault = faults.map(|(kind, count)| (kind.as_str(), *count)).collect();
+            let figures = account.sums();
             total.add(&figures);
             providers.insert(name.clone(), ProviderVerdict { dialect: spec.dialect, figures });
         }
@@ -550,27 +523,6 @@ fn fault(
         return Ok(fault);
     }
     Ok(choose(&spec.faults, call).unwrap_or(Fault::new(FaultKind::Ok)))
-}
-
-impl Account {
-    fn model(&mut self, asked: &str) -> (Arc<str>, Option<Price>) {
-        if let Some((name, price)) = self.models.get(asked) {
-            return (Arc::clone(name), *price);
-        }
-        let name: Arc<str> = Arc::from(asked);
-        if self.models.len() < MAX_MODELS {
-            self.models.insert(asked.to_owned(), (Arc::clone(&name), None));
-        }
-        (name, None)
-    }
-
-    /// Makes the scope if there is none; beyond the cap all share one.
-    fn scope_key(&mut self, wanted: u64, limits: &Limits, now: Duration) -> u64 {
-        let full = self.scopes.len() >= MAX_SCOPES && !self.scopes.contains_key(&wanted);
-        let key = if full { 0 } else { wanted };
-        self.scopes.entry(key).or_insert_with(|| Scope { quota: Quota::new(limits, now), told: ToldWait::default() });
-        key
-    }
 }
 
 impl Entry {

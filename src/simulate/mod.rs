@@ -17,6 +17,7 @@ pub mod scenario;
 pub mod verdict;
 pub mod wait;
 
+mod account;
 mod api;
 mod call;
 mod core;

@@ -76,6 +76,10 @@ pub struct Provider {
     /// The models it knows; any when empty.
     #[serde(default)]
     pub models: BTreeMap<String, Model>,
+    /// The tiers that its calls may ask for beside the usual one. Calls that ask for another are served in the usual
+    /// one.
+    #[serde(default)]
+    pub tiers: BTreeMap<String, Tier>,
     #[serde(default)]
     pub quota: Limits,
     /// The owner of a bucket of limits.
@@ -106,6 +110,7 @@ impl Provider {
             dialect,
             keys: Vec::new(),
             models: BTreeMap::new(),
+            tiers: BTreeMap::new(),
             quota: Limits::default(),
             quota_per: QuotaScope::default(),
             publishes: true,
@@ -127,6 +132,17 @@ pub struct Model {
     pub quota: Option<Limits>,
 }
 
+/// A tier of service.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// How many billionths of the model's price its calls cost; in TOML a factor such as `"0.5"`. The same when absent.
+    #[serde(default, deserialize_with = "factor")]
+    pub price: Option<u64>,
+    /// How long its answers take, in place of the provider's latency.
+    pub latency: Option<Latency>,
+}
+
 /// Prices in nano-dollars per million tokens; in TOML decimal dollars per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +154,16 @@ pub struct Price {
 }
 
 impl Price {
+    /// The price times a factor in billionths, each part rounded half up.
+    #[must_use]
+    pub fn times(self, billionths: u64) -> Self {
+        let scale = |price: u64| {
+            let scaled = (u128::from(price) * u128::from(billionths) + 500_000_000) / 1_000_000_000;
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        Self { input: scale(self.input), output: scale(self.output) }
+    }
+
     /// The cost of a call in nano-dollars, rounded half up.
     #[must_use]
     pub fn cost(self, input_tokens: u64, output_tokens: u64) -> u64 {
@@ -233,6 +259,10 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+fn factor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    dollars(deserializer).map(Some)
 }
 
 fn yes() -> bool {

@@ -2,6 +2,7 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
+use crate::domain::counted::counted;
 
 /// The sums of a whole database, from the rows and from the tallies, which were written separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,22 +37,39 @@ impl Audit {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.lost != 0 {
-            faults.push(format!("{} jobs are lost: neither finished nor queued nor running", self.lost));
+            faults.push(format!(
+                "{} lost: neither finished nor queued nor running",
+                counted(self.lost, "job is", "jobs are")
+            ));
         }
         if self.jobs != self.results + self.unfinished {
             faults.push(format!(
-                "{} jobs, but {} results and {} unfinished jobs",
-                self.jobs, self.results, self.unfinished
+                "{}, but {} and {}",
+                counted(self.jobs, "job", "jobs"),
+                counted(self.results, "result", "results"),
+                counted(self.unfinished, "unfinished job", "unfinished jobs")
             ));
         }
         if self.endings != self.results {
-            faults.push(format!("{} endings were written for {} results", self.endings, self.results));
+            faults.push(format!(
+                "{} written for {}",
+                counted(self.endings, "ending was", "endings were"),
+                counted(self.results, "result", "results")
+            ));
         }
         if self.accepted != self.succeeded {
-            faults.push(format!("{} answers were accepted for {} successes", self.accepted, self.succeeded));
+            faults.push(format!(
+                "{} accepted for {}",
+                counted(self.accepted, "answer was", "answers were"),
+                counted(self.succeeded, "success", "successes")
+            ));
         }
         if self.misbilled != 0 {
-            faults.push(format!("{} results cost something else than their calls", self.misbilled));
+            faults.push(counted(
+                self.misbilled,
+                "result costs something else than its calls",
+                "results cost something else than their calls",
+            ));
         }
         if self.cost != self.tallied_cost {
             faults.push(format!("the ledger says {}, the tallies {}", self.cost, self.tallied_cost));

@@ -1,7 +1,7 @@
 //! Batches: their progress, from sums, and changes to all of their jobs.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::{MaxFailed, NanoUsd};
+use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 
 /// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
@@ -57,6 +57,12 @@ impl Batch {
     #[must_use]
     pub fn known_cost(&self) -> Option<NanoUsd> {
         (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
+    }
+
+    /// The money that was spent, and the answers that it bought.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        Spent { cost: self.cost, uncertain: self.uncertain, unpriced: self.unpriced, accepted: self.succeeded }
     }
 }
 

@@ -43,7 +43,7 @@ impl Store {
             &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.model.clone()).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
             &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _
@@ -84,7 +84,7 @@ impl Store {
             &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.model.clone()).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
             &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _

@@ -12,7 +12,7 @@ pub(super) use transaction::Transaction;
 use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt as _, TryStreamExt as _, future};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future};
 use parking_lot::Mutex;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
@@ -20,6 +20,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
 };
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -283,8 +284,11 @@ impl Database {
         }
         let pool = pool.connect_with(options).await?;
         if servers.len() > 1 {
-            let servers = servers.into_iter().map(with_settings).collect();
-            tokio::spawn(follow(pool.clone(), servers, writable, Arc::downgrade(&sessions)));
+            let servers: Arc<[PgConnectOptions]> = servers.into_iter().map(with_settings).collect();
+            let (pool, sessions) = (pool.clone(), Arc::downgrade(&sessions));
+            tokio::spawn(again_after_a_panic("following the server that takes writes", move || {
+                follow(pool.clone(), Arc::clone(&servers), writable, Weak::clone(&sessions))
+            }));
         }
         Ok(Self { pool, sessions, begin })
     }
@@ -373,8 +377,17 @@ async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Resu
     Err(last)
 }
 
+/// Runs to its end. A panic is logged, and then it runs again: commands and workers need it for as long as they work.
+async fn again_after_a_panic<F: Future<Output = ()>>(what: &'static str, mut run: impl FnMut() -> F) {
+    while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
+        let words = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(panic = words, "{what} failed because of a bug in Sluice and begins again. Please report this");
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
 /// Leads a pool to the server that serves, for as long as the pool is used: after a failover that is another server.
-async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, sessions: Weak<Sessions>) {
+async fn follow(pool: PgPool, servers: Arc<[PgConnectOptions]>, writable: bool, sessions: Weak<Sessions>) {
     let mut current = None;
     let mut tick = tokio::time::interval(FOLLOW_EVERY);
     loop {
@@ -394,7 +407,11 @@ async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, se
         if current.replace(serving) != Some(serving)
             && let Some(server) = servers.get(serving)
         {
-            tracing::info!(host = server.get_host(), port = server.get_port(), "this server serves now");
+            tracing::info!(
+                host = server.get_host(),
+                port = server.get_port(),
+                "switched to the server that takes writes"
+            );
             pool.set_connect_options(server.clone());
             *sessions.distrusted.lock() = Some(Instant::now());
         }
@@ -540,6 +557,22 @@ impl<'c> Executor<'c> for &'c Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_runs_again_and_what_ends_does_not() {
+        let mut runs = 0;
+        again_after_a_panic("a test", || {
+            runs += 1;
+            let run = runs;
+            async move {
+                if run < 3 {
+                    std::panic::resume_unwind(Box::new("oh"));
+                }
+            }
+        })
+        .await;
+        assert_eq!(runs, 3);
+    }
 
     #[test]
     fn the_pool_logs_no_waits_of_its_own() {

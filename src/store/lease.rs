@@ -124,7 +124,7 @@ impl Store {
 
     /// Gives back the jobs of workers whose lease ran out. Several processes may safely do so at once, and it is meant
     /// to be repeated: a claim may commit just after its worker was declared dead. A job is failed if `max_crashes`
-    /// workers died with it and the last of them held no other job: it is what kills them.
+    /// workers died with it, and the last of them held no other job: this job kills them.
     pub async fn rescue(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let workers =
             sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")

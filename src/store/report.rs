@@ -5,7 +5,7 @@
 //! answer are few: both are read from the ledger itself, by time.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::NanoUsd;
+use crate::domain::{NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder, Row};
 use std::time::Duration;
@@ -204,6 +204,12 @@ impl Totals {
     #[must_use]
     pub fn known_waste(&self) -> Option<NanoUsd> {
         self.known_cost().map(|_| self.waste)
+    }
+
+    /// The money that was spent, and the answers that it bought.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        Spent { cost: self.cost, uncertain: self.uncertain, unpriced: self.unpriced, accepted: self.succeeded }
     }
 
     /// Whether every sum is zero.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use sums::Sums;
 
@@ -301,6 +302,33 @@ impl AttemptRow {
         self.class = Some(ErrorClass::Abandoned);
         self.detail = Some(Cow::Borrowed("late"));
         self.message = Some("a good answer, which came when the job was cancelled or answered already".to_owned());
+    }
+}
+
+impl AttemptRow {
+    /// Drops the texts that the database may have refused; an answer that is lost with them was not accepted.
+    pub fn lost_its_texts(&mut self) {
+        self.message = None;
+        self.code = None;
+        self.usage_raw = None;
+        self.answer = None;
+        self.notes.clear();
+        self.decision = None;
+        self.class.get_or_insert(ErrorClass::OutputInvalid);
+    }
+}
+
+impl EndingRow {
+    /// Drops the answer, or the reason of a failure, that the database has refused with these words. A job that had
+    /// failed keeps the class of its failure.
+    pub fn lost_its_texts(&mut self, refusal: &impl fmt::Display) {
+        let (class, lost) = match &self.failure {
+            Some((class, _)) => (*class, "the reason"),
+            None => (ErrorClass::OutputInvalid, "the answer"),
+        };
+        self.failure = Some((class, format!("{lost} could not be stored: {refusal}")));
+        self.response = None;
+        self.repaired = false;
     }
 }
 

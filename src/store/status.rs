@@ -4,6 +4,7 @@ use super::lanes::{Lane, Look};
 use super::{Doing, Store, StoreError};
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
+use crate::domain::{NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -46,6 +47,24 @@ pub struct RouteQueue {
     pub running: i64,
     /// Jobs that wait, by the reason of the wait, with the instant at which the first of them wakes.
     pub parked: BTreeMap<String, (Counted, DateTime<Utc>)>,
+}
+
+/// The money of routes over the last 24 hours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spending {
+    /// From when on: an hour, since sums are kept by the hour. Later than usual when there are very many sums.
+    pub since: DateTime<Utc>,
+    /// What jobs of each route have cost and brought. Routes without calls are left out.
+    pub routes: BTreeMap<String, RouteSpending>,
+}
+
+/// What jobs of one route have cost and brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteSpending {
+    /// Calls.
+    pub attempts: i64,
+    /// The money, and the jobs that succeeded.
+    pub spent: Spent,
 }
 
 /// One worker process.
@@ -93,6 +112,7 @@ pub struct Status {
     pub now: DateTime<Utc>,
     /// By route. Routes on which nothing waits or runs are left out.
     pub routes: BTreeMap<String, RouteQueue>,
+    pub spending: Spending,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerRecord>,
     pub pauses: Vec<PauseRecord>,
@@ -106,6 +126,7 @@ impl Store {
         let now =
             sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.db).await.doing("reading the clock")?;
         let routes = self.queue().await?;
+        let spending = self.spending().await?;
         let workers = self.workers().await?;
         let pauses =
             sqlx::query_as!(PauseRecord, "select kind, name, since, reason from sluice.pause order by kind, name")
@@ -113,7 +134,7 @@ impl Store {
                 .await
                 .doing("reading pauses")?;
         let buckets = self.standings().await?;
-        Ok(Status { now, routes, workers, pauses, buckets })
+        Ok(Status { now, routes, spending, workers, pauses, buckets })
     }
 
     /// The jobs that wait and run, by route. Takes about a second at most, however long the queue.
@@ -123,6 +144,38 @@ impl Store {
         self.count_parked(&mut routes).await?;
         self.count_running(&mut routes).await?;
         Ok(routes)
+    }
+
+    /// What jobs of each route have cost and brought in the last 24 hours. The sums of an hour are as many as there are
+    /// batches in it, so at most a hundred thousand of them are read: of the last hours that are complete among those.
+    async fn spending(&self) -> Result<Spending, StoreError> {
+        let rows = sqlx::query!(
+            r#"with sums as materialized (
+                select hour, route, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.totals
+                 where hour >= date_trunc('hour', now()) - interval '23 hours' order by hour desc limit 100001
+            ), span as (
+                select case when count(*) > 100000 then min(hour) + interval '1 hour'
+                            else date_trunc('hour', now()) - interval '23 hours' end as since
+                  from sums
+            )
+            select s.since as "since!", t.route as "route?", coalesce(sum(t.attempts), 0)::bigint as "attempts!",
+                   coalesce(sum(t.succeeded), 0)::bigint as "succeeded!",
+                   sluice.capped(coalesce(sum(t.cost_nanos), 0)) as "cost!",
+                   sluice.capped(coalesce(sum(t.uncertain_nanos), 0)) as "uncertain!",
+                   coalesce(sum(t.unpriced), 0)::bigint as "unpriced!"
+              from span s left join sums t on t.hour >= s.since
+             group by s.since, t.route"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("summing up what was spent")?;
+        let since = rows.first().map_or(DateTime::UNIX_EPOCH, |row| row.since);
+        let routes = rows.into_iter().filter(|row| row.attempts > 0).filter_map(|row| {
+            let (cost, uncertain) = (NanoUsd(row.cost), NanoUsd(row.uncertain));
+            let spent = Spent { cost, uncertain, unpriced: row.unpriced, accepted: row.succeeded };
+            Some((row.route?, RouteSpending { attempts: row.attempts, spent }))
+        });
+        Ok(Spending { since, routes: routes.collect() })
     }
 
     /// The standing of every bucket that a worker has ever used, by name.

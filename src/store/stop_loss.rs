@@ -15,7 +15,7 @@ pub struct Watched {
     pub batch: String,
     /// The share that may fail.
     pub max_failed: MaxFailed,
-    /// What is not counted.
+    /// The counts at the last resume, which the stop-loss subtracts.
     pub before: Before,
     /// When it was resumed, if its stop-loss had paused it.
     resumed_at: Option<DateTime<Utc>>,

@@ -4,6 +4,7 @@ use super::choice;
 use super::dollars::Dollars;
 use super::time::{clock, span};
 use crate::domain::NanoUsd;
+use crate::domain::counted::counted;
 use crate::domain::price::special_tier;
 use crate::store::job::AttemptRecord;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -119,7 +120,7 @@ fn tokens(attempt: &AttemptRecord) -> Option<String> {
     if input == 0 && attempt.output_tokens == 0 {
         return None;
     }
-    let mut line = format!("{input} tokens in");
+    let mut line = counted(input, "token in", "tokens in");
     let mut parts = Vec::new();
     if attempt.cache_read_tokens > 0 {
         parts.push(format!("{} from the cache", attempt.cache_read_tokens));

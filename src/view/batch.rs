@@ -3,6 +3,8 @@
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
 use super::waits::in_words_with;
+use crate::domain::PerAnswer;
+use crate::domain::counted::counted;
 use crate::store::batch::Batch;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -32,6 +34,8 @@ pub struct BatchView {
     pub uncertain_cost: Dollars,
     /// Attempts whose price is unknown.
     pub unpriced_attempts: i64,
+    /// Dollars per accepted answer; `None`: a price is unknown, or no job has succeeded.
+    pub cost_per_answer: Option<Dollars>,
     pub paused: bool,
     /// Why it is paused, if a reason was given.
     pub pause_reason: Option<String>,
@@ -60,6 +64,7 @@ impl BatchView {
             waste: batch.known_cost().map(|_| Dollars(batch.waste)),
             uncertain_cost: Dollars(batch.uncertain),
             unpriced_attempts: batch.unpriced,
+            cost_per_answer: batch.spent().per_answer().amount().map(Dollars),
             paused: batch.paused,
             pause_reason: batch.pause_reason.clone(),
             max_failed: batch.max_failed.map(|share| f64::from(share.millionths()) / 1e6),
@@ -73,9 +78,22 @@ impl BatchView {
     pub fn dollars(&self) -> String {
         match (self.cost, self.unpriced_attempts) {
             (Some(Dollars(cost)), 0) => cost.to_string(),
-            (Some(Dollars(cost)), unpriced) => format!("{cost} and {unpriced} attempts of unknown price"),
+            (Some(Dollars(cost)), unpriced) => {
+                format!("{cost} and {} of unknown price", counted(unpriced, "attempt", "attempts"))
+            }
             (None, _) => "cost unknown".to_owned(),
         }
+    }
+}
+
+/// What an accepted answer of a batch has cost, in words; `None`: none was accepted.
+#[must_use]
+pub fn per_answer_in_words(batch: &Batch) -> Option<String> {
+    match batch.spent().per_answer() {
+        PerAnswer::NoAnswer => None,
+        PerAnswer::Unknown => Some("cost per answer unknown".to_owned()),
+        PerAnswer::Exactly(each) => Some(format!("{each} per answer")),
+        PerAnswer::AtLeast(each) => Some(format!("at least {each} per answer")),
     }
 }
 
@@ -133,8 +151,9 @@ pub fn table(batches: &[Batch]) -> Table {
         "last_hour",
         "max_failed",
         "pause_reason",
+        "cost_per_answer",
     ]);
-    for batch in batches.iter().map(BatchView::of) {
+    for (per_answer, batch) in batches.iter().map(|batch| (batch.spent().per_answer(), BatchView::of(batch))) {
         table.row([
             batch.batch.into(),
             batch.jobs.into(),
@@ -150,6 +169,7 @@ pub fn table(batches: &[Batch]) -> Table {
             batch.last_hour.into(),
             batch.max_failed.map_or(Cell::Empty, Cell::Share),
             batch.pause_reason.into(),
+            per_answer.into(),
         ]);
     }
     table

@@ -1,6 +1,8 @@
 //! The changes that a command has made.
 
+use super::table::Table;
 use crate::domain::MaxFailed;
+use crate::domain::counted::counted;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +31,45 @@ impl fmt::Display for PauseChangeView {
     }
 }
 
+/// A job was to be changed. As JSON: `{"job": 7, "outcome": "cancelled"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct JobChangeView {
+    pub job: i64,
+    pub outcome: JobOutcome,
+}
+
+/// What came of the wish to change a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobOutcome {
+    Cancelled,
+    /// It had ended, so it could not be cancelled.
+    HadEnded,
+    QueuedAgain,
+    /// So it could not be tried again.
+    HasNotFailed,
+    Paused,
+    /// It has ended or was paused already.
+    NotPaused,
+    Resumed,
+    WasNotPaused,
+}
+
+impl fmt::Display for JobOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "cancelled",
+            Self::HadEnded => "had ended already",
+            Self::QueuedAgain => "queued again",
+            Self::HasNotFailed => "has not failed",
+            Self::Paused => "paused",
+            Self::NotPaused => "has ended or was paused already",
+            Self::Resumed => "goes on",
+            Self::WasNotPaused => "was not paused",
+        })
+    }
+}
+
 /// A batch got a stop-loss, or lost it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopLossView<'a> {
@@ -52,6 +93,9 @@ impl Serialize for StopLossView<'_> {
 impl fmt::Display for StopLossView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.max_failed, self.changed) {
+            (Some(share), _) if share.is_whole() => {
+                write!(f, "batch {} does not pause, however many of its jobs fail", self.batch)
+            }
             (Some(share), _) => {
                 write!(f, "batch {} pauses when more than {} of its jobs fails", self.batch, share.percent())
             }
@@ -79,8 +123,8 @@ impl fmt::Display for ReopenedView {
         if self.opened.is_empty() {
             return write!(f, "provider {name} had asked for no wait; what rests for other reasons is tried again");
         }
-        let noun = if *woken == 1 { "job is" } else { "jobs are" };
-        write!(f, "provider {name} is open again; {woken} waiting {noun} woken")
+        let jobs = counted(woken, "waiting job is", "waiting jobs are");
+        write!(f, "provider {name} is open again; {jobs} woken")
     }
 }
 
@@ -108,7 +152,8 @@ impl Serialize for BulkView<'_> {
 
 impl fmt::Display for BulkView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {} jobs {}", self.of, self.name, self.jobs, self.what.replace('_', " "))
+        let jobs = counted(self.jobs, "job", "jobs");
+        write!(f, "{} {}: {jobs} {}", self.of, self.name, self.what.replace('_', " "))
     }
 }
 
@@ -127,6 +172,16 @@ pub struct EnqueuedView<'a> {
     pub dry_run: bool,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
     pub unknown_members: &'a BTreeMap<String, u64>,
+}
+
+impl EnqueuedView<'_> {
+    /// The same as a row for programs that read lines.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
+        table.row([self.batch.into(), self.jobs.into(), self.existing.into(), self.faulty.into()]);
+        table
+    }
 }
 
 /// The schema was migrated, or with `--dry-run` would have been.

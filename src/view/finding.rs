@@ -1,5 +1,6 @@
 //! The findings of the doctor.
 
+use super::table::Table;
 use crate::domain::diagnosis::{self, Finding, Severity};
 use serde::Serialize;
 
@@ -42,5 +43,21 @@ impl<'a> DiagnosisView<'a> {
             remedy: Some(finding.remedy.as_str()).filter(|remedy| !remedy.is_empty()),
         });
         Self { ok: worst < Severity::Warning, worst: worst.as_str(), findings: findings.collect() }
+    }
+
+    /// A row for each finding, with all that is known of it.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(["severity", "check", "what", "why", "do"]);
+        for finding in &self.findings {
+            table.row([
+                finding.severity.into(),
+                finding.check.into(),
+                finding.what.into(),
+                finding.why.unwrap_or_default().into(),
+                finding.remedy.unwrap_or_default().into(),
+            ]);
+        }
+        table
     }
 }

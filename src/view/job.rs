@@ -2,6 +2,7 @@
 
 use super::dollars::Dollars;
 use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, in_words_with, wakes_at};
+use crate::domain::counted::counted;
 use crate::store::job::{Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -176,7 +177,7 @@ impl JobView {
             PlaceView::Ready { crashes, waits_for, opens_at } => {
                 let mut words = "queued".to_owned();
                 if *crashes > 0 {
-                    let _ = write!(words, " again, after {crashes} workers died with it");
+                    let _ = write!(words, " again, after {} died with it", counted(crashes, "worker", "workers"));
                 }
                 if let Some(reason) = waits_for {
                     let _ = write!(words, ": {}", in_words_with(reason, self.pause_reason.as_deref()));

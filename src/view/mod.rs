@@ -21,6 +21,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod trial;
 pub mod waits;
 pub mod worker;
 

@@ -48,9 +48,13 @@ pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
             "waste",
             "uncertain",
             "unpriced",
+            "cost_per_answer",
         ],
     );
-    let measures = |row: &Totals| -> [Cell; 9] {
+    // The money behind an answer has several classes: none of them has a figure of its own.
+    let is_split = by.iter().any(|dimension| matches!(dimension, Dimension::Class | Dimension::Detail));
+    let per_answer = |row: &Totals| if is_split { Cell::Empty } else { row.spent().per_answer().into() };
+    let measures = |row: &Totals, per_answer: Cell| -> [Cell; 10] {
         [
             row.succeeded.into(),
             row.attempts.into(),
@@ -61,14 +65,15 @@ pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
             row.known_waste().into(),
             row.uncertain.into(),
             row.unpriced.into(),
+            per_answer,
         ]
     };
     rows.retain(|row| row.attempts != 0 || row.succeeded != 0);
     sort(by, &mut rows, |row| row.cost);
     for row in &rows {
-        table.row(keys(&row.keys).chain(measures(row)));
+        table.row(keys(&row.keys).chain(measures(row, per_answer(row))));
     }
-    table.total(total_keys(by).chain(measures(all)));
+    table.total(total_keys(by).chain(measures(all, all.spent().per_answer().into())));
     table
 }
 
@@ -197,6 +202,7 @@ pub fn latency(by: &[Dimension], mut rows: Vec<Latency>) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::PerAnswer;
 
     fn json(table: &Table) -> serde_json::Value {
         serde_json::to_value(table).unwrap()
@@ -215,6 +221,33 @@ mod tests {
         assert_eq!(report[0]["provider"], "a");
         assert_eq!((&report[1]["cost"].to_string(), &report[1]["unpriced"]), (&"3e-9".to_owned(), &1.into()));
         assert_eq!((&report[2]["cost"], &report[2]["waste"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn an_answer_costs_what_the_rejected_ones_cost_too() {
+        let often_rejected = Totals {
+            attempts: 10,
+            succeeded: 4,
+            cost: NanoUsd(1_000),
+            waste: NanoUsd(600),
+            uncertain: NanoUsd(7),
+            ..row(&["cheap"])
+        };
+        let partly = Totals { attempts: 2, succeeded: 2, cost: NanoUsd(3), unpriced: 1, ..row(&["partly"]) };
+        let in_vain = Totals { attempts: 2, cost: NanoUsd(2), ..row(&["in_vain"]) };
+        let all = Totals { attempts: 14, succeeded: 6, cost: NanoUsd(1_005), unpriced: 1, ..row(&[]) };
+        let rows = || vec![often_rejected.clone(), partly.clone(), in_vain.clone()];
+        let table = cost(&[Dimension::Provider], rows(), &all);
+        let report = json(&table);
+        let told = |index: usize| report[index]["cost_per_answer"].to_string();
+        assert_eq!((told(0), told(1), told(2)), ("2.5e-7".to_owned(), "null".to_owned(), "null".to_owned()));
+        assert_eq!(table.rows[0].last(), Some(&Cell::PerAnswer(PerAnswer::AtLeast(NanoUsd(250)))));
+        assert_eq!(table.rows[1].last(), Some(&Cell::PerAnswer(PerAnswer::Unknown)));
+        assert_eq!(table.rows[2].last(), Some(&Cell::Empty), "no figure, and the money is in its row");
+        assert_eq!(table.total.unwrap().last(), Some(&Cell::PerAnswer(PerAnswer::Unknown)));
+        let by_class = cost(&[Dimension::Class], rows(), &Totals { unpriced: 0, ..all });
+        assert!(by_class.rows.iter().all(|row| row.last() == Some(&Cell::Empty)));
+        assert_eq!(by_class.total.unwrap().last(), Some(&Cell::PerAnswer(PerAnswer::Exactly(NanoUsd(168)))));
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
 
 /// The text of a chat completion; of embeddings how many and how long they are, as their numbers would fill the
 /// screen. The numbers are in the lines of JSON.
-fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
+pub(super) fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
     #[derive(Deserialize)]
     struct Completion<'a> {
         #[serde(default)]

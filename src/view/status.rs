@@ -1,10 +1,13 @@
 //! The status: the queue, the workers, the limits, and the pauses.
 
 use super::bucket::BucketView;
+use super::dollars::Dollars;
+use super::table::{Cell, Table};
 use super::waits::wakes_at;
 use super::worker::WorkerView;
+use crate::domain::PerAnswer;
 use crate::domain::statistics::GateStatistics;
-use crate::store::status::{Counted, PauseRecord, RouteQueue, Status};
+use crate::store::status::{Counted, PauseRecord, RouteQueue, RouteSpending, Status};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +19,16 @@ pub struct StatusView {
     pub now: DateTime<Utc>,
     /// Waiting and running jobs by route; routes without any are left out.
     pub routes: Vec<RouteView>,
+    /// What jobs have cost and brought lately, by route; routes without calls are left out.
+    pub spent: Vec<SpentView>,
+    /// From when on that counts: an hour, about 24 hours ago.
+    pub spent_since: DateTime<Utc>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerView>,
+    /// The targets of the live workers, in the order of their names.
+    pub targets: Vec<TargetView>,
+    /// The keys of the live workers.
+    pub keys: Vec<KeyView>,
     /// Every bucket that a worker has ever used.
     pub buckets: Vec<BucketView>,
     /// The pauses in force.
@@ -68,6 +79,26 @@ pub struct ParkedView {
     pub wakes_at: Option<DateTime<Utc>>,
 }
 
+/// What jobs of one route have cost and brought.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SpentView {
+    pub route: String,
+    /// Jobs that succeeded.
+    pub answered: i64,
+    /// Calls made.
+    pub attempts: i64,
+    /// The cost; `None`: no attempt has a known price.
+    pub cost: Option<Dollars>,
+    /// Money that may have been spent beside it.
+    pub uncertain_cost: Dollars,
+    /// Attempts whose price is unknown.
+    pub unpriced_attempts: i64,
+    /// Dollars per accepted answer; `None`: a price is unknown, or no job has succeeded.
+    pub cost_per_answer: Option<Dollars>,
+    #[serde(skip)]
+    per_answer: PerAnswer,
+}
+
 /// A pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PauseView {
@@ -89,9 +120,9 @@ pub struct TargetView {
     /// The number of workers by the state of their breaker.
     pub breakers: BTreeMap<String, usize>,
     /// Why it is not called.
-    pub closed: Option<String>,
+    pub shut: Option<String>,
     /// Until when it is not called.
-    pub closed_until: Option<DateTime<Utc>>,
+    pub shut_until: Option<DateTime<Utc>>,
     /// Whether its provider is paused.
     pub paused: bool,
     /// Calls of all workers.
@@ -143,6 +174,22 @@ impl RouteView {
     }
 }
 
+impl SpentView {
+    fn of(route: String, RouteSpending { attempts, spent }: RouteSpending) -> Self {
+        let per_answer = spent.per_answer();
+        Self {
+            route,
+            answered: spent.accepted,
+            attempts,
+            cost: (spent.unpriced < attempts || spent.unpriced == 0).then_some(Dollars(spent.cost)),
+            uncertain_cost: Dollars(spent.uncertain),
+            unpriced_attempts: spent.unpriced,
+            cost_per_answer: per_answer.amount().map(Dollars),
+            per_answer,
+        }
+    }
+}
+
 impl From<PauseRecord> for PauseView {
     fn from(PauseRecord { kind, name, since, reason }: PauseRecord) -> Self {
         Self { kind, name, since, reason }
@@ -151,10 +198,15 @@ impl From<PauseRecord> for PauseView {
 
 impl From<Status> for StatusView {
     fn from(status: Status) -> Self {
+        let workers: Vec<WorkerView> = status.workers.into_iter().map(WorkerView::from).collect();
         Self {
             now: status.now,
             routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue)).collect(),
-            workers: status.workers.into_iter().map(WorkerView::from).collect(),
+            spent: status.spending.routes.into_iter().map(|(name, spent)| SpentView::of(name, spent)).collect(),
+            spent_since: status.spending.since,
+            targets: targets(&workers),
+            keys: keys(&workers),
+            workers,
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
         }
@@ -162,55 +214,69 @@ impl From<Status> for StatusView {
 }
 
 impl StatusView {
-    /// The gates of the live workers, as these report them.
-    fn gates(&self) -> impl Iterator<Item = (i64, &GateStatistics)> {
-        let alive = self.workers.iter().filter(|worker| worker.is_alive);
-        alive.map(|worker| (worker.worker, &worker.said.gate))
+    /// What jobs have cost and brought lately, a row for each route.
+    #[must_use]
+    pub fn spent_table(&self) -> Table {
+        let mut table =
+            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]);
+        for spent in &self.spent {
+            table.row([
+                spent.route.as_str().into(),
+                spent.answered.into(),
+                spent.attempts.into(),
+                spent.cost.into(),
+                spent.per_answer.into(),
+                Cell::from(spent.uncertain_cost),
+                spent.unpriced_attempts.into(),
+            ]);
+        }
+        table
     }
 
     /// The names of the buckets that live workers have.
     #[must_use]
     pub fn buckets_in_use(&self) -> BTreeSet<&str> {
-        let buckets = self.gates().flat_map(|(_, gate)| &gate.buckets);
+        let buckets = gates(&self.workers).flat_map(|(_, gate)| &gate.buckets);
         buckets.filter_map(|bucket| bucket.name.as_deref()).collect()
     }
+}
 
-    /// The targets of the live workers, in the order of their names.
-    #[must_use]
-    pub fn targets(&self) -> Vec<TargetView> {
-        let mut views: BTreeMap<&str, TargetView> = BTreeMap::new();
-        for said in self.gates().flat_map(|(_, gate)| &gate.targets) {
-            let Some(name) = said.target.as_deref() else { continue };
-            let view =
-                views.entry(name).or_insert_with(|| TargetView { target: name.to_owned(), ..TargetView::default() });
-            view.bucket = view.bucket.take().or_else(|| said.bucket.clone());
-            if let Some(breaker) = said.breaker.as_deref() {
-                *view.breakers.entry(breaker.to_owned()).or_default() += 1;
-            }
-            view.closed = view.closed.take().or_else(|| said.closed.as_deref().map(str::to_owned));
-            view.closed_until = view.closed_until.max(instant(said.closed_until_ms));
-            view.paused |= said.paused;
-            view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));
-            view.failures = view.failures.saturating_add(said.failures.unwrap_or(0));
+/// The gates of the live workers, as these report them.
+fn gates(workers: &[WorkerView]) -> impl Iterator<Item = (i64, &GateStatistics)> {
+    let alive = workers.iter().filter(|worker| worker.is_alive);
+    alive.map(|worker| (worker.worker, &worker.said.gate))
+}
+
+fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
+    let mut views: BTreeMap<&str, TargetView> = BTreeMap::new();
+    for said in gates(workers).flat_map(|(_, gate)| &gate.targets) {
+        let Some(name) = said.target.as_deref() else { continue };
+        let view = views.entry(name).or_insert_with(|| TargetView { target: name.to_owned(), ..TargetView::default() });
+        view.bucket = view.bucket.take().or_else(|| said.bucket.clone());
+        if let Some(breaker) = said.breaker.as_deref() {
+            *view.breakers.entry(breaker.to_owned()).or_default() += 1;
         }
-        views.into_values().collect()
+        view.shut = view.shut.take().or_else(|| said.closed.as_deref().map(str::to_owned));
+        view.shut_until = view.shut_until.max(instant(said.closed_until_ms));
+        view.paused |= said.paused;
+        view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));
+        view.failures = view.failures.saturating_add(said.failures.unwrap_or(0));
     }
+    views.into_values().collect()
+}
 
-    /// The keys of the live workers.
-    #[must_use]
-    pub fn keys(&self) -> Vec<KeyView> {
-        let keys = self.gates().flat_map(|(worker, gate)| gate.keys.iter().map(move |key| (worker, key)));
-        keys.map(|(worker, key)| KeyView {
-            provider: key.provider.clone(),
-            key: key.key.clone(),
-            worker,
-            state: key.state.as_deref().map(str::to_owned),
-            why: key.why.as_deref().map(str::to_owned),
-            since: instant(key.since_ms),
-            until: instant(key.until_ms),
-        })
-        .collect()
-    }
+fn keys(workers: &[WorkerView]) -> Vec<KeyView> {
+    let keys = gates(workers).flat_map(|(worker, gate)| gate.keys.iter().map(move |key| (worker, key)));
+    keys.map(|(worker, key)| KeyView {
+        provider: key.provider.clone(),
+        key: key.key.clone(),
+        worker,
+        state: key.state.as_deref().map(str::to_owned),
+        why: key.why.as_deref().map(str::to_owned),
+        since: instant(key.since_ms),
+        until: instant(key.until_ms),
+    })
+    .collect()
 }
 
 fn instant(millis: Option<i64>) -> Option<DateTime<Utc>> {

@@ -6,6 +6,7 @@ use super::job::{JobView, PlaceView};
 use super::race;
 use super::time::clock;
 use crate::domain::NanoUsd;
+use crate::domain::counted::counted;
 use crate::store::job::AttemptRecord;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -132,7 +133,7 @@ impl StoryView {
 
     fn spent(&self) -> String {
         let SpentView { attempts, known_cost, uncertain_cost, unpriced, .. } = self.total;
-        let mut line = format!("Total: {} in {attempts} attempts", known_cost.0);
+        let mut line = format!("Total: {} in {}", known_cost.0, counted(attempts, "attempt", "attempts"));
         if unpriced > 0 {
             let _ = write!(line, ", and the unknown cost of {unpriced} of them");
         }

@@ -1,7 +1,7 @@
 //! Rows of values under the names of their columns: the view of every list.
 
 use super::dollars::Dollars;
-use crate::domain::NanoUsd;
+use crate::domain::{NanoUsd, PerAnswer};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
@@ -19,6 +19,8 @@ pub enum Cell {
     Millis(i64),
     /// Dollars.
     Money(NanoUsd),
+    /// Dollars per accepted answer. Programs get the known amount, or nothing.
+    PerAnswer(PerAnswer),
     /// An instant.
     Time(DateTime<Utc>),
     /// Yes or no.
@@ -61,6 +63,12 @@ impl From<Dollars> for Cell {
     }
 }
 
+impl From<PerAnswer> for Cell {
+    fn from(per_answer: PerAnswer) -> Self {
+        if per_answer == PerAnswer::NoAnswer { Self::Empty } else { Self::PerAnswer(per_answer) }
+    }
+}
+
 impl From<DateTime<Utc>> for Cell {
     fn from(at: DateTime<Utc>) -> Self {
         Self::Time(at)
@@ -81,6 +89,7 @@ impl Serialize for Cell {
             Self::Count(number) | Self::Millis(number) => serializer.serialize_i64(*number),
             Self::Share(share) => serializer.serialize_f64(*share),
             Self::Money(money) => Dollars(*money).serialize(serializer),
+            Self::PerAnswer(per_answer) => per_answer.amount().map(Dollars).serialize(serializer),
             Self::Time(at) => serializer.serialize_str(&instant(*at)),
             Self::Flag(flag) => serializer.serialize_bool(*flag),
         }

@@ -14,17 +14,18 @@ use crate::domain::diagnosis;
 use crate::domain::limits::{Dimension as Counted, Heard};
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
-use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Timestamp, Unit};
+use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
 use crate::store::batch::Batch;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
 use crate::store::report::{Dimension, Latency, Totals};
 use crate::store::results::{Ending, ExportedJob, HttpError};
-use crate::store::status::{self, PauseRecord, RouteQueue, Status, WorkerRecord};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+mod status;
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -238,7 +239,8 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let expected = json!({
         "batch": "nightly", "jobs": 1000, "done": 400, "succeeded": 390, "failed": 10, "cancelled": 0,
         "unfinished": 600, "attempts": 450, "cost": 1.2345, "waste": 5e-9, "uncertain_cost": 0.0,
-        "unpriced_attempts": 0, "paused": false, "pause_reason": null, "max_failed": null,
+        "unpriced_attempts": 0, "cost_per_answer": 0.003_165_385, "paused": false, "pause_reason": null,
+        "max_failed": null,
         "first_hour": "2027-01-15T08:00:00Z", "last_hour": "2027-01-15T09:00:00Z",
     });
     assert_eq!(shown(&BatchView::of(&a_batch())), expected);
@@ -247,7 +249,8 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let row = concat!(
         r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"#,
         r#""attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"#,
-        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null}]"#
+        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null,"#,
+        r#""cost_per_answer":0.003165385}]"#
     );
     assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
     let lost = "stop-loss: 10 of 40 jobs failed, more than 5 %";
@@ -285,113 +288,6 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     assert_eq!(held, expected);
 }
 
-fn a_bucket() -> SharedBucket {
-    let rate = Rate { unit: Unit::Requests, amount: 600, per: Duration::from_mins(1), burst: 100 };
-    let limits = Limits { rates: vec![rate], concurrency: Some(8) };
-    let stock = Stock {
-        dimension: Counted { unit: Unit::Requests, seconds: 60 },
-        epoch: 0,
-        left: 0,
-        quiet: Duration::ZERO,
-        refund: 0,
-        refund_age: Duration::ZERO,
-        need: 0,
-        want: 50,
-    };
-    let heard = Heard {
-        dimension: Counted { unit: Unit::Tokens, seconds: 60 },
-        limit: Some(90_000),
-        remaining: Some(80_000),
-        corrected: 0,
-    };
-    let wait = Wait {
-        reason: Reason::RateLimit,
-        remaining: Duration::from_secs(90),
-        recheck: Duration::from_mins(10),
-        drained: Vec::new(),
-        too_steep: true,
-    };
-    let mut bucket = SharedBucket::default();
-    let now = Timestamp(at(60).timestamp_millis());
-    bucket.exchange(1, &limits, &Told { stocks: vec![stock], slots_wanted: 3, ..Told::default() }, now);
-    let told = Told { heard: vec![heard], wait: Some(wait), refused: 3, ..Told::default() };
-    bucket.exchange(2, &limits, &told, now);
-    bucket
-}
-
-#[test]
-fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
-    let counted = |rows, more| status::Counted { rows, more };
-    let parked =
-        [("scheduled".to_owned(), (counted(2, false), at(120))), ("paused".to_owned(), (counted(7, false), at(61)))];
-    let queue = RouteQueue {
-        ready: counted(100_000, true),
-        oldest_ready: Some(at(0)),
-        held: [("batch paused".to_owned(), counted(4, false))].into(),
-        running: 3,
-        parked: parked.into(),
-    };
-    let worker = WorkerRecord {
-        id: 1,
-        host: "db1".to_owned(),
-        pid: 42,
-        version: "0.1.0".to_owned(),
-        started_at: at(0),
-        seen_at: at(58),
-        state: "live".to_owned(),
-        holds: 3,
-        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" } }),
-    };
-    let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
-    let now = Timestamp(at(60).timestamp_millis());
-    let status = Status {
-        now: at(60),
-        routes: [("default".to_owned(), queue)].into(),
-        workers: vec![worker],
-        pauses: vec![pause],
-        buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
-    };
-    let expected = json!({
-        "now": "2027-01-15T08:01:00Z",
-        "routes": [{
-            "route": "default", "ready": { "jobs": 100_000, "or_more": true },
-            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3,
-            "parked": [
-                { "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null },
-                {
-                    "waits_for": "scheduled", "count": { "jobs": 2, "or_more": false },
-                    "wakes_at": "2027-01-15T08:02:00Z",
-                },
-            ],
-            "ready_waits_for": [{ "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false } }],
-        }],
-        "workers": [{
-            "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
-            "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
-            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" } },
-        }],
-        "buckets": [{
-            "bucket": "openai",
-            "limits": [
-                {
-                    "limit": "requests/min", "unit": "requests", "per_seconds": 60, "amount": 600, "capacity": 99,
-                    "source": "configured", "level": 49, "leased": { "1": 50 }, "used_last_minute": 0,
-                    "utilisation": 0.0,
-                },
-                {
-                    "limit": "tokens/min", "unit": "tokens", "per_seconds": 60, "amount": 90_000,
-                    "capacity": 89_962, "source": "learned", "level": 80_000, "leased": {}, "used_last_minute": 0,
-                    "utilisation": 0.0,
-                },
-            ],
-            "concurrency": 8, "places": { "1": 3 }, "shut": "rate_limit", "shut_since": "2027-01-15T08:01:00Z",
-            "shut_until": "2027-01-15T08:02:30Z", "asked_until": null, "slowed": true, "refused_last_minute": 3,
-        }],
-        "paused": [{ "kind": "route", "name": "slow", "since": "2027-01-15T08:00:09Z", "reason": null }],
-    });
-    assert_eq!(shown(&StatusView::from(status)), expected);
-}
-
 #[test]
 fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
     let totals = |keys: &[&str]| Totals {
@@ -417,7 +313,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
             report::cost(&by, vec![rows.clone()], &all),
             concat!(
                 r#""answered":8,"attempts":10,"input_tokens":1000,"cached_tokens":100,"output_tokens":500,"#,
-                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0"#
+                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0,"cost_per_answer":null"#
             ),
         ),
         (

@@ -66,6 +66,8 @@ pub(super) const fn shut(reason: Reason) -> Shut {
     match reason {
         Reason::RateLimit => Shut { is: "its limit is used up", was: "its limit was used up" },
         Reason::Concurrency => Shut { is: "all its places are taken", was: "all its places were taken" },
+        Reason::NoCapacity => Shut { is: "its tier has no capacity", was: "its tier had no capacity" },
+        Reason::PeakHours => Shut { is: "it is in its peak hours", was: "it was in its peak hours" },
         Reason::Breaker => Shut { is: "its breaker is open after failures", was: "its breaker was open" },
         Reason::QuotaExhausted => Shut { is: "its key is out of money", was: "its key was out of money" },
         Reason::Auth => Shut { is: "its key is rejected", was: "its key had been rejected" },

@@ -3,7 +3,7 @@
 //! They grow when a transaction has been committed, so they agree with the ledger at any time. They are kept in memory
 //! only: a metrics collector knows that counters start again with a new process.
 
-use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
+use crate::domain::{ErrorClass, NanoUsd, SoftFailure};
 use crate::store::settle::{AttemptRow, EndingRow};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -77,22 +77,21 @@ pub struct OfRoute {
 /// All sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Booked {
-    /// By target.
-    pub targets: BTreeMap<Target, OfTarget>,
+    /// By target: its provider, and its model with the tier.
+    pub targets: BTreeMap<(String, String), OfTarget>,
     /// By route.
     pub routes: BTreeMap<String, OfRoute>,
 }
 
 impl Booked {
     fn attempt(&mut self, row: &AttemptRow) {
-        let target = Target { provider: row.provider.clone(), model: row.model.clone() };
-        let totals = self.targets.entry(target).or_default();
+        let totals = self.targets.entry((row.provider.clone(), row.model.clone())).or_default();
         *totals.attempts.entry(row.class).or_default() += 1;
         let kind = row.detail.as_deref().filter(|_| row.class == Some(ErrorClass::SoftFailure));
         if let Some(kind) = kind.and_then(SoftFailure::parse).map(SoftFailure::as_str) {
             *totals.soft_failures.entry(kind).or_default() += 1;
         }
-        let has_answer = matches!(row.class, None | Some(ErrorClass::SoftFailure));
+        let has_answer = ErrorClass::is_answered(row.class);
         if has_answer { &mut totals.answered } else { &mut totals.unanswered }.add(row.total_ms);
         if let Some(first_byte) = row.first_byte_ms.filter(|_| has_answer) {
             totals.first_byte.add(first_byte);
@@ -213,7 +212,7 @@ mod tests {
         ledger.book(&rows[..1], []);
         ledger.book(&rows[1..], []);
         let totals = ledger.booked();
-        let of = &totals.targets[&Target { provider: "one".to_owned(), model: "model".to_owned() }];
+        let of = &totals.targets[&("one".to_owned(), "model".to_owned())];
         let classes = [None, Some(ErrorClass::SoftFailure), Some(ErrorClass::Timeout)];
         assert_eq!(of.attempts, classes.map(|class| (class, 1)).into());
         assert_eq!(of.soft_failures, [("empty", 1)].into());

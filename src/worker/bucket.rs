@@ -50,7 +50,7 @@ pub struct Bucket {
     meters: ArcSwap<Vec<Arc<LocalMeter>>>,
     places: Arc<Places>,
     block: Mutex<Option<Block>>,
-    /// Leave for one call to go although a long wait is on, to ask again.
+    /// Permission for one call to go out during a long wait, as a probe.
     leave: Mutex<Option<Block>>,
     /// Consecutive refusals without a hint of how long to wait.
     unhinted: AtomicI64,

@@ -218,7 +218,7 @@ impl Claimer {
         let given_back = self.shared.store.give_back_unknown(worker, &known);
         let jobs = within(PATIENCE, "comparing what is held", given_back).await?;
         if jobs > 0 {
-            tracing::warn!(jobs, "gave back jobs of a claim that was committed without word of it");
+            tracing::warn!(jobs, "gave back jobs of a claim whose commit went through but whose reply was lost");
         }
         self.compare_at = Instant::now() + COMPARE_EVERY;
         Ok(())

@@ -43,7 +43,7 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
-    /// What it wants of a deal, as a lane of the route with this index.
+    /// The lane's demand in a deal. `route`: the index of its route.
     pub fn demand(&self, route: usize) -> Demand<'_> {
         Demand {
             login: &self.lane.login,

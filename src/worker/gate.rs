@@ -1,4 +1,4 @@
-//! What may be called now: buckets, breakers, and keys or models that are out of service.
+//! Decides which targets may be called now, by their buckets and breakers and by keys and models out of service.
 
 #[cfg(test)]
 mod refusals;
@@ -162,10 +162,14 @@ impl Gate {
         }
         // The key and the breaker come last, because they may let one call pass as a trial: that call must not have to
         // wait.
+        let now = now + began.elapsed();
         let key = target.provider.keys.take(now)?;
         match target.record.breaker.lock().admit(now) {
-            Ok(breaker) => Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker }),
-            Err(until) => Err(Shut { reason: Reason::Breaker, since: now, until }),
+            Ok(breaker) => {
+                target.record.under_way.fetch_add(1, Ordering::Relaxed);
+                Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker })
+            }
+            Err((since, until)) => Err(Shut { reason: Reason::Breaker, since, until }),
         }
     }
 
@@ -186,12 +190,14 @@ impl Gate {
     ) -> bool {
         let provider = &target.provider;
         target.record.calls.fetch_add(1, Ordering::Relaxed);
+        let under_way = target.record.under_way.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
         if !matches!(outcome, Outcome::Accepted) {
             target.record.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
-        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+        if ErrorClass::is_answered(class) {
             target.doubt.lock().answered();
+            target.record.scarcity.lock().served();
         }
         let Permit { holds, key, breaker } = permit;
         // The provider's date for the key (the first of next month) is not used: the bill may be paid earlier. One call
@@ -230,13 +236,13 @@ impl Gate {
         match class.map(|class| class.facts().effect) {
             None => target.record.latency.lock().answered(took),
             // A refusal says nothing of how long answers take; nor does one of a key.
-            Some(Effect::Limit(_) | Effect::Crowded) => {}
+            Some(Effect::Limit(_) | Effect::Crowded | Effect::Scarce) => {}
             Some(_) if key_is_refused => {}
             Some(Effect::Slow | Effect::Rest | Effect::NoModel | Effect::Nothing) => {
                 target.record.latency.lock().in_vain(took);
             }
         }
-        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+        if ErrorClass::is_answered(class) {
             for hold in &holds {
                 hold.bucket().asked_again(hold);
             }
@@ -284,6 +290,15 @@ impl Gate {
                     None => {}
                 }
             }
+            // Its provider goes on: neither the bucket nor the breaker learn from it.
+            Some(Effect::Scarce) => {
+                let is_resting = still_shut(&target.record.resting, now).is_some();
+                let wait = wait.map(|wait| if long_wait::is_long(wait) { provider.recheck } else { wait });
+                let under_way = u32::try_from(under_way).unwrap_or(0);
+                if let Some(rest) = target.record.scarcity.lock().refused(wait, is_resting, under_way) {
+                    shut_for(&target.record.resting, Reason::NoCapacity, rest, now);
+                }
+            }
             Some(Effect::Nothing) => {}
         }
         drop(holds);
@@ -293,6 +308,7 @@ impl Gate {
 
     /// A call was given up before its outcome was known, having taken this much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
+        target.record.under_way.fetch_sub(1, Ordering::Relaxed);
         target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
         match taken {
             Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken)),
@@ -308,10 +324,10 @@ impl Gate {
         tried > 1 && !self.providers.values().any(|provider| recent(&provider.last_contact))
     }
 
-    /// The state of each target's breaker: `closed`, `open` or `half_open`.
+    /// The state of each target's breaker: `closed`, `open` or `half_open`; by [`Target::columns`].
     #[must_use]
-    pub fn breakers(&self) -> BTreeMap<Target, &'static str> {
-        self.targets.iter().map(|(target, state)| (target.clone(), state.breaker_name())).collect()
+    pub fn breakers(&self) -> BTreeMap<(String, String), &'static str> {
+        self.targets.iter().map(|(target, state)| (target.columns(), state.breaker_name())).collect()
     }
 
     /// How many keys each provider has, and how many of them are in service; providers without keys are left out.

@@ -15,7 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut confirmed = None;
     loop {
         let ordinal = shared.beats.fetch_add(1, Ordering::AcqRel) + 1;
         // Measured from before the statement: the lease runs from when the database saw it, which is not earlier.
@@ -24,10 +23,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let beat = shared.store.beat(shared.worker_id(), &statistics);
         let beaten = within(PATIENCE, "renewing the lease", beat).await;
         if let Ok(beat) = &beaten {
-            if let Some(loss) = history::loss(confirmed, beat) {
+            let mut confirmed = shared.confirmed.lock();
+            if let Some(loss) = history::loss(*confirmed, beat) {
                 *shared.loss.lock() = Some(loss);
             }
-            confirmed = beat.alive.then_some((ordinal, beat.now));
+            *confirmed = beat.alive.then_some((ordinal, beat.now));
         }
         match beaten {
             Ok(beat) if beat.alive => {
@@ -65,7 +65,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn begin_anew(shared: &Arc<Shared>) {
     tracing::error!(
         worker.id = shared.worker_id(),
-        "this worker was declared dead: it starts no more calls for what it holds, and begins anew"
+        "this worker was declared dead; it starts no more calls for the jobs that it holds, and registers again"
     );
     shared.hands.lose_all();
     match within(PATIENCE, "registering", start::sign_on(&shared.store)).await {
@@ -78,13 +78,14 @@ async fn begin_anew(shared: &Arc<Shared>) {
             {
                 tracing::warn!(
                     error = %error,
-                    "the spool does not know the new number; a restart will wait for the lease"
+                    "could not write the new worker number into the spool; after a restart, jobs wait until the lease \
+                     expires"
                 );
             }
         }
         Err(error) => {
             *shared.unheard.lock() = Some(error.to_string());
-            tracing::warn!(error = %error, "cannot register anew");
+            tracing::warn!(error = %error, "cannot register again");
         }
     }
 }

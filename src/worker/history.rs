@@ -61,7 +61,10 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
     let is_another = known.number.is_some() && number.is_some() && known.number != number;
     if is_another || loss.is_some() {
         let written = shared.settler.write_again().await?;
-        tracing::info!(outcomes = written, "wrote again what was settled last, for what the database may have lost");
+        tracing::info!(
+            outcomes = written,
+            "wrote the last settled outcomes again, because the database may have lost them"
+        );
     }
     known.number = number.or(known.number);
     known.connections = connections;

@@ -8,9 +8,13 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// The pause before a loop that ended unexpectedly begins anew.
+const BREATH: Duration = Duration::from_millis(500);
 
 /// The loops of one worker. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,22 @@ impl Loops {
         tokio::spawn(async move {
             let words = loops.guard(name, run).await.err();
             loops.report(name, words.as_deref().unwrap_or("it returned"));
+        })
+    }
+
+    /// Starts a loop that begins anew whenever it ends unexpectedly, until its task is aborted: the worker needs it
+    /// while it stops.
+    pub fn lasting<F>(&self, name: &'static str, mut run: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let loops = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let words = loops.guard(name, run()).await.err();
+                loops.report(name, words.as_deref().unwrap_or("it returned"));
+                tokio::time::sleep(BREATH).await;
+            }
         })
     }
 
@@ -64,7 +84,7 @@ impl Loops {
     pub fn report(&self, name: &'static str, words: &str) {
         tracing::error!(
             part = name,
-            "a part of the worker ended unasked ({words}); stopping in order: please report this"
+            "a worker loop ended unexpectedly ({words}); the worker is shutting down cleanly. Please report this"
         );
         let _ = self.0.fallen.set(name);
         self.0.fell.cancel();
@@ -120,6 +140,28 @@ mod tests {
             loops.guard("other", async { std::panic::resume_unwind(Box::new("oh")) }).await,
             Err::<(), _>("it panicked: oh".to_owned())
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lasting_loop_begins_anew_each_time_and_the_worker_is_told() {
+        let loops = Loops::default();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let lasting = loops.lasting("a", move || {
+            let begun = begun.clone();
+            async move {
+                begun.send(()).unwrap();
+                std::future::pending::<()>().await;
+            }
+        });
+        for _ in 0..3 {
+            begins.recv().await.unwrap();
+            loops.trip("a");
+        }
+        begins.recv().await.unwrap();
+        assert_eq!(loops.fallen(), Some("a"));
+        lasting.abort();
+        assert!(lasting.await.unwrap_err().is_cancelled());
+        assert_eq!(begins.recv().await, None, "nothing of it is left");
     }
 
     #[tokio::test]

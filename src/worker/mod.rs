@@ -137,6 +137,8 @@ struct Shared {
     beats: AtomicI64,
     /// A commit of this worker that was confirmed and then lost, until the loss is recorded.
     loss: Mutex<Option<Loss>>,
+    /// The last heartbeat that the database has confirmed. It outlives a heartbeat loop that begins anew.
+    confirmed: Mutex<history::Confirmed>,
     claimed: AtomicU64,
     started: Instant,
     /// Set when a migration has made this binary too old for the database.
@@ -164,6 +166,8 @@ pub struct Summary {
     pub attempts: u64,
     /// Outcomes left in the spool, because the database stayed away until the end.
     pub spooled: u64,
+    /// Outcomes that were written nowhere, because the part that writes them had failed again and again.
+    pub lost: u64,
     /// It stopped by itself, because the schema had become too new for it.
     pub outgrown: Option<SchemaVersion>,
     /// It stopped by itself, because this part of it had ended unexpectedly.

@@ -3,7 +3,6 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
-use crate::domain::Target;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
@@ -50,7 +49,7 @@ pub struct Vitals {
     /// Totals that were booked.
     pub totals: Booked,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
-    pub breakers: BTreeMap<Target, &'static str>,
+    pub breakers: BTreeMap<(String, String), &'static str>,
     /// For each provider, how many keys it has and how many of them are in service.
     pub keys: BTreeMap<String, (usize, usize)>,
     /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.

@@ -2,6 +2,7 @@
 //! way.
 
 use super::denied::Denied;
+use super::loops::Loops;
 use crate::store::call::OpenCall;
 use crate::store::{Store, within};
 use std::collections::HashSet;
@@ -51,7 +52,7 @@ impl Opener {
         (Self { wishes }, OpenLoop { store, denied, incoming })
     }
 
-    /// Waits until a call is in the database. `is_beside`: another call of its claim is under way.
+    /// Waits until the call is recorded in the database. `is_beside`: another call of the same claim is under way.
     pub async fn open(&self, call: OpenCall, is_beside: bool) -> Opened {
         let (reply, answer) = oneshot::channel();
         if self.wishes.send(Wish { call, is_beside, reply }).await.is_err() {
@@ -70,8 +71,9 @@ pub(super) struct OpenLoop {
 }
 
 impl OpenLoop {
-    /// Runs until every [`Opener`] is dropped.
-    pub async fn run(mut self) {
+    /// Runs until every [`Opener`] is dropped. A statement that panics counts as the end of a loop: a fault that lasts
+    /// would leave a worker that begins no call and looks alive.
+    pub async fn run(mut self, loops: Loops) {
         let free = Arc::new(Semaphore::new(STATEMENTS));
         let is_away = Arc::new(AtomicBool::new(false));
         while let Some(first) = self.incoming.recv().await {
@@ -84,7 +86,7 @@ impl OpenLoop {
                 }
             }
             let (store, denied, is_away) = (self.store.clone(), self.denied.clone(), Arc::clone(&is_away));
-            tokio::spawn(async move {
+            loops.finite("opening", async move {
                 open(&store, wishes, &denied, &is_away).await;
                 drop(permit);
             });

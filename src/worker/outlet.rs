@@ -3,7 +3,6 @@
 use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
-use crate::domain::ErrorClass;
 use crate::store::settle::{EndingRow, Settlement};
 use crate::store::{Store, StoreError, within};
 use std::collections::HashSet;
@@ -259,7 +258,7 @@ impl Outlet {
                     tracing::warn!(
                         error = %error,
                         items = items.len(),
-                        "what was settled once cannot be written again"
+                        "cannot write settled outcomes a second time after the database lost commits"
                     );
                 }
                 Err(error) => {
@@ -322,19 +321,10 @@ impl Outlet {
 /// The part of an outcome that can be written when the database refuses its texts.
 fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
     for row in item.attempt.as_deref_mut().into_iter().chain(&mut item.beside) {
-        row.message = None;
-        row.code = None;
-        row.usage_raw = None;
-        row.answer = None;
-        row.notes.clear();
-        row.decision = None;
-        if row.class.is_none() {
-            row.class = Some(ErrorClass::OutputInvalid);
-        }
+        row.lost_its_texts();
     }
     if let Then::End(row) = &mut item.then {
-        row.response = None;
-        row.failure = Some((ErrorClass::OutputInvalid, format!("the answer could not be stored: {refusal}")));
+        row.lost_its_texts(refusal);
     }
     item
 }

@@ -39,9 +39,7 @@ pub struct Blueprint {
 
 /// One rung, ready to be called.
 pub struct RungPlan {
-    /// Its gate.
     pub target: Arc<TargetState>,
-    /// Its client.
     pub provider: Arc<Provider>,
     pub timeouts: Timeouts,
     /// How a request is counted against its limits.
@@ -266,7 +264,7 @@ impl Plan {
         Some(LanePlan { parts })
     }
 
-    /// What jobs of this route may go along, whichever they are.
+    /// Every route that some job of this route may take.
     pub(super) fn any_lane(&self, route: &str) -> Option<LanePlan> {
         let mut parts = Vec::with_capacity(1);
         self.gather(self.routes.get(route)?, None, 1.0, 0, &mut parts);
@@ -384,16 +382,16 @@ impl Plan {
     }
 }
 
-/// Providers with the models that routes name.
+/// Providers with the targets that routes name.
 fn setups(blueprint: &Blueprint) -> BTreeMap<String, ProviderSetup> {
     let mut setups: BTreeMap<String, ProviderSetup> =
         blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
     for (route, _) in &blueprint.routes {
         for rung in &route.rungs {
             if let Some(setup) = setups.get_mut(&rung.target.provider)
-                && !setup.models.contains(&rung.target.model)
+                && !setup.targets.contains(&rung.target)
             {
-                setup.models.push(rung.target.model.clone());
+                setup.targets.push(rung.target.clone());
             }
         }
     }

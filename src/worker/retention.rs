@@ -49,8 +49,7 @@ fn say_what_keeps(kept: Vec<(i64, Vec<String>)>, said: &mut Said) {
         tracing::warn!(
             partition,
             dependents = dependents.join(", "),
-            "old work is kept although [retention] would drop it: something that is not Sluice's depends on its \
-             tables or keys"
+            "[retention] cannot drop old work: foreign keys, views or functions outside Sluice depend on its tables"
         );
     }
     said.0 = kept;

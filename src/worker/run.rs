@@ -23,8 +23,12 @@ impl Worker {
         let sign: Arc<dyn Fn(Sign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
-        let opening = loops.finite("opener", open_loop.run());
-        let mut heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
+        let opening = loops.finite("opener", open_loop.run(loops.clone()));
+        // Jobs in hand stay this worker's until their outcomes are written, whatever ends.
+        let heartbeat = loops.lasting("heartbeat", {
+            let shared = Arc::clone(&shared);
+            move || heartbeat::run(Arc::clone(&shared))
+        });
         let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
         let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
@@ -45,10 +49,6 @@ impl Worker {
             // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;
         }
-        if heartbeat.is_finished() {
-            // Jobs in hand stay this worker's until their outcomes are written.
-            heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
-        }
         let in_hand = shared.hands.jobs();
         let grace = shared.settings().drain_timeout;
         if in_hand > 0 {
@@ -58,10 +58,10 @@ impl Worker {
         tokio::select! {
             () = shared.hands.tasks.wait() => {}
             () = tokio::time::sleep(grace) => {
-                tracing::warn!(jobs = shared.hands.jobs(), "the grace is over; dropping the calls that are left");
+                tracing::warn!(jobs = shared.hands.jobs(), "drain_timeout is over; dropping the remaining calls");
             }
             () = &mut hurry => {
-                tracing::warn!(jobs = shared.hands.jobs(), "told to hurry; dropping the calls that are left");
+                tracing::warn!(jobs = shared.hands.jobs(), "a second signal came; dropping the remaining calls");
             }
         }
         shared.abort.cancel();
@@ -78,7 +78,7 @@ impl Worker {
             if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
                 tracing::warn!(
                     error = %error,
-                    "jobs of a claim that was cut stay in this worker's hands until they are rescued"
+                    "jobs of an interrupted claim stay with this worker until another worker rescues them"
                 );
             }
         }
@@ -89,8 +89,8 @@ impl Worker {
         if spooled > 0 {
             tracing::error!(
                 outcomes = spooled,
-                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on \
-                 this machine"
+                "the database is unreachable: outcomes stay in the spool, and the next worker that starts on this \
+                 machine writes them"
             );
         } else {
             // Only now: a worker that has signed off holds no job any more.
@@ -106,6 +106,7 @@ impl Worker {
             given_back: counters.parked.load(Ordering::Relaxed),
             attempts: counters.attempts.load(Ordering::Relaxed),
             spooled,
+            lost: counters.lost.load(Ordering::Relaxed),
             outgrown: shared.outgrown.get().copied(),
             fallen: loops.fallen(),
         };

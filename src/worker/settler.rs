@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 4 << 20;
 const FLUSHERS: usize = 2;
 /// Items that may wait; a job that brings one more waits for room.
 const BACKLOG: usize = 4_000;
-/// The loop goes on after so many panics but one.
+/// The loop gives up at this many panics.
 const MOST_FALLS: u32 = 3;
 
 /// What happens to the job.
@@ -125,6 +125,8 @@ pub struct Settled {
     pub parked: AtomicU64,
     /// Writes whose fence no longer held.
     pub fenced_out: AtomicU64,
+    /// Items that will never be written.
+    pub lost: AtomicU64,
     /// Items under way that only memory holds.
     pub waiting: AtomicU64,
     /// Claims with items that are not in the database yet, in memory or in the spool, and how many items each has.
@@ -169,6 +171,7 @@ impl Settled {
         );
         self.are_settled(items);
         self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
+        self.lost.fetch_add(items.len() as u64, Ordering::Relaxed);
     }
 
     /// Claims with items that are not in the database yet.

@@ -1,4 +1,4 @@
-//! Where outcomes wait on this machine's disk while the database is away.
+//! The spool: a file on this machine in which outcomes wait while the database is unreachable.
 //!
 //! Each worker process has one journal ([`crate::journal`]). It begins with the worker that it belongs to; then come
 //! outcomes, in the order in which they have to be written. A process that finds a journal which no process holds knows

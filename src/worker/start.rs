@@ -76,6 +76,7 @@ impl Worker {
             beat_wanted: Notify::new(),
             beats: AtomicI64::new(0),
             loss: Mutex::new(None),
+            confirmed: Mutex::new(None),
             claimed: AtomicU64::new(0),
             started: Instant::now(),
             outgrown: OnceLock::new(),

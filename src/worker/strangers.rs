@@ -1,6 +1,7 @@
 //! Routes that jobs wait for and this worker does not have: reported in one line, however many there are.
 
 use crate::domain::roll::roll;
+use crate::domain::trial;
 use crate::store::lanes::Lane;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,7 +30,8 @@ impl Strangers {
         let strange: BTreeSet<&str> = lanes
             .iter()
             .map(|lane| lane.route.as_str())
-            .filter(|route| !is_known(route) && !self.told.contains(*route))
+            // Routes of a trial belong to its command, which works on them itself.
+            .filter(|route| !is_known(route) && !self.told.contains(*route) && trial::tried(route).is_none())
             .collect();
         if strange.is_empty() {
             return;

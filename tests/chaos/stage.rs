@@ -320,7 +320,7 @@ impl Stage {
         self.diary.apart.push(Window { from: now, until: now + 1_000 });
     }
 
-    /// Another server serves. What the one before had alone is lost.
+    /// Another server serves. Rows that only the earlier primary had are lost.
     fn moved(&mut self, since: i64, lost: Option<Window>) {
         let server = self.servers.options();
         self.pool.set_connect_options(server.clone().application_name("chaos"));

@@ -405,7 +405,7 @@ impl World {
         }
     }
 
-    /// What may come next of the call that is made beside another one, or may be.
+    /// The next steps of the call that runs, or may run, beside another one.
     fn race_actions(&self, state: &State, (worker, held): (usize, usize), delays: &[bool], actions: &mut Vec<Action>) {
         let process = &state.workers[worker];
         let job = &process.held[held];

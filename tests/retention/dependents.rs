@@ -153,7 +153,7 @@ async fn the_log_and_the_doctor_name_what_keeps_old_work() {
     // The worker that finds it out says it, and so does another that starts later.
     for _ in 0..2 {
         let worker = fleet.start();
-        worker.until_said("old work is kept", 1).await;
+        worker.until_said("[retention] cannot drop old work", 1).await;
         let said = worker.said();
         assert!(said.contains("constraint doc_job_fkey on table public.doc") && !said.contains("CASCADE"), "{said}");
         worker.stop().await;

@@ -77,7 +77,7 @@ impl OwnCluster {
         Self { url: postgres.url("sluice"), pool, options, servers: vec![postgres], _watchdog: watchdog }
     }
 
-    /// An immediate shutdown: no good-bye to anybody.
+    /// An immediate shutdown: the server closes connections without a word.
     pub fn kill(&self) {
         let pid_file = std::fs::read_to_string(self.options.data_dir.join("data/postmaster.pid")).unwrap();
         let server = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();

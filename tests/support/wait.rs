@@ -10,5 +10,10 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
             tick.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), asking).await.unwrap_or_else(|_| panic!("never so: {what}"));
+    within_a_minute(what, asking).await;
+}
+
+/// What the future brings; a test in which it brings nothing for a minute has failed.
+pub async fn within_a_minute<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_mins(1), future).await.unwrap_or_else(|_| panic!("never so: {what}"))
 }

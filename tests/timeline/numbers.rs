@@ -56,7 +56,7 @@ async fn a_call_whose_outcome_the_database_has_lost_is_named_when_its_job_goes_b
     let call = OpenCall {
         lease: claimed.lease,
         number: 1,
-        target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+        target: Target::new("openai", "gpt-4o-mini"),
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
@@ -169,9 +169,9 @@ async fn late_answers_of_cancelled_jobs_are_not_among_the_calls_that_were_lost()
     let booked = "select concat_ws(' ', class, detail) from sluice.attempt";
     assert_eq!(text(&queue.pool, booked).await, "abandoned late");
     let (_, what) = diagnosis(&queue.pool, "lost_calls").await.unwrap();
-    assert!(what.starts_with("1 calls were for jobs") && !what.contains("answers came"), "{what}");
+    assert!(what.starts_with("1 call was for jobs") && !what.contains("answer came"), "{what}");
     // The same answer, late because another worker had answered.
     queue.run("update sluice.result set state = 'failed', error_class = 'server_error'").await;
     let (_, what) = diagnosis(&queue.pool, "lost_calls").await.unwrap();
-    assert!(what.contains("1 answers came when the job had been answered again"), "{what}");
+    assert!(what.contains("1 answer came when the job had been answered again"), "{what}");
 }

@@ -3,6 +3,7 @@
 use super::Args;
 use crate::cli::failure::Failure;
 use crate::cli::words::about;
+use crate::domain::counted::counted;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Opened};
 use std::io::Write;
@@ -79,10 +80,11 @@ impl Entry {
                 Opened::Exists(so_far) => return Err(exists(&name, &so_far, args).into()),
                 Opened::Lost(so_far, lost) => {
                     return Err(Failure::usage(format!(
-                        "{lost} of the {} jobs of batch {name} are no longer kept ([retention] has dropped them), so \
-                         their lines cannot be told from those that are new; nothing was enqueued. Choose another \
-                         --batch, or --append with a file of what is missing",
-                        so_far.jobs
+                        "of the {} of batch {name} {} no longer kept, because [retention] has dropped them. Their \
+                         lines cannot be told from those that are new; nothing was enqueued. Choose another --batch, \
+                         or --append with a file of what is missing",
+                        counted(so_far.jobs, "job", "jobs"),
+                        counted(lost, "is", "are")
                     ))
                     .into());
                 }
@@ -103,9 +105,9 @@ fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usu
         ))),
         (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
         (Some(asked), there) => Err(Failure::usage(format!(
-            "the jobs of batch {batch} have the {what} {}, and a job's {what} never changes; nothing was enqueued. \
-             Without --{what} {asked} the batch goes on as it is; for {asked}, cancel what is left of it (`{}`) and \
-             choose another --batch",
+            "batch {batch} uses the {what} {}, and a job's {what} never changes; nothing was enqueued. Leave out \
+             --{what} {asked} to continue the batch. To use {asked}, cancel the remaining jobs (`{}`) and choose \
+             another --batch",
             there.join(", "),
             about("sluice batch cancel", batch, "")
         ))),
@@ -131,11 +133,12 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
 fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> Failure {
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
     Failure::usage(format!(
-        "batch {batch} exists already: {} jobs, {} of them have ended; nothing was enqueued. Say what is meant:\n  \
+        "batch {batch} exists already: {}, of which {} ended; nothing was enqueued. Say what is meant:\n  \
          --resume      go on with it: lines that it has are left out, only new ones are added\n  \
          --append      add every line of {file} once more, and pay for it once more\n  \
          --batch NAME  keep them apart",
-        so_far.jobs, so_far.ended
+        counted(so_far.jobs, "job", "jobs"),
+        counted(so_far.ended, "has", "have")
     ))
 }
 

@@ -69,7 +69,7 @@ mod tests {
     use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
     use crate::domain::shut::Reason;
     use crate::domain::{Limits, Rate, Unit};
-    use crate::store::status::{Status, WorkerRecord};
+    use crate::store::status::{Spending, Status, WorkerRecord};
     use chrono::DateTime;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -102,6 +102,7 @@ mod tests {
         Status {
             now: DateTime::from_timestamp_millis(NOW).unwrap(),
             routes: BTreeMap::new(),
+            spending: Spending::default(),
             workers: Vec::new(),
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),

@@ -12,6 +12,8 @@ const VENDOR: Table = Table {
         key("as_of", Kind::Text, "", "When the prices were read."),
         key("source", Kind::Text, "", "Where the prices were read."),
         key("tiers", Kind::Map(&Kind::Any), "", "Tiers of all models."),
+        key("peak_hours", TEXTS, "", "Hours of the prices of all models."),
+        key("off_peak", Kind::Any, "", "The price of all models at other hours."),
         key("models", Kind::Map(&Kind::Table(&ENTRY)), "", "The models by their names."),
     ],
     ..Table::EMPTY

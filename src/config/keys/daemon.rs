@@ -114,8 +114,8 @@ pub(super) const RETENTION: Table = Table {
         Kind::Duration,
         "90d",
         "for ever",
-        "How long after the last job of their partition ended its jobs are dropped, with answers and attempts \
-         (docs/operations.md). An hour at least.",
+        "How long finished jobs are kept, with answers and attempts, counted from the end of the last job of their \
+         partition (docs/operations.md). At least one hour.",
     )],
     ..Table::EMPTY
 };
@@ -130,16 +130,16 @@ pub(super) const HTTP: Table = Table {
             "listen",
             Kind::Text,
             "127.0.0.1:9470",
-            "Where /healthz, /readyz, /metrics and /api/status are served; \"off\": nowhere. Unless it is set here, a \
-             second worker on the same machine does without. No password is asked for: another address than loopback \
-             gets a warning.",
+            "Where /healthz, /readyz, /metrics and /api/status are served; \"off\": nowhere. If it is not set here, a \
+             second worker on the same machine runs without HTTP. The server asks for no password, so an address other \
+             than loopback gets a warning.",
         ),
         key(
             "hosts",
             super::TEXTS,
             "[\"sluice.example.org\"]",
-            "Names by which it may be asked on loopback, beside localhost, 127.0.0.1 and [::1]: those of a proxy on \
-             this machine.",
+            "Host names that the server accepts on loopback besides localhost, 127.0.0.1 and [::1], for example those \
+             of a proxy on this machine.",
         ),
     ],
     ..Table::EMPTY

@@ -20,6 +20,18 @@ pub(in crate::config) const MODEL: Table = Table {
             "{ flex = \"0.5\", priority = { input = \"1\", output = \"4\" } }",
             "Other tiers: how many times the price, or prices of their own.",
         ),
+        key(
+            "peak_hours",
+            TEXTS,
+            "[\"mon-fri 01:00-04:00\", \"22:00-06:00\"]",
+            "Hours (UTC) in which the price holds; at others it is `off_peak`.",
+        ),
+        key(
+            "off_peak",
+            Kind::Either(&[Kind::Money, Kind::Table(&PRICE)]),
+            "\"0.5\"",
+            "Outside `peak_hours`: how many times the price, or prices of its own.",
+        ),
         key("served_as", TEXTS, "[\"qwen\"]", "Names in answers that are this model; [\"*\"]: any."),
         key("context_window", AMOUNT, "32768", "Tokens of input and output together."),
         key("max_output_tokens", AMOUNT, "8192", "Tokens of an answer at most."),
@@ -42,7 +54,7 @@ pub(in crate::config) const MODEL: Table = Table {
 
 const AMOUNT: Kind = Kind::Whole(1, i64::MAX);
 
-const UNKNOWN: &str = "what is known of the model; unknown counts as yes";
+const UNKNOWN: &str = "the catalogue's fact about the model; without one, yes";
 
 /// The price of a million tokens.
 pub(in crate::config) const PRICE: Table = Table {

@@ -20,7 +20,8 @@ pub(super) const PROVIDER: Table = Table {
     title: "[providers.NAME]",
     doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
           groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope, github_models or \
-          cohere needs only its key; others (and second accounts) say vendor, or dialect and base_url.",
+          cohere needs only its key, ollama not even that; others (and second accounts) say vendor, or dialect and \
+          base_url.",
     extends: Some(&API_KEY),
     keys: &[
         instead(
@@ -82,7 +83,7 @@ pub(super) const PROVIDER: Table = Table {
             "limits",
             Kind::Table(&LIMITS),
             "{ requests_per_minute = 10000, tokens_per_minute = 2000000, concurrency = 200 }",
-            "learned from headers, or felt for, at the price of some 429s",
+            "learned from headers, or found by trial, which costs a few 429s",
             "What the account allows, for all workers together. Copy it from the vendor's console. Keys: \
              requests_per_, tokens_per_, input_tokens_per_ and output_tokens_per_ with second, minute or day; \
              concurrency; burst_requests and burst_tokens (how much may go at once after a rest; default: all of it).",
@@ -197,8 +198,8 @@ pub(super) const OWN_LIMITS: Kind = Kind::Table(&LIMITS);
 const QUIRKS: Table = Table {
     header: Some("[providers.openai.quirks]"),
     title: "[providers.NAME.quirks]",
-    doc: "What the server does otherwise than is known of its vendor, or of the model by its name. What is left out, \
-          renamed, changed or added of a request stands on the attempt (`sluice explain`). Dialect openai; drop and \
+    doc: "Where the server differs from the row of its vendor, or from the rules for the model's name. The attempt \
+          lists every member that was left out, renamed, changed or added (`sluice explain`). Dialect openai; drop and \
           json_schema hold for all.",
     keys: &[
         depends(
@@ -272,7 +273,7 @@ const QUIRKS: Table = Table {
         key("takes_null", Kind::Flag, "true", "Takes members that are null."),
         key("takes_functions", Kind::Flag, "true", "Takes the deprecated functions and function_call."),
         key("takes_developer", Kind::Flag, "true", "Takes the role developer; it is sent as system otherwise."),
-        key("model_rules", Kind::Flag, "true", "Heeds what is known of models by their names."),
+        key("model_rules", Kind::Flag, "true", "Applies the rules that Sluice knows for models of this name."),
         key("reasoning_outside", Kind::Flag, "false", "completion_tokens does not include reasoning."),
         key(
             "limit_headers",

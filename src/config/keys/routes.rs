@@ -13,7 +13,7 @@ pub(super) const ROUTE: Table = Table {
             Kind::List(&Kind::Either(&[Kind::Text, Kind::Table(&RUNG)])),
             "[\n    \"local/qwen3-32b\",\n    \"openai/gpt-4o-mini\",\n    \
              { target = \"anthropic/claude-haiku-4-5\", timeouts = { total = \"3m\" } },\n]",
-            "The alternatives. Needed.",
+            "The alternatives: provider/model, or provider/model@tier. Needed.",
         ),
         with_default(
             "strategy",
@@ -59,7 +59,7 @@ pub(super) const ROUTE: Table = Table {
             "max_attempts",
             Kind::Whole(1, 1000),
             "6",
-            "Failed calls of a job at most; waiting for a limit is none.",
+            "The most failed calls of one job; waiting for a limit does not count.",
         ),
         with_default(
             "reask",
@@ -94,7 +94,7 @@ pub(super) const ROUTE: Table = Table {
             "rules",
             Kind::List(&Kind::Table(&RULE)),
             "[{ when = { needs = [\"images\"], min_input_tokens = 20000 }, route = \"reproducible\" }]",
-            "Jobs that go along another route; the first rule that holds decides.",
+            "Sends some jobs along another route; the first rule that matches decides.",
         ),
         key("validate", Kind::Table(&VALIDATE), "", ""),
     ],

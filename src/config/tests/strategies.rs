@@ -177,6 +177,10 @@ fn a_race_has_rungs_to_ask_and_a_pace_that_can_be_kept() {
         faults("race_at_most = 4"),
         ["routes.default.race_at_most: 4 calls at a time, and the route has 3 rungs; expected 2 to 3"]
     );
+    let two = given(&format!(
+        "{LOCAL}[routes.default]\nrungs = [\"local/a\", \"local/b\"]\nstrategy = \"race\"\nrace_at_most = 3"
+    ));
+    assert_eq!(two.faults(), ["routes.default.race_at_most: 3 calls at a time, and the route has 2 rungs; expected 2"]);
     assert_eq!(
         faults("max_attempts = 1"),
         ["routes.default.max_attempts: the strategy is \"race\", and each of two calls that are under way may fail; \

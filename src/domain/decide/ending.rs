@@ -122,7 +122,11 @@ fn used_up(job: &Job, route: &Route, history: &[Attempt]) -> Option<Ending> {
             }
             _ => String::new(),
         };
-        return Some(failed(last.class, format!("all {most} attempts used up{asked}, the last: {last}")));
+        let reason = match most {
+            1 => format!("the only attempt used up{asked}: {last}"),
+            _ => format!("all {most} attempts used up{asked}, the last: {last}"),
+        };
+        return Some(failed(last.class, reason));
     }
     let last = last_failure(history).filter(|_| history.len() >= MOST_ATTEMPTS)?;
     Some(failed(last.class, format!("{MOST_ATTEMPTS} attempts of any kind made, the last: {last}")))

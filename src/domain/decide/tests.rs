@@ -28,7 +28,7 @@ fn job() -> Job {
 /// A route of this many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
-        target: Target { provider: "p".into(), model: index.to_string() },
+        target: Target::new("p", index.to_string()),
         model: Model { price: None::<Price>, ..Model::default() },
         total_timeout: MINUTE,
     };

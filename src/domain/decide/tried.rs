@@ -102,9 +102,13 @@ impl Tried {
         let (since, times) = self.waiting.unwrap_or((attempt.ended_at, 0));
         let times = times.saturating_add(1);
         self.waiting = Some((since, times));
-        match attempt.retry_at {
-            Some(until) => self.asked = Some(Shut { reason, since, until }),
-            None => self.back_off(attempt.ended_at + backoff::delay(job.id, times)),
+        let pause = attempt.ended_at + backoff::delay(job.id, times);
+        match (attempt.retry_at, reason) {
+            (Some(until), _) => self.asked = Some(Shut { reason, since, until }),
+            // One call without capacity does not shut the tier. To this job it is shut all the same: whether it waits
+            // is for its patience to decide.
+            (None, Reason::NoCapacity) => self.asked = Some(Shut { reason, since, until: pause }),
+            (None, _) => self.back_off(pause),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Findings on workers, waiting jobs and kept work.
 
 use super::{Finding, Kept, Misbilled, Queue, Server, Thresholds, Unqueued, grouped, span};
+use crate::domain::counted::counted;
 use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
@@ -47,7 +48,8 @@ fn held(queue: &Queue) -> Finding {
     Finding::warning(
         CHECK,
         format!(
-            "{jobs} jobs are held by workers that are gone, the longest by worker {worker}, for {}",
+            "{} held by workers that are gone, the longest by worker {worker}, for {}",
+            counted(jobs, "job is", "jobs are"),
             span(*longest)
         ),
         "no worker works on these jobs until another one takes them over",
@@ -100,8 +102,8 @@ pub(super) fn unqueued(unqueued: &Unqueued) -> Finding {
     Finding::bad(
         CHECK,
         format!(
-            "{} jobs have not ended and are in no queue: {}{looked}",
-            grouped(unqueued.jobs),
+            "{} in no queue: {}{looked}",
+            counted(grouped(unqueued.jobs), "job has not ended and is", "jobs have not ended and are"),
             some_of(unqueued.jobs, &unqueued.some)
         ),
         "no worker ever finds them: they came in while triggers were off (session_replication_role, a logical restore)",
@@ -119,8 +121,12 @@ pub(super) fn misbilled(misbilled: &Misbilled) -> Finding {
     Finding::warning(
         CHECK,
         format!(
-            "{} results cost something else than their calls: {}{looked}",
-            grouped(misbilled.jobs),
+            "{}: {}{looked}",
+            counted(
+                grouped(misbilled.jobs),
+                "result costs something else than its calls",
+                "results cost something else than their calls"
+            ),
             some_of(misbilled.jobs, &misbilled.some)
         ),
         "a worker of an older version booked a call after the job had ended; the ledger and the reports are right",

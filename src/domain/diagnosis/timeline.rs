@@ -1,6 +1,7 @@
 //! Whether the database has gone back in time, and what was lost by that.
 
 use super::{Finding, Seen, grouped, span};
+use crate::domain::counted::counted;
 use crate::domain::timeline::{Change, History};
 
 /// How many seconds a change is worth mentioning.
@@ -64,22 +65,26 @@ fn lost_calls(history: &History) -> Option<Finding> {
     let mut parts = Vec::new();
     if history.stray.calls > 0 {
         parts.push(format!(
-            "{} calls were for jobs that are not in the database any more ({})",
-            grouped(history.stray.calls),
+            "{} for jobs that are not in the database any more ({})",
+            counted(grouped(history.stray.calls), "call was", "calls were"),
             history.stray.money()
         ));
     }
     if history.again.calls > 0 {
         parts.push(format!(
-            "{} calls were answered and their outcomes lost, so their jobs are called for again ({})",
-            grouped(history.again.calls),
+            "{} ({})",
+            counted(
+                grouped(history.again.calls),
+                "call was answered and its outcome lost, so its job is called for again",
+                "calls were answered and their outcomes lost, so their jobs are called for again"
+            ),
             history.again.money()
         ));
     }
     if history.late.calls > 0 && !parts.is_empty() {
         parts.push(format!(
-            "{} answers came when the job had been answered again ({})",
-            grouped(history.late.calls),
+            "{} when the job had been answered again ({})",
+            counted(grouped(history.late.calls), "answer came", "answers came"),
             history.late.money()
         ));
     }

@@ -38,7 +38,9 @@ fn the_words_for_the_operator_say_what_the_remedy_is() {
         let facts = class.facts();
         let begins = |words: &[&str]| words.iter().any(|begin| facts.reaction.starts_with(begin));
         let agrees = match facts.remedy {
-            Remedy::WaitForGate(_) => begins(&["the bucket is shut", "as `rate_limit`", "the next key"]),
+            Remedy::WaitForGate(_) => {
+                begins(&["the bucket is shut", "as `rate_limit`", "the next key", "the rung rests"])
+            }
             Remedy::RetrySame { tries: 2 } => begins(&["two more tries"]),
             Remedy::RetrySame { tries: 1 } => begins(&["one more try"]),
             Remedy::RetrySame { tries: 0 } => begins(&["form"]),
@@ -76,7 +78,7 @@ fn what_waits_for_a_gate_never_uses_up_an_attempt() {
 fn what_waits_for_a_key_blames_it_and_nothing_else_does() {
     for class in ErrorClass::ALL {
         let waits = match class.facts().remedy {
-            Remedy::WaitForGate(reason) if !reason.is_a_limit() => Some(reason),
+            Remedy::WaitForGate(reason) if !reason.is_a_limit() && reason != Reason::NoCapacity => Some(reason),
             _ => None,
         };
         assert_eq!(waits, class.facts().key.map(KeyFault::reason), "{class}");

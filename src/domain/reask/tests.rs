@@ -124,6 +124,7 @@ fn a_call_that_was_turned_away_leaves_the_fault_to_be_named_and_any_other_does_n
             ErrorClass::RateLimit
                 | ErrorClass::RateLimitDaily
                 | ErrorClass::RampLimit
+                | ErrorClass::NoCapacity
                 | ErrorClass::QuotaExhausted
                 | ErrorClass::Auth
                 | ErrorClass::Unreachable

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
     let rung = |price: &Option<(i64, i64)>| Rung {
-        target: Target { provider: "p".into(), model: "m".into() },
+        target: Target::new("p", "m"),
         model: Model {
             price: price.map(|(input, output)| Price {
                 input,
@@ -51,6 +51,41 @@ fn ordered(route: &Route, input_tokens: i64, cap: Option<i64>, conditions: &[Con
     let mut into = vec![7, 7];
     order(route, &Conditions::of_job(&job, None, Timestamp(0), conditions), &mut into);
     into
+}
+
+#[test]
+fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
+    use crate::domain::Tier;
+    use crate::domain::price::{Factor, TierPrice};
+    let mut route = route(Strategy::Cost, &[Some((2_000_000, 2_000_000)); 4]);
+    let tiers = [("flex", 500_000_000), ("fast", 2_000_000_000)];
+    for (rung, tier) in route.rungs.iter_mut().zip([Some("fast"), Some("odd"), None, Some("flex")]) {
+        rung.model.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
+        rung.target.tier = tier.map(Tier::new);
+    }
+    let inputs: Vec<Option<i64>> = route.rungs.iter().map(|rung| rung.price().map(|price| price.input)).collect();
+    assert_eq!(inputs, [Some(4_000_000), None, Some(2_000_000), Some(1_000_000)]);
+    assert_eq!(ordered(&route, 1_000, None, &[]), [3, 2, 0, 1]);
+    // The tiers of a model draw apart.
+    let drawn: BTreeSet<u64> = route.rungs.iter().map(|rung| draw(7, &rung.target)).collect();
+    assert_eq!(drawn.len(), 4);
+}
+
+#[test]
+fn a_rung_is_compared_at_the_price_of_the_hour() {
+    use crate::domain::Hours;
+    use crate::domain::price::{Factor, OffPeak, TierPrice};
+    let mut route = route(Strategy::Cost, &[Some((3_000_000, 3_000_000)), Some((2_000_000, 2_000_000))]);
+    let peak = Hours::parse("mon-fri 06:00-10:00").unwrap();
+    route.rungs[0].model.off_peak = Some(OffPeak { peak, price: TierPrice::Times(Factor(500_000_000)) });
+    let first = |hours: i64| {
+        // From Monday, 2026-11-23.
+        let now = Timestamp(1_795_392_000_000 + hours * 3_600_000);
+        let mut into = Vec::new();
+        order(&route, &Conditions::of_route(Typical::default(), None, now, &[]), &mut into);
+        into[0]
+    };
+    assert_eq!([5, 6, 9, 10, 5 * 24 + 7].map(first), [0, 1, 1, 0, 0]);
 }
 
 #[test]
@@ -102,7 +137,7 @@ fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
 }
 
 fn target(index: usize) -> Target {
-    Target { provider: "p".into(), model: format!("m{index}") }
+    Target::new("p", format!("m{index}"))
 }
 
 /// A route of this many rungs of different names.

@@ -2,6 +2,7 @@ mod connections;
 mod room;
 mod server;
 mod streams;
+mod tiers;
 
 use super::*;
 use crate::domain::{ChatRequest, ErrorClass, Role, Scope, Unit};
@@ -47,7 +48,14 @@ async fn ask(provider: &Provider, key: usize, timeouts: &Timeouts) -> Result<Cal
 }
 
 fn asked<'a>(request: &'a ChatRequest, capabilities: &'a Capabilities) -> Call<'a> {
-    Call { payload: request.into(), model: "the-model", capabilities, mends: &[], delivery: Delivery::Whole }
+    Call {
+        payload: request.into(),
+        model: "the-model",
+        tier: None,
+        capabilities,
+        mends: &[],
+        delivery: Delivery::Whole,
+    }
 }
 
 async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {

@@ -38,7 +38,7 @@ pub(super) fn encode(
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| drop(body.insert(name.to_owned(), value));
     put("model", json!(model));
-    // What the provider keeps would be kept for thirty days.
+    // Without this the provider would store the response for thirty days.
     put("store", json!(false));
 
     let names = Renamed::of(NameRule::PLAIN, names::function_names(request));

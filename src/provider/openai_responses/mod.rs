@@ -1,5 +1,4 @@
-//! OpenAI Responses: what OpenAI's newer models are called with. A request stays in the form of a chat, and is
-//! translated.
+//! OpenAI Responses: the API of OpenAI's newer models. A request stays in the form of a chat, and is translated.
 
 mod decode;
 mod encode;

@@ -24,6 +24,7 @@ impl Outbound {
         let runtime = Builder::new_current_thread().enable_all().event_interval(TURNS).build()?;
         let handle = runtime.handle().clone();
         let (until_dropped, dropped) = oneshot::channel::<()>();
+        // Under no watch: it waits for one word and then drops the runtime. A task that panics does not end it.
         // The runtime is dropped on its own thread: a thread that runs tasks must not do that.
         thread::Builder::new().name(format!("to {provider}")).spawn(move || {
             let _ = runtime.block_on(dropped);

@@ -1,9 +1,10 @@
 //! Error codes that mean something only at one vendor. They are consulted before the table of the dialect.
 
 use crate::domain::ErrorClass::{
-    Auth, NotFound, Overloaded, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
+    Auth, ContentPolicy, ContextLength, NotFound, Overloaded, Permission, QuotaExhausted, RampLimit, RateLimit,
+    RateLimitDaily, ServerError, Timeout,
 };
-use crate::domain::Scope::{Key, Model};
+use crate::domain::Scope::{Key, Model, Request};
 use crate::provider::classify::Rule;
 
 /// Z.ai and BigModel: a business code in every error (A, docs.z.ai/api-reference/api-code).
@@ -20,6 +21,8 @@ pub(super) const ZAI: &[Rule] = &[
     Rule::code(&["1304", "1308", "1310"], RateLimitDaily, Model),
     Rule::code(&["1312"], Overloaded, Model),
     Rule::code(&["1120", "1200", "1230", "1234"], ServerError, Model),
+    Rule::code(&["1261"], ContextLength, Request),
+    Rule::code(&["1301"], ContentPolicy, Request),
 ];
 
 /// Azure OpenAI (A, its page on errors): an account that was found to abuse the service, in words for content.

@@ -1,11 +1,12 @@
 //! The row of a vendor.
 
-use crate::domain::Charging;
+use crate::domain::{Charging, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::classify::Rule;
 use crate::provider::dialect::Dialect;
 use crate::provider::limit_headers::Conventions;
 use crate::provider::quirks::Quirks;
+use serde_json::{Value, json};
 
 /// A vendor, as spoken to in one dialect. A vendor that offers a second dialect has a second row; settings that a
 /// configuration leaves out come from the first.
@@ -27,8 +28,52 @@ pub struct Vendor {
     pub quirks: fn() -> Quirks,
     /// The meaning of its limit headers.
     pub limits: Conventions,
+    /// The tiers of service that a call may ask for by name.
+    pub tiers: Tiers,
+    /// Names that answers give as their model whichever model was asked for; `*` stands for any.
+    pub served_as: &'static [&'static str],
     /// The meaning of its errors, where the same words mean something else to other vendors.
     pub(in crate::provider) errors: &'static [Rule],
+}
+
+/// The tiers of a vendor, and how a call asks for one.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiers {
+    /// The member of the body that asks for it.
+    pub member: &'static str,
+    /// Its value: the tier's name, or an object around that.
+    pub form: Form,
+    /// The tiers; none where the vendor is not known to have any.
+    pub list: &'static [Tier],
+}
+
+/// The form in which a body names a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The name.
+    Word,
+    /// An object whose `type` is the name.
+    Typed,
+}
+
+impl Tiers {
+    /// Those of a vendor that is not known to have any.
+    pub const NONE: Self = Self::called("service_tier", &[]);
+
+    /// Tiers that this member asks for by their names.
+    #[must_use]
+    pub const fn called(member: &'static str, list: &'static [Tier]) -> Self {
+        Self { member, form: Form::Word, list }
+    }
+
+    /// The value of the member for this tier.
+    #[must_use]
+    pub fn value(&self, tier: Tier) -> Value {
+        match self.form {
+            Form::Word => json!(tier.name),
+            Form::Typed => json!({ "type": tier.name }),
+        }
+    }
 }
 
 impl Vendor {

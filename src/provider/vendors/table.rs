@@ -1,8 +1,8 @@
 //! The rows. Wherever a row says nothing, the vendor is like any compatible server.
 
 use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
-use super::row::Vendor;
-use crate::domain::Charging;
+use super::row::{Form, Tiers, Vendor};
+use crate::domain::{Charging, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
@@ -22,7 +22,40 @@ const PLAIN: Vendor = Vendor {
     charging: Charging::COMBINED,
     quirks: Quirks::compatible,
     limits: Conventions::NONE,
+    tiers: Tiers::NONE,
+    served_as: &[],
     errors: &[],
+};
+
+/// What OpenAI sells as `fast` was called `priority`, and still is in its answers. `default` is the usual tier, also in
+/// projects that are set to another one.
+const OF_OPENAI: Tiers = Tiers::called(
+    "service_tier",
+    &[Tier::spare("flex"), Tier::new("fast"), Tier::new("priority"), Tier::new("default")],
+);
+
+/// Flex only (A); it shares the quota of the deployment.
+const OF_AZURE: Tiers = Tiers::called("service_tier", &[Tier::spare("flex")]);
+
+/// Its answers say nothing of the tier.
+const OF_GROQ: Tiers = Tiers::called(
+    "service_tier",
+    &[Tier::spare("flex").with_own_limits(), Tier::new("on_demand"), Tier::new("performance")],
+);
+
+const OF_FIREWORKS: Tiers =
+    Tiers::called("service_tier", &[Tier::spare("flex"), Tier::new("priority"), Tier::new("default")]);
+
+const OF_GEMINI: Tiers =
+    Tiers::called("serviceTier", &[Tier::spare("flex"), Tier::new("priority"), Tier::new("standard")]);
+
+/// Its fast mode is a speed there, and the price of a tier.
+const OF_ANTHROPIC: Tiers = Tiers::called("speed", &[Tier::new("fast").with_own_limits()]);
+
+const OF_BEDROCK: Tiers = Tiers {
+    member: "serviceTier",
+    form: Form::Typed,
+    list: &[Tier::spare("flex"), Tier::new("priority"), Tier::new("default"), Tier::new("reserved")],
 };
 
 /// The known vendors.
@@ -33,6 +66,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.openai.com/v1"),
         charging: OPENAI,
         quirks: of_openai,
+        tiers: OF_OPENAI,
         ..PLAIN
     },
     Vendor {
@@ -41,6 +75,7 @@ pub static VENDORS: &[Vendor] = &[
         dialect: &openai_responses::DIALECT,
         base_url: Some("https://api.openai.com/v1"),
         charging: OPENAI,
+        tiers: OF_OPENAI,
         ..PLAIN
     },
     Vendor {
@@ -57,6 +92,7 @@ pub static VENDORS: &[Vendor] = &[
         dialect: &anthropic::DIALECT,
         base_url: Some("https://api.anthropic.com/v1"),
         charging: ANTHROPIC,
+        tiers: OF_ANTHROPIC,
         ..PLAIN
     },
     // Its interface for OpenAI's dialect accepts a schema without heeding it.
@@ -74,6 +110,7 @@ pub static VENDORS: &[Vendor] = &[
         dialect: &gemini::DIALECT,
         base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
         charging: GEMINI,
+        tiers: OF_GEMINI,
         ..PLAIN
     },
     Vendor {
@@ -116,6 +153,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: of_groq,
         // Requests per day, tokens per minute.
         limits: Conventions { requests_per: Some(DAY), tokens_per: Some(MINUTE), ..Conventions::NONE },
+        tiers: OF_GROQ,
         ..PLAIN
     },
     Vendor {
@@ -143,6 +181,7 @@ pub static VENDORS: &[Vendor] = &[
             takes_developer: false,
             ..Quirks::compatible()
         },
+        tiers: OF_FIREWORKS,
         ..PLAIN
     },
     Vendor {
@@ -174,6 +213,8 @@ pub static VENDORS: &[Vendor] = &[
         charging: AZURE,
         quirks: of_openai,
         errors: AZURE_OPENAI,
+        tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     // The v1 address accepts the key as a bearer token, too.
@@ -183,6 +224,8 @@ pub static VENDORS: &[Vendor] = &[
         charging: AZURE,
         quirks: of_openai,
         errors: AZURE_OPENAI,
+        tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     Vendor {
@@ -192,6 +235,8 @@ pub static VENDORS: &[Vendor] = &[
         auth: Some(KeyHeader::bare("api-key")),
         charging: AZURE,
         errors: AZURE_OPENAI,
+        tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     // How it counts tokens is unknown; it is assumed to count as OpenAI does.
@@ -315,7 +360,14 @@ pub static VENDORS: &[Vendor] = &[
         ..PLAIN
     },
     // Each region has a host of its own.
-    Vendor { name: "bedrock", hosts: &["amazonaws.com"], dialect: &bedrock::DIALECT, charging: BEDROCK, ..PLAIN },
+    Vendor {
+        name: "bedrock",
+        hosts: &["amazonaws.com", "amazonaws.com.cn", "api.aws", "api.amazonwebservices.com.cn"],
+        dialect: &bedrock::DIALECT,
+        charging: BEDROCK,
+        tiers: OF_BEDROCK,
+        ..PLAIN
+    },
     // The same models by OpenAI's dialect, with the same keys. Its hosts are told from others of that domain by how
     // they begin, so it is known by its name alone.
     Vendor { name: "bedrock", charging: BEDROCK, ..PLAIN },
@@ -348,6 +400,9 @@ const ACME_ERRORS: &[crate::provider::classify::Rule] = {
     // Other vendors say this of a request.
     &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
 };
+
+/// Deployments there have arbitrary names, and answers name the model behind them.
+const ANY_MODEL: &[&str] = &["*"];
 
 const AZURE_HOSTS: &[&str] = &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"];
 

@@ -248,3 +248,17 @@ fn a_member_without_which_the_answer_would_be_another_one_is_refused_and_not_dro
     let named = json!({"messages": [{"role": "user", "name": "ann", "content": "Hi"}]});
     assert!(refuse(&QuirkSettings { refuse: of(&["messages[].name"]), ..plain }, named).is_err());
 }
+
+#[test]
+fn a_code_of_one_vendor_is_not_believed_of_another() {
+    const POLICY: &str = r#"{"error":{"code":"1301","message":"Zorb."}}"#;
+    const LENGTH: &str = r#"{"error":{"code":"1261","message":"Zorb."}}"#;
+    let of = |vendor: &str, cases: &[Case]| {
+        check_failures(spoken("openai", Some(vendor), "", &QuirkSettings::default()), cases);
+    };
+    of("zai", &[case("policy", 500, POLICY, ContentPolicy, Request, Some("1301"))]);
+    of("zai", &[case("length", 500, LENGTH, ContextLength, Request, Some("1261"))]);
+    for (body, code) in [(POLICY, "1301"), (LENGTH, "1261")] {
+        of("together", &[case(code, 500, body, ServerError, Model, Some(code))]);
+    }
+}

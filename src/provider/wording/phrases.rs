@@ -98,7 +98,6 @@ pub(super) const POLICY_CODES: &[&str] = &[
     "guardrail_intervened",
     "guardrail_violation",
     "responsible_ai_policy_violation",
-    "1301",
     "censorship_blocked",
 ];
 
@@ -219,7 +218,6 @@ pub(super) const LENGTH_CODES: &[&str] = &[
     "input_length_exceeded",
     "max_context_length_exceeded",
     "request_token_limit_exceeded",
-    "1261",
 ];
 // Lengths of something other than the prompt's tokens.
 pattern!(

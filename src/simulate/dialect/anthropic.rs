@@ -94,6 +94,8 @@ struct Body<'a> {
     _thinking: Option<IgnoredAny>,
     #[serde(rename = "service_tier")]
     _service_tier: Option<IgnoredAny>,
+    #[serde(borrow)]
+    speed: Option<Text<'a>>,
     #[serde(rename = "container")]
     _container: Option<IgnoredAny>,
     #[serde(rename = "context_management")]
@@ -180,7 +182,16 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     };
     let system = body.system.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: Some(max_output), json, last_user, embed: None })
+    Ok(Ask {
+        model: model.0,
+        prompt,
+        input_tokens,
+        max_output: Some(max_output),
+        json,
+        last_user,
+        embed: None,
+        tier: body.speed.map(|speed| speed.0),
+    })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
@@ -205,10 +216,12 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
             concat!(
                 r#","usage":{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"#,
                 r#""cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"#,
-                r#""output_tokens":{},"service_tier":"standard"}}"#
+                r#""output_tokens":{},"service_tier":"standard","speed":"#
             ),
             usage.input, usage.output
         );
+        push_json(&mut out, answer.tier.unwrap_or("standard"));
+        out.push(b'}');
     }
     out.push(b'}');
     out
@@ -240,7 +253,9 @@ fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
         Problem::PayloadTooLarge => error(413, "request_too_large", "Request exceeds the maximum size"),
         Problem::Timeout => error(504, "timeout_error", "Request timed out"),
         Problem::ServerError(status) => error(*status, "api_error", "Internal server error"),
-        Problem::Overloaded(status) => error(status.unwrap_or(529), "overloaded_error", "Overloaded"),
+        Problem::Overloaded(status) | Problem::NoCapacity(status) => {
+            error(status.unwrap_or(529), "overloaded_error", "Overloaded")
+        }
         Problem::OutOfQuota(Disguise::BadRequest) => {
             let message = "You have reached your specified API usage limits. You will regain access on 2027-01-01 at \
                            00:00 UTC.";

@@ -91,8 +91,17 @@ struct Body<'a> {
     #[serde(borrow)]
     output_config: Option<OutputConfig<'a>>,
     tool_config: Option<ToolConfig>,
+    #[serde(borrow)]
+    service_tier: Option<ServiceTier<'a>>,
     #[serde(rename = "additionalModelRequestFields")]
     _additional: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceTier<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -184,7 +193,16 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
     let json = schema.map(|schema| JsonAsk::SchemaText(schema.into_owned()));
     let (prompt, input_tokens, last_user) = conversation(&[&body.system.0], turns);
     let max_output = config.and_then(|config| config.max_tokens);
-    Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output, json, last_user, embed: None })
+    Ok(Ask {
+        model: Cow::Owned(model),
+        prompt,
+        input_tokens,
+        max_output,
+        json,
+        last_user,
+        embed: None,
+        tier: body.service_tier.map(|tier| tier.kind.0),
+    })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
@@ -209,6 +227,11 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
             usage.output,
             usage.input + usage.output
         );
+    }
+    if let Some(tier) = answer.tier {
+        out.extend_from_slice(br#","serviceTier":{"type":"#);
+        push_json(&mut out, tier);
+        out.push(b'}');
     }
     out.push(b'}');
     out
@@ -242,7 +265,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::ServerError(status) => {
             error(*status, "InternalServerException", "The system encountered an unexpected error.")
         }
-        Problem::Overloaded(status) => {
+        Problem::Overloaded(status) | Problem::NoCapacity(status) => {
             let message = "Bedrock is unable to process your request.";
             error(status.unwrap_or(503), "ServiceUnavailableException", message)
         }

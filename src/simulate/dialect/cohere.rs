@@ -175,7 +175,16 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         },
     };
     let (prompt, input_tokens, last_user) = conversation(&[], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_tokens, json, last_user, embed: None })
+    Ok(Ask {
+        model: model.0,
+        prompt,
+        input_tokens,
+        max_output: body.max_tokens,
+        json,
+        last_user,
+        embed: None,
+        tier: None,
+    })
 }
 
 /// A body that wants vectors; a field that is not here is refused.
@@ -284,7 +293,7 @@ fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
         Problem::ServerError(status) => {
             error(*status, "internal server error, this has been reported to our developers")
         }
-        Problem::Overloaded(status) => {
+        Problem::Overloaded(status) | Problem::NoCapacity(status) => {
             error(status.unwrap_or(503), "the service is overloaded, please try again later")
         }
         Problem::OutOfQuota(disguise) => {

@@ -79,8 +79,8 @@ struct Body<'a> {
     _safety_settings: Option<IgnoredAny>,
     #[serde(rename = "cachedContent", alias = "cached_content")]
     _cached_content: Option<IgnoredAny>,
-    #[serde(rename = "serviceTier", alias = "service_tier")]
-    _service_tier: Option<IgnoredAny>,
+    #[serde(borrow, rename = "serviceTier", alias = "service_tier")]
+    service_tier: Option<Text<'a>>,
     #[serde(rename = "store")]
     _store: Option<IgnoredAny>,
     #[serde(rename = "labels")]
@@ -172,7 +172,16 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     }
     let system = body.system_instruction.map(|content| content.parts).unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
-    Ok(Ask { model: Cow::Borrowed(model), prompt, input_tokens, max_output, json, last_user, embed: None })
+    Ok(Ask {
+        model: Cow::Borrowed(model),
+        prompt,
+        input_tokens,
+        max_output,
+        json,
+        last_user,
+        embed: None,
+        tier: body.service_tier.map(|tier| tier.0),
+    })
 }
 
 /// A body that wants vectors.
@@ -248,11 +257,13 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     if let Some(usage) = answer.usage {
         let _ = write!(
             out,
-            r#","usageMetadata":{{"promptTokenCount":{},"candidatesTokenCount":{},"totalTokenCount":{}}}"#,
+            r#","usageMetadata":{{"promptTokenCount":{},"candidatesTokenCount":{},"totalTokenCount":{},"serviceTier":"#,
             usage.input,
             usage.output,
             usage.input + usage.output
         );
+        push_json(&mut out, answer.tier.unwrap_or("standard"));
+        out.push(b'}');
     }
     out.extend_from_slice(br#","modelVersion":"#);
     push_json(&mut out, answer.model);
@@ -318,7 +329,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
             error(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.", vec![])
         }
         Problem::ServerError(status) => error(*status, "INTERNAL", "An internal error has occurred.", vec![]),
-        Problem::Overloaded(status) => {
+        Problem::Overloaded(status) | Problem::NoCapacity(status) => {
             let message = "The model is overloaded. Please try again later.";
             error(status.unwrap_or(503), "UNAVAILABLE", message, vec![])
         }

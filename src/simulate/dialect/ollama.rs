@@ -134,7 +134,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let max_output = body.options.num_predict.and_then(|most| u64::try_from(most).ok());
     let (prompt, input_tokens, last_user) = conversation(&[], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None, tier: None })
 }
 
 /// A body that wants vectors.
@@ -215,7 +215,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::PayloadTooLarge => error(413, "http: request body too large"),
         Problem::Timeout => error(504, "upstream timed out"),
         Problem::ServerError(status) => error(*status, "llama runner process has terminated: exit status 2"),
-        Problem::Overloaded(status) => {
+        Problem::Overloaded(status) | Problem::NoCapacity(status) => {
             let message = "server busy, please try again.  maximum pending requests exceeded";
             error(status.unwrap_or(503), message)
         }

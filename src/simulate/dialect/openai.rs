@@ -84,6 +84,8 @@ struct Body<'a> {
     max_completion_tokens: Option<u64>,
     #[serde(borrow)]
     response_format: Option<ResponseFormat<'a>>,
+    #[serde(borrow)]
+    service_tier: Option<Text<'a>>,
     #[serde(default)]
     stream: Option<bool>,
 }
@@ -154,7 +156,16 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let system: Vec<&str> = system.iter().map(|text| text.0.as_ref()).collect();
     let (prompt, input_tokens, last_user) = conversation(&system, turns);
     let max_output = body.max_completion_tokens.or(body.max_tokens);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None })
+    Ok(Ask {
+        model: model.0,
+        prompt,
+        input_tokens,
+        max_output,
+        json,
+        last_user,
+        embed: None,
+        tier: body.service_tier.map(|tier| tier.0),
+    })
 }
 
 /// A body that wants vectors.
@@ -257,7 +268,9 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
             usage.input + usage.output
         );
     }
-    out.extend_from_slice(br#","service_tier":"default","system_fingerprint":"fp_simulated"}"#);
+    out.extend_from_slice(br#","service_tier":"#);
+    push_json(&mut out, answer.tier.unwrap_or("default"));
+    out.extend_from_slice(br#","system_fingerprint":"fp_simulated"}"#);
     out
 }
 
@@ -309,6 +322,12 @@ pub(super) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
             let message = "The server is currently overloaded with other requests. Please try again later.";
             let (kind, code) = ("service_unavailable_error", Some("server_is_overloaded"));
             error(status.unwrap_or(503), kind, code, None, message.to_owned())
+        }
+        // Groq's status, with Groq's words.
+        Problem::NoCapacity(Some(status @ 498)) => error(*status, "flex", None, None, "capacity_exceeded".to_owned()),
+        Problem::NoCapacity(status) => {
+            let message = "Resource Unavailable: there is no spare capacity for this tier. Please try again later.";
+            error(status.unwrap_or(429), "rate_limit_error", Some("resource_unavailable"), None, message.to_owned())
         }
         Problem::OutOfQuota(disguise) => {
             let message = "You exceeded your current quota, please check your plan and billing details.";

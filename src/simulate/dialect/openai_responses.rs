@@ -99,8 +99,8 @@ struct Body<'a> {
     _metadata: Option<IgnoredAny>,
     #[serde(rename = "user")]
     _user: Option<IgnoredAny>,
-    #[serde(rename = "service_tier")]
-    _service_tier: Option<IgnoredAny>,
+    #[serde(borrow)]
+    service_tier: Option<Text<'a>>,
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<IgnoredAny>,
     #[serde(rename = "prompt_cache_retention")]
@@ -203,7 +203,16 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let instructions = body.instructions.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&instructions.0], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_output_tokens, json, last_user, embed: None })
+    Ok(Ask {
+        model: model.0,
+        prompt,
+        input_tokens,
+        max_output: body.max_output_tokens,
+        json,
+        last_user,
+        embed: None,
+        tier: body.service_tier.map(|tier| tier.0),
+    })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
@@ -249,6 +258,8 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
             usage.input + usage.output
         );
     }
-    out.extend_from_slice(br#","parallel_tool_calls":true,"store":false,"service_tier":"default"}"#);
+    out.extend_from_slice(br#","parallel_tool_calls":true,"store":false,"service_tier":"#);
+    push_json(&mut out, answer.tier.unwrap_or("default"));
+    out.push(b'}');
     out
 }

@@ -28,7 +28,11 @@ impl Bucket {
         let mut queued = Queued::new(self, charge);
         let began = Instant::now();
         let give_up = began + patience;
-        let late = |reason, wait: Duration| Shut { reason, since: now, until: now + began.elapsed() + wait };
+        let late = |reason, wait: Duration| {
+            let now = now + began.elapsed();
+            // A call that has waited in vain does not begin the time anew for which its job has waited.
+            Shut { reason, since: self.waited_since(now), until: now + wait }
+        };
         if self.places.is_lent() && self.places.free() == 0 {
             self.ask();
         }

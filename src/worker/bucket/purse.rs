@@ -70,7 +70,7 @@ impl Purse {
         Self { limiter: RateLimiter::new(quota, spent.clone(), Still), spent }
     }
 
-    /// Units in hand; negative: spent without leave.
+    /// Units in hand. A negative number is a debt: calls took more than was admitted.
     pub(super) fn held(&self) -> i64 {
         i64::from(MOST.get()).saturating_sub_unsigned(self.spent.0.load(Ordering::Acquire))
     }

@@ -24,6 +24,15 @@ impl Bucket {
         }
     }
 
+    /// Since when a call waits that has waited in vain: as long as the bucket has had too much work, if a look has
+    /// found that it has.
+    pub(super) fn waited_since(&self, now: Timestamp) -> Timestamp {
+        match self.saturated.load(Ordering::Acquire) {
+            0 => now,
+            since => Timestamp(since),
+        }
+    }
+
     /// Ends the time of saturation if every limit has had a real rest: `charge` would have found room everywhere for
     /// some time, and no call took it.
     pub(super) fn rest(&self, meters: &[Arc<LocalMeter>], charge: Charge) {

@@ -1,4 +1,4 @@
-//! What a bucket exchanges with the other processes: the keeper's side of it.
+//! The keeper's part of a bucket: the reports that it sends to other processes, and their answers.
 
 use super::Bucket;
 use super::meter::LocalMeter;

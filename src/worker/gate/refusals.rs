@@ -32,7 +32,7 @@ impl Stage {
             breaker,
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: SECOND * 600,
-            models: vec!["m".to_owned()],
+            targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),
         };
         let buckets = BTreeMap::from([("p".to_owned(), Limits::default())]);
@@ -43,7 +43,7 @@ impl Stage {
             Others::default().keep(1, bucket);
         }
         drop(entered);
-        let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).expect("it is set up");
+        let target = gate.target(&Target::new("p", "m")).expect("it is set up");
         Self { gate, target, runtime }
     }
 
@@ -156,7 +156,7 @@ fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered()
 
 fn route() -> Route {
     let rung = |model: &str| Rung {
-        target: Target { provider: model.into(), model: model.into() },
+        target: Target::new(model, model),
         model: Model { price: None::<Price>, ..Model::default() },
         total_timeout: SECOND * 60,
     };

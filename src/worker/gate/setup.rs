@@ -31,8 +31,8 @@ pub struct ProviderSetup {
     pub keys: Vec<String>,
     /// How long a rejected or penniless key rests before one call tries it again.
     pub recheck: Duration,
-    /// Its models, as routes name them.
-    pub models: Vec<String>,
+    /// Its targets, as routes name them.
+    pub targets: Vec<Target>,
     /// The buckets of models that have their own. A call to such a model enters all of them.
     pub model_buckets: BTreeMap<String, Vec<String>>,
 }
@@ -46,8 +46,12 @@ impl ProviderSetup {
             return buckets.clone();
         }
         let is_open = configured.get(&self.bucket).is_none_or(|limits| *limits == Limits::default());
-        let own = if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() };
-        vec![own]
+        if !is_open || self.bucket != target.provider {
+            return vec![self.bucket.clone()];
+        }
+        // A tier has the limits of its model, unless the vendor gives it others.
+        let has_own_limits = target.tier.is_some_and(|tier| tier.has_own_limits);
+        vec![if has_own_limits { target.to_string() } else { target.in_no_tier().to_string() }]
     }
 }
 
@@ -133,12 +137,11 @@ impl Gate {
             let before = before.map(|gate| Before { gate, kept: kept.get(name).cloned().unwrap_or_default(), now });
             let before = before.as_ref();
             let provider = Arc::new(gate.provider(name, setup, before));
-            for model in &setup.models {
-                let target = Target { provider: name.clone(), model: model.clone() };
-                let mut names = setup.buckets_of(&target, buckets);
+            for target in &setup.targets {
+                let mut names = setup.buckets_of(target, buckets);
                 names.sort_by_key(|name| order.get(name));
                 names.dedup();
-                let record = before.and_then(|before| before.record(&target, setup.breaker));
+                let record = before.and_then(|before| before.record(target, setup.breaker));
                 let mut state = TargetState {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
@@ -153,7 +156,7 @@ impl Gate {
                 if let Some(Timestamp(at)) = state.reopened_at() {
                     *state.reopened.get_mut() = at;
                 }
-                gate.targets.insert(target, Arc::new(state));
+                gate.targets.insert(target.clone(), Arc::new(state));
             }
             gate.providers.insert(name.clone(), provider);
         }
@@ -210,10 +213,9 @@ fn entering_order(
     providers: &BTreeMap<String, ProviderSetup>,
 ) -> BTreeMap<String, usize> {
     let mut targets: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, setup) in providers {
-        for model in &setup.models {
-            let target = Target { provider: name.clone(), model: model.clone() };
-            for bucket in setup.buckets_of(&target, buckets) {
+    for setup in providers.values() {
+        for target in &setup.targets {
+            for bucket in setup.buckets_of(target, buckets) {
                 *targets.entry(bucket).or_default() += 1;
             }
         }
@@ -243,7 +245,9 @@ impl Record {
             calibration: Mutex::new(calibration),
             tempo: Mutex::new(Tempo::default()),
             latency: Mutex::new(Latency::default()),
+            scarcity: Mutex::default(),
             resting: Mutex::new(None),
+            under_way: AtomicI64::new(0),
             calls: AtomicI64::new(0),
             failures: AtomicI64::new(0),
         }

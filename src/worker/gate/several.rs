@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::Scope;
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, RungHealth};
-use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
+use crate::domain::{BreakerSettings, Charging, Limits, Rate, Tier, Unit};
 use crate::worker::bucket::tests::Others;
 use tokio::time::sleep;
 
@@ -36,7 +36,7 @@ fn gate_of<const N: usize>(buckets: [(&str, Limits); N], models: [(&str, [&str; 
         breaker,
         keys: Vec::new(),
         recheck: Duration::from_mins(10),
-        models: models.iter().map(|(model, _)| (*model).to_owned()).collect(),
+        targets: models.iter().map(|(model, _)| Target::new("p", *model)).collect(),
         model_buckets: models.map(|(model, buckets)| (model.to_owned(), buckets.map(str::to_owned).to_vec())).into(),
     };
     let buckets = buckets.map(|(name, limits)| (name.to_owned(), limits)).into();
@@ -46,8 +46,112 @@ fn gate_of<const N: usize>(buckets: [(&str, Limits); N], models: [(&str, [&str; 
     gate
 }
 
+/// One model in the usual tier and in one of spare capacity.
+fn tiers() -> (Gate, [Arc<TargetState>; 2]) {
+    let usual = Target::new("p", "m");
+    let flex = Target { tier: Some(Tier::spare("flex")), ..usual.clone() };
+    let breaker = BreakerSettings { min_calls: 1, failure_rate: 1.0, window: MINUTE, open: MINUTE };
+    let setup = ProviderSetup {
+        bucket: "p".to_owned(),
+        charging: Charging::COMBINED,
+        breaker,
+        keys: Vec::new(),
+        recheck: Duration::from_mins(10),
+        targets: vec![usual.clone(), flex.clone()],
+        model_buckets: BTreeMap::new(),
+    };
+    let gate = Gate::new(&BTreeMap::new(), &BTreeMap::from([("p".to_owned(), setup)]));
+    gate.buckets().for_each(|bucket| {
+        Others::default().of(&bucket.name).keep_looking(1, bucket, Duration::from_millis(5));
+    });
+    let states = [&usual, &flex].map(|target| gate.target(target).expect("it is set up"));
+    (gate, states)
+}
+
+/// Makes a call that fails so, and returns why either target is shut then.
+async fn fail(gate: &Gate, states: &[Arc<TargetState>; 2], at: usize, failure: &Failure, now: Timestamp) {
+    let permit = gate.admit(&states[at], CHARGE, SOON, now).await.expect("it is open");
+    let took = Took { time: MINUTE * 5, output_tokens: 5 };
+    let outcome = Outcome::Failed(failure.class);
+    gate.report(&states[at], permit, &outcome, Some(failure), CHARGE, took, &[], 1, now);
+}
+
+fn shut(state: &TargetState, now: Timestamp) -> Option<(Reason, Duration)> {
+    let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
+    match state.health(&ask, None, SOON, now) {
+        RungHealth::Shut(shut) => Some((shut.reason, now.until(shut.until))),
+        RungHealth::Open | RungHealth::Ineligible(_) => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_without_capacity_rests_by_itself_and_its_model_goes_on() {
+    let (gate, states) = tiers();
+    let [usual, flex] = &states;
+    assert_eq!(gate.buckets().count(), 1, "they share the limits of the model");
+    let refused = Failure::new(ErrorClass::NoCapacity, Scope::Model, "m");
+    for _ in 0..9 {
+        fail(&gate, &states, 1, &refused, NOW).await;
+        assert_eq!((shut(usual, NOW), shut(flex, NOW)), (None, None), "single refusals concern single jobs");
+    }
+    fail(&gate, &states, 1, &refused, NOW).await;
+    let second = Duration::from_secs(1);
+    assert_eq!((shut(usual, NOW), shut(flex, NOW)), (None, Some((Reason::NoCapacity, second))));
+    fail(&gate, &states, 1, &refused, NOW + second).await;
+    assert_eq!(shut(flex, NOW + second), Some((Reason::NoCapacity, second * 2)));
+    // A wait that it names holds for the tier alone, and the breaker has learned nothing.
+    let told = Failure { wait: Some(MINUTE * 60), ..refused };
+    fail(&gate, &states, 1, &told, NOW + second * 3).await;
+    let then = NOW + second * 3;
+    assert_eq!((shut(usual, then), shut(flex, then)), (None, Some((Reason::NoCapacity, MINUTE * 60))));
+    assert!(gate.breakers().values().all(|breaker| *breaker == "closed"), "{:?}", gate.breakers());
+    let names: Vec<(String, String)> = gate.breakers().into_keys().collect();
+    assert_eq!(names, [("p", "m"), ("p", "m@flex")].map(|(p, m)| (p.to_owned(), m.to_owned())));
+    drop(gate.admit(usual, CHARGE, SOON, then).await.expect("the model goes on"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_of_a_tier_is_not_that_of_its_model() {
+    let (gate, states) = tiers();
+    fail(&gate, &states, 1, &Failure::new(ErrorClass::Timeout, Scope::Model, "m"), NOW).await;
+    assert_eq!((shut(&states[0], NOW), shut(&states[1], NOW)), (None, Some((Reason::Breaker, MINUTE))));
+    // But a limit is that of the model.
+    let (gate, states) = tiers();
+    let limit = Failure { wait: Some(MINUTE), ..Failure::new(ErrorClass::RateLimit, Scope::Model, "m") };
+    fail(&gate, &states, 1, &limit, NOW).await;
+    let reasons = states.each_ref().map(|state| shut(state, NOW).map(|(reason, _)| reason));
+    assert_eq!(reasons, [Some(Reason::RateLimit); 2]);
+}
+
+#[test]
+fn a_tier_has_the_bucket_of_its_model_unless_it_has_limits_of_its_own() {
+    let target = |tier: Option<Tier>| Target { tier, ..Target::new("p", "m") };
+    let setup = |bucket: &str| ProviderSetup {
+        bucket: bucket.to_owned(),
+        charging: Charging::COMBINED,
+        breaker: BreakerSettings { min_calls: 1, failure_rate: 1.0, window: MINUTE, open: MINUTE },
+        keys: Vec::new(),
+        recheck: MINUTE,
+        targets: Vec::new(),
+        model_buckets: BTreeMap::new(),
+    };
+    let own = Tier::spare("flex").with_own_limits();
+    for (bucket, limits, tier, expected) in [
+        ("p", Limits::default(), None, "p/m"),
+        ("p", Limits::default(), Some(Tier::spare("flex")), "p/m"),
+        ("p", Limits::default(), Some(own), "p/m@flex"),
+        ("p", places(3), Some(own), "p"),
+        ("shared", Limits::default(), Some(own), "shared"),
+    ] {
+        let configured = BTreeMap::from([(bucket.to_owned(), limits)]);
+        assert_eq!(setup(bucket).buckets_of(&target(tier), &configured), [expected], "{bucket} {tier:?}");
+    }
+    let by_model = ProviderSetup { model_buckets: [("m".to_owned(), vec!["own".to_owned()])].into(), ..setup("p") };
+    assert_eq!(by_model.buckets_of(&target(Some(own)), &BTreeMap::new()), ["own"]);
+}
+
 fn target(gate: &Gate, model: &str) -> Arc<TargetState> {
-    gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+    gate.target(&Target::new("p", model)).expect("it is set up")
 }
 
 async fn admit(gate: &Gate, model: &str, patience: Duration) -> Result<Permit, Reason> {

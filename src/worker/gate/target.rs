@@ -7,6 +7,7 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::latency::Latency;
+use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
@@ -69,8 +70,12 @@ pub(super) struct Record {
     pub(super) tempo: Mutex<Tempo>,
     /// How long its answers have lately taken.
     pub(super) latency: Mutex<Latency>,
+    /// Its refusals for a lack of capacity, if it is a tier of spare capacity.
+    pub(super) scarcity: Mutex<Scarcity>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
+    /// Calls that have their leave and no outcome yet.
+    pub(super) under_way: AtomicI64,
     pub(super) calls: AtomicI64,
     pub(super) failures: AtomicI64,
 }
@@ -121,7 +126,7 @@ impl TargetState {
                 "a probe has failed: the breaker is open again"
             ),
             (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
-                tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
+                tracing::info!(target.name = %self.target, "the target answers again; its breaker is closed");
             }
             _ => {}
         }
@@ -135,7 +140,7 @@ impl TargetState {
         }
     }
 
-    /// Its name.
+    /// The provider and model that it stands for.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
@@ -172,7 +177,7 @@ impl TargetState {
                 tracing::info!(
                     target.name = %self.target,
                     change = ?mend,
-                    "its refusal was right: requests are changed from now on"
+                    "the change that the target asked for worked; all requests to it are changed from now on"
                 );
                 known.push(mend.clone());
             }
@@ -188,7 +193,7 @@ impl TargetState {
             tracing::warn!(
                 target.name = %self.target,
                 model.served = ?model,
-                "another model answered than was asked: {what}"
+                "a different model answered: {what}"
             );
         }
     }
@@ -206,6 +211,10 @@ impl TargetState {
     /// Lowers the number of calls at once, where it is felt for, when calls take clearly longer than usual for this
     /// target. `None`: there was no answer in time.
     pub(super) fn time(&self, hold: &BucketHold, took: Option<Took>) {
+        // Spare capacity is slow without being crowded, and it may share its bucket with tiers that are not.
+        if self.target.tier.is_some_and(|tier| tier.is_spare) {
+            return;
+        }
         let Some(places) = hold.felt() else { return };
         let mut tempo = self.record.tempo.lock();
         let bearable = match took {

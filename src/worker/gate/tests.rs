@@ -24,7 +24,7 @@ impl Stage {
             breaker,
             keys: Vec::new(),
             recheck: Duration::from_mins(10),
-            models: vec!["quick".to_owned(), "slow".to_owned()],
+            targets: ["quick", "slow"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),
         };
         let buckets = BTreeMap::from([("shared".to_owned(), limits)]);
@@ -36,7 +36,7 @@ impl Stage {
     }
 
     fn target(&self, model: &str) -> Arc<TargetState> {
-        self.gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+        self.gate.target(&Target::new("p", model)).expect("it is set up")
     }
 
     async fn admit(&self, model: &str, now: Timestamp) -> Result<Permit, Reason> {
@@ -114,9 +114,12 @@ async fn probes_of_a_provider_that_is_ill_say_nothing_of_how_many_it_takes() {
     for permit in stage.all("quick", now).await.drain(..3) {
         stage.end("quick", permit, overloaded, 10, now);
     }
+    let opened = now;
     // Three probes, one by one, half a minute and more apart.
     for doubled in 0..3 {
-        assert_eq!(stage.admit("quick", now).await.err(), Some(Reason::Breaker));
+        let refused = stage.gate.admit(&stage.target("quick"), CHARGE, Duration::ZERO, now).await.err();
+        let told = refused.map(|shut| (shut.reason, shut.since));
+        assert_eq!(told, Some((Reason::Breaker, opened)), "patience goes on from when it opened");
         now = now + OPEN * (1 << doubled);
         let probe = stage.admit("quick", now).await.expect("one may try");
         assert!(stage.admit("quick", now).await.is_err());

@@ -13,6 +13,7 @@ use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
     Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
+    tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::call::OpenCall;
@@ -53,7 +54,7 @@ pub(super) struct Made {
     pub(super) judged: Judged,
     /// When the provider wants to be asked again, at the earliest.
     pub(super) retry_at: Option<Timestamp>,
-    /// When one call asks again all the same, because that is too far away to be believed.
+    /// When one call asks again before `retry_at`, because that instant is too far away to be believed.
     pub(super) asks_again_at: Option<Timestamp>,
     /// The name of its key, where that is informative.
     pub(super) key: Option<String>,
@@ -162,12 +163,12 @@ impl Call {
                 (abandoned(started_at, ended_at, head.into_inner(), why), None)
             }
         };
-        let (mut judged, limits) = self.judge(report).await;
+        let (mut judged, limits) = self.judge(report, started_at).await;
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
         let reask_of = self.state.again.as_ref().map(|again| again.of);
-        // What the longer conversation was refused for says nothing of the request as it was inserted.
+        // A refusal of the longer conversation says nothing about the request as it was inserted.
         let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());
         // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
@@ -222,24 +223,28 @@ impl Call {
         if !shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
             return Opened::Away;
         }
+        let started_at = shared.clock.now();
         let call = OpenCall {
             lease: self.lease,
             number: self.number,
             target: spec.target.clone(),
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
-            started_at: shared.clock.now(),
-            worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            started_at,
+            worst: spec.price_at(started_at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
         };
         let opened = shared.opener.open(call, self.is_beside).await;
         // A process that was suspended meanwhile may have lost its lease behind the answer.
         if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
-    /// The verdict on the outcome, and what it tells of the provider's limits. Checking an answer against a schema may
-    /// take a second; no other job waits for that.
-    async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
+    /// The verdict on the outcome of a call that was made at this instant, and what it tells of the provider's limits.
+    /// Checking an answer against a schema may take a second; no other job waits for that.
+    async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let limits = std::mem::take(&mut report.limits);
+        if let (Err(failure), Some(spec)) = (&mut report.result, plan.route.rungs.get(self.index)) {
+            tier::heed(spec.target.tier, failure);
+        }
         report.dropped.extend(held_back.iter().cloned());
         let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();
         let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
@@ -247,7 +252,7 @@ impl Call {
         let judging = move || {
             let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
             let spec = route.rungs.get(index).expect("the call was made to this rung of this route");
-            judge(&route.rules, &asked, spec, report)
+            judge(&route.rules, &asked, spec, report, at)
         };
         let judged = if is_checked { shared.schemas.aside(judging).await } else { judging() };
         (judged, limits)
@@ -289,6 +294,7 @@ impl Call {
         provider::Call {
             payload: Payload::from(&**self.request()),
             model: &spec.target.model,
+            tier: spec.target.tier,
             capabilities: &spec.model.capabilities,
             mends,
             delivery: Delivery::Whole,

@@ -4,7 +4,7 @@ use crate::domain::charging::{self, Charging, Sizes};
 use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
 use crate::domain::json_schema::Schema;
-use crate::domain::price::{Price, price_in};
+use crate::domain::price::Price;
 use crate::domain::served::{Served, who_served};
 use crate::domain::usage::Sent;
 use crate::domain::validation::Rules;
@@ -60,9 +60,9 @@ pub(super) struct Judged {
     pub(super) is_final: bool,
 }
 
-/// Validates an answer and computes the cost of the call.
-pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport) -> Judged {
-    let price = spec.model.price;
+/// Validates an answer and computes the cost of the call, which was made at the instant `at`.
+pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport, at: Timestamp) -> Judged {
+    let price = spec.price_at(at);
     let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
         report;
@@ -95,7 +95,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         Ok(mut answer) => {
             judged.notes = std::mem::take(&mut answer.beside.notes);
             judged.count(&mut answer, asked);
-            judged.bill(&answer, spec);
+            judged.bill(&answer, spec, at);
             match rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
                 Verdict::Repaired { text, draft, cut } => {
@@ -164,8 +164,9 @@ impl Judged {
 
     /// Computes the cost: from the price of the model and the tier that served the answer, else from what the provider
     /// says.
-    fn bill(&mut self, answer: &Answer, spec: &Rung) {
-        let tier = answer.beside.service_tier.as_deref();
+    fn bill(&mut self, answer: &Answer, spec: &Rung, at: Timestamp) {
+        // A vendor that says nothing of the tier has served the one that was asked for.
+        let tier = answer.beside.service_tier.as_deref().or(spec.target.tier.map(|tier| tier.name));
         let served = answer.model.as_deref().unwrap_or_default();
         let who = who_served(&spec.target, &spec.model, served);
         let model = match who {
@@ -173,7 +174,7 @@ impl Judged {
             Served::Other(other) => Some(other),
             Served::Stranger => None,
         };
-        self.price = model.and_then(|model| price_in(model.price, &model.tiers, tier));
+        self.price = model.and_then(|model| model.price_at(tier, at));
         self.reported_cost = answer.beside.cost;
         self.cost = self.price.map(|price| price.cost(&self.usage)).or(self.reported_cost);
         self.cost_source = match (self.price, self.reported_cost) {
@@ -192,7 +193,7 @@ impl Judged {
                 self.notes.push(format!(
                     "{name:?} answered in its place, whose price is not known: [models.\"{provider}/{name}\"] can \
                      give it one, and `served_as` in [models.\"{}\"] says where it is the same model",
-                    spec.target
+                    spec.target.in_no_tier()
                 ));
             }
         }
@@ -201,7 +202,7 @@ impl Judged {
             let tier: String = tier.unwrap_or_default().chars().take(60).collect();
             self.notes.push(format!(
                 "the tier {tier:?} has no price: `tiers` in [models.\"{}\"] can give it one",
-                spec.target
+                spec.target.in_no_tier()
             ));
         }
         self.service_tier.clone_from(&answer.beside.service_tier);

@@ -73,7 +73,7 @@ mod tests {
             breaker,
             keys: vec!["A".to_owned()],
             recheck: SECOND * 600,
-            models: vec!["m".to_owned()],
+            targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),
         };
         let buckets = BTreeMap::from([("p".to_owned(), limits)]);
@@ -81,7 +81,7 @@ mod tests {
         for bucket in gate.buckets() {
             Others::default().keep(1, bucket);
         }
-        let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).expect("it is set up");
+        let target = gate.target(&Target::new("p", "m")).expect("it is set up");
         (gate, target)
     }
 

@@ -366,7 +366,7 @@ impl Journey {
         // A job that was itself told how long to wait is parked exactly that long.
         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
         let (labels, deadline) = (&self.held.labels, self.errand.job.deadline);
-        // As the claimer asks, who does not know yet which rung a job will draw, or which rule will hold for it.
+        // The same question as the claimer's, which does not know yet which rung a job draws or which rule matches it.
         let others = || self.errand.shared.plan().lane(&labels.route, &labels.project, labels.batch.as_deref());
         let waits_like_all =
             is_a_limit(why) && !was_told && others().is_some_and(|ahead| ahead.startable(deadline, now).jobs() == 0);
@@ -535,7 +535,7 @@ impl Journey {
         }
     }
 
-    /// What has not been handed to the settler yet.
+    /// The attempts that the journey has not handed to the settler yet.
     fn item(&mut self, then: Then) -> Item {
         let mut rows = std::mem::take(&mut self.unsettled).into_iter();
         Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then }
@@ -564,5 +564,6 @@ fn is_for_a_place(why: &Skip) -> bool {
 
 /// Whether the cause of a job's wait may end at any time, by an operator's hand or because another job got through.
 fn is_for_the_gate_to_know(why: &Skip) -> bool {
-    matches!(why, Skip::Shut { shut, .. } if !shut.reason.is_a_limit())
+    let ends_by_the_clock = |reason: Reason| reason.is_a_limit() || reason == Reason::PeakHours;
+    matches!(why, Skip::Shut { shut, .. } if !ends_by_the_clock(shut.reason))
 }

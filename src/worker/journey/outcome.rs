@@ -1,4 +1,4 @@
-//! What comes of calls: how a journey takes in the outcome of each, and what of it goes to the ledger.
+//! Handles the outcomes of calls: the journey takes in each one and decides which rows go to the ledger.
 
 use super::Journey;
 use super::call::{Came, Made};

@@ -141,7 +141,7 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
         .route
         .rungs
         .iter()
-        .position(|rung| rung.target.provider == past.provider && rung.target.model == past.model);
+        .position(|rung| rung.target.provider == past.provider && rung.target.model_and_tier() == past.model);
     let outcome = match (past.accepted, past.class) {
         (true, _) => Outcome::Accepted,
         (false, Some(ErrorClass::SoftFailure)) => {

@@ -93,14 +93,20 @@ impl HeldJob {
     pub(super) fn called(&self, made: Made, decision: Option<Explanation>) -> AttemptRow {
         let Made { number, target, rung, started_at, ended_at, retry_at, judged, reask_of, .. } = made;
         let class = judged.outcome.class();
-        let answer = judged.answer;
+        let model_served = judged.answer.as_ref().and_then(|answer| answer.model.clone());
+        let mut answer = judged.answer;
+        if let Some(answer) = &mut answer {
+            // A completion names its model without the tier.
+            answer.model.get_or_insert_with(|| target.model.clone());
+        }
+        let (provider, model) = target.columns();
         AttemptRow {
             lease: self.lease,
             labels: Arc::clone(&self.labels),
             number,
             round: self.round,
-            provider: target.provider,
-            model: target.model,
+            provider,
+            model,
             rung: i16::try_from(rung).unwrap_or(i16::MAX),
             started_at,
             ended_at,
@@ -113,7 +119,7 @@ impl HeldJob {
             message: judged.message,
             retry_at,
             request_id: judged.request_id,
-            model_served: answer.as_ref().and_then(|answer| answer.model.clone()),
+            model_served,
             finish: answer.as_ref().and_then(|answer| answer.finish_raw.clone()),
             usage_raw: judged.usage_raw.or_else(|| answer.as_ref().and_then(|answer| answer.usage_raw.clone())),
             usage: judged.usage,
@@ -174,7 +180,7 @@ impl HeldJob {
             round: self.round,
             labels: Arc::clone(&self.labels),
             attempts: self.calls,
-            target: target.map(|target| (target.provider, target.model)),
+            target: target.map(|target| target.columns()),
             rung: rung.map(|rung| i16::try_from(rung).unwrap_or(i16::MAX)),
             after_fallback: false,
             repaired: false,
@@ -231,7 +237,7 @@ mod tests {
 
     fn last(rung: usize, accepted: Option<Completion>) -> LastCall {
         LastCall {
-            target: Target { provider: "one".to_owned(), model: "m".to_owned() },
+            target: Target::new("one", "m"),
             rung,
             usage: Usage { input: 20, cache_read: 10, output: 5, ..Usage::default() },
             request_id: Some("req".to_owned()),

@@ -37,14 +37,14 @@ impl Stage {
             breaker,
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: RECHECK,
-            models: vec!["m".to_owned()],
+            targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),
         };
         let gate = Gate::new(&[("p".to_owned(), limits)].into(), &BTreeMap::from([("p".to_owned(), setup)]));
         for bucket in gate.buckets() {
             Others::default().keep(1, bucket);
         }
-        let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).unwrap();
+        let target = gate.target(&Target::new("p", "m")).unwrap();
         Self { gate, target }
     }
 

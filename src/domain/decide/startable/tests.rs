@@ -14,7 +14,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 fn route(rungs: usize, patience: Duration) -> Route {
     let rung = |index: usize| Rung {
-        target: Target { provider: "p".into(), model: index.to_string() },
+        target: Target::new("p", index.to_string()),
         model: Model::default(),
         total_timeout: MINUTE,
     };

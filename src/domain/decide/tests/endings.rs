@@ -115,6 +115,10 @@ fn a_job_ends_when_its_attempts_are_used_up() {
         };
         assert!(ends(most) && !ends(most - 1), "{own:?}");
     }
+    let once = Job { max_attempts: Some(1), ..job() };
+    let reason = "the only attempt used up: soft_failure (empty)";
+    let step = decide(&once, &route(2), &[0, 1], &history[..1], &[], NOW);
+    assert_eq!(failure(&step), Some((Class::SoftFailure, reason)));
 }
 
 #[test]

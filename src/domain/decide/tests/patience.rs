@@ -1,6 +1,7 @@
 //! Rungs that are shut: which of them a job waits for, and how long.
 
 use super::*;
+use std::collections::BTreeSet;
 
 #[test]
 fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
@@ -35,6 +36,82 @@ fn patience_zero_never_waits_for_a_cheaper_rung() {
         let until = NOW + MINUTE;
         let ahead = [RungHealth::Shut(Shut { reason, since: NOW + SECOND, until }), RungHealth::Open];
         assert_eq!(called(&fresh(&route, &ahead)), Some(1), "{reason}");
+    }
+}
+
+/// A refusal of one call for a lack of capacity shuts the tier to nobody else: the gate says that it is open.
+#[test]
+fn a_tier_without_capacity_is_left_at_once_or_waited_for_as_patience_says() {
+    let open = [RungHealth::Open, RungHealth::Open];
+    let refused = |times: usize| vec![failed(0, Class::NoCapacity); times];
+    let hasty = Route { patience: Patience::For(Duration::ZERO), ..route(2) };
+    assert_eq!(called(&decide(&job(), &hasty, &[0, 1], &refused(1), &open, NOW)), Some(1));
+    // The pause grows, and no attempt is used up by it.
+    let patient = Route { max_attempts: 1, ..route(2) };
+    let pause = |times: usize| {
+        let until = wait_until(&decide(&job(), &patient, &[0, 1], &refused(times), &open, NOW)).expect("a wait");
+        assert_eq!(called(&decide(&job(), &patient, &[0, 1], &refused(times), &open, until)), Some(0));
+        NOW.until(until)
+    };
+    assert!(pause(1) <= SECOND / 2 && pause(4) > pause(1) && pause(50) <= MINUTE, "{:?}", pause(50));
+    // Patience runs from the first refusal.
+    let late = Attempt { ended_at: NOW + MINUTE * 10, ..failed(0, Class::NoCapacity) };
+    let history = [failed(0, Class::NoCapacity), late];
+    assert_eq!(called(&decide(&job(), &patient, &[0, 1], &history, &open, NOW + MINUTE * 10)), Some(1));
+    // What the provider asked for counts, and so does a route that never leaves its rung.
+    let asked = Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::NoCapacity) };
+    assert_eq!(
+        wait_until(&decide(&job(), &patient, &[0, 1], std::slice::from_ref(&asked), &open, NOW)),
+        Some(NOW + MINUTE)
+    );
+    let pinned = Route { fallback_on: BTreeSet::new(), ..hasty };
+    assert_eq!(wait_until(&decide(&job(), &pinned, &[0, 1], &[asked], &open, NOW)), Some(NOW + MINUTE));
+}
+
+#[test]
+fn a_job_waits_for_the_cheap_hours_as_long_as_it_has_patience_and_time() {
+    use crate::domain::Hours;
+    use crate::domain::price::{Factor, OffPeak, Price, TierPrice};
+    // The clock of these tests stands at some minute of the week; the peak ends 20 minutes after it.
+    let peak = |minutes: i64| {
+        let Timestamp(end) = NOW + MINUTE * u32::try_from(minutes).unwrap();
+        let minute = end.div_euclid(60_000).rem_euclid(24 * 60);
+        let (from, to) = (minute.rem_euclid(24 * 60) - 120, minute);
+        let time = |minute: i64| format!("{:02}:{:02}", minute.rem_euclid(1440) / 60, minute.rem_euclid(60));
+        Hours::parse(&format!("{}-{}", time(from), time(to))).unwrap()
+    };
+    let off_peak = |factor| OffPeak { peak: peak(20), price: TierPrice::Times(Factor(factor)) };
+    let routed = |patience, factor| {
+        let mut route = Route { patience, strategy: Strategy::Cost, ..route(2) };
+        let (input, output) = (1_000_000_000, 2_000_000_000);
+        let price = Price { input, output, cached_input: None, cache_write: None, cache_write_1h: None };
+        route.rungs[0].model.price = Some(price);
+        route.rungs[0].model.off_peak = Some(off_peak(factor));
+        route
+    };
+    let half = 500_000_000;
+    let open = [RungHealth::Open, RungHealth::Open];
+    let end = peak(20).end_after(NOW).expect("an end");
+    let step = |job: &Job, route: &Route| decide(job, route, &[0, 1], &[], &open, NOW);
+    let patient = routed(Patience::For(HOUR), half);
+    let Step::Wait { until, rung: 0, why } = step(&job(), &patient) else { panic!("it waits") };
+    let worth = Worth::Patience { until: NOW + HOUR };
+    assert_eq!(
+        (until, why),
+        (end, Skip::Shut { shut: Shut { reason: Reason::PeakHours, since: NOW, until: end }, worth })
+    );
+    assert_eq!(called(&decide(&job(), &patient, &[0, 1], &[], &open, end)), Some(0));
+    assert_eq!(wait_until(&step(&job(), &routed(Patience::Forever, half))), Some(end));
+    // Without enough patience or time, or without a better price, it is called at once, and no other rung is.
+    for (what, job, route) in [
+        ("no patience", job(), routed(Patience::For(Duration::ZERO), half)),
+        ("too little", job(), routed(Patience::For(MINUTE * 10), half)),
+        ("it waited before", Job { ready_at: NOW - HOUR, ..job() }, patient.clone()),
+        ("a deadline", Job { deadline: Some(NOW + MINUTE * 20), ..job() }, patient.clone()),
+        ("no cheaper", job(), routed(Patience::Forever, 1_000_000_000)),
+        ("no matter of cost", job(), Route { strategy: Strategy::Priority, ..patient.clone() }),
+    ] {
+        assert_eq!(called(&step(&job, &route)), Some(0), "{what}");
     }
 }
 

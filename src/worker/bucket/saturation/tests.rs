@@ -30,6 +30,18 @@ async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     assert!(rested > first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_in_vain_has_waited_since_the_limit_was_used_up() {
+    let bucket = bucket(&[(Unit::Requests, 60, 100)], None);
+    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
+    let first = bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is empty").since;
+    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
+    let later = Timestamp(NOW.0 + 40_000);
+    let refused = bucket.enter(tokens(1), AT_ONCE, later).await.expect_err("it is empty");
+    assert_eq!((refused.reason, refused.since), (Reason::RateLimit, first));
+    assert!(refused.until > later, "{refused:?}");
+}
+
 /// Takes every place there is.
 async fn fill(bucket: &Arc<Bucket>, running: &mut Vec<BucketHold>) {
     while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {

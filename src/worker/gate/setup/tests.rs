@@ -36,7 +36,7 @@ impl Stage {
             breaker: BREAKER,
             keys: vec!["one".to_owned(), "other".to_owned()],
             recheck: Duration::from_mins(10),
-            models: vec!["a".to_owned(), "b".to_owned()],
+            targets: ["a", "b"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),
         };
         let kept = Kept { is_same_server: true, keys: setup.keys.iter().cloned().collect() };
@@ -77,7 +77,7 @@ fn requests(amount: u64, burst: u64) -> Limits {
 }
 
 fn target(gate: &Gate, model: &str) -> Arc<TargetState> {
-    gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+    gate.target(&Target::new("p", model)).expect("it is set up")
 }
 
 async fn admit(gate: &Gate, model: &str) -> Result<Permit, Shut> {

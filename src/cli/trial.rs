@@ -1,0 +1,498 @@
+//! `sluice trial`: the same few requests, asked of each rung of a route, before the whole file is paid for.
+
+use super::GlobalArgs;
+use super::batch::find;
+use super::context::Context;
+use super::estimate::{Estimate, each_job, route_of};
+use super::failure::Failure;
+use super::out_file::{OutFile, require_apart};
+use super::output::{Dispensable, Output, OutputError};
+use super::results::each_of_batch;
+use super::run::{outlive_hangups, rehearse, work};
+use super::when::When;
+use super::words::{about, beginning, option, path};
+use super::worker::{blueprint, went_down};
+use crate::config::RouteConfig;
+use crate::domain::counted::counted;
+use crate::domain::trial::{self, Sample};
+use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
+use crate::exit_code::ExitCode;
+use crate::input::{InputJob, Source};
+use crate::printable;
+use crate::provider::Timeouts;
+use crate::shutdown::Signals;
+use crate::store::Store;
+use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
+use crate::store::report::{Dimension, Filter, Totals};
+use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table};
+use crate::worker::plan::{Blueprint, Plan};
+use chrono::Utc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Ask each rung of a route the same requests, and compare what comes of them.
+///
+/// The requests are drawn from the whole file: always the same ones for the same file and number. They become ordinary
+/// jobs of one batch, with a job for each rung; limits, prices, rules for answers, retries and the ledger are those of
+/// the route. No job moves to another rung. No other worker takes them. The exit status is 0 when all have ended,
+/// whatever the rungs have answered. Their custom ids are LINE-HASH/TARGET.
+///
+/// `rejected` are answers that broke a rule, and `unanswered` the calls that brought no answer. `cost` is the known
+/// cost of all calls, and `cost per answer` divides it by the accepted answers. `whole file` is what the file would
+/// cost on that rung alone at the same rate; longer requests count for more.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "trial")]
+pub struct Args {
+    /// A file as for `sluice enqueue`; without it, or with -, standard input
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The route whose rungs are compared
+    #[arg(long, default_value = "default")]
+    pub route: String,
+    /// How many requests each rung is asked, at most 1000
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub requests: u16,
+    /// Where the answers go, - is standard output: a line of JSON for each request, with the answers of all rungs. A
+    /// file whose name ends with .md is written for reading
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace a file that exists
+    #[arg(long)]
+    pub force: bool,
+    /// The project that pays
+    #[arg(long, value_name = "PROJECT", default_value = "default",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub project: String,
+    /// The name of its batch; with that of an earlier trial of the same file it goes on with that one
+    /// [default: trial, the file's name and the time]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub batch: Option<String>,
+    /// Requests without an answer by this instant, or this long from now, are cancelled: a rung whose model is unknown,
+    /// or whose key is refused, would otherwise be waited for. A trial that goes on begins the time anew
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    pub deadline: When,
+    /// Draw from the lines that are in order, and only report the others
+    #[arg(long)]
+    pub skip_bad: bool,
+}
+
+/// Routes with the timeouts of each rung.
+type TimedRoutes = Vec<(Arc<Route>, Vec<Timeouts>)>;
+
+/// What was read of the file.
+struct Drawn {
+    /// Jobs of the file.
+    jobs: u64,
+    /// What all of them would cost.
+    whole: Estimate,
+    /// What those that were drawn would cost.
+    part: Estimate,
+    /// Those that were drawn, by line.
+    requests: BTreeMap<u64, InputJob>,
+}
+
+/// Runs the command.
+pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::new(args.file.as_deref());
+    if let Some(output) = &args.output {
+        require_apart(output, None, Some(args.file.as_deref().unwrap_or(Path::new("-"))))?;
+    }
+    let signals = Signals::listen()?;
+    outlive_hangups()?;
+    let mut context = Context::open_for_run(global).await?;
+    let mut output = std::mem::replace(&mut context.output, Output::for_progress(global));
+    let route = route_of(&context.config, &args.route)?.clone();
+    let routes = routes(&route)?;
+    let options = options(args, &source)?;
+    let batch = options.batch.clone().unwrap_or_default();
+    let time = time(args)?;
+    // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
+    let answers = args.output.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
+    let drawn = draw(args, &source, &route.route)?;
+    let plan = Plan::new(&of_trial(blueprint(&context.config), routes.clone()))?;
+    rehearse(&context).await?;
+    require_same(&drawn, &context.store, &batch, &routes).await?;
+    for (rung, _) in &routes {
+        let options = BulkOptions { route: rung.name.clone(), ..options.clone() };
+        let enqueueing = enqueue(&drawn, &context.store, options, rung);
+        tokio::select! {
+            enqueued = enqueueing => enqueued?,
+            () = signals.stop.cancelled() => return interrupted(args, global, &batch, context).await,
+        }
+    }
+    context.output.note(format_args!(
+        "{} of {}, asked of {}: batch {batch}",
+        counted(drawn.requests.len(), "request", "requests"),
+        drawn.jobs,
+        counted(routes.len(), "rung", "rungs each")
+    ));
+    if find(&context.store, &batch).await?.unfinished() > 0 {
+        let ending = tokio::spawn(cancel_after(time, context.store.clone(), batch.clone()));
+        let worked = work(&mut context, plan, &batch, &signals).await;
+        ending.abort();
+        let worked = worked?;
+        if let Ok(Some(remark)) = ending.await {
+            context.output.note(remark);
+        }
+        if find(&context.store, &batch).await?.unfinished() > 0 {
+            if let Some(version) = worked.outgrown {
+                version.require()?;
+            }
+            went_down(&worked)?;
+            return interrupted(args, global, &batch, context).await;
+        }
+    }
+    let rungs = figures(&context.store, &batch, &route.route, &drawn).await?;
+    output.table(&table(&rungs))?;
+    output.finish()?;
+    if let (Some(mut file), Some(path)) = (answers, &args.output) {
+        let is_page = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("md"));
+        write_answers(&mut file, is_page, compare(&context.store, &batch, &route.route, &drawn).await?, &drawn)?;
+        file.finish()?;
+    } else {
+        context.output.note(format_args!("`{}` writes the answers", about("sluice results", &batch, "-o FILE")));
+    }
+    context.close().await?;
+    Ok(ExitCode::Success)
+}
+
+/// The routes of the trial, with the timeouts of their rungs. No route of a configuration has such a name.
+fn routes(route: &RouteConfig) -> Result<TimedRoutes, Failure> {
+    let routes: Vec<_> = trial::routes(&route.route)
+        .zip(&route.timeouts)
+        .map(|(rung, timeouts)| (Arc::new(rung), vec![*timeouts]))
+        .collect();
+    for (rung, _) in &routes {
+        bounds::check("route", &rung.name).map_err(|reason| {
+            Failure::usage(format!("--route: the name of the route that a trial of it needs {reason}"))
+        })?;
+    }
+    Ok(routes)
+}
+
+/// What the jobs of the trial have in common; their routes are filled in later.
+fn options(args: &Args, source: &Source) -> Result<BulkOptions, Failure> {
+    let now = Utc::now();
+    let made_up = || {
+        let stem = source.stem();
+        format!("trial-{}-{}", stem.as_deref().unwrap_or("stdin"), now.format("%Y%m%d-%H%M%S"))
+    };
+    let batch = args.batch.clone().unwrap_or_else(made_up);
+    for (column, name) in [("batch", &batch), ("project", &args.project)] {
+        bounds::check(column, name).map_err(|reason| Failure::usage(format!("--{column}: {reason}")))?;
+    }
+    Ok(BulkOptions {
+        route: String::new(),
+        project: args.project.clone(),
+        batch: Some(batch),
+        priority: 0,
+        run_at: None,
+        deadline: None,
+        max_attempts: None,
+    })
+}
+
+/// How long the trial may take from now on.
+fn time(args: &Args) -> Result<Duration, Failure> {
+    let now = Utc::now();
+    let deadline = args.deadline.from(now);
+    let deadline = deadline.ok_or_else(|| Failure::usage("--deadline: that is too far in the future"))?;
+    let time = (deadline - now).to_std().ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| Failure::usage("--deadline: every request would be cancelled, as it lies in the past"))
+}
+
+/// Cancels what is left of a batch after this time; says what that waited for.
+async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<String> {
+    tokio::time::sleep(time).await;
+    loop {
+        let waits_for = store.batch_waits_for(&batch).await.ok().flatten();
+        match store.cancel_batch(&batch, |_| {}).await {
+            Ok(0) => return None,
+            Ok(cancelled) => {
+                let waited = waits_for.map_or_else(String::new, |reason| format!("; the first waited for: {reason}"));
+                let jobs = counted(cancelled, "request had", "requests had");
+                return Some(format!("the deadline is over: {jobs} no answer yet and are cancelled{waited}"));
+            }
+            // The worker waits for the database, too.
+            Err(error) => tracing::debug!(error = %error, "the trial cannot be cancelled at the moment"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The configuration for work on the trial alone. Failures open no breaker: what a rung makes of its sample is the
+/// result, and a rung with many failures would otherwise be waited for.
+fn of_trial(mut blueprint: Blueprint, routes: TimedRoutes) -> Blueprint {
+    for provider in blueprint.providers.values_mut() {
+        provider.setup.breaker.min_calls = u32::MAX;
+    }
+    Blueprint { routes, ..blueprint }
+}
+
+/// Reads the file and draws from it.
+fn draw(args: &Args, source: &Source, route: &Route) -> anyhow::Result<Drawn> {
+    let mut sample = Sample::of(usize::from(args.requests));
+    let (mut whole, mut part) = (Estimate::new(route), Estimate::new(route));
+    let jobs = each_job(source, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
+        whole.add(route, &job.request);
+        sample.offer(job.line, || job);
+    })?;
+    let requests = sample.into_lines();
+    for job in requests.values() {
+        part.add(route, &job.request);
+    }
+    Ok(Drawn { jobs, whole, part, requests })
+}
+
+/// Checks that a batch holds no other requests than those that were drawn, asked of the same rungs: its figures are of
+/// all that it holds.
+async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedRoutes) -> anyhow::Result<()> {
+    let so_far = store.batch_so_far(batch).await?;
+    let tries = routes.first().and_then(|(rung, _)| trial::tried(&rung.name)).unwrap_or_default();
+    if !so_far.routes.iter().all(|known| trial::tried(known) == Some(tries)) {
+        return Err(Failure::usage(format!(
+            "batch {batch} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
+             another --batch",
+            so_far.routes.join(", ")
+        ))
+        .into());
+    }
+    let expected: HashSet<String> = routes.iter().flat_map(|(rung, _)| drawn.custom_ids(rung)).collect();
+    each_of_batch(store, batch, None, |job| match job.custom_id {
+        Some(custom_id) if expected.contains(&custom_id) => Ok(()),
+        custom_id => Err(Failure::usage(format!(
+            "batch {batch} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
+             among those that would be asked now; nothing was enqueued. Say the same file, route and -n (or a larger \
+             one), or choose another --batch",
+            custom_id.as_deref().unwrap_or("a job without a custom id")
+        ))
+        .into()),
+    })
+    .await
+}
+
+impl Drawn {
+    /// The custom ids of the jobs for this rung.
+    fn custom_ids(&self, rung: &Route) -> impl Iterator<Item = String> {
+        let target = rung.rungs.first().map(|rung| rung.target.to_string()).unwrap_or_default();
+        self.requests.iter().map(move |(line, job)| trial::custom_id(*line, &job.body, &target))
+    }
+}
+
+/// Enqueues what was drawn for one rung, except what an earlier run of the same trial has enqueued.
+async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: &Route) -> anyhow::Result<()> {
+    let batch = options.batch.clone().unwrap_or_default();
+    let mut bulk = match store.enqueue_into(options, Admission::Resume { wait: true }).await? {
+        Opened::Open { bulk, .. } => bulk,
+        Opened::Lost(..) | Opened::Busy | Opened::Exists(_) => {
+            return Err(Failure::usage(format!(
+                "jobs of batch {batch} are no longer kept, so the trial cannot go on; choose another --batch"
+            ))
+            .into());
+        }
+    };
+    for (custom_id, job) in drawn.custom_ids(rung).zip(drawn.requests.values()) {
+        let new_job = NewJob {
+            custom_id: Some(&custom_id),
+            idempotency_key: None,
+            metadata: job.metadata.as_deref(),
+            request: &job.body,
+        };
+        bulk.push(&new_job).await?;
+    }
+    bulk.commit().await?;
+    Ok(())
+}
+
+/// Tells how to go on with a trial that was stopped.
+async fn interrupted(args: &Args, global: &GlobalArgs, batch: &str, context: Context) -> anyhow::Result<ExitCode> {
+    // Printed even with --quiet: nothing else tells how to go on.
+    let _ = writeln!(printable::stderr(), "{}", resume_line(args, global, batch));
+    context.close().await?;
+    Ok(ExitCode::Interrupted)
+}
+
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
+    let drop = about("sluice batch cancel", batch, "");
+    let Some(file) = args.file.as_deref().filter(|file| *file != Path::new("-")) else {
+        return format!("stopped. Go on with the same input and {}, or drop the rest: {drop}", option("batch", batch));
+    };
+    let mut words = beginning(global);
+    words.extend(["trial".to_owned(), path(file), option("route", &args.route), format!("-n {}", args.requests)]);
+    words.push(option("batch", batch));
+    words.push(option("deadline", &args.deadline.to_string()));
+    if args.project != "default" {
+        words.push(option("project", &args.project));
+    }
+    if args.skip_bad {
+        words.push("--skip-bad".to_owned());
+    }
+    if let Some(output) = &args.output {
+        words.extend(["-o".to_owned(), path(output)]);
+    }
+    if args.force {
+        words.push("--force".to_owned());
+    }
+    format!("stopped. Go on with:\n  {}\nor drop the rest:\n  {drop}", words.join(" "))
+}
+
+/// What each rung has made of the sample, from the sums and the ledger.
+async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> anyhow::Result<Vec<RungTrial>> {
+    let filter = Filter { batch: Some(batch.to_owned()), ..Filter::default() };
+    let by = [Dimension::Route, Dimension::Class, Dimension::Detail];
+    let rows = store.totals(&by, &filter).await?;
+    let latencies = store.latencies(&[Dimension::Route], &filter).await?;
+    let mut rungs = Vec::with_capacity(route.rungs.len());
+    for (index, rung) in route.rungs.iter().enumerate() {
+        let own = trial::route_name(&route.name, &rung.target);
+        let mut figures = of_sums(rows.iter().filter(|row| row.keys.first() == Some(&own)));
+        figures.target = rung.target.to_string();
+        if let Some(latency) = latencies.iter().find(|latency| latency.keys.first() == Some(&own)) {
+            (figures.p50_ms, figures.p95_ms) = (Some(latency.p50_ms), Some(latency.p95_ms));
+        }
+        let expected = |estimate: &Estimate| estimate.rungs.get(index).and_then(|rung| rung.expected);
+        let requests = (drawn.jobs, u64::try_from(drawn.requests.len()).unwrap_or(u64::MAX));
+        // A rung without an accepted answer would do nothing with the file, at whatever cost.
+        figures.whole_file = figures
+            .cost
+            .filter(|_| figures.accepted > 0)
+            .and_then(|cost| trial::of_the_whole(cost, expected(&drawn.whole).zip(expected(&drawn.part)), requests));
+        rungs.push(figures);
+    }
+    Ok(rungs)
+}
+
+/// The figures of a rung, from the sums of its route by class and detail.
+fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
+    let (mut figures, mut spent) = (RungTrial::default(), Spent::default());
+    for row in rows {
+        let [_, class, detail] = row.keys.as_slice() else { continue };
+        figures.asked += row.enqueued;
+        figures.accepted += row.succeeded;
+        figures.failed += row.failed;
+        figures.cancelled += row.cancelled;
+        figures.attempts += row.attempts;
+        figures.input_tokens = figures.input_tokens.saturating_add(row.input_tokens);
+        figures.output_tokens = figures.output_tokens.saturating_add(row.output_tokens);
+        spent.cost += row.cost;
+        spent.uncertain += row.uncertain;
+        spent.unpriced += row.unpriced;
+        spent.accepted += row.succeeded;
+        if row.attempts > 0 && class == ErrorClass::SoftFailure.as_str() {
+            figures.rejected.push((detail.clone(), row.attempts));
+        } else if row.attempts > 0 && !class.is_empty() {
+            match figures.unanswered.iter_mut().find(|(known, _)| known == class) {
+                Some((_, calls)) => *calls += row.attempts,
+                None => figures.unanswered.push((class.clone(), row.attempts)),
+            }
+        }
+    }
+    for kinds in [&mut figures.rejected, &mut figures.unanswered] {
+        kinds.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+    }
+    let is_known = spent.unpriced == 0 || spent.unpriced < figures.attempts;
+    figures.cost = Some(spent.cost).filter(|_| is_known);
+    figures.per_answer = Some(spent.per_answer());
+    figures
+}
+
+/// The answers of all rungs to each request that was drawn.
+async fn compare(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> anyhow::Result<Vec<Comparison>> {
+    let mut places = HashMap::new();
+    let mut compared = Vec::with_capacity(drawn.requests.len());
+    for (place, (line, job)) in drawn.requests.iter().enumerate() {
+        let targets = route.rungs.iter().map(|rung| &rung.target);
+        for (rung, target) in targets.clone().enumerate() {
+            places.insert(trial::custom_id(*line, &job.body, target), (place, rung));
+        }
+        let rungs = targets.map(|target| RungAnswer::missing(&target.to_string())).collect();
+        compared.push(Comparison { line: *line, custom_id: job.custom_id.clone(), rungs });
+    }
+    each_of_batch(store, batch, None, |job| {
+        let place = job.custom_id.as_deref().and_then(|custom_id| places.get(custom_id));
+        let place = place.and_then(|(place, rung)| compared.get_mut(*place)?.rungs.get_mut(*rung));
+        if let Some(place) = place {
+            *place = RungAnswer::of(&place.target, &job)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(compared)
+}
+
+fn write_answers(file: &mut OutFile, is_page: bool, compared: Vec<Comparison>, drawn: &Drawn) -> anyhow::Result<()> {
+    for comparison in compared {
+        let text = match drawn.requests.get(&comparison.line).filter(|_| is_page) {
+            Some(job) => page(&comparison, &question(job)),
+            None => format!("{}\n", serde_json::to_string(&comparison)?),
+        };
+        file.write_all(text.as_bytes()).map_err(OutputError)?;
+    }
+    Ok(())
+}
+
+/// What the model is asked: the text of the last message of the user or, where there is none, the request.
+fn question(job: &InputJob) -> String {
+    let asked = job.request.messages.iter().rev().find(|message| message.role == Role::User);
+    asked.map(Message::text).filter(|text| !text.is_empty()).unwrap_or_else(|| job.body.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{NanoUsd, PerAnswer};
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        global: GlobalArgs,
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn line(words: &[&str]) -> String {
+        let command = Command::try_parse_from([&["trial"], words].concat()).unwrap();
+        resume_line(&command.args, &command.global, "t 1")
+    }
+
+    #[test]
+    fn what_is_said_to_go_on_is_the_command_that_does() {
+        assert_eq!(
+            line(&["my file", "-n", "7", "-o", "a.md", "--project", "p", "--skip-bad", "--force", "-c", "s.toml"]),
+            "stopped. Go on with:\n  sluice --config s.toml trial 'my file' --route default -n 7 --batch 't 1' \
+             --deadline 5m --project p --skip-bad -o a.md --force\nor drop the rest:\n  sluice batch cancel 't 1'"
+        );
+        assert!(line(&["-"]).contains("with the same input and --batch 't 1', or drop the rest"));
+        assert!(!line(&["x", "--database-url", "postgres://u:hunter2@h/d"]).contains("hunter2"));
+    }
+
+    #[test]
+    fn rejected_answers_and_calls_without_one_are_told_apart() {
+        let row = |class: &str, detail: &str, attempts, cost| Totals {
+            keys: vec!["trial:r:1".to_owned(), class.to_owned(), detail.to_owned()],
+            attempts,
+            cost: NanoUsd(cost),
+            ..Totals::default()
+        };
+        let accepted = Totals { enqueued: 5, succeeded: 3, ..row("", "", 3, 30) };
+        let rows = [
+            accepted.clone(),
+            row("soft_failure", "refusal", 1, 10),
+            Totals { failed: 2, ..row("soft_failure", "truncated", 2, 20) },
+            row("server_error", "a", 2, 0),
+            row("server_error", "b", 2, 0),
+        ];
+        let told = of_sums(rows.iter());
+        assert_eq!((told.asked, told.accepted, told.failed, told.attempts), (5, 3, 2, 10));
+        assert_eq!(told.rejected, [("truncated".to_owned(), 2), ("refusal".to_owned(), 1)]);
+        assert_eq!(told.unanswered, [("server_error".to_owned(), 4)]);
+        assert_eq!((told.cost, told.per_answer.and_then(PerAnswer::amount)), (Some(NanoUsd(60)), Some(NanoUsd(20))));
+        let unpriced = Totals { unpriced: 3, cost: NanoUsd::ZERO, ..accepted };
+        assert_eq!(of_sums([unpriced].iter()).cost, None);
+    }
+}

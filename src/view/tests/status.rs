@@ -1,0 +1,139 @@
+//! The JSON of the status.
+
+use super::*;
+use crate::store::status::{Counted as Rows, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
+
+fn a_bucket() -> SharedBucket {
+    let rate = Rate { unit: Unit::Requests, amount: 600, per: Duration::from_mins(1), burst: 100 };
+    let limits = Limits { rates: vec![rate], concurrency: Some(8) };
+    let stock = Stock {
+        dimension: Counted { unit: Unit::Requests, seconds: 60 },
+        epoch: 0,
+        left: 0,
+        quiet: Duration::ZERO,
+        refund: 0,
+        refund_age: Duration::ZERO,
+        need: 0,
+        want: 50,
+    };
+    let heard = Heard {
+        dimension: Counted { unit: Unit::Tokens, seconds: 60 },
+        limit: Some(90_000),
+        remaining: Some(80_000),
+        corrected: 0,
+    };
+    let wait = Wait {
+        reason: Reason::RateLimit,
+        remaining: Duration::from_secs(90),
+        recheck: Duration::from_mins(10),
+        drained: Vec::new(),
+        too_steep: true,
+    };
+    let mut bucket = SharedBucket::default();
+    let now = Timestamp(at(60).timestamp_millis());
+    bucket.exchange(1, &limits, &Told { stocks: vec![stock], slots_wanted: 3, ..Told::default() }, now);
+    let told = Told { heard: vec![heard], wait: Some(wait), refused: 3, ..Told::default() };
+    bucket.exchange(2, &limits, &told, now);
+    bucket
+}
+
+#[test]
+fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
+    let counted = |rows, more| Rows { rows, more };
+    let parked =
+        [("scheduled".to_owned(), (counted(2, false), at(120))), ("paused".to_owned(), (counted(7, false), at(61)))];
+    let queue = RouteQueue {
+        ready: counted(100_000, true),
+        oldest_ready: Some(at(0)),
+        held: [("batch paused".to_owned(), counted(4, false))].into(),
+        running: 3,
+        parked: parked.into(),
+    };
+    let gate = json!({
+        "targets": [{
+            "target": "openai/m", "bucket": "openai", "breaker": "open", "closed": "breaker",
+            "closed_until_ms": at(90).timestamp_millis(), "paused": false, "calls": 9, "failures": 5,
+        }],
+        "keys": [{
+            "provider": "openai", "key": "main", "state": "out", "why": "auth",
+            "since_ms": at(30).timestamp_millis(), "until_ms": at(120).timestamp_millis(),
+        }],
+    });
+    let worker = WorkerRecord {
+        id: 1,
+        host: "db1".to_owned(),
+        pid: 42,
+        version: "0.1.0".to_owned(),
+        started_at: at(0),
+        seen_at: at(58),
+        state: "live".to_owned(),
+        holds: 3,
+        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
+    };
+    let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
+    let now = Timestamp(at(60).timestamp_millis());
+    let spent = Spent { cost: NanoUsd(10), uncertain: NanoUsd(3), unpriced: 0, accepted: 4 };
+    let status = Status {
+        now: at(60),
+        routes: [("default".to_owned(), queue)].into(),
+        spending: Spending {
+            since: at(0),
+            routes: [("default".to_owned(), RouteSpending { attempts: 9, spent })].into(),
+        },
+        workers: vec![worker],
+        pauses: vec![pause],
+        buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
+    };
+    let expected = json!({
+        "now": "2027-01-15T08:01:00Z",
+        "routes": [{
+            "route": "default", "ready": { "jobs": 100_000, "or_more": true },
+            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3,
+            "parked": [
+                { "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null },
+                {
+                    "waits_for": "scheduled", "count": { "jobs": 2, "or_more": false },
+                    "wakes_at": "2027-01-15T08:02:00Z",
+                },
+            ],
+            "ready_waits_for": [{ "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false } }],
+        }],
+        "spent": [{
+            "route": "default", "answered": 4, "attempts": 9, "cost": 1e-8, "uncertain_cost": 3e-9,
+            "unpriced_attempts": 0, "cost_per_answer": 3e-9,
+        }],
+        "spent_since": "2027-01-15T08:00:00Z",
+        "workers": [{
+            "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
+            "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
+            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate },
+        }],
+        "targets": [{
+            "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 }, "shut": "breaker",
+            "shut_until": "2027-01-15T08:01:30Z", "paused": false, "calls": 9, "failures": 5,
+        }],
+        "keys": [{
+            "provider": "openai", "key": "main", "worker": 1, "state": "out", "why": "auth",
+            "since": "2027-01-15T08:00:30Z", "until": "2027-01-15T08:02:00Z",
+        }],
+        "buckets": [{
+            "bucket": "openai",
+            "limits": [
+                {
+                    "limit": "requests/min", "unit": "requests", "per_seconds": 60, "amount": 600, "capacity": 99,
+                    "source": "configured", "level": 49, "leased": { "1": 50 }, "used_last_minute": 0,
+                    "utilisation": 0.0,
+                },
+                {
+                    "limit": "tokens/min", "unit": "tokens", "per_seconds": 60, "amount": 90_000,
+                    "capacity": 89_962, "source": "learned", "level": 80_000, "leased": {}, "used_last_minute": 0,
+                    "utilisation": 0.0,
+                },
+            ],
+            "concurrency": 8, "places": { "1": 3 }, "shut": "rate_limit", "shut_since": "2027-01-15T08:01:00Z",
+            "shut_until": "2027-01-15T08:02:30Z", "asked_until": null, "slowed": true, "refused_last_minute": 3,
+        }],
+        "paused": [{ "kind": "route", "name": "slow", "since": "2027-01-15T08:00:09Z", "reason": null }],
+    });
+    assert_eq!(shown(&StatusView::from(status)), expected);
+}
