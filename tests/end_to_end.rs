@@ -191,7 +191,7 @@ async fn compare_call_by_call(pool: &sqlx::PgPool, simulator: &Simulator) {
         .filter(|row| row.get::<Option<String>, _>("request_id").is_none())
         .filter(|row| row.get::<Option<String>, _>("class").as_deref() == Some("timeout"))
         .count();
-    let hung = calls.values().filter(|call| call.fault.as_deref() == Some("hang")).count();
+    let hung = calls.values().filter(|call| call.fault == Some("hang")).count();
     let of_the_machine = timed_out.checked_sub(hung).expect("each hang is a timeout");
     assert!(
         never_read <= of_the_machine,
