@@ -2,7 +2,7 @@
 //! within one run.
 
 use super::fast::{fast_provider, fast_worker};
-use super::support::{Running, open_to_all, setting};
+use super::support::{Running, open_to_all, processor_time, processor_time_of_all, setting};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::domain::rotation::Rotation;
 use sluice::embedded::{EmbeddedPostgres, Options};
@@ -42,7 +42,11 @@ struct Queue {
     url: String,
     pool: PgPool,
     store: Store,
+    /// The server's first process.
+    server: u32,
     rates: Vec<f64>,
+    /// Processor time of the worker and of the server, in microseconds a job.
+    times: [Vec<f64>; 2],
     claims: Vec<f64>,
     newcomers: Vec<f64>,
     front: Front,
@@ -66,15 +70,19 @@ pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
             queue.work(scratch.path(), &provider, stretch).await?;
             writeln!(
                 out,
-                "round {round}, {:<12} {:>6.0} jobs/s, a newcomer begins after {:.2} s",
+                "round {round}, {:<12} {:>6.0} jobs/s, processor time a job: worker {:.0} µs, server {:.0} µs; \
+                 a newcomer begins after {:.2} s",
                 queue.name,
                 queue.rates.last().copied().unwrap_or(0.0),
+                queue.times[0].last().copied().unwrap_or(0.0),
+                queue.times[1].last().copied().unwrap_or(0.0),
                 queue.newcomers.last().copied().unwrap_or(f64::INFINITY)
             )?;
         }
     }
     for queue in &mut queues {
         queue.rates.sort_by(f64::total_cmp);
+        queue.times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
         queue.claims.sort_by(f64::total_cmp);
         queue.newcomers.sort_by(f64::total_cmp);
     }
@@ -92,6 +100,10 @@ pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
     }
     let (rate, p99) = (at(&many.rates, 50) / at(&one.rates, 50), at(&many.claims, 99) / at(&one.claims, 99));
     let newcomer = at(&many.newcomers, 100);
+    for (part, name) in ["worker", "server"].into_iter().enumerate() {
+        let [many, one] = [&many.times[part], &one.times[part]].map(|times| at(times, 50));
+        writeln!(out, "processor time of the {name}: {many:.0} µs a job, {one:.0} in one lane")?;
+    }
     let verdict = |is_met: bool| if is_met { "met" } else { "MISSED" };
     writeln!(
         out,
@@ -139,12 +151,17 @@ impl Queue {
         sqlx::query(sqlx::AssertSqlSafe(insert)).bind(jobs).execute(&pool).await?;
         sqlx::raw_sql("vacuum analyze").execute(&pool).await?;
         let url = postgres.url(database);
+        let folder: String = sqlx::query_scalar("show data_directory").fetch_one(&pool).await?;
+        let lock = std::fs::read_to_string(Path::new(&folder).join("postmaster.pid"))?;
+        let server = lock.lines().next().unwrap_or_default().trim().parse()?;
         Ok(Self {
             name,
             url,
             pool,
             store,
+            server,
             rates: Vec::new(),
+            times: [Vec::new(), Vec::new()],
             claims: Vec::new(),
             newcomers: Vec::new(),
             front: Front::default(),
@@ -173,6 +190,8 @@ impl Queue {
             tokio::time::sleep(TICK).await;
         }
         let (began, from) = (Instant::now(), self.results().await?);
+        let times = || anyhow::Ok([processor_time(worker.0.id())?, processor_time_of_all(self.server)?]);
+        let spent = times()?;
         let mut newcomer = None;
         loop {
             let done = self.about().await? - first;
@@ -189,7 +208,14 @@ impl Queue {
         }
         let done = self.results().await? - from;
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        self.rates.push(done as f64 / began.elapsed().as_secs_f64());
+        let jobs = done as f64;
+        let rate = jobs / began.elapsed().as_secs_f64();
+        let each = times()?.into_iter().zip(spent).map(|(after, before)| (after - before) * 1e6 / jobs);
+        let each: Vec<f64> = each.collect();
+        self.rates.push(rate);
+        for (all, time) in self.times.iter_mut().zip(each) {
+            all.push(time);
+        }
         let begun = "select extract(epoch from a.started_at - j.created_at)::float8
                        from sluice.job j join sluice.attempt a on a.job_id = j.id where j.id = $1 limit 1";
         let waiting = Instant::now();

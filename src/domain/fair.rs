@@ -36,7 +36,8 @@ const REMEMBERED: usize = 10_000;
 /// was not served yet, the latest first. A newcomer is served soon, and however many of them come, the others keep
 /// half.
 ///
-/// The cost of a deal depends on the number of demands, and not on earlier deals: n log n.
+/// The cost of a deal depends on the number of demands, and not on earlier deals: n log n to sort them, and for each turn
+/// the same whatever their number.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
     /// How often any member was seen for the first time or served: the clock by which waiting is measured.
@@ -119,26 +120,65 @@ impl<T> Ring<T> {
 /// The rings within the rings; a flow is an index into the demands.
 type Rings = Ring<Ring<Ring<usize>>>;
 
+/// Demands in the order of their turns, for one deal after another: sorting many of them costs more than a deal.
+pub struct Sorted {
+    rings: Rings,
+    /// The route of each demand.
+    routes: Vec<usize>,
+    /// A demand with jobs is no longer in the rings, because its route could not start any.
+    has_passed_over: bool,
+}
+
+impl Sorted {
+    /// Whether another deal may follow. Otherwise demands that had to be passed over must be sorted in again.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        !self.has_passed_over
+    }
+}
+
 impl Turns {
     /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started, and of each demand
     /// at most as many as it has jobs. The result has one number per demand, in order. Demands of one flow should not
     /// be given twice.
     pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], startable: &[usize]) -> Vec<usize> {
+        let mut sorted = self.sort(demands);
+        self.deal_on(&mut sorted, slots, startable, |index| demands.get(index).and_then(|demand| demand.jobs))
+    }
+
+    /// Sorts demands for one deal or several.
+    pub fn sort(&mut self, demands: &[Demand<'_>]) -> Sorted {
+        Sorted {
+            rings: self.rings(demands),
+            routes: demands.iter().map(|demand| demand.route).collect(),
+            has_passed_over: false,
+        }
+    }
+
+    /// As [`deal`](Self::deal), over demands that were sorted. `jobs`: how many jobs the demand with this index has by
+    /// now, where that is known.
+    pub fn deal_on(
+        &mut self,
+        sorted: &mut Sorted,
+        slots: usize,
+        startable: &[usize],
+        jobs: impl Fn(usize) -> Option<usize>,
+    ) -> Vec<usize> {
+        let Sorted { rings, routes, has_passed_over } = sorted;
         let mut left: Vec<usize> = startable.to_vec();
-        let mut dealt = vec![0; demands.len()];
-        let mut rings = self.rings(demands);
+        let mut dealt = vec![0; routes.len()];
         for _ in 0..slots {
-            let may_start = |index: usize| {
-                demands.get(index).is_some_and(|demand| {
-                    left.get(demand.route).is_some_and(|left| *left > 0)
-                        && demand.jobs.is_none_or(|jobs| dealt.get(index).is_some_and(|dealt| *dealt < jobs))
-                })
+            let mut may_start = |index: usize| {
+                let has_jobs = jobs(index).is_none_or(|jobs| dealt.get(index).is_some_and(|dealt| *dealt < jobs));
+                let may = routes.get(index).and_then(|route| left.get(*route)).is_some_and(|left| *left > 0);
+                *has_passed_over |= has_jobs && !may;
+                has_jobs && may
             };
-            let Some(index) = self.next(&mut rings, &may_start, true) else { break };
+            let Some(index) = self.next(rings, &mut may_start, true) else { break };
             if let Some(count) = dealt.get_mut(index) {
                 *count += 1;
             }
-            if let Some(left) = demands.get(index).and_then(|demand| left.get_mut(demand.route)) {
+            if let Some(left) = routes.get(index).and_then(|route| left.get_mut(*route)) {
                 *left -= 1;
             }
         }
@@ -153,7 +193,7 @@ impl Turns {
         let mut rings = turns.rings(demands);
         let mut first = Vec::with_capacity(most.min(demands.len()));
         while first.len() < most
-            && let Some(index) = turns.next(&mut rings, &|_| true, false)
+            && let Some(index) = turns.next(&mut rings, &mut |_| true, false)
         {
             first.push(index);
         }
@@ -219,7 +259,7 @@ impl Turns {
 
     /// The next member to have a turn. A member that cannot start anything is out for this deal, and so is each that
     /// had a turn, unless it may have another.
-    fn next(&mut self, rings: &mut Rings, may_start: &dyn Fn(usize) -> bool, again: bool) -> Option<usize> {
+    fn next(&mut self, rings: &mut Rings, may_start: &mut dyn FnMut(usize) -> bool, again: bool) -> Option<usize> {
         while let Some((login, mut projects)) = rings.take(self.newcomer_next) {
             #[cfg(test)]
             {
@@ -483,6 +523,35 @@ mod tests {
             };
             let possible: usize = (0..startable.len()).map(|route| startable[route].min(jobs(route))).sum();
             prop_assert_eq!(total, slots.min(possible));
+        }
+
+        #[test]
+        fn demands_that_were_sorted_once_are_dealt_as_if_they_were_sorted_each_time(
+            flows in prop::collection::vec(
+                (0_u8..3, 0_u8..4, any::<bool>(), prop::option::of(0_usize..9)),
+                0..40
+            ),
+            deals in prop::collection::vec((1_usize..20, 0_usize..30), 1..10),
+        ) {
+            let names: Vec<(String, String)> =
+                flows.iter().map(|(login, project, ..)| (login.to_string(), project.to_string())).collect();
+            let named = flows.iter().zip(&names).enumerate();
+            let mut demands: Vec<Demand<'_>> = named.map(|(flow, ((_, _, new, jobs), (login, project)))| {
+                let flow = i64::try_from(flow).unwrap();
+                Demand { login, project, flow, route: 0, has_just_come: *new, jobs: *jobs }
+            }).collect();
+            let (mut once, mut each_time) = (Turns::default(), Turns::default());
+            let mut sorted = once.sort(&demands);
+            for (slots, startable) in deals {
+                if !sorted.goes_on() {
+                    sorted = once.sort(&demands);
+                }
+                let dealt = once.deal_on(&mut sorted, slots, &[startable], |index| demands[index].jobs);
+                prop_assert_eq!(&dealt, &each_time.deal(slots, &demands, &[startable]));
+                for (demand, dealt) in demands.iter_mut().zip(dealt) {
+                    demand.jobs = demand.jobs.map(|jobs| jobs - dealt);
+                }
+            }
         }
 
         #[test]

@@ -1,5 +1,6 @@
 //! The one loop that takes jobs from the queue: only as many as have a place here and may be started now.
 
+use super::dealing::Dealing;
 use super::front::Front;
 use super::history;
 use super::pauses::Pauses;
@@ -7,7 +8,6 @@ use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
 use super::{Shared, Sign};
-use crate::domain::fair::Turns;
 use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
@@ -32,8 +32,6 @@ const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
 const IN_VAIN: u32 = 1_000;
 /// Lanes whose route has to wait for longer than this are not kept for the next look where there are many.
 const SOON: Duration = Duration::from_secs(10);
-/// This many lanes of a route that has to wait are examined for their deadlines, the nearest first.
-const MOST_HURRIED: usize = 50;
 /// The claim loop turns at least this often, which is what the watchdog watches.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
@@ -65,7 +63,7 @@ struct Claimer {
     /// The look that is under way.
     looking: JoinSet<Looked>,
     rotation: Rotation,
-    turns: Turns,
+    dealing: Dealing,
     look_at: Instant,
     idle_look: Duration,
     suspects: suspects::Waiting,
@@ -90,7 +88,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         front: Front::default(),
         looking: JoinSet::new(),
         rotation: Rotation::of_worker(worker),
-        turns: Turns::default(),
+        dealing: Dealing::default(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         suspects: suspects::Waiting::default(),
@@ -180,10 +178,10 @@ impl Claimer {
             return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
         }
         let plan = self.shared.plan();
-        let (mut takes, opens) = self.choose(&plan, free);
+        let now = self.shared.clock.now();
+        let (mut takes, opens) = self.dealing.choose(&self.front, &plan, free.min(MAX_CLAIM), now);
         if takes.is_empty() {
             // There are jobs that may not start: sleep until a gate opens, or until new jobs come.
-            let now = self.shared.clock.now();
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
             return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
         }
@@ -203,7 +201,7 @@ impl Claimer {
             if self.was_cut { Vec::new() } else { takes.iter().map(|take| self.front.place(take)).collect() };
         let worker = self.shared.worker_id();
         let claim = self.shared.store.claim_of(worker, &takes, &places, room, Some(0), &plan.members);
-        let claim = within(PATIENCE, "claiming jobs", claim).await?;
+        let claim = within(PATIENCE, "claiming jobs", claim).await.inspect_err(|_| self.dealing.begin_anew())?;
         self.goes_on();
         self.remember(&takes, &claim);
         self.start(claim.jobs).await?;
@@ -254,7 +252,7 @@ impl Claimer {
     fn begin_look(&mut self) {
         let began = Instant::now();
         let (plan, now) = (self.shared.plan(), self.shared.clock.now());
-        let question = self.front.begin_look(&self.turns, |route| may_start_soon(&plan, route, now), began);
+        let question = self.front.begin_look(self.dealing.turns(), |route| may_start_soon(&plan, route, now), began);
         let (store, mut rotation) = (self.shared.store.clone(), std::mem::take(&mut self.rotation));
         self.looking.spawn(async move {
             let found = within(PATIENCE, "looking for ready jobs", async {
@@ -283,6 +281,7 @@ impl Claimer {
         };
         let is_all = look.is_all;
         self.front.absorb(look, may_claim, began);
+        self.dealing.begin_anew();
         let now = self.shared.clock.now();
         let has_found = self.front.routes().into_iter().any(|route| is_all || may_start_soon(&plan, route, now));
         self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
@@ -300,69 +299,6 @@ impl Claimer {
             };
     }
 
-    /// How many jobs to take from which lane, and when the earliest shut gate opens.
-    fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
-        let now = self.shared.clock.now();
-        // Lanes count together whose jobs go along the same routes, of a sticky one with the same first rung.
-        let mut routes: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
-        let mut startable = Vec::new();
-        let mut opens: Option<Timestamp> = None;
-        let mut demands = Vec::new();
-        let mut demanding = Vec::new();
-        let mut hurried = Vec::new();
-        // Taken out of `self`, which deals meanwhile.
-        let mut turns = std::mem::take(&mut self.turns);
-        for (key, state) in self.front.heads() {
-            let lane = &state.lane;
-            let Some(ahead) = plan.lane(&lane.route, &lane.project, lane.batch.as_deref()) else { continue };
-            let group: Vec<_> = ahead.key().into_iter().map(|(route, first)| (route.to_owned(), first)).collect();
-            let route = if let Some(route) = routes.get(&group) {
-                *route
-            } else {
-                let some = ahead.startable(None, now);
-                opens = [opens, some.opens()].into_iter().flatten().min();
-                routes.insert(group, startable.len());
-                startable.push(some.jobs());
-                startable.len() - 1
-            };
-            if startable.get(route) == Some(&0)
-                && let Some(deadline) = state.lane.deadline
-            {
-                hurried.push((deadline, demands.len()));
-            }
-            demands.push(state.demand(route));
-            demanding.push((key, state.after));
-        }
-        hurried.sort_unstable();
-        for (deadline, index) in hurried.into_iter().take(MOST_HURRIED) {
-            let lane = demanding.get(index).and_then(|(key, _)| self.front.get(*key)).map(|state| &state.lane);
-            let ahead = lane.and_then(|lane| plan.lane(&lane.route, &lane.project, lane.batch.as_deref()));
-            let deadline = Timestamp(deadline.timestamp_millis());
-            let jobs = ahead.map_or(0, |ahead| ahead.startable(Some(deadline), now).jobs());
-            if jobs > 0
-                && let Some(demand) = demands.get_mut(index)
-            {
-                // A number of jobs of its own, beside those of the routes.
-                demand.route = startable.len();
-                startable.push(jobs);
-            }
-        }
-        let dealt = turns.deal(free.min(MAX_CLAIM), &demands, &startable);
-        self.turns = turns;
-        let takes = demanding
-            .into_iter()
-            .zip(dealt)
-            .filter(|(_, count)| *count > 0)
-            .map(|((key, after), count)| Take {
-                flow: key.0,
-                prio: key.1,
-                after,
-                count: i32::try_from(count).unwrap_or(i32::MAX),
-            })
-            .collect();
-        (takes, opens)
-    }
-
     /// Moves the marks, and records which lanes gave fewer jobs than they were asked for.
     fn remember(&mut self, takes: &[Take], claim: &Claim) {
         let claimed = &claim.jobs;
@@ -371,7 +307,9 @@ impl Claimer {
         self.cuts = self.cuts.wrapping_add(usize::from(claim.is_cut));
         self.was_cut = claim.is_cut;
         self.typical_bytes = bytes.checked_div(read).unwrap_or(self.typical_bytes);
-        self.front.remember(takes, claim);
+        if self.front.remember(takes, claim) || claim.is_cut {
+            self.dealing.begin_anew();
+        }
         if self.front.has_more && self.front.is_dry() {
             // The window is used up, and there are more lanes.
             self.look_at = Instant::now();

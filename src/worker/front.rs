@@ -5,6 +5,7 @@ use crate::domain::rotation::WINDOW;
 use crate::store::claim::{Claim, Take};
 use crate::store::lanes::{Lane, Look};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -43,6 +44,11 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
+    /// How many jobs may be taken, where that is known.
+    pub fn jobs(&self) -> Option<usize> {
+        if self.dry { Some(0) } else { self.left.map(|left| usize::try_from(left).unwrap_or(0)) }
+    }
+
     /// The lane's demand in a deal. `route`: the index of its route.
     pub fn demand(&self, route: usize) -> Demand<'_> {
         Demand {
@@ -51,7 +57,7 @@ impl LaneState {
             flow: self.lane.flow,
             route,
             has_just_come: self.came.is_some(),
-            jobs: self.left.map(|left| usize::try_from(left).unwrap_or(0)),
+            jobs: self.jobs(),
         }
     }
 }
@@ -192,8 +198,9 @@ impl Front {
         self.lanes.values().map(|state| state.lane.route.as_str()).collect()
     }
 
-    /// Moves the marks, and notes which lanes have no jobs left.
-    pub fn remember(&mut self, takes: &[Take], claim: &Claim) {
+    /// Moves the marks, and notes which lanes have no jobs left. The answer is whether a lane's turn has come that had
+    /// to wait for one of these.
+    pub fn remember(&mut self, takes: &[Take], claim: &Claim) -> bool {
         let mut got: HashMap<LaneKey, (i32, i64, i64)> = HashMap::new();
         for job in &claim.jobs {
             let (count, first, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MAX, i64::MIN));
@@ -201,8 +208,11 @@ impl Front {
             *first = (*first).min(job.lease.job.0);
             *last = (*last).max(job.lease.job.0);
         }
+        let mut has_next = false;
         for take in takes {
             let key = (take.flow, take.prio);
+            let behind = (Bound::Excluded(key), Bound::Included((take.flow, i16::MAX)));
+            let is_last = self.lanes.range(behind).next().is_none();
             let Some(state) = self.lanes.get_mut(&key) else { continue };
             let (count, first, last) = got.get(&key).copied().unwrap_or((0, i64::MAX, take.after));
             state.after = state.after.max(last);
@@ -211,7 +221,9 @@ impl Front {
             state.left = state.left.map(|left| left.saturating_sub(count));
             state.dry = state.left.is_some_and(|left| left <= 0) || (count < take.count && !claim.is_cut);
             self.used_up += usize::from(state.dry);
+            has_next |= state.dry && !is_last;
         }
+        has_next
     }
 }
 
@@ -360,6 +372,18 @@ mod tests {
         assert_eq!(begin(&mut front, later), Question::default());
         front.absorb(Look { is_all: true, ..look(Vec::new()) }, |_| true, later);
         assert!(front.is_dry());
+    }
+
+    #[test]
+    fn the_turn_of_a_lower_priority_is_told_when_the_one_before_has_run_dry() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        let low = Lane { prio: 1, ..lane(1, 11, None) };
+        front.absorb(look(vec![lane(1, 10, Some(1)), low, lane(2, 20, Some(1))]), |_| true, now);
+        let take = |flow| [Take { flow, prio: 0, after: i64::MIN, count: 1 }];
+        let nothing = Claim { jobs: Vec::new(), is_cut: false };
+        assert!(!front.remember(&take(2), &nothing), "nothing waits behind it");
+        assert!(front.remember(&take(1), &nothing));
+        assert_eq!(front.heads().len(), 1);
     }
 
     #[test]

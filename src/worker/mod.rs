@@ -7,6 +7,7 @@ pub mod booked;
 pub mod bucket;
 mod claimer;
 pub mod clock;
+mod dealing;
 mod denied;
 mod front;
 pub mod gate;

@@ -1,0 +1,257 @@
+//! The choice of the lanes that the next claim takes from.
+
+use super::front::{Front, LaneKey, LaneState};
+use super::plan::{LanePlan, Plan};
+use crate::domain::Timestamp;
+use crate::domain::decide::Startable as Start;
+use crate::domain::fair::{Demand, Sorted, Turns};
+use crate::store::claim::Take;
+use crate::store::lanes::Lane;
+use chrono::{DateTime, Utc};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// This many lanes of a route that has to wait are examined for their deadlines, the nearest first.
+const MOST_HURRIED: usize = 50;
+
+/// Deals out claims over the lanes of the front.
+///
+/// Where there are many lanes, sorting them costs as much as a claim. So their order is kept from one claim to the
+/// next, until a look has found other lanes or the plan has changed.
+#[derive(Default)]
+pub(super) struct Dealing {
+    turns: Turns,
+    kept: Option<Order>,
+}
+
+/// The lanes in the order of their turns.
+struct Order {
+    /// The plan by which they were grouped.
+    plan: Arc<Plan>,
+    lanes: Vec<LaneKey>,
+    /// For each group of lanes whose jobs go along the same routes, one of them.
+    groups: Vec<LanePlan>,
+    sorted: Sorted,
+    /// For some lanes it was examined whether their jobs may start in spite of their route. That holds for one claim.
+    has_hurried: bool,
+}
+
+/// A lane that may be given jobs.
+struct Candidate {
+    key: LaneKey,
+    /// The group of lanes whose number of jobs it counts towards; behind the groups, a number of its own.
+    group: usize,
+}
+
+/// How many jobs of each group may be started, and when the earliest of those opens that may start none.
+struct Startable {
+    jobs: Vec<usize>,
+    opens: Option<Timestamp>,
+}
+
+impl Startable {
+    fn of(groups: &[LanePlan], now: Timestamp) -> Self {
+        let groups: Vec<_> = groups.iter().map(|group| group.startable(None, now)).collect();
+        Self { jobs: groups.iter().map(Start::jobs).collect(), opens: groups.iter().filter_map(Start::opens).min() }
+    }
+}
+
+impl Dealing {
+    /// Whose turn it is.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Forgets the order: other lanes may have jobs than those that were sorted, or jobs that were dealt were not
+    /// claimed.
+    pub fn begin_anew(&mut self) {
+        self.kept = None;
+    }
+
+    /// How many jobs to take from which lane, `most` together, and when the earliest shut gate opens.
+    pub fn choose(
+        &mut self,
+        front: &Front,
+        plan: &Arc<Plan>,
+        most: usize,
+        now: Timestamp,
+    ) -> (Vec<Take>, Option<Timestamp>) {
+        let kept = self.kept.take().filter(|order| Arc::ptr_eq(&order.plan, plan));
+        if let Some(order) = kept {
+            let startable = Startable::of(&order.groups, now);
+            let (takes, opens) = self.deal(order, front, startable, most);
+            if !takes.is_empty() {
+                return (takes, opens);
+            }
+        }
+        let (order, startable) = self.sort(front, plan, now);
+        self.deal(order, front, startable, most)
+    }
+
+    /// Deals, and keeps the order for the next claim if it will still hold then.
+    fn deal(
+        &mut self,
+        mut order: Order,
+        front: &Front,
+        startable: Startable,
+        most: usize,
+    ) -> (Vec<Take>, Option<Timestamp>) {
+        let state = |index: usize| order.lanes.get(index).and_then(|key| front.get(*key));
+        let jobs = |index: usize| state(index).map_or(Some(0), LaneState::jobs);
+        let dealt = self.turns.deal_on(&mut order.sorted, most, &startable.jobs, jobs);
+        let takes: Vec<Take> = (order.lanes.iter().zip(&dealt))
+            .filter(|(_, count)| **count > 0)
+            .filter_map(|(key, count)| {
+                let after = front.get(*key)?.after;
+                Some(Take { flow: key.0, prio: key.1, after, count: i32::try_from(*count).unwrap_or(i32::MAX) })
+            })
+            .collect();
+        let is_full = dealt.iter().sum::<usize>() == most;
+        self.kept = Some(order).filter(|order| is_full && order.sorted.goes_on() && !order.has_hurried);
+        (takes, startable.opens)
+    }
+
+    /// The lanes that have jobs, in the order of their turns, and how many may be started.
+    fn sort(&mut self, front: &Front, plan: &Arc<Plan>, now: Timestamp) -> (Order, Startable) {
+        let of_lane = |lane: &Lane| plan.lane(&lane.route, &lane.project, lane.batch.as_deref());
+        // Of a sticky route those go together that have the same first rung.
+        let mut known: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
+        let mut groups: Vec<LanePlan> = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (key, state) in front.heads() {
+            let Some(ahead) = of_lane(&state.lane) else { continue };
+            let name: Vec<_> = ahead.key().into_iter().map(|(route, first)| (route.to_owned(), first)).collect();
+            let group = *known.entry(name).or_insert(groups.len());
+            if group == groups.len() {
+                groups.push(ahead);
+            }
+            candidates.push(Candidate { key, group });
+        }
+        let mut startable = Startable::of(&groups, now);
+        let mut hurried: Vec<(DateTime<Utc>, usize)> = Vec::new();
+        for (index, Candidate { key, group }) in candidates.iter().enumerate() {
+            if startable.jobs.get(*group) == Some(&0)
+                && let Some(deadline) = front.get(*key).and_then(|state| state.lane.deadline)
+            {
+                hurried.push((deadline, index));
+            }
+        }
+        hurried.sort_unstable();
+        for (deadline, index) in hurried.iter().take(MOST_HURRIED) {
+            let Some(candidate) = candidates.get_mut(*index) else { continue };
+            let ahead = front.get(candidate.key).and_then(|state| of_lane(&state.lane));
+            let deadline = Timestamp(deadline.timestamp_millis());
+            let jobs = ahead.map_or(0, |ahead| ahead.startable(Some(deadline), now).jobs());
+            if jobs > 0 {
+                candidate.group = startable.jobs.len();
+                startable.jobs.push(jobs);
+            }
+        }
+        let demands: Vec<Demand<'_>> = (candidates.iter())
+            .filter_map(|candidate| Some(front.get(candidate.key)?.demand(candidate.group)))
+            .collect();
+        let sorted = self.turns.sort(&demands);
+        let lanes = candidates.iter().map(|candidate| candidate.key).collect();
+        let order = Order { plan: Arc::clone(plan), lanes, groups, sorted, has_hurried: !hurried.is_empty() };
+        (order, startable)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
+mod tests {
+    use super::super::plan::Blueprint;
+    use super::*;
+    use crate::domain::request::Pass;
+    use crate::domain::validation::Rules;
+    use crate::domain::{ErrorClass, Patience, Route, Strategy};
+    use crate::store::claim::Claim;
+    use crate::store::lanes::Look;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    const NOW: Timestamp = Timestamp(0);
+
+    /// A plan of one route whose jobs may always start: to be told that it has no rung.
+    fn plan() -> Arc<Plan> {
+        let route = Route {
+            name: "r".to_owned(),
+            strategy: Strategy::Priority,
+            rungs: Vec::new(),
+            patience: Patience::For(Duration::ZERO),
+            max_attempts: 1,
+            fallback_on: ErrorClass::fallen_back_on_by_default(),
+            rules: Rules::default(),
+            reask: false,
+            pass: Pass::default(),
+            forks: Vec::new(),
+        };
+        let blueprint = Blueprint {
+            buckets: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            routes: vec![(Arc::new(route), Vec::new())],
+        };
+        Arc::new(Plan::new(&blueprint).unwrap())
+    }
+
+    /// A front with a hundred lanes of one job each.
+    fn front() -> Front {
+        let lanes = (0..100).map(|flow| Lane {
+            flow,
+            prio: 0,
+            route: "r".to_owned(),
+            project: format!("p{flow}"),
+            batch: None,
+            login: "app".to_owned(),
+            first: flow,
+            deadline: None,
+            jobs: Some(1),
+        });
+        let mut front = Front::default();
+        let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: false };
+        front.absorb(look, |_| true, tokio::time::Instant::now());
+        front
+    }
+
+    fn flows(takes: &[Take]) -> BTreeSet<i64> {
+        takes.iter().map(|take| take.flow).collect()
+    }
+
+    #[tokio::test]
+    async fn lanes_that_were_sorted_once_serve_several_claims() {
+        let (plan, mut front, mut dealing) = (plan(), front(), Dealing::default());
+        let mut seen = BTreeSet::new();
+        for _ in 0..3 {
+            let (takes, _) = dealing.choose(&front, &plan, 30, NOW);
+            assert!(dealing.kept.is_some());
+            assert_eq!((takes.len(), flows(&takes).is_disjoint(&seen)), (30, true));
+            seen.extend(flows(&takes));
+            // Another worker was faster.
+            front.remember(&takes, &Claim { jobs: Vec::new(), is_cut: false });
+        }
+        let (takes, _) = dealing.choose(&front, &plan, 30, NOW);
+        assert_eq!(takes.len(), 10, "the last ones");
+        assert!(dealing.kept.is_none(), "another look may have found more");
+        front.remember(&takes, &Claim { jobs: Vec::new(), is_cut: false });
+        assert!(dealing.choose(&front, &plan, 30, NOW).0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_dealt_and_not_claimed_is_dealt_again() {
+        let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
+        let (first, _) = dealing.choose(&front, &plan, 60, NOW);
+        dealing.begin_anew();
+        let (second, _) = dealing.choose(&front, &plan, 100, NOW);
+        assert_eq!((second.len(), flows(&first).is_subset(&flows(&second))), (100, true));
+    }
+
+    #[tokio::test]
+    async fn another_plan_sorts_anew() {
+        let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
+        dealing.choose(&front, &plan, 60, NOW);
+        let other = Arc::new(
+            Plan::new(&Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: Vec::new() }).unwrap(),
+        );
+        assert!(dealing.choose(&front, &other, 60, NOW).0.is_empty(), "it has no such route");
+    }
+}
