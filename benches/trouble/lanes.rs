@@ -190,7 +190,8 @@ impl Queue {
             tokio::time::sleep(TICK).await;
         }
         let (began, from) = (Instant::now(), self.results().await?);
-        let times = || anyhow::Ok([processor_time(worker.0.id())?, processor_time_of_all(self.server)?]);
+        let (pid, server) = (worker.0.id(), self.server);
+        let times = || anyhow::Ok([processor_time(pid)?, processor_time_of_all(server)?]);
         let spent = times()?;
         let mut newcomer = None;
         loop {
