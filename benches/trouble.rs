@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 mod fast;
 #[path = "trouble/lanes.rs"]
 mod lanes;
+#[path = "support/processor.rs"]
+mod processor;
 mod support;
 
 use fast::{fast_provider, fast_worker};

@@ -2,7 +2,8 @@
 //! within one run.
 
 use super::fast::{fast_provider, fast_worker};
-use super::support::{Running, open_to_all, processor_time, processor_time_of_all, setting};
+use super::processor::{processor_time, processor_time_of_all};
+use super::support::{Running, open_to_all, setting};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::domain::rotation::Rotation;
 use sluice::embedded::{EmbeddedPostgres, Options};
@@ -207,11 +208,13 @@ impl Queue {
             self.claim().await?;
             tokio::time::sleep(TICK).await;
         }
+        let spent_by_now = times()?;
+        let took = began.elapsed().as_secs_f64();
         let done = self.results().await? - from;
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let jobs = done as f64;
-        let rate = jobs / began.elapsed().as_secs_f64();
-        let each = times()?.into_iter().zip(spent).map(|(after, before)| (after - before) * 1e6 / jobs);
+        let rate = jobs / took;
+        let each = spent_by_now.into_iter().zip(spent).map(|(after, before)| (after - before) * 1e6 / jobs);
         let each: Vec<f64> = each.collect();
         self.rates.push(rate);
         for (all, time) in self.times.iter_mut().zip(each) {

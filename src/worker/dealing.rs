@@ -79,13 +79,13 @@ impl Dealing {
         let kept = self.kept.take().filter(|order| Arc::ptr_eq(&order.plan, plan));
         if let Some(order) = kept {
             let startable = Startable::of(&order.groups, now);
-            let (takes, opens) = self.deal(order, front, startable, most);
+            let (takes, opens) = self.deal(order, front, &startable, most);
             if !takes.is_empty() {
                 return (takes, opens);
             }
         }
         let (order, startable) = self.sort(front, plan, now);
-        self.deal(order, front, startable, most)
+        self.deal(order, front, &startable, most)
     }
 
     /// Deals, and keeps the order for the next claim if it will still hold then.
@@ -93,7 +93,7 @@ impl Dealing {
         &mut self,
         mut order: Order,
         front: &Front,
-        startable: Startable,
+        startable: &Startable,
         most: usize,
     ) -> (Vec<Take>, Option<Timestamp>) {
         let state = |index: usize| order.lanes.get(index).and_then(|key| front.get(*key));
@@ -206,6 +206,7 @@ mod tests {
             first: flow,
             deadline: None,
             jobs: Some(1),
+            place: None,
         });
         let mut front = Front::default();
         let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: false };
