@@ -15,6 +15,7 @@ use sluice::store::settle::Settlement;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use std::collections::HashSet;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -123,6 +124,36 @@ async fn a_sweep_takes_neighbours_and_leaves_a_login_that_lies_elsewhere_its_sha
     }
     assert!(swept >= 20, "{swept} of 40 looks took neighbours");
     assert_eq!(seen.len(), 20_600, "and all lanes are seen, beginning with job {first}");
+}
+
+#[tokio::test]
+async fn the_only_job_of_a_lane_is_claimed_from_its_place_and_only_if_it_still_lies_there() {
+    let queue = Queue::new().await;
+    queue.run(MANY).await;
+    let worker = queue.worker().await;
+    let mut rotation = Rotation::default();
+    // The first look does without a sweep.
+    queue.store.look(&mut rotation, &[], 0).await.unwrap();
+    let lanes = queue.store.look(&mut rotation, &[], 0).await.unwrap().lanes;
+    let some: Vec<&Lane> = lanes.iter().filter(|lane| lane.place.is_some()).take(4).collect();
+    let [one, other, gone, twice] = some[..] else { panic!("{} lanes have a place", some.len()) };
+    let claim = async |lane: &Lane, place: &Option<String>| {
+        let take = Take { flow: lane.flow, prio: lane.prio, after: lane.first - 1, count: 1 };
+        let place = std::slice::from_ref(place);
+        let claim = queue.store.claim_of(worker, &[take], place, usize::MAX, None, &Arc::default()).await;
+        claim.unwrap().jobs.iter().map(|job| job.lease.job.0).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(one, &other.place).await, [0; 0], "the job of another lane is not taken");
+    assert_eq!(claim(one, &one.place).await, [one.first]);
+    assert_eq!(claim(one, &one.place).await, [0; 0], "nor one that was taken");
+    // The job has moved: it was claimed and given back.
+    let moves = "with moved as (delete from sluice.ready where job_id = $1 returning *)
+                 insert into sluice.ready select * from moved";
+    queue.run_with(moves, gone.first).await;
+    assert_eq!(claim(gone, &gone.place).await, [0; 0]);
+    assert_eq!(claim(gone, &None).await, [gone.first], "by the index it is found");
+    let again = queue.store.look(&mut rotation, &[twice.flow], 0).await.unwrap().lanes;
+    assert!(again.iter().any(|lane| lane.flow == twice.flow), "what was not taken is seen again");
 }
 
 /// How many rows scans of a table gave, all loops together.
