@@ -208,7 +208,7 @@ impl Read for From<'_> {
 
 /// The next item of a journal.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextItem {
     /// A record, whole.
     Record(Vec<u8>),
     /// There are no more records.
@@ -239,11 +239,11 @@ impl<R: Read> Records<R> {
     }
 
     /// The next item. After anything but a record there are no more.
-    pub fn read_next(&mut self) -> io::Result<Next> {
+    pub fn read_next(&mut self) -> io::Result<NextItem> {
         let mut header = Vec::with_capacity(HEADER);
         self.reader.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
         let Some((lengths, sum)) = header.split_at_checked(8).filter(|_| header.len() == HEADER) else {
-            return Ok(if header.is_empty() { Next::End } else { Next::Torn });
+            return Ok(if header.is_empty() { NextItem::End } else { NextItem::Torn });
         };
         let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or_default();
         let (length, turned) = lengths.split_at(4);
@@ -255,19 +255,19 @@ impl<R: Read> Records<R> {
         let mut record = Vec::new();
         self.reader.by_ref().take(u64::from(length)).read_to_end(&mut record)?;
         if record.len() < length as usize {
-            return Ok(Next::Torn);
+            return Ok(NextItem::Torn);
         }
         if checksum(lengths, &record) != number(sum) {
             return self.what_is_wrong();
         }
         self.at += HEADER as u64 + u64::from(length);
-        Ok(Next::Record(record))
+        Ok(NextItem::Record(record))
     }
 
     /// The fault of a bad record: if it is the last one, it was not written to its end.
-    fn what_is_wrong(&mut self) -> io::Result<Next> {
+    fn what_is_wrong(&mut self) -> io::Result<NextItem> {
         let mut more = [0; 1];
-        Ok(if self.reader.read(&mut more)? == 0 { Next::Torn } else { Next::Damaged })
+        Ok(if self.reader.read(&mut more)? == 0 { NextItem::Torn } else { NextItem::Damaged })
     }
 }
 

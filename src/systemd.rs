@@ -1,6 +1,6 @@
 //! Notifications to systemd: ready, alive, stopping. Without systemd all of it does nothing.
 
-use crate::worker::Sign;
+use crate::worker::LifeSign;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use std::io;
@@ -38,11 +38,11 @@ impl Notifier {
     }
 
     /// Passes on a worker's sign.
-    pub fn sign(&self, sign: Sign) {
+    pub fn sign(&self, sign: LifeSign) {
         let sent = match sign {
-            Sign::Ready => notify(&[NotifyState::Ready, NotifyState::Status("working")]),
-            Sign::Stopping => notify(&[NotifyState::Stopping, NotifyState::Status("draining")]),
-            Sign::Alive => {
+            LifeSign::Ready => notify(&[NotifyState::Ready, NotifyState::Status("working")]),
+            LifeSign::Stopping => notify(&[NotifyState::Stopping, NotifyState::Status("draining")]),
+            LifeSign::Alive => {
                 let Some(every) = self.every else { return };
                 let mut fed_at = self.fed_at.lock();
                 if fed_at.is_some_and(|at| at.elapsed() < every / 2) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 mod circles;
 mod documented;
 mod width;
+mod words;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

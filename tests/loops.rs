@@ -9,7 +9,7 @@ use sluice::shutdown::Hangups;
 use sluice::store::Store;
 use sluice::systemd::Notifier;
 use sluice::worker::plan::Plan;
-use sluice::worker::{Settings, Sign, Summary, Worker};
+use sluice::worker::{LifeSign, Settings, Summary, Worker};
 use std::sync::Arc;
 
 /// Enough jobs to keep the first worker busy for many seconds, so that the loop ends in the middle of the work.
@@ -115,7 +115,7 @@ async fn a_heartbeat_that_ends_while_the_worker_drains_begins_anew() {
     ));
     until("a call is under way", async || fleet.verdict().total.max_concurrency > 0).await;
     stop.send(()).unwrap();
-    while signs.recv().await.is_some_and(|sign| !matches!(sign, Sign::Stopping)) {}
+    while signs.recv().await.is_some_and(|sign| !matches!(sign, LifeSign::Stopping)) {}
     sqlx::query("create table stopped as select clock_timestamp() as at").execute(&fleet.pool).await.unwrap();
     let beats = async || {
         fleet.number("select count(*) from sluice.worker, stopped where state = 'live' and seen_at > at").await == 1

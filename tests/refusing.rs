@@ -6,7 +6,7 @@ use crate::support::fleet::{Fleet, Process};
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::wait::until;
 use rustix::process::Signal;
-use sluice::journal::{Next, Records};
+use sluice::journal::{NextItem, Records};
 use sqlx::{AssertSqlSafe, PgPool};
 
 const JOBS: usize = 8;
@@ -130,7 +130,7 @@ fn spooled(fleet: &Fleet) -> usize {
         let journal = std::fs::read(path).unwrap_or_default();
         let mut records = Records::new(&journal[..], 0);
         let mut count = 0_usize;
-        while let Ok(Next::Record(_)) = records.read_next() {
+        while let Ok(NextItem::Record(_)) = records.read_next() {
             count += 1;
         }
         // The first says whose it is.

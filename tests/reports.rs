@@ -5,7 +5,7 @@ use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_an_hour
 use serde_json::{Value, json};
 use sluice::domain::{ErrorClass, NanoUsd};
 use sluice::exit_code::ExitCode;
-use sluice::store::report::{Dimension, Filter, Moment};
+use sluice::store::report::{Filter, Grouping, Moment};
 use sluice::store::settle::{AttemptRow, Settlement};
 use sluice::store::status::Counted;
 use std::time::Duration;
@@ -72,15 +72,15 @@ async fn sums_can_be_told_apart_by_every_dimension_and_filtered() {
         assert_eq!((all.cost, all.waste, all.uncertain), (NanoUsd(90_000), NanoUsd(30_000), NanoUsd(7_000)));
         assert_eq!((all.input_tokens, all.cached_tokens, all.output_tokens), (400, 80, 200));
         for dimension in [
-            Dimension::Provider,
-            Dimension::Model,
-            Dimension::Route,
-            Dimension::Project,
-            Dimension::Batch,
-            Dimension::Class,
-            Dimension::Detail,
-            Dimension::Day,
-            Dimension::Hour,
+            Grouping::Provider,
+            Grouping::Model,
+            Grouping::Route,
+            Grouping::Project,
+            Grouping::Batch,
+            Grouping::Class,
+            Grouping::Detail,
+            Grouping::Day,
+            Grouping::Hour,
         ] {
             let rows = queue.store.totals(&[dimension], &Filter::default()).await.unwrap();
             assert_eq!(rows.iter().map(|row| row.attempts).sum::<i64>(), 5, "{dimension:?}, folded: {folded}");
@@ -192,17 +192,17 @@ async fn sums_and_latencies_are_told_apart_by_time() {
     assert_eq!(attempts(at("2026-01-31T11:00:00Z"), at("2026-01-31T12:00:00Z")).await, 0);
     assert_eq!(attempts(None, at("2026-01-31T10:00:00Z")).await, 0);
     assert_eq!(attempts(Some(Moment::Ago(Duration::from_hours(2))), None).await, 1);
-    let days = queue.store.totals(&[Dimension::Day, Dimension::Batch], &Filter::default()).await.unwrap();
+    let days = queue.store.totals(&[Grouping::Day, Grouping::Batch], &Filter::default()).await.unwrap();
     assert_eq!(days[0].keys, ["2026-01-31", "nightly"]);
-    let hours = queue.store.totals(&[Dimension::Hour], &Filter::default()).await.unwrap();
+    let hours = queue.store.totals(&[Grouping::Hour], &Filter::default()).await.unwrap();
     assert_eq!(hours[0].keys, ["2026-01-31T10:00Z"]);
 
     let filter = Filter { since: at("2026-01-31T10:20:00Z"), until: at("2026-01-31T10:21:00Z"), ..Filter::default() };
-    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Hour], &filter).await.unwrap();
+    let latencies = queue.store.latencies(&[Grouping::Provider, Grouping::Hour], &filter).await.unwrap();
     assert_eq!(latencies.len(), 1);
     assert_eq!((latencies[0].keys[0].as_str(), latencies[0].keys[1].as_str()), ("openai", "2026-01-31T10:00Z"));
     let filter = Filter { since: Some(Moment::Ago(Duration::from_hours(1))), ..Filter::default() };
-    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Project], &filter).await.unwrap();
+    let latencies = queue.store.latencies(&[Grouping::Provider, Grouping::Project], &filter).await.unwrap();
     assert_eq!((latencies.len(), latencies[0].keys.join(" ")), (1, "local other".to_owned()));
 }
 
@@ -222,7 +222,7 @@ async fn percentiles_are_those_of_accepted_answers() {
         attempts.push(slow);
     }
     queue.settle(Settlement { attempts, ..Settlement::default() }).await;
-    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Model], &Filter::default()).await.unwrap();
+    let latencies = queue.store.latencies(&[Grouping::Provider, Grouping::Model], &Filter::default()).await.unwrap();
     let row = &latencies[0];
     assert_eq!((row.answers, row.p50_ms, row.p95_ms, row.p99_ms, row.mean_ms), (100, 500, 950, 990, 505));
     assert_eq!(row.first_byte_p50_ms, Some(300));

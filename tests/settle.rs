@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use sluice::domain::{ErrorClass, JobId, NanoUsd};
 use sluice::store::claim::{Claimed, Lease};
 use sluice::store::maintenance::Folded;
-use sluice::store::report::{Dimension, Filter};
+use sluice::store::report::{Filter, Grouping};
 use sluice::store::settle::Settlement;
 use sqlx::Row as _;
 
@@ -347,7 +347,7 @@ async fn folding_keeps_every_sum_and_leaves_a_row_per_hour_and_group() {
             "update sluice.tally set hour = hour - interval '1 hour' where ctid = (select min(ctid) from sluice.tally)",
         )
         .await;
-    let by = [Dimension::Hour, Dimension::Batch, Dimension::Provider, Dimension::Class];
+    let by = [Grouping::Hour, Grouping::Batch, Grouping::Provider, Grouping::Class];
     let before = queue.store.totals(&by, &Filter::default()).await.unwrap();
     let rows = queue.count("select count(*) from sluice.tally").await;
     assert_eq!(i64::try_from(queue.store.fold_tally().await.unwrap().rows).unwrap(), rows);

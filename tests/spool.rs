@@ -5,7 +5,7 @@ use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Process};
 use crate::support::wait::until;
 use rustix::process::Signal;
-use sluice::journal::{Next, Records};
+use sluice::journal::{NextItem, Records};
 use std::io::Write as _;
 
 /// One provider whose answers take as long as `behaviour` says.
@@ -51,7 +51,7 @@ fn spooled(fleet: &Fleet) -> usize {
 fn records(journal: &[u8]) -> usize {
     let mut records = Records::new(journal, 0);
     let mut count = 0;
-    while let Next::Record(_) = records.read_next().unwrap() {
+    while let NextItem::Record(_) = records.read_next().unwrap() {
         count += 1;
     }
     count

@@ -11,7 +11,7 @@ use crate::support::wait::until;
 use sluice::domain::diagnosis::{Severity, Thresholds, diagnose};
 use sluice::domain::timeline::Change;
 use sluice::domain::{JobId, Timestamp};
-use sluice::journal::{Next, Records};
+use sluice::journal::{NextItem, Records};
 use sluice::store::Store;
 use sluice::store::doctor::Surroundings;
 use sluice::store::timeline::Loss;
@@ -126,7 +126,7 @@ async fn a_spool_that_waits(fleet: &Fleet, proxy: &Proxy, mut worker: Process, j
         for path in fleet.spools() {
             let journal = std::fs::read(path).unwrap();
             let mut records = Records::new(&journal[..], 0);
-            while let Ok(Next::Record(_)) = records.read_next() {
+            while let Ok(NextItem::Record(_)) = records.read_next() {
                 lines += 1;
             }
         }

@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice::journal::{Next, Records};
+use sluice::journal::{NextItem, Records};
 use sluice::worker::settler::Item;
 
 fn read(bytes: &[u8]) {
@@ -9,7 +9,7 @@ fn read(bytes: &[u8]) {
     loop {
         let before = records.at();
         match records.read_next() {
-            Ok(Next::Record(record)) => {
+            Ok(NextItem::Record(record)) => {
                 assert!(records.at() > before);
                 let _ = serde_json::from_slice::<Item>(&record);
             }

@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::enqueue;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
@@ -145,7 +145,7 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     }
     let jobs = store.unqueued_of_batch(name).await?;
     if jobs > 0 {
-        return Err(Failure::not_found(format!(
+        return Err(CommandFailure::not_found(format!(
             "batch {name:?} has {} in no queue, because triggers were off at the insert: `sluice doctor --repair` \
              queues what is left out",
             counted(jobs, "job", "jobs")
@@ -159,7 +159,7 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     } else {
         format!("the latest are: {}", recent.join(", "))
     };
-    Err(Failure::not_found(format!("there is no batch {name:?}; {recent}")).into())
+    Err(CommandFailure::not_found(format!("there is no batch {name:?}; {recent}")).into())
 }
 
 fn show(context: &mut Context, batch: &Batch) -> anyhow::Result<()> {

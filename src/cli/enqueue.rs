@@ -5,16 +5,16 @@ mod lines;
 
 use super::GlobalArgs;
 use super::context::{Context, environment};
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
-use super::when::When;
+use super::when::GivenTime;
 use crate::config::{Config, Keys};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
+use crate::input::{InputError, InputJob, InputSource, JobReader, LineError, MemberNotes, Progress, ReadLimits};
 use crate::printable;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
@@ -60,10 +60,10 @@ pub struct Args {
     pub priority: Option<i16>,
     /// Not before this instant (2026-08-01T06:00:00Z), or this long from now (2h)
     #[arg(long, value_name = "TIME")]
-    pub run_at: Option<When>,
+    pub run_at: Option<GivenTime>,
     /// No call after this instant, or this long from now
     #[arg(long, value_name = "TIME")]
-    pub deadline: Option<When>,
+    pub deadline: Option<GivenTime>,
     /// Attempts for each job [default: what the route says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub max_attempts: Option<i16>,
@@ -154,7 +154,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// Reads, checks and enqueues; without a store, only reads and checks. Faulty lines are reported on `faults`.
 ///
 /// # Errors
-/// [`Failure`] when the arguments do not go together or the input is faulty; nothing was enqueued in that case.
+/// [`CommandFailure`] when the arguments do not go together or the input is faulty; nothing was enqueued in that case.
 pub async fn enqueue(
     args: &Args,
     store: Option<&Store>,
@@ -173,7 +173,7 @@ pub(super) async fn load<'a>(
     shows_progress: bool,
     faults: &'a mut (dyn Write + Send),
 ) -> anyhow::Result<Loading<'a>> {
-    let source = Source::new(args.file.as_deref());
+    let source = InputSource::new(args.file.as_deref());
     let now = Utc::now();
     let mut options = bulk_options(args, &source, now)?;
     let entry = match store {
@@ -181,7 +181,8 @@ pub(super) async fn load<'a>(
         None => None,
     };
     require_route(config, &options.route)?;
-    let (reader, progress) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
+    let (reader, progress) =
+        source.open().map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
     let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
     let mut goes_on = false;
     let (mut remarks, mut stop_loss) = (Vec::new(), None);
@@ -232,7 +233,7 @@ async fn allowed_stop_loss(
         return Ok(stop_loss);
     }
     if args.max_failed.is_some() {
-        return Err(Failure::usage(
+        return Err(CommandFailure::usage(
             "--max-failed: this login may not pause batches, so it may not give them a stop-loss; nothing was \
              enqueued. Use a login with the role sluice_worker, or leave out --max-failed",
         )
@@ -261,27 +262,29 @@ fn own_options(args: &Args) -> Option<String> {
 }
 
 /// Checks the route's name: a typing error would be noticed only when no worker takes the jobs.
-fn require_route(config: &Config, route: &str) -> Result<(), Failure> {
+fn require_route(config: &Config, route: &str) -> Result<(), CommandFailure> {
     if config.routes.is_empty() || config.routes.contains_key(route) {
         return Ok(());
     }
     let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
-    Err(Failure::not_found(format!(
+    Err(CommandFailure::not_found(format!(
         "there is no route `{route}` in the configuration; there are: {}",
         known.join(", ")
     )))
 }
 
-fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<BulkOptions, Failure> {
-    let instant = |when: Option<When>, name: &str| match when.map(|when| when.from(now)) {
+fn bulk_options(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<BulkOptions, CommandFailure> {
+    let instant = |when: Option<GivenTime>, name: &str| match when.map(|when| when.from(now)) {
         None => Ok(None),
-        Some(None) => Err(Failure::usage(format!("{name}: that is too far in the future"))),
+        Some(None) => Err(CommandFailure::usage(format!("{name}: that is too far in the future"))),
         Some(at) => Ok(at),
     };
     let run_at = instant(args.run_at, "--run-at")?;
     let deadline = instant(args.deadline, "--deadline")?;
     if deadline.is_some_and(|deadline| deadline <= now.max(run_at.unwrap_or(now))) {
-        return Err(Failure::usage("--deadline: every job would fail, as it lies in the past or before --run-at"));
+        return Err(CommandFailure::usage(
+            "--deadline: every job would fail, as it lies in the past or before --run-at",
+        ));
     }
     let timestamp = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
     let options = BulkOptions {
@@ -297,19 +300,19 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
         [("route", Some(&options.route)), ("project", Some(&options.project)), ("batch", options.batch.as_ref())];
     for (column, name) in names {
         let name = name.map_or("", String::as_str);
-        bounds::check(column, name).map_err(|reason| Failure::usage(format!("--{column}: {reason}")))?;
+        bounds::check(column, name).map_err(|reason| CommandFailure::usage(format!("--{column}: {reason}")))?;
     }
     Ok(options)
 }
 
 /// The name of the batch. The same file is often enqueued again, and is then another batch, unless the batch is meant
 /// to be found again.
-fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String, Failure> {
+fn batch_name(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<String, CommandFailure> {
     match (&args.batch, source.stem(), args.again.idempotent) {
         (Some(batch), _, _) => Ok(batch.clone()),
         (None, Some(stem), true) => Ok(stem),
-        (None, None, true) => Err(Failure::usage("--idempotent needs --batch when standard input is read")),
-        (None, _, false) if args.again.resume || args.again.append => Err(Failure::usage(format!(
+        (None, None, true) => Err(CommandFailure::usage("--idempotent needs --batch when standard input is read")),
+        (None, _, false) if args.again.resume || args.again.append => Err(CommandFailure::usage(format!(
             "--{} needs --batch: the name that was told when it was enqueued; `sluice batch list` shows the latest",
             if args.again.resume { "resume" } else { "append" }
         ))),
@@ -386,7 +389,9 @@ impl Loading<'_> {
                 Err(InputError::Line(fault)) => bar.suspend(|| self.report(&fault))?,
                 // A file that breaks off is not a file with a bad line: --skip-bad must not take it for complete.
                 Err(error @ InputError::Read { .. }) => {
-                    return Err(Failure::input(format!("{}:{error}; nothing was enqueued", self.faults.file())).into());
+                    return Err(
+                        CommandFailure::input(format!("{}:{error}; nothing was enqueued", self.faults.file())).into()
+                    );
                 }
             }
         }
@@ -434,11 +439,11 @@ impl Loading<'_> {
                 "{name}: {faulty} of {} faulty; nothing was enqueued (--skip-bad enqueues the others)",
                 counted(all, "line is", "lines are")
             );
-            return Err(Failure::input(message).into());
+            return Err(CommandFailure::input(message).into());
         }
         if jobs == 0 {
             let what = if faulty > 0 { "every line is faulty" } else { "there are no jobs in it" };
-            return Err(Failure::input(format!("{name}: {what}; nothing was enqueued")).into());
+            return Err(CommandFailure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }
         let Some(bulk) = bulk else {
             return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
@@ -464,7 +469,7 @@ impl Loading<'_> {
 fn refusal(error: StoreError, file: &str, lines: &Lines) -> anyhow::Error {
     match error {
         StoreError::Refused { job, reason } => {
-            Failure::input(format!("{file}:{}: {reason}; nothing was enqueued", lines.of(job))).into()
+            CommandFailure::input(format!("{file}:{}: {reason}; nothing was enqueued", lines.of(job))).into()
         }
         error => error.into(),
     }
@@ -534,7 +539,7 @@ mod tests {
     fn options(args: &[&str]) -> Result<BulkOptions, String> {
         let args = Command::try_parse_from([&["enqueue"], args].concat()).map_err(|error| error.to_string())?.args;
         let now = DateTime::from_timestamp(1_000_000_000, 0).unwrap();
-        bulk_options(&args, &Source::new(args.file.as_deref()), now).map_err(|failure| failure.to_string())
+        bulk_options(&args, &InputSource::new(args.file.as_deref()), now).map_err(|failure| failure.to_string())
     }
 
     #[test]

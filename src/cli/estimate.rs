@@ -5,7 +5,7 @@ mod history;
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::{Context, environment};
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::faults::Faults;
 use super::figure;
 use super::moment;
@@ -18,13 +18,13 @@ use crate::domain::{
     Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
 };
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, JobReader, ReadLimits, Source};
+use crate::input::{InputError, InputJob, InputSource, JobReader, ReadLimits};
 use crate::printable;
 use crate::store::batch::Batch;
 use crate::store::report::Moment;
 use crate::view::table::{Cell, Table};
 use anyhow::Context as _;
-use history::{ENOUGH, History};
+use history::{ENOUGH, PastAnswers};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -75,7 +75,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     estimate.pilot = pilot;
     if let Some(since) = args.history {
         let context = Context::open(global).await?;
-        let history = History::read(&context.store, &args.route, since).await?;
+        let history = PastAnswers::read(&context.store, &args.route, since).await?;
         context.close().await?;
         if !history.is_enough() {
             output.note(format_args!(
@@ -96,7 +96,7 @@ async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
     let batch = find(&context.store, name).await?;
     context.close().await?;
     if ended(&batch) == 0 {
-        return Err(Failure::usage(format!("--pilot {name}: none of its jobs has ended yet")).into());
+        return Err(CommandFailure::usage(format!("--pilot {name}: none of its jobs has ended yet")).into());
     }
     Ok(batch)
 }
@@ -104,37 +104,38 @@ async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
 /// Reads a file and sums up its jobs. Faulty lines are reported on `faults`.
 ///
 /// # Errors
-/// [`Failure`] when there is no such route or the input is faulty.
+/// [`CommandFailure`] when there is no such route or the input is faulty.
 pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<Estimate> {
     let route = &route_of(config, &args.route)?.route;
     let mut estimate = Estimate::new(route);
-    let source = Source::new(args.file.as_deref());
+    let source = InputSource::new(args.file.as_deref());
     each_job(&source, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
     Ok(estimate)
 }
 
 /// A route of the configuration.
-pub(super) fn route_of<'a>(config: &'a Config, name: &str) -> Result<&'a RouteConfig, Failure> {
+pub(super) fn route_of<'a>(config: &'a Config, name: &str) -> Result<&'a RouteConfig, CommandFailure> {
     config.routes.get(name).ok_or_else(|| {
         let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
-        Failure::not_found(format!("there is no route `{name}`; there are: {known}"))
+        CommandFailure::not_found(format!("there is no route `{name}`; there are: {known}"))
     })
 }
 
 /// Reads the jobs of a file, at most `limit`, and reports its faulty lines.
 ///
 /// # Errors
-/// [`Failure`] when the file cannot be read or holds no job, or a line is faulty and faulty lines are not skipped.
+/// [`CommandFailure`] when the file cannot be read or holds no job, or when a line is faulty and faulty lines are not
+/// skipped.
 pub(super) fn each_job(
-    source: &Source,
+    source: &InputSource,
     limit: Option<u64>,
     skip_bad: bool,
     faults: &mut (dyn Write + Send),
     mut take: impl FnMut(InputJob),
 ) -> anyhow::Result<u64> {
     let mut faults = Faults::new(source.name(), faults);
-    let (reader, _) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
+    let (reader, _) = source.open().map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
     let mut jobs = 0;
     for job in JobReader::new(reader, ReadLimits::default()) {
         if limit.is_some_and(|limit| jobs >= limit) {
@@ -147,7 +148,7 @@ pub(super) fn each_job(
             }
             Err(InputError::Line(fault)) => faults.report(&fault).context("reporting a faulty line")?,
             Err(error @ InputError::Read { .. }) => {
-                return Err(Failure::input(format!("{}:{error}", source.name())).into());
+                return Err(CommandFailure::input(format!("{}:{error}", source.name())).into());
             }
         }
     }
@@ -156,10 +157,10 @@ pub(super) fn each_job(
     if faulty > 0 && !skip_bad {
         let lines = counted(faulty + jobs, "line is", "lines are");
         let message = format!("{name}: {faulty} of {lines} faulty (--skip-bad takes the others)");
-        return Err(Failure::input(message).into());
+        return Err(CommandFailure::input(message).into());
     }
     if jobs == 0 {
-        return Err(Failure::input(format!("{name}: there are no jobs in it")).into());
+        return Err(CommandFailure::input(format!("{name}: there are no jobs in it")).into());
     }
     Ok(jobs)
 }
@@ -179,7 +180,7 @@ pub struct Estimate {
     /// A finished batch of the same kind.
     pub pilot: Option<Batch>,
     /// What was accepted of each rung before.
-    pub history: Option<History>,
+    pub history: Option<PastAnswers>,
 }
 
 /// The sums for a rung, if all jobs that it can take went there.
@@ -501,7 +502,7 @@ mod tests {
         let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!(shown[3]["target"], "as batch trial: 10 ended in 17 attempts");
         assert_eq!(shown[3]["worst_without_retries"], serde_json::Value::Null);
-        found.history = Some(History::default());
+        found.history = Some(PastAnswers::default());
         let wider = found.table(Format::Json);
         assert_eq!(wider.columns.len(), 13);
         assert!(wider.rows.iter().chain(&wider.total).all(|row| row.len() == 13));

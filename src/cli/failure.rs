@@ -11,12 +11,12 @@ use std::io::{ErrorKind, Write as _};
 
 /// A failure whose exit status the command itself knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct CommandFailure {
     code: ExitCode,
     message: String,
 }
 
-impl Failure {
+impl CommandFailure {
     /// There is no such job, batch, route or provider.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self { code: ExitCode::NotFound, message: message.into() }
@@ -33,19 +33,19 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CommandFailure {}
 
 /// The exit status that fits an error.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
+        if let Some(failure) = cause.downcast_ref::<CommandFailure>() {
             return failure.code;
         }
         if cause.is::<ConfigErrors>() {
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn each_kind_of_failure_has_its_exit_status() {
         let code = |error: anyhow::Error| exit_code(&error);
-        assert_eq!(code(Failure::not_found("no").into()), ExitCode::NotFound);
+        assert_eq!(code(CommandFailure::not_found("no").into()), ExitCode::NotFound);
         assert_eq!(code(StoreError::NotMigrated.into()), ExitCode::Database);
         assert_eq!(code(anyhow::Error::from(StoreError::NotMigrated).context("opening")), ExitCode::Database);
         assert_eq!(code(anyhow::anyhow!("whatever")), ExitCode::Failure);

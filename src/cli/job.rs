@@ -2,7 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::output::Format;
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
@@ -91,7 +91,7 @@ pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
         ),
         None => format!("there is no job {id}"),
     };
-    Err(Failure::not_found(words).into())
+    Err(CommandFailure::not_found(words).into())
 }
 
 #[derive(Clone, Copy)]
@@ -143,7 +143,7 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
     }
     if !missing.is_empty() {
         context.output.finish()?;
-        return Err(Failure::not_found(format!("there is no job {}", missing.join(", "))).into());
+        return Err(CommandFailure::not_found(format!("there is no job {}", missing.join(", "))).into());
     }
     if !running.is_empty() {
         context.output.finish()?;

@@ -1,6 +1,6 @@
 //! The files for answers, which are there in full or not at all, or standard output.
 
-use super::failure::{Failure, is_closed};
+use super::failure::{CommandFailure, is_closed};
 use super::output::OutputError;
 use crate::permissions::{forgeable, open_plain};
 use crate::printable::{self, Notation, Printable};
@@ -37,23 +37,25 @@ enum Sink {
 /// not be overwritten while it is read.
 ///
 /// # Errors
-/// [`Failure`] when two of them are the same file, by whatever name.
-pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>) -> Result<(), Failure> {
+/// [`CommandFailure`] when two of them are the same file, by whatever name.
+pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>) -> Result<(), CommandFailure> {
     if let Some(errors) = errors {
         if is_stdout(answers) && is_stdout(errors) {
-            return Err(Failure::usage(
+            return Err(CommandFailure::usage(
                 "the answers and the failures cannot both go to standard output: give -o or --errors a file",
             ));
         }
         if errors == answers || are_same(errors, answers) {
             let errors = errors.display();
-            return Err(Failure::usage(format!("-o and --errors are both {errors}: give each a file of its own")));
+            return Err(CommandFailure::usage(format!(
+                "-o and --errors are both {errors}: give each a file of its own"
+            )));
         }
     }
     let Some(input) = input else { return Ok(()) };
     for (option, output) in [("-o", Some(answers)), ("--errors", errors)] {
         if let Some(output) = output.filter(|output| are_same(input, output)) {
-            return Err(Failure::usage(format!(
+            return Err(CommandFailure::usage(format!(
                 "{option} {} is the file that is read: its requests would be lost; give the output a file of its own",
                 output.display()
             )));
@@ -108,12 +110,12 @@ impl OutFile {
         if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
             let message =
                 format!("{} is a link, and it {}: nothing is written there", target.display(), exposed.problem());
-            return Err(Failure::usage(message).into());
+            return Err(CommandFailure::usage(message).into());
         }
         let target = &if link.is_some() { fs::canonicalize(target).with_context(writing)? } else { target.to_owned() };
         match fs::metadata(target) {
             Ok(found) if found.is_dir() => {
-                return Err(Failure::usage(format!("{} is a folder", target.display())).into());
+                return Err(CommandFailure::usage(format!("{} is a folder", target.display())).into());
             }
             Ok(found) if !found.is_file() => {
                 let file = File::options().write(true).open(target).with_context(writing)?;
@@ -121,7 +123,7 @@ impl OutFile {
             }
             Ok(_) if !force => {
                 let message = format!("{} exists already; --force replaces it", target.display());
-                return Err(Failure::usage(message).into());
+                return Err(CommandFailure::usage(message).into());
             }
             Ok(_) | Err(_) => {}
         }

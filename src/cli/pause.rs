@@ -2,7 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::output::Format;
 use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
@@ -73,7 +73,7 @@ pub async fn run_configured(kind: PauseKind, command: PauseCommand, global: &Glo
     if !is_paused && !known.iter().any(|known| *known == name) {
         let known = known.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
-        return Err(Failure::not_found(format!("there is no {} {name:?}; {known}", kind.as_str())).into());
+        return Err(CommandFailure::not_found(format!("there is no {} {name:?}; {known}", kind.as_str())).into());
     }
     let code = run(kind, command, &mut context).await?;
     context.close().await?;

@@ -2,7 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use super::worker::blueprint;
@@ -47,7 +47,7 @@ async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let Some(provider) = blueprint.providers.get(name) else {
         let known = context.config.providers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
-        return Err(Failure::not_found(format!("there is no provider {name:?}; {known}")).into());
+        return Err(CommandFailure::not_found(format!("there is no provider {name:?}; {known}")).into());
     };
     let models = blueprint.routes.iter().flat_map(|(route, _)| &route.rungs).map(|rung| &rung.target);
     let models = models.filter(|target| target.provider == name);

@@ -2,14 +2,14 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::moment;
 use crate::domain::Target;
 use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
-use crate::store::report::{Dimension, Filter, Moment, Totals};
+use crate::store::report::{Filter, Grouping, Moment, Totals};
 use crate::view::report;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub enum Kind {
     /// otherwise.
     Reasks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
-    Latency,
+    LatencyRow,
 }
 
 /// What a report is grouped by.
@@ -83,16 +83,16 @@ pub enum By {
 }
 
 impl By {
-    fn dimensions(self) -> &'static [Dimension] {
+    fn dimensions(self) -> &'static [Grouping] {
         match self {
-            Self::Provider => &[Dimension::Provider],
-            Self::Model => &[Dimension::Model],
-            Self::Route => &[Dimension::Route],
-            Self::Project => &[Dimension::Project],
-            Self::Batch => &[Dimension::Batch],
-            Self::Class => &[Dimension::Class, Dimension::Detail],
-            Self::Day => &[Dimension::Day],
-            Self::Hour => &[Dimension::Hour],
+            Self::Provider => &[Grouping::Provider],
+            Self::Model => &[Grouping::Model],
+            Self::Route => &[Grouping::Route],
+            Self::Project => &[Grouping::Project],
+            Self::Batch => &[Grouping::Batch],
+            Self::Class => &[Grouping::Class, Grouping::Detail],
+            Self::Day => &[Grouping::Day],
+            Self::Hour => &[Grouping::Hour],
         }
     }
 }
@@ -102,10 +102,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let (Some(since), Some(until)) = (args.since, args.until)
         && since.is_at_or_after(until)
     {
-        return Err(Failure::usage("--until is not after --since, so there is nothing between them").into());
+        return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
     }
     if let Some(fault) = says_nothing(args.kind, &args.by) {
-        return Err(Failure::usage(fault).into());
+        return Err(CommandFailure::usage(fault).into());
     }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
@@ -141,7 +141,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::reasks(&by, context.store.reasks(&by, &filter).await?)
         }
-        Kind::Latency => {
+        Kind::LatencyRow => {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::latency(&by, context.store.latencies(&by, &filter).await?)
         }
@@ -155,7 +155,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The sums of each requested group, and those of everything, failed or not. Warns of jobs that are not in them.
-async fn sums(context: &Context, by: &[Dimension], filter: &Filter) -> anyhow::Result<(Vec<Totals>, Totals)> {
+async fn sums(context: &Context, by: &[Grouping], filter: &Filter) -> anyhow::Result<(Vec<Totals>, Totals)> {
     let rows = context.store.totals(by, filter).await?;
     let filter = Filter { failures_only: false, ..filter.clone() };
     let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
@@ -165,14 +165,14 @@ async fn sums(context: &Context, by: &[Dimension], filter: &Filter) -> anyhow::R
     Ok((rows, all))
 }
 
-fn dimensions(kind: Kind, by: &[By]) -> Vec<Dimension> {
+fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
     let usual: &[By] = match kind {
-        Kind::Cost | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
+        Kind::Cost | Kind::LatencyRow | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
         Kind::Fallbacks => &[By::Route, By::Provider, By::Model],
     };
-    let mut dimensions: Vec<Dimension> = Vec::new();
+    let mut dimensions: Vec<Grouping> = Vec::new();
     for dimension in if by.is_empty() { usual } else { by }.iter().flat_map(|by| by.dimensions()) {
         if !dimensions.contains(dimension) {
             dimensions.push(*dimension);
@@ -183,7 +183,7 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Dimension> {
 
 /// Why a dimension says nothing in a report: an answer that is used has no class.
 fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
-    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
+    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::LatencyRow);
     (is_of_answers && by.contains(&By::Class)).then_some(
         "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
          `sluice report failures --by class` has those",
@@ -192,7 +192,7 @@ fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
 
 /// Names the targets with unknown costs, and what can be done about them.
 async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
-    let rows = context.store.totals(&[Dimension::Provider, Dimension::Model], filter).await?;
+    let rows = context.store.totals(&[Grouping::Provider, Grouping::Model], filter).await?;
     let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {
         let [provider, model] = <[String; 2]>::try_from(row.keys).ok()?;
         Some(Target::new(provider, model))
@@ -238,7 +238,7 @@ fn unpriced_in_words(
 /// The money paid in vain because the database lost commits that it had confirmed; `None`: none.
 async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
     let mut lost = Stray::default();
-    for row in store.totals(&[Dimension::Class, Dimension::Detail], filter).await? {
+    for row in store.totals(&[Grouping::Class, Grouping::Detail], filter).await? {
         let details = ["other_job", "lost_job", "lost_answer"];
         if matches!(row.keys.as_slice(), [class, detail] if class == "abandoned" && details.contains(&detail.as_str()))
         {
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn classes_are_refused_where_nothing_has_one() {
-        for kind in [Kind::Fallbacks, Kind::Latency] {
+        for kind in [Kind::Fallbacks, Kind::LatencyRow] {
             assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
             assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
         }
@@ -288,6 +288,6 @@ mod tests {
     #[test]
     fn a_dimension_that_is_named_twice_is_one_column() {
         assert_eq!(dimensions(Kind::Cost, &[By::Day, By::Class, By::Day]).len(), 3);
-        assert_eq!(dimensions(Kind::Failures, &[By::Class]), [Dimension::Class, Dimension::Detail]);
+        assert_eq!(dimensions(Kind::Failures, &[By::Class]), [Grouping::Class, Grouping::Detail]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
 use super::table::csv_field;
@@ -11,7 +11,7 @@ use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::Store;
-use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob};
+use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
 use crate::view::result_line::{self, LineView};
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
@@ -203,7 +203,7 @@ async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u
 /// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are.
 ///
 /// # Errors
-/// [`Failure`] when there is no such batch.
+/// [`CommandFailure`] when there is no such batch.
 pub async fn export<'a>(
     batch: &str,
     login: Option<&str>,
@@ -220,7 +220,7 @@ pub async fn export<'a>(
             && !logins.is_empty()
         {
             let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
-            return Err(Failure::not_found(words).into());
+            return Err(CommandFailure::not_found(words).into());
         }
         let words = match dropped(batch, store, Counts::default()).await? {
             0 => format!("there is no batch `{batch}`"),
@@ -228,7 +228,7 @@ pub async fn export<'a>(
                 "the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them"
             ),
         };
-        return Err(Failure::not_found(words).into());
+        return Err(CommandFailure::not_found(words).into());
     }
     Ok(export.counts)
 }
@@ -274,12 +274,12 @@ impl Export<'_> {
         }
         match job.ending {
             None => self.counts.unfinished += 1,
-            Some(Ending::Succeeded { .. }) => {
+            Some(EndedJob::Succeeded { .. }) => {
                 self.counts.succeeded += 1;
                 return write_job(job, self.is_csv, self.answers);
             }
-            Some(Ending::Failed { .. }) => self.counts.failed += 1,
-            Some(Ending::Cancelled) => self.counts.cancelled += 1,
+            Some(EndedJob::Failed { .. }) => self.counts.failed += 1,
+            Some(EndedJob::Cancelled) => self.counts.cancelled += 1,
         }
         match &mut self.errors {
             _ if job.ending.is_none() => Ok(()),

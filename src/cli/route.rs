@@ -2,7 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::domain::counted::counted;
@@ -77,7 +77,7 @@ fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<
     }
     let known = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
-    Err(Failure::not_found(format!("there is no route {name:?}; {known}")).into())
+    Err(CommandFailure::not_found(format!("there is no route {name:?}; {known}")).into())
 }
 
 /// Asks the user at the terminal. A route has more jobs than one expects, of projects and batches that others own.
@@ -91,7 +91,7 @@ async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Re
         bulk.name
     );
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
+        return Err(CommandFailure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
     }
     let mut stderr = printable::stderr();
     write!(stderr, "{wish}? [y/N] ")?;

@@ -4,12 +4,12 @@ use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
 use super::estimate::{Estimate, each_job, route_of};
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output, OutputError};
 use super::results::each_of_batch;
 use super::run::{outlive_hangups, rehearse, work};
-use super::when::When;
+use super::when::GivenTime;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, went_down};
 use crate::config::RouteConfig;
@@ -17,13 +17,13 @@ use crate::domain::counted::counted;
 use crate::domain::trial::{self, Sample};
 use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
 use crate::exit_code::ExitCode;
-use crate::input::{InputJob, Source};
+use crate::input::{InputJob, InputSource};
 use crate::printable;
 use crate::provider::Timeouts;
 use crate::shutdown::Signals;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
-use crate::store::report::{Dimension, Filter, Totals};
+use crate::store::report::{Filter, Grouping, Totals};
 use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table};
 use crate::worker::plan::{Blueprint, Plan};
 use chrono::Utc;
@@ -74,7 +74,7 @@ pub struct Args {
     /// Requests without an answer by this instant, or this long from now, are cancelled: a rung whose model is unknown,
     /// or whose key is refused, would otherwise be waited for. A trial that goes on begins the time anew
     #[arg(long, value_name = "TIME", default_value = "5m")]
-    pub deadline: When,
+    pub deadline: GivenTime,
     /// Draw from the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
@@ -97,7 +97,7 @@ struct Drawn {
 
 /// Runs the command.
 pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::new(args.file.as_deref());
+    let source = InputSource::new(args.file.as_deref());
     if let Some(output) = &args.output {
         require_apart(output, None, Some(args.file.as_deref().unwrap_or(Path::new("-"))))?;
     }
@@ -161,21 +161,21 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The routes of the trial, with the timeouts of their rungs. No route of a configuration has such a name.
-fn routes(route: &RouteConfig) -> Result<TimedRoutes, Failure> {
+fn routes(route: &RouteConfig) -> Result<TimedRoutes, CommandFailure> {
     let routes: Vec<_> = trial::routes(&route.route)
         .zip(&route.timeouts)
         .map(|(rung, timeouts)| (Arc::new(rung), vec![*timeouts]))
         .collect();
     for (rung, _) in &routes {
         bounds::check("route", &rung.name).map_err(|reason| {
-            Failure::usage(format!("--route: the name of the route that a trial of it needs {reason}"))
+            CommandFailure::usage(format!("--route: the name of the route that a trial of it needs {reason}"))
         })?;
     }
     Ok(routes)
 }
 
 /// What the jobs of the trial have in common; their routes are filled in later.
-fn options(args: &Args, source: &Source) -> Result<BulkOptions, Failure> {
+fn options(args: &Args, source: &InputSource) -> Result<BulkOptions, CommandFailure> {
     let now = Utc::now();
     let made_up = || {
         let stem = source.stem();
@@ -183,7 +183,7 @@ fn options(args: &Args, source: &Source) -> Result<BulkOptions, Failure> {
     };
     let batch = args.batch.clone().unwrap_or_else(made_up);
     for (column, name) in [("batch", &batch), ("project", &args.project)] {
-        bounds::check(column, name).map_err(|reason| Failure::usage(format!("--{column}: {reason}")))?;
+        bounds::check(column, name).map_err(|reason| CommandFailure::usage(format!("--{column}: {reason}")))?;
     }
     Ok(BulkOptions {
         route: String::new(),
@@ -197,12 +197,12 @@ fn options(args: &Args, source: &Source) -> Result<BulkOptions, Failure> {
 }
 
 /// How long the trial may take from now on.
-fn time(args: &Args) -> Result<Duration, Failure> {
+fn time(args: &Args) -> Result<Duration, CommandFailure> {
     let now = Utc::now();
     let deadline = args.deadline.from(now);
-    let deadline = deadline.ok_or_else(|| Failure::usage("--deadline: that is too far in the future"))?;
+    let deadline = deadline.ok_or_else(|| CommandFailure::usage("--deadline: that is too far in the future"))?;
     let time = (deadline - now).to_std().ok().filter(|time| !time.is_zero());
-    time.ok_or_else(|| Failure::usage("--deadline: every request would be cancelled, as it lies in the past"))
+    time.ok_or_else(|| CommandFailure::usage("--deadline: every request would be cancelled, as it lies in the past"))
 }
 
 /// Cancels what is left of a batch after this time; says what that waited for.
@@ -234,7 +234,7 @@ fn of_trial(mut blueprint: Blueprint, routes: TimedRoutes) -> Blueprint {
 }
 
 /// Reads the file and draws from it.
-fn draw(args: &Args, source: &Source, route: &Route) -> anyhow::Result<Drawn> {
+fn draw(args: &Args, source: &InputSource, route: &Route) -> anyhow::Result<Drawn> {
     let mut sample = Sample::of(usize::from(args.requests));
     let (mut whole, mut part) = (Estimate::new(route), Estimate::new(route));
     let jobs = each_job(source, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
@@ -254,7 +254,7 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedR
     let so_far = store.batch_so_far(batch).await?;
     let tries = routes.first().and_then(|(rung, _)| trial::tried(&rung.name)).unwrap_or_default();
     if !so_far.routes.iter().all(|known| trial::tried(known) == Some(tries)) {
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "batch {batch} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
              another --batch",
             so_far.routes.join(", ")
@@ -264,7 +264,7 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedR
     let expected: HashSet<String> = routes.iter().flat_map(|(rung, _)| drawn.custom_ids(rung)).collect();
     each_of_batch(store, batch, None, |job| match job.custom_id {
         Some(custom_id) if expected.contains(&custom_id) => Ok(()),
-        custom_id => Err(Failure::usage(format!(
+        custom_id => Err(CommandFailure::usage(format!(
             "batch {batch} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
              among those that would be asked now; nothing was enqueued. Say the same file, route and -n (or a larger \
              one), or choose another --batch",
@@ -289,7 +289,7 @@ async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: &Rout
     let mut bulk = match store.enqueue_into(options, Admission::Resume { wait: true }).await? {
         Opened::Open { bulk, .. } => bulk,
         Opened::Lost(..) | Opened::Busy | Opened::Exists(_) => {
-            return Err(Failure::usage(format!(
+            return Err(CommandFailure::usage(format!(
                 "jobs of batch {batch} are no longer kept, so the trial cannot go on; choose another --batch"
             ))
             .into());
@@ -343,9 +343,9 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
 /// What each rung has made of the sample, from the sums and the ledger.
 async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> anyhow::Result<Vec<RungTrial>> {
     let filter = Filter { batch: Some(batch.to_owned()), ..Filter::default() };
-    let by = [Dimension::Route, Dimension::Class, Dimension::Detail];
+    let by = [Grouping::Route, Grouping::Class, Grouping::Detail];
     let rows = store.totals(&by, &filter).await?;
-    let latencies = store.latencies(&[Dimension::Route], &filter).await?;
+    let latencies = store.latencies(&[Grouping::Route], &filter).await?;
     let mut rungs = Vec::with_capacity(route.rungs.len());
     for (index, rung) in route.rungs.iter().enumerate() {
         let own = trial::route_name(&route.name, &rung.target);

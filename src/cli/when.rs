@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 /// An instant, or how long from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum GivenTime {
     /// `2026-08-01T06:00:00Z`.
     At(DateTime<Utc>),
     /// `2h`.
     In(TimeDelta),
 }
 
-impl When {
+impl GivenTime {
     /// The instant, seen from `now`; `None` when there is no such year.
     #[must_use]
     pub fn from(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -29,7 +29,7 @@ fn last() -> DateTime<Utc> {
     DateTime::from_timestamp(253_402_300_799, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-impl fmt::Display for When {
+impl fmt::Display for GivenTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(at) => f.write_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
@@ -38,7 +38,7 @@ impl fmt::Display for When {
     }
 }
 
-impl FromStr for When {
+impl FromStr for GivenTime {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -67,13 +67,13 @@ mod tests {
             ("0s", Some(1_000_000_000)),
             ("9000years", None),
         ] {
-            let when = text.parse::<When>().unwrap();
+            let when = text.parse::<GivenTime>().unwrap();
             assert_eq!(when.to_string().parse(), Ok(when), "{text}");
             let at = when.from(now);
             assert_eq!(at.map(|at| at.timestamp()), seconds, "{text}");
         }
         for text in ["", "tomorrow", "2001-09-09", "2001-09-09T01:46:40", "-2h"] {
-            assert!(text.parse::<When>().is_err(), "{text}");
+            assert!(text.parse::<GivenTime>().is_err(), "{text}");
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) const ROOT: Table = Table {
 #[must_use]
 pub fn restart_keys() -> Vec<String> {
     let sections = ROOT.all_keys().filter_map(|section| match section.kind {
-        Kind::Table(table) if table.effect == Effect::Restart => Some((section.name, table)),
+        Kind::Table(table) if table.effect == TakesEffect::Restart => Some((section.name, table)),
         _ => None,
     });
     let keys = sections.flat_map(|(section, table)| table.all_keys().map(move |key| (section, key)));
@@ -63,7 +63,7 @@ pub(super) struct Table {
     /// The purpose of the section: prose that stands before its keys.
     pub doc: &'static str,
     /// When a running worker applies a change.
-    pub effect: Effect,
+    pub effect: TakesEffect,
     /// The keys, in the order in which they are shown.
     pub keys: &'static [Key],
     /// A table whose keys this one has too, shown first.
@@ -71,7 +71,7 @@ pub(super) struct Table {
     /// Whether the section is switched on in the sample file, so that its header is not a comment.
     pub is_on: bool,
     /// How the sample file shows the section.
-    pub sample: Sample,
+    pub sample: SampleStyle,
     /// Further examples, which the sample file shows after the section.
     pub more: &'static str,
 }
@@ -82,11 +82,11 @@ impl Table {
         header: None,
         title: "",
         doc: "",
-        effect: Effect::Reload,
+        effect: TakesEffect::Reload,
         keys: &[],
         extends: None,
         is_on: false,
-        sample: Sample::EachKey,
+        sample: SampleStyle::EachKey,
         more: "",
     };
 
@@ -103,7 +103,7 @@ impl Table {
 
 /// When a running worker applies a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum TakesEffect {
     /// At the next SIGHUP.
     Reload,
     /// When the process starts again.
@@ -112,7 +112,7 @@ pub(super) enum Effect {
 
 /// How the sample file shows a section.
 #[derive(Clone, Copy)]
-pub(super) enum Sample {
+pub(super) enum SampleStyle {
     /// A line for each key.
     EachKey,
     /// These lines.

@@ -31,7 +31,7 @@ pub use source::DATABASE_URL_OPTION;
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
 use section::Reading;
-use source::Source;
+use source::ConfigSource;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -97,12 +97,16 @@ impl Config {
 
     /// Reads the same file once more, under the rules of the first reading.
     pub fn load_again(&self, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
-        let file = self.file.clone().map(|path| Source { path, is_found: self.is_found });
+        let file = self.file.clone().map(|path| ConfigSource { path, is_found: self.is_found });
         Self::read(file, environment.into_iter().collect(), Keys::Required)
     }
 
-    fn read(file: Option<Source>, environment: BTreeMap<String, String>, keys: Keys) -> Result<Self, ConfigErrors> {
-        let text = file.as_ref().map(Source::read).transpose()?;
+    fn read(
+        file: Option<ConfigSource>,
+        environment: BTreeMap<String, String>,
+        keys: Keys,
+    ) -> Result<Self, ConfigErrors> {
+        let text = file.as_ref().map(ConfigSource::read).transpose()?;
         let is_found = file.as_ref().is_some_and(|file| file.is_found);
         let file = file.map(|file| file.path);
         let tree = source::read(file.as_deref().zip(text.as_ref()), &environment)?;

@@ -19,22 +19,22 @@ const MOST_BYTES: u64 = 16 << 20;
 
 /// The file to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct ConfigSource {
     pub path: PathBuf,
     /// Whether it lay in the current folder without being named by the user.
     pub is_found: bool,
 }
 
 /// Finds the file to read. A named one is returned even when it does not exist, so that its absence is a fault.
-pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<Source> {
+pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<ConfigSource> {
     let named = named
         .map(Path::to_owned)
         .or_else(|| environment.get("SLUICE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
     if let Some(path) = named {
-        return Some(Source { path, is_found: false });
+        return Some(ConfigSource { path, is_found: false });
     }
     let usual = USUAL_FILES.iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok())?;
-    Some(Source { is_found: usual.is_relative(), path: usual })
+    Some(ConfigSource { is_found: usual.is_relative(), path: usual })
 }
 
 /// A file that was read.
@@ -47,7 +47,7 @@ pub(super) struct Text {
     pub world_readable: Option<Exposed>,
 }
 
-impl Source {
+impl ConfigSource {
     /// Reads the file, once: it may be a pipe. A file in the current folder may have been put there by another user as
     /// a trap: the file and the folder have to belong to this user, or to root.
     pub(super) fn read(&self) -> Result<Text, ConfigErrors> {

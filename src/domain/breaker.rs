@@ -78,7 +78,7 @@ impl Sign {
 /// Permission to make one call; its result is recorded with it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit whose result is never recorded keeps a probe's place"]
-pub struct Permit {
+pub struct Passage {
     /// The state in which it was given: only that state learns from the result.
     era: u64,
 }
@@ -196,7 +196,7 @@ impl Breaker {
     /// # Errors
     /// As [`peek`](Self::peek): since when it has not been closed, and the earliest instant at which asking again makes
     /// sense, which is later than `now`.
-    pub fn admit(&mut self, now: Timestamp) -> Result<Permit, (Timestamp, Timestamp)> {
+    pub fn admit(&mut self, now: Timestamp) -> Result<Passage, (Timestamp, Timestamp)> {
         if let Some(shut) = self.peek(now) {
             return Err(shut);
         }
@@ -211,12 +211,12 @@ impl Breaker {
                 *probed_at = now;
             }
         }
-        Ok(Permit { era: self.era })
+        Ok(Passage { era: self.era })
     }
 
     /// Records a result. A call that was not made after all is [`Sign::Neutral`].
     #[expect(clippy::needless_pass_by_value, reason = "a permit is good for one result")]
-    pub fn record(&mut self, permit: Permit, sign: Sign, now: Timestamp) {
+    pub fn record(&mut self, permit: Passage, sign: Sign, now: Timestamp) {
         if permit.era != self.era {
             return;
         }

@@ -107,9 +107,9 @@ pub struct Facts {
     pub pooled: bool,
     /// Whether it is the private Postgres.
     pub private: bool,
-    pub schema: Seen<Schema>,
+    pub schema: Seen<SchemaState>,
     /// The server and its settings.
-    pub server: Seen<Server>,
+    pub server: Seen<ServerState>,
     /// How far the server's clock is ahead of this machine's, in milliseconds, and how far off that may be.
     pub clock: Seen<(i64, i64)>,
     /// Transactions that are open.
@@ -123,7 +123,7 @@ pub struct Facts {
     /// Standbys that ask the server to keep old rows for them: name, and how many transactions back.
     pub standbys: Seen<Vec<(String, i64)>>,
     /// Tables whose rows change all day.
-    pub tables: Seen<Vec<Table>>,
+    pub tables: Seen<Vec<ChurningTable>>,
     /// Tables that autovacuum is told to leave alone.
     pub vacuum_off: Seen<Vec<String>>,
     /// Indexes that the migrations made and that are not there, and indexes that cannot be used.
@@ -132,7 +132,7 @@ pub struct Facts {
     pub trigger: Seen<Option<bool>>,
     pub partitions: Seen<Partitions>,
     /// The plans of the statements that the queue depends on.
-    pub plans: Seen<Vec<Plan>>,
+    pub plans: Seen<Vec<StatementPlan>>,
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
@@ -141,7 +141,7 @@ pub struct Facts {
     /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
     /// The finished work that is still kept.
-    pub retention: Seen<Kept>,
+    pub retention: Seen<FinishedWork>,
     /// Whether the database has gone back in time.
     pub history: Seen<History>,
     /// The roles for applications, reports and workers.
@@ -150,7 +150,7 @@ pub struct Facts {
 
 /// The version of the schema.
 #[derive(Clone, Copy, Debug)]
-pub struct Schema {
+pub struct SchemaState {
     /// The version that the database has.
     pub found: i64,
     /// The version that this binary brings.
@@ -161,7 +161,7 @@ pub struct Schema {
 
 /// The server and its settings.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerState {
     /// `server_version_num`.
     pub version: i32,
     /// The version in words.
@@ -218,7 +218,7 @@ pub struct ReplicationSlot {
 
 /// A table whose rows change all day.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct ChurningTable {
     pub name: String,
     /// Rows that are live.
     pub live: i64,
@@ -241,7 +241,7 @@ pub struct Partitions {
 
 /// How the server would carry out a statement.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct StatementPlan {
     pub statement: &'static str,
     /// The faults of its plan.
     pub faults: Vec<String>,
@@ -288,7 +288,7 @@ pub struct Misbilled {
 
 /// The finished work that is still kept.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct FinishedWork {
     /// Whether the configuration here has `[retention]`.
     pub configured: bool,
     /// Partitions that no new job goes into.

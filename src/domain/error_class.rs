@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 /// The facts about a class of failures, wherever they are needed.
 #[derive(Debug)]
-pub struct Facts {
+pub struct ClassFacts {
     /// The name in configuration, ledger, reports and metrics.
     pub name: &'static str,
     /// The failure, in the words of the operator's handbook.
@@ -150,8 +150,10 @@ macro_rules! error_classes {
 
             /// The row of this class.
             #[must_use]
-            pub const fn facts(self) -> &'static Facts {
-                match self { $(Self::$variant => const { &Facts { name: $name, meaning: $meaning, $($fact)* } },)* }
+            pub const fn facts(self) -> &'static ClassFacts {
+                match self {
+                    $(Self::$variant => const { &ClassFacts { name: $name, meaning: $meaning, $($fact)* } },)*
+                }
             }
         }
     };

@@ -36,8 +36,8 @@ const REMEMBERED: usize = 10_000;
 /// was not served yet, the latest first. A newcomer is served soon, and however many of them come, the others keep
 /// half.
 ///
-/// The cost of a deal depends on the number of demands, and not on earlier deals: n log n to sort them, and for each turn
-/// the same whatever their number.
+/// The cost of a deal depends on the number of demands, and not on earlier deals: n log n to sort them. Then a turn
+/// costs the same whatever their number.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
     /// How often any member was seen for the first time or served: the clock by which waiting is measured.

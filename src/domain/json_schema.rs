@@ -8,7 +8,7 @@ mod effort;
 mod loosen;
 
 use budget::{Extent, Patterns};
-use effort::{Names, effort};
+use effort::{Definitions, effort};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ReferencingError, ValidationError, Validator};
 use loosen::Loosened;
@@ -186,7 +186,7 @@ impl Schema {
     /// How the answer fails the schema.
     pub fn check(&self, answer: &Value) -> Result<(), Mismatch> {
         let Some(validator) = &self.validator else { return Ok(()) };
-        let names = Names::of(&self.written);
+        let names = Definitions::of(&self.written);
         let effort =
             effort(&names, &self.patterns, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
         let effort = effort.ok_or(Mismatch::TooCostly)?;

@@ -9,7 +9,7 @@ use std::fmt;
 
 /// The facts about a kind of unusable answer.
 #[derive(Debug)]
-pub struct Facts {
+pub struct SoftFailureFacts {
     /// The name in ledger and reports.
     pub name: &'static str,
     /// The remedy. For a failure that the same model tends to repeat, the job moves on at once; for one that chance may
@@ -67,8 +67,8 @@ macro_rules! soft_failures {
 
             /// The row of this kind.
             #[must_use]
-            pub const fn facts(self) -> &'static Facts {
-                match self { $(Self::$variant => const { &Facts { name: $name, $($fact)* } },)* }
+            pub const fn facts(self) -> &'static SoftFailureFacts {
+                match self { $(Self::$variant => const { &SoftFailureFacts { name: $name, $($fact)* } },)* }
             }
         }
     };

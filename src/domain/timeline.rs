@@ -38,7 +38,7 @@ impl Change {
 
 /// A history of the database, as a worker noticed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct TimelineSwitch {
     /// Its number, from 1.
     pub number: i32,
     /// The difference from the history before.
@@ -61,7 +61,7 @@ pub struct Turn {
     pub lost_from: Option<String>,
 }
 
-impl Turn {
+impl TimelineSwitch {
     /// The event, in a few sentences.
     #[must_use]
     pub fn in_words(&self) -> String {
@@ -140,7 +140,7 @@ pub struct History {
     /// Whether the database is on another history than the one noted last.
     pub is_news: bool,
     /// The history that was noted last.
-    pub turn: Option<Turn>,
+    pub turn: Option<TimelineSwitch>,
     /// Calls of lost jobs that were booked in the last week.
     pub stray: Stray,
     /// Calls since then whose outcomes were lost and whose jobs are called for again.
@@ -153,8 +153,8 @@ pub struct History {
 mod tests {
     use super::*;
 
-    fn turn(change: Change) -> Turn {
-        Turn {
+    fn turn(change: Change) -> TimelineSwitch {
+        TimelineSwitch {
             number: 2,
             change,
             timeline: Some(2),
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_known_of_a_loss_is_said_and_no_more() {
         let promoted = turn(Change::Timeline);
-        let lost = Turn {
+        let lost = TimelineSwitch {
             lost_to: Some("2026-11-26T12:00:01Z".to_owned()),
             lost_from: Some("2026-11-26T11:59:58Z".to_owned()),
             ..promoted.clone()
@@ -185,12 +185,16 @@ mod tests {
                 "commits that were confirmed are lost: a worker's of 2026-11-26T12:00:01Z",
                 "nothing need be",
             ),
-            (Turn { lost_from: None, ..lost }, "a worker's of 2026-11-26T12:00:01Z is gone", "the last of it"),
+            (
+                TimelineSwitch { lost_from: None, ..lost },
+                "a worker's of 2026-11-26T12:00:01Z is gone",
+                "the last of it",
+            ),
             (turn(Change::Cluster), "in another cluster", "timeline"),
             (turn(Change::Database), "after the backup is gone", "nothing need be"),
             (turn(Change::Tables), "tables were restored from a dump", "timeline"),
             (turn(Change::WentBack), "went back in time", "nothing need be"),
-            (Turn { timeline: None, ..turn(Change::Timeline) }, "went back in time", "None"),
+            (TimelineSwitch { timeline: None, ..turn(Change::Timeline) }, "went back in time", "None"),
             (turn(Change::First), "no change", "gone"),
         ] {
             let words = turn.in_words();

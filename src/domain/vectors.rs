@@ -159,7 +159,7 @@ pub fn encode(vector: &[f32]) -> String {
 
 /// Base64 keeps every bit, also of numbers that JSON does not have.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct EncodedVectors {
     list: Vec<String>,
     is_in_order: bool,
 }
@@ -167,13 +167,13 @@ struct Kept {
 impl Serialize for Vectors {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let list = self.list.iter().map(|vector| encode(vector)).collect();
-        Kept { list, is_in_order: self.is_in_order }.serialize(serializer)
+        EncodedVectors { list, is_in_order: self.is_in_order }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Vectors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Kept { list, is_in_order } = Kept::deserialize(deserializer)?;
+        let EncodedVectors { list, is_in_order } = EncodedVectors::deserialize(deserializer)?;
         let list: Option<_> = list.iter().map(|text| decode(text)).collect();
         let list = list.ok_or_else(|| serde::de::Error::custom("expected base64 of single-precision numbers"))?;
         Ok(Self { list, is_in_order })

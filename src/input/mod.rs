@@ -17,7 +17,7 @@ mod members;
 mod source;
 
 pub use members::{MemberNote, MemberNotes};
-pub use source::{Progress, Source};
+pub use source::{InputSource, Progress};
 
 use crate::domain::ChatRequest;
 use custom_ids::CustomIds;

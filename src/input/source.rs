@@ -14,13 +14,13 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A file, or standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum InputSource {
     /// Standard input, written `-`.
     Stdin,
     File(PathBuf),
 }
 
-impl Source {
+impl InputSource {
     /// `-` and nothing at all are standard input.
     #[must_use]
     pub fn new(path: Option<&Path>) -> Self {
@@ -238,7 +238,7 @@ mod tests {
         let open = |name: &str, content: &[u8]| {
             let path = dir.path().join(name);
             std::fs::write(&path, content).unwrap();
-            Source::new(Some(&path)).open().map(|_| ()).map_err(|error| error.to_string())
+            InputSource::new(Some(&path)).open().map(|_| ()).map_err(|error| error.to_string())
         };
         for (name, content) in [
             ("x.csv", b"id,text\n1,Hi\n".to_vec()),
@@ -259,8 +259,8 @@ mod tests {
         for (path, stem) in
             [("data/week.jsonl", Some("week")), ("week.jsonl.gz", Some("week")), ("week", Some("week")), ("-", None)]
         {
-            assert_eq!(Source::new(Some(Path::new(path))).stem().as_deref(), stem, "{path}");
+            assert_eq!(InputSource::new(Some(Path::new(path))).stem().as_deref(), stem, "{path}");
         }
-        assert_eq!(Source::new(None), Source::Stdin);
+        assert_eq!(InputSource::new(None), InputSource::Stdin);
     }
 }

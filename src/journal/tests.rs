@@ -10,11 +10,11 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// All records, and the item after them.
-fn read(mut records: Records<impl Read>) -> (Vec<Vec<u8>>, Next) {
+fn read(mut records: Records<impl Read>) -> (Vec<Vec<u8>>, NextItem) {
     let mut found = Vec::new();
     loop {
         match records.read_next().unwrap() {
-            Next::Record(record) => found.push(record),
+            NextItem::Record(record) => found.push(record),
             end => return (found, end),
         }
     }
@@ -36,16 +36,16 @@ fn what_was_appended_is_read_back_by_the_process_that_takes_it_over() {
     journal.append(&[b"second".to_vec(), Vec::new()]).unwrap();
     let behind = journal.size();
     journal.append(&["third"]).unwrap();
-    assert_eq!(read(journal.records(behind)), (vec![b"third".to_vec()], Next::End));
+    assert_eq!(read(journal.records(behind)), (vec![b"third".to_vec()], NextItem::End));
     assert_eq!(Journal::list(folder.path()).unwrap(), std::slice::from_ref(&path));
     // While it is held no other process gets it.
     assert!(Journal::adopt(&path, PLENTY).unwrap().is_none());
     drop(journal);
     let mut heir = Journal::adopt(&path, PLENTY).unwrap().unwrap();
     let all = [b"first".to_vec(), b"second".to_vec(), Vec::new(), b"third".to_vec()];
-    assert_eq!(read(heir.records(0)), (all[..].to_vec(), Next::End));
+    assert_eq!(read(heir.records(0)), (all[..].to_vec(), NextItem::End));
     heir.truncate(behind).unwrap();
-    assert_eq!(read(heir.records(0)), (all[..3].to_vec(), Next::End));
+    assert_eq!(read(heir.records(0)), (all[..3].to_vec(), NextItem::End));
     heir.remove().unwrap();
     assert!(Journal::adopt(&path, PLENTY).unwrap().is_none());
     assert_eq!(Journal::list(&folder.path().join("missing")).unwrap(), Vec::<PathBuf>::new());
@@ -113,7 +113,7 @@ proptest! {
         let (found, end) = read(Records::new(&bytes[..cut], 0));
         prop_assert_eq!(&found[..], &records[..found.len()]);
         let whole = bytes_of(&found).len();
-        prop_assert_eq!(end, if whole == cut { Next::End } else { Next::Torn });
+        prop_assert_eq!(end, if whole == cut { NextItem::End } else { NextItem::Torn });
         prop_assert!(found.len() == records.len() || bytes_of(&records[..=found.len()]).len() > cut);
     }
 
@@ -130,7 +130,7 @@ proptest! {
         let (found, end) = read(Records::new(&bytes[..], 0));
         prop_assert!(found.len() < records.len());
         prop_assert_eq!(&found[..], &records[..found.len()]);
-        prop_assert_ne!(end, Next::End);
+        prop_assert_ne!(end, NextItem::End);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint, Timeouts};
 use super::report::CallReport;
 use super::sigv4::{AccessKey, Skew};
-use super::transport::{NoTransport, Patience, Reply, Transport};
+use super::transport::{NoTransport, Reply, TimeLimits, Transport};
 use super::vendors::Tiers;
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
@@ -257,7 +257,7 @@ impl Provider {
             let request_id = self.request_id(headers);
             let _ = head.set(Head { status, request_id, first_byte_ms: millis(first_byte) });
         };
-        self.transport.exchange(request, &Patience { first_byte, idle, total, started }, on_head).await
+        self.transport.exchange(request, &TimeLimits { first_byte, idle, total, started }, on_head).await
     }
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.

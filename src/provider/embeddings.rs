@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// A request for embeddings, as the dialects need it.
-pub(super) struct Asked<'a> {
+pub(super) struct EmbedInput<'a> {
     embed: &'a Embed,
     /// The body as it was written.
     pub body: RawObject<'a>,
@@ -20,7 +20,7 @@ pub(super) struct Asked<'a> {
     pub dropped: Vec<String>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> EmbedInput<'a> {
     /// What a request asks for.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use outbound::Outbound;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
 use room::Room;
-use sending::{Sending, Sent};
+use sending::{Sending, SentCall};
 use stage::{broken, deadline, timed_out};
 use std::io;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) struct Transport {
 
 /// The time limits of a call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct TimeLimits {
     /// From sending the request to the end of the answer's head. Connecting comes before that.
     pub first_byte: Duration,
     /// Between two pieces of the body.
@@ -102,10 +102,10 @@ impl Transport {
     pub async fn exchange(
         &self,
         request: Outgoing,
-        patience: &Patience,
+        patience: &TimeLimits,
         on_head: impl FnOnce(u16, &HeaderMap, Duration),
     ) -> Result<Reply, Failure> {
-        let Patience { first_byte, idle, total, started } = *patience;
+        let TimeLimits { first_byte, idle, total, started } = *patience;
         let deadline = deadline(started, total);
         let (request, sent) = request_of(request);
         let too_late = async {
@@ -122,7 +122,7 @@ impl Transport {
         let first_byte = started.elapsed();
         let status = response.status().as_u16();
         on_head(status, response.headers(), first_byte);
-        let limits = body::Limits { max: self.max_body, idle, deadline };
+        let limits = body::BodyLimits { max: self.max_body, idle, deadline };
         let (body, fault) = Body::read(&mut response, &limits, &self.room).await;
         Ok(Reply { status, headers: std::mem::take(response.headers_mut()), fault, first_byte, body })
     }
@@ -135,7 +135,7 @@ impl Transport {
 }
 
 /// The request as the client takes it, and when it goes out.
-fn request_of(outgoing: Outgoing) -> (Request, Sent) {
+fn request_of(outgoing: Outgoing) -> (Request, SentCall) {
     let Outgoing { method, url, headers, body } = outgoing;
     let mut request = Request::new(method, url);
     *request.headers_mut() = headers;

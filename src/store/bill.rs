@@ -10,7 +10,7 @@
 use super::claim::Lease;
 use super::database::Transaction;
 use super::settle::{AttemptRow, EndingRow, Settlement};
-use super::stretches::{Patience, Stretch};
+use super::stretches::{IdRange, WalkTime};
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Misbilled;
 use crate::domain::{ErrorClass, NanoUsd};
@@ -143,7 +143,7 @@ impl Store {
     /// Looks for results whose cost is not that of their calls, the newest jobs first, for about `patience`.
     pub async fn misbilled(&self, patience: Duration) -> Result<Misbilled, StoreError> {
         let mut found = Misbilled::default();
-        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), Patience::of(patience));
+        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), WalkTime::of(patience));
         while let Some(stretch) = stretches.next().await? {
             found.looked_from = patience.is_over(stretch);
             if found.looked_from.is_some() {
@@ -174,7 +174,7 @@ impl Store {
     }
 
     /// Of the jobs with these numbers, those whose result costs something else than their calls.
-    async fn misbilled_in(&self, stretch: Stretch) -> Result<Vec<i64>, StoreError> {
+    async fn misbilled_in(&self, stretch: IdRange) -> Result<Vec<i64>, StoreError> {
         sqlx::query_file_scalar!("src/store/bill/misbilled.sql", stretch.first, stretch.last)
             .fetch_all(&self.db)
             .await

@@ -5,7 +5,9 @@
 mod plans;
 
 use super::{Doing, Store, StoreError};
-use crate::domain::diagnosis::{Facts, Kept, Partitions, Queue, ReplicationSlot, Schema, Seen, Server, Session, Table};
+use crate::domain::diagnosis::{
+    ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
+};
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -118,7 +120,7 @@ impl Store {
         Facts {
             pooled: self.is_pooled(),
             private: around.private,
-            schema: seen(self.schema_version().await.map(|version| Schema {
+            schema: seen(self.schema_version().await.map(|version| SchemaState {
                 found: version.found,
                 known: version.known,
                 oldest: version.oldest,
@@ -146,7 +148,7 @@ impl Store {
         }
     }
 
-    async fn server(&self) -> Result<Server, StoreError> {
+    async fn server(&self) -> Result<ServerState, StoreError> {
         let row = sqlx::query!(
             r#"select current_setting('server_version_num')::integer as "version!",
                       current_setting('server_version') as "name!",
@@ -171,7 +173,7 @@ impl Store {
         .await
         .doing(DIAGNOSING)?;
         let off = row.off.iter().filter_map(|setting| setting.split_once('='));
-        Ok(Server {
+        Ok(ServerState {
             version: row.version,
             version_name: row.name,
             standby: row.standby,
@@ -263,7 +265,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.name, row.age)).collect())
     }
 
-    async fn churning_tables(&self) -> Result<Vec<Table>, StoreError> {
+    async fn churning_tables(&self) -> Result<Vec<ChurningTable>, StoreError> {
         let names: Vec<String> = CHURNING.iter().map(|(name, _)| (*name).to_owned()).collect();
         let rows = sqlx::query!(
             r#"select c.relname::text as "name!", coalesce(s.n_live_tup, 0) as "live!",
@@ -286,7 +288,7 @@ impl Store {
         };
         Ok(rows
             .into_iter()
-            .map(|row| Table {
+            .map(|row| ChurningTable {
                 missing: missing(&row.name, &row.settings),
                 name: row.name,
                 live: row.live,
@@ -422,7 +424,7 @@ impl Store {
         })
     }
 
-    async fn kept(&self, retention: Option<Retention>) -> Result<Kept, StoreError> {
+    async fn kept(&self, retention: Option<Retention>) -> Result<FinishedWork, StoreError> {
         let (keep, age) = retention.map_or((0.0, 0.0), |retention| {
             (retention.finished.as_secs_f64(), retention.partition_age().as_secs_f64())
         });
@@ -481,7 +483,7 @@ impl Store {
         .fetch_one(&self.db)
         .await
         .doing(DIAGNOSING)?;
-        Ok(Kept {
+        Ok(FinishedWork {
             configured: retention.is_some(),
             past: row.past,
             due: if retention.is_some() { row.due } else { 0 },

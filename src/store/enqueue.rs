@@ -13,7 +13,7 @@ use presence::Presence;
 use rows::{Form, Rows};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use writing::{Chunk, Line, Writing};
+use writing::{Chunk, CopyLine, Writing};
 
 /// Rows are sent in statements of about this size: large enough that a statement's own cost does not matter, small
 /// enough that the trigger's transition table stays in memory.
@@ -111,7 +111,7 @@ pub struct BulkEnqueue {
     keyed: Rows,
     /// Whether lines are compared with the jobs of the batch.
     compares: bool,
-    lines: Vec<Line>,
+    lines: Vec<CopyLine>,
     line_bytes: usize,
     chunks: mpsc::Sender<Chunk>,
     /// `None` once the task has reported its result.
@@ -271,7 +271,7 @@ impl BulkEnqueue {
         self.pushed += 1;
         if self.compares {
             self.line_bytes += job.request.len() + job.metadata.map_or(0, str::len) + LINE_COST;
-            self.lines.push(Line::of(self.pushed, job));
+            self.lines.push(CopyLine::of(self.pushed, job));
             if self.line_bytes >= CHUNK_BYTES {
                 self.send_lines().await?;
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The dimensions by which sums are grouped. A closed list: no text of a user becomes SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dimension {
+pub enum Grouping {
     /// The provider that was asked.
     Provider,
     /// The model that was asked for.
@@ -30,7 +30,7 @@ pub enum Dimension {
     Hour,
 }
 
-impl Dimension {
+impl Grouping {
     /// The name, on the command line and as the head of a column.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -140,7 +140,7 @@ impl Filter {
     }
 
     /// Pushes the ledger, and the jobs where the labels or the dimensions are theirs.
-    fn push_ledger(&self, query: &mut QueryBuilder<Postgres>, by: &[Dimension]) {
+    fn push_ledger(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
         query.push(" from sluice.attempt a");
         let labelled = self.batch.is_some() || self.project.is_some() || self.route.is_some();
         if labelled || by.iter().any(|dimension| dimension.needs_job()) {
@@ -220,7 +220,7 @@ impl Totals {
 
 /// Latencies of accepted answers, in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Latency {
+pub struct LatencyRow {
     /// The values of the dimensions.
     pub keys: Vec<String>,
     /// Accepted answers.
@@ -251,7 +251,7 @@ pub struct Reasks {
     pub unpriced: i64,
 }
 
-fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Dimension], expression: fn(Dimension) -> &'static str) {
+fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Grouping], expression: fn(Grouping) -> &'static str) {
     query.push("array[");
     for (index, dimension) in by.iter().enumerate() {
         query.push(if index == 0 { "" } else { ", " }).push(expression(*dimension));
@@ -261,9 +261,9 @@ fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Dimension], expression: f
 
 impl Store {
     /// Sums by these dimensions, in the order of their values; without dimensions, one row with the sum of all.
-    pub async fn totals(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Totals>, StoreError> {
+    pub async fn totals(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<Totals>, StoreError> {
         let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Dimension::in_totals);
+        push_keys(&mut query, by, Grouping::in_totals);
         query.push(
             " as keys, coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
                 coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
@@ -320,9 +320,9 @@ impl Store {
 
     /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is
     /// large.
-    pub async fn reasks(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Reasks>, StoreError> {
+    pub async fn reasks(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<Reasks>, StoreError> {
         let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Dimension::in_ledger);
+        push_keys(&mut query, by, Grouping::in_ledger);
         query.push(
             " as keys, count(*) as calls, count(*) filter (where a.accepted) as accepted,
                 sluice.capped(coalesce(sum(a.cost_nanos), 0)) as cost,
@@ -349,9 +349,9 @@ impl Store {
     }
 
     /// Latencies of accepted answers, from the ledger. Slow without `since`, when the ledger is large.
-    pub async fn latencies(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Latency>, StoreError> {
+    pub async fn latencies(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<LatencyRow>, StoreError> {
         let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Dimension::in_ledger);
+        push_keys(&mut query, by, Grouping::in_ledger);
         query.push(
             " as keys, count(*) as answers, avg(a.total_ms)::bigint as mean,
                 percentile_disc(array[0.5, 0.95, 0.99]) within group (order by a.total_ms) as spread,
@@ -363,10 +363,10 @@ impl Store {
         filter.push_labels(&mut query, "j.");
         query.push(" group by 1 order by 1");
         let rows = query.build().fetch_all(&self.db).await.doing("reading latencies")?;
-        let read = |row: sqlx::postgres::PgRow| -> Result<Latency, sqlx::Error> {
+        let read = |row: sqlx::postgres::PgRow| -> Result<LatencyRow, sqlx::Error> {
             let spread: Vec<i32> = row.try_get("spread")?;
             let at = |index: usize| spread.get(index).copied().map_or(0, i64::from);
-            Ok(Latency {
+            Ok(LatencyRow {
                 keys: row.try_get("keys")?,
                 answers: row.try_get("answers")?,
                 mean_ms: row.try_get("mean")?,

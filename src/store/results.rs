@@ -18,7 +18,7 @@ pub struct ExportedJob {
     /// The author's metadata: a JSON object.
     pub metadata: Option<String>,
     /// How it ended; `None`: it has not ended.
-    pub ending: Option<Ending>,
+    pub ending: Option<EndedJob>,
     /// Calls made for it.
     pub attempts: i16,
     /// The provider that answered, or was asked last.
@@ -35,7 +35,7 @@ pub struct ExportedJob {
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum EndedJob {
     /// With an answer.
     Succeeded {
         /// A chat completion, as JSON.
@@ -130,9 +130,9 @@ impl Store {
             metadata: row.metadata,
             ending: match row.state.as_deref() {
                 None => None,
-                Some("succeeded") => Some(Ending::Succeeded { response: row.response }),
-                Some("cancelled") => Some(Ending::Cancelled),
-                Some(_) => Some(Ending::Failed {
+                Some("succeeded") => Some(EndedJob::Succeeded { response: row.response }),
+                Some("cancelled") => Some(EndedJob::Cancelled),
+                Some(_) => Some(EndedJob::Failed {
                     class: row.error_class.unwrap_or_default(),
                     reason: row.error.unwrap_or_default(),
                     http: row.http_status.filter(|status| *status >= 400).map(|status| HttpError {

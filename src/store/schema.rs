@@ -146,7 +146,7 @@ impl Store {
             .await
             .doing("migrating")?;
         require_unicode(&mut transaction).await?;
-        let server = Server::look(&mut transaction).await?;
+        let server = MigratingServer::look(&mut transaction).await?;
         if !server.may_look {
             server.require_rights()?;
         }
@@ -224,7 +224,7 @@ async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreErr
 }
 
 /// The facts about the server and the login that decide how a migration is run.
-struct Server {
+struct MigratingServer {
     login: String,
     database: String,
     /// The owner of the schema; `None`: there is none yet.
@@ -239,7 +239,7 @@ struct Server {
     compressions: Vec<String>,
 }
 
-impl Server {
+impl MigratingServer {
     async fn look(transaction: &mut Transaction) -> Result<Self, StoreError> {
         sqlx::query_as!(
             Self,
@@ -334,7 +334,11 @@ impl Server {
     }
 }
 
-async fn apply_missing(transaction: &mut Transaction, server: &Server, applied: &[Applied]) -> Result<(), StoreError> {
+async fn apply_missing(
+    transaction: &mut Transaction,
+    server: &MigratingServer,
+    applied: &[Applied],
+) -> Result<(), StoreError> {
     if MIGRATOR.iter().any(|migration| applied.iter().all(|applied| applied.version != migration.version)) {
         server.require_rights()?;
     }

@@ -13,7 +13,7 @@ pub(super) struct Stretches<'a> {
 }
 
 /// How long a walk may take, and where it has come.
-pub(super) struct Patience {
+pub(super) struct WalkTime {
     began: Instant,
     /// Perhaps without end.
     lasts: Duration,
@@ -23,7 +23,7 @@ pub(super) struct Patience {
 
 /// Some numbers, both ends included.
 #[derive(Clone, Copy)]
-pub(super) struct Stretch {
+pub(super) struct IdRange {
     pub(super) first: i64,
     pub(super) last: i64,
 }
@@ -37,7 +37,7 @@ impl Store {
 
 impl Stretches<'_> {
     /// The next stretch; `None`: there are no more jobs.
-    pub(super) async fn next(&mut self) -> Result<Option<Stretch>, StoreError> {
+    pub(super) async fn next(&mut self) -> Result<Option<IdRange>, StoreError> {
         let newest = sqlx::query_scalar!("select max(id) from sluice.job where id <= $1", self.last)
             .fetch_one(&self.store.db)
             .await
@@ -45,11 +45,11 @@ impl Stretches<'_> {
         let Some(last) = newest else { return Ok(None) };
         let first = last.saturating_sub(self.size - 1);
         self.last = first.saturating_sub(1);
-        Ok(Some(Stretch { first, last }))
+        Ok(Some(IdRange { first, last }))
     }
 }
 
-impl Patience {
+impl WalkTime {
     /// Patience for a walk that begins now.
     pub(super) fn of(patience: Duration) -> Self {
         Self { began: Instant::now(), lasts: patience, looked_from: None }
@@ -57,7 +57,7 @@ impl Patience {
 
     /// Whether patience is over before this stretch. The first stretch is always looked through. Returns the number
     /// down to which the walk came.
-    pub(super) fn is_over(&mut self, stretch: Stretch) -> Option<i64> {
+    pub(super) fn is_over(&mut self, stretch: IdRange) -> Option<i64> {
         let over = self.looked_from.filter(|_| self.began.elapsed() >= self.lasts);
         self.looked_from = Some(stretch.first);
         over

@@ -2,7 +2,7 @@
 
 use super::claim::{Lease, datetime};
 use super::{Doing, Store, StoreError};
-use crate::domain::timeline::{Change, History, Stray, Turn};
+use crate::domain::timeline::{Change, History, Stray, TimelineSwitch};
 use crate::domain::{NanoUsd, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -39,7 +39,7 @@ pub struct Looked {
     /// The number of the history that the database is on; `None`: none was noted yet.
     pub number: Option<i32>,
     /// The change that this look, and no other, has noted.
-    pub news: Option<Turn>,
+    pub news: Option<TimelineSwitch>,
 }
 
 impl Store {
@@ -84,7 +84,7 @@ impl Store {
         self.highest.note(leases);
     }
 
-    async fn newest_turn(&self) -> Result<Option<Turn>, StoreError> {
+    async fn newest_turn(&self) -> Result<Option<TimelineSwitch>, StoreError> {
         let row = sqlx::query!(
             r#"select t.number, t.change, t.timeline, p.timeline as "previous_timeline?", t.next_job,
                       to_char(t.began_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "began_at!",
@@ -98,7 +98,7 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing(LOOKING)?;
-        Ok(row.map(|row| Turn {
+        Ok(row.map(|row| TimelineSwitch {
             number: row.number,
             change: Change::of(&row.change),
             timeline: row.timeline,

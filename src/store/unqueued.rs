@@ -1,7 +1,7 @@
 //! Jobs that are in no queue, because they came in while triggers were off: finding them, and putting them into the
 //! queue.
 
-use super::stretches::Patience;
+use super::stretches::WalkTime;
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Unqueued;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Store {
     /// Looks for jobs that are in no queue, the newest first, for about `patience`.
     pub async fn unqueued(&self, patience: Duration) -> Result<Unqueued, StoreError> {
         let mut found = Unqueued { jobs: 0, some: Vec::new(), looked_from: None };
-        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), Patience::of(patience));
+        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), WalkTime::of(patience));
         while let Some(stretch) = stretches.next().await? {
             found.looked_from = patience.is_over(stretch);
             if found.looked_from.is_some() {

@@ -4,10 +4,10 @@
 
 use super::table::{Cell, Table};
 use crate::domain::NanoUsd;
-use crate::store::report::{Dimension, Latency, Reasks, Totals};
+use crate::store::report::{Grouping, LatencyRow, Reasks, Totals};
 use std::cmp::Reverse;
 
-fn head(by: &[Dimension], measures: &[&'static str]) -> Table {
+fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied()))
 }
 
@@ -17,13 +17,13 @@ fn keys(keys: &[String]) -> impl Iterator<Item = Cell> {
 }
 
 /// "total" in the first column.
-fn total_keys(by: &[Dimension]) -> impl Iterator<Item = Cell> {
+fn total_keys(by: &[Grouping]) -> impl Iterator<Item = Cell> {
     by.iter().enumerate().map(|(index, _)| if index == 0 { "total".into() } else { Cell::Text(String::new()) })
 }
 
 /// Sorts the rows: days and hours stay in order; others go by the measure, the largest first.
-fn sort<K: Ord>(by: &[Dimension], rows: &mut [Totals], measure: impl Fn(&Totals) -> K) {
-    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+fn sort<K: Ord>(by: &[Grouping], rows: &mut [Totals], measure: impl Fn(&Totals) -> K) {
+    if !by.iter().any(|dimension| matches!(dimension, Grouping::Day | Grouping::Hour)) {
         rows.sort_by_key(|row| Reverse(measure(row)));
     }
 }
@@ -35,7 +35,7 @@ fn share(part: i64, whole: i64) -> Cell {
 
 /// The table of dollars and tokens.
 #[must_use]
-pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+pub fn cost(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(
         by,
         &[
@@ -52,7 +52,7 @@ pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
         ],
     );
     // The money behind an answer has several classes: none of them has a figure of its own.
-    let is_split = by.iter().any(|dimension| matches!(dimension, Dimension::Class | Dimension::Detail));
+    let is_split = by.iter().any(|dimension| matches!(dimension, Grouping::Class | Grouping::Detail));
     let per_answer = |row: &Totals| if is_split { Cell::Empty } else { row.spent().per_answer().into() };
     let measures = |row: &Totals, per_answer: Cell| -> [Cell; 10] {
         [
@@ -79,7 +79,7 @@ pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
 
 /// The table of attempts and jobs that failed; `all` also sums up those that did not.
 #[must_use]
-pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+pub fn failures(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "share", "jobs_failed", "waste", "uncertain"]);
     sort(by, &mut rows, |row| (row.attempts, row.failed));
     let (mut attempts, mut failed, mut waste, mut uncertain) = (0, 0, NanoUsd::ZERO, NanoUsd::ZERO);
@@ -109,7 +109,7 @@ pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table 
 /// The table of money for answers that were not used, and of the calls that brought them; `all` also sums up the
 /// others.
 #[must_use]
-pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+pub fn waste(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
     rows.retain(|row| row.unused != 0 || row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
     sort(by, &mut rows, |row| row.waste + row.uncertain);
@@ -132,7 +132,7 @@ pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
 
 /// The table of answers that came after another target had failed or was passed over.
 #[must_use]
-pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
+pub fn fallbacks(by: &[Grouping], mut rows: Vec<Totals>) -> Table {
     let mut table = head(by, &["jobs_answered", "after_fallback", "share"]);
     rows.retain(|row| row.succeeded != 0);
     sort(by, &mut rows, |row| row.fallbacks);
@@ -150,9 +150,9 @@ pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
 
 /// The table of calls that named the fault of a rejected answer.
 #[must_use]
-pub fn reasks(by: &[Dimension], mut rows: Vec<Reasks>) -> Table {
+pub fn reasks(by: &[Grouping], mut rows: Vec<Reasks>) -> Table {
     let mut table = head(by, &["reasks", "accepted", "share", "cost", "waste", "unpriced"]);
-    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+    if !by.iter().any(|dimension| matches!(dimension, Grouping::Day | Grouping::Hour)) {
         rows.sort_by_key(|row| Reverse(row.calls));
     }
     let measures = |row: &Reasks| -> [Cell; 6] {
@@ -181,9 +181,9 @@ pub fn reasks(by: &[Dimension], mut rows: Vec<Reasks>) -> Table {
 
 /// The table of latencies of accepted answers.
 #[must_use]
-pub fn latency(by: &[Dimension], mut rows: Vec<Latency>) -> Table {
+pub fn latency(by: &[Grouping], mut rows: Vec<LatencyRow>) -> Table {
     let mut table = head(by, &["answers", "first_byte_p50_ms", "p50_ms", "p95_ms", "p99_ms", "mean_ms"]);
-    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+    if !by.iter().any(|dimension| matches!(dimension, Grouping::Day | Grouping::Hour)) {
         rows.sort_by_key(|row| Reverse(row.p95_ms));
     }
     for row in &rows {
@@ -217,7 +217,7 @@ mod tests {
         let priced = Totals { attempts: 2, cost: NanoUsd(5), ..row(&["a"]) };
         let partly = Totals { attempts: 2, cost: NanoUsd(3), unpriced: 1, ..row(&["b"]) };
         let unpriced = Totals { attempts: 2, unpriced: 2, ..row(&["c"]) };
-        let report = json(&cost(&[Dimension::Provider], vec![unpriced, partly, priced], &Totals::default()));
+        let report = json(&cost(&[Grouping::Provider], vec![unpriced, partly, priced], &Totals::default()));
         assert_eq!(report[0]["provider"], "a");
         assert_eq!((&report[1]["cost"].to_string(), &report[1]["unpriced"]), (&"3e-9".to_owned(), &1.into()));
         assert_eq!((&report[2]["cost"], &report[2]["waste"]), (&serde_json::Value::Null, &serde_json::Value::Null));
@@ -237,7 +237,7 @@ mod tests {
         let in_vain = Totals { attempts: 2, cost: NanoUsd(2), ..row(&["in_vain"]) };
         let all = Totals { attempts: 14, succeeded: 6, cost: NanoUsd(1_005), unpriced: 1, ..row(&[]) };
         let rows = || vec![often_rejected.clone(), partly.clone(), in_vain.clone()];
-        let table = cost(&[Dimension::Provider], rows(), &all);
+        let table = cost(&[Grouping::Provider], rows(), &all);
         let report = json(&table);
         let told = |index: usize| report[index]["cost_per_answer"].to_string();
         assert_eq!((told(0), told(1), told(2)), ("2.5e-7".to_owned(), "null".to_owned(), "null".to_owned()));
@@ -245,14 +245,14 @@ mod tests {
         assert_eq!(table.rows[1].last(), Some(&Cell::PerAnswer(PerAnswer::Unknown)));
         assert_eq!(table.rows[2].last(), Some(&Cell::Empty), "no figure, and the money is in its row");
         assert_eq!(table.total.unwrap().last(), Some(&Cell::PerAnswer(PerAnswer::Unknown)));
-        let by_class = cost(&[Dimension::Class], rows(), &Totals { unpriced: 0, ..all });
+        let by_class = cost(&[Grouping::Class], rows(), &Totals { unpriced: 0, ..all });
         assert!(by_class.rows.iter().all(|row| row.last() == Some(&Cell::Empty)));
         assert_eq!(by_class.total.unwrap().last(), Some(&Cell::PerAnswer(PerAnswer::Exactly(NanoUsd(168)))));
     }
 
     #[test]
     fn failures_are_a_share_of_all_attempts() {
-        let by = [Dimension::Class, Dimension::Detail];
+        let by = [Grouping::Class, Grouping::Detail];
         let rows = vec![
             Totals { failed: 4, ..row(&["soft_failure", ""]) },
             Totals { attempts: 10, ..row(&["soft_failure", "empty"]) },
@@ -270,8 +270,8 @@ mod tests {
         let rejected =
             Totals { attempts: 1, unused: 1, cost: NanoUsd(10), waste: NanoUsd(10), ..row(&["soft_failure"]) };
         let all = Totals { attempts: 6, unused: 4, cost: NanoUsd(30), waste: NanoUsd(10), ..row(&[]) };
-        let by_class = json(&waste(&[Dimension::Class], vec![good, refused, rejected], &all));
-        let by_model = json(&waste(&[Dimension::Model], vec![Totals { keys: vec!["m".into()], ..all.clone() }], &all));
+        let by_class = json(&waste(&[Grouping::Class], vec![good, refused, rejected], &all));
+        let by_model = json(&waste(&[Grouping::Model], vec![Totals { keys: vec!["m".into()], ..all.clone() }], &all));
         let sum = |report: &serde_json::Value| {
             report.as_array().unwrap().iter().map(|row| row["attempts"].as_i64().unwrap()).sum::<i64>()
         };
@@ -289,7 +289,7 @@ mod tests {
             waste: NanoUsd((calls - accepted) * 10),
             unpriced,
         };
-        let report = json(&reasks(&[Dimension::Provider], vec![row("a", 1, 0, 1), row("b", 4, 3, 0)]));
+        let report = json(&reasks(&[Grouping::Provider], vec![row("a", 1, 0, 1), row("b", 4, 3, 0)]));
         assert_eq!((&report[0]["provider"], &report[0]["share"]), (&"b".into(), &0.75.into()));
         assert_eq!((&report[1]["reasks"], &report[1]["cost"]), (&1.into(), &serde_json::Value::Null));
     }
@@ -299,9 +299,9 @@ mod tests {
         let rows = |keys: [&str; 2]| {
             vec![Totals { succeeded: 1, ..row(&[keys[0]]) }, Totals { succeeded: 2, fallbacks: 1, ..row(&[keys[1]]) }]
         };
-        let days = json(&fallbacks(&[Dimension::Day], rows(["2026-01-01", "2026-01-02"])));
+        let days = json(&fallbacks(&[Grouping::Day], rows(["2026-01-01", "2026-01-02"])));
         assert_eq!(days[0]["day"], "2026-01-01");
-        let routes = json(&fallbacks(&[Dimension::Route], rows(["a", "b"])));
+        let routes = json(&fallbacks(&[Grouping::Route], rows(["a", "b"])));
         assert_eq!((&routes[0]["route"], &routes[0]["share"]), (&"b".into(), &0.5.into()));
     }
 }

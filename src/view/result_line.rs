@@ -2,7 +2,7 @@
 
 use super::dollars::Dollars;
 use crate::domain::Vectors;
-use crate::store::results::{Ending, ExportedJob, HttpError};
+use crate::store::results::{EndedJob, ExportedJob, HttpError};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,7 +14,7 @@ pub struct LineView<'a> {
     custom_id: String,
     response: Option<Response<'a>>,
     error: Option<LineFault<'a>>,
-    sluice: Served<'a>,
+    sluice: ServedBy<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct LineFault<'a> {
 
 /// The target that answered, and the cost.
 #[derive(Debug, Serialize)]
-struct Served<'a> {
+struct ServedBy<'a> {
     job: i64,
     provider: Option<&'a str>,
     model: Option<&'a str>,
@@ -68,11 +68,11 @@ impl<'a> LineView<'a> {
     /// When the stored answer is not JSON.
     pub fn of(job: &'a ExportedJob) -> anyhow::Result<Self> {
         let (response, error) = match &job.ending {
-            Some(Ending::Succeeded { response }) => {
+            Some(EndedJob::Succeeded { response }) => {
                 let body = raw(response.as_deref().unwrap_or("null"))?;
                 (Some(Response { status_code: 200, request_id: job.request_id.as_deref(), body }), None)
             }
-            Some(Ending::Failed { class, reason, http: Some(http) }) => {
+            Some(EndedJob::Failed { class, reason, http: Some(http) }) => {
                 let HttpError { status, code, message } = http;
                 let error = ErrorDetail {
                     message: message.as_deref().unwrap_or(reason),
@@ -83,24 +83,24 @@ impl<'a> LineView<'a> {
                 let body = to_raw_value(&ErrorBody { error })?;
                 (Some(Response { status_code: *status, request_id: job.request_id.as_deref(), body }), None)
             }
-            Some(Ending::Failed { class, reason, http: None }) => {
+            Some(EndedJob::Failed { class, reason, http: None }) => {
                 (None, Some(LineFault { code: class, message: reason }))
             }
-            Some(Ending::Cancelled) => {
+            Some(EndedJob::Cancelled) => {
                 (None, Some(LineFault { code: "job_cancelled", message: "The job was cancelled." }))
             }
             None => (None, Some(LineFault { code: "job_unfinished", message: "The job is not finished." })),
         };
         let class = match &job.ending {
-            Some(Ending::Failed { class, .. }) => Some(class.as_str()),
-            Some(Ending::Succeeded { .. } | Ending::Cancelled) | None => None,
+            Some(EndedJob::Failed { class, .. }) => Some(class.as_str()),
+            Some(EndedJob::Succeeded { .. } | EndedJob::Cancelled) | None => None,
         };
         Ok(Self {
             id: format!("batch_req_{}", job.job),
             custom_id: custom_id(job),
             response,
             error,
-            sluice: Served {
+            sluice: ServedBy {
                 job: job.job,
                 provider: job.provider.as_deref(),
                 model: job.model.as_deref(),
@@ -147,9 +147,9 @@ pub const COLUMNS: [&str; 13] = [
 /// When a stored answer is not a chat completion.
 pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
     let (state, answer, class, reason) = match &job.ending {
-        Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
-        Some(Ending::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
-        Some(Ending::Cancelled) => ("cancelled", None, "", ""),
+        Some(EndedJob::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
+        Some(EndedJob::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
+        Some(EndedJob::Cancelled) => ("cancelled", None, "", ""),
         None => ("unfinished", None, "", ""),
     };
     Ok([

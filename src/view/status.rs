@@ -20,7 +20,7 @@ pub struct StatusView {
     /// Waiting and running jobs by route; routes without any are left out.
     pub routes: Vec<RouteView>,
     /// What jobs have cost and brought lately, by route; routes without calls are left out.
-    pub spent: Vec<SpentView>,
+    pub spent: Vec<OfRouteView>,
     /// From when on that counts: an hour, about 24 hours ago.
     pub spent_since: DateTime<Utc>,
     /// Live workers and, for an hour, those that died or left.
@@ -81,7 +81,7 @@ pub struct ParkedView {
 
 /// What jobs of one route have cost and brought.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SpentView {
+pub struct OfRouteView {
     pub route: String,
     /// Jobs that succeeded.
     pub answered: i64,
@@ -174,7 +174,7 @@ impl RouteView {
     }
 }
 
-impl SpentView {
+impl OfRouteView {
     fn of(route: String, RouteSpending { attempts, spent }: RouteSpending) -> Self {
         let per_answer = spent.per_answer();
         Self {
@@ -202,7 +202,7 @@ impl From<Status> for StatusView {
         Self {
             now: status.now,
             routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue)).collect(),
-            spent: status.spending.routes.into_iter().map(|(name, spent)| SpentView::of(name, spent)).collect(),
+            spent: status.spending.routes.into_iter().map(|(name, spent)| OfRouteView::of(name, spent)).collect(),
             spent_since: status.spending.since,
             targets: targets(&workers),
             keys: keys(&workers),

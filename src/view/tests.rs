@@ -17,8 +17,8 @@ use crate::domain::shut::Reason;
 use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
 use crate::store::batch::Batch;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
-use crate::store::report::{Dimension, Latency, Totals};
-use crate::store::results::{Ending, ExportedJob, HttpError};
+use crate::store::report::{Grouping, LatencyRow, Totals};
+use crate::store::results::{EndedJob, ExportedJob, HttpError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -305,7 +305,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
         uncertain: NanoUsd(7),
         ..Totals::default()
     };
-    let (by, rows, all) = ([Dimension::Class, Dimension::Day], totals(&["", "2026-01-31"]), totals(&[]));
+    let (by, rows, all) = ([Grouping::Class, Grouping::Day], totals(&["", "2026-01-31"]), totals(&[]));
     let text = |table| serde_json::to_string(&table).unwrap();
     let keys = r#""class":null,"day":"2026-01-31""#;
     for (table, measures) in [
@@ -328,7 +328,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
     ] {
         assert_eq!(text(table), format!("[{{{keys},{measures}}}]"));
     }
-    let latency = Latency {
+    let latency = LatencyRow {
         keys: vec![String::new(), "2026-01-31".to_owned()],
         answers: 8,
         mean_ms: 900,
@@ -341,7 +341,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
     assert_eq!(text(report::latency(&by, vec![latency])), format!("[{{{keys},{measures}}}]"));
 }
 
-fn exported(ending: Option<Ending>) -> ExportedJob {
+fn exported(ending: Option<EndedJob>) -> ExportedJob {
     ExportedJob {
         job: 7,
         custom_id: None,
@@ -365,7 +365,7 @@ fn a_line_of_results_is_one_of_an_openai_batch_with_a_member_of_ours() {
     };
     let line = |ending| serde_json::to_string(&LineView::of(&exported(ending)).unwrap()).unwrap();
     let response = r#"{"choices": [{"message": {"content": "hello"}}]}"#;
-    let answered = Ending::Succeeded { response: Some(response.to_owned()) };
+    let answered = EndedJob::Succeeded { response: Some(response.to_owned()) };
     let head = r#""id":"batch_req_7","custom_id":"job-7""#;
     assert_eq!(
         line(Some(answered.clone())),
@@ -374,7 +374,7 @@ fn a_line_of_results_is_one_of_an_openai_batch_with_a_member_of_ours() {
             served("")
         )
     );
-    let failed = |http| Ending::Failed { class: "auth".to_owned(), reason: "no".to_owned(), http };
+    let failed = |http| EndedJob::Failed { class: "auth".to_owned(), reason: "no".to_owned(), http };
     let http = HttpError { status: 401, code: None, message: Some("bad key".to_owned()) };
     let body = r#"{"error":{"message":"bad key","type":"auth","param":null,"code":null}}"#;
     assert_eq!(
@@ -386,7 +386,7 @@ fn a_line_of_results_is_one_of_an_openai_batch_with_a_member_of_ours() {
     );
     for (ending, code, message, class) in [
         (Some(failed(None)), "auth", "no", r#","class":"auth""#),
-        (Some(Ending::Cancelled), "job_cancelled", "The job was cancelled.", ""),
+        (Some(EndedJob::Cancelled), "job_cancelled", "The job was cancelled.", ""),
         (None, "job_unfinished", "The job is not finished.", ""),
     ] {
         let error = format!(r#""error":{{"code":"{code}","message":"{message}"}}"#);

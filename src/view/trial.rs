@@ -4,7 +4,7 @@ use super::dollars::Dollars;
 use super::result_line::text_of;
 use super::table::{Cell, Table};
 use crate::domain::{NanoUsd, PerAnswer};
-use crate::store::results::{Ending, ExportedJob};
+use crate::store::results::{EndedJob, ExportedJob};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -143,9 +143,9 @@ impl RungAnswer {
     /// When the stored answer is not JSON.
     pub fn of(target: &str, job: &ExportedJob) -> anyhow::Result<Self> {
         let (state, answer, failure) = match &job.ending {
-            Some(Ending::Succeeded { response }) => ("accepted", text_of(response.as_deref())?, None),
-            Some(Ending::Failed { class, reason, .. }) => ("failed", None, Some((class.clone(), reason.clone()))),
-            Some(Ending::Cancelled) => ("cancelled", None, None),
+            Some(EndedJob::Succeeded { response }) => ("accepted", text_of(response.as_deref())?, None),
+            Some(EndedJob::Failed { class, reason, .. }) => ("failed", None, Some((class.clone(), reason.clone()))),
+            Some(EndedJob::Cancelled) => ("cancelled", None, None),
             None => ("unfinished", None, None),
         };
         let (class, error) = failure.unzip();

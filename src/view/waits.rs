@@ -54,7 +54,7 @@ pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 }
 
 /// Why a target cannot be called.
-pub(super) struct Shut {
+pub(super) struct ShutView {
     /// The reason, in words about a job that waits for the target.
     is: &'static str,
     /// The reason, in words about a call that was made elsewhere.
@@ -62,20 +62,20 @@ pub(super) struct Shut {
 }
 
 /// The words for each reason.
-pub(super) const fn shut(reason: Reason) -> Shut {
+pub(super) const fn shut(reason: Reason) -> ShutView {
     match reason {
-        Reason::RateLimit => Shut { is: "its limit is used up", was: "its limit was used up" },
-        Reason::Concurrency => Shut { is: "all its places are taken", was: "all its places were taken" },
-        Reason::NoCapacity => Shut { is: "its tier has no capacity", was: "its tier had no capacity" },
-        Reason::PeakHours => Shut { is: "it is in its peak hours", was: "it was in its peak hours" },
-        Reason::Breaker => Shut { is: "its breaker is open after failures", was: "its breaker was open" },
-        Reason::QuotaExhausted => Shut { is: "its key is out of money", was: "its key was out of money" },
-        Reason::Auth => Shut { is: "its key is rejected", was: "its key had been rejected" },
-        Reason::Model => Shut {
+        Reason::RateLimit => ShutView { is: "its limit is used up", was: "its limit was used up" },
+        Reason::Concurrency => ShutView { is: "all its places are taken", was: "all its places were taken" },
+        Reason::NoCapacity => ShutView { is: "its tier has no capacity", was: "its tier had no capacity" },
+        Reason::PeakHours => ShutView { is: "it is in its peak hours", was: "it was in its peak hours" },
+        Reason::Breaker => ShutView { is: "its breaker is open after failures", was: "its breaker was open" },
+        Reason::QuotaExhausted => ShutView { is: "its key is out of money", was: "its key was out of money" },
+        Reason::Auth => ShutView { is: "its key is rejected", was: "its key had been rejected" },
+        Reason::Model => ShutView {
             is: "the model is unknown, or not allowed to the key",
             was: "the model was unknown or not allowed to the key",
         },
-        Reason::Paused => Shut { is: "its provider is paused", was: "its provider was paused" },
+        Reason::Paused => ShutView { is: "its provider is paused", was: "its provider was paused" },
     }
 }
 

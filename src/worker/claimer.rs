@@ -7,7 +7,7 @@ use super::pauses::Pauses;
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
-use super::{Shared, Sign};
+use super::{LifeSign, Shared};
 use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
@@ -56,7 +56,7 @@ struct Looked {
 
 struct Claimer {
     shared: Arc<Shared>,
-    sign: Arc<dyn Fn(Sign) + Send + Sync>,
+    sign: Arc<dyn Fn(LifeSign) + Send + Sync>,
     /// When the jobs in this worker's hands by the queue's account are next compared with those that it knows of.
     compare_at: Instant,
     front: Front,
@@ -79,7 +79,7 @@ struct Claimer {
 }
 
 /// Runs until the worker stops, or until no work is left where the settings say so.
-pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Sync>) {
+pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send + Sync>) {
     let worker = shared.worker_id();
     let mut claimer = Claimer {
         shared,
@@ -146,7 +146,7 @@ impl Claimer {
     /// Called at each turn, and within a turn after each step that may take as long as [`PATIENCE`].
     fn goes_on(&self) {
         *self.shared.claimer_went_on.lock() = Instant::now();
-        (self.sign)(Sign::Alive);
+        (self.sign)(LifeSign::Alive);
     }
 
     async fn turn(&mut self) -> Result<Turn, StoreError> {
@@ -196,7 +196,7 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        // After a claim that was cut, the order of the lanes counts: those whose jobs' places are known would come last.
+        // After a claim that was cut, the order of the lanes counts, and those with a known place would come last.
         let places: Vec<Option<String>> =
             if self.was_cut { Vec::new() } else { takes.iter().map(|take| self.front.place(take)).collect() };
         let worker = self.shared.worker_id();

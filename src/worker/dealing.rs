@@ -3,7 +3,7 @@
 use super::front::{Front, LaneKey, LaneState};
 use super::plan::{LanePlan, Plan};
 use crate::domain::Timestamp;
-use crate::domain::decide::Startable as Start;
+use crate::domain::decide::Startable;
 use crate::domain::fair::{Demand, Sorted, Turns};
 use crate::store::claim::Take;
 use crate::store::lanes::Lane;
@@ -44,15 +44,18 @@ struct Candidate {
 }
 
 /// How many jobs of each group may be started, and when the earliest of those opens that may start none.
-struct Startable {
+struct StartableGroups {
     jobs: Vec<usize>,
     opens: Option<Timestamp>,
 }
 
-impl Startable {
+impl StartableGroups {
     fn of(groups: &[LanePlan], now: Timestamp) -> Self {
         let groups: Vec<_> = groups.iter().map(|group| group.startable(None, now)).collect();
-        Self { jobs: groups.iter().map(Start::jobs).collect(), opens: groups.iter().filter_map(Start::opens).min() }
+        Self {
+            jobs: groups.iter().map(Startable::jobs).collect(),
+            opens: groups.iter().filter_map(Startable::opens).min(),
+        }
     }
 }
 
@@ -78,7 +81,7 @@ impl Dealing {
     ) -> (Vec<Take>, Option<Timestamp>) {
         let kept = self.kept.take().filter(|order| Arc::ptr_eq(&order.plan, plan));
         if let Some(order) = kept {
-            let startable = Startable::of(&order.groups, now);
+            let startable = StartableGroups::of(&order.groups, now);
             let (takes, opens) = self.deal(order, front, &startable, most);
             if !takes.is_empty() {
                 return (takes, opens);
@@ -93,7 +96,7 @@ impl Dealing {
         &mut self,
         mut order: Order,
         front: &Front,
-        startable: &Startable,
+        startable: &StartableGroups,
         most: usize,
     ) -> (Vec<Take>, Option<Timestamp>) {
         let state = |index: usize| order.lanes.get(index).and_then(|key| front.get(*key));
@@ -112,7 +115,7 @@ impl Dealing {
     }
 
     /// The lanes that have jobs, in the order of their turns, and how many may be started.
-    fn sort(&mut self, front: &Front, plan: &Arc<Plan>, now: Timestamp) -> (Order, Startable) {
+    fn sort(&mut self, front: &Front, plan: &Arc<Plan>, now: Timestamp) -> (Order, StartableGroups) {
         let of_lane = |lane: &Lane| plan.lane(&lane.route, &lane.project, lane.batch.as_deref());
         // Of a sticky route those go together that have the same first rung.
         let mut known: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
@@ -127,7 +130,7 @@ impl Dealing {
             }
             candidates.push(Candidate { key, group });
         }
-        let mut startable = Startable::of(&groups, now);
+        let mut startable = StartableGroups::of(&groups, now);
         let mut hurried: Vec<(DateTime<Utc>, usize)> = Vec::new();
         for (index, Candidate { key, group }) in candidates.iter().enumerate() {
             if startable.jobs.get(*group) == Some(&0)

@@ -94,8 +94,8 @@ impl Front {
     }
 
     /// For each flow, the lane with the highest priority that is not dry; its other lanes have to wait for that one.
-    /// They come in the order of their first jobs: of lanes that never had a turn, those go together whose jobs lie next
-    /// to each other. Lanes that have just appeared stand at the end, the latest last.
+    /// They come in the order of their first jobs: of lanes that never had a turn, those go together whose jobs lie
+    /// next to each other. Lanes that have just appeared stand at the end, the latest last.
     pub fn heads(&self) -> Vec<(LaneKey, &LaneState)> {
         let mut heads: Vec<(LaneKey, &LaneState)> = Vec::with_capacity(self.lanes.len());
         for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {

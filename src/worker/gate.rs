@@ -21,7 +21,7 @@ use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Target, Timestamp, long_wait};
 use crate::provider::LimitObservation;
 use parking_lot::Mutex;
-pub use setup::{Kept, ProviderSetup};
+pub use setup::{ProviderSetup, Unchanged};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -62,7 +62,7 @@ pub struct Gate {
 pub struct Permit {
     holds: Vec<BucketHold>,
     key: KeyHold,
-    breaker: breaker::Permit,
+    breaker: breaker::Passage,
 }
 
 impl Permit {

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The jobs that wait.
 #[derive(Debug, Default)]
-pub(super) struct Line(Arc<AtomicUsize>);
+pub(super) struct LineCount(Arc<AtomicUsize>);
 
 /// A job's place in a line, until it is dropped.
 #[derive(Debug)]
 pub(super) struct InLine(Arc<AtomicUsize>);
 
-impl Line {
+impl LineCount {
     /// How many jobs wait.
     pub(super) fn jobs(&self) -> usize {
         self.0.load(Ordering::Relaxed)

@@ -148,7 +148,7 @@ struct Shared {
 
 /// An event in the worker's life, for the caller to pass on (to systemd, to a progress line).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum LifeSign {
     /// Registered and claiming.
     Ready,
     /// The claim loop has turned.

@@ -1,7 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
-use super::gate::{Gate, Kept, ProviderSetup, TargetState};
-use super::line::Line;
+use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
+use super::line::LineCount;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable, together};
 use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
@@ -45,7 +45,7 @@ pub struct RungPlan {
     /// How a request is counted against its limits.
     pub charging: Charging,
     /// The jobs of its route that wait for a place here.
-    pub(super) line: Line,
+    pub(super) line: LineCount,
 }
 
 impl RungPlan {
@@ -111,7 +111,7 @@ pub struct RoutePlan {
     /// Where its rules have led its jobs.
     ways: Arc<Mutex<Ways>>,
     /// The jobs that were just claimed and have not asked for a place yet.
-    pub(super) coming: Line,
+    pub(super) coming: LineCount,
 }
 
 impl RoutePlan {
@@ -251,7 +251,7 @@ impl Plan {
             let known = self.clients.get(name)?.endpoint();
             let is_known = |key: &&ApiKey| known.keys.iter().any(|known| known.is_same_as(key));
             let keys = plan.endpoint.keys.iter().filter(is_known).map(|key| key.name.clone()).collect();
-            Some((name.clone(), Kept { is_same_server: known.is_same_server_as(&plan.endpoint), keys }))
+            Some((name.clone(), Unchanged { is_same_server: known.is_same_server_as(&plan.endpoint), keys }))
         });
         let gate = self.gate.succeeded_by(&blueprint.buckets, &setups, &kept.collect(), now);
         Self::assemble(blueprint, &setups, clients, gate, Some(self))
@@ -367,13 +367,13 @@ impl Plan {
                     provider: Arc::clone(provider),
                     timeouts: *timeouts,
                     charging,
-                    line: Line::default(),
+                    line: LineCount::default(),
                 });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
             let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
-            let (route, coming) = (Arc::clone(route), Line::default());
+            let (route, coming) = (Arc::clone(route), LineCount::default());
             routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, ways, coming }));
         }
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();

@@ -16,11 +16,11 @@ const KEEP_BYTES: usize = 16 << 20;
 /// Outcomes that were committed, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    kept: Mutex<Kept>,
+    kept: Mutex<CountedBatches>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CountedBatches {
     batches: VecDeque<Batch>,
     bytes: usize,
 }
@@ -32,7 +32,7 @@ struct Batch {
     items: Arc<Vec<Item>>,
 }
 
-impl Kept {
+impl CountedBatches {
     fn forget(&mut self, now: Instant) {
         while self
             .batches
@@ -45,7 +45,7 @@ impl Kept {
 }
 
 impl Recent {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, CountedBatches> {
         self.kept.lock()
     }
 

@@ -1,7 +1,7 @@
 //! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
 //! calls under way, then writes everything, and only then signs off.
 
-use super::{GOOD_BYE, Shared, Sign, Summary, Worker, claimer, heartbeat, keeper, upkeep};
+use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, heartbeat, keeper, upkeep};
 use crate::store::within;
 use futures_util::FutureExt as _;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ impl Worker {
         self,
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
-        sign: impl Fn(Sign) + Send + Sync + 'static,
+        sign: impl Fn(LifeSign) + Send + Sync + 'static,
     ) -> Summary {
         let Self { shared, settle_loop, open_loop, loops } = self;
-        let sign: Arc<dyn Fn(Sign) + Send + Sync> = Arc::new(sign);
+        let sign: Arc<dyn Fn(LifeSign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
         let opening = loops.finite("opener", open_loop.run(loops.clone()));
@@ -37,14 +37,14 @@ impl Worker {
             max_in_flight = shared.settings().max_in_flight,
             "worker is ready"
         );
-        sign(Sign::Ready);
+        sign(LifeSign::Ready);
         let claims_no_more = tokio::select! {
             () = shutdown => false,
             () = loops.fell() => false,
             _ = &mut claiming => true,
         };
         shared.stop.cancel();
-        sign(Sign::Stopping);
+        sign(LifeSign::Stopping);
         if !claims_no_more {
             // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;

@@ -6,7 +6,7 @@
 //! lease to run out.
 
 use super::settler::Item;
-use crate::journal::{AppendError, Journal, Next};
+use crate::journal::{AppendError, Journal, NextItem};
 use crate::permissions::open_plain;
 use crate::store::claim::Lease;
 use parking_lot::{Mutex, MutexGuard};
@@ -36,7 +36,7 @@ pub struct SpoolSettings {
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+enum RecordLine {
     /// The worker that the journal belongs to; written again when that worker starts a new life under another number.
     Worker {
         /// The database that the worker belongs to.
@@ -48,7 +48,7 @@ enum Line {
     Outcome(Item),
 }
 
-impl Line {
+impl RecordLine {
     fn encode(&self) -> io::Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(io::Error::other)
     }
@@ -57,7 +57,7 @@ impl Line {
 /// The journal of one worker, its own or one that was left behind.
 #[derive(Debug)]
 pub struct Spool {
-    state: Mutex<State>,
+    state: Mutex<SpoolState>,
     installation: String,
     /// Outcomes that are not in the database yet.
     waiting: AtomicU64,
@@ -68,7 +68,7 @@ pub struct Spool {
 }
 
 #[derive(Debug)]
-struct State {
+struct SpoolState {
     journal: Journal,
     /// Where the first outcome begins.
     head: u64,
@@ -79,10 +79,10 @@ struct State {
     in_head: usize,
 }
 
-impl State {
+impl SpoolState {
     /// Appends to the journal that its worker has a number.
     fn name_worker(&mut self, installation: &str, id: i64) -> Result<(), AppendError> {
-        let line = Line::Worker { installation: installation.to_owned(), id }.encode()?;
+        let line = RecordLine::Worker { installation: installation.to_owned(), id }.encode()?;
         self.journal.append(&[line])
     }
 
@@ -119,14 +119,14 @@ pub struct Abandoned {
 impl Spool {
     /// Creates a spool for a worker with this number.
     pub fn create(settings: &SpoolSettings, installation: &str, worker: i64) -> io::Result<Arc<Self>> {
-        let first = Line::Worker { installation: installation.to_owned(), id: worker }.encode()?;
+        let first = RecordLine::Worker { installation: installation.to_owned(), id: worker }.encode()?;
         let journal = Journal::create(&settings.dir, settings.max_bytes, &first)?;
         let head = journal.size();
-        let state = State { journal, head, next: head, workers: vec![worker], in_head: 1 };
+        let state = SpoolState { journal, head, next: head, workers: vec![worker], in_head: 1 };
         Ok(Arc::new(Self::new(state, installation.to_owned(), 0)))
     }
 
-    fn new(state: State, installation: String, waiting: u64) -> Self {
+    fn new(state: SpoolState, installation: String, waiting: u64) -> Self {
         Self {
             bytes: AtomicU64::new(state.journal.size()),
             state: Mutex::new(state),
@@ -137,7 +137,7 @@ impl Spool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SpoolState> {
         self.state.lock()
     }
 
@@ -162,31 +162,31 @@ impl Spool {
         let mut records = journal.records(0);
         loop {
             match records.read_next()? {
-                Next::Record(record) => match serde_json::from_slice(&record) {
-                    Ok(Line::Worker { installation: whose, .. }) if whose != installation => return Ok(None),
-                    Ok(Line::Worker { id, .. }) => {
+                NextItem::Record(record) => match serde_json::from_slice(&record) {
+                    Ok(RecordLine::Worker { installation: whose, .. }) if whose != installation => return Ok(None),
+                    Ok(RecordLine::Worker { id, .. }) => {
                         workers.push(id);
                         if waiting == 0 {
                             head = records.at();
                             in_head = workers.len();
                         }
                     }
-                    Ok(Line::Outcome(item)) => {
+                    Ok(RecordLine::Outcome(item)) => {
                         waiting += 1;
                         highest = highest.into_iter().chain(item.lease()).max_by_key(|lease| lease.job.0);
                     }
                     // A line that a newer version wrote.
                     Err(_) => is_damaged = true,
                 },
-                Next::End => break,
-                Next::Torn => {
+                NextItem::End => break,
+                NextItem::Torn => {
                     tracing::info!(
                         path = %path.display(),
                         "the last record of a spool is not whole; it was not kept yet"
                     );
                     break;
                 }
-                Next::Damaged => {
+                NextItem::Damaged => {
                     is_damaged = true;
                     break;
                 }
@@ -198,7 +198,7 @@ impl Spool {
             journal.remove()?;
             return Ok(None);
         }
-        let state = State { journal, head, next: head, workers, in_head };
+        let state = SpoolState { journal, head, next: head, workers, in_head };
         let spool = Arc::new(Self::new(state, installation.to_owned(), waiting));
         Ok(Some(Abandoned { spool, highest, is_damaged }))
     }
@@ -240,7 +240,7 @@ impl Spool {
     pub(super) fn keep(&self, items: &[Item]) -> Result<(), AppendError> {
         let mut lines = Vec::with_capacity(items.len());
         for item in items {
-            lines.push(Line::Outcome(item.clone()).encode()?);
+            lines.push(RecordLine::Outcome(item.clone()).encode()?);
         }
         let mut state = self.state();
         state.journal.append(&lines)?;
@@ -262,9 +262,9 @@ impl Spool {
         let mut records = state.journal.records(state.next);
         let mut items = Vec::new();
         while items.len() < READ_ITEMS && records.at() - state.next < READ_BYTES {
-            let Next::Record(record) = records.read_next()? else { break };
+            let NextItem::Record(record) = records.read_next()? else { break };
             // Unreadable lines were noticed when the journal was taken over.
-            if let Ok(Line::Outcome(item)) = serde_json::from_slice(&record) {
+            if let Ok(RecordLine::Outcome(item)) = serde_json::from_slice(&record) {
                 items.push(item);
             }
         }

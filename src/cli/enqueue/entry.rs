@@ -1,7 +1,7 @@
 //! The batch that a file goes into, and the messages about one that exists.
 
 use super::Args;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::cli::words::about;
 use crate::domain::counted::counted;
 use crate::store::Store;
@@ -34,7 +34,7 @@ impl Entry {
             options.project = inherited(batch, args.project.as_deref(), &so_far.projects, "project", &options.project)?;
             // With keys, the schema itself recognises them.
             if so_far.of_others && !args.again.idempotent {
-                return Err(Failure::usage(format!(
+                return Err(CommandFailure::usage(format!(
                     "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
                      from those that are new; nothing was enqueued. Use their login, or one with the role \
                      sluice_worker, or choose another --batch"
@@ -71,7 +71,7 @@ impl Entry {
                     self.admission = Admission::Resume { wait: true };
                 }
                 Opened::Busy => {
-                    return Err(Failure::usage(format!(
+                    return Err(CommandFailure::usage(format!(
                         "another command is enqueueing into batch {name} at this moment; nothing was enqueued. \
                          --resume waits for it and adds what it has left out; another --batch keeps the jobs apart"
                     ))
@@ -79,7 +79,7 @@ impl Entry {
                 }
                 Opened::Exists(so_far) => return Err(exists(&name, &so_far, args).into()),
                 Opened::Lost(so_far, lost) => {
-                    return Err(Failure::usage(format!(
+                    return Err(CommandFailure::usage(format!(
                         "of the {} of batch {name} {} no longer kept, because [retention] has dropped them. Their \
                          lines cannot be told from those that are new; nothing was enqueued. Choose another --batch, \
                          or --append with a file of what is missing",
@@ -95,16 +95,22 @@ impl Entry {
 }
 
 /// A batch's own route or project. It is a failure to ask for another one, since the jobs cannot change it.
-fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usual: &str) -> Result<String, Failure> {
+fn inherited(
+    batch: &str,
+    asked: Option<&str>,
+    there: &[String],
+    what: &str,
+    usual: &str,
+) -> Result<String, CommandFailure> {
     match (asked, there) {
         (None, []) => Ok(usual.to_owned()),
         (None, [only]) => Ok(only.clone()),
-        (None, several) => Err(Failure::usage(format!(
+        (None, several) => Err(CommandFailure::usage(format!(
             "batch {batch} has jobs of more than one {what} ({}): say with --{what} which one new lines get",
             several.join(", ")
         ))),
         (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
-        (Some(asked), there) => Err(Failure::usage(format!(
+        (Some(asked), there) => Err(CommandFailure::usage(format!(
             "batch {batch} uses the {what} {}, and a job's {what} never changes; nothing was enqueued. Leave out \
              --{what} {asked} to continue the batch. To use {asked}, cancel the remaining jobs (`{}`) and choose \
              another --batch",
@@ -115,7 +121,7 @@ fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usu
 }
 
 /// The failure when there is no batch to go on with: a typing error in the name would buy the whole file again.
-async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
+async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
     let recent: Vec<String> = match store.batches(5).await {
         Ok(batches) => batches.into_iter().map(|batch| batch.name).collect(),
         // A login that may only enqueue may not look.
@@ -123,16 +129,16 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
         Err(error) => return Err(error.into()),
     };
     let recent = if recent.is_empty() { String::new() } else { format!(" The latest are: {}.", recent.join(", ")) };
-    Ok(Failure::not_found(format!(
+    Ok(CommandFailure::not_found(format!(
         "there is no batch {batch:?} to go on with; nothing was enqueued.{recent} Correct --batch; to begin a batch of \
          this name, leave out --resume"
     )))
 }
 
 /// The failure when a batch of this name exists, and the arguments do not say what to do with it.
-fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> Failure {
+fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> CommandFailure {
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
-    Failure::usage(format!(
+    CommandFailure::usage(format!(
         "batch {batch} exists already: {}, of which {} ended; nothing was enqueued. Say what is meant:\n  \
          --resume      go on with it: lines that it has are left out, only new ones are added\n  \
          --append      add every line of {file} once more, and pay for it once more\n  \

@@ -1,7 +1,7 @@
 //! What the ledger says of a route's rungs: how many of their answers were accepted.
 
 use crate::domain::{ErrorClass, NanoUsd, PerAnswer, Spent};
-use crate::store::report::{Dimension, Filter, Moment, Totals};
+use crate::store::report::{Filter, Grouping, Moment, Totals};
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
 
@@ -10,24 +10,24 @@ pub const ENOUGH: i64 = 20;
 
 /// What came of the answers of each target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History(HashMap<String, Seen>);
+pub struct PastAnswers(HashMap<String, AnswersOfTarget>);
 
 /// Answers of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct AnswersOfTarget {
     /// Answers, accepted or rejected. Calls that brought none do not count: most of them cost nothing.
     pub answers: i64,
     /// Those of them that were accepted.
     pub accepted: i64,
 }
 
-impl History {
+impl PastAnswers {
     /// The answers to jobs of a route since then, from the sums.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn read(store: &Store, route: &str, since: Moment) -> Result<Self, StoreError> {
-        let by = [Dimension::Provider, Dimension::Model, Dimension::Class];
+        let by = [Grouping::Provider, Grouping::Model, Grouping::Class];
         let filter = Filter { since: Some(since), route: Some(route.to_owned()), ..Filter::default() };
         Ok(Self::of_sums(store.totals(&by, &filter).await?))
     }
@@ -50,7 +50,7 @@ impl History {
 
     /// The answers of a target.
     #[must_use]
-    pub fn of(&self, target: &str) -> Seen {
+    pub fn of(&self, target: &str) -> AnswersOfTarget {
         self.0.get(target).copied().unwrap_or_default()
     }
 
@@ -61,7 +61,7 @@ impl History {
     }
 }
 
-impl Seen {
+impl AnswersOfTarget {
     /// What an accepted answer would cost if so many were accepted again: all the jobs' cost over the share of them.
     /// `None`: too few answers. The cost is that of one call for each job; `None`: the price is unknown.
     #[must_use]
@@ -95,24 +95,30 @@ mod tests {
             attempts,
             ..Totals::default()
         };
-        let history = History::of_sums(vec![
+        let history = PastAnswers::of_sums(vec![
             row(["a", "m/1", ""], 15),
             row(["a", "m/1", "soft_failure"], 5),
             row(["a", "m/1", "rate_limit"], 100),
             row(["b", "m", "soft_failure"], 3),
         ]);
-        assert_eq!(history.of("a/m/1"), Seen { answers: 20, accepted: 15 });
-        assert_eq!((history.of("b/m"), history.of("c/m")), (Seen { answers: 3, accepted: 0 }, Seen::default()));
+        assert_eq!(history.of("a/m/1"), AnswersOfTarget { answers: 20, accepted: 15 });
+        assert_eq!(
+            (history.of("b/m"), history.of("c/m")),
+            (AnswersOfTarget { answers: 3, accepted: 0 }, AnswersOfTarget::default())
+        );
         assert!(history.is_enough());
     }
 
     #[test]
     fn an_accepted_answer_costs_more_the_fewer_were_accepted() {
-        let seen = Seen { answers: 40, accepted: 10 };
+        let seen = AnswersOfTarget { answers: 40, accepted: 10 };
         assert_eq!(seen.per_answer(Some(NanoUsd(1_000)), 10), Some(PerAnswer::Exactly(NanoUsd(400))));
         assert_eq!(seen.per_answer(None, 10), Some(PerAnswer::Unknown));
-        assert_eq!(Seen { accepted: 0, ..seen }.per_answer(Some(NanoUsd(1_000)), 10), Some(PerAnswer::NoAnswer));
-        assert_eq!(Seen { answers: 19, accepted: 19 }.per_answer(Some(NanoUsd(1_000)), 10), None);
+        assert_eq!(
+            AnswersOfTarget { accepted: 0, ..seen }.per_answer(Some(NanoUsd(1_000)), 10),
+            Some(PerAnswer::NoAnswer)
+        );
+        assert_eq!(AnswersOfTarget { answers: 19, accepted: 19 }.per_answer(Some(NanoUsd(1_000)), 10), None);
         assert_eq!(seen.per_answer(Some(NanoUsd(1_000)), 0), None);
         let large = seen.per_answer(Some(NanoUsd(i64::MAX)), 1_000_000_000);
         let Some(PerAnswer::Exactly(NanoUsd(each))) = large else { panic!("{large:?}") };

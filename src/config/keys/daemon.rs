@@ -1,13 +1,13 @@
 //! The sections of the daemon itself.
 
-use super::{Effect, Kind, Table, depends, instead, key, with_default};
+use super::{Kind, Table, TakesEffect, depends, instead, key, with_default};
 
 pub(super) const DATABASE: Table = Table {
     header: Some("[database]"),
     title: "[database]",
     doc: "A Postgres (15 or newer) that runs already. Without it a private one is kept under data_dir; it listens on a \
           socket only and needs PostgreSQL's programs to be installed.",
-    effect: Effect::Restart,
+    effect: TakesEffect::Restart,
     is_on: true,
     keys: &[
         key(
@@ -83,7 +83,7 @@ pub(super) const WORKER: Table = Table {
 pub(super) const SPOOL: Table = Table {
     header: Some("[spool]"),
     title: "[spool]",
-    effect: Effect::Restart,
+    effect: TakesEffect::Restart,
     is_on: true,
     keys: &[
         depends(
@@ -123,7 +123,7 @@ pub(super) const RETENTION: Table = Table {
 pub(super) const HTTP: Table = Table {
     header: Some("[http]"),
     title: "[http]",
-    effect: Effect::Restart,
+    effect: TakesEffect::Restart,
     is_on: true,
     keys: &[
         with_default(
@@ -148,7 +148,7 @@ pub(super) const HTTP: Table = Table {
 pub(super) const LOG: Table = Table {
     header: Some("[log]"),
     title: "[log]",
-    effect: Effect::Restart,
+    effect: TakesEffect::Restart,
     is_on: true,
     keys: &[
         with_default("format", Kind::Word(|| vec!["human", "json"]), "human", "The shape of log lines."),

@@ -1,6 +1,6 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
-use super::{Key, Kind, Sample, TEXTS, Table, depends, instead, key, with_default};
+use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, with_default};
 use crate::config::{aws, provider, quirks};
 use crate::provider::vendors::limit_headers_names;
 
@@ -188,7 +188,7 @@ pub(super) const BUCKET: Table = Table {
     title: "[buckets.NAME]",
     doc: "Limits that several providers or models share.",
     extends: Some(&LIMITS),
-    sample: Sample::Text("requests_per_minute = 500\n"),
+    sample: SampleStyle::Text("requests_per_minute = 500\n"),
     ..Table::EMPTY
 };
 

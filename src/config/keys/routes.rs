@@ -1,6 +1,6 @@
 //! `[routes.NAME]`.
 
-use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, needed, with_default};
+use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -111,7 +111,7 @@ pub(in crate::config) const RUNG: Table = Table {
         needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
     ],
-    sample: Sample::Text(""),
+    sample: SampleStyle::Text(""),
     ..Table::EMPTY
 };
 
@@ -127,7 +127,7 @@ pub(in crate::config) const RULE: Table = Table {
             "What holds for the jobs: all that is named here. Without it: every job.",
         ),
     ],
-    sample: Sample::Text(""),
+    sample: SampleStyle::Text(""),
     ..Table::EMPTY
 };
 
@@ -149,7 +149,7 @@ pub(in crate::config) const WHEN: Table = Table {
         key("max_input_tokens", Kind::Whole(0, i64::MAX), "500", "The prompt has at most so many tokens, estimated."),
         key("needs", Kind::List(&Kind::Word(forks::words)), "[\"tools\"]", "What the request asks for: all of these."),
     ],
-    sample: Sample::Text(""),
+    sample: SampleStyle::Text(""),
     ..Table::EMPTY
 };
 

@@ -1,7 +1,7 @@
 //! `docs/configuration-keys.md`: every key of every table.
 
 use super::{literal, own_section, wrapped};
-use crate::config::keys::{Default, Effect, Key, Kind, ROOT, Table};
+use crate::config::keys::{Default, Key, Kind, ROOT, Table, TakesEffect};
 use std::fmt::Write as _;
 
 const HEAD: &str = "\
@@ -43,7 +43,7 @@ fn write_table(page: &mut String, table: &'static Table, written: &mut Vec<&'sta
         }
         let _ = writeln!(page);
     }
-    if table.effect == Effect::Restart {
+    if table.effect == TakesEffect::Restart {
         let _ = writeln!(page, "A change takes effect when the process starts again.\n");
     }
     let _ = writeln!(page, "| key | takes | default | meaning |\n|---|---|---|---|");

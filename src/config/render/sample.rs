@@ -1,7 +1,7 @@
 //! `config/sluice.toml`: every key with its default or an example, as comments that change nothing.
 
 use super::{list, own_section, shown, wrapped};
-use crate::config::keys::{Default, Key, ROOT, Sample, Table};
+use crate::config::keys::{Default, Key, ROOT, SampleStyle, Table};
 
 const WIDTH: usize = 120;
 /// The column where remarks after settings begin.
@@ -53,8 +53,8 @@ fn write_section(file: &mut String, table: &'static Table) {
         push(file, &format!("# {header}"));
     }
     match table.sample {
-        Sample::Text(text) => push_commented(file, text),
-        Sample::EachKey => table.all_keys().for_each(|key| write_key(file, key)),
+        SampleStyle::Text(text) => push_commented(file, text),
+        SampleStyle::EachKey => table.all_keys().for_each(|key| write_key(file, key)),
     }
     for key in table.all_keys() {
         if let Some(below) = own_section(key) {

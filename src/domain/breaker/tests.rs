@@ -129,7 +129,7 @@ fn successes_let_more_through_until_it_is_closed() {
     let mut breaker = opened();
     let now = START + SETTINGS.open;
     for allowed in [1, 2, 4] {
-        let mut permits: Vec<Permit> = (0..allowed).map(|_| breaker.admit(now).unwrap()).collect();
+        let mut permits: Vec<Passage> = (0..allowed).map(|_| breaker.admit(now).unwrap()).collect();
         assert!(breaker.admit(now).is_err());
         let last = permits.pop().unwrap();
         for permit in permits {
@@ -251,7 +251,7 @@ proptest! {
     fn it_keeps_its_promises_whatever_happens(events in events()) {
         let mut breaker = Breaker::new(SETTINGS);
         let mut now = START;
-        let mut running: Vec<Permit> = Vec::new();
+        let mut running: Vec<Passage> = Vec::new();
         // The counted calls since it was last closed, whatever their age.
         let mut counted = 0;
         for event in events {

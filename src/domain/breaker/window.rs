@@ -9,13 +9,13 @@ const SLICES: u8 = 10;
 /// Recent calls, in slices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Window {
-    slices: [Slice; SLICES as usize],
+    slices: [WindowSlice; SLICES as usize],
     /// The number of the newest slice.
     newest: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Slice {
+struct WindowSlice {
     number: i64,
     calls: u32,
     failures: u32,
@@ -30,7 +30,7 @@ impl Window {
         let place = usize::try_from(self.newest.rem_euclid(i64::from(SLICES))).unwrap_or(0);
         let Some(slice) = self.slices.get_mut(place) else { return };
         if slice.number != self.newest {
-            *slice = Slice { number: self.newest, ..Slice::default() };
+            *slice = WindowSlice { number: self.newest, ..WindowSlice::default() };
         }
         slice.calls = slice.calls.saturating_add(1);
         slice.failures = slice.failures.saturating_add(u32::from(failed));

@@ -76,7 +76,7 @@ pub fn startable(
     if deadline.is_some_and(|deadline| now >= deadline) {
         return Startable::ToEnd;
     }
-    let ask = Ask { route, conditions, deadline, now };
+    let ask = HowMany { route, conditions, deadline, now };
     if drawn.is_empty() {
         return ask.along(order.iter().copied());
     }
@@ -126,14 +126,14 @@ fn scaled(jobs: usize, share: f64) -> usize {
 }
 
 /// The question of how many jobs may start.
-struct Ask<'a> {
+struct HowMany<'a> {
     route: &'a Route,
     conditions: &'a [Condition],
     deadline: Option<Timestamp>,
     now: Timestamp,
 }
 
-impl Ask<'_> {
+impl HowMany<'_> {
     /// How a rung stands for a job that has waited for ever.
     fn access(&self, index: usize) -> Option<(&Rung, Access)> {
         let oldest = Times { ready_at: Timestamp::MIN, deadline: self.deadline };

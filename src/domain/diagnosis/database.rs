@@ -1,6 +1,6 @@
 //! The server, its settings, and the tables.
 
-use super::{Finding, Partitions, Plan, Schema, Seen, Server, Table, grouped, size, span};
+use super::{ChurningTable, Finding, Partitions, SchemaState, Seen, ServerState, StatementPlan, grouped, size, span};
 
 /// The oldest version of the server that is tested.
 const OLDEST_SERVER: i32 = 150_000;
@@ -18,7 +18,7 @@ pub(super) fn connection(pooled: bool, private: bool) -> Finding {
     Finding::ok("connection", how)
 }
 
-pub(super) fn server(server: &Seen<Server>) -> Vec<Finding> {
+pub(super) fn server(server: &Seen<ServerState>) -> Vec<Finding> {
     const CHECKS: [&str; 5] = ["server", "encoding", "durability", "transaction_ids", "size"];
     match server {
         Err(reason) => CHECKS.iter().map(|check| Finding::unseen(check, reason)).collect(),
@@ -32,7 +32,7 @@ pub(super) fn server(server: &Seen<Server>) -> Vec<Finding> {
     }
 }
 
-fn version(server: &Server) -> Finding {
+fn version(server: &ServerState) -> Finding {
     let what = format!("PostgreSQL {}", server.version_name);
     if server.standby {
         return Finding::bad(
@@ -71,7 +71,7 @@ fn encoding(encoding: &str) -> Finding {
     )
 }
 
-fn settings(server: &Server) -> Finding {
+fn settings(server: &ServerState) -> Finding {
     let off: Vec<String> = server.off.iter().map(|(name, value)| format!("{name} is {value}")).collect();
     let names = |names: &[&str]| server.off.iter().any(|(name, _)| names.contains(&name.as_str()));
     if off.is_empty() {
@@ -88,7 +88,7 @@ fn settings(server: &Server) -> Finding {
     Finding::warning("durability", off.join(", "), why, "set them back to their defaults").grave(is_bad)
 }
 
-fn transaction_ids(server: &Server) -> Finding {
+fn transaction_ids(server: &ServerState) -> Finding {
     let age = server.transaction_age.max(server.multixact_age);
     let what = format!("the oldest row that is not frozen is {} transactions old", grouped(age));
     // Autovacuum begins by itself at this setting; an age of twice that means that it does not get through.
@@ -105,7 +105,7 @@ fn transaction_ids(server: &Server) -> Finding {
     .grave(age >= TRANSACTIONS_BAD)
 }
 
-pub(super) fn schema(Schema { found, known, oldest }: Schema) -> Finding {
+pub(super) fn schema(SchemaState { found, known, oldest }: SchemaState) -> Finding {
     let what = format!("version {found}, this binary knows {known}");
     if found == 0 {
         return Finding::bad("schema", "there is none", "nothing works without it", "run sluice migrate");
@@ -136,13 +136,13 @@ pub(super) fn clock((ahead_ms, off_by_ms): (i64, i64)) -> Finding {
 }
 
 /// How many dead rows a table may have before claims notice.
-fn bearable(table: &Table) -> i64 {
+fn bearable(table: &ChurningTable) -> i64 {
     if matches!(table.name.as_str(), "ready" | "parked" | "inflight" | "tally") { 200_000 } else { 20_000 }
 }
 
-pub(super) fn dead_rows(tables: &[Table]) -> Finding {
+pub(super) fn dead_rows(tables: &[ChurningTable]) -> Finding {
     const CHECK: &str = "dead_rows";
-    let vacuumed = |table: &Table| {
+    let vacuumed = |table: &ChurningTable| {
         table.vacuumed.map_or_else(|| "never vacuumed".to_owned(), |ago| format!("vacuumed {} ago", span(ago)))
     };
     if let Some(worst) = tables.iter().filter(|table| table.dead >= bearable(table)).max_by_key(|table| table.dead) {
@@ -178,7 +178,7 @@ pub(super) fn dead_rows(tables: &[Table]) -> Finding {
     )
 }
 
-pub(super) fn table_settings(tables: &[Table]) -> Finding {
+pub(super) fn table_settings(tables: &[ChurningTable]) -> Finding {
     let missing: Vec<String> = tables
         .iter()
         .filter(|table| !table.missing.is_empty())
@@ -253,7 +253,7 @@ pub(super) fn partitions(partitions: &Partitions) -> Finding {
     Finding::ok("partitions", what)
 }
 
-pub(super) fn plans(plans: &[Plan]) -> Finding {
+pub(super) fn plans(plans: &[StatementPlan]) -> Finding {
     let faults: Vec<String> = plans
         .iter()
         .filter(|plan| !plan.is_small && !plan.faults.is_empty())

@@ -1,10 +1,10 @@
 //! Findings on workers, waiting jobs and kept work.
 
-use super::{Finding, Kept, Misbilled, Queue, Server, Thresholds, Unqueued, grouped, span};
+use super::{Finding, FinishedWork, Misbilled, Queue, ServerState, Thresholds, Unqueued, grouped, span};
 use crate::domain::counted::counted;
 use crate::domain::roll::roll;
 
-pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
+pub(super) fn connections(server: &ServerState, queue: Option<&Queue>, pooled: bool) -> Finding {
     const CHECK: &str = "connections";
     const WHY: &str = "when all are taken, workers, commands and your application get no new connection";
     const REMEDY: &str = "raise max_connections, lower [database] max_connections, or put a pooler in front";
@@ -167,7 +167,7 @@ fn listed(names: &[String]) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-pub(super) fn retention(kept: &Kept) -> Finding {
+pub(super) fn retention(kept: &FinishedWork) -> Finding {
     const CHECK: &str = "retention";
     /// `[retention]` keeps eight and a bit.
     const MANY: i64 = 24;

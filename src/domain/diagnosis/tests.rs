@@ -1,6 +1,6 @@
 use super::*;
 use crate::domain::NanoUsd;
-use crate::domain::timeline::{Change, Stray, Turn};
+use crate::domain::timeline::{Change, Stray, TimelineSwitch};
 use std::time::Duration;
 
 fn session(pid: i32) -> Session {
@@ -14,12 +14,12 @@ fn session(pid: i32) -> Session {
     }
 }
 
-fn table(name: &str) -> Table {
-    Table { name: name.to_owned(), live: 100, dead: 100, vacuumed: Some(30), missing: Vec::new() }
+fn table(name: &str) -> ChurningTable {
+    ChurningTable { name: name.to_owned(), live: 100, dead: 100, vacuumed: Some(30), missing: Vec::new() }
 }
 
-fn turn(change: Change, age: i64) -> Turn {
-    Turn {
+fn turn(change: Change, age: i64) -> TimelineSwitch {
+    TimelineSwitch {
         number: 2,
         change,
         timeline: Some(2),
@@ -38,8 +38,8 @@ fn healthy() -> Facts {
     Facts {
         pooled: false,
         private: false,
-        schema: Ok(Schema { found: 4, known: 4, oldest: 4 }),
-        server: Ok(Server {
+        schema: Ok(SchemaState { found: 4, known: 4, oldest: 4 }),
+        server: Ok(ServerState {
             version: 150_008,
             version_name: "15.8".to_owned(),
             standby: false,
@@ -64,7 +64,7 @@ fn healthy() -> Facts {
         indexes: Ok((Vec::new(), Vec::new())),
         trigger: Ok(Some(true)),
         partitions: Ok(Partitions { ids_left: 39_999_999, missing: Vec::new() }),
-        plans: Ok(vec![Plan { statement: "claiming", faults: Vec::new(), is_small: false }]),
+        plans: Ok(vec![StatementPlan { statement: "claiming", faults: Vec::new(), is_small: false }]),
         queue: Ok(Queue {
             workers: 2,
             connections_each: 10,
@@ -75,7 +75,7 @@ fn healthy() -> Facts {
         unqueued: Ok(Unqueued::default()),
         misbilled: Ok(Misbilled::default()),
         absurd_sums: Ok(Vec::new()),
-        retention: Ok(Kept {
+        retention: Ok(FinishedWork {
             configured: true,
             past: 8,
             due: 1,
@@ -117,7 +117,7 @@ fn a_healthy_database_has_nothing_but_good_findings() {
 fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
     use Severity::{Bad, Ok as Well, Warning};
     type Spoil = fn(&mut Facts);
-    fn server(facts: &mut Facts) -> &mut Server {
+    fn server(facts: &mut Facts) -> &mut ServerState {
         facts.server.as_mut().unwrap()
     }
     fn queue(facts: &mut Facts) -> &mut Queue {
@@ -144,7 +144,7 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("schema", Bad, "there is none", |f| f.schema.as_mut().unwrap().found = 0),
         ("schema", Bad, "version 3, this binary knows 4", |f| f.schema.as_mut().unwrap().found = 3),
         ("schema", Well, "can live with", |f| f.schema.as_mut().unwrap().found = 9),
-        ("schema", Bad, "know 5 at least", |f| f.schema = Ok(Schema { found: 9, known: 4, oldest: 5 })),
+        ("schema", Bad, "know 5 at least", |f| f.schema = Ok(SchemaState { found: 9, known: 4, oldest: 5 })),
         ("clock", Well, "agrees", |f| f.clock = Ok((-9000, 7001))),
         ("clock", Warning, "9 s behind", |f| f.clock = Ok((-9500, 500))),
         ("clock", Bad, "60 s ahead", |f| f.clock = Ok((60_500, 500))),
@@ -165,7 +165,7 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("dead_rows", Bad, "ready has 2,000,000", |f| f.tables.as_mut().unwrap()[0].dead = 2_000_000),
         ("dead_rows", Warning, "worker has 20,000", |f| f.tables.as_mut().unwrap()[1].dead = 20_000),
         ("dead_rows", Warning, "tally has 500,000", |f| {
-            f.tables.as_mut().unwrap().push(Table { live: 500_000, ..table("tally") });
+            f.tables.as_mut().unwrap().push(ChurningTable { live: 500_000, ..table("tally") });
         }),
         ("table_settings", Warning, "ready has lost fillfactor", |f| {
             f.tables.as_mut().unwrap()[0].missing.push("fillfactor".to_owned());
@@ -181,7 +181,8 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("partitions", Bad, "999,999", |f| f.partitions.as_mut().unwrap().ids_left = 999_999),
         ("plans", Bad, "claiming: Seq Scan", |f| f.plans.as_mut().unwrap()[0].faults.push("Seq Scan".to_owned())),
         ("plans", Well, "too short", |f| {
-            f.plans = Ok(vec![Plan { statement: "claiming", faults: vec!["Seq Scan".to_owned()], is_small: true }]);
+            f.plans =
+                Ok(vec![StatementPlan { statement: "claiming", faults: vec!["Seq Scan".to_owned()], is_small: true }]);
         }),
         ("connections", Warning, "80 of 97", |f| server(f).used_connections = 80),
         ("connections", Bad, "93 of 97", |f| server(f).used_connections = 93),
@@ -335,7 +336,7 @@ fn a_database_that_went_back_in_time_is_named_for_a_week_with_what_it_lost() {
     assert!(promoted.remedy.contains("2,000,000") && !promoted.why.contains("are gone"), "{promoted:?}");
     let lost = check(
         &found(&|history| {
-            history.turn = Some(Turn { lost_to: Some("noon".to_owned()), ..turn(Change::Timeline, 90) });
+            history.turn = Some(TimelineSwitch { lost_to: Some("noon".to_owned()), ..turn(Change::Timeline, 90) });
         }),
         "timeline",
     );

@@ -54,13 +54,13 @@ impl Effort {
 
 /// The schemas that a schema refers to by name.
 #[derive(Debug)]
-pub(super) struct Names<'a> {
+pub(super) struct Definitions<'a> {
     /// The schema, and those within it that have a name of their own, with the end of that name.
     resources: Vec<(&'a str, &'a Value)>,
     anchors: Vec<(&'a str, &'a Value)>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> Definitions<'a> {
     pub(super) fn of(root: &'a Value) -> Self {
         let mut names = Self { resources: Vec::new(), anchors: Vec::new() };
         names.find(root);
@@ -135,7 +135,7 @@ fn unescaped(pointer: &str) -> String {
 
 /// The effort of checking an answer against a schema; `None`: more than is allowed.
 pub(super) fn effort<'a>(
-    names: &'a Names<'a>,
+    names: &'a Definitions<'a>,
     patterns: &'a Patterns,
     schema: &'a Value,
     answer: &'a Value,
@@ -152,7 +152,7 @@ struct Part<'a> {
 }
 
 struct Walk<'a> {
-    names: &'a Names<'a>,
+    names: &'a Definitions<'a>,
     patterns: &'a Patterns,
     /// By the addresses of schema and place; no effort yet for a pair that is being looked at.
     known: HashMap<(usize, usize), Effort>,

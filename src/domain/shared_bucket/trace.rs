@@ -11,7 +11,7 @@ const START: i64 = 1_800_000_000_000;
 
 /// A report of a process: the units it has left, how long it has held no more, and the units it needs and could use.
 #[derive(Clone, Copy)]
-struct Step {
+struct TraceStep {
     ms: i64,
     who: i64,
     left: i64,
@@ -22,11 +22,11 @@ struct Step {
     asked: Option<u64>,
 }
 
-const fn step(ms: i64, who: i64, left: i64, quiet: u64, need: u64, want: u64) -> Step {
-    Step { ms, who, left, quiet, need, want, asked: None }
+const fn step(ms: i64, who: i64, left: i64, quiet: u64, need: u64, want: u64) -> TraceStep {
+    TraceStep { ms, who, left, quiet, need, want, asked: None }
 }
 
-const STEPS: [Step; 21] = [
+const STEPS: [TraceStep; 21] = [
     // The start, until nothing is left.
     step(0, 1, 0, 0, 1_000, 4_000),
     step(10, 2, 0, 0, 1_000, 3_000),
@@ -48,7 +48,7 @@ const STEPS: [Step; 21] = [
     step(9_150, 2, 0, 1_900, 1_000, 1_000),
     step(9_250, 2, 0, 50, 0, 0),
     // The provider refuses that call.
-    Step { asked: Some(20), ..step(9_500, 2, 0, 250, 1_000, 1_000) },
+    TraceStep { asked: Some(20), ..step(9_500, 2, 0, 250, 1_000, 1_000) },
     step(9_700, 3, 900, 1_000, 1_000, 1_000),
     step(10_200, 3, 0, 1_500, 1_000, 1_000),
     step(29_500, 3, 0, 19_000, 1_000, 1_000),
@@ -71,7 +71,7 @@ fn rows() -> Vec<String> {
     let limits = Limits { rates: vec![rate], concurrency: None };
     let mut bucket = SharedBucket::default();
     let mut epochs = BTreeMap::new();
-    let row = |step: Step| {
+    let row = |step: TraceStep| {
         let wait = step.asked.map(|asked| Wait {
             reason: Reason::RateLimit,
             remaining: Duration::from_secs(asked),

@@ -51,7 +51,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Metadata<'a>>,
+    metadata: Option<MetadataOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_control: Option<&'a Value>,
 }
@@ -64,7 +64,7 @@ enum System<'a> {
 }
 
 #[derive(Serialize)]
-struct Metadata<'a> {
+struct MetadataOut<'a> {
     user_id: &'a str,
 }
 
@@ -85,7 +85,7 @@ enum Block<'a> {
         cache_control: Mark<'a>,
     },
     Image {
-        source: Source<'a>,
+        source: MediaSource<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Mark<'a>,
     },
@@ -117,7 +117,7 @@ impl<'a> Block<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Source<'a> {
+enum MediaSource<'a> {
     Base64 { media_type: String, data: &'a str },
     Url { url: &'a str },
 }
@@ -193,7 +193,7 @@ pub(super) fn encode(
         tools,
         tool_choice,
         output_config,
-        metadata: user_id.map(|user_id| Metadata { user_id }),
+        metadata: user_id.map(|user_id| MetadataOut { user_id }),
         cache_control,
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
@@ -279,16 +279,16 @@ impl<'a> Blocks<'a, '_> {
     }
 }
 
-fn image(url: &str) -> Result<Source<'_>, Ineligible> {
+fn image(url: &str) -> Result<MediaSource<'_>, Ineligible> {
     if let Some((given, data)) = conversation::data_url(url) {
         let media_type = conversation::image_type(given, data);
         if !IMAGE_TYPES.contains(&media_type.as_str()) {
             let named: String = media_type.chars().take(40).collect();
             return unsupported(format!("images of type {named}"));
         }
-        Ok(Source::Base64 { media_type, data })
+        Ok(MediaSource::Base64 { media_type, data })
     } else if url.starts_with("https://") {
-        Ok(Source::Url { url })
+        Ok(MediaSource::Url { url })
     } else if url.starts_with("http://") {
         unsupported("images by a web address that is not https")
     } else {

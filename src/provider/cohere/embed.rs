@@ -3,7 +3,7 @@
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, ChatRequest, Usage, UsageSource};
 use crate::provider::conversation::note;
-use crate::provider::embeddings::{self, Asked};
+use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::reply_body::count;
 use crate::provider::wire::{WireReply, WireRequest};
 use serde::Serialize;
@@ -40,7 +40,7 @@ enum Own<'a> {
 }
 
 pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = Asked::of(request, model)?;
+    let mut asked = EmbedInput::of(request, model)?;
     let texts = asked.texts(MOST_TEXTS)?;
     asked.note_all_but(OWN);
     if asked.own("input_type").is_none() {

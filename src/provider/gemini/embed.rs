@@ -3,7 +3,7 @@
 use crate::domain::decide::Ineligible;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
-use crate::provider::embeddings::{self, Asked};
+use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::wire::{WireReply, WireRequest};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -39,7 +39,7 @@ struct Part<'a> {
 }
 
 pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = Asked::of(request, model)?;
+    let mut asked = EmbedInput::of(request, model)?;
     let texts = asked.texts(MOST_TEXTS)?;
     asked.note_all_but(&["task_type"]);
     let model = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));

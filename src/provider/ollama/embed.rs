@@ -2,7 +2,7 @@
 
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, ChatRequest, Usage};
-use crate::provider::embeddings::{self, Asked};
+use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::wire::{WireReply, WireRequest};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -26,7 +26,7 @@ struct Body<'a> {
 }
 
 pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = Asked::of(request, model)?;
+    let mut asked = EmbedInput::of(request, model)?;
     let input = asked.texts(usize::MAX)?;
     asked.note_all_but(OWN);
     let body = Body {

@@ -5,7 +5,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
 use crate::provider::conversation::{note, unsupported};
-use crate::provider::embeddings::{self, Asked};
+use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::quirks::Quirks;
 use crate::provider::wire::{WireReply, WireRequest};
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 const TAKEN: &[&str] = &["input", "dimensions", "encoding_format", "output_dimension", "output_dtype"];
 
 pub(super) fn encode(quirks: &Quirks, request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = Asked::of(request, model)?;
+    let mut asked = EmbedInput::of(request, model)?;
     if let Some(path) = quirks.refuse.iter().find(|path| asked.body.given(path).is_some()) {
         return unsupported(path.as_str());
     }
@@ -39,7 +39,7 @@ pub(super) fn encode(quirks: &Quirks, request: &ChatRequest, model: &str) -> Res
         }
     }
     asked.body.set_first("model", model);
-    let Asked { body, dropped, .. } = asked;
+    let EmbedInput { body, dropped, .. } = asked;
     Ok(WireRequest { dropped, ..WireRequest::post("/embeddings", &[], body.to_text().into_bytes()) })
 }
 

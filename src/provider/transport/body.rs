@@ -1,6 +1,6 @@
 //! The body of an answer, and the room in memory that it takes.
 
-use super::room::{Room, SMALL, Taken};
+use super::room::{Room, SMALL, TakenRoom};
 use super::stage::{broken, deadline, timed_out};
 use crate::domain::{ErrorClass, Failure, Scope};
 use bytes::{Bytes, BytesMut};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Limits on the size and time of a body.
-pub(super) struct Limits {
+pub(super) struct BodyLimits {
     /// The most bytes.
     pub(super) max: usize,
     /// The longest time between two pieces.
@@ -21,13 +21,13 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Body {
     bytes: Bytes,
-    room: Taken,
+    room: TakenRoom,
 }
 
 impl Body {
     /// Reads the body to its end, or as much as arrives: with the failure when it is too large, does not end in time or
     /// breaks off.
-    pub(super) async fn read(response: &mut Response, limits: &Limits, room: &Room) -> (Self, Option<Failure>) {
+    pub(super) async fn read(response: &mut Response, limits: &BodyLimits, room: &Room) -> (Self, Option<Failure>) {
         let mut body = Self::default();
         let mut gathered = BytesMut::new();
         let fault = body.fill(&mut gathered, response, limits, room).await.err();
@@ -41,7 +41,7 @@ impl Body {
         &mut self,
         gathered: &mut BytesMut,
         response: &mut Response,
-        limits: &Limits,
+        limits: &BodyLimits,
         room: &Room,
     ) -> Result<(), Failure> {
         let too_large = || {

@@ -32,7 +32,7 @@ pub(super) struct Room {
 
 /// The room that one answer has taken; free again when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct TakenRoom {
     kb: u32,
     share: Option<OwnedSemaphorePermit>,
     reserve: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
@@ -51,7 +51,7 @@ impl Room {
 
     /// Takes enough for an answer that has grown to `bytes` and will reach `most` at most. Returns whether there was
     /// enough in time.
-    pub(super) async fn take(&self, taken: &mut Taken, bytes: usize, most: usize, by: Instant) -> bool {
+    pub(super) async fn take(&self, taken: &mut TakenRoom, bytes: usize, most: usize, by: Instant) -> bool {
         let kb = |bytes: usize| u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let (needed, most) = (kb(bytes), kb(most.max(bytes)));
         if needed <= taken.kb {
@@ -91,7 +91,7 @@ enum More {
     Turn(OwnedMutexGuard<()>),
 }
 
-impl Taken {
+impl TakenRoom {
     fn add(&mut self, permit: OwnedSemaphorePermit, kb: u32) {
         match &mut self.share {
             Some(share) => share.merge(permit),

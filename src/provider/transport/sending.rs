@@ -14,17 +14,17 @@ pub(super) struct Sending {
 }
 
 /// When the request went out; pending until then.
-pub(super) struct Sent(oneshot::Receiver<Instant>);
+pub(super) struct SentCall(oneshot::Receiver<Instant>);
 
 impl Sending {
-    pub(super) fn of(body: Vec<u8>) -> (Self, Sent) {
+    pub(super) fn of(body: Vec<u8>) -> (Self, SentCall) {
         let (begins, sent) = oneshot::channel();
         let bytes = Some(Bytes::from(body)).filter(|bytes| !bytes.is_empty());
-        (Self { bytes, begins: Some(begins) }, Sent(sent))
+        (Self { bytes, begins: Some(begins) }, SentCall(sent))
     }
 }
 
-impl Sent {
+impl SentCall {
     /// Waits for the instant. A body that is dropped unread is empty and gone out with the head.
     pub(super) async fn at(self) -> Instant {
         self.0.await.unwrap_or_else(|_| Instant::now())

@@ -1,7 +1,7 @@
 //! How the server would run the statements on which the queue's speed rests, and what of that is slow.
 
 use super::DIAGNOSING;
-use crate::domain::diagnosis::Plan;
+use crate::domain::diagnosis::StatementPlan;
 use crate::store::{Doing, Store, StoreError, claim};
 use serde_json::Value;
 use sqlx::types::Json;
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 impl Store {
     /// The plans of the statements that look for lanes and claim jobs.
-    pub(super) async fn plans(&self) -> Result<Vec<Plan>, StoreError> {
+    pub(super) async fn plans(&self) -> Result<Vec<StatementPlan>, StoreError> {
         let pages = sqlx::query_scalar!(
             r#"select pg_relation_size('sluice.ready') / current_setting('block_size')::bigint as "pages!""#
         )
@@ -51,7 +51,7 @@ impl Store {
             let Json(plan): Json<Value> = row.try_get(0).doing(DIAGNOSING)?;
             let mut faults = Vec::new();
             walk(&plan, &mut faults);
-            plans.push(Plan { statement, faults, is_small });
+            plans.push(StatementPlan { statement, faults, is_small });
         }
         Ok(plans)
     }

@@ -17,7 +17,7 @@ pub(super) enum Chunk {
     /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end.
     Keyed(Rows),
     /// Jobs that have to be compared first.
-    Lines(Vec<Line>),
+    Lines(Vec<CopyLine>),
     /// The stop-loss of the batch; true: one that it has stays.
     StopLoss(MaxFailed, bool),
     /// There is no more.
@@ -26,7 +26,7 @@ pub(super) enum Chunk {
 
 /// A job that owns its texts.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct CopyLine {
     number: u64,
     custom_id: Option<String>,
     idempotency_key: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct Line {
     request: String,
 }
 
-impl Line {
+impl CopyLine {
     pub(super) fn of(number: u64, job: &NewJob<'_>) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         Self {
@@ -110,7 +110,7 @@ impl Writing {
     }
 
     /// Adds the lines that the batch does not have, in the order in which they came.
-    async fn take_new(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
+    async fn take_new(&mut self, lines: Vec<CopyLine>) -> Result<(), StoreError> {
         let mut digests = self.digests(&lines).await?.into_iter();
         let (mut rows, mut keyed) = (Rows::default(), Rows::default());
         for line in &lines {
@@ -138,7 +138,7 @@ impl Writing {
 
     /// The digests of those lines whose content is compared, in order. The server computes them: it knows how it would
     /// store the line.
-    async fn digests(&mut self, lines: &[Line]) -> Result<Vec<Vec<u8>>, StoreError> {
+    async fn digests(&mut self, lines: &[CopyLine]) -> Result<Vec<Vec<u8>>, StoreError> {
         let compared = || lines.iter().filter(|line| self.presence.compares_content(line.custom_id.as_deref()));
         let requests: Vec<&str> = compared().map(|line| line.request.as_str()).collect();
         let metadata: Vec<Option<&str>> = compared().map(|line| line.metadata.as_deref()).collect();

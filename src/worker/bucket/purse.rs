@@ -23,8 +23,8 @@ const MOST: NonZeroU32 = NonZeroU32::MAX;
 /// Units in hand.
 #[derive(Debug)]
 pub(super) struct Purse {
-    limiter: RateLimiter<NotKeyed, Spent, Still, NoOpMiddleware<Nanos>>,
-    spent: Spent,
+    limiter: RateLimiter<NotKeyed, ArrivalTime, Still, NoOpMiddleware<Nanos>>,
+    spent: ArrivalTime,
 }
 
 /// The clock that the limiter runs on.
@@ -41,9 +41,9 @@ impl Clock for Still {
 
 /// The theoretical arrival time: how many units are missing to [`MOST`].
 #[derive(Clone, Debug)]
-struct Spent(Arc<AtomicU64>);
+struct ArrivalTime(Arc<AtomicU64>);
 
-impl StateStore for Spent {
+impl StateStore for ArrivalTime {
     type Key = NotKeyed;
 
     fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
@@ -66,7 +66,7 @@ impl Purse {
     pub(super) fn new() -> Self {
         let a_unit = Duration::from_nanos(1);
         let quota = Quota::with_period(a_unit).expect("a nanosecond is not zero").allow_burst(MOST);
-        let spent = Spent(Arc::new(AtomicU64::new(u64::from(MOST.get()))));
+        let spent = ArrivalTime(Arc::new(AtomicU64::new(u64::from(MOST.get()))));
         Self { limiter: RateLimiter::new(quota, spent.clone(), Still), spent }
     }
 

@@ -57,7 +57,7 @@ impl ProviderSetup {
 
 /// The parts of a provider that have not changed since the configuration was last read.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct Unchanged {
     /// Whether it is the same server, so that what its targets have shown still applies.
     pub is_same_server: bool,
     /// The names of the keys that have not changed.
@@ -65,9 +65,9 @@ pub struct Kept {
 }
 
 /// The earlier gate, as far as one provider is concerned.
-struct Before<'a> {
+struct Predecessor<'a> {
     gate: &'a Gate,
-    kept: Kept,
+    kept: Unchanged,
     now: Timestamp,
 }
 
@@ -85,7 +85,7 @@ impl Gate {
         &self,
         buckets: &BTreeMap<String, Limits>,
         providers: &BTreeMap<String, ProviderSetup>,
-        kept: &BTreeMap<String, Kept>,
+        kept: &BTreeMap<String, Unchanged>,
         now: Timestamp,
     ) -> Self {
         let mut gate = Self::set_up(Some(self), buckets, providers, kept, now);
@@ -119,7 +119,7 @@ impl Gate {
         before: Option<&Self>,
         buckets: &BTreeMap<String, Limits>,
         providers: &BTreeMap<String, ProviderSetup>,
-        kept: &BTreeMap<String, Kept>,
+        kept: &BTreeMap<String, Unchanged>,
         now: Timestamp,
     ) -> Self {
         let shared = |of: fn(&Self) -> &Arc<Notify>| before.map_or_else(Arc::default, |gate| Arc::clone(of(gate)));
@@ -134,7 +134,8 @@ impl Gate {
         };
         let order = entering_order(buckets, providers);
         for (name, setup) in providers {
-            let before = before.map(|gate| Before { gate, kept: kept.get(name).cloned().unwrap_or_default(), now });
+            let before =
+                before.map(|gate| Predecessor { gate, kept: kept.get(name).cloned().unwrap_or_default(), now });
             let before = before.as_ref();
             let provider = Arc::new(gate.provider(name, setup, before));
             for target in &setup.targets {
@@ -163,10 +164,10 @@ impl Gate {
         gate
     }
 
-    fn provider(&self, name: &str, setup: &ProviderSetup, before: Option<&Before<'_>>) -> ProviderState {
+    fn provider(&self, name: &str, setup: &ProviderSetup, before: Option<&Predecessor<'_>>) -> ProviderState {
         let known = before.and_then(|before| Some((before, before.gate.providers.get(name)?)));
         let keys = match known {
-            Some((Before { kept, now, .. }, known)) if kept.is_same_server => {
+            Some((Predecessor { kept, now, .. }, known)) if kept.is_same_server => {
                 Keys::renewed(&known.keys, &setup.keys, &kept.keys, setup.recheck, *now)
             }
             _ => Keys::new(name, &setup.keys, setup.recheck),
@@ -191,7 +192,7 @@ impl Gate {
         &mut self,
         name: String,
         configured: &BTreeMap<String, Limits>,
-        before: Option<&Before<'_>>,
+        before: Option<&Predecessor<'_>>,
     ) -> Arc<Bucket> {
         let wanted = &self.wanted;
         let bucket = self.buckets.entry(name).or_insert_with_key(|name| {
@@ -225,7 +226,7 @@ fn entering_order(
     names.into_iter().enumerate().map(|(place, (_, name))| (name, place)).collect()
 }
 
-impl Before<'_> {
+impl Predecessor<'_> {
     /// What a target has shown, as far as it still applies.
     fn record(&self, target: &Target, breaker: BreakerSettings) -> Option<Arc<Record>> {
         let known = &self.gate.targets.get(target)?.record;

@@ -103,7 +103,7 @@ impl TargetState {
     /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
     pub(super) fn record(
         &self,
-        permit: breaker::Permit,
+        permit: breaker::Passage,
         sign: breaker::Sign,
         class: Option<ErrorClass>,
         now: Timestamp,

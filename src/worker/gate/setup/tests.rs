@@ -25,7 +25,7 @@ struct Stage {
     others: Others,
     buckets: BTreeMap<String, Limits>,
     setup: ProviderSetup,
-    kept: Kept,
+    kept: Unchanged,
 }
 
 impl Stage {
@@ -39,7 +39,7 @@ impl Stage {
             targets: ["a", "b"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),
         };
-        let kept = Kept { is_same_server: true, keys: setup.keys.iter().cloned().collect() };
+        let kept = Unchanged { is_same_server: true, keys: setup.keys.iter().cloned().collect() };
         let buckets = BTreeMap::from([(bucket.to_owned(), limits)]);
         Self { others: Others::default(), buckets, setup, kept }
     }
