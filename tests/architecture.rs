@@ -130,8 +130,7 @@ fn a_crate_is_named_in_its_room_only() {
     let rows = table(&page(), "crate");
     assert!(rows.len() > 3, "{rows:?}");
     let mut wrong = Vec::new();
-    for row in rows {
-        let name = quoted(&row[0]).pop_first().unwrap();
+    for (name, row) in rows.iter().flat_map(|row| quoted(&row[0]).into_iter().map(move |name| (name, row))) {
         let rooms = quoted(&row[1]);
         let but = row[1].starts_with("everywhere but in");
         let used = Regex::new(&format!(r"\b{name}::|use {name}\b")).unwrap();

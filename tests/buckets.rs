@@ -1,10 +1,10 @@
 //! The shared limits as `sluice status` and the view show them.
 
-use crate::support::program::Program;
+use crate::support::program::{Program, text};
 use crate::support::queue::Queue;
 use serde_json::{Value, json};
 use sluice::domain::limits::{Dimension, Heard};
-use sluice::domain::shared_bucket::{Report, Stock, Wait};
+use sluice::domain::shared_bucket::{Report, SharedBucket, Stock, Wait};
 use sluice::domain::shut::Reason;
 use sluice::domain::{Limits, Rate, Unit};
 use sluice::store::quota::Rewrite;
@@ -176,4 +176,20 @@ async fn a_reporter_sees_the_limits_in_the_view() {
             .await
             .unwrap();
     assert_eq!((leased, places, shut), (0, 0, None));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_counts_as_new_and_the_log_says_so() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let limits = Limits { rates: Vec::new(), concurrency: Some(3) };
+    tell(&queue, "odd", &limits, [(worker, Report::default())]).await;
+    queue.run("update sluice.bucket_state set state = '{\"shares\": 7}'").await;
+    let (buckets, _) = queue.store.all_buckets().await.unwrap();
+    assert_eq!(buckets["odd"], SharedBucket::default());
+    let program = Program::new("[http]\nlisten = \"off\"\n", &queue.database.url());
+    let output = program.run(&["status"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(said.contains("the shared state of this limit cannot be read") && said.contains("odd"), "{said}");
 }

@@ -15,6 +15,11 @@ const OTHERS: [&str; 4] = ["anthropic", "openai_responses", "completions", "bedr
 
 /// A simulator of all dialects, and a configuration with a route for each; `mixed` asks those without embeddings first.
 fn stage() -> (Simulator, String) {
+    let mut known: Vec<&str> = DIALECTS.iter().chain(&OTHERS).copied().collect();
+    let mut all: Vec<&str> = sluice::provider::DIALECTS.iter().map(|dialect| dialect.name).collect();
+    known.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(known, all, "a dialect either has embeddings or refuses them");
     let mut scenario = "record_calls = 10000\nmarkers = true\n".to_owned();
     for name in DIALECTS.iter().chain(&OTHERS) {
         let price = "models.m.price = { input = \"1\", output = \"4\" }";

@@ -3,8 +3,10 @@
 use crate::support::fleet::Fleet;
 use crate::support::wait::{until, within_a_minute};
 use sluice::cli::GlobalArgs;
+use sluice::cli::failure::report;
 use sluice::cli::worker::{attend, blueprint, settings, went_down};
 use sluice::config::Config;
+use sluice::exit_code::ExitCode;
 use sluice::shutdown::Hangups;
 use sluice::store::Store;
 use sluice::systemd::Notifier;
@@ -161,7 +163,9 @@ async fn outcomes_that_cannot_be_written_are_counted_and_their_jobs_are_taken_ov
         tripping.abort();
         assert_eq!(summary.fallen, Some(part));
         assert!(summary.lost > 0, "{part}: {summary:?}");
-        let told = went_down(&summary).unwrap_err().to_string();
+        let failure = went_down(&summary).unwrap_err();
+        assert_eq!(report(&failure, "sluice_worker"), ExitCode::Failure, "the service manager starts another worker");
+        let told = failure.to_string();
         assert!(told.contains("could not be written (the log names the jobs)"), "{told}");
         assert!(told.contains(part) && !told.contains("All its jobs"), "{told}");
 

@@ -115,6 +115,7 @@ async fn what_is_larger_than_a_window_goes_to_the_larger_rung_or_ends_with_the_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_provider_finds_too_large_is_sent_there_once_and_holds_up_nobody() {
+    // Those whose answers tell how large the limit is. A refusal without a number says nothing of what would fit.
     for dialect in ["openai", "anthropic", "gemini"] {
         let stage = Stage::new(dialect, "", "").await;
         stage.enqueue("default", LARGE_JOBS, SMALL_JOBS).await;

@@ -58,7 +58,7 @@ pub enum Kind {
     /// otherwise.
     Reasks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
-    LatencyRow,
+    Latency,
 }
 
 /// What a report is grouped by.
@@ -141,7 +141,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::reasks(&by, context.store.reasks(&by, &filter).await?)
         }
-        Kind::LatencyRow => {
+        Kind::Latency => {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::latency(&by, context.store.latencies(&by, &filter).await?)
         }
@@ -167,7 +167,7 @@ async fn sums(context: &Context, by: &[Grouping], filter: &Filter) -> anyhow::Re
 
 fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
     let usual: &[By] = match kind {
-        Kind::Cost | Kind::LatencyRow | Kind::Reasks => &[By::Provider, By::Model],
+        Kind::Cost | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
         Kind::Fallbacks => &[By::Route, By::Provider, By::Model],
@@ -183,7 +183,7 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
 
 /// Why a dimension says nothing in a report: an answer that is used has no class.
 fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
-    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::LatencyRow);
+    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
     (is_of_answers && by.contains(&By::Class)).then_some(
         "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
          `sluice report failures --by class` has those",
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn classes_are_refused_where_nothing_has_one() {
-        for kind in [Kind::Fallbacks, Kind::LatencyRow] {
+        for kind in [Kind::Fallbacks, Kind::Latency] {
             assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
             assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
         }

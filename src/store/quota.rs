@@ -64,8 +64,9 @@ impl Store {
         .doing("reading the limits")?;
         let now = rows.first().map_or(Timestamp::MIN, |row| timestamp(row.now));
         let found = rows.into_iter().filter_map(|row| {
-            let state = serde_json::from_value(row.state?).unwrap_or_default();
-            Some((row.name?, Register { id: row.id?, version: row.version?, state }))
+            let name = row.name?;
+            let state = state(&name, row.state?);
+            Some((name, Register { id: row.id?, version: row.version?, state }))
         });
         Ok((found.collect(), now))
     }
@@ -130,9 +131,20 @@ impl Store {
         .await
         .doing("reading the limits")?;
         let now = rows.first().map_or(Timestamp::MIN, |row| timestamp(row.now));
-        let found = rows
-            .into_iter()
-            .filter_map(|row| Some((row.name?, serde_json::from_value(row.state?).unwrap_or_default())));
+        let found = rows.into_iter().filter_map(|row| {
+            let name = row.name?;
+            let state = state(&name, row.state?);
+            Some((name, state))
+        });
         Ok((found.collect(), now))
     }
+}
+
+/// The state of a bucket. One that cannot be read counts as new, and the log says so: stopping all calls over it would
+/// be worse, because the provider still says when its limit is reached.
+fn state(name: &str, written: serde_json::Value) -> SharedBucket {
+    serde_json::from_value(written).unwrap_or_else(|error| {
+        tracing::warn!(bucket = name, error = %error, "the shared state of this limit cannot be read; it begins anew");
+        SharedBucket::default()
+    })
 }
