@@ -2,6 +2,7 @@
 
 use super::api_keys;
 use super::section::Section;
+use super::words::{AUTH_KINDS, AuthKind};
 use crate::permissions::read_secret;
 use crate::provider::{AccessKey, ApiKey, Dialect, Url, vendors};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -22,20 +23,6 @@ const PLACES: &str = "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY 
                       in ~/.aws/credentials (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE), or \
                       api_key_env, api_key_file or credential with the access key";
 
-/// How the calls of a provider are authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AuthKind {
-    /// By a key that goes with each call.
-    Key,
-    /// By a signature.
-    SigV4,
-}
-
-/// The words for it.
-pub(super) fn auth_kinds() -> Vec<&'static str> {
-    vec!["key", "sigv4"]
-}
-
 /// The region and the profile of a provider whose calls are signed.
 pub(super) struct Signing {
     region: Option<String>,
@@ -44,11 +31,7 @@ pub(super) struct Signing {
 
 /// Reads whether calls are signed, and for which region; `None` for keys that go with each call.
 pub(super) fn read(section: &mut Section<'_>, dialect: &Dialect, base_url: &str) -> Option<Signing> {
-    let kind = section.word_or_default("auth", "is no way to authenticate", |word| match word {
-        "key" => Some(AuthKind::Key),
-        "sigv4" => Some(AuthKind::SigV4),
-        _ => None,
-    });
+    let kind = section.word_or_default("auth", "is no way to authenticate", AUTH_KINDS);
     let region = section.parsed("region", "a region such as \"eu-central-1\"", |text| {
         if is_region(text) { Ok(text.to_owned()) } else { Err("is not the name of a region".to_owned()) }
     });

@@ -19,14 +19,16 @@ mod section;
 mod settings;
 mod source;
 pub(crate) mod strategy;
+mod words;
 
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;
 pub use provider::ProviderConfig;
 pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
-pub use settings::{Database, Http, Log, LogFormat, Spool, Worker};
+pub use settings::{Database, Http, Log, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
+pub use words::LogFormat;
 
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};

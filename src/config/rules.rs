@@ -1,8 +1,9 @@
 //! `validate = { … }` of a route, compiled.
 
 use super::section::{Section, to_json};
+use super::words::FINISH_RULES;
 use crate::domain::json_schema::Schema;
-use crate::domain::validation::{FinishRule, Rules};
+use crate::domain::validation::Rules;
 use regex::Regex;
 use std::sync::Arc;
 
@@ -20,12 +21,7 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         reject_refusals: section.flag_or_default("refusal"),
         reject_html: section.flag_or_default("html"),
         reject_truncated: section.flag_or_default("truncated"),
-        finish: section.word_or_default("finish", "is not a rule for finish words", |word| match word {
-            "known" => Some(FinishRule::Known),
-            "said" => Some(FinishRule::Said),
-            "any" => Some(FinishRule::Any),
-            _ => None,
-        }),
+        finish: section.word_or_default("finish", "is not a rule for finish words", FINISH_RULES),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
         && min > max

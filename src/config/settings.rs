@@ -3,6 +3,7 @@
 use super::scalar;
 use super::section::{Reading, Section};
 use super::source::database_url;
+use super::words::{LOG_FORMATS, LogFormat, POOLERS};
 use crate::domain::retention::Retention;
 use crate::permissions::read_secret;
 use crate::store::{Address, Pooler};
@@ -35,12 +36,7 @@ impl Database {
             url_set_by,
             data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.reading()).join("postgres")),
             max_connections: section.whole_or_default("max_connections"),
-            pooler: section.word_or_default("pooler", "is no kind of pooler", |word| match word {
-                "auto" => Some(Pooler::Auto),
-                "none" => Some(Pooler::None),
-                "transaction" => Some(Pooler::Transaction),
-                _ => None,
-            }),
+            pooler: section.word_or_default("pooler", "is no kind of pooler", POOLERS),
         };
         section.finish();
         database
@@ -235,16 +231,6 @@ impl Http {
     }
 }
 
-/// The shape of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Human,
-    /// One JSON object per line.
-    Json,
-}
-
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -268,11 +254,7 @@ impl Log {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let defaults = Self::default();
         let log = Self {
-            format: section.word_or_default("format", "is not a format", |word| match word {
-                "human" => Some(LogFormat::Human),
-                "json" => Some(LogFormat::Json),
-                _ => None,
-            }),
+            format: section.word_or_default("format", "is not a format", LOG_FORMATS),
             filter: section
                 .parsed("filter", "a filter such as \"info\" or \"warn,sluice=debug\"", |text| {
                     match tracing_subscriber::EnvFilter::try_new(text) {

@@ -1,6 +1,7 @@
 //! The sections of the daemon itself.
 
 use super::{Kind, Table, TakesEffect, depends, instead, key, with_default};
+use crate::config::words::{LOG_FORMATS, POOLERS, names};
 
 pub(super) const DATABASE: Table = Table {
     header: Some("[database]"),
@@ -38,7 +39,7 @@ pub(super) const DATABASE: Table = Table {
         with_default("max_connections", Kind::Whole(2, 1000), "10", "Connections that this process opens at most."),
         with_default(
             "pooler",
-            Kind::Word(|| vec!["auto", "none", "transaction"]),
+            Kind::Word(|| names(POOLERS)),
             "auto",
             "What the URL leads to. \"transaction\": PgBouncer in transaction mode and the like; \"none\": Postgres \
              itself; \"auto\": find out when connecting (docs/operations.md).",
@@ -151,7 +152,7 @@ pub(super) const LOG: Table = Table {
     effect: TakesEffect::Restart,
     is_on: true,
     keys: &[
-        with_default("format", Kind::Word(|| vec!["human", "json"]), "human", "The shape of log lines."),
+        with_default("format", Kind::Word(|| names(LOG_FORMATS)), "human", "The shape of log lines."),
         with_default("filter", Kind::Text, "info", "What is logged: a level, or for example \"warn,sluice=debug\"."),
         key(
             "dir",

@@ -1,7 +1,8 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
 use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, with_default};
-use crate::config::{aws, provider, quirks};
+use crate::config::words::{AUTH_KINDS, names};
+use crate::config::{provider, quirks};
 use crate::provider::vendors::limit_headers_names;
 
 /// The source of one key of a provider.
@@ -32,7 +33,7 @@ pub(super) const PROVIDER: Table = Table {
         ),
         with_default(
             "auth",
-            Kind::Word(aws::auth_kinds),
+            Kind::Word(|| names(AUTH_KINDS)),
             "key",
             "How calls are authenticated: by a key that goes with each of them, or by a signature (AWS SigV4; only \
              the dialect bedrock). Without one of the sources above, a signature takes its access key from where AWS's \

@@ -1,6 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
+use crate::config::words::{FINISH_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -166,7 +167,7 @@ const VALIDATE: Table = Table {
         with_default("truncated", Kind::Flag, "true", "Answers that were cut at the output cap are rejected."),
         with_default(
             "finish",
-            Kind::Word(|| vec!["said", "known", "any"]),
+            Kind::Word(|| names(FINISH_RULES)),
             "said",
             "Whether an answer says why it ended. \"said\": in any word; \"known\": in a word that is known; \"any\": \
              it need not.",

@@ -1,0 +1,45 @@
+//! The keys whose value is one of a few words. Each list is read, documented and offered in messages.
+
+use crate::domain::validation::FinishRule;
+use crate::store::Pooler;
+
+/// Words, each with its meaning.
+pub(super) type Words<T> = &'static [(&'static str, T)];
+
+/// The words alone.
+pub(super) fn names<T>(words: Words<T>) -> Vec<&'static str> {
+    words.iter().map(|(word, _)| *word).collect()
+}
+
+/// `database.pooler`
+pub(super) const POOLERS: Words<Pooler> =
+    &[("auto", Pooler::Auto), ("none", Pooler::None), ("transaction", Pooler::Transaction)];
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `log.format`
+pub(super) const LOG_FORMATS: Words<LogFormat> = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+
+/// `validate.finish`
+pub(super) const FINISH_RULES: Words<FinishRule> =
+    &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
+
+/// How the calls of a provider are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthKind {
+    /// By a key that goes with each call.
+    Key,
+    /// By a signature.
+    SigV4,
+}
+
+/// `providers.*.auth`
+pub(super) const AUTH_KINDS: Words<AuthKind> = &[("key", AuthKind::Key), ("sigv4", AuthKind::SigV4)];
