@@ -82,9 +82,9 @@ async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() 
     }
     let worker = fleet.start();
     fleet.until_admitted(40).await;
-    // Not those whose call is over and which are being written. On a busy machine a place may be taken, and the next job
-    // of that route claimed, before the call has been noted: the least of some looks is what waits. A worker that hoards
-    // jobs has more of them in hand at each look.
+    // Not those whose call is over and which are being written. On a busy machine a place may be taken, and the next
+    // job of that route claimed, before the call has been noted: the least of some looks is what waits. A worker that
+    // hoards jobs has more of them in hand at each look.
     let mut in_hand = i64::MAX;
     for _ in 0..10 {
         let waiting = "select count(*) from sluice.inflight where call_number is null";

@@ -3,16 +3,16 @@
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
 
-/// Words, each with its meaning.
-pub(super) type Words<T> = &'static [(&'static str, T)];
+/// WordList, each with its meaning.
+pub(super) type WordList<T> = &'static [(&'static str, T)];
 
 /// The words alone.
-pub(super) fn names<T>(words: Words<T>) -> Vec<&'static str> {
+pub(super) fn names<T>(words: WordList<T>) -> Vec<&'static str> {
     words.iter().map(|(word, _)| *word).collect()
 }
 
 /// `database.pooler`
-pub(super) const POOLERS: Words<Pooler> =
+pub(super) const POOLERS: WordList<Pooler> =
     &[("auto", Pooler::Auto), ("none", Pooler::None), ("transaction", Pooler::Transaction)];
 
 /// The shape of log lines.
@@ -26,10 +26,10 @@ pub enum LogFormat {
 }
 
 /// `log.format`
-pub(super) const LOG_FORMATS: Words<LogFormat> = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+pub(super) const LOG_FORMATS: WordList<LogFormat> = &[("human", LogFormat::Human), ("json", LogFormat::Json)];
 
 /// `validate.finish`
-pub(super) const FINISH_RULES: Words<FinishRule> =
+pub(super) const FINISH_RULES: WordList<FinishRule> =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
 
 /// How the calls of a provider are authenticated.
@@ -42,4 +42,4 @@ pub(super) enum AuthKind {
 }
 
 /// `providers.*.auth`
-pub(super) const AUTH_KINDS: Words<AuthKind> = &[("key", AuthKind::Key), ("sigv4", AuthKind::SigV4)];
+pub(super) const AUTH_KINDS: WordList<AuthKind> = &[("key", AuthKind::Key), ("sigv4", AuthKind::SigV4)];
