@@ -3,7 +3,7 @@
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
 
-/// WordList, each with its meaning.
+/// Words, each with its meaning.
 pub(super) type WordList<T> = &'static [(&'static str, T)];
 
 /// The words alone.
