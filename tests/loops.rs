@@ -34,6 +34,11 @@ fn config(fleet: &Fleet, spool: &str) -> Config {
     Config::load(Some(&file), []).unwrap()
 }
 
+async fn registered(store: &Store, config: &Config, max_in_flight: usize) -> Worker {
+    let settings = Settings { max_in_flight, ..settings(config, true) };
+    Worker::register(store.clone(), Plan::new(&blueprint(config)).unwrap(), settings).await.unwrap()
+}
+
 /// Works until one of the parts ends; another worker then does what is left.
 async fn falls(part: &'static str, with_spool: bool) -> Summary {
     // As `main` does. An error means that another test has done it.
@@ -43,10 +48,7 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     let spool = folder.path().join("spool");
     let config = config(&fleet, if with_spool { spool.to_str().unwrap() } else { "off" });
     let store = Store::from_pool(fleet.pool.clone());
-    let worker = async |max_in_flight: usize| {
-        let settings = Settings { max_in_flight, ..settings(&config, true) };
-        Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings).await.unwrap()
-    };
+    let worker = async |max_in_flight| registered(&store, &config, max_in_flight).await;
     let first = worker(4).await;
     let loops = first.loops();
     // The loops that the daemon has beside it.
@@ -143,10 +145,7 @@ async fn outcomes_that_cannot_be_written_are_counted_and_their_jobs_are_taken_ov
         let fleet = Fleet::new(SCENARIO, "").await;
         let config = config(&fleet, "off");
         let store = Store::from_pool(fleet.pool.clone());
-        let worker = async |max_in_flight: usize| {
-            let settings = Settings { max_in_flight, ..settings(&config, true) };
-            Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings).await.unwrap()
-        };
+        let worker = async |max_in_flight| registered(&store, &config, max_in_flight).await;
         let first = worker(4).await;
         let loops = first.loops();
         fleet.enqueue("default", JOBS).await;

@@ -37,8 +37,9 @@ struct Order {
 }
 
 /// A lane that may be given jobs.
-struct Candidate {
+struct Candidate<'a> {
     key: LaneKey,
+    state: &'a LaneState,
     /// The group of lanes whose number of jobs it counts towards; behind the groups, a number of its own.
     group: usize,
 }
@@ -120,7 +121,7 @@ impl Dealing {
         // Of a sticky route those go together that have the same first rung.
         let mut known: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
         let mut groups: Vec<LanePlan> = Vec::new();
-        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (key, state) in front.heads() {
             let Some(ahead) = of_lane(&state.lane) else { continue };
             let name: Vec<_> = ahead.key().into_iter().map(|(route, first)| (route.to_owned(), first)).collect();
@@ -128,13 +129,13 @@ impl Dealing {
             if group == groups.len() {
                 groups.push(ahead);
             }
-            candidates.push(Candidate { key, group });
+            candidates.push(Candidate { key, state, group });
         }
         let mut startable = StartableGroups::of(&groups, now);
         let mut hurried: Vec<(DateTime<Utc>, usize)> = Vec::new();
-        for (index, Candidate { key, group }) in candidates.iter().enumerate() {
+        for (index, Candidate { state, group, .. }) in candidates.iter().enumerate() {
             if startable.jobs.get(*group) == Some(&0)
-                && let Some(deadline) = front.get(*key).and_then(|state| state.lane.deadline)
+                && let Some(deadline) = state.lane.deadline
             {
                 hurried.push((deadline, index));
             }
@@ -142,7 +143,7 @@ impl Dealing {
         hurried.sort_unstable();
         for (deadline, index) in hurried.iter().take(MOST_HURRIED) {
             let Some(candidate) = candidates.get_mut(*index) else { continue };
-            let ahead = front.get(candidate.key).and_then(|state| of_lane(&state.lane));
+            let ahead = of_lane(&candidate.state.lane);
             let deadline = Timestamp(deadline.timestamp_millis());
             let jobs = ahead.map_or(0, |ahead| ahead.startable(Some(deadline), now).jobs());
             if jobs > 0 {
@@ -150,9 +151,8 @@ impl Dealing {
                 startable.jobs.push(jobs);
             }
         }
-        let demands: Vec<Demand<'_>> = (candidates.iter())
-            .filter_map(|candidate| Some(front.get(candidate.key)?.demand(candidate.group)))
-            .collect();
+        let demands: Vec<Demand<'_>> =
+            candidates.iter().map(|candidate| candidate.state.demand(candidate.group)).collect();
         let sorted = self.turns.sort(&demands);
         let lanes = candidates.iter().map(|candidate| candidate.key).collect();
         let order = Order { plan: Arc::clone(plan), lanes, groups, sorted, has_hurried: !hurried.is_empty() };
@@ -163,6 +163,7 @@ impl Dealing {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
 mod tests {
+    use super::super::front::tests::lane;
     use super::super::plan::Blueprint;
     use super::*;
     use crate::domain::request::Pass;
@@ -199,18 +200,7 @@ mod tests {
 
     /// A front with a hundred lanes of one job each.
     fn front() -> Front {
-        let lanes = (0..100).map(|flow| Lane {
-            flow,
-            prio: 0,
-            route: "r".to_owned(),
-            project: format!("p{flow}"),
-            batch: None,
-            login: "app".to_owned(),
-            first: flow,
-            deadline: None,
-            jobs: Some(1),
-            place: None,
-        });
+        let lanes = (0..100).map(|flow| lane(flow, flow, Some(1)));
         let mut front = Front::default();
         let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: false };
         front.absorb(look, |_| true, tokio::time::Instant::now());

@@ -242,12 +242,12 @@ fn left_of(jobs: i32, first: i64, before: Option<&LaneState>) -> Option<i32> {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{JobId, Metadata, Timestamp};
     use crate::store::claim::{Claimed, Lease};
 
-    fn lane(flow: i64, first: i64, jobs: Option<i32>) -> Lane {
+    pub(in crate::worker) fn lane(flow: i64, first: i64, jobs: Option<i32>) -> Lane {
         Lane {
             flow,
             prio: 0,
