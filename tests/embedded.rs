@@ -10,6 +10,9 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 /// A data directory that goes away with its server.
 struct Home {
@@ -132,6 +135,52 @@ async fn a_dropped_user_stops_the_server_too() {
     let pid = home.pid();
     drop(postgres);
     until("the server has ended", async || !is_alive(pid)).await;
+}
+
+/// A process that is being started holds copies of all open files until it runs its own program.
+#[tokio::test]
+async fn the_last_user_stops_the_server_while_this_process_starts_others() {
+    let home = Home::used_before().await;
+    let others = ProcessesThatTakeLongToBegin::start();
+    for _ in 0..5 {
+        let postgres = home.start().await;
+        let pid = home.pid();
+        drop(postgres);
+        until("the server has ended", async || !is_alive(pid)).await;
+    }
+    drop(others);
+}
+
+/// Starts processes without end: at every moment some of them have not yet come to run their own program.
+struct ProcessesThatTakeLongToBegin {
+    end: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl ProcessesThatTakeLongToBegin {
+    fn start() -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        // The program is looked for in each of these folders, by the process that would run it.
+        let long_way = "/nowhere:".repeat(200_000);
+        let threads = (0..3).map(|_| {
+            let (end, long_way) = (Arc::clone(&end), long_way.clone());
+            std::thread::spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    Command::new("no-such-program").env("PATH", &long_way).spawn().expect_err("it is nowhere");
+                }
+            })
+        });
+        Self { threads: threads.collect(), end }
+    }
+}
+
+impl Drop for ProcessesThatTakeLongToBegin {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("it only starts processes");
+        }
+    }
 }
 
 #[tokio::test]

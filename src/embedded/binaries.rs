@@ -10,7 +10,6 @@ pub const MINIMUM_MAJOR: u32 = 15;
 
 /// Folders where the usual packages put the programs: Homebrew, Postgres.app, Red Hat, Alpine, the BSDs, plain `make
 /// install`. A `*` stands for one folder of any name.
-/// A `*` stands for one folder of any name.
 const USUAL_FOLDERS: &[&str] = &[
     "/usr/lib/postgresql/*/bin",
     "/opt/homebrew/opt/postgresql@*/bin",

@@ -13,6 +13,7 @@
 
 mod binaries;
 mod error;
+mod lock;
 mod pid_file;
 mod place;
 mod server_user;
@@ -22,12 +23,11 @@ pub use error::EmbeddedError;
 
 use crate::store::private;
 use error::io_error;
+use lock::Lock;
 use pid_file::{PidFile, Status};
 use place::{Place, is_alive};
-use rustix::fs::FlockOperation;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ pub struct EmbeddedPostgres {
     place: Place,
     socket_dir: PathBuf,
     /// `None` once this process has left.
-    users_lock: Option<File>,
+    users_lock: Option<Lock>,
 }
 
 impl EmbeddedPostgres {
@@ -73,8 +73,7 @@ impl EmbeddedPostgres {
         let place = Place::prepare(&options.data_dir).await?;
         // Held until this function returns: one process at a time starts or stops.
         let start_lock = place.lock_start().await?;
-        let users_lock = place.open_lock("users.lock")?;
-        rustix::fs::flock(&users_lock, FlockOperation::LockShared)
+        let users_lock = Lock::shared(place.open_lock("users.lock")?)
             .map_err(|e| io_error("lock", &place.path("users.lock"))(e.into()))?;
         // In this order, so that a cancelled start releases the lock before it stops the server that it started.
         let mut starting = (start_lock, Self { socket_dir: place.socket_dir()?, place, users_lock: Some(users_lock) });
@@ -108,7 +107,7 @@ impl EmbeddedPostgres {
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         let start_lock = self.place.lock_start().await?;
         let Some(users_lock) = self.users_lock.take() else { return Ok(()) };
-        if !is_last_user(&users_lock) {
+        if !users_lock.try_alone() {
             return Ok(());
         }
         let Some(pid) = self.place.signal_stop() else { return Ok(()) };
@@ -135,8 +134,9 @@ impl EmbeddedPostgres {
         let place = Place::prepare(data_dir).await?;
         let Some(running) = place.running() else { return Ok(()) };
         let socket_dir = running.socket_dir.map_or_else(|| place.socket_dir(), Ok)?;
-        let users_lock = Some(place.open_lock("users.lock")?);
-        Self { place, socket_dir, users_lock }.stop().await
+        let users_lock = Lock::shared(place.open_lock("users.lock")?)
+            .map_err(|e| io_error("lock", &place.path("users.lock"))(e.into()))?;
+        Self { place, socket_dir, users_lock: Some(users_lock) }.stop().await
     }
 
     async fn start_locked(&mut self, options: &Options) -> Result<(), EmbeddedError> {
@@ -196,16 +196,11 @@ impl Drop for EmbeddedPostgres {
         let Some(users_lock) = self.users_lock.take() else { return };
         // A process that holds the start lock now is about to use the server: leave the server to it.
         let Ok(start_lock) = self.place.open_lock("start.lock") else { return };
-        let nobody_starts = rustix::fs::flock(&start_lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if nobody_starts && is_last_user(&users_lock) {
+        let Ok(_start_lock) = Lock::alone(start_lock) else { return };
+        if users_lock.try_alone() {
             self.place.signal_stop();
         }
     }
-}
-
-/// Tries to turn our shared lock into an exclusive one. Losing the shared lock in the attempt is fine: we are leaving.
-fn is_last_user(users_lock: &File) -> bool {
-    rustix::fs::flock(users_lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
 fn percent_encode(text: &str) -> String {

@@ -2,10 +2,10 @@
 
 use super::binaries::{self, Binaries};
 use super::error::{EmbeddedError, io_error};
+use super::lock::Lock;
 use super::pid_file::{PidFile, Status};
 use super::server_user::ServerUser;
 use super::{Options, POLL, PORT, ROLE, START_TIMEOUT};
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -88,16 +88,15 @@ impl Place {
     }
 
     /// Keeps other processes from starting or stopping the server until the file is dropped; waits for its turn.
-    pub async fn lock_start(&self) -> Result<File, EmbeddedError> {
-        let file = self.open_lock("start.lock")?;
+    pub async fn lock_start(&self) -> Result<Lock, EmbeddedError> {
         let deadline = Instant::now() + START_TIMEOUT;
-        while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > deadline {
-                return Err(io_error("lock", &self.path("start.lock"))(error.into()));
+        loop {
+            match Lock::alone(self.open_lock("start.lock")?) {
+                Ok(lock) => return Ok(lock),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() <= deadline => tokio::time::sleep(POLL).await,
+                Err(error) => return Err(io_error("lock", &self.path("start.lock"))(error.into())),
             }
-            tokio::time::sleep(POLL).await;
         }
-        Ok(file)
     }
 
     /// The directory of the socket: beside the data, or at a short path when that one is too long for a socket.

@@ -1,0 +1,37 @@
+//! Locks on files, by which processes agree about the private Postgres.
+
+use rustix::fs::FlockOperation;
+use std::fs::File;
+
+/// A locked file. Dropping it gives the lock up.
+///
+/// The lock is given up by name rather than by closing the file: a process that this one starts has a copy of the open
+/// file until it runs its own program, and would hold the lock for that long.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Takes the lock alone, if no other process has it.
+    pub fn alone(file: File) -> rustix::io::Result<Self> {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self(file))
+    }
+
+    /// Takes the lock together with others; waits while a process has it alone.
+    pub fn shared(file: File) -> rustix::io::Result<Self> {
+        rustix::fs::flock(&file, FlockOperation::LockShared)?;
+        Ok(Self(file))
+    }
+
+    /// Tries to turn a shared lock into one that is held alone. The shared one may be lost in the attempt.
+    pub fn try_alone(&self) -> bool {
+        rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file follows; the lock goes with the last copy of it.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
