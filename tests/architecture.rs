@@ -125,6 +125,30 @@ fn a_room_imports_what_the_table_says_and_nothing_else() {
     }
 }
 
+/// Whether a path of this file reaches out of its room by `super`. The test above sees paths that begin with `crate`.
+fn climbs_out(source: &Source) -> bool {
+    let names = source.path.with_extension("");
+    let depth = names.components().filter(|part| part.as_os_str() != "mod").count();
+    let climbing = Regex::new(r"(?:\bsuper::)+").unwrap();
+    climbing.find_iter(&source.code).any(|found| found.as_str().matches("super").count() >= depth)
+}
+
+#[test]
+fn no_path_climbs_out_of_its_room() {
+    let climbing: Vec<PathBuf> = sources().into_iter().filter(climbs_out).map(|source| source.path).collect();
+    assert!(climbing.is_empty(), "they reach another room by `super`: {climbing:#?}");
+    for (path, code, climbs) in [
+        ("store/job.rs", "use super::Store;", false),
+        ("store/job.rs", "use super::super::provider::Wire;", true),
+        ("store/mod.rs", "fn f() { super::provider::f() }", true),
+        ("store/lanes/walk.rs", "use super::super::Store;", false),
+        ("printable.rs", "use super::store::Store;", true),
+    ] {
+        let source = Source { path: PathBuf::from(path), text: String::new(), code: code.to_owned() };
+        assert_eq!(climbs_out(&source), climbs, "{path}: {code}");
+    }
+}
+
 #[test]
 fn a_crate_is_named_in_its_room_only() {
     let rows = table(&page(), "crate");

@@ -95,7 +95,7 @@ async fn explain_tells_what_the_provider_asked_for_and_when_it_is_asked_again() 
             let status = program.output(&["status", "--format", "json"]).await;
             let status: serde_json::Value = serde_json::from_str(&status).unwrap();
             let gate = &status["workers"][0]["stats"]["gate"];
-            gate["targets"][0]["closed_until_ms"].is_i64() || gate["buckets"][0]["shut_until_ms"].is_i64()
+            ["targets", "buckets"].iter().any(|of| gate[of][0]["shut"]["until_ms"].is_i64())
         })
         .await;
         stop(worker).await;

@@ -260,7 +260,8 @@ mod tests {
             state: "live".to_owned(),
             holds: 3,
             stats: json!({
-                "in_flight": 3, "max_in_flight": 500, "succeeded": 10, "failed": 1, "attempts": 12, "unsettled": 0,
+                "version": 2, "in_flight": 3, "max_in_flight": 500, "succeeded": 10, "failed": 1, "attempts": 12,
+                "unsettled": 0,
                 "stopping": false,
                 "gate": {
                     "buckets": [{
@@ -270,15 +271,16 @@ mod tests {
                         "name": "free", "rates": [], "concurrency": null, "running": 2, "waiting": 0, "shut": null,
                     }],
                     "targets": [{
-                        "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": breaker, "closed": null,
-                        "closed_until_ms": null, "paused": false, "calls": 6, "failures": 1,
+                        "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": breaker, "shut": null,
+                        "paused": false, "calls": 6, "failures": 1,
                     }],
                     "keys": [{
-                        "provider": "openai", "key": "OPENAI_A", "state": "in_service", "why": null, "since_ms": null,
-                        "until_ms": null,
+                        "provider": "openai", "key": "OPENAI_A", "state": "in_service", "shut": null,
                     }, {
-                        "provider": "openai", "key": "OPENAI_B", "state": "out", "why": "quota_exhausted",
-                        "since_ms": 1_800_000_030_000_i64, "until_ms": 1_800_000_120_000_i64,
+                        "provider": "openai", "key": "OPENAI_B", "state": "out", "shut": {
+                            "reason": "quota_exhausted", "since_ms": 1_800_000_030_000_i64,
+                            "until_ms": 1_800_000_120_000_i64,
+                        },
                     }],
                 },
             }),

@@ -91,13 +91,13 @@ mod tests {
     const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
     const ENDED: Timestamp = Timestamp(1_799_999_940_000);
 
-    fn closed(worth: Worth) -> Skip {
+    fn shut(worth: Worth) -> Skip {
         Skip::Shut { shut: Shut { reason: Reason::RateLimit, since: ENDED, until: UNTIL }, worth }
     }
 
     #[test]
     fn a_job_that_rests_says_why_it_does_not_go_elsewhere_in_few_words() {
-        let words = |worth| in_words("p/m", &closed(worth), false);
+        let words = |worth| in_words("p/m", &shut(worth), false);
         assert_eq!(words(Worth::Patience { until: UNTIL }), "p/m: rate_limit (within patience)");
         assert_eq!(words(Worth::Patience { until: Timestamp::MAX }), "p/m: rate_limit (patience without end)");
         assert_eq!(words(Worth::NoFallback), "p/m: rate_limit (no fallback from that)");
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(words(worth), "p/m: rate_limit (nowhere else to go)");
         }
         for worth in [Worth::Patience { until: UNTIL }, Worth::NoFallback, Worth::NoPatience] {
-            let alone = in_words("p/m", &closed(worth), true);
+            let alone = in_words("p/m", &shut(worth), true);
             assert_eq!(alone, "p/m: rate_limit (nowhere else to go)");
         }
     }

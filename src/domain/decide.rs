@@ -194,7 +194,7 @@ pub enum Step {
         until: Timestamp,
         /// The rung that the job waits for.
         rung: usize,
-        /// Why that rung is closed.
+        /// Why that rung is shut.
         why: Skip,
     },
     /// The job is over.

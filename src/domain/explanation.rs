@@ -117,10 +117,10 @@ pub enum Why {
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
     },
-    /// The rung was closed for all jobs.
+    /// The rung was shut for all jobs.
     #[serde(untagged)]
-    Closed {
-        /// The reason for which it was closed.
+    Shut {
+        /// The reason for which it was shut.
         #[serde(rename = "why")]
         reason: Reason,
         /// When it was to open.
@@ -138,7 +138,7 @@ pub enum Why {
     Unknown(Map<String, Value>),
 }
 
-/// Why a job did not wait for a closed rung.
+/// Why a job did not wait for a rung that was shut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PassedOver {
@@ -167,7 +167,7 @@ impl From<&Skip> for Why {
                     Worth::DeadlineNear { at } => (Some(PassedOver::DeadlineNear), Some(at)),
                     Worth::Pointless => (Some(PassedOver::WaitingIsPointless), None),
                 };
-                Self::Closed { reason: shut.reason, until: Some(shut.until), passed_over, patience_until }
+                Self::Shut { reason: shut.reason, until: Some(shut.until), passed_over, patience_until }
             }
             Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
                 Self::ContextWindow { needed: *needed, window: *window }
@@ -212,14 +212,14 @@ mod tests {
     const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
     const ENDED: Timestamp = Timestamp(1_799_999_940_000);
 
-    fn closed(reason: Reason, worth: Worth) -> Skip {
+    fn shut(reason: Reason, worth: Worth) -> Skip {
         Skip::Shut { shut: Shut { reason, since: ENDED, until: UNTIL }, worth }
     }
 
     /// Every kind of reason, in the form in which it has always been stored.
     fn stored() -> Vec<(Skip, Value)> {
         let (until, ended) = ("2027-01-15T08:00:00Z", "2027-01-15T07:59:00Z");
-        let limit = |worth| closed(Reason::RateLimit, worth);
+        let limit = |worth| shut(Reason::RateLimit, worth);
         let mut all = vec![
             (limit(Worth::NoPatience), json!({ "why": "rate_limit", "until": until, "passed_over": "no_patience" })),
             (
@@ -269,7 +269,7 @@ mod tests {
             (Reason::Model, "model"),
             (Reason::Paused, "paused"),
         ] {
-            all.push((closed(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
+            all.push((shut(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
         }
         all
     }
@@ -292,11 +292,11 @@ mod tests {
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
             "dropped": ["logit_bias"], "key": "A", "unchecked": ["/not"],
         });
-        let closed = Why::Closed { reason: Reason::Paused, until: None, passed_over: None, patience_until: None };
+        let shut = Why::Shut { reason: Reason::Paused, until: None, passed_over: None, patience_until: None };
         let expected = Explanation {
             version: 0,
             skipped: vec![
-                SkippedRung { target: None, why: closed },
+                SkippedRung { target: None, why: shut },
                 SkippedRung { target: Some("a/b".to_owned()), why: Why::TooLate { until: None, latest: None } },
             ],
             dropped: vec!["logit_bias".to_owned()],
@@ -328,7 +328,7 @@ mod tests {
         let Value::Object(members) = strange else { unreachable!() };
         assert_eq!(why[0], &Why::Unknown(members));
         let for_fun = Some(PassedOver::Unknown("for_fun".to_owned()));
-        let auth = Why::Closed { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None };
+        let auth = Why::Shut { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None };
         assert_eq!((why[1], read.skipped[1].target.as_deref()), (&auth, None));
         assert!(matches!(why[2], Why::Unknown(members) if members["needed"] == "many"), "{:?}", why[2]);
         assert!(matches!(why[3], Why::Unknown(members) if members.is_empty()), "{:?}", why[3]);

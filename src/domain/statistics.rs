@@ -4,13 +4,15 @@
 //! worker wrote. The names of the JSON members and the words in them are a contract.
 
 use super::readable;
+use super::shut::Shut;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The version that this program writes.
-pub const VERSION: u32 = 1;
+/// The version that this program writes. Version 1 had the reason, the beginning and the end of a closure as members of
+/// the bucket, the target or the key, under other names in each.
+pub const VERSION: u32 = 2;
 
 /// A fixed word of the writer; a writer of another version may use any word.
 pub type Word = Cow<'static, str>;
@@ -76,10 +78,15 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads the statistics of a worker's row. Members that cannot be read are left out.
+    /// Reads the statistics of a worker's row, of this version or an older one. Members that cannot be read are left
+    /// out.
     #[must_use]
     pub fn read(stats: &Value) -> Self {
-        if stats.is_object() { Self::deserialize(stats).unwrap_or_default() } else { Self::default() }
+        let mut read = if stats.is_object() { Self::deserialize(stats).unwrap_or_default() } else { Self::default() };
+        if read.version < VERSION {
+            read.gate.add_closures_of_version_1(&stats["gate"]);
+        }
+        read
     }
 }
 
@@ -109,6 +116,64 @@ pub struct GateStatistics {
     pub keys: Vec<KeyStatistics>,
 }
 
+impl GateStatistics {
+    /// Adds the closures of statistics that version 1 wrote; `gate` is what it wrote.
+    fn add_closures_of_version_1(&mut self, gate: &Value) {
+        let each = |list: &str| gate[list].as_array().cloned().unwrap_or_default();
+        let text = |item: &Value, member: &str| item[member].as_str().map(str::to_owned);
+        // Items that cannot be read were left out, so the others are found by their names.
+        for item in each("buckets") {
+            let shut = ShutStatistics::of_version_1(&item, ["shut", "", "shut_until_ms"]);
+            let is_it = |bucket: &&mut BucketStatistics| bucket.name.is_some() && bucket.name == text(&item, "name");
+            self.buckets.iter_mut().filter(is_it).for_each(|bucket| bucket.shut.clone_from(&shut));
+        }
+        for item in each("targets") {
+            let shut = ShutStatistics::of_version_1(&item, ["closed", "", "closed_until_ms"]);
+            let is_it = |t: &&mut TargetStatistics| t.target.is_some() && t.target == text(&item, "target");
+            self.targets.iter_mut().filter(is_it).for_each(|target| target.shut.clone_from(&shut));
+        }
+        for item in each("keys") {
+            let shut = ShutStatistics::of_version_1(&item, ["why", "since_ms", "until_ms"]);
+            let names = (text(&item, "provider"), text(&item, "key"));
+            let is_it = |key: &&mut KeyStatistics| (&key.provider, &key.key) == (&names.0, &names.1);
+            self.keys.iter_mut().filter(is_it).for_each(|key| key.shut.clone_from(&shut));
+        }
+    }
+}
+
+/// Why something is not used for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShutStatistics {
+    /// The reason, as [`Reason`](super::Reason) spells it.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub reason: Option<Word>,
+    /// Since when, in milliseconds since the epoch.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub since_ms: Option<i64>,
+    /// Until when, in milliseconds since the epoch. `None`: it is not known.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub until_ms: Option<i64>,
+}
+
+impl ShutStatistics {
+    /// From the members that say the reason, the beginning and the end.
+    fn of_version_1(item: &Value, [reason, since, until]: [&str; 3]) -> Option<Self> {
+        let reason = item[reason].as_str()?.to_owned();
+        Some(Self { reason: Some(reason.into()), since_ms: item[since].as_i64(), until_ms: item[until].as_i64() })
+    }
+}
+
+impl From<Shut> for ShutStatistics {
+    fn from(shut: Shut) -> Self {
+        Self {
+            reason: Some(shut.reason.as_str().into()),
+            since_ms: Some(shut.since.0),
+            until_ms: shut.known_end().map(|until| until.0),
+        }
+    }
+}
+
 /// A worker's part of a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -128,10 +193,7 @@ pub struct BucketStatistics {
     pub waiting: Option<u32>,
     /// Why no call may begin.
     #[serde(deserialize_with = "readable::or_default")]
-    pub shut: Option<Word>,
-    /// Until when, in milliseconds since the epoch.
-    #[serde(deserialize_with = "readable::or_default")]
-    pub shut_until_ms: Option<i64>,
+    pub shut: Option<ShutStatistics>,
     /// Answers that said that a limit was exceeded.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub refusals: Option<u64>,
@@ -167,10 +229,7 @@ pub struct TargetStatistics {
     pub breaker: Option<Word>,
     /// Why it is not called for a while.
     #[serde(deserialize_with = "readable::or_default")]
-    pub closed: Option<Word>,
-    /// Until when, in milliseconds since the epoch.
-    #[serde(deserialize_with = "readable::or_default")]
-    pub closed_until_ms: Option<i64>,
+    pub shut: Option<ShutStatistics>,
     /// Whether its provider is paused.
     #[serde(deserialize_with = "readable::or_default")]
     pub paused: bool,
@@ -215,15 +274,9 @@ pub struct KeyStatistics {
     /// `in_service`, `out`, `due` or `tried_again`.
     #[serde(deserialize_with = "readable::or_default")]
     pub state: Option<Word>,
-    /// Why it is not in service.
+    /// Why it is not in service. It is tried again at the end.
     #[serde(deserialize_with = "readable::or_default")]
-    pub why: Option<Word>,
-    /// Since when, in milliseconds since the epoch.
-    #[serde(deserialize_with = "readable::or_default")]
-    pub since_ms: Option<i64>,
-    /// When it is tried again, in milliseconds since the epoch.
-    #[serde(deserialize_with = "readable::or_default")]
-    pub until_ms: Option<i64>,
+    pub shut: Option<ShutStatistics>,
 }
 
 #[cfg(test)]
@@ -231,7 +284,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Statistics as workers wrote them before there were versions.
+    /// Statistics as version 1 wrote them, before it named itself.
     fn stored() -> Value {
         json!({
             "life": "00ff", "beats": 12, "in_flight": 3, "max_in_flight": 500, "in_flight_bytes": 4096, "claimed": 14,
@@ -261,14 +314,47 @@ mod tests {
         })
     }
 
+    /// The same, as this version writes them.
+    fn stored_now() -> Value {
+        let mut now = stored();
+        now["version"] = json!(VERSION);
+        let (bucket, until) = (&mut now["gate"]["buckets"][0], 1_800_000_000_000_i64);
+        bucket["shut"] = json!({ "reason": "rate_limit", "since_ms": null, "until_ms": until });
+        bucket.as_object_mut().unwrap().remove("shut_until_ms");
+        let target = now["gate"]["targets"][0].as_object_mut().unwrap();
+        target.retain(|name, _| !name.starts_with("closed"));
+        target.insert("shut".to_owned(), Value::Null);
+        let key = now["gate"]["keys"][0].as_object_mut().unwrap();
+        key.retain(|name, _| !["why", "since_ms", "until_ms"].contains(&name.as_str()));
+        let shut = json!({ "reason": "quota_exhausted", "since_ms": 1_800_000_030_000_i64, "until_ms": null });
+        key.insert("shut".to_owned(), shut);
+        now
+    }
+
     #[test]
-    fn what_was_stored_before_there_were_versions_is_read_whole_and_written_under_the_same_names() {
-        let read = Statistics::read(&stored());
-        let mut written = serde_json::to_value(&read).unwrap();
-        assert_eq!(written["version"], 0);
-        written.as_object_mut().unwrap().remove("version");
-        assert_eq!(written, stored());
+    fn statistics_are_read_whole_and_written_under_the_same_names() {
+        let read = Statistics::read(&stored_now());
+        assert_eq!(serde_json::to_value(&read).unwrap(), stored_now());
         assert_eq!(read.waits["default"].reason, "a/m: auth (nowhere else to go)");
+    }
+
+    #[test]
+    fn what_version_1_wrote_is_read_whole() {
+        for version in [None, Some(1)] {
+            let mut stored = stored();
+            version.inspect(|version| stored["version"] = json!(version));
+            let read = Statistics::read(&stored);
+            assert_eq!(read.version, version.unwrap_or(0));
+            assert_eq!(Statistics { version: VERSION, ..read }, Statistics::read(&stored_now()));
+        }
+        // The items after one that cannot be read keep what is theirs.
+        let mut stored = stored();
+        let buckets = stored["gate"]["buckets"].as_array_mut().unwrap();
+        buckets.insert(0, json!({ "name": "open", "shut": null }));
+        buckets.insert(0, json!(3));
+        let read = Statistics::read(&stored);
+        let shut: Vec<bool> = read.gate.buckets.iter().map(|bucket| bucket.shut.is_some()).collect();
+        assert_eq!(shut, [false, true]);
     }
 
     #[test]
@@ -288,7 +374,9 @@ mod tests {
             "stopping": "soon", "moon": "full",
             "gate": {
                 "targets": "none",
-                "buckets": [3, null, { "name": "b", "running": -1, "waiting": 2, "shut": "of_tomorrow" }],
+                "buckets": [3, null, {
+                    "name": "b", "running": -1, "waiting": 2, "shut": { "reason": "of_tomorrow", "until_ms": "soon" },
+                }],
                 "keys": [{ "provider": "p", "state": { "is": "odd" } }],
             },
         });
@@ -298,7 +386,8 @@ mod tests {
         assert!(read.gate.targets.is_empty());
         let bucket = &read.gate.buckets[0];
         assert_eq!((read.gate.buckets.len(), bucket.running, bucket.waiting), (1, None, Some(2)));
-        assert_eq!(bucket.shut.as_deref(), Some("of_tomorrow"));
+        let shut = bucket.shut.as_ref().unwrap();
+        assert_eq!((shut.reason.as_deref(), shut.until_ms), (Some("of_tomorrow"), None));
         assert_eq!((read.gate.keys[0].provider.as_deref(), &read.gate.keys[0].state), (Some("p"), &None));
         for nonsense in [json!(null), json!(7), json!([]), json!([1, 2]), json!("x")] {
             assert_eq!(Statistics::read(&nonsense), Statistics::default(), "{nonsense}");

@@ -72,7 +72,7 @@ pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
 
 fn why_skipped(why: &Why) -> String {
     match why {
-        Why::Closed { reason, until, passed_over, patience_until } => {
+        Why::Shut { reason, until, passed_over, patience_until } => {
             // A pause has no known end.
             let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
             format!("{}{until}{}", shut(*reason).was, not_waited_for(passed_over.as_ref(), *patience_until))

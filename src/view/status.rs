@@ -6,7 +6,7 @@ use super::table::{Cell, Table};
 use super::waits::wakes_at;
 use super::worker::WorkerView;
 use crate::domain::PerAnswer;
-use crate::domain::statistics::GateStatistics;
+use crate::domain::statistics::{GateStatistics, ShutStatistics};
 use crate::store::status::{Counted, PauseRecord, RouteQueue, RouteSpending, Status};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -256,8 +256,9 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
         if let Some(breaker) = said.breaker.as_deref() {
             *view.breakers.entry(breaker.to_owned()).or_default() += 1;
         }
-        view.shut = view.shut.take().or_else(|| said.closed.as_deref().map(str::to_owned));
-        view.shut_until = view.shut_until.max(instant(said.closed_until_ms));
+        let (why, _, until) = closure(said.shut.as_ref());
+        view.shut = view.shut.take().or(why);
+        view.shut_until = view.shut_until.max(until);
         view.paused |= said.paused;
         view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));
         view.failures = view.failures.saturating_add(said.failures.unwrap_or(0));
@@ -267,18 +268,19 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
 
 fn keys(workers: &[WorkerView]) -> Vec<KeyView> {
     let keys = gates(workers).flat_map(|(worker, gate)| gate.keys.iter().map(move |key| (worker, key)));
-    keys.map(|(worker, key)| KeyView {
-        provider: key.provider.clone(),
-        key: key.key.clone(),
-        worker,
-        state: key.state.as_deref().map(str::to_owned),
-        why: key.why.as_deref().map(str::to_owned),
-        since: instant(key.since_ms),
-        until: instant(key.until_ms),
+    keys.map(|(worker, key)| {
+        let (why, since, until) = closure(key.shut.as_ref());
+        let state = key.state.as_deref().map(str::to_owned);
+        KeyView { provider: key.provider.clone(), key: key.key.clone(), worker, state, why, since, until }
     })
     .collect()
 }
 
-fn instant(millis: Option<i64>) -> Option<DateTime<Utc>> {
-    millis.and_then(DateTime::from_timestamp_millis)
+/// Why something is not used, since when and until when, as far as a worker says it.
+fn closure(shut: Option<&ShutStatistics>) -> (Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+    let instant = |millis: Option<i64>| millis.and_then(DateTime::from_timestamp_millis);
+    let of = |shut: &ShutStatistics| {
+        (shut.reason.as_deref().map(str::to_owned), instant(shut.since_ms), instant(shut.until_ms))
+    };
+    shut.map(of).unwrap_or_default()
 }

@@ -22,7 +22,7 @@ mod waits;
 use super::places::{Places, Rule};
 use crate::domain::shared_bucket::LEASE;
 use crate::domain::shut::{Reason, Shut};
-use crate::domain::statistics::{BucketStatistics, RateStatistics};
+use crate::domain::statistics::{BucketStatistics, RateStatistics, ShutStatistics};
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::{Charge, Limits, Timestamp, Unit};
 use arc_swap::ArcSwap;
@@ -230,15 +230,13 @@ impl Bucket {
             held: Some(meter.held()),
             headroom: Some(meter.headroom(Duration::ZERO, now)),
         });
-        let block = self.block();
         BucketStatistics {
             name: Some(self.name.clone()),
             rates: rates.collect(),
             concurrency: self.places.bound(),
             running: Some(self.running()),
             waiting: Some(self.waiting.load(Ordering::Relaxed)),
-            shut: block.map(|shut| shut.reason.as_str().into()),
-            shut_until_ms: block.map(|shut| shut.until.0),
+            shut: self.block().map(ShutStatistics::from),
             refusals: Some(self.refusals.load(Ordering::Relaxed)),
         }
     }

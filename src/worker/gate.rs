@@ -16,7 +16,7 @@ use crate::domain::doubt::RequestHash;
 use crate::domain::error_class::{Effect, Refusal};
 use crate::domain::limits::Heard;
 use crate::domain::shut::{Reason, Shut};
-use crate::domain::statistics::{EstimateStatistics, GateStatistics, TargetStatistics};
+use crate::domain::statistics::{EstimateStatistics, GateStatistics, ShutStatistics, TargetStatistics};
 use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Target, Timestamp, long_wait};
 use crate::provider::LimitObservation;
@@ -263,7 +263,7 @@ impl Gate {
             }
             Some(Effect::NoModel) => {
                 if let Some(rest) = target.believe(failure, request) {
-                    if still_shut(&target.closed, now).is_none() {
+                    if still_shut(&target.shut, now).is_none() {
                         tracing::warn!(
                             target.name = %target.target,
                             status = failure.and_then(|failure| failure.status),
@@ -271,7 +271,7 @@ impl Gate {
                             "the model is unknown or not allowed; its jobs go elsewhere or wait"
                         );
                     }
-                    shut_for(&target.closed, Reason::Model, rest, now);
+                    shut_for(&target.shut, Reason::Model, rest, now);
                 }
             }
             // The provider asked for a rest, though not because of a limit: every job honours that, not only this one.
@@ -342,14 +342,12 @@ impl Gate {
         let mut states: Vec<_> = self.targets.values().collect();
         states.sort_by(|a, b| a.target.cmp(&b.target));
         let targets = states.into_iter().map(|state| {
-            let shut = state.closed_by(now);
             let calibration = state.calibration();
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
-                closed: shut.map(|shut| shut.reason.as_str().into()),
-                closed_until_ms: shut.and_then(|shut| shut.known_end()).map(|until| until.0),
+                shut: state.shut_by(now).map(ShutStatistics::from),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

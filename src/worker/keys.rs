@@ -6,7 +6,7 @@ mod tests;
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState};
 use crate::domain::shut::Shut;
-use crate::domain::statistics::KeyStatistics;
+use crate::domain::statistics::{KeyStatistics, ShutStatistics};
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
@@ -131,9 +131,11 @@ impl Keys {
                     provider: Some(self.provider.clone()),
                     key: Some(name.clone()),
                     state: Some(word.into()),
-                    why: state.fault().map(|(fault, _)| fault.reason().as_str().into()),
-                    since_ms: state.fault().map(|(_, since)| since.0),
-                    until_ms: until.map(|until| until.0),
+                    shut: state.fault().map(|(fault, since)| ShutStatistics {
+                        reason: Some(fault.reason().as_str().into()),
+                        since_ms: Some(since.0),
+                        until_ms: until.map(|until| until.0),
+                    }),
                 }
             })
             .collect()

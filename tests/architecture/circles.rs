@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 /// The rooms whose files have an order.
-const ROOMS: [&str; 2] = ["provider", "simulate"];
+const ROOMS: [&str; 3] = ["provider", "simulate", "view"];
 
 /// A module, by the names that lead to it from the crate: `simulate`, `dialect`, `openai`.
 type Module = Vec<String>;

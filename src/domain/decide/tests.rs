@@ -59,7 +59,7 @@ fn rejected(rung: usize, kind: SoftFailure) -> Attempt {
     Attempt::new(Some(rung), Outcome::Rejected(kind), NOW)
 }
 
-fn closed(reason: Reason, wait: Duration) -> RungHealth {
+fn shut(reason: Reason, wait: Duration) -> RungHealth {
     RungHealth::Shut(Shut { reason, since: NOW, until: NOW + wait })
 }
 

@@ -51,12 +51,14 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     };
     let gate = json!({
         "targets": [{
-            "target": "openai/m", "bucket": "openai", "breaker": "open", "closed": "breaker",
-            "closed_until_ms": at(90).timestamp_millis(), "paused": false, "calls": 9, "failures": 5,
+            "target": "openai/m", "bucket": "openai", "breaker": "open",
+            "shut": { "reason": "breaker", "since_ms": null, "until_ms": at(90).timestamp_millis() },
+            "paused": false, "calls": 9, "failures": 5,
         }],
         "keys": [{
-            "provider": "openai", "key": "main", "state": "out", "why": "auth",
-            "since_ms": at(30).timestamp_millis(), "until_ms": at(120).timestamp_millis(),
+            "provider": "openai", "key": "main", "state": "out", "shut": {
+                "reason": "auth", "since_ms": at(30).timestamp_millis(), "until_ms": at(120).timestamp_millis(),
+            },
         }],
     });
     let worker = WorkerRecord {
@@ -68,7 +70,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         seen_at: at(58),
         state: "live".to_owned(),
         holds: 3,
-        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
+        stats: json!({ "version": 2, "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
     };
     let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
     let now = Timestamp(at(60).timestamp_millis());
@@ -106,7 +108,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "workers": [{
             "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
             "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
-            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate },
+            "stats": { "version": 2, "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate },
         }],
         "targets": [{
             "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 }, "shut": "breaker",

@@ -57,7 +57,7 @@ impl Stage {
         self.gate.report(&self.target, permit, &outcome, failure, CHARGE, took, &[], request, now);
     }
 
-    fn closed(&self, now: Timestamp) -> Option<Reason> {
+    fn shut(&self, now: Timestamp) -> Option<Reason> {
         let _entered = self.runtime.enter();
         let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
         match self.target.health(&ask, None, SECOND, now) {
@@ -79,15 +79,15 @@ fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
     let stage = Stage::new(&[]);
     for _ in 0..2 {
         stage.call(1, Some(&refused), NOW);
-        assert_eq!(stage.closed(NOW), None);
+        assert_eq!(stage.shut(NOW), None);
     }
     stage.call(2, Some(&refused), NOW);
-    assert_eq!(stage.closed(NOW + SECOND * 29), Some(Reason::Model));
+    assert_eq!(stage.shut(NOW + SECOND * 29), Some(Reason::Model));
     // For a moment only, since the two requests may still have been the cause.
     let later = NOW + SECOND * 31;
-    assert_eq!(stage.closed(later), None);
+    assert_eq!(stage.shut(later), None);
     stage.call(3, Some(&refused), later);
-    assert_eq!(stage.closed(later + SECOND * 59), Some(Reason::Model));
+    assert_eq!(stage.shut(later + SECOND * 59), Some(Reason::Model));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_answer_shows_that_a_refusal_concerned_its_request() {
     for request in 0..20 {
         stage.call(request, Some(&refused), NOW + SECOND * u32::try_from(2 * request).unwrap());
         stage.call(100, None, NOW + SECOND * u32::try_from(2 * request + 1).unwrap());
-        assert_eq!(stage.closed(NOW + SECOND * 60), None, "{request}");
+        assert_eq!(stage.shut(NOW + SECOND * 60), None, "{request}");
     }
 }
 
@@ -106,7 +106,7 @@ fn a_code_that_names_the_model_is_believed_at_once() {
     let gone = failure(&openai::DIALECT, 400, r#"{"error":{"message":"m","code":"model_decommissioned"}}"#);
     let stage = Stage::new(&[]);
     stage.call(1, Some(&gone), NOW);
-    assert_eq!(stage.closed(NOW + SECOND * 599), Some(Reason::Model));
+    assert_eq!(stage.shut(NOW + SECOND * 599), Some(Reason::Model));
 }
 
 #[test]
@@ -115,18 +115,18 @@ fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
     let stage = Stage::new(&["A"]);
     for _ in 0..2 {
         stage.call(1, Some(&refused), NOW);
-        assert_eq!(stage.closed(NOW), None);
+        assert_eq!(stage.shut(NOW), None);
     }
     stage.call(7, None, NOW + SECOND);
     stage.call(2, Some(&refused), NOW + SECOND);
-    assert_eq!(stage.closed(NOW + SECOND), None, "it has answered in between");
+    assert_eq!(stage.shut(NOW + SECOND), None, "it has answered in between");
     stage.call(3, Some(&refused), NOW + SECOND);
-    assert_eq!(stage.closed(NOW + SECOND), Some(Reason::QuotaExhausted));
+    assert_eq!(stage.shut(NOW + SECOND), Some(Reason::QuotaExhausted));
 
     let sure = failure(&openai::DIALECT, 402, r#"{"error":{"message":"Insufficient Balance"}}"#);
     let stage = Stage::new(&["A"]);
     stage.call(1, Some(&sure), NOW);
-    assert_eq!(stage.closed(NOW), Some(Reason::QuotaExhausted));
+    assert_eq!(stage.shut(NOW), Some(Reason::QuotaExhausted));
 }
 
 #[test]
@@ -139,17 +139,17 @@ fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered()
         let refused = failure(&openai::DIALECT, status, body);
         let stage = Stage::new(&["A"]);
         for times in 0..3 {
-            assert_eq!(stage.closed(NOW), None, "{body}, {times}");
+            assert_eq!(stage.shut(NOW), None, "{body}, {times}");
             stage.call(1, Some(&refused), NOW);
         }
-        assert_eq!(stage.closed(NOW), Some(reason), "{body}");
+        assert_eq!(stage.shut(NOW), Some(reason), "{body}");
         // Where other requests are answered in between, the refusal is that request's own matter, however often it
         // comes.
         let stage = Stage::new(&["A"]);
         for _ in 0..20 {
             stage.call(1, Some(&refused), NOW);
             stage.call(2, None, NOW);
-            assert_eq!(stage.closed(NOW), None, "{body}");
+            assert_eq!(stage.shut(NOW), None, "{body}");
         }
     }
 }
@@ -214,9 +214,9 @@ proptest! {
         let stage = Stage::new(&["A"]);
         let (mut now, mut history) = (NOW, Vec::new());
         let first_other = loop {
-            let conditions = [stage.closed(now), None].map(|closed| {
+            let conditions = [stage.shut(now), None].map(|why| {
                 let shut = |reason| RungHealth::Shut(Shut { reason, since: NOW, until: now + SECOND });
-                Condition::from(closed.map_or(RungHealth::Open, shut))
+                Condition::from(why.map_or(RungHealth::Open, shut))
             });
             match decide(&job, &route, &[0, 1], &history, &[], &conditions, now) {
                 Step::Call { rung: 1, .. } => break history.len(),
@@ -227,9 +227,9 @@ proptest! {
                         words: Some(failure.message.as_str().into()),
                         ..Attempt::new(Some(0), Outcome::Failed(failure.class), now)
                     });
-                    let closed = stage.closed(now);
+                    let why = stage.shut(now);
                     let limited = matches!(failure.class, ErrorClass::RateLimit);
-                    prop_assert!(closed.is_none() || limited, "{} {closed:?}", failure.class);
+                    prop_assert!(why.is_none() || limited, "{} {why:?}", failure.class);
                 }
                 Step::Wait { until, .. } => now = until,
                 Step::Finish(ending) => return Err(TestCaseError::fail(format!("{ending:?} after {failure:?}"))),

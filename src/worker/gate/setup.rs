@@ -147,7 +147,7 @@ impl Gate {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
                     buckets: names.into_iter().map(|name| gate.bucket(name, buckets, before)).collect(),
-                    closed: Mutex::new(None),
+                    shut: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
                     others: Mutex::default(),

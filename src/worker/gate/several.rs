@@ -164,7 +164,7 @@ fn end(gate: &Gate, model: &str, permit: Permit, failure: Option<&Failure>, limi
     gate.report(&target(gate, model), permit, &outcome, failure, CHARGE, took, limits, 1, NOW);
 }
 
-fn closed(gate: &Gate, model: &str) -> Option<Reason> {
+fn why_shut(gate: &Gate, model: &str) -> Option<Reason> {
     let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
     match target(gate, model).health(&ask, None, SOON, NOW) {
         RungHealth::Shut(shut) => Some(shut.reason),
@@ -311,7 +311,7 @@ async fn a_refusal_shuts_the_bucket_whose_limit_the_answer_names_and_else_all_of
         let gate = gate(rate(Unit::Requests, 600, 90), rate(Unit::Tokens, 900, 900), Limits::default());
         let permit = admit(&gate, "a", SOON).await.expect("all fit");
         end(&gate, "a", permit, Some(&refusal), &said);
-        assert_eq!((closed(&gate, "a"), closed(&gate, "b")), (Some(Reason::RateLimit), other), "{said:?}");
+        assert_eq!((why_shut(&gate, "a"), why_shut(&gate, "b")), (Some(Reason::RateLimit), other), "{said:?}");
     }
 }
 
@@ -323,5 +323,5 @@ async fn a_request_that_one_bucket_can_never_hold_is_told_apart_from_one_that_ha
         target(&gate, "a").health(&ask, None, SOON, NOW),
         RungHealth::Ineligible(Ineligible::BucketTooSmall { unit: Unit::Tokens, needed: 10, size: 9 })
     ));
-    assert_eq!(closed(&gate, "b"), None);
+    assert_eq!(why_shut(&gate, "b"), None);
 }

@@ -48,7 +48,7 @@ pub struct TargetState {
     /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
     pub(super) buckets: Vec<Arc<Bucket>>,
     /// Set while the model is unknown or not allowed, by the configuration as it is.
-    pub(super) closed: Mutex<Option<Shut>>,
+    pub(super) shut: Mutex<Option<Shut>>,
     /// Its refusals in words that may concern one request alone.
     pub(super) doubt: Mutex<Doubt>,
     /// Changes in the request that its refusals have asked for and an answer has confirmed.
@@ -295,7 +295,7 @@ impl TargetState {
     fn follow_reopening(&self, now: Timestamp) {
         let Some(Timestamp(at)) = self.reopened_at() else { return };
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
-            *self.closed.lock() = None;
+            *self.shut.lock() = None;
             *self.record.resting.lock() = None;
             self.record.breaker.lock().try_again(now);
             self.provider.keys.try_again(now);
@@ -314,7 +314,7 @@ impl TargetState {
     }
 
     /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.
-    pub(super) fn closed_by(&self, now: Timestamp) -> Option<Shut> {
+    pub(super) fn shut_by(&self, now: Timestamp) -> Option<Shut> {
         self.shut_to_all(now).or_else(|| match self.record.breaker.lock().state() {
             breaker::State::Open { since, until, .. } => Some(Shut { reason: Reason::Breaker, since, until }),
             breaker::State::Closed | breaker::State::HalfOpen { .. } => None,
@@ -324,7 +324,7 @@ impl TargetState {
     /// Whether the target is known to take no calls for a time, whatever they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
         self.follow_reopening(now);
-        still_shut(&self.closed, now)
+        still_shut(&self.shut, now)
             .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
     }

@@ -155,13 +155,13 @@ async fn a_slow_model_beside_a_quick_one_is_no_rise() {
     assert!(running.len() > 300, "{}", running.len());
 }
 
-/// Why status says that a target is closed, and until when.
+/// Why status says that a target is shut, and until when.
 fn told(stage: &Stage, model: &str, now: Timestamp) -> (Option<String>, Option<i64>) {
     let statistics = stage.gate.snapshot(now);
     let name = format!("p/{model}");
     let target = statistics.targets.into_iter().find(|target| target.target.as_deref() == Some(&*name));
     let target = target.expect("it is set up");
-    (target.closed.map(|word| word.to_string()), target.closed_until_ms)
+    target.shut.map(|shut| (shut.reason.map(|word| word.to_string()), shut.until_ms)).unwrap_or_default()
 }
 
 #[tokio::test(start_paused = true)]

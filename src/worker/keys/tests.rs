@@ -104,8 +104,8 @@ async fn calls_take_the_keys_in_turn_and_go_on_with_those_that_are_left() {
     assert_eq!(stage.calls(second_is_out, NOW).await, [1, 2, 0, 2, 0]);
     assert_eq!(stage.health(NOW), RungHealth::Open);
     let state = |key: &str, state: &str, why: Option<&str>, since: Option<i64>, until: Option<i64>| {
-        json!({ "provider": "p", "key": key, "state": state, "why": why, "since_ms": since,
-            "until_ms": until })
+        let shut = why.map(|why| json!({ "reason": why, "since_ms": since, "until_ms": until }));
+        json!({ "provider": "p", "key": key, "state": state, "shut": shut })
     };
     let until = (NOW + RECHECK).0;
     let expected = [
@@ -122,10 +122,13 @@ async fn when_all_keys_are_out_the_provider_is_closed_until_the_first_may_be_tri
     stage.call(refused(ErrorClass::Auth), NOW).await;
     let later = NOW + SECOND;
     stage.call(refused(ErrorClass::QuotaExhausted), later).await;
-    let closed = RungHealth::Shut(Shut { reason: Reason::Auth, since: later, until: NOW + RECHECK });
-    assert_eq!(stage.health(later), closed);
+    let shut = RungHealth::Shut(Shut { reason: Reason::Auth, since: later, until: NOW + RECHECK });
+    assert_eq!(stage.health(later), shut);
     assert_eq!(stage.admit(later).await.err(), Some(Reason::Auth));
-    assert_eq!(stage.gate.snapshot(later).targets[0].closed.as_deref(), Some("auth"));
+    assert_eq!(
+        stage.gate.snapshot(later).targets[0].shut.as_ref().and_then(|shut| shut.reason.as_deref()),
+        Some("auth")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +148,7 @@ async fn after_the_recheck_one_call_for_each_key_tries_again_and_not_a_herd() {
     stage.report(first, &Outcome::Accepted, due);
     stage.report(second, &Outcome::Failed(ErrorClass::QuotaExhausted), due);
     assert_eq!(stage.calls(accepted, due).await, [good, good]);
-    assert_eq!(stage.keys(due)[bad]["until_ms"], (due + RECHECK).0);
+    assert_eq!(stage.keys(due)[bad]["shut"]["until_ms"], (due + RECHECK).0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,7 +144,7 @@ fn a_job_ends_even_if_it_only_ever_waits() {
 #[test]
 fn a_job_ends_at_its_deadline_and_waits_no_longer() {
     let job = Job { deadline: Some(NOW + SECOND), ..job() };
-    let health = [closed(Reason::RateLimit, HOUR)];
+    let health = [shut(Reason::RateLimit, HOUR)];
     let step = |now| decide(&job, &route(1), &[0], &[], &health, now);
     assert_eq!(wait_until(&step(NOW)), Some(NOW + SECOND));
     let reason = "the deadline passed before an answer was accepted; last attempt: none was made";

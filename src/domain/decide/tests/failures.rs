@@ -99,7 +99,7 @@ fn a_retry_waits_as_long_as_the_provider_asked() {
 fn a_retry_that_is_due_later_than_the_rung_opens_is_what_patience_is_asked_for() {
     let route = Route { patience: Patience::For(SECOND * 30), ..route(2) };
     let history = [Attempt { retry_at: Some(NOW + SECOND * 50), ..failed(0, Class::Overloaded) }];
-    let health = [closed(Reason::Breaker, SECOND * 10), RungHealth::Open];
+    let health = [shut(Reason::Breaker, SECOND * 10), RungHealth::Open];
     assert_eq!(called(&decide(&job(), &route, &[0, 1], &history, &health, NOW)), Some(1));
 }
 
@@ -185,7 +185,7 @@ fn a_rejected_key_leaves_the_rung_to_the_next_key() {
         let beyond_belief = after(&route(2), &vec![failed(0, class); 31], NOW);
         assert!(wait_until(&beyond_belief).is_some(), "{class}: {beyond_belief:?}");
     }
-    let health = [closed(Reason::Auth, HOUR), RungHealth::Open];
+    let health = [shut(Reason::Auth, HOUR), RungHealth::Open];
     let step = decide(&job(), &route(2), &[0, 1], &[failed(0, Class::Auth)], &health, NOW);
     assert_eq!(called(&step), Some(1));
 }
@@ -213,7 +213,7 @@ fn in_a_new_lap_each_rung_has_all_its_tries_again() {
 #[test]
 fn a_passed_rung_that_is_tried_again_pauses_for_all_attempts_so_far() {
     let history = [rejected(0, SoftFailure::Empty), failed(1, Class::ServerError), failed(1, Class::ServerError)];
-    let health = [RungHealth::Open, closed(Reason::Auth, HOUR)];
+    let health = [RungHealth::Open, shut(Reason::Auth, HOUR)];
     let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
     assert_eq!(wait_until(&step), Some(NOW + crate::domain::backoff::delay(job().id, 3)));
 }
@@ -222,14 +222,14 @@ fn a_passed_rung_that_is_tried_again_pauses_for_all_attempts_so_far() {
 fn a_passed_rung_is_tried_again_when_the_others_are_not_worth_waiting_for() {
     let history = vec![failed(0, Class::ServerError); 3];
     for reason in [Reason::Auth, Reason::RateLimit] {
-        let health = [RungHealth::Open, closed(reason, HOUR)];
+        let health = [RungHealth::Open, shut(reason, HOUR)];
         let step = |now| decide(&job(), &route(2), &[0, 1], &history, &health, now);
         let until = wait_until(&step(NOW)).unwrap();
         assert!(until <= NOW + MINUTE, "{reason}: {until:?}");
         assert_eq!(step(until), Step::Call { rung: 0, skipped: vec![] });
     }
     // A rung that is worth waiting for has its turn first.
-    let health = [RungHealth::Open, closed(Reason::Breaker, MINUTE * 5)];
+    let health = [RungHealth::Open, shut(Reason::Breaker, MINUTE * 5)];
     let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
     assert_eq!(wait_until(&step), Some(NOW + MINUTE * 5));
 }
@@ -242,7 +242,7 @@ fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
         RungHealth::Ineligible(why.clone()),
         RungHealth::Open,
         RungHealth::Open,
-        closed(Reason::QuotaExhausted, HOUR),
+        shut(Reason::QuotaExhausted, HOUR),
         RungHealth::Open,
     ];
     let step = decide(&job(), &route(5), &[0, 1, 2, 3, 4], &history, &health, NOW);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 #[test]
 fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
-    let step = fresh(&route(2), &[closed(Reason::RateLimit, MINUTE), RungHealth::Open]);
+    let step = fresh(&route(2), &[shut(Reason::RateLimit, MINUTE), RungHealth::Open]);
     let until = NOW + MINUTE;
     let worth = Worth::Patience { until: NOW + MINUTE * 10 };
     assert_eq!(
@@ -20,7 +20,7 @@ fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
 
 #[test]
 fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
-    let step = fresh(&route(2), &[closed(Reason::RateLimit, HOUR), RungHealth::Open]);
+    let step = fresh(&route(2), &[shut(Reason::RateLimit, HOUR), RungHealth::Open]);
     let worth = Worth::PatienceOver { at: NOW + MINUTE * 10 };
     let why = Skip::Shut { shut: Shut { reason: Reason::RateLimit, since: NOW, until: NOW + HOUR }, worth };
     assert_eq!(step, Step::Call { rung: 1, skipped: vec![(0, why)] });
@@ -30,7 +30,7 @@ fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
 fn patience_zero_never_waits_for_a_cheaper_rung() {
     let route = Route { patience: Patience::For(Duration::ZERO), ..route(2) };
     for reason in [Reason::RateLimit, Reason::Concurrency, Reason::Breaker] {
-        let health = [closed(reason, Duration::from_millis(1)), RungHealth::Open];
+        let health = [shut(reason, Duration::from_millis(1)), RungHealth::Open];
         assert_eq!(called(&fresh(&route, &health)), Some(1), "{reason}");
         // Not even when clocks differ.
         let until = NOW + MINUTE;
@@ -119,7 +119,7 @@ fn a_job_waits_for_the_cheap_hours_as_long_as_it_has_patience_and_time() {
 fn patience_without_end_never_takes_the_dearer_rung_for_a_wait() {
     let route = Route { patience: Patience::Forever, ..route(2) };
     for reason in [Reason::RateLimit, Reason::Concurrency, Reason::Breaker] {
-        let health = [closed(reason, HOUR * 1_000), RungHealth::Open];
+        let health = [shut(reason, HOUR * 1_000), RungHealth::Open];
         assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + HOUR * 1_000), "{reason}");
     }
 }
@@ -149,7 +149,7 @@ fn patience_runs_from_when_the_rung_closed() {
 #[test]
 fn a_deadline_leaves_time_for_a_call_after_the_wait() {
     let due = |wait| Job { deadline: Some(NOW + wait), ..job() };
-    let health = [closed(Reason::RateLimit, MINUTE), RungHealth::Open];
+    let health = [shut(Reason::RateLimit, MINUTE), RungHealth::Open];
     let step = |job: &Job| decide(job, &route(2), &[0, 1], &[], &health, NOW);
     assert_eq!(wait_until(&step(&due(MINUTE * 2))), Some(NOW + MINUTE));
     assert_eq!(called(&step(&due(MINUTE + SECOND))), Some(1));
@@ -170,7 +170,7 @@ fn passed_over(step: &Step) -> Option<Worth> {
 fn a_rung_that_is_passed_over_says_what_cut_the_wait_short() {
     let step = |job: &Job, patience, reason| {
         let route = Route { patience, ..route(2) };
-        decide(job, &route, &[0, 1], &[], &[closed(reason, HOUR), RungHealth::Open], NOW)
+        decide(job, &route, &[0, 1], &[], &[shut(reason, HOUR), RungHealth::Open], NOW)
     };
     let ten = Patience::For(MINUTE * 10);
     let due = |wait| Job { deadline: Some(NOW + wait), ..job() };
@@ -193,7 +193,7 @@ fn a_rung_that_is_passed_over_says_what_cut_the_wait_short() {
 #[test]
 fn a_job_that_waits_says_how_long_it_will() {
     let waits = |route: &Route, job: &Job| {
-        let health = [closed(Reason::RateLimit, MINUTE), RungHealth::Open];
+        let health = [shut(Reason::RateLimit, MINUTE), RungHealth::Open];
         match decide(job, route, &[0, 1], &[], &health, NOW) {
             Step::Wait { why: Skip::Shut { worth, .. }, .. } => Some(worth),
             _ => None,
@@ -246,17 +246,17 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
         (Reason::QuotaExhausted, &[Class::QuotaExhausted]),
         (Reason::Auth, &[Class::Auth]),
     ] {
-        let health = [closed(reason, HOUR), RungHealth::Open];
+        let health = [shut(reason, HOUR), RungHealth::Open];
         assert_eq!(called(&fresh(&without(route(2), classes), &health)), None, "{reason}");
         for &class in classes {
             let others: Vec<Class> = Class::ALL.iter().copied().filter(|&other| other != class).collect();
             assert_eq!(called(&fresh(&without(route(2), &others), &health)), Some(1), "{reason}, {class}");
         }
     }
-    let health = [closed(Reason::Paused, HOUR), RungHealth::Open];
+    let health = [shut(Reason::Paused, HOUR), RungHealth::Open];
     assert_eq!(called(&fresh(&without(route(2), Class::ALL), &health)), Some(1));
     // A model that is gone takes no request at all: only a route that never falls back waits for it.
-    let health = [closed(Reason::Model, HOUR), RungHealth::Open];
+    let health = [shut(Reason::Model, HOUR), RungHealth::Open];
     let listed = Route { fallback_on: [Class::RateLimit].into(), ..route(2) };
     assert_eq!(called(&fresh(&listed, &health)), Some(1));
     assert_eq!(called(&fresh(&without(route(2), Class::ALL), &health)), None);
@@ -266,13 +266,13 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
 fn waiting_for_money_keys_models_and_paused_providers_is_pointless() {
     let route = Route { patience: Patience::Forever, ..route(2) };
     for reason in [Reason::QuotaExhausted, Reason::Auth, Reason::Model, Reason::Paused] {
-        assert_eq!(called(&fresh(&route, &[closed(reason, SECOND), RungHealth::Open])), Some(1), "{reason}");
+        assert_eq!(called(&fresh(&route, &[shut(reason, SECOND), RungHealth::Open])), Some(1), "{reason}");
         // With no other rung the job can only wait.
-        let health = [closed(reason, MINUTE), closed(reason, SECOND)];
+        let health = [shut(reason, MINUTE), shut(reason, SECOND)];
         assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + SECOND), "{reason}");
         // Nor does it become worth while because the provider has asked this job for patience, too.
         let asked = [Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::RateLimit) }];
-        let health = [closed(reason, SECOND), RungHealth::Open];
+        let health = [shut(reason, SECOND), RungHealth::Open];
         assert_eq!(called(&decide(&job(), &route, &[0, 1], &asked, &health, NOW)), Some(1), "{reason}");
         assert_eq!(wait_until(&decide(&job(), &route, &[0], &asked, &health, NOW)), Some(NOW + MINUTE), "{reason}");
     }
@@ -280,7 +280,7 @@ fn waiting_for_money_keys_models_and_paused_providers_is_pointless() {
 
 #[test]
 fn a_job_wakes_for_whichever_rung_opens_first() {
-    let health = [closed(Reason::Auth, HOUR), closed(Reason::RateLimit, MINUTE), closed(Reason::Breaker, SECOND)];
+    let health = [shut(Reason::Auth, HOUR), shut(Reason::RateLimit, MINUTE), shut(Reason::Breaker, SECOND)];
     // The third may not be taken before the second, for which there is patience.
     assert_eq!(wait_until(&fresh(&route(3), &health)), Some(NOW + MINUTE));
     let route = Route { patience: Patience::For(Duration::ZERO), ..route(3) };

@@ -111,7 +111,7 @@ fn a_rung_that_failed_takes_part_again_after_its_rest_and_not_before() {
 
 #[test]
 fn a_limit_is_no_failure_and_a_rung_that_is_worth_waiting_for_keeps_its_turn() {
-    let limited = [closed(Reason::RateLimit, MINUTE)];
+    let limited = [shut(Reason::RateLimit, MINUTE)];
     let history = [at(failed(0, Class::RateLimit), 3)];
     assert_eq!(wait_until(&ask(&race(2, 2), &history, &[], &limited, 3)), Some(NOW + MINUTE));
     // Beside a call too.

@@ -104,7 +104,7 @@ fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {
     Arc::clone(&target(gate, model).buckets[0])
 }
 
-fn closed(gate: &Gate, model: &str) -> Option<Reason> {
+fn shut(gate: &Gate, model: &str) -> Option<Reason> {
     match target(gate, model).health(&crate::domain::charging::Ask::default(), None, MINUTE, NOW) {
         RungHealth::Shut(Shut { reason, .. }) => Some(reason),
         _ => None,
@@ -124,7 +124,7 @@ async fn what_is_the_same_goes_on_as_it_stands() {
     assert!(Arc::ptr_eq(&bucket(&gate, "a"), &bucket(&after, "a")));
     assert_eq!(target(&after, "a").calibration(), target(&gate, "a").calibration());
     assert_eq!(target(&after, "a").calibration().samples(), 1);
-    assert_eq!(closed(&after, "a"), Some(Reason::Paused));
+    assert_eq!(shut(&after, "a"), Some(Reason::Paused));
     assert_eq!(bucket(&after, "a").counts().0, 10, "calls under way are counted");
     assert!(admit(&after, "a").await.is_err(), "what was used up is used up");
 }
@@ -142,13 +142,13 @@ async fn an_open_breaker_stays_open_for_the_same_server_only() {
         end(&gate, "a", permit, Some(ErrorClass::ServerError), None);
     }
     let after = stage.after(&gate);
-    assert_eq!((closed(&after, "a"), closed(&after, "b")), (Some(Reason::Breaker), None));
+    assert_eq!((shut(&after, "a"), shut(&after, "b")), (Some(Reason::Breaker), None));
     // A call that began under the earlier configuration is reported to the buckets that it began with.
     end(&gate, "a", late, Some(ErrorClass::ServerError), None);
     stage.kept.is_same_server = false;
     target(&after, "a").learn(100, None, &Usage { input: 900, output: 5, ..Usage::default() });
     let elsewhere = stage.after(&after);
-    assert_eq!(closed(&elsewhere, "a"), None);
+    assert_eq!(shut(&elsewhere, "a"), None);
     assert_eq!(target(&elsewhere, "a").calibration().samples(), 1, "the model is the same");
 }
 
@@ -163,7 +163,7 @@ async fn a_failure_before_and_failures_after_open_the_same_breaker() {
         let permit = admit(&after, "a").await.expect("two are not enough");
         end(&after, "a", permit, Some(ErrorClass::ServerError), None);
     }
-    assert_eq!(closed(&after, "a"), Some(Reason::Breaker));
+    assert_eq!(shut(&after, "a"), Some(Reason::Breaker));
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,9 +173,9 @@ async fn what_a_provider_refused_for_good_gets_another_chance_and_what_it_asked_
     let (a, b) = (admit(&gate, "a").await.expect("open"), admit(&gate, "b").await.expect("open"));
     end(&gate, "a", a, Some(ErrorClass::NotFound), None);
     end(&gate, "b", b, Some(ErrorClass::Overloaded), Some(MINUTE));
-    assert_eq!((closed(&gate, "a"), closed(&gate, "b")), (Some(Reason::Model), Some(Reason::Breaker)));
+    assert_eq!((shut(&gate, "a"), shut(&gate, "b")), (Some(Reason::Model), Some(Reason::Breaker)));
     let after = stage.after(&gate);
-    assert_eq!((closed(&after, "a"), closed(&after, "b")), (None, Some(Reason::Breaker)));
+    assert_eq!((shut(&after, "a"), shut(&after, "b")), (None, Some(Reason::Breaker)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,10 +185,10 @@ async fn a_refused_key_is_tried_by_one_call_and_a_renewed_one_by_all() {
     let gate = stage.gate();
     let permit = admit(&gate, "a").await.expect("it is open");
     end(&gate, "a", permit, Some(ErrorClass::Auth), None);
-    assert_eq!(closed(&gate, "a"), Some(Reason::Auth));
+    assert_eq!(shut(&gate, "a"), Some(Reason::Auth));
 
     let same = stage.after(&gate);
-    assert_eq!(closed(&same, "a"), None);
+    assert_eq!(shut(&same, "a"), None);
     let probe = admit(&same, "a").await.expect("one call tries it");
     assert_eq!(admit(&same, "a").await.map(drop).map_err(|shut| shut.reason), Err(Reason::Auth));
     drop(probe);
