@@ -24,6 +24,7 @@ mod failover;
 mod files;
 mod first_steps;
 mod forks;
+mod fuzz;
 mod given_up;
 mod hours;
 mod keys;

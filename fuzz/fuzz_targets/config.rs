@@ -1,30 +1,3 @@
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sluice::config::{Config, Keys};
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
-
-// A file; what stands behind a NUL in it is a variable's value.
-fuzz_target!(|data: &[u8]| {
-    let (file, variable) = match data.iter().position(|byte| *byte == 0) {
-        Some(at) => (&data[..at], &data[at + 1..]),
-        None => (data, &b""[..]),
-    };
-    let path = FOLDER.path().join("sluice.toml");
-    std::fs::write(&path, file).unwrap();
-    let mut environment = BTreeMap::new();
-    if let Ok(text) = std::str::from_utf8(variable)
-        && let Some((name, value)) = text.split_once('=')
-    {
-        environment.insert(format!("SLUICE__{name}"), value.to_owned());
-    }
-    match Config::load_with(Some(&path), environment, Keys::Ignored) {
-        Ok(config) => {
-            let _ = config.require_providers();
-        }
-        Err(errors) => assert!(!errors.to_string().is_empty()),
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluice_fuzz::config::run(data));

@@ -1,5 +1,3 @@
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| sluice_fuzz::decode(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluice_fuzz::decode::run(data));

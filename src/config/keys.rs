@@ -10,6 +10,7 @@ mod providers;
 mod routes;
 
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
+pub(super) use daemon::LOG;
 pub(super) use models::{MODEL, PRICE};
 pub(super) use providers::{API_KEY, TIMEOUTS};
 pub(super) use routes::{RULE, RUNG};
@@ -22,7 +23,7 @@ pub(super) const ROOT: Table = Table {
         section("spool", &daemon::SPOOL),
         section("retention", &daemon::RETENTION),
         section("http", &daemon::HTTP),
-        section("log", &daemon::LOG),
+        section("log", &LOG),
         sections("providers", &providers::PROVIDER),
         sections("buckets", &providers::BUCKET),
         sections("models", &MODEL),

@@ -202,11 +202,10 @@ pub(super) fn fallback_classes() -> Vec<&'static str> {
 
 fn read_patience(section: &mut Section<'_>) -> Patience {
     let expected = format!("{}, or \"forever\"", scalar::DURATION);
-    let patience = section.parsed("patience", &expected, |text| match text {
+    section.parsed_or_default("patience", &expected, |text| match text {
         "forever" => Ok(Patience::Forever),
         text => scalar::duration(text).map(Patience::For),
-    });
-    patience.unwrap_or(Patience::For(Duration::from_mins(10)))
+    })
 }
 
 fn read_fallback(section: &mut Section<'_>) -> BTreeSet<ErrorClass> {

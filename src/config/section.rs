@@ -210,6 +210,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The same, or what the declared default is parsed to.
+    pub fn parsed_or_default<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        let default = self.default(key);
+        let parsed = self.parsed(key, expected, &parse);
+        parsed.unwrap_or_else(|| parse(default).unwrap_or_else(|problem| panic!("the default of {key}: {problem}")))
+    }
+
     /// A text that is not blank. `expected`: what to say of another value.
     pub fn text(&mut self, key: &'static str, expected: &str) -> Option<String> {
         self.parsed(key, expected, |text| {

@@ -1,13 +1,15 @@
 //! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[http]`, `[log]`.
 
+use super::keys::LOG;
 use super::scalar;
-use super::section::{Reading, Section};
+use super::section::{Reading, Section, Table};
 use super::source::database_url;
 use super::words::{LOG_FORMATS, LogFormat, POOLERS};
 use crate::domain::retention::Retention;
 use crate::permissions::read_secret;
 use crate::store::{Address, Pooler};
 use secrecy::{ExposeSecret as _, SecretString};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -214,10 +216,18 @@ pub struct Http {
 
 impl Http {
     pub(super) fn read(mut section: Section<'_>) -> Self {
-        let listen = section.parsed("listen", "an address such as \"127.0.0.1:9470\", or \"off\"", |text| match text {
-            "off" => Ok(None),
-            address => address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port")),
-        });
+        let chosen = section.has("listen");
+        let listen =
+            section.parsed_or_default(
+                "listen",
+                "an address such as \"127.0.0.1:9470\", or \"off\"",
+                |text| match text {
+                    "off" => Ok(None),
+                    address => {
+                        address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port"))
+                    }
+                },
+            );
         let hosts =
             section.parsed_list("hosts", "a list of names such as [\"sluice.example.org\"], without ports", |name| {
                 let is_name = |name: &str| {
@@ -226,8 +236,7 @@ impl Http {
                 if is_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name of a host")) }
             });
         section.finish();
-        let default = SocketAddr::from(([127, 0, 0, 1], 9470));
-        Self { chosen: listen.is_some(), listen: listen.unwrap_or(Some(default)), hosts: hosts.unwrap_or_default() }
+        Self { chosen, listen, hosts: hosts.unwrap_or_default() }
     }
 }
 
@@ -245,24 +254,23 @@ pub struct Log {
 }
 
 impl Default for Log {
+    /// What is declared for keys that are not set.
     fn default() -> Self {
-        Self { format: LogFormat::Human, filter: "info".to_owned(), dir: None, keep: 14 }
+        let reading = Reading::new(None, None, BTreeMap::new());
+        Self::read(Section::new(&reading, String::new(), &LOG, Table::new()))
     }
 }
 
 impl Log {
     pub(super) fn read(mut section: Section<'_>) -> Self {
-        let defaults = Self::default();
         let log = Self {
             format: section.word_or_default("format", "is not a format", LOG_FORMATS),
-            filter: section
-                .parsed("filter", "a filter such as \"info\" or \"warn,sluice=debug\"", |text| {
-                    match tracing_subscriber::EnvFilter::try_new(text) {
-                        Ok(_) => Ok(text.to_owned()),
-                        Err(error) => Err(format!("{text:?} is not a filter ({error})")),
-                    }
-                })
-                .unwrap_or(defaults.filter),
+            filter: section.parsed_or_default("filter", "a filter such as \"info\" or \"warn,sluice=debug\"", |text| {
+                match tracing_subscriber::EnvFilter::try_new(text) {
+                    Ok(_) => Ok(text.to_owned()),
+                    Err(error) => Err(format!("{text:?} is not a filter ({error})")),
+                }
+            }),
             dir: section.path("dir"),
             keep: section.whole_or_default("keep"),
         };

@@ -8,7 +8,7 @@ use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Charging, Limits, Metadata, Route, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
+use crate::domain::{Charging, Limits, Metadata, Route, Rung, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -115,6 +115,12 @@ pub struct RoutePlan {
 }
 
 impl RoutePlan {
+    /// A rung, as it is configured and as it is called.
+    #[must_use]
+    pub fn rung(&self, index: usize) -> Option<(&Rung, &RungPlan)> {
+        Some((self.route.rungs.get(index)?, self.rungs.get(index)?))
+    }
+
     /// The sizes of its recent jobs.
     #[must_use]
     pub fn typical(&self) -> Typical {

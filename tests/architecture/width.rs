@@ -9,7 +9,7 @@ use std::path::Path;
 const WIDTH: usize = 120;
 
 /// What is read, below the root.
-const PLACES: [&str; 18] = [
+const PLACES: [&str; 19] = [
     "src",
     "tests",
     "docs",
@@ -18,6 +18,7 @@ const PLACES: [&str; 18] = [
     "config",
     "systemd",
     "fuzz/fuzz_targets",
+    "fuzz/src",
     "fuzz/Cargo.toml",
     "scripts",
     "README.md",

@@ -146,7 +146,7 @@ pub(super) const HTTP: Table = Table {
     ..Table::EMPTY
 };
 
-pub(super) const LOG: Table = Table {
+pub(in crate::config) const LOG: Table = Table {
     header: Some("[log]"),
     title: "[log]",
     effect: TakesEffect::Restart,

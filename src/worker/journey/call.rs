@@ -96,9 +96,7 @@ impl Call {
     /// Makes the call.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
         let Errand { shared, plan, request, .. } = &*self.errand;
-        let (Some(rung), Some(spec)) = (plan.rungs.get(self.index), plan.route.rungs.get(self.index)) else {
-            return Came::NotBegun;
-        };
+        let Some((spec, rung)) = plan.rung(self.index) else { return Came::NotBegun };
         let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
         let reserved = rung.charging.reserve(&sizes);
         let now_planned = shared.plan();
@@ -242,7 +240,7 @@ impl Call {
     async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let limits = std::mem::take(&mut report.limits);
-        if let (Err(failure), Some(spec)) = (&mut report.result, plan.route.rungs.get(self.index)) {
+        if let (Err(failure), Some((spec, _))) = (&mut report.result, plan.rung(self.index)) {
             tier::heed(spec.target.tier, failure);
         }
         report.dropped.extend(held_back.iter().cloned());

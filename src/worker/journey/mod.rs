@@ -122,7 +122,7 @@ pub(super) async fn run(
 impl Errand {
     /// The request that goes on with a rejected answer, if its route asks again and the rung has room for it.
     async fn ask_again(&self, index: usize, rejected: Arc<Rejected>) -> Option<Again> {
-        let (spec, rung) = (self.plan.route.rungs.get(index)?, self.plan.rungs.get(index)?);
+        let (spec, rung) = self.plan.rung(index)?;
         if !self.plan.route.reask {
             return None;
         }
@@ -317,7 +317,7 @@ impl Journey {
     /// The condition of one rung for this job, which would wait at most `horizon` for its turn.
     fn condition(&self, index: usize, horizon: Duration, now: Timestamp) -> Option<Condition> {
         let (plan, state) = (&self.errand.plan, self.rungs.get(index)?);
-        let (rung, planned) = (plan.route.rungs.get(index)?, plan.rungs.get(index)?);
+        let (rung, planned) = plan.rung(index)?;
         if let Some(ineligible) = &state.ineligible {
             return Some(RungHealth::Ineligible(ineligible.clone()).into());
         }
