@@ -7,8 +7,11 @@ use std::path::Path;
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
+/// What a target does with bytes: it panics if something is wrong.
+type Target = fn(&[u8]);
+
 /// The targets by their names.
-const TARGETS: [(&str, fn(&[u8])); 7] = [
+const TARGETS: [(&str, Target); 7] = [
     ("answer", targets::answer::run),
     ("config", targets::config::run),
     ("decode", targets::decode::run),

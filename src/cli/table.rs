@@ -115,6 +115,7 @@ fn shown(cell: &Cell) -> String {
         Cell::Share(share) => format!("{:.1} %", share * 100.0),
         Cell::Millis(millis) => shown_millis(*millis),
         Cell::Money(money) => shown_money(*money),
+        Cell::UnknownMoney => "unknown".to_owned(),
         Cell::PerAnswer(per_answer) => match per_answer {
             PerAnswer::NoAnswer => "–".to_owned(),
             PerAnswer::Unknown => "unknown".to_owned(),
@@ -135,6 +136,7 @@ fn bare(cell: &Cell) -> String {
         Cell::Count(number) | Cell::Millis(number) => number.to_string(),
         Cell::Share(share) => format!("{share:.6}"),
         Cell::Money(money) => Dollars(*money).to_string(),
+        Cell::UnknownMoney => "unknown".to_owned(),
         Cell::PerAnswer(each) => each.amount().map_or_else(String::new, |each| Dollars(each).to_string()),
         Cell::Time(at) => instant(*at),
         Cell::Flag(flag) => flag.to_string(),
@@ -152,7 +154,7 @@ fn in_csv(cell: &Cell) -> String {
 fn is_numeric(cell: &Cell) -> bool {
     match cell {
         Cell::Count(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) | Cell::PerAnswer(_) => true,
-        Cell::Empty | Cell::Text(_) | Cell::Time(_) | Cell::Flag(_) => false,
+        Cell::Empty | Cell::UnknownMoney | Cell::Text(_) | Cell::Time(_) | Cell::Flag(_) => false,
     }
 }
 

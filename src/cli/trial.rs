@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
-use super::estimate::{Estimate, each_job, route_of};
+use super::estimate::{each_job, route_of};
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output, OutputError};
@@ -14,6 +14,7 @@ use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, went_down};
 use crate::config::RouteConfig;
 use crate::domain::counted::counted;
+use crate::domain::file_estimate::FileEstimate;
 use crate::domain::trial::{self, Sample};
 use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
 use crate::exit_code::ExitCode;
@@ -88,9 +89,9 @@ struct Drawn {
     /// Jobs of the file.
     jobs: u64,
     /// What all of them would cost.
-    whole: Estimate,
+    whole: FileEstimate,
     /// What those that were drawn would cost.
-    part: Estimate,
+    part: FileEstimate,
     /// Those that were drawn, by line.
     requests: BTreeMap<u64, InputJob>,
 }
@@ -236,7 +237,7 @@ fn of_trial(mut blueprint: Blueprint, routes: TimedRoutes) -> Blueprint {
 /// Reads the file and draws from it.
 fn draw(args: &Args, source: &InputSource, route: &Route) -> anyhow::Result<Drawn> {
     let mut sample = Sample::of(usize::from(args.requests));
-    let (mut whole, mut part) = (Estimate::new(route), Estimate::new(route));
+    let (mut whole, mut part) = (FileEstimate::new(route), FileEstimate::new(route));
     let jobs = each_job(source, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
         whole.add(route, &job.request);
         sample.offer(job.line, || job);
@@ -354,7 +355,7 @@ async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
         if let Some(latency) = latencies.iter().find(|latency| latency.keys.first() == Some(&own)) {
             (figures.p50_ms, figures.p95_ms) = (Some(latency.p50_ms), Some(latency.p95_ms));
         }
-        let expected = |estimate: &Estimate| estimate.rungs.get(index).and_then(|rung| rung.expected);
+        let expected = |estimate: &FileEstimate| estimate.rungs.get(index).and_then(|rung| rung.expected);
         let requests = (drawn.jobs, u64::try_from(drawn.requests.len()).unwrap_or(u64::MAX));
         // A rung without an accepted answer would do nothing with the file, at whatever cost.
         figures.whole_file = figures

@@ -23,6 +23,7 @@ pub mod estimate;
 pub mod explanation;
 pub mod failure;
 pub mod fair;
+pub mod file_estimate;
 pub mod finish;
 pub mod fork;
 pub mod hours;

@@ -3,7 +3,7 @@
 use super::chance::mix;
 use super::ledger::Ledger;
 use super::scenario::{Provider, Scenario};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The state that all connections share.
@@ -43,7 +43,7 @@ impl Core {
 
     /// The ledger. Held for no longer than it takes to book: never across an await.
     pub fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 
     /// Empties the ledger, fills the buckets and starts the clock again.

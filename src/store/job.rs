@@ -228,47 +228,10 @@ impl Store {
     /// One job; `None` when there is none with this number.
     pub async fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
         // One statement, so that it sees the tables between which the job moves at one instant.
-        let row = sqlx::query!(
-            r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
-                      -- A driver knows no infinity.
-                      case when j.run_at is not null
-                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'),
-                             '9999-12-31 00:00:00+00') end as run_at,
-                      case when j.deadline is not null
-                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'),
-                             '9999-12-31 00:00:00+00') end as deadline,
-                      j.enqueued_by,
-                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'),
-                        '9999-12-31 00:00:00+00') as "created_at!",
-                      j.metadata::text as metadata, j.request::text as "request!", q.crashes as "ready_crashes?",
-                      case when p.run_at is not null
-                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'),
-                             '9999-12-31 00:00:00+00') end as parked_until,
-                      p.reason as "parked_reason?",
-                      (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
-                      (select min((l.stats -> 'waits' -> j.route ->> 'until_ms')::numeric)
-                         from sluice.worker l
-                        where q.job_id is not null and l.state = 'live' and l.lease_until > now()
-                          and jsonb_typeof(l.stats -> 'waits' -> j.route -> 'until_ms') = 'number')::bigint as opens_ms,
-                      i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
-                      coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
-                      r.state as "state?", r.finished_at as "finished_at?",
-                      r.provider || '/' || r.model as target, r.repaired as "repaired?", r.error_class, r.error,
-                      r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?", r.response
-                 from sluice.job j
-                      left join sluice.result r on r.job_id = j.id
-                      left join sluice.ready q
-                             on q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by))
-                            and q.prio = -(j.priority::integer) and q.job_id = j.id
-                      left join sluice.parked p on p.job_id = j.id
-                      left join sluice.inflight i on i.job_id = j.id
-                      left join sluice.worker w on w.id = i.worker
-                where j.id = $1"#,
-            id.0
-        )
-        .fetch_optional(&self.db)
-        .await
-        .doing("reading the job")?;
+        let row = sqlx::query_file!("src/store/job/record.sql", id.0)
+            .fetch_optional(&self.db)
+            .await
+            .doing("reading the job")?;
         let Some(row) = row else { return Ok(None) };
         let paused = match row.waits_for.as_deref() {
             Some("batch paused") => row.batch.as_deref().map(|batch| (PauseKind::Batch, batch)),

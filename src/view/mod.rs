@@ -10,6 +10,7 @@ pub mod change;
 pub mod check;
 pub mod choice;
 pub mod dollars;
+pub mod estimate;
 pub mod finding;
 pub mod job;
 mod race;

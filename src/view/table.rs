@@ -19,6 +19,8 @@ pub enum Cell {
     Millis(i64),
     /// Dollars.
     Money(NanoUsd),
+    /// Dollars, and it is not known how many. An empty cell would be read as nothing to pay; programs get nothing.
+    UnknownMoney,
     /// Dollars per accepted answer. Programs get the known amount, or nothing.
     PerAnswer(PerAnswer),
     /// An instant.
@@ -84,7 +86,7 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 impl Serialize for Cell {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Empty => serializer.serialize_none(),
+            Self::Empty | Self::UnknownMoney => serializer.serialize_none(),
             Self::Text(text) => serializer.serialize_str(text),
             Self::Count(number) | Self::Millis(number) => serializer.serialize_i64(*number),
             Self::Share(share) => serializer.serialize_f64(*share),
