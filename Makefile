@@ -54,13 +54,14 @@ sqlx: ## refresh .sqlx after a change to a statement or a migration
 sqlx-check: ## fail when .sqlx is out of date
 	scripts/sqlx --check
 
-config: ## write the files that follow from the keys declared in src/config/keys
+config: ## write what follows from the sources: keys of the configuration, the list of files
 	@# Into new files first: an old one is part of the program that writes it.
 	$(CARGO) build --locked --quiet --bin sluice
 	@$(CARGO) run --locked --quiet -- config sample > config/sluice.toml.new
 	@$(CARGO) run --locked --quiet -- config schema > config/sluice.schema.json.new
 	@$(CARGO) run --locked --quiet -- config keys > docs/configuration-keys.md.new
 	@for file in config/sluice.toml config/sluice.schema.json docs/configuration-keys.md; do mv $$file.new $$file; done
+	@SLUICE_WRITE_LIST_OF_FILES=1 $(CARGO) test --locked --quiet --test main architecture::files > /dev/null
 
 build: ## the release binary
 	$(CARGO) build --release --locked

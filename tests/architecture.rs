@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 mod circles;
 mod documented;
+mod files;
+mod tasks;
 mod width;
 mod words;
 
