@@ -5,6 +5,7 @@ use super::limit_headers::LimitObservation;
 use super::sigv4::Skew;
 use super::wire::{WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
+use crate::domain::request::Embed;
 use crate::domain::{Answer, Capabilities, ChatRequest, Failure, Usage};
 use serde_json::Value;
 
@@ -13,8 +14,8 @@ use serde_json::Value;
 pub enum Payload<'a> {
     /// A conversation to continue.
     Chat(&'a ChatRequest),
-    /// Inputs that are to become vectors: the whole request, whose `embed` is there.
-    Embeddings(&'a ChatRequest),
+    /// Inputs that are to become vectors: the whole request, and what it asks for.
+    Embeddings(&'a ChatRequest, &'a Embed),
 }
 
 impl<'a> Payload<'a> {
@@ -25,14 +26,14 @@ impl<'a> Payload<'a> {
     pub(super) fn chat(self) -> Result<&'a ChatRequest, Ineligible> {
         match self {
             Self::Chat(request) => Ok(request),
-            Self::Embeddings(_) => unsupported("embeddings"),
+            Self::Embeddings(..) => unsupported("embeddings"),
         }
     }
 }
 
 impl<'a> From<&'a ChatRequest> for Payload<'a> {
     fn from(request: &'a ChatRequest) -> Self {
-        if request.embed.is_some() { Self::Embeddings(request) } else { Self::Chat(request) }
+        request.embed.as_ref().map_or(Self::Chat(request), |embed| Self::Embeddings(request, embed))
     }
 }
 

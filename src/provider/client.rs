@@ -225,7 +225,7 @@ impl Provider {
     /// Asks for the tier in the vendor's words.
     fn ask_for_tier(&self, wire: &mut WireRequest, payload: Payload<'_>, tier: Tier) -> Result<(), Ineligible> {
         // No vendor is known to sell embeddings in tiers.
-        if matches!(payload, Payload::Embeddings(_)) {
+        if matches!(payload, Payload::Embeddings(..)) {
             return Err(Ineligible::Unsupported(format!("embeddings in the tier {tier}")));
         }
         wire.ask_for_tier(self.tiers.member, &self.tiers.value(tier), tier);

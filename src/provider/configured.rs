@@ -19,7 +19,7 @@ pub(super) fn encode(
     capabilities: &Capabilities,
     write: impl Fn(Payload<'_>, &Capabilities) -> Result<WireRequest, Ineligible>,
 ) -> Result<WireRequest, Ineligible> {
-    let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
+    let (Payload::Chat(request) | Payload::Embeddings(request, _)) = payload;
     let mut capabilities = capabilities.clone();
     capabilities.json_schema = capabilities.json_schema.or(quirks.json_schema);
     let Some((reduced, dropped)) = without(request, &quirks.drop) else { return write(payload, &capabilities) };

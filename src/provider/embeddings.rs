@@ -21,15 +21,11 @@ pub(super) struct EmbedInput<'a> {
 }
 
 impl<'a> EmbedInput<'a> {
-    /// What a request asks for.
-    ///
-    /// # Errors
-    /// It is a conversation.
-    pub fn of(request: &'a ChatRequest, model: &str) -> Result<Self, Ineligible> {
-        let Some(embed) = &request.embed else { return unsupported("a conversation") };
+    /// What a request asks for, which has this in it.
+    pub fn of(request: &'a ChatRequest, embed: &'a Embed, model: &str) -> Self {
         let mut dropped = Vec::new();
         note_model(request, model, &mut dropped);
-        Ok(Self { embed, body: RawObject::read(&request.raw).unwrap_or_default(), dropped })
+        Self { embed, body: RawObject::read(&request.raw).unwrap_or_default(), dropped }
     }
 
     /// The texts, for a dialect that takes nothing else, and at most this many.

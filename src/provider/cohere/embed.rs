@@ -1,6 +1,7 @@
 //! Embeddings: `/v2/embed`.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::request::Embed;
 use crate::domain::{Answer, ChatRequest, Usage, UsageSource};
 use crate::provider::conversation::note;
 use crate::provider::embeddings::{self, EmbedInput};
@@ -39,8 +40,8 @@ enum Own<'a> {
     Added(&'static str),
 }
 
-pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = EmbedInput::of(request, model)?;
+pub(super) fn encode(request: &ChatRequest, embed: &Embed, model: &str) -> Result<WireRequest, Ineligible> {
+    let mut asked = EmbedInput::of(request, embed, model);
     let texts = asked.texts(MOST_TEXTS)?;
     asked.note_all_but(OWN);
     if asked.own("input_type").is_none() {

@@ -1,6 +1,7 @@
 //! Embeddings: `batchEmbedContents`, also for a single text.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::request::Embed;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
 use crate::provider::embeddings::{self, EmbedInput};
@@ -38,8 +39,8 @@ struct Part<'a> {
     text: &'a str,
 }
 
-pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = EmbedInput::of(request, model)?;
+pub(super) fn encode(request: &ChatRequest, embed: &Embed, model: &str) -> Result<WireRequest, Ineligible> {
+    let mut asked = EmbedInput::of(request, embed, model);
     let texts = asked.texts(MOST_TEXTS)?;
     asked.note_all_but(&["task_type"]);
     let model = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));

@@ -45,7 +45,7 @@ impl Adapter for Gemini {
     ) -> Result<WireRequest, Ineligible> {
         configured::encode(&self.manners.quirks, payload, capabilities, |payload, capabilities| match payload {
             Payload::Chat(request) => encode::encode(request, model, capabilities),
-            Payload::Embeddings(request) => embed::encode(request, model),
+            Payload::Embeddings(request, embed) => embed::encode(request, embed, model),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Embeddings: `/api/embed`.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::request::Embed;
 use crate::domain::{Answer, ChatRequest, Usage};
 use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::wire::{WireReply, WireRequest};
@@ -25,8 +26,8 @@ struct Body<'a> {
     keep_alive: Option<&'a RawValue>,
 }
 
-pub(super) fn encode(request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = EmbedInput::of(request, model)?;
+pub(super) fn encode(request: &ChatRequest, embed: &Embed, model: &str) -> Result<WireRequest, Ineligible> {
+    let mut asked = EmbedInput::of(request, embed, model);
     let input = asked.texts(usize::MAX)?;
     asked.note_all_but(OWN);
     let body = Body {

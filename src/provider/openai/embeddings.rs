@@ -2,6 +2,7 @@
 
 use super::usage::{remark, usage};
 use crate::domain::decide::Ineligible;
+use crate::domain::request::Embed;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
 use crate::provider::conversation::{note, unsupported};
@@ -13,8 +14,13 @@ use serde_json::{Map, Value};
 /// Members that every server with embeddings takes, also one whose list is that of its chats.
 const TAKEN: &[&str] = &["input", "dimensions", "encoding_format", "output_dimension", "output_dtype"];
 
-pub(super) fn encode(quirks: &Quirks, request: &ChatRequest, model: &str) -> Result<WireRequest, Ineligible> {
-    let mut asked = EmbedInput::of(request, model)?;
+pub(super) fn encode(
+    quirks: &Quirks,
+    request: &ChatRequest,
+    embed: &Embed,
+    model: &str,
+) -> Result<WireRequest, Ineligible> {
+    let mut asked = EmbedInput::of(request, embed, model);
     if let Some(path) = quirks.refuse.iter().find(|path| asked.body.given(path).is_some()) {
         return unsupported(path.as_str());
     }

@@ -50,7 +50,7 @@ impl Adapter for Openai {
     ) -> Result<WireRequest, Ineligible> {
         match payload {
             Payload::Chat(request) => encode::encode(&self.manners.quirks, request, model, capabilities),
-            Payload::Embeddings(request) => embeddings::encode(&self.manners.quirks, request, model),
+            Payload::Embeddings(request, embed) => embeddings::encode(&self.manners.quirks, request, embed, model),
         }
     }
 
