@@ -4,9 +4,10 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::moment;
-use crate::domain::Target;
+use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
+use crate::domain::{ErrorClass, Target};
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::report::{Filter, Grouping, Moment, Totals};
@@ -239,9 +240,9 @@ fn unpriced_in_words(
 async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
     let mut lost = Stray::default();
     for row in store.totals(&[Grouping::Class, Grouping::Detail], filter).await? {
-        let details = ["other_job", "lost_job", "lost_answer"];
-        if matches!(row.keys.as_slice(), [class, detail] if class == "abandoned" && details.contains(&detail.as_str()))
-        {
+        let [class, detail] = row.keys.as_slice() else { continue };
+        let mut lost_with_commits = Abandonment::ALL.into_iter().filter(|why| why.is_lost_with_commits());
+        if class == ErrorClass::Abandoned.as_str() && lost_with_commits.any(|why| why.as_str() == detail) {
             lost.calls += row.attempts;
             lost.cost += row.waste;
             lost.uncertain += row.uncertain;

@@ -112,6 +112,22 @@ pub enum State {
     },
 }
 
+impl State {
+    /// The names of all states.
+    pub const NAMES: [&str; 3] = ["closed", "half_open", "open"];
+
+    /// Its name in statistics and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        let [closed, half_open, open] = Self::NAMES;
+        match self {
+            Self::Closed => closed,
+            Self::HalfOpen { .. } => half_open,
+            Self::Open { .. } => open,
+        }
+    }
+}
+
 /// The circuit breaker of one target. See the [module](self) for its guarantees.
 #[derive(Clone, Debug)]
 pub struct Breaker {

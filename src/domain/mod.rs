@@ -4,6 +4,7 @@
 //! ([`Attempt`], [`Condition`](decide::Condition)). The other rooms of the house carry out what this one decides; the
 //! same input always gives the same output.
 
+pub mod abandonment;
 pub mod answer;
 pub mod attempt;
 pub mod awaited;

@@ -16,6 +16,26 @@ pub enum UsageSource {
     Unknown,
 }
 
+/// Where the cost of a call comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CostSource {
+    /// From the price of the model, times the usage.
+    Price,
+    /// The provider said it.
+    Reported,
+}
+
+impl CostSource {
+    /// The name in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Price => "price",
+            Self::Reported => "reported",
+        }
+    }
+}
+
 impl UsageSource {
     /// The name in the ledger.
     #[must_use]

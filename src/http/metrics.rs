@@ -5,7 +5,7 @@
 
 use super::families::{Classes, Families, Labels};
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
-use crate::domain::{ErrorClass, Timestamp};
+use crate::domain::{ErrorClass, Timestamp, breaker};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use crate::view::waits::SCHEDULED;
@@ -274,8 +274,7 @@ impl Page {
             "breaker_state",
             "1 for the state in which the target's breaker is in this worker.",
             vitals.breakers.iter().flat_map(|(target, state)| {
-                ["closed", "half_open", "open"]
-                    .map(|each| (with(by_target(target), "state", each), flag(each == *state)))
+                breaker::State::NAMES.map(|each| (with(by_target(target), "state", each), flag(each == *state)))
             }),
         )?;
         let keys = |count: fn(&(usize, usize)) -> usize| {

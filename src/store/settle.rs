@@ -11,6 +11,7 @@ use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
 use super::{Doing, Store, StoreError, bill, late};
+use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
@@ -300,7 +301,7 @@ impl AttemptRow {
     /// Notes that the answer was good, and that the job no longer needed it.
     pub(crate) fn came_late(&mut self) {
         self.class = Some(ErrorClass::Abandoned);
-        self.detail = Some(Cow::Borrowed("late"));
+        self.detail = Some(Cow::Borrowed(Abandonment::Late.as_str()));
         self.message = Some("a good answer, which came when the job was cancelled or answered already".to_owned());
     }
 }
@@ -342,7 +343,7 @@ impl AttemptRow {
             Some(_) => return,
         };
         self.class = Some(ErrorClass::Abandoned);
-        self.detail = Some(Cow::Borrowed(LOST_RACE));
+        self.detail = Some(Cow::Borrowed(Abandonment::LostRace.as_str()));
         self.message = Some(message);
     }
 
@@ -350,18 +351,19 @@ impl AttemptRow {
     /// in a round that no job has, so that it says nothing of a job that has the number now or later.
     fn lost_its_job(&mut self, gone: Gone) {
         let (detail, message) = match gone {
-            Gone::Lost => {
-                ("lost_job", "the call was for a job that the database has lost, by a failover or a restored backup")
-            }
+            Gone::Lost => (
+                Abandonment::LostJob,
+                "the call was for a job that the database has lost, by a failover or a restored backup",
+            ),
             Gone::Replaced => (
-                "other_job",
+                Abandonment::OtherJob,
                 "the call was for a job that the database has lost, by a failover or a restored backup; another job \
                  has its number",
             ),
         };
         self.round = OF_ANOTHER_JOB;
         self.class = Some(ErrorClass::Abandoned);
-        self.detail = Some(Cow::Borrowed(detail));
+        self.detail = Some(Cow::Borrowed(detail.as_str()));
         self.message = Some(message.to_owned());
     }
 }
@@ -391,9 +393,6 @@ async fn book_strays<'a>(
     }
     Ok(())
 }
-
-/// The detail of calls that another rung of the race was faster than.
-pub const LOST_RACE: &str = "lost_race";
 
 /// The round of calls whose job is lost.
 const OF_ANOTHER_JOB: i16 = -1;

@@ -3,9 +3,10 @@
 use super::choice;
 use super::dollars::Dollars;
 use super::time::{clock, span};
-use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
 use crate::domain::price::special_tier;
+use crate::domain::usage::CostSource;
+use crate::domain::{ErrorClass, NanoUsd};
 use crate::store::job::AttemptRecord;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -93,7 +94,9 @@ fn outcome(attempt: &AttemptRecord) -> String {
         let class = attempt.class.as_deref().unwrap_or("unknown");
         match &attempt.detail {
             // No fault was found with it.
-            Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
+            Some(detail) if class == ErrorClass::Abandoned.as_str() => {
+                format!("not used, after {took}: {class}, {detail}")
+            }
             Some(detail) => format!("rejected after {took}: {class}, {detail}"),
             None => format!("failed after {took}: {class}"),
         }
@@ -141,16 +144,21 @@ fn tokens(attempt: &AttemptRecord) -> Option<String> {
     Some(line)
 }
 
+/// Whether the cost is what the provider said.
+fn is_reported(attempt: &AttemptRecord) -> bool {
+    attempt.cost_source.as_deref() == Some(CostSource::Reported.as_str())
+}
+
 fn cost(attempt: &AttemptRecord) -> String {
     let mut line = match (attempt.cost_nanos, &attempt.price) {
         (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),
-        (Some(cost), None) if attempt.cost_source.as_deref() == Some("reported") => {
+        (Some(cost), None) if is_reported(attempt) => {
             format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))
         }
         (Some(cost), None) => format!("cost {}", NanoUsd(cost)),
         (None, _) => "cost unknown: the price was not known".to_owned(),
     };
-    if let Some(reported) = attempt.reported_cost_nanos.filter(|_| attempt.cost_source.as_deref() != Some("reported")) {
+    if let Some(reported) = attempt.reported_cost_nanos.filter(|_| !is_reported(attempt)) {
         let _ = write!(line, "; the provider says {}", NanoUsd(reported));
     }
     if attempt.uncertain_nanos > 0 {

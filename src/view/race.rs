@@ -2,8 +2,8 @@
 
 use super::attempt::AttemptView;
 use crate::domain::NanoUsd;
+use crate::domain::abandonment::Abandonment;
 use crate::store::job::AttemptRecord;
-use crate::store::settle::LOST_RACE;
 
 /// The attempts that ran beside this one, in words.
 pub(super) fn beside(attempts: &[AttemptView], this: &AttemptRecord) -> Option<String> {
@@ -24,7 +24,7 @@ pub(super) fn outcome(attempts: &[AttemptView]) -> Option<String> {
     let lost: Vec<&AttemptRecord> = attempts
         .iter()
         .map(|attempt| &attempt.record)
-        .filter(|attempt| attempt.detail.as_deref() == Some(LOST_RACE))
+        .filter(|attempt| attempt.detail.as_deref() == Some(Abandonment::LostRace.as_str()))
         .collect();
     let won = attempts.iter().rfind(|attempt| attempt.record.accepted).map(|attempt| attempt.record.number);
     let (mut cost, mut uncertain) = (NanoUsd::ZERO, NanoUsd::ZERO);

@@ -1,6 +1,8 @@
 //! Whether the database has gone back in time, and what was lost by that.
 
 use super::{Finding, Seen, grouped, span};
+use crate::domain::ErrorClass;
+use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
 use crate::domain::timeline::{Change, History};
 
@@ -93,8 +95,15 @@ fn lost_calls(history: &History) -> Option<Finding> {
             CHECK,
             parts.join("; "),
             "the database has lost what it had confirmed, and this was paid for in vain",
-            "sluice report waste --by class has it as abandoned: other_job, lost_job, lost_answer, late; an answer of \
-             a lost job is kept in sluice.attempt (round = -1)",
+            format!(
+                "sluice report waste --by class has it as {}: {}, {}, {}, {}; an answer of a lost job is kept in \
+                 sluice.attempt (round = -1)",
+                ErrorClass::Abandoned,
+                Abandonment::OtherJob,
+                Abandonment::LostJob,
+                Abandonment::LostAnswer,
+                Abandonment::Late
+            ),
         )
     })
 }

@@ -133,11 +133,7 @@ impl TargetState {
     }
 
     pub(super) fn breaker_name(&self) -> &'static str {
-        match self.record.breaker.lock().state() {
-            breaker::State::Closed => "closed",
-            breaker::State::Open { .. } => "open",
-            breaker::State::HalfOpen { .. } => "half_open",
-        }
+        self.record.breaker.lock().state().name()
     }
 
     /// The provider and model that it stands for.

@@ -6,7 +6,7 @@ use crate::domain::error_class::Billed;
 use crate::domain::json_schema::Schema;
 use crate::domain::price::Price;
 use crate::domain::served::{Served, who_served};
-use crate::domain::usage::Sent;
+use crate::domain::usage::{CostSource, Sent};
 use crate::domain::validation::Rules;
 use crate::domain::{
     Answer, Beside, ChatRequest, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Rung, Scope, SoftFailure,
@@ -50,7 +50,7 @@ pub(super) struct Judged {
     pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
     pub(super) reported_cost: Option<NanoUsd>,
-    pub(super) cost_source: Option<&'static str>,
+    pub(super) cost_source: Option<CostSource>,
     pub(super) uncertain: NanoUsd,
     pub(super) status: Option<u16>,
     pub(super) request_id: Option<String>,
@@ -128,7 +128,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                 judged.counted_usage = Some(usage);
                 judged.usage_raw = Some(raw);
                 judged.cost = price.map(|price| price.cost(&usage));
-                judged.cost_source = price.map(|_| "price");
+                judged.cost_source = price.map(|_| CostSource::Price);
                 if let Some(doubt) = doubt {
                     // The answer that it was billed for was never seen.
                     judged.notes.push(format!("{doubt}: estimated"));
@@ -178,8 +178,8 @@ impl Judged {
         self.reported_cost = answer.beside.cost;
         self.cost = self.price.map(|price| price.cost(&self.usage)).or(self.reported_cost);
         self.cost_source = match (self.price, self.reported_cost) {
-            (Some(_), _) => Some("price"),
-            (None, Some(_)) => Some("reported"),
+            (Some(_), _) => Some(CostSource::Price),
+            (None, Some(_)) => Some(CostSource::Reported),
             (None, None) => None,
         };
         let name: String = served.chars().take(60).collect();

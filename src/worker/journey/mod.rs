@@ -50,6 +50,12 @@ const NO_PLACE: Duration = Duration::from_millis(50);
 /// Why a job goes back when routes look at members of its metadata that its claim did not bring.
 const READ_ANEW: &str = "its metadata is read anew";
 
+/// Why a job goes back whose route the configuration no longer has.
+const UNKNOWN_ROUTE: &str = "unknown route";
+
+/// Why a job goes back whose request or schema finds no room in `max_in_flight_bytes`.
+const NO_ROOM: &str = "no room in memory";
+
 /// The parts of a job that each call needs and no call changes.
 #[derive(Clone)]
 struct Errand {
@@ -223,7 +229,7 @@ impl Journey {
             return Ok(());
         }
         let plan = self.errand.shared.plan();
-        let Some(root) = plan.routes.get(&self.held.labels.route) else { return Err("unknown route") };
+        let Some(root) = plan.routes.get(&self.held.labels.route) else { return Err(UNKNOWN_ROUTE) };
         if Arc::ptr_eq(root, &self.root) {
             return Ok(());
         }
@@ -238,7 +244,7 @@ impl Journey {
             input_tokens: self.errand.job.input_tokens,
             needs: Needs::of(&self.whole),
         };
-        let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err("unknown route") };
+        let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err(UNKNOWN_ROUTE) };
         (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
         let old = Arc::clone(&self.errand.plan);

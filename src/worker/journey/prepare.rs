@@ -2,7 +2,7 @@
 
 use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
-use super::{Errand, Journey, READ_ANEW};
+use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
 use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::{
@@ -36,12 +36,12 @@ pub(super) async fn prepare(
     let plans = shared.plan();
     let Some(root) = plans.routes.get(&held.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
-        return Err(Unready::Back("unknown route"));
+        return Err(Unready::Back(UNKNOWN_ROUTE));
     };
     let body = match &claimed.request {
         Ok(body) => body,
         Err(NoRequest::Unreadable(reason)) => return Err(Unready::Unfit(format!("request {reason}"))),
-        Err(NoRequest::NoRoom) => return Err(Unready::Back("no room in memory")),
+        Err(NoRequest::NoRoom) => return Err(Unready::Back(NO_ROOM)),
     };
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
@@ -57,7 +57,7 @@ pub(super) async fn prepare(
         Some(schema) => match shared.schemas.compile(schema).await {
             Ok(schema) => Some(Arc::new(schema)),
             Err(NoSchema::Unfit(reason)) => return Err(Unready::Unfit(in_request(&unfit_schema(&reason)))),
-            Err(NoSchema::NoRoom) => return Err(Unready::Back("no room in memory")),
+            Err(NoSchema::NoRoom) => return Err(Unready::Back(NO_ROOM)),
         },
     };
     let request = Arc::new(request);
@@ -71,7 +71,7 @@ pub(super) async fn prepare(
     let needs = Needs::of(&request);
     let traits = Traits { project, batch, metadata: &metadata, input_tokens, needs };
     let Some((plan, taken)) = plans.resolve(&held.labels.route, &traits) else {
-        return Err(Unready::Back("unknown route"));
+        return Err(Unready::Back(UNKNOWN_ROUTE));
     };
     plans.note_way(&plan, &taken);
     let job = Job {

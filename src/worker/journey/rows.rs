@@ -131,7 +131,7 @@ impl HeldJob {
             answer: if class.is_none() { judged.original } else { answer },
             service_tier: judged.service_tier,
             reported_cost: judged.reported_cost,
-            cost_source: judged.cost_source.map(Cow::Borrowed),
+            cost_source: judged.cost_source.map(|source| Cow::Borrowed(source.as_str())),
             notes: judged.notes,
             reask_of,
             raced: self.raced,
