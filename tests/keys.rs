@@ -114,7 +114,8 @@ async fn key_states(program: &Program) -> Vec<(String, String, Option<String>)> 
     let status: Value = serde_json::from_str(&program.output(&["status", "--format", "json"]).await).unwrap();
     let word = |key: &Value, member: &str| key[member].as_str().map(str::to_owned);
     let keys = status["workers"][0]["stats"]["gate"]["keys"].as_array().cloned().unwrap_or_default();
-    keys.iter().map(|key| (word(key, "key").unwrap(), word(key, "state").unwrap(), word(&key["shut"], "reason"))).collect()
+    let state = |key| (word(key, "key").unwrap(), word(key, "state").unwrap(), word(&key["shut"], "reason"));
+    keys.iter().map(state).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
