@@ -241,7 +241,7 @@ async fn enqueue_in_bulk(queue: &Queue) {
         bulk.push(&job(Some(&key))).await.unwrap();
     }
     bulk.push(&job(Some("key 1"))).await.unwrap();
-    assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 20, existing: 1, changed: None });
+    assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 20, existing: 1, changed: None, is_given_up: false });
 }
 
 #[tokio::test(flavor = "multi_thread")]

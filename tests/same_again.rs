@@ -9,6 +9,7 @@ use sluice::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
 use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::{AssertSqlSafe, PgPool};
 use std::fmt::Write as _;
+use std::process::{Command, Stdio};
 
 /// A database, a provider, and the program.
 pub struct Desk {
@@ -67,34 +68,43 @@ fn lines(named: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_run_again_is_refused_resumed_or_added_as_it_is_asked() {
+async fn a_file_that_is_run_again_buys_nothing_twice_and_another_one_is_refused_resumed_or_added_as_it_is_asked() {
     let desk = Desk::new("1ms").await;
-    desk.program.file("q.jsonl", lines(8));
-    let run = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"];
-    let first = desk.program.run(&run).await;
+    desk.program.file("b.jsonl", lines(8));
+    let first = desk.program.run(&["run", "b.jsonl", "-o", "out.jsonl"]).await;
     assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
     assert_eq!((desk.jobs().await, desk.calls()), (10, 10));
 
-    for command in
-        [&["run", "q.jsonl", "--batch", "b", "-o", "again.jsonl"][..], &["enqueue", "q.jsonl", "--batch", "b"]]
-    {
+    // The same file goes on with its batch. Nothing is left, so it only writes the answers.
+    for (number, options) in [&[][..], &["--resume"], &["--batch", "b"], &["--limit", "5"]].iter().enumerate() {
+        let out = format!("again{number}.jsonl");
+        let again = [&["run", "b.jsonl", "-o", &out, "--errors", "failed.jsonl", "--force"][..], options].concat();
+        let output = desk.program.run(&again).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let there = if options.contains(&"--limit") { 5 } else { 10 };
+        assert!(said.contains(&format!("0 jobs enqueued as batch b, {there} were there before")), "{said}");
+        assert_eq!((desk.jobs().await, desk.calls()), (10, 10), "{options:?}");
+        assert_eq!(json_lines(&desk.program.path(&out)).len(), 10);
+    }
+    let output = desk.program.output(&["enqueue", "b.jsonl", "--format", "csv"]).await;
+    assert_eq!(output, "batch,jobs,existing,faulty\nb,0,10,0\n");
+
+    // Another file does not, nor does one with another request under a name that is there.
+    desk.program.file("q.jsonl", lines(9) + "{\"prompt\": \"new\"}\n");
+    desk.program.file("r.jsonl", lines(8).replace("Question 3", "Riddle"));
+    for (command, words) in [
+        (&["run", "q.jsonl", "--batch", "b", "-o", "never.jsonl"][..], "q.jsonl has 2 lines that it does not have;"),
+        (&["enqueue", "q.jsonl", "--batch", "b"], "q.jsonl has 2 lines that it does not have;"),
+        (&["enqueue", "r.jsonl", "--batch", "b"], "r.jsonl has another request under the custom_id `q-3`;"),
+    ] {
         let said = desk.refused(command, 2).await;
-        assert!(
-            said.contains("batch b exists already: 10 jobs, of which 10 have ended; nothing was enqueued"),
-            "{said}"
-        );
+        assert!(said.contains("batch b exists already (10 jobs, of which 10 have ended), and "), "{said}");
+        assert!(said.contains(words) && said.contains("nothing was enqueued"), "{said}");
         assert!(said.contains("--resume ") && said.contains("--append "), "{said}");
     }
-    assert!(!desk.program.path("again.jsonl").exists());
-
-    // Nothing is left, so it only writes the answers.
-    let again = ["run", "q.jsonl", "--batch", "b", "--resume", "-o", "again.jsonl", "--errors", "failed.jsonl"];
-    let output = desk.program.run(&again).await;
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("0 jobs enqueued as batch b, 10 were there before"), "{said}");
+    assert!(!desk.program.path("never.jsonl").exists());
     assert_eq!((desk.jobs().await, desk.calls()), (10, 10));
-    assert_eq!(json_lines(&desk.program.path("again.jsonl")).len(), 10);
 
     // Three new ones, one of them equal to two that are there; spelt otherwise, others are the same.
     let more = lines(9).replace("\"prompt\": \"the same\"", "\"prompt\" :  \"the s\\u0061me\"")
@@ -137,7 +147,7 @@ async fn an_interrupted_run_says_the_command_that_goes_on() {
             None => shell.env_remove(name),
         };
     }
-    shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = ended(shell.spawn().unwrap()).await;
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -145,6 +155,29 @@ async fn an_interrupted_run_says_the_command_that_goes_on() {
     assert_eq!((desk.jobs().await, desk.calls()), (40, 40), "no call is made twice");
     assert_eq!(json_lines(&desk.program.path("out.jsonl")).len(), 40);
     assert!(desk.program.path("failed.jsonl").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_command_goes_on_after_its_process_was_killed() {
+    let desk = Desk::new("150ms").await;
+    desk.program.file("q.jsonl", lines(38));
+    let arguments = ["run", "q.jsonl", "-o", "out.jsonl", "--errors", "failed.jsonl"];
+    let child = desk.program.command(&arguments).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    until("some calls were made", async || desk.calls() >= 6).await;
+    kill_process(pid, Signal::KILL).unwrap();
+    ended(child).await;
+    let answered: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(&desk.pool).await.unwrap();
+    let made = i64::try_from(desk.calls()).unwrap();
+
+    let output = desk.program.run(&arguments).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("0 jobs enqueued as batch q, 40 were there before"), "{said}");
+    assert_eq!(desk.jobs().await, 40);
+    // Only what was under way is called for again.
+    assert!(i64::try_from(desk.calls()).unwrap() <= 40 + made - answered, "{} calls", desk.calls());
+    assert_eq!(json_lines(&desk.program.path("out.jsonl")).len(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,8 +211,8 @@ async fn what_differs_is_inherited_refused_or_said() {
     assert_eq!(desk.jobs().await, 5);
 
     for (arguments, words) in [
-        (&["enqueue", "q.jsonl", "--resume"][..], "--resume needs --batch"),
-        (&["enqueue", "q.jsonl", "--append"], "--append needs --batch"),
+        (&["enqueue", "-", "--resume"][..], "--resume needs --batch when standard input is read"),
+        (&["enqueue", "/dev/null", "--append"], "--append needs --batch when standard input is read"),
         (&["enqueue", "q.jsonl", "--batch", "b", "--append", "--resume"], "cannot be used with"),
         (&["enqueue", "q.jsonl", "--batch", "b", "--append", "--idempotent"], "cannot be used with"),
     ] {
@@ -205,11 +238,14 @@ async fn idempotent_leaves_out_what_came_without_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_made_up_name_that_is_taken_is_not_refused() {
     let desk = Desk::new("1ms").await;
-    desk.program.file("q.jsonl", lines(1));
+    let file = desk.program.file("q.jsonl", lines(1));
     let mut names = Vec::new();
-    for _ in 0..3 {
-        let said = desk.program.output(&["enqueue", "q.jsonl", "--format", "json"]).await;
-        let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    for file_argument in ["-", "/dev/stdin", "-"] {
+        let mut command = desk.program.command(&["enqueue", file_argument, "--format", "json"]);
+        // A pipe, as from a shell: what is opened by its name is no file.
+        let source = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap();
+        let output = ended(command.stdin(source).spawn().unwrap()).await;
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         names.push(told["batch"].as_str().unwrap().to_owned());
     }
     names.dedup();

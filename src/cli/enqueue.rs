@@ -16,12 +16,12 @@ use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, InputSource, JobReader, LineError, MemberNotes, Progress, ReadLimits};
 use crate::printable;
-use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
+use crate::store::enqueue::{BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use entry::Entry;
+use entry::{Entered, Entry, differs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lines::Lines;
 use std::collections::BTreeMap;
@@ -50,8 +50,9 @@ pub struct Args {
     /// The project that pays [default: default; with --resume that of the batch]
     #[arg(long, value_name = "PROJECT")]
     pub project: Option<String>,
-    /// The name under which they are watched, exported and cancelled; one that exists needs --resume or --append
-    /// [default: the file's name and the time]
+    /// The name under which they are watched, exported and cancelled. The same file goes on with its batch, and nothing
+    /// is bought twice; a file with other lines needs --resume, --append or another name [default: the file's name
+    /// without its ending; for standard input the time]
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub batch: Option<String>,
     /// Higher goes first, from -1000 to 1000 [default: 0]
@@ -89,11 +90,12 @@ pub struct Args {
     pub max_line: u16,
 }
 
-/// The treatment of an existing batch. Without an option, the command adds nothing to it.
+/// The treatment of an existing batch. Without an option, the command goes on with it and adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Again {
-    /// Go on with a batch that exists: leave out the lines that it has, by custom_id, or by their content where they
-    /// have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry` puts those back)
+    /// Add to a batch that exists the lines that it does not have: those that it has are known by custom_id, or by
+    /// their content where they have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry`
+    /// puts those back)
     #[arg(long, conflicts_with = "append")]
     pub resume: bool,
     /// Add every line to a batch that exists, those that it has too
@@ -101,8 +103,7 @@ pub struct Again {
     pub append: bool,
     /// As --resume, for lines that all have a custom_id; and each job gets the idempotency key BATCH/CUSTOM_ID, so that
     /// no insert or enqueue with that key brings it into the project again. It knows nothing of a request that comes in
-    /// another batch, under another custom_id or without a key, and a key is kept only as long as its job. Without
-    /// --batch, the batch is named after the file alone
+    /// another batch, under another custom_id or without a key, and a key is kept only as long as its job
     #[arg(long, conflicts_with = "append")]
     pub idempotent: bool,
 }
@@ -177,22 +178,22 @@ pub(super) async fn load<'a>(
     let now = Utc::now();
     let mut options = bulk_options(args, &source, now)?;
     let entry = match store {
-        Some(store) => Some(Entry::of(args, store, &mut options).await?),
+        Some(store) => {
+            let is_made_up = args.batch.is_none() && source.stem().is_none();
+            Some(Entry::of(args, is_made_up, store, &mut options).await?)
+        }
         None => None,
     };
     require_route(config, &options.route)?;
     let (reader, progress) =
         source.open().map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
     let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
-    let mut goes_on = false;
     let (mut remarks, mut stop_loss) = (Vec::new(), None);
-    let bulk = match (store, entry) {
+    let entered = match (store, entry) {
         (Some(store), Some(entry)) => {
             let of_route = config.routes.get(&options.route).and_then(|route| route.max_failed);
             stop_loss = allowed_stop_loss(args, of_route, store, &mut remarks).await?;
-            let (bulk, before) = entry.open(args, store, &mut options, faults).await?;
-            goes_on = before;
-            Some(bulk)
+            Some(entry.open(args, store, &mut options, faults).await?)
         }
         _ => None,
     };
@@ -203,8 +204,7 @@ pub(super) async fn load<'a>(
     let mut loading = Loading {
         args,
         batch,
-        bulk,
-        goes_on,
+        entered,
         faults: Faults::new(source.name(), faults),
         lines: Lines::default(),
         notes: MemberNotes::default(),
@@ -305,19 +305,23 @@ fn bulk_options(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result
     Ok(options)
 }
 
-/// The name of the batch. The same file is often enqueued again, and is then another batch, unless the batch is meant
-/// to be found again.
+/// The name of the batch: that of the file, so that the same command finds it again.
 fn batch_name(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<String, CommandFailure> {
-    match (&args.batch, source.stem(), args.again.idempotent) {
-        (Some(batch), _, _) => Ok(batch.clone()),
-        (None, Some(stem), true) => Ok(stem),
-        (None, None, true) => Err(CommandFailure::usage("--idempotent needs --batch when standard input is read")),
-        (None, _, false) if args.again.resume || args.again.append => Err(CommandFailure::usage(format!(
-            "--{} needs --batch: the name that was told when it was enqueued; `sluice batch list` shows the latest",
-            if args.again.resume { "resume" } else { "append" }
-        ))),
-        (None, stem, false) => Ok(format!("{}-{}", stem.as_deref().unwrap_or("stdin"), now.format("%Y%m%d-%H%M%S"))),
+    let Again { resume, append, idempotent } = args.again;
+    if let Some(name) = args.batch.clone().or_else(|| source.stem()) {
+        return Ok(name);
     }
+    if idempotent {
+        return Err(CommandFailure::usage("--idempotent needs --batch when standard input is read"));
+    }
+    if resume || append {
+        return Err(CommandFailure::usage(format!(
+            "--{} needs --batch when standard input is read: the name that was told when it was enqueued; \
+             `sluice batch list` shows the latest",
+            if resume { "resume" } else { "append" }
+        )));
+    }
+    Ok(format!("stdin-{}", now.format("%Y%m%d-%H%M%S")))
 }
 
 /// Checks the demands that only some arguments make on a line.
@@ -370,9 +374,7 @@ pub(super) struct Loading<'a> {
     args: &'a Args,
     batch: String,
     /// `None` when nothing is to be enqueued, or no longer.
-    bulk: Option<BulkEnqueue>,
-    /// Whether the batch had jobs before.
-    goes_on: bool,
+    entered: Option<Entered>,
     faults: Faults<'a>,
     lines: Lines,
     notes: MemberNotes,
@@ -401,7 +403,7 @@ impl Loading<'_> {
     async fn push(&mut self, job: &InputJob) -> anyhow::Result<()> {
         self.lines.note(job.line);
         self.notes.add(job.line, &job.notes);
-        if let Some(bulk) = &mut self.bulk {
+        if let Some(Entered { bulk, .. }) = &mut self.entered {
             let named = job.custom_id.as_deref().filter(|_| self.args.again.idempotent);
             let key = named.map(|custom_id| format!("{}/{custom_id}", self.batch));
             let new_job = NewJob {
@@ -418,14 +420,14 @@ impl Loading<'_> {
     fn report(&mut self, fault: &LineError) -> anyhow::Result<()> {
         if !self.args.skip_bad {
             // Nothing will be enqueued: the rest is read only to find its faults.
-            self.bulk = None;
+            self.entered = None;
         }
         self.faults.report(fault).context("reporting a faulty line")
     }
 
     /// Makes all jobs visible at once, unless there were faults.
     pub(super) async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, bulk, goes_on, mut faults, lines, notes, mut remarks, stop_loss } = self;
+        let Self { args, batch, entered, mut faults, lines, notes, mut remarks, stop_loss } = self;
         let jobs = lines.jobs();
         faults.end().context("reporting faulty lines")?;
         for sentence in notes.sentences() {
@@ -445,20 +447,23 @@ impl Loading<'_> {
             let what = if faulty > 0 { "every line is faulty" } else { "there are no jobs in it" };
             return Err(CommandFailure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }
-        let Some(bulk) = bulk else {
+        let Some(Entered { bulk, before, may_grow }) = entered else {
             return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
         };
-        let enqueued = bulk
-            .commit_with(stop_loss.map(|max_failed| (max_failed, args.max_failed.is_none())))
-            .await
-            .map_err(|error| refusal(error, name, &lines))?;
+        let stop_loss = stop_loss.map(|max_failed| (max_failed, args.max_failed.is_none()));
+        let committed =
+            if may_grow { bulk.commit_with(stop_loss).await } else { bulk.commit_if_known(stop_loss).await };
+        let enqueued = committed.map_err(|error| refusal(error, name, &lines))?;
+        if enqueued.is_given_up {
+            return Err(differs(&batch, &before.unwrap_or_default(), &enqueued, args).into());
+        }
         if let Some(custom_id) = enqueued.changed {
             remarks.push(format!(
                 "warning: batch {batch} has another request under the custom_id `{custom_id}`, and perhaps under \
                  others. Lines are known by their custom_id, so it was left out; to ask anew, choose another --batch"
             ));
         }
-        if let Some(remark) = own_options(args).filter(|_| goes_on && enqueued.existing > 0) {
+        if let Some(remark) = own_options(args).filter(|_| before.is_some() && enqueued.existing > 0) {
             remarks.push(remark);
         }
         Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members, remarks })
@@ -543,16 +548,19 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_named_after_its_file_and_the_time() {
+    fn a_batch_is_named_after_its_file_so_that_the_same_command_finds_it() {
         for (args, batch) in [
-            (&["data/week.jsonl.gz"][..], "week-20010909-014640"),
+            (&["data/week.jsonl.gz"][..], "week"),
+            (&["week.jsonl", "--resume"], "week"),
             (&[], "stdin-20010909-014640"),
             (&["week.jsonl", "--batch", "mine"], "mine"),
             (&["week.jsonl", "--idempotent"], "week"),
         ] {
             assert_eq!(options(args).unwrap().batch.as_deref(), Some(batch));
         }
-        assert!(options(&["-", "--idempotent"]).unwrap_err().contains("--batch"));
+        for option in ["--idempotent", "--resume", "--append"] {
+            assert!(options(&["-", option]).unwrap_err().contains(&format!("{option} needs --batch")), "{option}");
+        }
     }
 
     #[test]

@@ -40,10 +40,14 @@ impl InputSource {
         }
     }
 
-    /// The file's name without folder and endings (`.jsonl`, `.gz`); `None` for standard input.
+    /// The file's name without folder and endings (`.jsonl`, `.gz`); `None` for standard input and other pipes.
     #[must_use]
     pub fn stem(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
+        // A pipe such as /dev/stdin or <(…) has a name that says nothing of what comes through it.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return None;
+        }
         let name = path.file_name()?.to_string_lossy();
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         let stem = Path::new(name).file_stem()?.to_string_lossy().into_owned();

@@ -13,7 +13,7 @@ use presence::Presence;
 use rows::{Form, Rows};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use writing::{Chunk, CopyLine, Writing};
+use writing::{Chunk, CopyLine, Unless, Writing};
 
 /// Rows are sent in statements of about this size: large enough that a statement's own cost does not matter, small
 /// enough that the trigger's transition table stays in memory.
@@ -94,6 +94,8 @@ pub struct Enqueued {
     pub existing: u64,
     /// A job that was left out although its custom id was enqueued with other content. Only some are compared.
     pub changed: Option<String>,
+    /// Nothing was enqueued, because the batch does not have every job as it came: `jobs` would have been.
+    pub is_given_up: bool,
 }
 
 /// A transaction that takes jobs as they come: nothing is visible before [`commit`](Self::commit), and dropping it
@@ -226,8 +228,8 @@ impl Store {
         };
         let database = self.db.clone();
         let writer = tokio::spawn(async move {
-            let is_complete = writing.take_all(incoming).await?;
-            writing.end(is_complete, &database).await
+            let commit = writing.take_all(incoming).await?;
+            writing.end(commit, &database).await
         });
         BulkEnqueue {
             form,
@@ -305,7 +307,24 @@ impl BulkEnqueue {
     ///
     /// # Errors
     /// Those of [`commit`](Self::commit).
-    pub async fn commit_with(mut self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
+    pub async fn commit_with(self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
+        self.commit_unless(Unless::Never, stop_loss).await
+    }
+
+    /// The same, if the batch has every job as it came. Otherwise nothing is enqueued, and the result says how many
+    /// jobs would have been.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    pub async fn commit_if_known(self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
+        self.commit_unless(Unless::Other, stop_loss).await
+    }
+
+    async fn commit_unless(
+        mut self,
+        unless: Unless,
+        stop_loss: Option<(MaxFailed, bool)>,
+    ) -> Result<Enqueued, StoreError> {
         if !self.lines.is_empty() {
             self.send_lines().await?;
         }
@@ -321,7 +340,7 @@ impl BulkEnqueue {
         if let Some((max_failed, keep)) = stop_loss {
             self.send(Chunk::StopLoss(max_failed, keep)).await?;
         }
-        self.send(Chunk::Commit).await?;
+        self.send(Chunk::Commit(unless)).await?;
         self.outcome().await
     }
 

@@ -4,8 +4,9 @@ use super::Args;
 use crate::cli::failure::CommandFailure;
 use crate::cli::words::about;
 use crate::domain::counted::counted;
+use crate::printable::on_one_line;
 use crate::store::Store;
-use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Opened};
+use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Enqueued, Opened};
 use std::io::Write;
 
 /// How many names are tried for a batch that was given none.
@@ -18,15 +19,30 @@ pub(super) struct Entry {
     is_made_up: bool,
 }
 
+/// A batch that takes a file.
+pub(super) struct Entered {
+    pub bulk: BulkEnqueue,
+    /// The batch as it was, if it had jobs before.
+    pub before: Option<BatchSoFar>,
+    /// Whether it may get further jobs: it is new, or the arguments say so. Otherwise it takes the file only if it has
+    /// every line of it.
+    pub may_grow: bool,
+}
+
 impl Entry {
-    /// The entry that the arguments ask for. Where a batch goes on, its jobs supply the route and project that the
-    /// arguments leave open.
-    pub(super) async fn of(args: &Args, store: &Store, options: &mut BulkOptions) -> anyhow::Result<Self> {
-        let goes_on = args.again.resume || args.again.idempotent;
-        let admission = match (goes_on, args.again.append) {
-            (true, _) => Admission::Resume { wait: false },
+    /// The entry that the arguments ask for. Without a word about it, a batch that exists goes on. Its jobs supply the
+    /// route and project that the arguments leave open. `is_made_up`: the batch's name is, so that another will do.
+    pub(super) async fn of(
+        args: &Args,
+        is_made_up: bool,
+        store: &Store,
+        options: &mut BulkOptions,
+    ) -> anyhow::Result<Self> {
+        let goes_on = !args.again.append && !is_made_up;
+        let admission = match (is_made_up, args.again.append) {
+            (true, _) => Admission::New,
             (false, true) => Admission::Append,
-            (false, false) => Admission::New,
+            (false, false) => Admission::Resume { wait: false },
         };
         if let Some(batch) = options.batch.as_deref().filter(|_| goes_on) {
             let so_far = store.batch_so_far(batch).await?;
@@ -42,17 +58,17 @@ impl Entry {
                 .into());
             }
         }
-        Ok(Self { admission, is_made_up: args.batch.is_none() && !args.again.idempotent })
+        Ok(Self { admission, is_made_up })
     }
 
-    /// Opens the batch. Returns whether it had jobs before.
+    /// Opens the batch.
     pub(super) async fn open(
         mut self,
         args: &Args,
         store: &Store,
         options: &mut BulkOptions,
         told: &mut (dyn Write + Send),
-    ) -> anyhow::Result<(BulkEnqueue, bool)> {
+    ) -> anyhow::Result<Entered> {
         let name = options.batch.clone().unwrap_or_default();
         for number in 2.. {
             match store.enqueue_into(options.clone(), self.admission).await? {
@@ -60,8 +76,11 @@ impl Entry {
                 Opened::Open { before: None, .. } if args.again.resume => {
                     return Err(no_such(&name, store).await?.into());
                 }
-                Opened::Open { bulk, before } => return Ok((bulk, before.is_some())),
-                // Two files of the same name within a second.
+                Opened::Open { bulk, before } => {
+                    let is_told = args.again.resume || args.again.append || args.again.idempotent;
+                    return Ok(Entered { bulk, may_grow: is_told || before.is_none(), before });
+                }
+                // Two inputs without a name within a second.
                 Opened::Exists(_) | Opened::Busy if self.is_made_up && number <= NAMES => {
                     options.batch = Some(format!("{name}-{number}"));
                 }
@@ -70,14 +89,7 @@ impl Entry {
                     let _ = writeln!(told, "another command is enqueueing into batch {name}: waiting for it");
                     self.admission = Admission::Resume { wait: true };
                 }
-                Opened::Busy => {
-                    return Err(CommandFailure::usage(format!(
-                        "another command is enqueueing into batch {name} at this moment; nothing was enqueued. \
-                         --resume waits for it and adds what it has left out; another --batch keeps the jobs apart"
-                    ))
-                    .into());
-                }
-                Opened::Exists(so_far) => return Err(exists(&name, &so_far, args).into()),
+                Opened::Busy | Opened::Exists(_) => break,
                 Opened::Lost(so_far, lost) => {
                     return Err(CommandFailure::usage(format!(
                         "of the {} of batch {name} {} no longer kept, because [retention] has dropped them. Their \
@@ -135,12 +147,18 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
     )))
 }
 
-/// The failure when a batch of this name exists, and the arguments do not say what to do with it.
-fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> CommandFailure {
+/// The failure when a batch of this name exists and does not have the file as it is, and the arguments do not say what
+/// to do then. `enqueued` is what the batch made of the file.
+pub(super) fn differs(batch: &str, so_far: &BatchSoFar, enqueued: &Enqueued, args: &Args) -> CommandFailure {
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
+    let other = match (&enqueued.changed, enqueued.jobs) {
+        (Some(custom_id), _) => format!("another request under the custom_id `{}`", on_one_line(custom_id)),
+        (None, jobs) => format!("{} that it does not have", counted(jobs, "line", "lines")),
+    };
     CommandFailure::usage(format!(
-        "batch {batch} exists already: {}, of which {} ended; nothing was enqueued. Say what is meant:\n  \
-         --resume      go on with it: lines that it has are left out, only new ones are added\n  \
+        "batch {batch} exists already ({}, of which {} ended), and {file} has {other}; nothing was enqueued. Say what \
+         is meant:\n  \
+         --resume      add the lines that it does not have; those that it has stay as they are\n  \
          --append      add every line of {file} once more, and pay for it once more\n  \
          --batch NAME  keep them apart",
         counted(so_far.jobs, "job", "jobs"),

@@ -9,6 +9,8 @@ use crate::domain::MaxFailed;
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::mpsc;
 
+const GIVING_UP: &str = "giving up an enqueue";
+
 /// Jobs on their way to the server.
 #[derive(Debug)]
 pub(super) enum Chunk {
@@ -21,7 +23,16 @@ pub(super) enum Chunk {
     /// The stop-loss of the batch; true: one that it has stays.
     StopLoss(MaxFailed, bool),
     /// There is no more.
-    Commit,
+    Commit(Unless),
+}
+
+/// When not to commit after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unless {
+    /// It is committed whatever came.
+    Never,
+    /// A job came that the batch does not have as it is.
+    Other,
 }
 
 /// A job that owns its texts.
@@ -66,8 +77,8 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Writes chunks until there are no more. False: they ended without [`Chunk::Commit`].
-    pub(super) async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<bool, StoreError> {
+    /// Writes chunks until there are no more. `None`: they ended without [`Chunk::Commit`].
+    pub(super) async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<Option<Unless>, StoreError> {
         while let Some(chunk) = chunks.recv().await {
             match chunk {
                 Chunk::Rows(rows) => self.copy(rows).await?,
@@ -77,19 +88,28 @@ impl Writing {
                     let batch = self.options.batch.as_deref().unwrap_or_default();
                     stop_loss::set(&mut self.transaction, batch, max_failed, keep).await?;
                 }
-                Chunk::Commit => return Ok(true),
+                Chunk::Commit(unless) => return Ok(Some(unless)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    pub(super) async fn end(self, is_complete: bool, database: &Database) -> Result<Enqueued, StoreError> {
-        if is_complete {
-            self.transaction.commit_for_sure(database).await.doing(ENQUEUEING)?;
-            return Ok(self.sum);
+    pub(super) async fn end(self, commit: Option<Unless>, database: &Database) -> Result<Enqueued, StoreError> {
+        let is_other = self.sum.jobs > 0 || self.sum.changed.is_some();
+        match commit {
+            Some(Unless::Never) => {}
+            Some(Unless::Other) if !is_other => {}
+            Some(Unless::Other) => {
+                self.transaction.rollback().await.doing(GIVING_UP)?;
+                return Ok(Enqueued { is_given_up: true, ..self.sum });
+            }
+            None => {
+                self.transaction.rollback().await.doing(GIVING_UP)?;
+                return Ok(Enqueued::default());
+            }
         }
-        self.transaction.rollback().await.doing("giving up an enqueue")?;
-        Ok(Enqueued::default())
+        self.transaction.commit_for_sure(database).await.doing(ENQUEUEING)?;
+        Ok(self.sum)
     }
 
     async fn copy(&mut self, rows: Rows) -> Result<(), StoreError> {
