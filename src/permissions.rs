@@ -55,7 +55,7 @@ impl Exposed {
         let path = self.path.display();
         let me = rustix::process::geteuid().as_raw();
         match (self.flaw, self.is_folder) {
-            (Flaw::Owner(_), _) => format!("look at what is in it, then chown {me} {path}"),
+            (Flaw::Owner(_), _) => format!("check its content, then chown {me} {path}"),
             (Flaw::Writable(_), _) => format!("chmod go-w {path}"),
             (Flaw::Readable(_), true) => format!("chmod 700 {path}"),
             (Flaw::Readable(_), false) => format!("chmod o-rwx {path}"),

@@ -151,6 +151,26 @@ fn no_path_climbs_out_of_its_room() {
     }
 }
 
+/// Without its first line a script is run by whatever shell calls it.
+#[test]
+fn every_program_that_is_no_binary_says_what_runs_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut programs = 0;
+    for folder in ["scripts", "systemd", ".ci"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() || path.metadata().unwrap().permissions().mode() & 0o111 == 0 {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let first = text.lines().next().unwrap_or_default();
+            assert!(first.starts_with("#!/") && first.split(' ').count() <= 2, "{}: {first}", path.display());
+            programs += 1;
+        }
+    }
+    assert!(programs > 4, "{programs}");
+}
+
 #[test]
 fn a_crate_is_named_in_its_room_only() {
     let rows = table(&page(), "crate");

@@ -51,9 +51,9 @@ pub enum BatchCommand {
     },
     /// Pause it when more than a share of its jobs fails
     ///
-    /// Counted are jobs that failed for good among those that ended; cancelled ones are left out. It pauses once ten
-    /// have failed, or once so many have failed that the share of all its jobs is exceeded. `sluice batch resume` lets
-    /// it go on, and forgives what has failed by then.
+    /// The share is the jobs that failed for good over the jobs that ended, without cancelled ones. The batch pauses
+    /// once ten have failed and the share is exceeded, or once the failed ones exceed the share of all its jobs.
+    /// `sluice batch resume` lets it go on, and forgives the jobs that have failed by then.
     StopLoss {
         /// The batch
         name: String,

@@ -65,7 +65,7 @@ pub struct Args {
     /// No call after this instant, or this long from now
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<GivenTime>,
-    /// Attempts for each job [default: what the route says]
+    /// Attempts for each job [default: max_attempts of the route]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub max_attempts: Option<i16>,
     /// Pause the batch when more than this share of its jobs fails: 0.05 is one in twenty, 0 the first, 1 never
@@ -81,7 +81,7 @@ pub struct Args {
     /// Enqueue the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
-    /// What is done with a batch that exists
+    /// How to treat a batch that exists
     #[command(flatten)]
     pub again: Again,
     /// The longest line that is accepted, in MiB
@@ -102,8 +102,8 @@ pub struct Again {
     #[arg(long)]
     pub append: bool,
     /// As --resume, for lines that all have a custom_id; and each job gets the idempotency key BATCH/CUSTOM_ID, so that
-    /// no insert or enqueue with that key brings it into the project again. It knows nothing of a request that comes in
-    /// another batch, under another custom_id or without a key, and a key is kept only as long as its job
+    /// no insert or enqueue with that key brings it into the project again. The key does not recognise the same request
+    /// in another batch, under another custom_id or without a key. It is kept only as long as its job
     #[arg(long, conflicts_with = "append")]
     pub idempotent: bool,
 }

@@ -39,8 +39,8 @@ pub struct Args {
     /// Only the first N jobs
     #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
-    /// Tell also what the jobs would cost if each cost what the finished jobs of this batch did on average, retries and
-    /// fallbacks included; needs the database
+    /// Estimate also from the average cost of this batch's finished jobs, retries and fallbacks included; needs the
+    /// database
     #[arg(long, value_name = "BATCH")]
     pub pilot: Option<String>,
     /// Tell also how many answers of each rung the route has accepted since then [default: 30d], and what an accepted

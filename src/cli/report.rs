@@ -65,15 +65,15 @@ pub enum Kind {
 /// What a report is grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum By {
-    /// Account or server.
+    /// The provider that was called.
     Provider,
-    /// Model.
+    /// The model that was called.
     Model,
-    /// Policy.
+    /// The route that the job named.
     Route,
     /// The project that pays.
     Project,
-    /// Batch.
+    /// The batch.
     Batch,
     /// Error class and kind of soft failure.
     Class,

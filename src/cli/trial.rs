@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Ask each rung of a route the same requests, and compare what comes of them.
+/// Ask each rung of a route the same requests, and compare the answers.
 ///
 /// The requests are drawn from the whole file: always the same ones for the same file and number. They become ordinary
 /// jobs of one batch, with a job for each rung; limits, prices, rules for answers, retries and the ledger are those of
@@ -206,7 +206,7 @@ fn time(args: &Args) -> Result<Duration, CommandFailure> {
     time.ok_or_else(|| CommandFailure::usage("--deadline: every request would be cancelled, as it lies in the past"))
 }
 
-/// Cancels what is left of a batch after this time; says what that waited for.
+/// Cancels the open jobs of a batch after this time; returns the reason for which they waited.
 async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<String> {
     tokio::time::sleep(time).await;
     loop {

@@ -38,9 +38,6 @@ pub(super) struct ReadProvider {
 /// A shorter rest of something that was refused would be none: the next call would find it over.
 const LEAST_RECHECK: Duration = Duration::from_millis(100);
 
-/// Dialects that are planned but not supported yet.
-const LATER: &[&str] = &["openai_embeddings"];
-
 /// Headers that carry keys; keys must come from elsewhere.
 const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
@@ -98,7 +95,7 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         bucket: read_bucket(name, &mut section, buckets),
         charging: read_charging(&mut section, vendor, dialect),
         breaker: read_breaker(section.child("breaker")),
-        recheck: section.duration_of_at_least("recheck", LEAST_RECHECK).unwrap_or(Duration::from_mins(10)),
+        recheck: section.duration_of_at_least_or_default("recheck", LEAST_RECHECK),
     };
     section.finish();
     ReadProvider { config, vendor: vendor_name }
@@ -164,15 +161,8 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> &'static 
     let expected = format!("one of {}", spoken.join(", "));
     let from_vendor = vendor.map(|vendor| vendor.dialect);
     let is_missing = !section.has("dialect");
-    let spoken = section.parsed("dialect", &expected, |text| {
-        dialect(text).ok_or_else(|| {
-            if LATER.contains(&text) {
-                format!("the dialect {text:?} is not supported by this version")
-            } else {
-                format!("{text:?} is not a dialect")
-            }
-        })
-    });
+    let spoken =
+        section.parsed("dialect", &expected, |text| dialect(text).ok_or_else(|| format!("{text:?} is not a dialect")));
     if is_missing && from_vendor.is_none() {
         section.fault("dialect", "is missing, and the provider's name is no vendor's that is known", expected);
     }

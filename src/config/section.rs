@@ -263,6 +263,13 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The same, or its default.
+    pub fn duration_of_at_least_or_default(&mut self, key: &'static str, least: Duration) -> Duration {
+        let default = self.default(key);
+        let given = self.duration_of_at_least(key, least);
+        given.unwrap_or_else(|| scalar::duration(default).expect("a declared default is a duration"))
+    }
+
     /// A duration that is not zero, or its default.
     pub fn positive_duration_or_default(&mut self, key: &'static str) -> Duration {
         let default = self.default(key);

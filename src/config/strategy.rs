@@ -2,7 +2,7 @@
 
 use super::scalar;
 use super::section::{Section, quote, to_json};
-use crate::domain::{Race, Route, Rung, StickyBy, Strategy};
+use crate::domain::{Race, Route, Rung, StickyBy, Strategy, StrategyKind};
 use config::{Value, ValueKind};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,51 +11,51 @@ const WEIGHT: &str = "a number, at least 0, such as 3 or 0.5; 0: only a fallback
 const KEY: &str = "\"batch\", \"project\" or \"metadata.MEMBER\"";
 
 /// The keys that belong to one strategy: the strategy, the key, and what is true of all others.
-const BELONGINGS: [(&str, &str, &str); 4] = [
-    ("weighted", "weights", "draws by no weights"),
-    ("sticky", "sticky_by", "sticks to no rung"),
-    ("race", "race_after", "asks one rung at a time"),
-    ("race", "race_at_most", "asks one rung at a time"),
+const BELONGINGS: [(StrategyKind, &str, &str); 4] = [
+    (StrategyKind::Weighted, "weights", "draws by no weights"),
+    (StrategyKind::Sticky, "sticky_by", "sticks to no rung"),
+    (StrategyKind::Race, "race_after", "asks one rung at a time"),
+    (StrategyKind::Race, "race_at_most", "asks one rung at a time"),
 ];
 
 /// The names of the strategies.
 pub(super) fn names() -> Vec<&'static str> {
-    vec!["cost", "priority", "weighted", "balanced", "fastest", "sticky", "race"]
+    StrategyKind::ALL.map(StrategyKind::as_str).to_vec()
 }
 
 /// The strategy of a route that has these rungs.
 pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
     let expected = section.words("strategy");
     let is_given = section.has("strategy");
-    let name = section.parsed("strategy", &expected, |text| match text {
-        name if names().contains(&name) => Ok(name.to_owned()),
-        other => Err(match scalar::nearest(other, names()) {
-            Some(near) => format!("{other:?} is not a strategy; perhaps {near:?} is meant"),
-            None => format!("{other:?} is not a strategy"),
-        }),
+    let kind = section.parsed("strategy", &expected, |text| {
+        StrategyKind::named(text).ok_or_else(|| match scalar::nearest(text, names()) {
+            Some(near) => format!("{text:?} is not a strategy; perhaps {near:?} is meant"),
+            None => format!("{text:?} is not a strategy"),
+        })
     });
-    if is_given && name.is_none() {
+    if is_given && kind.is_none() {
         // The strategy is unknown, so nothing can be said about keys that belong to one strategy.
         for key in BELONGINGS.map(|(_, key, _)| key) {
             section.take(key);
         }
         return Strategy::default();
     }
-    let name = name.as_deref().unwrap_or("cost");
-    for (strategy, key, lacks) in BELONGINGS.into_iter().filter(|(strategy, ..)| *strategy != name) {
+    let kind = kind.unwrap_or_else(|| Strategy::default().kind());
+    for (strategy, key, lacks) in BELONGINGS.into_iter().filter(|(strategy, ..)| *strategy != kind) {
         if section.has(key) {
             section.take(key);
-            section.fault(key, format!("the strategy is {name:?}, which {lacks}"), format!("strategy = {strategy:?}"));
+            let (name, needed) = (kind.as_str(), strategy.as_str());
+            section.fault(key, format!("the strategy is {name:?}, which {lacks}"), format!("strategy = {needed:?}"));
         }
     }
-    match name {
-        "priority" => Strategy::Priority,
-        "weighted" => Strategy::Weighted(read_weights(section, rungs)),
-        "balanced" => Strategy::Balanced,
-        "fastest" => Strategy::Fastest,
-        "sticky" => Strategy::Sticky(read_key(section)),
-        "race" => Strategy::Race(read_race(section, rungs)),
-        _ => Strategy::Cost,
+    match kind {
+        StrategyKind::Cost => Strategy::Cost,
+        StrategyKind::Priority => Strategy::Priority,
+        StrategyKind::Weighted => Strategy::Weighted(read_weights(section, rungs)),
+        StrategyKind::Balanced => Strategy::Balanced,
+        StrategyKind::Fastest => Strategy::Fastest,
+        StrategyKind::Sticky => Strategy::Sticky(read_key(section)),
+        StrategyKind::Race => Strategy::Race(read_race(section, rungs)),
     }
 }
 

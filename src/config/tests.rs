@@ -273,11 +273,6 @@ fn each_bad_value_is_named_with_what_was_expected() {
             "\"telex\" is not a dialect; expected one of openai, anthropic, gemini",
         ),
         (
-            "[providers.openai]\ndialect = \"openai_embeddings\"",
-            "providers.openai.dialect: the dialect \"openai_embeddings\" is not supported by this version; expected \
-             one of openai,",
-        ),
-        (
             "[providers.openai]\nbase_url = \"ftp://h\"",
             "providers.openai.base_url: \"ftp://h\" is not an http or https URL",
         ),

@@ -86,7 +86,7 @@ pub use reask::Rejected;
 pub use refusal::{Bearing, Mend};
 pub use remedy::Remedy;
 pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role};
-pub use route::{Capabilities, Model, Patience, Race, Route, Rung, StickyBy, Strategy, Target};
+pub use route::{Capabilities, Model, Patience, Race, Route, Rung, StickyBy, Strategy, StrategyKind, Target};
 pub use shut::{Reason, Shut};
 pub use soft_failure::SoftFailure;
 pub use stop_loss::MaxFailed;

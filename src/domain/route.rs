@@ -94,18 +94,62 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// Which of the strategies it is.
+    #[must_use]
+    pub const fn kind(&self) -> StrategyKind {
+        match self {
+            Self::Cost => StrategyKind::Cost,
+            Self::Priority => StrategyKind::Priority,
+            Self::Weighted(_) => StrategyKind::Weighted,
+            Self::Balanced => StrategyKind::Balanced,
+            Self::Fastest => StrategyKind::Fastest,
+            Self::Sticky(_) => StrategyKind::Sticky,
+            Self::Race(_) => StrategyKind::Race,
+        }
+    }
+
     /// Its name in the configuration.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
+        self.kind().as_str()
+    }
+}
+
+/// A strategy without its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrategyKind {
+    Cost,
+    Priority,
+    Weighted,
+    Balanced,
+    Fastest,
+    Sticky,
+    Race,
+}
+
+impl StrategyKind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Cost, Self::Priority, Self::Weighted, Self::Balanced, Self::Fastest, Self::Sticky, Self::Race];
+
+    /// Its name in the configuration and in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cost => "cost",
             Self::Priority => "priority",
-            Self::Weighted(_) => "weighted",
+            Self::Weighted => "weighted",
             Self::Balanced => "balanced",
             Self::Fastest => "fastest",
-            Self::Sticky(_) => "sticky",
-            Self::Race(_) => "race",
+            Self::Sticky => "sticky",
+            Self::Race => "race",
         }
+    }
+
+    /// The strategy of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

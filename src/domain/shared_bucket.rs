@@ -94,7 +94,7 @@ struct Slope {
     since: Timestamp,
 }
 
-/// The bucket.
+/// The state of one bucket, which all processes pass on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SharedBucket {

@@ -105,7 +105,7 @@ impl Rules {
         }
         if let Some(repaired) = &repaired {
             let length = said.chars().count().saturating_sub(repaired.chars().count());
-            let what = if said.contains(repaired) { "text around the JSON" } else { "what is no JSON in or around it" };
+            let what = if said.contains(repaired) { "text around the JSON" } else { "text that is no JSON" };
             cut.push(format!("{what} was taken off ({})", characters(length)));
         }
         faults.verdict(|| {

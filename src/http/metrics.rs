@@ -324,7 +324,7 @@ impl Page {
         #[expect(clippy::cast_precision_loss, reason = "metrics are floats by nature")]
         page.gauges(
             "bucket_level",
-            "What is left and no process holds; negative while in debt.",
+            "Units that no process holds; negative while the bucket is in debt.",
             each(&|limit| limit.level as f64),
         )?;
         page.gauges(
@@ -363,7 +363,7 @@ impl Page {
         )?;
         page.gauges(
             "bucket_opens_in_seconds",
-            "How long that wait still is, and what it is for; only while there is one.",
+            "Seconds until the bucket opens, by reason; absent while it is open.",
             buckets.iter().filter_map(|(name, standing)| {
                 let gate = standing.gate?;
                 let labels = [("bucket", name.as_str()), ("reason", gate.shut.reason.as_str())];

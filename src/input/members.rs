@@ -62,9 +62,9 @@ impl fmt::Display for MemberNote {
             Self::Unknown(name) => {
                 write!(
                     f,
-                    "`{name}`, which no provider is known to take{near}: it is sent as it is. What is your own "
+                    "`{name}`, which no provider is known to take{near}: it is sent unchanged. Members of your "
                 )?;
-                f.write_str("belongs into `metadata`")
+                f.write_str("own belong into `metadata`")
             }
             Self::Slip(name) => write!(f, "`{name}`, which is no parameter{near}: it went into the job's metadata"),
             Self::Doubled(name) => {
@@ -141,10 +141,10 @@ mod tests {
         assert_eq!(
             notes.sentences(),
             [
-                "2 lines, the first of them 3, have `review_id`, which no provider is known to take: it is sent as it \
-                 is. What is your own belongs into `metadata`",
+                "2 lines, the first of them 3, have `review_id`, which no provider is known to take: it is sent \
+                 unchanged. Members of your own belong into `metadata`",
                 "line 3 has `temprature`, which no provider is known to take (perhaps `temperature` is meant): it is \
-                 sent as it is. What is your own belongs into `metadata`",
+                 sent unchanged. Members of your own belong into `metadata`",
                 "line 5 has `max_token`, which is no parameter (perhaps `max_tokens` is meant): it went into the job's \
                  metadata",
             ]

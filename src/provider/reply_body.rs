@@ -237,8 +237,8 @@ pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     (0..=MOST_TOKENS).contains(&count).then_some(count)
 }
 
-/// Tokens in disjoint classes, of counts of which the first has those from the cache in it; nothing is known when input
-/// and output are missing.
+/// Splits counts into disjoint classes; the count of the input includes tokens from the cache. Nothing is known when
+/// input and output are missing.
 pub(super) fn usage(input: Option<i64>, cached: Option<i64>, output: Option<i64>) -> Usage {
     if input.is_none() && output.is_none() {
         return Usage::default();

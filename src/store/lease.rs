@@ -210,8 +210,8 @@ impl Store {
         Ok(declared.rows_affected())
     }
 
-    /// Gives back jobs that this worker holds by the queue's account and not by its own: of a claim whose commit went
-    /// through although the worker never heard of it, or of an ending that the database has lost again. A call that had
+    /// Gives back jobs that the queue lists for this worker and the worker does not know: the reply to their claim was
+    /// lost, or the database has lost their ending. A call that had
     /// begun for such a job is booked, as its result is no longer known. `known` are the fences of everything that the
     /// worker holds or has not settled yet; it must claim nothing in between.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {

@@ -75,7 +75,7 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// There is a pooler although the configuration says that there is none.
-    #[error("what answers at {address} is a pooler, it seems ({}): set database.pooler to \"auto\"", in_words(source))]
+    #[error("{address} seems to lead to a pooler ({}): set database.pooler to \"auto\"", in_words(source))]
     Pooler {
         /// Host and database, without the password.
         address: String,
@@ -94,8 +94,8 @@ pub enum StoreError {
     },
     /// The schema is too new for this binary.
     #[error(
-        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this \
-         one knows up to {known}: upgrade sluice on this machine"
+        "the database schema is at version {found} and needs a binary that knows version {oldest}; this one knows \
+         versions up to {known}: upgrade sluice on this machine"
     )]
     TooNew {
         found: i64,

@@ -306,16 +306,16 @@ impl MigratingServer {
         )
         .fetch_one(transaction)
         .await
-        .doing("looking at whose the schema is")?;
+        .doing("reading the owner of the schema")?;
         let Some(strangers) = strangers else { return Ok(()) };
         let login = &self.login;
         Err(StoreError::NotOurs {
             problem: format!(
-                "there is a schema sluice that this program has not made, and {strangers} may change what is in it: \
-                 what {strangers} put there would act with the rights of all who use the queue"
+                "there is a schema sluice that this program has not made, and {strangers} may change objects in \
+                 it: those objects would run with the rights of every role that uses the queue"
             ),
             remedy: format!(
-                "look at what is in it. When it is of no use, let an administrator run `drop schema sluice cascade; \
+                "inspect its objects. If none is needed, let an administrator run `drop schema sluice cascade; \
                  create schema sluice authorization {login};`. When {login} is to share it with that role, \
                  `grant {strangers} to {login};`"
             ),

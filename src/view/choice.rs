@@ -2,11 +2,10 @@
 
 use super::time::clock;
 use super::waits::shut;
-use crate::domain::Timestamp;
-use crate::domain::Unit;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
 use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
+use crate::domain::{StrategyKind, Timestamp, Unit};
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
 
@@ -40,16 +39,19 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
 
 /// The order in which the job tried its rungs, and what it was made by.
 fn ordered(order: &Ordering) -> String {
-    let by = match (order.by.as_ref(), &order.sticks_by) {
-        ("cost" | "race", _) => "the cheapest first".to_owned(),
-        ("priority", _) => "as listed".to_owned(),
-        ("weighted", _) => "drawn by weight".to_owned(),
-        ("balanced", _) => "the one with the most room in its limits first".to_owned(),
-        ("fastest", _) if order.explores => "the fastest first, but this job finds out about another".to_owned(),
-        ("fastest", _) => "the fastest first".to_owned(),
-        ("sticky", Some(key)) => format!("the same for all jobs of its {key}"),
-        ("sticky", None) => "drawn, because the job has no key to stick by".to_owned(),
-        (other, _) => other.to_owned(),
+    let kind = StrategyKind::named(&order.by);
+    let by = match (kind, &order.sticks_by) {
+        (Some(StrategyKind::Cost | StrategyKind::Race), _) => "the cheapest first".to_owned(),
+        (Some(StrategyKind::Priority), _) => "as listed".to_owned(),
+        (Some(StrategyKind::Weighted), _) => "drawn by weight".to_owned(),
+        (Some(StrategyKind::Balanced), _) => "the one with the most room in its limits first".to_owned(),
+        (Some(StrategyKind::Fastest), _) if order.explores => {
+            "the fastest first, but this job finds out about another".to_owned()
+        }
+        (Some(StrategyKind::Fastest), _) => "the fastest first".to_owned(),
+        (Some(StrategyKind::Sticky), Some(key)) => format!("the same for all jobs of its {key}"),
+        (Some(StrategyKind::Sticky), None) => "drawn, because the job has no key to stick by".to_owned(),
+        (None, _) => order.by.to_string(),
     };
     let rungs = order.rungs.iter().map(|rung| {
         let figure = match rung {
@@ -57,7 +59,7 @@ fn ordered(order: &Ordering) -> String {
             OrderedRung { free_percent: Some(percent @ 0..), .. } => format!(" ({percent} % free)"),
             OrderedRung { free_percent: Some(_), .. } => " (calls wait already)".to_owned(),
             OrderedRung { expected_ms: Some(ms), .. } => format!(" ({ms} ms)"),
-            OrderedRung { .. } if order.by == "fastest" => " (unknown)".to_owned(),
+            OrderedRung { .. } if kind == Some(StrategyKind::Fastest) => " (unknown)".to_owned(),
             OrderedRung { .. } => String::new(),
         };
         format!("{}{figure}", rung.target)

@@ -23,7 +23,7 @@ impl Worker {
         let sign: Arc<dyn Fn(LifeSign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
-        let opening = loops.finite("opener", open_loop.run(loops.clone()));
+        let opening = loops.endless("opener", open_loop.run(loops.clone()));
         // Jobs in hand stay this worker's until their outcomes are written, whatever ends.
         let heartbeat = loops.lasting("heartbeat", {
             let shared = Arc::clone(&shared);
@@ -110,9 +110,10 @@ impl Worker {
             outgrown: shared.outgrown.get().copied(),
             fallen: loops.fallen(),
         };
-        drop(shared);
+        // Before the last clones of what sends to them are dropped, which would end them.
         settling.abort();
         opening.abort();
+        drop(shared);
         tracing::info!(
             jobs.succeeded = summary.succeeded,
             jobs.failed = summary.failed,

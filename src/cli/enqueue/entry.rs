@@ -94,7 +94,7 @@ impl Entry {
                     return Err(CommandFailure::usage(format!(
                         "of the {} of batch {name} {} no longer kept, because [retention] has dropped them. Their \
                          lines cannot be told from those that are new; nothing was enqueued. Choose another --batch, \
-                         or --append with a file of what is missing",
+                         or --append with a file of the missing lines",
                         counted(so_far.jobs, "job", "jobs"),
                         counted(lost, "is", "are")
                     ))
@@ -156,8 +156,8 @@ pub(super) fn differs(batch: &str, so_far: &BatchSoFar, enqueued: &Enqueued, arg
         (None, jobs) => format!("{} that it does not have", counted(jobs, "line", "lines")),
     };
     CommandFailure::usage(format!(
-        "batch {batch} exists already ({}, of which {} ended), and {file} has {other}; nothing was enqueued. Say what \
-         is meant:\n  \
+        "batch {batch} exists already ({}, of which {} ended), and {file} has {other}; nothing was enqueued. \
+         Choose one:\n  \
          --resume      add the lines that it does not have; those that it has stay as they are\n  \
          --append      add every line of {file} once more, and pay for it once more\n  \
          --batch NAME  keep them apart",

@@ -153,7 +153,12 @@ pub(in crate::config) const LOG: Table = Table {
     is_on: true,
     keys: &[
         with_default("format", Kind::Word(|| names(LOG_FORMATS)), "human", "The shape of log lines."),
-        with_default("filter", Kind::Text, "info", "What is logged: a level, or for example \"warn,sluice=debug\"."),
+        with_default(
+            "filter",
+            Kind::Text,
+            "info",
+            "The filter for log lines: a level, or for example \"warn,sluice=debug\".",
+        ),
         key(
             "dir",
             Kind::Path,

@@ -39,7 +39,7 @@ pub(in crate::config) const MODEL: Table = Table {
             "output_burndown",
             Kind::Whole(1, 100),
             "5",
-            "1, or what is known of the model",
+            "the catalogue's figure, or else 1",
             "How many tokens of a limit one token of output takes.",
         ),
         depends("json_schema", Kind::Flag, "true", UNKNOWN, "Whether it takes a JSON schema."),

@@ -140,7 +140,12 @@ pub(in crate::config) const WHEN: Table = Table {
     keys: &[
         key("project", ONE_OR_SOME, "acme", "The project, or a list of some; `*` at the end stands for any ending."),
         key("batch", ONE_OR_SOME, "nightly-*", "The batch, or a list of some, in the same way."),
-        key("metadata", Kind::Map(&Kind::Any), "{ tier = \"gold\" }", "Members of the metadata, each with what it is."),
+        key(
+            "metadata",
+            Kind::Map(&Kind::Any),
+            "{ tier = \"gold\" }",
+            "Members of the metadata, each with the value it must have.",
+        ),
         key(
             "min_input_tokens",
             Kind::Whole(0, i64::MAX),

@@ -86,8 +86,9 @@ fn waiting(queue: &Queue, thresholds: Thresholds) -> Finding {
             Finding::warning(
                 CHECK,
                 what,
-                "more comes in than is worked off, or something is closed",
-                "sluice status says what the limits leave and what is open; more workers help only when they are full",
+                "jobs arrive faster than workers finish them, or a target is shut",
+                "sluice status shows the room in the limits, and the targets that are shut; more workers help only \
+                 when the present ones are full",
             )
         }
     }
@@ -178,7 +179,7 @@ pub(super) fn retention(kept: &FinishedWork) -> Finding {
     if kept.configured && !kept.dependents.is_empty() {
         return Finding::warning(
             CHECK,
-            format!("{what}; what is not Sluice's depends on their tables or keys: {}", listed(&kept.dependents)),
+            format!("{what}; objects outside Sluice depend on their tables or keys: {}", listed(&kept.dependents)),
             "a partition that something depends on is never dropped, so the disk fills; its idempotency keys stay too",
             "drop a foreign key (keep the job's number without one); let views and functions read sluice.jobs, \
              sluice.results or sluice.attempts, which no partition is needed for",

@@ -54,9 +54,9 @@ fn timeline(history: &History) -> Finding {
             "with an asynchronous standby the last commits may be gone although they were confirmed"
         },
         format!(
-            "enqueue what your application has enqueued since then again, with the same idempotency keys; pause and \
-             cancel again what was; job numbers below {} that it has noted may be gone. Never let the former server \
-             come back as a primary",
+            "enqueue again what your application has enqueued since then, with the same idempotency keys; repeat its \
+             pauses and cancellations. Jobs with numbers below {} that it has noted may be gone. Never let the former \
+             server come back as a primary",
             grouped(turn.next_job.unwrap_or(0))
         ),
     )

@@ -33,7 +33,6 @@ enum Phase {
 /// statement on it could land in a transaction that is not its own, and be rolled back with it. So the connection is
 /// closed, and the transaction ends with it. The driver's own transaction does not help: it takes one whose `begin` was
 /// given up for one that never began, and one whose `commit` was given up for one that is open.
-/// began, and one whose `commit` was given up for one that is open.
 #[derive(Debug)]
 pub(in crate::store) struct Transaction {
     /// `None` only once another transaction value has taken it over.

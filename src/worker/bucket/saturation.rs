@@ -24,7 +24,7 @@ impl Bucket {
         }
     }
 
-    /// Since when a call waits that has waited in vain: as long as the bucket has had too much work, if a look has
+    /// The start of the wait of a call that got no turn: as long as the bucket has had too much work, if a look has
     /// found that it has.
     pub(super) fn waited_since(&self, now: Timestamp) -> Timestamp {
         match self.saturated.load(Ordering::Acquire) {

@@ -241,8 +241,8 @@ impl TargetState {
     }
 
     /// The health of this target for a call that asks for this much and would wait at most `horizon` for its turn.
-    /// `fence` is that of the job's claim, behind whose turn those stand that were claimed later; `None`: of a job that
-    /// has not been claimed.
+    /// `fence`: that of the job's claim; jobs that were claimed later take their turn after it. `None`: the job has not
+    /// been claimed.
     #[must_use]
     pub fn health(&self, ask: &Ask, fence: Option<i64>, horizon: Duration, now: Timestamp) -> RungHealth {
         if let Some(why) = self.too_large(ask) {
