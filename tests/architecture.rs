@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 mod circles;
 mod documented;
 mod files;
+mod spellings;
 mod tasks;
 mod width;
 mod words;

@@ -8,11 +8,11 @@ use crate::support::queue::{NewJob, Queue, accepted, in_an_hour, in_batch, park,
 use crate::support::wait::until;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
+use sluice::domain::pause::PauseKind;
 use sluice::domain::{ErrorClass, JobId};
 use sluice::simulate::{Scenario, Simulator};
 use sluice::store::enqueue::{BulkOptions, Enqueued, NewJob as BulkJob};
 use sluice::store::job::Changed;
-use sluice::store::pause::PauseKind;
 use sluice::store::report::{Filter, Grouping};
 use sluice::store::settle::Settlement;
 use sluice::store::{Address, Pooler as Between, Purpose, Store, StoreError};

@@ -5,10 +5,10 @@ use crate::support::program::{Program, text};
 use crate::support::queue::{NewJob, Queue, in_batch};
 use crate::support::wait::until;
 use serde_json::{Value, json};
+use sluice::domain::pause::PauseKind;
 use sluice::domain::stop_loss::{Exceeded, exceeded};
 use sluice::domain::{ErrorClass, MaxFailed};
 use sluice::exit_code::ExitCode;
-use sluice::store::pause::PauseKind;
 use sluice::store::stop_loss::Watched;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 

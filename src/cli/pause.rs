@@ -4,8 +4,8 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::output::Format;
+use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
-use crate::store::pause::PauseKind;
 use crate::view::change::PauseChangeView;
 
 /// The subcommands `pause` and `resume` of a route, project, batch or provider.
@@ -68,8 +68,7 @@ pub async fn run_configured(kind: PauseKind, command: PauseCommand, global: &Glo
         PauseKind::Project | PauseKind::Batch => Vec::new(),
     };
     let name = command.name();
-    let pauses = context.store.pauses().await?;
-    let is_paused = pauses.iter().any(|pause| pause.kind == kind.as_str() && pause.name == name);
+    let is_paused = context.store.pauses().await?.has(kind, name);
     if !is_paused && !known.iter().any(|known| *known == name) {
         let known = known.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };

@@ -3,8 +3,8 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::pause::{self, PauseCommand};
+use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
-use crate::store::pause::PauseKind;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]

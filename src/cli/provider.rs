@@ -6,8 +6,8 @@ use super::failure::CommandFailure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use super::worker::blueprint;
+use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
-use crate::store::pause::PauseKind;
 use crate::view::change::ReopenedView;
 
 /// What to do.

@@ -9,6 +9,8 @@ pub use sample::sample;
 pub use schema::schema;
 
 use super::keys::{Default, Key, Kind, Table};
+use crate::provider::vendors::{VENDORS, Vendor};
+use std::collections::BTreeSet;
 
 /// A value as TOML writes it: `text` is a text without its quotes, anything else as it is.
 fn literal(kind: &Kind, text: &str) -> String {
@@ -44,6 +46,24 @@ fn own_section(key: &Key) -> Option<&'static Table> {
     match key.kind {
         Kind::Table(table) | Kind::Named(table) => table.header.is_some().then_some(table),
         _ => None,
+    }
+}
+
+/// The prose about a table. `{vendors}` in it are the vendors that need nothing but a key, by the table of vendors.
+fn prose(table: &Table) -> String {
+    // The files are those of the program; the tests have a vendor of their own.
+    let vendors = VENDORS.iter().filter(|vendor| !cfg!(test) || vendor.name != "acme_ai");
+    table.doc.replace("{vendors}", &known_by_name(vendors))
+}
+
+/// The names of the vendors that have an address on the network, as a list in words. Those on this machine need no key.
+fn known_by_name<'a>(vendors: impl Iterator<Item = &'a Vendor>) -> String {
+    let mut named = BTreeSet::new();
+    let is_away = |vendor: &&Vendor| vendor.base_url.is_some_and(|url| url.starts_with("https://"));
+    let rows = vendors.filter(|vendor| named.insert(vendor.name)).filter(is_away);
+    match rows.map(|vendor| vendor.name).collect::<Vec<_>>().as_slice() {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        names => names.concat(),
     }
 }
 
@@ -85,6 +105,14 @@ mod tests {
             assert!(!is_made_up(&told), "{file}");
             assert!(is == told, "{file} is not what the declarations in src/config/keys say: `make config` writes it");
         }
+    }
+
+    #[test]
+    fn a_row_of_the_table_of_vendors_is_enough_to_be_named_where_providers_are_explained() {
+        let named = known_by_name(VENDORS.iter());
+        assert!(named.starts_with("openai, ") && named.ends_with(" or acme_ai"), "{named}");
+        assert!(!named.contains("ollama") && !named.contains("bedrock") && named.contains("groq, "), "{named}");
+        assert!(sample().replace("\n# ", " ").contains("needs only its key, ollama not even that"));
     }
 
     /// As JSON: the order of members depends on a feature of serde_json that dependencies of the tests switch on.

@@ -36,6 +36,7 @@ pub mod limits;
 pub mod long_wait;
 pub mod metadata;
 pub mod money;
+pub mod pause;
 pub mod per_answer;
 pub mod price;
 pub mod ramp;

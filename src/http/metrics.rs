@@ -4,11 +4,11 @@
 //! configuration and words of ours, so their number is bounded.
 
 use super::families::{Classes, Families, Labels};
+use crate::domain::pause::FixedWait;
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Timestamp, breaker};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
-use crate::view::waits::SCHEDULED;
 use crate::worker::booked::{BOUNDS_MS, Durations, OfRoute, OfTarget};
 use crate::worker::{Observer, Vitals};
 use prometheus_client::collector::Collector;
@@ -403,7 +403,8 @@ impl Page {
             each(&|queue| rows(queue.running)),
         )?;
         let parked = |queue: &RouteQueue, is_scheduled: bool| {
-            let reasons = queue.parked.iter().filter(|(reason, _)| (*reason == SCHEDULED) == is_scheduled);
+            let reasons =
+                queue.parked.iter().filter(|(reason, _)| (*reason == FixedWait::Scheduled.as_str()) == is_scheduled);
             rows(reasons.map(|(_, (jobs, _))| jobs.rows).sum())
         };
         page.gauges(

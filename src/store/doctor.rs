@@ -388,16 +388,10 @@ impl Store {
         .await
         .doing(DIAGNOSING)?;
         let lanes = self.lanes().await?;
-        let paused: HashSet<(String, String)> =
-            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let pauses = self.pauses().await?;
         let open: Vec<i64> = lanes
             .iter()
-            .filter(|lane| {
-                !is_paused("route", &lane.route)
-                    && !is_paused("project", &lane.project)
-                    && !lane.batch.as_ref().is_some_and(|batch| is_paused("batch", batch))
-            })
+            .filter(|lane| pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none())
             .map(|lane| lane.first)
             .collect();
         let oldest = sqlx::query!(

@@ -1,7 +1,7 @@
 //! One job: its request, its place, and the calls made for it.
 
-use super::pause::PauseKind;
 use super::{Doing, Store, StoreError};
+use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::{JobId, NanoUsd};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -233,13 +233,14 @@ impl Store {
             .await
             .doing("reading the job")?;
         let Some(row) = row else { return Ok(None) };
-        let paused = match row.waits_for.as_deref() {
-            Some("batch paused") => row.batch.as_deref().map(|batch| (PauseKind::Batch, batch)),
-            Some("route paused") => Some((PauseKind::Route, row.route.as_str())),
-            Some("project paused") => Some((PauseKind::Project, row.project.as_str())),
-            _ => None,
-        };
-        let pause_reason = match paused {
+        let paused = row.waits_for.as_deref().and_then(FixedWait::read).and_then(FixedWait::paused);
+        let name = paused.and_then(|kind| match kind {
+            PauseKind::Batch => row.batch.as_deref(),
+            PauseKind::Route => Some(row.route.as_str()),
+            PauseKind::Project => Some(row.project.as_str()),
+            PauseKind::Provider => None,
+        });
+        let pause_reason = match paused.zip(name) {
             Some((kind, name)) => self.pause_reason(kind, name).await?,
             None => None,
         };

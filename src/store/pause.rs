@@ -1,41 +1,7 @@
 //! Stopping and resuming routes, projects, batches and providers.
 
 use super::{Doing, Store, StoreError};
-
-/// The things that can be paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PauseKind {
-    /// All jobs of a route.
-    Route,
-    /// All jobs of a project.
-    Project,
-    /// All jobs of a batch.
-    Batch,
-    /// All calls to a provider.
-    Provider,
-}
-
-impl PauseKind {
-    /// The name in the table.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Project => "project",
-            Self::Batch => "batch",
-            Self::Provider => "provider",
-        }
-    }
-}
-
-/// Something that is paused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// `route`, `project`, `batch` or `provider`.
-    pub kind: String,
-    /// The name of the route, project, batch or provider.
-    pub name: String,
-}
+use crate::domain::pause::{PauseKind, Pauses};
 
 impl Store {
     /// Pauses something; false when it was paused already.
@@ -64,11 +30,12 @@ impl Store {
         Ok(reason.flatten())
     }
 
-    /// Everything that is paused.
-    pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        sqlx::query_as!(Pause, "select kind, name from sluice.pause order by kind, name")
+    /// Everything that is paused and that this program knows.
+    pub async fn pauses(&self) -> Result<Pauses, StoreError> {
+        let rows = sqlx::query!("select kind, name from sluice.pause order by kind, name")
             .fetch_all(&self.db)
             .await
-            .doing("reading pauses")
+            .doing("reading pauses")?;
+        Ok(rows.into_iter().filter_map(|row| Some((PauseKind::named(&row.kind)?, row.name))).collect())
     }
 }

@@ -253,19 +253,10 @@ impl Store {
         .doing(REASONS)?;
         let taken: HashMap<(String, Option<String>), Option<String>> =
             rows.into_iter().map(|row| ((row.route, row.batch), row.reason)).collect();
-        let paused: HashSet<(String, String)> =
-            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
-        let reason = |lane: &Lane| {
-            if lane.batch.as_deref().is_some_and(|batch| is_paused("batch", batch)) {
-                Some("batch paused".to_owned())
-            } else if is_paused("route", &lane.route) {
-                Some("route paused".to_owned())
-            } else if is_paused("project", &lane.project) {
-                Some("project paused".to_owned())
-            } else {
-                taken.get(&(lane.route.clone(), batch_of(lane))).cloned().flatten()
-            }
+        let pauses = self.pauses().await?;
+        let reason = |lane: &Lane| match pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()) {
+            Some(wait) => Some(wait.as_str().to_owned()),
+            None => taken.get(&(lane.route.clone(), batch_of(lane))).cloned().flatten(),
         };
         Ok(lanes.iter().map(reason).collect())
     }
@@ -376,16 +367,12 @@ impl Store {
         if from.is_none() {
             return Ok(first.busy);
         }
-        let paused: HashSet<(String, String)> =
-            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let pauses = self.pauses().await?;
         while let Some(flow) = from {
             let (lanes, next) = self.flows_from(flow).await?;
             let counts = |lane: &Lane| {
                 routes.contains(&lane.route)
-                    && !is_paused("route", &lane.route)
-                    && !is_paused("project", &lane.project)
-                    && !lane.batch.as_deref().is_some_and(|batch| is_paused("batch", batch))
+                    && pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none()
             };
             if lanes.iter().any(counts) {
                 return Ok(true);

@@ -5,6 +5,7 @@ use super::table::{Cell, Table};
 use super::waits::in_words_with;
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
+use crate::domain::pause::FixedWait;
 use crate::store::batch::Batch;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -129,7 +130,8 @@ impl ProgressView {
 /// Why none of its jobs go on, in words.
 #[must_use]
 pub fn idle<'a>(batch: &Batch, waits_for: &'a str) -> Cow<'a, str> {
-    let pause_reason = batch.pause_reason.as_deref().filter(|_| waits_for == "batch paused");
+    let pause_reason =
+        batch.pause_reason.as_deref().filter(|_| FixedWait::read(waits_for) == Some(FixedWait::BatchPaused));
     in_words_with(waits_for, pause_reason)
 }
 

@@ -1,8 +1,9 @@
 //! A job: its data, its place, and its ending.
 
 use super::dollars::Dollars;
-use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, in_words_with, wakes_at};
+use super::waits::{in_words, in_words_with, wakes_at};
 use crate::domain::counted::counted;
+use crate::domain::pause::FixedWait;
 use crate::store::job::{Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -146,7 +147,7 @@ impl JobView {
                 response = bodies.response.then(|| ended.response.take().unwrap_or(Value::Null));
                 PlaceView::Ended(EndView::of(*ended))
             }
-            Place::Nowhere => PlaceView::Nowhere { waits_for: NO_QUEUE },
+            Place::Nowhere => PlaceView::Nowhere { waits_for: FixedWait::NoQueue.as_str() },
         };
         Self {
             job: job.id,
@@ -187,8 +188,10 @@ impl JobView {
                 }
                 words
             }
-            PlaceView::Parked { waits_for, .. } if waits_for == PAUSED => "paused, until it is resumed".to_owned(),
-            PlaceView::Parked { until: Some(until), waits_for } if waits_for == SCHEDULED => {
+            PlaceView::Parked { waits_for, .. } if waits_for == FixedWait::Paused.as_str() => {
+                "paused, until it is resumed".to_owned()
+            }
+            PlaceView::Parked { until: Some(until), waits_for } if waits_for == FixedWait::Scheduled.as_str() => {
                 format!("scheduled for {}", at(until))
             }
             PlaceView::Parked { until: Some(until), waits_for } if !waits_for.ends_with(" paused") => {

@@ -2,33 +2,28 @@
 //! be counted; here they become sentences.
 
 use crate::domain::awaited::{Awaited, What};
+use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 
-/// The job is in no queue: it came in while triggers were off.
-pub const NO_QUEUE: &str = "no queue";
-/// The job itself is paused.
-pub const PAUSED: &str = "paused";
-/// The job was enqueued for later.
-pub const SCHEDULED: &str = "scheduled";
-
 /// The reason as the end of a sentence about a job.
 #[must_use]
 pub fn in_words(reason: &str) -> Cow<'_, str> {
-    match reason {
-        NO_QUEUE => {
-            "in no queue, so no worker finds it: it came in while triggers were off, and `sluice doctor --repair` \
-                     puts it into the queue"
-                .into()
+    let fixed = match FixedWait::read(reason) {
+        Some(FixedWait::NoQueue) => {
+            "in no queue, so no worker finds it: it came in while triggers were off, and `sluice doctor --repair` puts \
+             it into the queue"
         }
-        "batch paused" => "its batch is paused".into(),
-        "route paused" => "its route is paused".into(),
-        "project paused" => "its project is paused".into(),
-        "no worker" => "no worker is running".into(),
-        "no worker knows the route" => "no worker that is running has its route".into(),
-        other => of_target(other).map_or(Cow::Borrowed(other), Cow::Owned),
-    }
+        Some(FixedWait::BatchPaused) => "its batch is paused",
+        Some(FixedWait::RoutePaused) => "its route is paused",
+        Some(FixedWait::ProjectPaused) => "its project is paused",
+        Some(FixedWait::NoWorker) => "no worker is running",
+        Some(FixedWait::RouteUnknown) => "no worker that is running has its route",
+        Some(FixedWait::Paused | FixedWait::Scheduled) => reason,
+        None => return of_target(reason).map_or(Cow::Borrowed(reason), Cow::Owned),
+    };
+    fixed.into()
 }
 
 /// The reason as the end of a sentence, with the reason of the pause where it is one.
@@ -36,7 +31,7 @@ pub fn in_words(reason: &str) -> Cow<'_, str> {
 pub fn in_words_with<'a>(reason: &'a str, pause_reason: Option<&str>) -> Cow<'a, str> {
     let words = in_words(reason);
     match pause_reason {
-        Some(why) if reason.ends_with(" paused") => format!("{words} ({why})").into(),
+        Some(why) if FixedWait::read(reason).and_then(FixedWait::paused).is_some() => format!("{words} ({why})").into(),
         _ => words,
     }
 }
@@ -50,7 +45,7 @@ pub fn is_a_limit(reason: &str) -> bool {
 /// When a job that waits for this reason wakes by itself. The instant in the row of a paused job means nothing.
 #[must_use]
 pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    (reason != PAUSED).then_some(at)
+    (FixedWait::read(reason) != Some(FixedWait::Paused)).then_some(at)
 }
 
 /// Why a target cannot be called.

@@ -3,16 +3,15 @@
 use super::dealing::Dealing;
 use super::front::Front;
 use super::history;
-use super::pauses::Pauses;
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
 use super::{LifeSign, Shared};
+use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
 use crate::store::lanes::{Lane, Look};
-use crate::store::pause::Pause;
 use crate::store::{StoreError, within};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ struct Looked {
     began: Instant,
     took: Duration,
     rotation: Rotation,
-    found: Result<(Vec<Pause>, Vec<Suspects>, Look), StoreError>,
+    found: Result<(Pauses, Vec<Suspects>, Look), StoreError>,
 }
 
 struct Claimer {
@@ -264,20 +263,19 @@ impl Claimer {
         });
     }
 
-    fn absorb(&mut self, began: Instant, took: Duration, (pauses, suspects, look): (Vec<Pause>, Vec<Suspects>, Look)) {
+    fn absorb(&mut self, began: Instant, took: Duration, (pauses, suspects, look): (Pauses, Vec<Suspects>, Look)) {
         let plan = self.shared.plan();
-        let providers: Vec<&str> =
-            pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
+        let providers: Vec<&str> = pauses.names(PauseKind::Provider).collect();
         plan.gate.set_paused(&providers, self.shared.clock.now());
         self.suspects.note(suspects);
-        let pauses = Arc::new(Pauses::of(pauses));
+        let pauses = Arc::new(pauses);
         self.shared.pauses.store(Arc::clone(&pauses));
         self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
         let may_claim = |lane: &Lane| {
             plan.routes.contains_key(&lane.route)
                 && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch))
-                && !pauses.hold(&lane.route, &lane.project, lane.batch.as_deref())
+                && pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none()
         };
         let is_all = look.is_all;
         self.front.absorb(look, may_claim, began);

@@ -22,7 +22,6 @@ mod loops;
 mod observer;
 mod opener;
 mod outlet;
-mod pauses;
 mod places;
 pub mod plan;
 mod recent;
@@ -40,6 +39,7 @@ mod suspects;
 mod troubles;
 mod upkeep;
 
+use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
 use crate::store::timeline::Loss;
 use crate::store::{SchemaVersion, Store};
@@ -114,7 +114,7 @@ struct Shared {
     /// The jobs in hand.
     hands: Hands,
     /// What was paused at the claim loop's last look.
-    pauses: ArcSwap<pauses::Pauses>,
+    pauses: ArcSwap<Pauses>,
     /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
     /// Distinguishes this process from all others, including those that are given its number after the database has

@@ -36,7 +36,7 @@ impl Waiting {
         let pauses = shared.pauses.load();
         let jobs = |suspects: &Suspects| {
             let batch = suspects.batch.as_deref();
-            let stops = pauses.hold(&suspects.route, &suspects.project, batch)
+            let stops = pauses.held_back(&suspects.route, &suspects.project, batch).is_some()
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
             let ahead = plan.lane(&suspects.route, &suspects.project, batch).filter(|_| !stops);
             ahead.map_or(0, |ahead| ahead.startable(None, now).jobs())

@@ -19,10 +19,8 @@ pub(in crate::config) const API_KEY: Table = Table {
 pub(super) const PROVIDER: Table = Table {
     header: Some("[providers.openai]"),
     title: "[providers.NAME]",
-    doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
-          groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope, github_models or \
-          cohere needs only its key, ollama not even that; others (and second accounts) say vendor, or dialect and \
-          base_url.",
+    doc: "Providers: accounts and servers.\n\nA provider that is called {vendors} needs only its key, ollama not even \
+          that; others (and second accounts) say vendor, or dialect and base_url.",
     extends: Some(&API_KEY),
     keys: &[
         instead(

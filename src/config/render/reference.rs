@@ -1,6 +1,6 @@
 //! `docs/configuration-keys.md`: every key of every table.
 
-use super::{literal, own_section, wrapped};
+use super::{literal, own_section, prose, wrapped};
 use crate::config::keys::{Default, Key, Kind, ROOT, Table, TakesEffect};
 use std::fmt::Write as _;
 
@@ -38,7 +38,7 @@ fn write_table(page: &mut String, table: &'static Table, written: &mut Vec<&'sta
         if table.header.is_some() { format!("`{}`", table.title) } else { table.title.to_owned() }
     );
     if !table.doc.is_empty() {
-        for paragraph in table.doc.split('\n') {
+        for paragraph in prose(table).split('\n') {
             let _ = writeln!(page, "{}", wrapped(paragraph, 120).join("\n"));
         }
         let _ = writeln!(page);

@@ -1,6 +1,6 @@
 //! `config/sluice.toml`: every key with its default or an example, as comments that change nothing.
 
-use super::{list, own_section, shown, wrapped};
+use super::{list, own_section, prose, shown, wrapped};
 use crate::config::keys::{Default, Key, ROOT, SampleStyle, Table};
 
 const WIDTH: usize = 120;
@@ -42,7 +42,7 @@ fn write_section(file: &mut String, table: &'static Table) {
     if table.is_on {
         push(file, header);
     }
-    for paragraph in table.doc.split('\n').filter(|_| !table.doc.is_empty()) {
+    for paragraph in prose(table).split('\n').filter(|_| !table.doc.is_empty()) {
         for line in wrapped(paragraph, WIDTH - 4) {
             // A section that is switched off is a comment; text about it is a comment within that comment.
             let mark = if table.is_on { "#" } else { "# #" };

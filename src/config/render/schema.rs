@@ -1,5 +1,6 @@
 //! `config/sluice.schema.json`: the configuration as a JSON schema, for editors of TOML.
 
+use super::prose;
 use crate::config::keys::{Default, Key, Kind, ROOT, Table};
 use serde_json::{Map, Value, json};
 
@@ -32,7 +33,7 @@ fn property(key: &Key) -> Value {
     let mut schema = value(&key.kind);
     let Value::Object(members) = &mut schema else { return schema };
     let doc = match (key.kind, key.default) {
-        (Kind::Table(table) | Kind::Named(table), _) if key.doc.is_empty() => table.doc.to_owned(),
+        (Kind::Table(table) | Kind::Named(table), _) if key.doc.is_empty() => prose(table),
         (_, Default::Depends(default)) => format!("{} Default: {default}.", key.doc),
         _ => key.doc.to_owned(),
     };

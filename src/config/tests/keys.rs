@@ -1,7 +1,6 @@
 //! The sources of keys.
 
 use super::*;
-use crate::provider::vendors::VENDORS;
 
 #[test]
 fn a_credential_is_read_from_the_directory_that_systemd_names() {
@@ -74,20 +73,4 @@ fn commands_that_call_no_provider_need_no_keys() {
     let file = given.dir.path().join("sluice.toml");
     let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();
     assert!(config.providers["openai"].endpoint.keys.is_empty());
-}
-
-#[test]
-fn the_vendors_that_need_only_their_key_are_named_where_providers_are_explained() {
-    let text = sample().replace("\n# ", " ");
-    let sentence =
-        text.split_once("A provider that is called ").unwrap().1.split_once(" needs only its key").unwrap().0;
-    let mut said: Vec<&str> = sentence.split([',', ' ']).filter(|word| !matches!(*word, "" | "#" | "or")).collect();
-    assert!(text.contains("ollama not even that"));
-    said.push("ollama");
-    let mut first = std::collections::BTreeSet::new();
-    let rows = VENDORS.iter().filter(|vendor| first.insert(vendor.name) && vendor.base_url.is_some());
-    let mut known: Vec<&str> = rows.map(|vendor| vendor.name).filter(|name| *name != "acme_ai").collect();
-    said.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(said, known);
 }

@@ -358,7 +358,7 @@ impl Journey {
             && in_hand.crashes == 0
             && shared.free_slots() > 0
             && shared.room() > 0
-            && !shared.pauses.load().hold(&labels.route, &labels.project, labels.batch.as_deref())
+            && shared.pauses.load().held_back(&labels.route, &labels.project, labels.batch.as_deref()).is_none()
     }
 
     /// How long the row rests in the database; `None`: it may be claimed again at once.
