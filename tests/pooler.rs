@@ -162,7 +162,7 @@ async fn use_everything(queue: &Queue) {
     assert_eq!(store.retry_job(JobId(first)).await.unwrap(), Changed::Yes);
     assert_eq!(store.cancel_batch("c", |_| {}).await.unwrap(), 3);
     assert_eq!(store.retry_batch("c", |_| {}).await.unwrap(), 3);
-    assert_eq!(store.job(JobId(second)).await.unwrap().unwrap().place.state(), "queued");
+    assert_eq!(store.job(JobId(second)).await.unwrap().unwrap().place.state().as_str(), "queued");
     assert!(store.outstanding(&["other".to_owned()]).await.unwrap());
 
     assert!(store.pause(PauseKind::Provider, "one", Some("why")).await.unwrap());
@@ -195,7 +195,7 @@ async fn use_everything(queue: &Queue) {
 
     let ended = claimed[1].lease.job;
     assert_eq!(store.job_attempts(ended).await.unwrap().len(), 1);
-    assert_eq!(store.job(ended).await.unwrap().unwrap().place.state(), "succeeded");
+    assert_eq!(store.job(ended).await.unwrap().unwrap().place.state().as_str(), "succeeded");
     assert_eq!(store.batches(10).await.unwrap().len(), 3);
     assert_eq!(store.batch("b").await.unwrap().unwrap().jobs, 4);
     let filter = Filter { batch: Some("b".to_owned()), ..Filter::default() };

@@ -30,6 +30,51 @@ impl fmt::Display for JobId {
     }
 }
 
+/// The state of a job, as users know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits, for whatever reason.
+    Queued,
+    /// A worker has it in hand.
+    Running,
+    /// It has its answer.
+    Succeeded,
+    /// It has ended without an answer.
+    Failed,
+    /// A user cancelled it.
+    Cancelled,
+}
+
+impl JobState {
+    /// The states of jobs that have ended: those of rows of results.
+    pub const ENDED: [Self; 3] = [Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The word in the database and for users.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of a job that has ended, by its word.
+    #[must_use]
+    pub fn ended(word: &str) -> Option<Self> {
+        Self::ENDED.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The facts about one job that decisions rest on. Token numbers are estimates until usage is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {

@@ -1,6 +1,7 @@
 //! One job: its request, its place, and the calls made for it.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::job::JobState;
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::{JobId, NanoUsd};
 use chrono::{DateTime, Utc};
@@ -75,8 +76,8 @@ pub enum Place {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
-    /// `succeeded`, `failed` or `cancelled`.
-    pub state: String,
+    /// One of those that have ended.
+    pub state: JobState,
     pub at: DateTime<Utc>,
     /// The target that answered, or was asked last.
     pub target: Option<String>,
@@ -97,24 +98,24 @@ impl Ended {
     /// The target that gave the answer; `None` when there is none.
     #[must_use]
     pub fn answered_by(&self) -> Option<&str> {
-        self.target.as_deref().filter(|_| self.state == "succeeded")
+        self.target.as_deref().filter(|_| self.state == JobState::Succeeded)
     }
 
     /// The target that was asked last, when no answer came of it.
     #[must_use]
     pub fn last_asked(&self) -> Option<&str> {
-        self.target.as_deref().filter(|_| self.state != "succeeded")
+        self.target.as_deref().filter(|_| self.state != JobState::Succeeded)
     }
 }
 
 impl Place {
     /// The state as users know it.
     #[must_use]
-    pub fn state(&self) -> &str {
+    pub const fn state(&self) -> JobState {
         match self {
-            Self::Ready { .. } | Self::Parked { .. } | Self::Nowhere => "queued",
-            Self::Running { .. } => "running",
-            Self::Ended(ended) => &ended.state,
+            Self::Ready { .. } | Self::Parked { .. } | Self::Nowhere => JobState::Queued,
+            Self::Running { .. } => JobState::Running,
+            Self::Ended(ended) => ended.state,
         }
     }
 }
@@ -245,7 +246,8 @@ impl Store {
             None => None,
         };
         Ok(Some({
-            let place = if let (Some(state), Some(at)) = (row.state, row.finished_at) {
+            let state = row.state.as_deref().map(|word| JobState::ended(word).unwrap_or(JobState::Failed));
+            let place = if let (Some(state), Some(at)) = (state, row.finished_at) {
                 Place::Ended(Box::new(Ended {
                     state,
                     at,

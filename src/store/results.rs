@@ -2,6 +2,7 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
+use crate::domain::job::JobState;
 use futures_util::{Stream, TryStreamExt as _};
 
 /// Jobs that one statement reads: few enough that it never holds up the vacuum. The number is written into the
@@ -51,6 +52,18 @@ pub enum EndedJob {
     },
     /// A user cancelled it.
     Cancelled,
+}
+
+impl EndedJob {
+    /// The state of the job.
+    #[must_use]
+    pub const fn state(&self) -> JobState {
+        match self {
+            Self::Succeeded { .. } => JobState::Succeeded,
+            Self::Failed { .. } => JobState::Failed,
+            Self::Cancelled => JobState::Cancelled,
+        }
+    }
 }
 
 /// An answer of a provider with an error status.
@@ -128,10 +141,10 @@ impl Store {
             custom_id: row.custom_id,
             enqueued_by: row.enqueued_by,
             metadata: row.metadata,
-            ending: match row.state.as_deref() {
+            ending: match row.state.as_deref().map(JobState::ended) {
                 None => None,
-                Some("succeeded") => Some(EndedJob::Succeeded { response: row.response }),
-                Some("cancelled") => Some(EndedJob::Cancelled),
+                Some(Some(JobState::Succeeded)) => Some(EndedJob::Succeeded { response: row.response }),
+                Some(Some(JobState::Cancelled)) => Some(EndedJob::Cancelled),
                 Some(_) => Some(EndedJob::Failed {
                     class: row.error_class.unwrap_or_default(),
                     reason: row.error.unwrap_or_default(),

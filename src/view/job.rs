@@ -3,6 +3,7 @@
 use super::dollars::Dollars;
 use super::waits::{in_words, in_words_with, wakes_at};
 use crate::domain::counted::counted;
+use crate::domain::job::JobState;
 use crate::domain::pause::FixedWait;
 use crate::store::job::{Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -24,7 +25,7 @@ pub struct Bodies {
 pub struct JobView {
     pub job: i64,
     /// The state, in the words that users know.
-    pub state: String,
+    pub state: JobState,
     pub route: String,
     /// The project that pays for it.
     pub project: String,
@@ -135,7 +136,7 @@ impl JobView {
     /// A job as it was read, with the bodies that were asked for.
     #[must_use]
     pub fn of(job: JobRecord, bodies: Bodies) -> Self {
-        let state = job.place.state().to_owned();
+        let state = job.place.state();
         let mut response = None;
         let place = match job.place {
             Place::Ready { crashes, waits_for, opens } => PlaceView::Ready { crashes, waits_for, opens_at: opens },

@@ -146,11 +146,11 @@ pub const COLUMNS: [&str; 13] = [
 /// # Errors
 /// When a stored answer is not a chat completion.
 pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
-    let (state, answer, class, reason) = match &job.ending {
-        Some(EndedJob::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
-        Some(EndedJob::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
-        Some(EndedJob::Cancelled) => ("cancelled", None, "", ""),
-        None => ("unfinished", None, "", ""),
+    let state = job.ending.as_ref().map_or("unfinished", |ending| ending.state().as_str());
+    let (answer, class, reason) = match &job.ending {
+        Some(EndedJob::Succeeded { response }) => (text_of(response.as_deref())?, "", ""),
+        Some(EndedJob::Failed { class, reason, .. }) => (None, class.as_str(), reason.as_str()),
+        Some(EndedJob::Cancelled) | None => (None, "", ""),
     };
     Ok([
         job.job.to_string(),

@@ -7,6 +7,7 @@ use super::race;
 use super::time::clock;
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
+use crate::domain::job::JobState;
 use crate::store::job::AttemptRecord;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -95,13 +96,13 @@ impl StoryView {
 
     fn headline(&self) -> String {
         let job = &self.job;
-        let state = match job.state.as_str() {
+        let state = match job.state {
             _ if matches!(job.place, PlaceView::Nowhere { .. }) => "is in no queue",
-            "succeeded" => "has succeeded",
-            "failed" => "has failed",
-            "cancelled" => "was cancelled",
-            "running" => "is running",
-            _ => "is queued",
+            JobState::Succeeded => "has succeeded",
+            JobState::Failed => "has failed",
+            JobState::Cancelled => "was cancelled",
+            JobState::Running => "is running",
+            JobState::Queued => "is queued",
         };
         let mut line = format!("Job {} {state}: route {}, project {}", job.job, job.route, job.project);
         if let Some(batch) = &job.batch {
@@ -115,8 +116,8 @@ impl StoryView {
 
     fn ending(&self) -> String {
         let PlaceView::Ended(end) = &self.job.place else { return format!("It is {}", self.job.whereabouts()) };
-        let mut line = match self.job.state.as_str() {
-            "cancelled" => format!("It was cancelled at {}", clock(end.finished_at)),
+        let mut line = match self.job.state {
+            JobState::Cancelled => format!("It was cancelled at {}", clock(end.finished_at)),
             state => format!("It {state} at {}", clock(end.finished_at)),
         };
         if let Some(target) = &end.answered_by {
@@ -252,7 +253,7 @@ mod tests {
     #[test]
     fn the_story_of_a_fallback_reads_from_top_to_bottom() {
         let ended = Ended {
-            state: "succeeded".to_owned(),
+            state: JobState::Succeeded,
             at: at("08:00:11.250"),
             target: Some("openai/gpt-4o-mini".to_owned()),
             repaired: false,

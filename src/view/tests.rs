@@ -11,6 +11,7 @@ use super::status::StatusView;
 use super::story::StoryView;
 use super::{batch, document, report};
 use crate::domain::diagnosis;
+use crate::domain::job::JobState;
 use crate::domain::limits::{Dimension as Counted, Heard};
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
@@ -58,7 +59,7 @@ pub(super) fn job(place: Place) -> JobRecord {
 
 fn ended() -> Place {
     Place::Ended(Box::new(Ended {
-        state: "succeeded".to_owned(),
+        state: JobState::Succeeded,
         at: at(9),
         target: Some("a/m".to_owned()),
         repaired: true,
@@ -131,7 +132,7 @@ fn prompts_and_answers_are_shown_to_those_only_who_ask() {
     let all = view(true, true);
     assert_eq!((&all["request"], &all["response"]), (&json!({ "prompt": "a secret" }), &json!({ "choices": [] })));
     let failed = Place::Ended(Box::new(Ended {
-        state: "failed".to_owned(),
+        state: JobState::Failed,
         at: at(9),
         target: None,
         repaired: false,

@@ -3,6 +3,7 @@
 use super::dollars::Dollars;
 use super::result_line::text_of;
 use super::table::{Cell, Table};
+use crate::domain::job::JobState;
 use crate::domain::{NanoUsd, PerAnswer};
 use crate::store::results::{EndedJob, ExportedJob};
 use serde::Serialize;
@@ -144,8 +145,10 @@ impl RungAnswer {
     pub fn of(target: &str, job: &ExportedJob) -> anyhow::Result<Self> {
         let (state, answer, failure) = match &job.ending {
             Some(EndedJob::Succeeded { response }) => ("accepted", text_of(response.as_deref())?, None),
-            Some(EndedJob::Failed { class, reason, .. }) => ("failed", None, Some((class.clone(), reason.clone()))),
-            Some(EndedJob::Cancelled) => ("cancelled", None, None),
+            Some(EndedJob::Failed { class, reason, .. }) => {
+                (JobState::Failed.as_str(), None, Some((class.clone(), reason.clone())))
+            }
+            Some(EndedJob::Cancelled) => (JobState::Cancelled.as_str(), None, None),
             None => ("unfinished", None, None),
         };
         let (class, error) = failure.unzip();
