@@ -167,16 +167,18 @@ async fn the_same_command_goes_on_after_its_process_was_killed() {
     until("some calls were made", async || desk.calls() >= 6).await;
     kill_process(pid, Signal::KILL).unwrap();
     ended(child).await;
-    let answered: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(&desk.pool).await.unwrap();
-    let made = i64::try_from(desk.calls()).unwrap();
 
     let output = desk.program.run(&arguments).await;
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("0 jobs enqueued as batch q, 40 were there before"), "{said}");
     assert_eq!(desk.jobs().await, 40);
-    // Only what was under way is called for again.
-    assert!(i64::try_from(desk.calls()).unwrap() <= 40 + made - answered, "{} calls", desk.calls());
+    // Only calls that were under way are made again: each of them is on the ledger, as given up.
+    let booked = "select count(*) filter (where accepted), count(*) filter (where class = 'abandoned'), count(*)
+                    from sluice.attempts";
+    let (accepted, abandoned, all): (i64, i64, i64) = sqlx::query_as(booked).fetch_one(&desk.pool).await.unwrap();
+    assert_eq!((accepted, accepted + abandoned), (40, all));
+    assert!(i64::try_from(desk.calls()).unwrap() <= all, "{} calls, {all} on the ledger", desk.calls());
     assert_eq!(json_lines(&desk.program.path("out.jsonl")).len(), 40);
 }
 
