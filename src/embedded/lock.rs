@@ -3,7 +3,7 @@
 use rustix::fs::FlockOperation;
 use std::fs::File;
 
-/// A locked file. Dropping it gives the lock up.
+/// A file with a lock, or one that is to get it. Dropping it gives the lock up.
 ///
 /// The lock is given up by name rather than by closing the file: a process that this one starts has a copy of the open
 /// file until it runs its own program, and would hold the lock for that long.
@@ -11,10 +11,9 @@ use std::fs::File;
 pub(super) struct Lock(File);
 
 impl Lock {
-    /// Takes the lock alone, if no other process has it.
-    pub fn alone(file: File) -> rustix::io::Result<Self> {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self(file))
+    /// Does not take the lock yet.
+    pub const fn not_taken(file: File) -> Self {
+        Self(file)
     }
 
     /// Takes the lock together with others; waits while a process has it alone.
@@ -23,9 +22,10 @@ impl Lock {
         Ok(Self(file))
     }
 
-    /// Tries to turn a shared lock into one that is held alone. The shared one may be lost in the attempt.
-    pub fn try_alone(&self) -> bool {
-        rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+    /// Takes the lock alone, if no other process has it. A shared lock becomes one that is held alone, and may be lost
+    /// in the attempt.
+    pub fn try_alone(&self) -> rustix::io::Result<()> {
+        rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive)
     }
 }
 

@@ -107,7 +107,7 @@ impl EmbeddedPostgres {
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         let start_lock = self.place.lock_start().await?;
         let Some(users_lock) = self.users_lock.take() else { return Ok(()) };
-        if !users_lock.try_alone() {
+        if users_lock.try_alone().is_err() {
             return Ok(());
         }
         let Some(pid) = self.place.signal_stop() else { return Ok(()) };
@@ -134,9 +134,9 @@ impl EmbeddedPostgres {
         let place = Place::prepare(data_dir).await?;
         let Some(running) = place.running() else { return Ok(()) };
         let socket_dir = running.socket_dir.map_or_else(|| place.socket_dir(), Ok)?;
-        let users_lock = Lock::shared(place.open_lock("users.lock")?)
-            .map_err(|e| io_error("lock", &place.path("users.lock"))(e.into()))?;
-        Self { place, socket_dir, users_lock: Some(users_lock) }.stop().await
+        // Not taken: another process may hold it alone for as long as it stops the server, and `stop` waits for that.
+        let users_lock = Some(Lock::not_taken(place.open_lock("users.lock")?));
+        Self { place, socket_dir, users_lock }.stop().await
     }
 
     async fn start_locked(&mut self, options: &Options) -> Result<(), EmbeddedError> {
@@ -196,8 +196,8 @@ impl Drop for EmbeddedPostgres {
         let Some(users_lock) = self.users_lock.take() else { return };
         // A process that holds the start lock now is about to use the server: leave the server to it.
         let Ok(start_lock) = self.place.open_lock("start.lock") else { return };
-        let Ok(_start_lock) = Lock::alone(start_lock) else { return };
-        if users_lock.try_alone() {
+        let start_lock = Lock::not_taken(start_lock);
+        if start_lock.try_alone().is_ok() && users_lock.try_alone().is_ok() {
             self.place.signal_stop();
         }
     }

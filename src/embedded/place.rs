@@ -89,14 +89,15 @@ impl Place {
 
     /// Keeps other processes from starting or stopping the server until the file is dropped; waits for its turn.
     pub async fn lock_start(&self) -> Result<Lock, EmbeddedError> {
+        let lock = Lock::not_taken(self.open_lock("start.lock")?);
         let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            match Lock::alone(self.open_lock("start.lock")?) {
-                Ok(lock) => return Ok(lock),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() <= deadline => tokio::time::sleep(POLL).await,
-                Err(error) => return Err(io_error("lock", &self.path("start.lock"))(error.into())),
+        while let Err(error) = lock.try_alone() {
+            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > deadline {
+                return Err(io_error("lock", &self.path("start.lock"))(error.into()));
             }
+            tokio::time::sleep(POLL).await;
         }
+        Ok(lock)
     }
 
     /// The directory of the socket: beside the data, or at a short path when that one is too long for a socket.
