@@ -47,7 +47,25 @@ const WAYS: [&str; 19] = [
     "most",
 ];
 
-const JOBS: usize = 3 * (WAYS.len() - 1) + 4;
+/// How it answers the dialects whose answers it does not know: as servers of every kind do.
+const WAYS_OF_ALL: [&str; 5] = ["refuse", "plain", "id", "broken", "error-in-success"];
+
+/// The routes of the dialects that the server answers in their own form.
+const KNOWN: [&str; 3] = ["openai", "anthropic", "gemini"];
+
+/// The other dialects of the registry, each with a provider and a route of its own.
+fn other_dialects() -> impl Iterator<Item = &'static str> {
+    sluice::provider::DIALECTS.iter().map(|dialect| dialect.name).filter(|name| !KNOWN.contains(name))
+}
+
+/// A way for each job, with its route; and one job for each route that is there for one way.
+fn jobs() -> Vec<(String, &'static str)> {
+    // One that rejects a key would keep the others from being asked.
+    let known = ["o", "a", "g"].into_iter().flat_map(|route| WAYS[1..].iter().map(move |way| (route.to_owned(), *way)));
+    let others = other_dialects().flat_map(|name| WAYS_OF_ALL.iter().map(move |way| (format!("d_{name}"), *way)));
+    let once = ["tls", "port", "dns", "auth"].into_iter().map(|route| (route.to_owned(), "auth"));
+    known.chain(others).chain(once).collect()
+}
 
 async fn request_of(stream: &mut TcpStream) -> Option<String> {
     let mut heard = Vec::new();
@@ -172,21 +190,23 @@ async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
 fn config(echo: &str) -> String {
     let providers = [
         (
-            "o",
+            "o".to_owned(),
             "openai",
             format!("http://{echo}/v1"),
             "keys = [{ api_key_env = \"KEY_O\" }, { api_key_env = \"KEY_O2\" }]",
         ),
-        ("a", "anthropic", format!("http://{echo}/v1"), "api_key_env = \"KEY_A\""),
-        ("g", "gemini", format!("http://{echo}/v1beta"), "api_key_env = \"KEY_G\""),
-        ("auth", "openai", format!("http://{echo}/v1"), "api_key_env = \"KEY_O\""),
+        ("a".to_owned(), "anthropic", format!("http://{echo}/v1"), "api_key_env = \"KEY_A\""),
+        ("g".to_owned(), "gemini", format!("http://{echo}/v1beta"), "api_key_env = \"KEY_G\""),
+        ("auth".to_owned(), "openai", format!("http://{echo}/v1"), "api_key_env = \"KEY_O\""),
         // A server without TLS, a port without a server, and a name that does not exist.
-        ("tls", "openai", format!("https://{echo}/v1"), "api_key_env = \"KEY_O\""),
-        ("port", "openai", "http://127.0.0.1:1/v1".to_owned(), "api_key_env = \"KEY_O\""),
-        ("dns", "openai", "http://no-such-host.invalid/v1".to_owned(), "api_key_env = \"KEY_O\""),
+        ("tls".to_owned(), "openai", format!("https://{echo}/v1"), "api_key_env = \"KEY_O\""),
+        ("port".to_owned(), "openai", "http://127.0.0.1:1/v1".to_owned(), "api_key_env = \"KEY_O\""),
+        ("dns".to_owned(), "openai", "http://no-such-host.invalid/v1".to_owned(), "api_key_env = \"KEY_O\""),
     ];
     let mut config = "[http]\nlisten = \"127.0.0.1:0\"\n[log]\ndir = \"logs\"\nfilter = \"trace\"\n".to_owned();
-    for (name, dialect, base_url, key) in providers {
+    let others = other_dialects()
+        .map(|name| (format!("d_{name}"), name, format!("http://{echo}/v1"), "api_key_env = \"KEY_O\""));
+    for (name, dialect, base_url, key) in providers.into_iter().chain(others) {
         write!(
             config,
             "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{base_url}\"\n{key}\n\
@@ -259,29 +279,19 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
         command.envs(keys);
         command
     };
-    for route in ["o", "a", "g"] {
-        // One that rejects a key would keep the others from being asked.
-        for way in &WAYS[1..] {
-            sqlx::query(
-                "insert into sluice.job (route, batch, request) values ($1, 'b', jsonb_build_object('prompt', $2 || ' \
-                 [[' || $3 || ']]'))",
-            )
-            .bind(route)
-            .bind(PROMPT)
-            .bind(way)
-            .execute(&pool)
-            .await
-            .unwrap();
-        }
+    let jobs = jobs();
+    for (route, way) in &jobs {
+        sqlx::query(
+            "insert into sluice.job (route, batch, request) values ($1, 'b', jsonb_build_object('prompt', $2 || ' [[' \
+             || $3 || ']]'))",
+        )
+        .bind(route)
+        .bind(PROMPT)
+        .bind(way)
+        .execute(&pool)
+        .await
+        .unwrap();
     }
-    sqlx::query(
-        "insert into sluice.job (route, batch, request) select unnest(array['tls', 'port', 'dns', 'auth']), 'b', \
-         jsonb_build_object('prompt', $1 || ' [[auth]]')",
-    )
-    .bind(PROMPT)
-    .execute(&pool)
-    .await
-    .unwrap();
 
     let said = tempfile::NamedTempFile::new().unwrap();
     let mut worker = command(&["worker"]);
@@ -290,7 +300,7 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
     let pid = i32::try_from(worker.id().unwrap()).unwrap();
     let tried = "select count(distinct job_id) from sluice.attempt";
     until("every job was tried", async || {
-        sqlx::query_scalar::<_, i64>(tried).fetch_one(&pool).await.unwrap() == i64::try_from(JOBS).unwrap()
+        sqlx::query_scalar::<_, i64>(tried).fetch_one(&pool).await.unwrap() == i64::try_from(jobs.len()).unwrap()
     })
     .await;
     let log = || std::fs::read_to_string(said.path()).unwrap();
@@ -313,7 +323,7 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
         let output = ended(command(arguments).spawn().unwrap()).await;
         no_secret(&format!("{arguments:?}"), &(text(&output.stdout) + &text(&output.stderr)));
     }
-    for id in 1..=JOBS {
+    for id in 1..=jobs.len() {
         for words in [&["explain"][..], &["job", "show"]] {
             let id = id.to_string();
             let arguments: Vec<&str> = words.iter().copied().chain([id.as_str()]).collect();

@@ -171,7 +171,7 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             || "price unknown".to_owned(),
             |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
         );
-        let timeout = humantime::format_duration(rung.total_timeout);
+        let timeout = humantime::format_duration(rung.timeouts.total);
         writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
         if let (Some(other), Some(price)) = (&rung.model.off_peak, rung.off_peak_price()) {
             let (input, output) = (NanoUsd(price.input), NanoUsd(price.output));

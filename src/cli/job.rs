@@ -70,10 +70,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             show(&mut context, &JobView::of(job, bodies))?;
             ExitCode::Success
         }
-        JobCommand::Cancel { ids } => change(&mut context, &ids, Wish::Cancel).await?,
-        JobCommand::Retry { ids } => change(&mut context, &ids, Wish::Retry).await?,
-        JobCommand::Pause { ids } => change(&mut context, &ids, Wish::Pause).await?,
-        JobCommand::Resume { ids } => change(&mut context, &ids, Wish::Resume).await?,
+        JobCommand::Cancel { ids } => change(&mut context, &ids, Action::Cancel).await?,
+        JobCommand::Retry { ids } => change(&mut context, &ids, Action::Retry).await?,
+        JobCommand::Pause { ids } => change(&mut context, &ids, Action::Pause).await?,
+        JobCommand::Resume { ids } => change(&mut context, &ids, Action::Resume).await?,
     };
     context.close().await?;
     Ok(code)
@@ -95,32 +95,32 @@ pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
 }
 
 #[derive(Clone, Copy)]
-enum Wish {
+enum Action {
     Cancel,
     Retry,
     Pause,
     Resume,
 }
 
-async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Result<ExitCode> {
+async fn change(context: &mut Context, ids: &[i64], action: Action) -> anyhow::Result<ExitCode> {
     let mut changes = Vec::with_capacity(ids.len());
     let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
-        let changed = match wish {
-            Wish::Cancel => context.store.cancel_job(JobId(*id)).await?,
-            Wish::Retry => context.store.retry_job(JobId(*id)).await?,
-            Wish::Pause => context.store.pause_job(JobId(*id)).await?,
-            Wish::Resume => context.store.resume_job(JobId(*id)).await?,
+        let changed = match action {
+            Action::Cancel => context.store.cancel_job(JobId(*id)).await?,
+            Action::Retry => context.store.retry_job(JobId(*id)).await?,
+            Action::Pause => context.store.pause_job(JobId(*id)).await?,
+            Action::Resume => context.store.resume_job(JobId(*id)).await?,
         };
-        let outcome = match (changed, wish) {
-            (Changed::Yes, Wish::Cancel) => JobOutcome::Cancelled,
-            (Changed::Yes, Wish::Retry) => JobOutcome::QueuedAgain,
-            (Changed::No, Wish::Cancel) => JobOutcome::HadEnded,
-            (Changed::No, Wish::Retry) => JobOutcome::HasNotFailed,
-            (Changed::Yes, Wish::Pause) => JobOutcome::Paused,
-            (Changed::Yes, Wish::Resume) => JobOutcome::Resumed,
-            (Changed::No, Wish::Pause) => JobOutcome::NotPaused,
-            (Changed::No, Wish::Resume) => JobOutcome::WasNotPaused,
+        let outcome = match (changed, action) {
+            (Changed::Yes, Action::Cancel) => JobOutcome::Cancelled,
+            (Changed::Yes, Action::Retry) => JobOutcome::QueuedAgain,
+            (Changed::No, Action::Cancel) => JobOutcome::HadEnded,
+            (Changed::No, Action::Retry) => JobOutcome::HasNotFailed,
+            (Changed::Yes, Action::Pause) => JobOutcome::Paused,
+            (Changed::Yes, Action::Resume) => JobOutcome::Resumed,
+            (Changed::No, Action::Pause) => JobOutcome::NotPaused,
+            (Changed::No, Action::Resume) => JobOutcome::WasNotPaused,
             (Changed::Running, _) => {
                 running.push(id.to_string());
                 continue;

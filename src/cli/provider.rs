@@ -49,7 +49,7 @@ async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
         return Err(CommandFailure::not_found(format!("there is no provider {name:?}; {known}")).into());
     };
-    let models = blueprint.routes.iter().flat_map(|(route, _)| &route.rungs).map(|rung| &rung.target);
+    let models = blueprint.routes.iter().flat_map(|route| &route.rungs).map(|rung| &rung.target);
     let models = models.filter(|target| target.provider == name);
     let buckets_of = |target| provider.setup.buckets_of(target, &blueprint.buckets);
     let mut buckets: Vec<String> = models.flat_map(buckets_of).collect();

@@ -20,7 +20,6 @@ use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource};
 use crate::printable;
-use crate::provider::Timeouts;
 use crate::shutdown::Signals;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
@@ -81,9 +80,6 @@ pub struct Args {
     pub skip_bad: bool,
 }
 
-/// Routes with the timeouts of each rung.
-type TimedRoutes = Vec<(Arc<Route>, Vec<Timeouts>)>;
-
 /// What was read of the file.
 struct Drawn {
     /// Jobs of the file.
@@ -117,7 +113,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(&of_trial(blueprint(&context.config), routes.clone()))?;
     rehearse(&context).await?;
     require_same(&drawn, &context.store, &batch, &routes).await?;
-    for (rung, _) in &routes {
+    for rung in &routes {
         let options = BulkOptions { route: rung.name.clone(), ..options.clone() };
         let enqueueing = enqueue(&drawn, &context.store, options, rung);
         tokio::select! {
@@ -161,13 +157,10 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-/// The routes of the trial, with the timeouts of their rungs. No route of a configuration has such a name.
-fn routes(route: &RouteConfig) -> Result<TimedRoutes, CommandFailure> {
-    let routes: Vec<_> = trial::routes(&route.route)
-        .zip(&route.timeouts)
-        .map(|(rung, timeouts)| (Arc::new(rung), vec![*timeouts]))
-        .collect();
-    for (rung, _) in &routes {
+/// The routes of the trial. No route of a configuration has such a name.
+fn routes(route: &RouteConfig) -> Result<Vec<Arc<Route>>, CommandFailure> {
+    let routes: Vec<_> = trial::routes(&route.route).map(Arc::new).collect();
+    for rung in &routes {
         bounds::check("route", &rung.name).map_err(|reason| {
             CommandFailure::usage(format!("--route: the name of the route that a trial of it needs {reason}"))
         })?;
@@ -227,7 +220,7 @@ async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<Str
 
 /// The configuration for work on the trial alone. Failures open no breaker: what a rung makes of its sample is the
 /// result, and a rung with many failures would otherwise be waited for.
-fn of_trial(mut blueprint: Blueprint, routes: TimedRoutes) -> Blueprint {
+fn of_trial(mut blueprint: Blueprint, routes: Vec<Arc<Route>>) -> Blueprint {
     for provider in blueprint.providers.values_mut() {
         provider.setup.breaker.min_calls = u32::MAX;
     }
@@ -251,9 +244,9 @@ fn draw(args: &Args, source: &InputSource, route: &Route) -> anyhow::Result<Draw
 
 /// Checks that a batch holds no other requests than those that were drawn, asked of the same rungs: its figures are of
 /// all that it holds.
-async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedRoutes) -> anyhow::Result<()> {
+async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &[Arc<Route>]) -> anyhow::Result<()> {
     let so_far = store.batch_so_far(batch).await?;
-    let tries = routes.first().and_then(|(rung, _)| trial::tried(&rung.name)).unwrap_or_default();
+    let tries = routes.first().and_then(|rung| trial::tried(&rung.name)).unwrap_or_default();
     if !so_far.routes.iter().all(|known| trial::tried(known) == Some(tries)) {
         return Err(CommandFailure::usage(format!(
             "batch {batch} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
@@ -262,7 +255,7 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedR
         ))
         .into());
     }
-    let expected: HashSet<String> = routes.iter().flat_map(|(rung, _)| drawn.custom_ids(rung)).collect();
+    let expected: HashSet<String> = routes.iter().flat_map(|rung| drawn.custom_ids(rung)).collect();
     each_of_batch(store, batch, None, |job| match job.custom_id {
         Some(custom_id) if expected.contains(&custom_id) => Ok(()),
         custom_id => Err(CommandFailure::usage(format!(

@@ -43,7 +43,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
     Blueprint {
         buckets: config.buckets.clone(),
         providers: providers.collect(),
-        routes: config.routes.values().map(|route| (route.route.clone(), route.timeouts.clone())).collect(),
+        routes: config.routes.values().map(|route| Arc::clone(&route.route)).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::api_keys;
 use super::section::Section;
 use super::words::{AUTH_KINDS, AuthKind};
 use crate::permissions::read_secret;
-use crate::provider::{AccessKey, ApiKey, Dialect, Url, vendors};
+use crate::provider::{AccessKey, ApiKey, DIALECTS, Dialect, Url, vendors};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -46,7 +46,9 @@ pub(super) fn read(section: &mut Section<'_>, dialect: &Dialect, base_url: &str)
     }
     if dialect.signs_for.is_none() {
         let problem = format!("calls in the dialect {:?} carry a key and are not signed", dialect.name);
-        section.fault("auth", problem, "dialect = \"bedrock\", or no auth");
+        let signing = DIALECTS.iter().filter(|dialect| dialect.signs_for.is_some());
+        let signing = signing.map(|dialect| format!("dialect = {:?}", dialect.name)).collect::<Vec<_>>().join(", ");
+        section.fault("auth", problem, format!("{signing}, or no auth"));
         return None;
     }
     Some(Signing { region: region.or_else(|| region_of(base_url)), profile })
@@ -62,16 +64,12 @@ fn is_region(text: &str) -> bool {
 fn region_of(base_url: &str) -> Option<String> {
     let url = Url::parse(base_url).ok()?;
     let host = url.host_str()?;
-    if !is_of_aws(host) {
+    if !vendors::takes_signatures(host) {
         return None;
     }
     let labels: Vec<&str> = host.split('.').collect();
     let service = labels.iter().position(|label| label.starts_with("bedrock"))?;
     labels.get(service + 1).filter(|label| is_region(label) && label.contains('-')).map(|&label| label.to_owned())
-}
-
-fn is_of_aws(host: &str) -> bool {
-    vendors::named("bedrock").is_some_and(|vendor| vendor.covers(host))
 }
 
 /// Warns of calls that AWS can only refuse: without a key and without a signature, or with an access key in place of
@@ -87,7 +85,7 @@ pub(super) fn check_unsigned(
         return;
     }
     let host = Url::parse(base_url).ok().and_then(|url| url.host_str().map(str::to_owned));
-    if keys.is_empty() && host.is_some_and(|host| is_of_aws(&host)) {
+    if keys.is_empty() && host.is_some_and(|host| vendors::takes_signatures(&host)) {
         section.reading().warn(format!(
             "provider {provider}: its calls carry no key and are not signed, so AWS refuses them: add api_key_env with \
              one of Bedrock's API keys, or auth = \"sigv4\""

@@ -6,19 +6,17 @@ use super::section::{Section, Table};
 use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier};
-use crate::provider::{Endpoint, Timeouts, vendors};
+use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier, Timeouts};
+use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A route, with the part that only the transport needs.
+/// A route, with what commands that enqueue need.
 #[derive(Clone, Debug)]
 pub struct RouteConfig {
     pub route: Arc<Route>,
-    /// The timeouts of each rung, in the order of `route.rungs`.
-    pub timeouts: Vec<Timeouts>,
     /// The stop-loss of batches that are enqueued by command.
     pub max_failed: Option<MaxFailed>,
 }
@@ -59,8 +57,7 @@ fn read_one(
     models: &mut BTreeMap<Target, Model>,
     leads: &forks::Leads,
 ) -> RouteConfig {
-    let (rungs, timeouts): (Vec<Rung>, Vec<Timeouts>) =
-        read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
+    let rungs = read_rungs(&mut section, providers, neighbours, models);
     let route = Route {
         name: name.to_owned(),
         strategy: strategy::read(&mut section, &rungs),
@@ -76,7 +73,7 @@ fn read_one(
     strategy::check(&section, &route);
     let max_failed = section.max_failed("max_failed");
     section.finish();
-    RouteConfig { route: Arc::new(route), timeouts, max_failed }
+    RouteConfig { route: Arc::new(route), max_failed }
 }
 
 fn read_rungs(
@@ -84,13 +81,13 @@ fn read_rungs(
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
-) -> Vec<(Rung, Timeouts)> {
+) -> Vec<Rung> {
     let is_missing = !section.has("rungs");
     let values = section.list("rungs", RUNGS);
     if is_missing || values.as_ref().is_some_and(Vec::is_empty) {
         section.fault("rungs", "the route has no rungs", RUNGS);
     }
-    let mut rungs: Vec<(Rung, Timeouts)> = Vec::new();
+    let mut rungs: Vec<Rung> = Vec::new();
     for (index, value) in values.into_iter().flatten().enumerate() {
         let key = format!("rungs[{index}]");
         let Some((target, timeouts)) = read_rung(section, &key, value) else { continue };
@@ -109,7 +106,7 @@ fn read_rungs(
                 continue;
             }
         };
-        if rungs.iter().any(|(rung, _)| rung.target == target) {
+        if rungs.iter().any(|rung| rung.target == target) {
             section.fault(&key, format!("{target} is a rung of this route already"), "each target once");
         }
         let timeouts = read_timeouts(
@@ -124,7 +121,7 @@ fn read_rungs(
         if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
             model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
         }
-        rungs.push((Rung { target, model, total_timeout: timeouts.total }, timeouts));
+        rungs.push(Rung { target, model, timeouts });
     }
     rungs
 }

@@ -210,13 +210,13 @@ fn everything_of_a_full_file_arrives() {
         config.model_buckets.iter().map(|(target, bucket)| (target.to_string(), bucket.as_str())).collect();
     assert_eq!(own, [("openai/gpt-4o".to_owned(), "shared"), ("team_b/gpt-4o-mini".to_owned(), "team_b/gpt-4o-mini")]);
 
-    let RouteConfig { route, timeouts, max_failed } = &config.routes["default"];
+    let RouteConfig { route, max_failed } = &config.routes["default"];
     assert_eq!((*max_failed, config.routes["pinned"].max_failed), (MaxFailed::of_millionths(50_000), None));
     assert_eq!((&route.strategy, route.patience, route.max_attempts), (&Strategy::Priority, Patience::Forever, 4));
     assert_eq!(route.fallback_on, [ErrorClass::RateLimit, ErrorClass::Timeout].into());
-    assert_eq!((timeouts[0].connect, timeouts[0].total), (Duration::from_secs(1), Duration::from_mins(2)));
-    assert_eq!((timeouts[1].connect, timeouts[1].total), (Duration::from_secs(10), Duration::from_mins(5)));
-    assert_eq!(route.rungs[1].total_timeout, Duration::from_mins(5));
+    let timeouts = |rung: usize| (route.rungs[rung].timeouts.connect, route.rungs[rung].timeouts.total);
+    assert_eq!(timeouts(0), (Duration::from_secs(1), Duration::from_mins(2)));
+    assert_eq!(timeouts(1), (Duration::from_secs(10), Duration::from_mins(5)));
     assert!(route.rules.json && !route.rules.reject_refusals && route.rules.reject_html && route.rules.non_empty);
     assert!(route.rules.json_schema.as_ref().unwrap().check(&serde_json::json!([])).is_err());
     assert!(route.rules.forbidden_patterns[0].is_match("Lorem ipsum"));

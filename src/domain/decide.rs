@@ -341,7 +341,7 @@ fn health_of(conditions: &[Condition], rung: usize) -> &RungHealth {
 fn latest_retry(job: &Job, route: &Route, rung: usize, tried: &Tried) -> Option<Timestamp> {
     let leaves = tried.last_failure.is_some_and(|class| route.falls_back_on(class));
     let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
-    Some(job.deadline? - rung.total_timeout)
+    Some(job.deadline? - rung.timeouts.total)
 }
 
 /// When a job began to wait, and the time by which it has to have ended.
@@ -413,7 +413,7 @@ fn cheaper_soon(job: &Job, route: &Route, rung: &Rung, now: Timestamp) -> Option
         Patience::Forever => Timestamp::MAX,
         Patience::For(patience) => job.ready_at.min(now) + patience,
     };
-    let latest = job.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
+    let latest = job.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.timeouts.total);
     let ends = patience_ends.min(latest);
     let shut = Shut { reason: Reason::PeakHours, since: now, until };
     (until <= ends).then_some(Access::Shut { shut, worth: Worth::Patience { until: ends } })
@@ -481,7 +481,7 @@ fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp
     }
     // An instant in the future comes from a clock that differs; it must not lengthen the wait.
     let ends = times.ready_at.max(shut.since).min(now) + patience;
-    let latest = times.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
+    let latest = times.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.timeouts.total);
     // The rung opens later than now, so patience that has ended already counts as over here too.
     match ends.min(latest) {
         until if shut.until <= until => Worth::Patience { until },

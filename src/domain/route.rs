@@ -6,6 +6,7 @@ use super::price::{OffPeak, Price, TierPrice, price_in};
 use super::request::Pass;
 use super::shut::Reason;
 use super::tier::Tier;
+use super::timeouts::Timeouts;
 use super::timestamp::Timestamp;
 use super::validation::Rules;
 use std::borrow::Cow;
@@ -239,8 +240,8 @@ pub struct Rung {
     pub target: Target,
     /// Its price and abilities.
     pub model: Model,
-    /// The longest that one call may take.
-    pub total_timeout: Duration,
+    /// How long one call may take.
+    pub timeouts: Timeouts,
 }
 
 impl Rung {

@@ -6,15 +6,15 @@ mod tests;
 use super::adapter::{Adapter, Payload};
 use super::auth::Auth;
 use super::echo::Echoes;
-use super::endpoint::{ApiKey, Endpoint, Timeouts};
+use super::endpoint::{ApiKey, Endpoint};
 use super::report::CallReport;
 use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Reply, TimeLimits, Transport};
-use super::vendors::Tiers;
+use super::vendors::{self, Tiers};
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Mend, Tier, Timestamp};
+use crate::domain::{Answer, Capabilities, Failure, Mend, Tier, Timeouts, Timestamp};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
@@ -228,7 +228,7 @@ impl Provider {
         if matches!(payload, Payload::Embeddings(..)) {
             return Err(Ineligible::Unsupported(format!("embeddings in the tier {tier}")));
         }
-        wire.ask_for_tier(self.tiers.member, &self.tiers.value(tier), tier);
+        wire.ask_for_tier(self.tiers.member, &self.tiers.value(tier), tier, vendors::tier_members());
         Ok(())
     }
 

@@ -6,23 +6,10 @@ use super::dialect::Dialect;
 use super::quirks::QuirkSettings;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
+use crate::domain::Timeouts;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long each stage of a call may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Name resolution, TCP and TLS. A client has one such timeout: the provider's, not the rung's.
-    pub connect: Duration,
-    /// From sending the request to the first byte of the answer's head.
-    pub first_byte: Duration,
-    /// Between two pieces of the body.
-    pub idle: Duration,
-    /// The whole call.
-    pub total: Duration,
-}
 
 /// A key, under a name that may be shown: that of its variable, its file or its credential.
 #[derive(Clone, Debug)]

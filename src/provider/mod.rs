@@ -61,7 +61,7 @@ pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use adapter::{Adapter, Payload};
 pub use client::{Call, Head, Provider, ProviderError};
 pub use dialect::Dialect;
-pub use endpoint::{ApiKey, Endpoint, Timeouts};
+pub use endpoint::{ApiKey, Endpoint};
 pub use limit_headers::LimitObservation;
 pub use names::Undo;
 pub use quirks::QuirkSettings;

@@ -46,6 +46,17 @@ pub fn all_tiers() -> Vec<Tier> {
     VENDORS.iter().flat_map(|vendor| vendor.tiers.list).copied().collect()
 }
 
+/// The members of a body by which the known vendors are asked for a tier.
+pub(super) fn tier_members() -> impl Iterator<Item = &'static str> {
+    VENDORS.iter().filter(|vendor| !vendor.tiers.list.is_empty()).map(|vendor| vendor.tiers.member)
+}
+
+/// Whether this host (in lower case) belongs to a vendor whose calls can be signed.
+#[must_use]
+pub fn takes_signatures(host: &str) -> bool {
+    VENDORS.iter().any(|vendor| vendor.dialect.signs_for.is_some() && vendor.covers(host))
+}
+
 /// The adapter for a server: its vendor's row, with the operator's settings over it.
 #[must_use]
 pub fn adapter(

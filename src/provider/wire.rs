@@ -60,12 +60,18 @@ impl WireRequest {
         }
     }
 
-    /// Asks for a tier by a member at the top of the body. Where the request asks for another tier itself, that gives
-    /// way, and is noted.
-    pub(super) fn ask_for_tier(&mut self, member: &str, value: &Value, tier: Tier) {
+    /// Asks for a tier by a member at the top of the body. Where the request asks for another tier itself, by a member
+    /// in `all`, that gives way, and is noted.
+    pub(super) fn ask_for_tier<'a>(
+        &mut self,
+        member: &'a str,
+        value: &Value,
+        tier: Tier,
+        all: impl Iterator<Item = &'a str>,
+    ) {
         let body = std::str::from_utf8(&self.body).ok().and_then(RawObject::read);
         let mut body = body.expect("an adapter writes an object");
-        for name in [member, "service_tier", "serviceTier"] {
+        for name in all.chain([member]) {
             let given = body.given(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
             if given.is_some_and(|given| given != *value) {
                 self.dropped.push(format!("{name} as the rung's {tier}"));

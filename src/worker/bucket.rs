@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 pub use hold::BucketHold;
 use meter::LocalMeter;
 use parking_lot::{Mutex, MutexGuard};
-use running::Calls;
+use running::RunningCalls;
 pub(super) use sharing::Base;
 use sharing::Keeping;
 pub use sleeper::Sleeper;
@@ -62,7 +62,7 @@ pub struct Bucket {
     saturated: AtomicI64,
     /// Calls that wait for their turn, and jobs that sleep until a place is free.
     waiting: AtomicU32,
-    calls: Mutex<Calls>,
+    calls: Mutex<RunningCalls>,
     keeping: Mutex<Keeping>,
     /// Wakes the keeper.
     wake: Arc<Notify>,

@@ -5,7 +5,7 @@ use super::front::Front;
 use super::history;
 use super::plan::Plan;
 use super::strangers::Strangers;
-use super::suspects;
+use super::suspects::{self, Due};
 use super::{LifeSign, Shared};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
@@ -108,9 +108,9 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
             is_away = false;
         }
         let sleep = match turn {
-            Ok(Turn::Again) => continue,
-            Ok(Turn::Sleep(duration)) => duration.min(TURN_AT_LEAST_EVERY),
-            Ok(Turn::Done) => return,
+            Ok(NextStep::Again) => continue,
+            Ok(NextStep::Sleep(duration)) => duration.min(TURN_AT_LEAST_EVERY),
+            Ok(NextStep::Done) => return,
             Err(error) => {
                 if !is_away {
                     tracing::warn!(error = %error, "cannot claim; trying again every second");
@@ -135,7 +135,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
 }
 
 /// The next step after a turn.
-enum Turn {
+enum NextStep {
     Again,
     Sleep(Duration),
     Done,
@@ -148,7 +148,7 @@ impl Claimer {
         (self.sign)(LifeSign::Alive);
     }
 
-    async fn turn(&mut self) -> Result<Turn, StoreError> {
+    async fn turn(&mut self) -> Result<NextStep, StoreError> {
         if self.compare_at <= Instant::now() {
             self.give_back_unknown().await?;
             self.goes_on();
@@ -158,23 +158,23 @@ impl Claimer {
         // Jobs without room here are better left to other workers. With nothing in hand one job always has room.
         let free = self.shared.free_slots().min((room / self.typical_bytes.max(1)).max(1));
         if free == 0 || room == 0 {
-            return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
+            return Ok(NextStep::Sleep(TURN_AT_LEAST_EVERY));
         }
         match self.suspects.turn(&self.shared, room).await? {
-            suspects::Turn::None => {}
-            suspects::Turn::Wait => return Ok(Turn::Sleep(LOOK_IDLE_MIN)),
-            suspects::Turn::Start(claim) => {
+            Due::None => {}
+            Due::Wait => return Ok(NextStep::Sleep(LOOK_IDLE_MIN)),
+            Due::Start(claim) => {
                 self.start(claim.jobs).await?;
-                return Ok(Turn::Again);
+                return Ok(NextStep::Again);
             }
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
         if self.front.is_dry() {
             let may_be_done = !self.front.has_more || self.in_vain > 0;
             if may_be_done && self.shared.settings().until_done && self.nothing_is_left().await? {
-                return Ok(Turn::Done);
+                return Ok(NextStep::Done);
             }
-            return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
+            return Ok(NextStep::Sleep(until_look.max(Duration::from_millis(1))));
         }
         let plan = self.shared.plan();
         let now = self.shared.clock.now();
@@ -182,7 +182,7 @@ impl Claimer {
         if takes.is_empty() {
             // There are jobs that may not start: sleep until a gate opens, or until new jobs come.
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
-            return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
+            return Ok(NextStep::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
         }
         let first = self.cuts % takes.len();
         takes.rotate_left(first);
@@ -204,7 +204,7 @@ impl Claimer {
         self.goes_on();
         self.remember(&takes, &claim);
         self.start(claim.jobs).await?;
-        Ok(Turn::Again)
+        Ok(NextStep::Again)
     }
 
     /// Gives back the jobs that this worker holds according to the queue and does not know of: the connection broke

@@ -190,11 +190,8 @@ mod tests {
             pass: Pass::default(),
             forks: Vec::new(),
         };
-        let blueprint = Blueprint {
-            buckets: BTreeMap::new(),
-            providers: BTreeMap::new(),
-            routes: vec![(Arc::new(route), Vec::new())],
-        };
+        let blueprint =
+            Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: vec![Arc::new(route)] };
         Arc::new(Plan::new(&blueprint).unwrap())
     }
 

@@ -57,7 +57,7 @@ pub struct Gate {
     wanted: Arc<Notify>,
 }
 
-/// Leave to make one call. The caller returns it with [`Gate::report`].
+/// The gate's permission to make one call. The caller returns it with [`Gate::report`].
 #[derive(Debug)]
 pub struct Permit {
     holds: Vec<BucketHold>,

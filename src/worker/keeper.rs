@@ -43,8 +43,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             continue;
         }
-        let errands = due.into_iter().map(|bucket| Errand::new(bucket, false));
-        match exchange(&shared, &plan.gate, errands.collect()).await {
+        let dispatches = due.into_iter().map(|bucket| Dispatch::new(bucket, false));
+        match exchange(&shared, &plan.gate, dispatches.collect()).await {
             Ok(()) => is_away = false,
             Err(error) => {
                 if !is_away {
@@ -60,15 +60,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Gives everything back, so that the others need not wait for the lease to run out.
 pub(super) async fn close(shared: &Shared) {
     let plan = shared.plan();
-    let errands = plan.gate.kept_buckets().map(|bucket| Errand::new(Arc::clone(bucket), true));
-    let held = errands.filter(|errand| errand.base.is_known);
+    let dispatches = plan.gate.kept_buckets().map(|bucket| Dispatch::new(Arc::clone(bucket), true));
+    let held = dispatches.filter(|dispatch| dispatch.base.is_known);
     if let Err(error) = exchange(shared, &plan.gate, held.collect()).await {
         tracing::debug!(error = %error, "could not give back what was lent; the lease will run out");
     }
 }
 
 /// A bucket's report on its way to the others, and what the bucket needs to take in their answer.
-struct Errand {
+struct Dispatch {
     bucket: Arc<Bucket>,
     report: Report,
     base: Base,
@@ -83,7 +83,7 @@ struct Offer {
     allotment: Allotment,
 }
 
-impl Errand {
+impl Dispatch {
     fn new(bucket: Arc<Bucket>, is_closing: bool) -> Self {
         let (report, base) = bucket.report(is_closing);
         Self { bucket, report, base }
@@ -100,20 +100,20 @@ impl Errand {
 }
 
 /// Exchanges the reports for slices. Where another process wrote in between, the exchange is repeated.
-async fn exchange(shared: &Shared, gate: &Gate, mut errands: Vec<Errand>) -> Result<(), StoreError> {
+async fn exchange(shared: &Shared, gate: &Gate, mut dispatches: Vec<Dispatch>) -> Result<(), StoreError> {
     let worker = shared.worker_id();
     for _ in 0..TRIES {
-        if errands.is_empty() {
+        if dispatches.is_empty() {
             break;
         }
-        let names: Vec<String> = errands.iter().map(|errand| errand.bucket.name.clone()).collect();
+        let names: Vec<String> = dispatches.iter().map(|dispatch| dispatch.bucket.name.clone()).collect();
         let (registers, now) = match within(PATIENCE, "reading the limits", shared.store.read_buckets(&names)).await {
             Ok(read) => read,
-            Err(error) => return Err(give_up(errands, error)),
+            Err(error) => return Err(give_up(dispatches, error)),
         };
-        let (mut offers, mut rewrites) = (Vec::with_capacity(errands.len()), Vec::new());
-        for errand in &errands {
-            let worked_out = registers.get(&errand.bucket.name).map(|found| errand.work_out(worker, found, now));
+        let (mut offers, mut rewrites) = (Vec::with_capacity(dispatches.len()), Vec::new());
+        for dispatch in &dispatches {
+            let worked_out = registers.get(&dispatch.bucket.name).map(|found| dispatch.work_out(worker, found, now));
             let (offer, rewrite) = worked_out.unzip();
             offers.push(offer);
             rewrites.extend(rewrite.flatten());
@@ -125,30 +125,30 @@ async fn exchange(shared: &Shared, gate: &Gate, mut errands: Vec<Errand>) -> Res
                 Ok(written) => written,
                 // The report may have been written all the same. What was lent then counts as spent, so nothing is lent
                 // twice.
-                Err(error) => return Err(give_up(errands, error)),
+                Err(error) => return Err(give_up(dispatches, error)),
             }
         };
         let mut again = Vec::new();
-        for (errand, offer) in errands.into_iter().zip(offers) {
+        for (dispatch, offer) in dispatches.into_iter().zip(offers) {
             match offer {
                 Some(offer) if !offer.is_news || written.contains(&offer.id) => {
-                    errand.bucket.receive(&errand.base, &offer.allotment);
+                    dispatch.bucket.receive(&dispatch.base, &offer.allotment);
                 }
-                _ => again.push(errand),
+                _ => again.push(dispatch),
             }
         }
-        errands = again;
+        dispatches = again;
     }
-    for errand in errands {
-        errand.bucket.failed(errand.report);
+    for dispatch in dispatches {
+        dispatch.bucket.failed(dispatch.report);
     }
     gate.has_changed();
     Ok(())
 }
 
-fn give_up(errands: Vec<Errand>, error: StoreError) -> StoreError {
-    for errand in errands {
-        errand.bucket.failed(errand.report);
+fn give_up(dispatches: Vec<Dispatch>, error: StoreError) -> StoreError {
+    for dispatch in dispatches {
+        dispatch.bucket.failed(dispatch.report);
     }
     error
 }

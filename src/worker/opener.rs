@@ -32,7 +32,7 @@ pub(super) enum Opened {
 }
 
 #[derive(Debug)]
-struct Wish {
+struct Opening {
     call: OpenCall,
     /// Another call of its claim is under way.
     is_beside: bool,
@@ -42,20 +42,20 @@ struct Wish {
 /// The sending end. Cheap to clone; when the last clone is dropped the loop ends.
 #[derive(Clone, Debug)]
 pub(super) struct Opener {
-    wishes: mpsc::Sender<Wish>,
+    openings: mpsc::Sender<Opening>,
 }
 
 impl Opener {
     /// An opener, and the loop that the caller has to run for it.
     pub fn new(store: Store, denied: Denied) -> (Self, OpenLoop) {
-        let (wishes, incoming) = mpsc::channel(BACKLOG);
-        (Self { wishes }, OpenLoop { store, denied, incoming })
+        let (openings, incoming) = mpsc::channel(BACKLOG);
+        (Self { openings }, OpenLoop { store, denied, incoming })
     }
 
     /// Waits until the call is recorded in the database. `is_beside`: another call of the same claim is under way.
     pub async fn open(&self, call: OpenCall, is_beside: bool) -> Opened {
         let (reply, answer) = oneshot::channel();
-        if self.wishes.send(Wish { call, is_beside, reply }).await.is_err() {
+        if self.openings.send(Opening { call, is_beside, reply }).await.is_err() {
             return Opened::Away;
         }
         answer.await.unwrap_or(Opened::Away)
@@ -67,7 +67,7 @@ impl Opener {
 pub(super) struct OpenLoop {
     store: Store,
     denied: Denied,
-    incoming: mpsc::Receiver<Wish>,
+    incoming: mpsc::Receiver<Opening>,
 }
 
 impl OpenLoop {
@@ -78,31 +78,31 @@ impl OpenLoop {
         let is_away = Arc::new(AtomicBool::new(false));
         while let Some(first) = self.incoming.recv().await {
             let permit = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
-            let mut wishes = vec![first];
-            while wishes.len() < MAX_CALLS {
+            let mut openings = vec![first];
+            while openings.len() < MAX_CALLS {
                 match self.incoming.try_recv() {
-                    Ok(wish) => wishes.push(wish),
+                    Ok(opening) => openings.push(opening),
                     Err(_) => break,
                 }
             }
             let (store, denied, is_away) = (self.store.clone(), self.denied.clone(), Arc::clone(&is_away));
             loops.finite("opening", async move {
-                open(&store, wishes, &denied, &is_away).await;
+                open(&store, openings, &denied, &is_away).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &AtomicBool) {
-    let (beside, alone): (Vec<&Wish>, Vec<&Wish>) = wishes.iter().partition(|wish| wish.is_beside);
+async fn open(store: &Store, openings: Vec<Opening>, denied: &Denied, is_away: &AtomicBool) {
+    let (beside, alone): (Vec<&Opening>, Vec<&Opening>) = openings.iter().partition(|opening| opening.is_beside);
     let (beside, alone) = (in_order(&beside), in_order(&alone));
-    let opening = async {
+    let noted = async {
         let alone = if alone.is_empty() { HashSet::new() } else { store.open_calls(&alone).await? };
         let beside = if beside.is_empty() { HashSet::new() } else { store.open_race_calls(&beside).await? };
         Ok((alone, beside))
     };
-    let opened = within(PATIENCE, "opening calls", opening).await;
+    let opened = within(PATIENCE, "opening calls", noted).await;
     denied.note("no calls are begun", &opened);
     // Logged once, not with every batch: a waiting job tries again every second.
     let was_away = is_away.swap(opened.is_err(), Ordering::AcqRel);
@@ -111,7 +111,7 @@ async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &Atomi
     {
         tracing::warn!(error = %error, "no call is begun before the database knows of it");
     }
-    for Wish { call, is_beside, reply } in wishes {
+    for Opening { call, is_beside, reply } in openings {
         let fence = call.lease.fence;
         let answer = match &opened {
             Ok((_, beside)) if is_beside && beside.contains(&(fence, call.number)) => Opened::Yes,
@@ -125,8 +125,8 @@ async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &Atomi
 }
 
 /// The calls, always in the same order, so that two statements do not wait for each other.
-fn in_order(wishes: &[&Wish]) -> Vec<OpenCall> {
-    let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
+fn in_order(openings: &[&Opening]) -> Vec<OpenCall> {
+    let mut calls: Vec<OpenCall> = openings.iter().map(|opening| opening.call.clone()).collect();
     calls.sort_by_key(|call| call.lease.job);
     calls
 }

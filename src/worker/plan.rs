@@ -9,7 +9,7 @@ use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Charging, Limits, Metadata, Route, Rung, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
-use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
+use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,15 +33,13 @@ pub struct Blueprint {
     /// Limits by bucket.
     pub buckets: BTreeMap<String, Limits>,
     pub providers: BTreeMap<String, ProviderPlan>,
-    /// Routes with the timeouts of each rung.
-    pub routes: Vec<(Arc<Route>, Vec<Timeouts>)>,
+    pub routes: Vec<Arc<Route>>,
 }
 
 /// One rung, ready to be called.
 pub struct RungPlan {
     pub target: Arc<TargetState>,
     pub provider: Arc<Provider>,
-    pub timeouts: Timeouts,
     /// How a request is counted against its limits.
     pub charging: Charging,
     /// The jobs of its route that wait for a place here.
@@ -361,20 +359,14 @@ impl Plan {
         before: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let mut routes = HashMap::new();
-        for (route, timeouts) in &blueprint.routes {
+        for route in &blueprint.routes {
             let mut rungs = Vec::new();
-            for (rung, timeouts) in route.rungs.iter().zip(timeouts) {
+            for rung in &route.rungs {
                 let target = gate.target(&rung.target).ok_or_else(|| no_provider(route, &rung.target))?;
                 let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan {
-                    target,
-                    provider: Arc::clone(provider),
-                    timeouts: *timeouts,
-                    charging,
-                    line: LineCount::default(),
-                });
+                rungs.push(RungPlan { target, provider: Arc::clone(provider), charging, line: LineCount::default() });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
@@ -382,7 +374,7 @@ impl Plan {
             let (route, coming) = (Arc::clone(route), LineCount::default());
             routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, ways, coming }));
         }
-        let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();
+        let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|route| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();
         Ok(Self { gate, routes, members, clients })
     }
@@ -392,7 +384,7 @@ impl Plan {
 fn setups(blueprint: &Blueprint) -> BTreeMap<String, ProviderSetup> {
     let mut setups: BTreeMap<String, ProviderSetup> =
         blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
-    for (route, _) in &blueprint.routes {
+    for route in &blueprint.routes {
         for rung in &route.rungs {
             if let Some(setup) = setups.get_mut(&rung.target.provider)
                 && !setup.targets.contains(&rung.target)
@@ -422,7 +414,7 @@ fn clients(blueprint: &Blueprint, before: Option<&Plan>) -> anyhow::Result<BTree
 
 /// Runs before anything is taken over from the earlier plan: after that, no step can fail.
 fn require_targets(blueprint: &Blueprint) -> anyhow::Result<()> {
-    for (route, _) in &blueprint.routes {
+    for route in &blueprint.routes {
         for rung in &route.rungs {
             if !blueprint.providers.contains_key(&rung.target.provider) {
                 return Err(no_provider(route, &rung.target));

@@ -11,7 +11,7 @@ use crate::store::{StoreError, within};
 pub(super) struct Waiting(Vec<Suspects>);
 
 /// The next step of the claim loop with regard to suspects.
-pub(super) enum Turn {
+pub(super) enum Due {
     /// Nothing to do: the loop goes on as if there were none.
     None,
     /// The loop takes no job until one has left this worker's hands.
@@ -27,10 +27,10 @@ impl Waiting {
     }
 
     /// Takes the suspects that this worker may take now.
-    pub async fn turn(&mut self, shared: &Shared, room: usize) -> Result<Turn, StoreError> {
+    pub async fn turn(&mut self, shared: &Shared, room: usize) -> Result<Due, StoreError> {
         let held = shared.hands.crashes();
         if self.0.is_empty() && held.iter().all(|crashes| *crashes == 0) {
-            return Ok(Turn::None);
+            return Ok(Due::None);
         }
         let (plan, settings, now) = (shared.plan(), shared.settings(), shared.clock.now());
         let pauses = shared.pauses.load();
@@ -48,13 +48,13 @@ impl Waiting {
         let waiting: Vec<u16> =
             startable.iter().filter(|(_, jobs)| *jobs > 0).map(|(index, _)| crashes(*index)).collect();
         let (level, most) = match suspicion::next(&held, &waiting, settings.max_crashes, settings.max_in_flight) {
-            Next::Others => return Ok(Turn::None),
-            Next::Nothing => return Ok(Turn::Wait),
+            Next::Others => return Ok(Due::None),
+            Next::Nothing => return Ok(Due::Wait),
             Next::Suspects { crashes, most } => (crashes, most),
         };
         // To the queue, jobs that have ended and are not written yet are still in this worker's hands.
         if suspicion::is_apart(level, settings.max_crashes) && held.is_empty() && shared.settler.unsettled() > 0 {
-            return Ok(Turn::Wait);
+            return Ok(Due::Wait);
         }
         let mut left = most.min(shared.free_slots());
         let mut takes = Vec::new();
@@ -75,7 +75,7 @@ impl Waiting {
         let claim = shared.store.claim_of(shared.worker_id(), &takes, &[], room, Some(level), &plan.members);
         let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
         self.remember(&takes, level, &claim);
-        Ok(Turn::Start(claim))
+        Ok(Due::Start(claim))
     }
 
     /// Removes the jobs that were taken from those that wait. If fewer came than were there, other workers took them.

@@ -1,7 +1,7 @@
 //! Tiers of service in the names of rungs.
 
 use super::*;
-use crate::domain::Tier;
+use crate::domain::{Tier, Timeouts};
 
 fn routed(providers: &str, rungs: &str, more: &str) -> Given {
     given(&format!("{providers}\n[routes.default]\nrungs = [{rungs}]\n{more}"))
@@ -28,7 +28,7 @@ fn a_rung_with_a_tier_has_the_models_settings_the_tiers_price_and_time() {
     assert_eq!(prices, [625_000_000, 1_250_000_000, 2_500_000_000]);
     assert!(rungs.iter().all(|rung| rung.model.capabilities.context_window == Some(99)));
     let usual = config.providers["openai"].endpoint.timeouts;
-    let timeouts = &config.routes["default"].timeouts;
+    let timeouts: Vec<Timeouts> = rungs.iter().map(|rung| rung.timeouts).collect();
     assert_eq!((timeouts[0].total, timeouts[0].first_byte), (Duration::from_mins(15), Duration::from_mins(15)));
     assert_eq!((timeouts[1], timeouts[2].total), (usual, Duration::from_secs(9)));
     assert_eq!(config.models.len(), 1, "settings are those of the model: {:?}", config.models.keys());
@@ -40,7 +40,7 @@ fn a_rung_with_a_tier_has_the_models_settings_the_tiers_price_and_time() {
 fn the_timeout_that_a_rung_sets_counts_also_where_spare_capacity_is_slow() {
     let rung = "{ target = \"openai/gpt-5@flex\", timeouts = { total = \"2m\", first_byte = \"1m\" } }";
     let config = routed(OPENAI, rung, "").config();
-    assert_eq!(config.routes["default"].timeouts[0].total, Duration::from_mins(2));
+    assert_eq!(config.routes["default"].route.rungs[0].timeouts.total, Duration::from_mins(2));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::shut::Reason;
 use crate::domain::validation::Rules;
-use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
+use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target, Timeouts};
 use ErrorClass as Class;
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -30,7 +30,7 @@ fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target::new("p", index.to_string()),
         model: Model { price: None::<Price>, ..Model::default() },
-        total_timeout: MINUTE,
+        timeouts: Timeouts::of(MINUTE),
     };
     Route {
         name: "r".into(),

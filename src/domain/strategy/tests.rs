@@ -6,7 +6,7 @@ use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::validation::Rules;
-use crate::domain::{JobId, Model, Patience, Rung, Target, Timestamp};
+use crate::domain::{JobId, Model, Patience, Rung, Target, Timeouts, Timestamp};
 use proptest::prelude::{
     Just, ProptestConfig, any, prop, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest,
 };
@@ -27,7 +27,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
             }),
             ..Model::default()
         },
-        total_timeout: Duration::from_mins(1),
+        timeouts: Timeouts::of(Duration::from_mins(1)),
     };
     Route {
         name: "r".into(),

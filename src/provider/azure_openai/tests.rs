@@ -5,9 +5,9 @@ use crate::domain::ErrorClass::{
     Auth, ContentPolicy, ContextLength, NeverFits, NotFound, Overloaded, Permission, RateLimit, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
-use crate::domain::{Finish, Unit};
+use crate::domain::{Finish, Timeouts, Unit};
 use crate::provider::checks::{Case, Chat, answer, at, case, check_failures, headers, parsed};
-use crate::provider::{ApiKey, Endpoint, HeaderMap, Outgoing, QuirkSettings, Timeouts};
+use crate::provider::{ApiKey, Endpoint, HeaderMap, Outgoing, QuirkSettings};
 use serde_json::json;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ mod streams;
 mod tiers;
 
 use super::*;
-use crate::domain::{ChatRequest, ErrorClass, Role, Scope, Unit};
+use crate::domain::{ChatRequest, ErrorClass, Role, Scope, Timeouts, Unit};
 use crate::provider::checks::{message, request};
 use crate::provider::quirks::QuirkSettings;
 use crate::provider::{anthropic, bedrock, openai};

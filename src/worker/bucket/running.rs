@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 /// All running calls of the bucket.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(super) struct RunningCalls {
     /// No call begins any more: other buckets have taken this one's place.
     pub(super) is_retired: bool,
     next: u64,
     /// Running calls by number.
-    pub(super) running: HashMap<u64, Call>,
+    pub(super) running: HashMap<u64, RunningCall>,
 }
 
 /// A running call.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct RunningCall {
     /// The units that it is estimated to take; `None` once the real number is known.
     charge: Option<Charge>,
     /// Units that it was charged since it began, for limits that were unknown before.
@@ -45,7 +45,7 @@ impl Running {
         }
         calls.next = calls.next.wrapping_add(1);
         let number = calls.next;
-        calls.running.insert(number, Call { charge: Some(charge), late: Vec::new(), places: Vec::new() });
+        calls.running.insert(number, RunningCall { charge: Some(charge), late: Vec::new(), places: Vec::new() });
         Some(Self { bucket: Arc::clone(bucket), number })
     }
 
@@ -73,7 +73,7 @@ impl Drop for Running {
 }
 
 impl Bucket {
-    pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
+    pub(super) fn calls(&self) -> MutexGuard<'_, RunningCalls> {
         self.calls.lock()
     }
 

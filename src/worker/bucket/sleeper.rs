@@ -13,12 +13,13 @@ use tokio::sync::Notify;
 pub struct Sleeper {
     bucket: Arc<Bucket>,
     /// Its turn; `None`: it lets all others go before it.
-    turn: Option<Turn>,
+    turn: Option<Waiter>,
 }
 
-/// The turn of a job, by the order of claims: jobs that were claimed later find no room before it has had some.
+/// A job in the line of those that wait, in the order of claims: jobs that were claimed later find no room before it
+/// has had some.
 #[derive(Debug)]
-struct Turn {
+struct Waiter {
     /// The fence of its claim.
     fence: i64,
     woken: Arc<Notify>,
@@ -36,7 +37,7 @@ impl Bucket {
     /// No job sleeps twice in one bucket.
     pub(in crate::worker) fn sleeper(self: &Arc<Self>, fence: Option<i64>) -> Sleeper {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let turn = fence.map(|fence| Turn { fence, woken: self.places.lie_down(fence) });
+        let turn = fence.map(|fence| Waiter { fence, woken: self.places.lie_down(fence) });
         Sleeper { bucket: Arc::clone(self), turn }
     }
 

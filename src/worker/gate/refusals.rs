@@ -7,7 +7,7 @@ use crate::domain::decide::{Condition, RungHealth, Step, decide};
 use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
-use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung};
+use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung, Timeouts};
 use crate::provider::{DIALECTS, Dialect, HeaderMap, QuirkSettings, WireReply, openai, vendors};
 use crate::worker::bucket::tests::Others;
 use proptest::prelude::*;
@@ -158,7 +158,7 @@ fn route() -> Route {
     let rung = |model: &str| Rung {
         target: Target::new(model, model),
         model: Model { price: None::<Price>, ..Model::default() },
-        total_timeout: SECOND * 60,
+        timeouts: Timeouts::of(SECOND * 60),
     };
     Route {
         name: "r".into(),

@@ -5,7 +5,7 @@
 
 use super::Errand;
 use super::judge::{AskedFor, Judged, abandoned, judge};
-use super::leave::Leave;
+use super::permit_guard::PermitGuard;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
@@ -110,8 +110,8 @@ impl Call {
             () = self.not_needed() => return Came::NotBegun,
         };
         drop(in_line);
-        let mut leave = match admitted {
-            Ok(permit) => Leave::new(gate, &rung.target, &shared.clock, permit),
+        let mut guard = match admitted {
+            Ok(permit) => PermitGuard::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),
         };
         let opened = tokio::select! {
@@ -126,16 +126,16 @@ impl Call {
         }
         // Recording a call takes the database a moment, or longer. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
-        if let Some(shut) = rung.target.shut_meanwhile(leave.permit(), started_at) {
+        if let Some(shut) = rung.target.shut_meanwhile(guard.permit(), started_at) {
             return Came::Refused(shut);
         }
-        let key = leave.permit().key();
+        let key = guard.permit().key();
         let head = OnceLock::new();
         let mut mends = rung.target.mends();
         mends.extend_from_slice(self.state.mends());
         let asked = self.asked(spec, &mends);
-        leave.begin(reserved);
-        let call = rung.provider.call(key, &asked, &rung.timeouts, &head);
+        guard.begin(reserved);
+        let call = rung.provider.call(key, &asked, &spec.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -143,14 +143,14 @@ impl Call {
             () = self.not_needed() => None,
         };
         let ended_at = shared.clock.now();
-        let (report, leave) = match report {
-            Some(Ok(report)) => (report, Some(leave)),
+        let (report, guard) = match report {
+            Some(Ok(report)) => (report, Some(guard)),
             Some(Err(ineligible)) => {
-                leave.give_back();
+                guard.give_back();
                 return Came::Ineligible(ineligible);
             }
             None => {
-                drop(leave);
+                drop(guard);
                 let why = if in_hand.recalled.is_cancelled() {
                     "the job was cancelled, or answered by another worker"
                 } else if self.no_longer_needed.as_ref().is_some_and(CancellationToken::is_cancelled) {
@@ -175,8 +175,8 @@ impl Call {
         {
             failure.bearing = Bearing::AsScoped;
         }
-        if let Some(leave) = leave {
-            self.teach(leave, rung, &sizes, &mut judged, &limits, ended_at);
+        if let Some(guard) = guard {
+            self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);
             }
@@ -259,7 +259,7 @@ impl Call {
     /// Tells the gate what the call has shown of limits, health and key.
     fn teach(
         &self,
-        leave: Leave<'_>,
+        guard: PermitGuard<'_>,
         rung: &RungPlan,
         sizes: &Sizes,
         judged: &mut Judged,
@@ -278,7 +278,7 @@ impl Call {
             output_tokens: judged.usage.output,
         };
         let (outcome, failure) = (&judged.outcome, judged.failure.as_ref());
-        let key_is_refused = leave.report(|gate, target, permit| {
+        let key_is_refused = guard.report(|gate, target, permit| {
             gate.report(target, permit, outcome, failure, settled, took, limits, hash, ended_at)
         });
         // Once the refusal is believed of the key, waiting is the gate's business, and this job has no doubt left.

@@ -3,8 +3,8 @@
 mod call;
 mod calls;
 mod judge;
-mod leave;
 mod outcome;
+mod permit_guard;
 mod prepare;
 mod rows;
 mod rung_state;

@@ -3,7 +3,7 @@ use super::*;
 use crate::domain::decide::{Line, Worth};
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
-use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target};
+use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target, Timeouts};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
 
@@ -16,7 +16,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
     let rung = |index: usize| Rung {
         target: Target::new("p", index.to_string()),
         model: Model::default(),
-        total_timeout: MINUTE,
+        timeouts: Timeouts::of(MINUTE),
     };
     Route {
         name: "r".into(),

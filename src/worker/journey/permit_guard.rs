@@ -1,4 +1,4 @@
-//! Leave to make one call, which gives itself back.
+//! The permit of one call, which gives itself back.
 
 use crate::domain::Charge;
 use crate::worker::clock::Clock;
@@ -6,7 +6,7 @@ use crate::worker::gate::{Gate, Permit, TargetState};
 
 /// The gate's permit for one call. Dropped before the call is reported, it is given back: in full, or less what a call
 /// that has begun may have taken of the limits.
-pub(super) struct Leave<'a> {
+pub(super) struct PermitGuard<'a> {
     gate: &'a Gate,
     target: &'a TargetState,
     clock: &'a Clock,
@@ -14,13 +14,13 @@ pub(super) struct Leave<'a> {
     taken: Option<Charge>,
 }
 
-impl<'a> Leave<'a> {
+impl<'a> PermitGuard<'a> {
     pub(super) fn new(gate: &'a Gate, target: &'a TargetState, clock: &'a Clock, permit: Permit) -> Self {
         Self { gate, target, clock, permit: Some(permit), taken: None }
     }
 
     pub(super) fn permit(&self) -> &Permit {
-        self.permit.as_ref().expect("only `report` takes it, and consumes the leave")
+        self.permit.as_ref().expect("only `report` takes it, and consumes the guard")
     }
 
     /// Records that the call begins, and takes this much unless its report says otherwise.
@@ -35,12 +35,12 @@ impl<'a> Leave<'a> {
 
     /// Ends the call and lets the gate learn from it.
     pub(super) fn report<T>(mut self, report: impl FnOnce(&Gate, &TargetState, Permit) -> T) -> T {
-        let permit = self.permit.take().expect("only `report` takes it, and consumes the leave");
+        let permit = self.permit.take().expect("only `report` takes it, and consumes the guard");
         report(self.gate, self.target, permit)
     }
 }
 
-impl Drop for Leave<'_> {
+impl Drop for PermitGuard<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.gate.abandon(self.target, permit, self.taken, self.clock.now());
@@ -101,12 +101,13 @@ mod tests {
         let later = NOW + SECOND * 31;
         let clock = Clock::new(later);
         for begins in [false, true] {
-            let mut leave = Leave::new(&gate, &target, &clock, admit(&gate, &target, later).await.expect("a probe"));
+            let mut guard =
+                PermitGuard::new(&gate, &target, &clock, admit(&gate, &target, later).await.expect("a probe"));
             if begins {
-                leave.begin(CHARGE);
+                guard.begin(CHARGE);
             }
             assert_eq!(admit(&gate, &target, later).await.err(), Some(Reason::Breaker), "one at a time");
-            drop(leave);
+            drop(guard);
         }
         assert!(admit(&gate, &target, later).await.is_ok());
     }
@@ -116,14 +117,15 @@ mod tests {
         let one_an_hour = Rate { unit: Unit::Requests, amount: 1, per: Duration::from_hours(1), burst: 1 };
         let (gate, target) = stage(Limits { rates: vec![one_an_hour], concurrency: None });
         let clock = Clock::new(NOW);
-        let leave = async || admit(&gate, &target, NOW).await.map(|permit| Leave::new(&gate, &target, &clock, permit));
-        drop(leave().await.expect("there is one"));
-        let mut begun = leave().await.expect("it was given back");
+        let guard =
+            async || admit(&gate, &target, NOW).await.map(|permit| PermitGuard::new(&gate, &target, &clock, permit));
+        drop(guard().await.expect("there is one"));
+        let mut begun = guard().await.expect("it was given back");
         begun.begin(CHARGE);
         begun.give_back();
-        let mut begun = leave().await.expect("it was not sent after all");
+        let mut begun = guard().await.expect("it was not sent after all");
         begun.begin(CHARGE);
         drop(begun);
-        assert_eq!(leave().await.err(), Some(Reason::RateLimit));
+        assert_eq!(guard().await.err(), Some(Reason::RateLimit));
     }
 }
