@@ -283,6 +283,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             request_id: Some("req_0123456789".to_owned()),
             response: Some(body()),
             raced: false,
+            cache: None,
         });
     }
     all

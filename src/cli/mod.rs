@@ -117,7 +117,7 @@ pub enum Command {
     Job(job::Args),
     /// Tell the story of a job: each attempt, why that rung, what it cost
     Explain(explain::Args),
-    /// Report cost, failures, waste, fallbacks or latency
+    /// Report cost, failures, waste, fallbacks, latency or what the cache saved
     Report(report::Args),
     /// Show the queue, the workers, buckets and breakers
     Status(status::Args),

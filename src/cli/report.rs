@@ -1,4 +1,4 @@
-//! `sluice report`: cost, failures, waste, fallbacks, re-asks and latency.
+//! `sluice report`: cost, failures, waste, fallbacks, re-asks, latency and what the cache saved.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -60,6 +60,8 @@ pub enum Kind {
     Reasks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
     Latency,
+    /// Answers that the caches of routes gave again, and the money that they saved.
+    Cache,
 }
 
 /// What a report is grouped by.
@@ -105,6 +107,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     {
         return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
     }
+    if args.kind == Kind::Cache && args.batch.is_some() {
+        return Err(CommandFailure::usage("what the cache saved is not kept by batch: leave --batch out").into());
+    }
     if let Some(fault) = says_nothing(args.kind, &args.by) {
         return Err(CommandFailure::usage(fault).into());
     }
@@ -142,6 +147,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::reasks(&by, context.store.reasks(&by, &filter).await?)
         }
+        Kind::Cache => report::cache(&by, context.store.cache_uses(&by, &filter).await?),
         Kind::Latency => {
             let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::latency(&by, context.store.latencies(&by, &filter).await?)
@@ -171,6 +177,7 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
         Kind::Cost | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
+        Kind::Cache => &[By::Route],
         Kind::Fallbacks => &[By::Route, By::Provider, By::Model],
     };
     let mut dimensions: Vec<Grouping> = Vec::new();
@@ -184,6 +191,10 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
 
 /// Why a dimension says nothing in a report: an answer that is used has no class.
 fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
+    let is_known_of_caches = |by: &By| matches!(by, By::Route | By::Project | By::Day | By::Hour);
+    if kind == Kind::Cache && !by.iter().all(is_known_of_caches) {
+        return Some("what the cache saved is kept by route, project, day and hour: --by takes these");
+    }
     let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
     (is_of_answers && by.contains(&By::Class)).then_some(
         "--by class says nothing here: this report is of answers that were used, and only failures have a class. \

@@ -6,7 +6,7 @@ use super::section::{Section, Table};
 use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier, Timeouts};
+use crate::domain::{Cache, ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier, Timeouts};
 use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,7 @@ fn read_one(
         reask: section.flag_or_default("reask"),
         pass: read_pass(&mut section),
         forks: forks::read(name, &mut section, leads),
+        cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
     };
     strategy::check(&section, &route);
     let max_failed = section.max_failed("max_failed");

@@ -162,6 +162,12 @@ impl Schema {
         Err(in_words(error))
     }
 
+    /// The schema as it was written.
+    #[must_use]
+    pub fn written(&self) -> &Value {
+        &self.written
+    }
+
     /// A compiled schema, from the library's validator and the schema as written.
     #[must_use]
     pub fn compiled(validator: Validator, schema: &Value) -> Self {

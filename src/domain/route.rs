@@ -1,5 +1,6 @@
 //! Routes: chains of targets with the rules for moving along them.
 
+use super::cache::Cache;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
 use super::price::{OffPeak, Price, TierPrice, price_in};
@@ -289,6 +290,8 @@ pub struct Route {
     pub pass: Pass,
     /// The rules that send some of its jobs along other routes: the first that holds decides.
     pub forks: Vec<Fork>,
+    /// Whether and how long answers are given again to jobs with the same request; `None`: each job is asked for.
+    pub cache: Option<Cache>,
 }
 
 impl Route {

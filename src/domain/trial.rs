@@ -33,6 +33,7 @@ pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
         rungs: vec![rung.clone()],
         strategy: Strategy::Priority,
         forks: Vec::new(),
+        cache: None,
         ..route.clone()
     })
 }

@@ -24,15 +24,21 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 39] = [
+const INDEXES: [&str; 45] = [
     "allowance_login",
     "allowance_pkey",
+    "answered_job",
+    "answered_pkey",
+    "asking_pkey",
     "attempt_ended_at",
     "attempt_pkey",
     "batch_turn_pkey",
     "bucket_name_key",
     "bucket_pkey",
     "bucket_state_pkey",
+    "cache_use_hour",
+    "following_leader",
+    "following_pkey",
     "idempotency_pkey",
     "idempotency_unowned_pkey",
     "inflight_pkey",
@@ -40,6 +46,7 @@ const INDEXES: [&str; 39] = [
     "installation_pkey",
     "job_batch",
     "job_pkey",
+    "migration_pkey",
     "open_job_pkey",
     "parked_pkey",
     "parked_run_at",
@@ -63,11 +70,10 @@ const INDEXES: [&str; 39] = [
     "timeline_pkey",
     "turn_pkey",
     "worker_pkey",
-    "migration_pkey",
 ];
 
 /// The tables whose rows change all day, with the settings that the migrations gave them.
-const CHURNING: [(&str, &[&str]); 7] = [
+const CHURNING: [(&str, &[&str]); 9] = [
     (
         "ready",
         &[
@@ -80,6 +86,8 @@ const CHURNING: [(&str, &[&str]); 7] = [
     ),
     ("parked", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
     ("inflight", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
+    ("asking", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("following", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("race_call", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("tally", &[]),
     ("worker", &["fillfactor"]),

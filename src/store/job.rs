@@ -83,6 +83,8 @@ pub struct Ended {
     pub target: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
+    /// The earlier job whose answer it has; `None`: it was asked for itself.
+    pub answered_from: Option<i64>,
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -253,6 +255,7 @@ impl Store {
                     at,
                     target: row.target,
                     repaired: row.repaired.unwrap_or(false),
+                    answered_from: row.answered_from,
                     error_class: row.error_class,
                     error: row.error,
                     cost: row.cost_nanos.map(NanoUsd),

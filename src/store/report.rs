@@ -251,6 +251,19 @@ pub struct Reasks {
     pub unpriced: i64,
 }
 
+/// Answers that were given again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// The values of the dimensions.
+    pub keys: Vec<String>,
+    /// Jobs that have the answer of an earlier one.
+    pub answers: i64,
+    /// What the earlier jobs cost, as far as it is known.
+    pub saved: NanoUsd,
+    /// Answers whose first cost is unknown.
+    pub unpriced: i64,
+}
+
 fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Grouping], expression: fn(Grouping) -> &'static str) {
     query.push("array[");
     for (index, dimension) in by.iter().enumerate() {
@@ -316,6 +329,30 @@ impl Store {
             totals.retain(|row| !row.is_void());
         }
         Ok(totals)
+    }
+
+    /// Answers that were given again. Only routes, projects, days and hours are known of them.
+    pub async fn cache_uses(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<CacheUse>, StoreError> {
+        let mut query = QueryBuilder::new("select ");
+        push_keys(&mut query, by, Grouping::in_totals);
+        query.push(
+            " as keys, sum(answers)::bigint as answers, sluice.capped(sum(saved_nanos)) as saved,
+                sum(unpriced)::bigint as unpriced
+           from sluice.cache_use t where true",
+        );
+        filter.push_times(&mut query, "t.hour", true);
+        filter.push_labels(&mut query, "t.");
+        query.push(" group by 1 order by 1");
+        let rows = query.build().fetch_all(&self.db).await.doing("summing up what was given again")?;
+        let read = |row: sqlx::postgres::PgRow| -> Result<CacheUse, sqlx::Error> {
+            Ok(CacheUse {
+                keys: row.try_get("keys")?,
+                answers: row.try_get("answers")?,
+                saved: NanoUsd(row.try_get("saved")?),
+                unpriced: row.try_get("unpriced")?,
+            })
+        };
+        rows.into_iter().map(read).collect::<Result<_, _>>().doing("summing up what was given again")
     }
 
     /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is

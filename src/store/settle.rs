@@ -10,11 +10,11 @@ use super::call::{self, Noted};
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
-use super::{Doing, Store, StoreError, bill, late};
+use super::{Doing, Store, StoreError, bill, cache, late};
 use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
-use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
+use crate::domain::{Answer, CacheKey, ErrorClass, JobId, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -148,6 +148,18 @@ pub struct EndingRow {
     /// Several calls were under way under its claim.
     #[serde(default)]
     pub raced: bool,
+    /// Its part in the cache of its route; `None`: the route has none.
+    #[serde(default)]
+    pub cache: Option<CachedEnding>,
+}
+
+/// What the ending of a job means to the cache of its route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedEnding {
+    /// The key of its request.
+    pub key: CacheKey,
+    /// The earlier job whose answer it has, and what that one cost (`None`: unknown); `None`: it was asked for itself.
+    pub from: Option<(JobId, Option<NanoUsd>)>,
 }
 
 /// A job that goes back into the queue.
@@ -320,6 +332,11 @@ impl AttemptRow {
 }
 
 impl EndingRow {
+    /// The earlier job whose answer it has, and what that one cost; `None` inside: unknown.
+    pub(super) fn answered_from(&self) -> Option<(JobId, Option<NanoUsd>)> {
+        self.cache.as_ref()?.from
+    }
+
     /// Drops the answer, or the reason of a failure, that the database has refused with these words. A job that had
     /// failed keeps the class of its failure.
     pub fn lost_its_texts(&mut self, refusal: &impl fmt::Display) {
@@ -529,16 +546,18 @@ async fn write_endings<'a>(
         &column!(row => clean_option(row.request_id.as_ref())) as _,
         &column!(row => row.response.as_deref()) as _,
         &column!(row => row.round),
+        &column!(row => row.answered_from().map(|(job, _)| job.0)) as _,
     )
-    .fetch_all(transaction)
+    .fetch_all(&mut *transaction)
     .await
     .doing("writing results")?;
     let ended: HashMap<i64, _> = found.iter().filter(|row| row.ended).map(|row| (row.fence, row.at)).collect();
-    for row in rows {
+    for row in &rows {
         if let Some(at) = ended.get(&row.lease.fence) {
             sums.count_ending(row, *at);
         }
     }
+    cache::note(transaction, rows.into_iter().filter(|row| ended.contains_key(&row.lease.fence))).await?;
     Ok(found.into_iter().map(|row| row.fence).collect())
 }
 

@@ -108,6 +108,9 @@ pub struct EndView {
     pub last_asked: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
+    /// The earlier job whose answer it has: the cache of its route had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_from: Option<i64>,
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -124,6 +127,7 @@ impl EndView {
             answered_by: ended.answered_by().map(str::to_owned),
             last_asked: ended.last_asked().map(str::to_owned),
             repaired: ended.repaired,
+            answered_from: ended.answered_from,
             error_class: ended.error_class,
             error: ended.error,
             cost: ended.cost.map(Dollars),

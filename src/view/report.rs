@@ -1,10 +1,10 @@
-//! Reports: cost, failures, waste, fallbacks, re-asks and latency.
+//! Reports: cost, failures, waste, fallbacks, re-asks, latency and what the cache saved.
 //!
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
 use super::table::{Cell, Table};
 use crate::domain::NanoUsd;
-use crate::store::report::{Grouping, LatencyRow, Reasks, Totals};
+use crate::store::report::{CacheUse, Grouping, LatencyRow, Reasks, Totals};
 use std::cmp::Reverse;
 
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
@@ -127,6 +127,23 @@ pub fn waste(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
         share(all.waste.0, all.cost.0),
         all.uncertain.into(),
     ]));
+    table
+}
+
+/// The table of answers that were given again, and of the money that was not spent for them.
+#[must_use]
+pub fn cache(by: &[Grouping], rows: Vec<CacheUse>) -> Table {
+    let mut table = head(by, &["answers", "saved", "unpriced"]);
+    let mut all = CacheUse::default();
+    for row in rows {
+        all.answers += row.answers;
+        all.saved += row.saved;
+        all.unpriced += row.unpriced;
+        table.row(keys(&row.keys).chain([row.answers.into(), row.saved.into(), row.unpriced.into()]));
+    }
+    if !by.is_empty() {
+        table.total(total_keys(by).chain([all.answers.into(), all.saved.into(), all.unpriced.into()]));
+    }
     table
 }
 

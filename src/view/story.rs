@@ -123,6 +123,9 @@ impl StoryView {
         if let Some(target) = &end.answered_by {
             let _ = write!(line, ", answered by {target}");
         }
+        if let Some(earlier) = end.answered_from {
+            let _ = write!(line, " for job {earlier}, whose request was the same: no call was made");
+        }
         if end.repaired {
             line.push_str("; the answer was repaired without loss");
         }
@@ -257,6 +260,7 @@ mod tests {
             at: at("08:00:11.250"),
             target: Some("openai/gpt-4o-mini".to_owned()),
             repaired: false,
+            answered_from: None,
             error_class: None,
             error: None,
             cost: Some(NanoUsd(195_000)),

@@ -189,6 +189,7 @@ mod tests {
             reask: false,
             pass: Pass::default(),
             forks: Vec::new(),
+            cache: None,
         };
         let blueprint =
             Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: vec![Arc::new(route)] };

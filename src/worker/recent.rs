@@ -102,6 +102,7 @@ mod tests {
             request_id: None,
             response: Some("x".repeat(bytes)),
             raced: false,
+            cache: None,
         };
         Item { attempt: None, beside: Vec::new(), then: Then::End(Box::new(row)) }
     }

@@ -269,6 +269,7 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         request_id: Some("req_1".to_owned()),
         response: Some(r#"{"choices":[{"message":{"content":"Paris"}}]}"#.to_owned()),
         raced: false,
+        cache: None,
     }
 }
 

@@ -76,6 +76,12 @@ pub(super) const ROUTE: Table = Table {
              jobs fails.",
         ),
         key(
+            "cache",
+            Kind::Duration,
+            "7d",
+            "Answers of this age or younger are given again to jobs with the same request, at no cost.",
+        ),
+        key(
             "pass",
             TEXTS,
             "[\"service_tier\", \"tools.web_search\"]",

@@ -43,6 +43,7 @@ fn route(rungs: usize) -> Route {
         reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
+        cache: None,
     }
 }
 

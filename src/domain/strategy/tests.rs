@@ -40,6 +40,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         rules: Rules::default(),
         pass: Pass::default(),
         forks: Vec::new(),
+        cache: None,
     }
 }
 

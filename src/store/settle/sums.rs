@@ -10,6 +10,9 @@ use crate::store::{Doing, StoreError, stop_loss};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use std::collections::HashMap;
 
+/// The provider of answers that were given again, in reports. No provider can have this name.
+const FROM_CACHE: &str = "(cache)";
+
 /// What a row counts towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key<'a> {
@@ -88,7 +91,12 @@ impl<'a> Sums<'a> {
 
     /// Counts a job that ended at this instant.
     pub(super) fn count_ending(&mut self, row: &'a EndingRow, at: DateTime<Utc>) {
-        let target = row.target.as_ref().map_or(("", ""), |(provider, model)| (provider, model));
+        let target = match &row.target {
+            // No target was paid for it.
+            _ if row.answered_from().is_some() => (FROM_CACHE, ""),
+            Some((provider, model)) => (provider.as_str(), model.as_str()),
+            None => ("", ""),
+        };
         let class = row.failure.as_ref().map(|(class, _)| *class);
         let sum = self.of(at, &row.labels, target, class, "");
         sum.succeeded += i64::from(class.is_none());

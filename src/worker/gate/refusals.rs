@@ -171,6 +171,7 @@ fn route() -> Route {
         reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
+        cache: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
+mod cached;
 mod call;
 mod calls;
 mod judge;
@@ -25,7 +26,8 @@ use crate::domain::fork::{Needs, Taken, Traits};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility, estimate, reask,
+    Attempt, CacheKey, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility,
+    estimate, reask,
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
@@ -118,7 +120,9 @@ pub(super) async fn run(
     match prepare(Arc::clone(&shared), held.clone(), claimed, &past).await {
         Ok(mut journey) => {
             drop((shared, held, past));
-            journey.run(&in_hand, coming).await;
+            if !journey.is_served_by_cache().await {
+                journey.run(&in_hand, coming).await;
+            }
         }
         Err(Unready::Unfit(reason)) => held.refuse(&shared, reason).await,
         Err(Unready::Back(reason)) => held.give_back(&shared, reason).await,
@@ -263,6 +267,8 @@ impl Journey {
         let errand = Arc::make_mut(&mut self.errand);
         errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
         errand.plan = route;
+        // Its answer will be one to what the route asks now.
+        self.held.cache = self.errand.plan.route.cache.map(|_| CacheKey::of(&self.errand.plan.route, &self.whole));
         self.look_at_rungs_anew();
         Ok(())
     }

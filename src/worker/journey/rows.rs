@@ -3,9 +3,10 @@
 use super::call::Made;
 use crate::domain::decide::Ending;
 use crate::domain::explanation::Explanation;
-use crate::domain::{ErrorClass, NanoUsd, Target, Timestamp, Usage};
+use crate::domain::{CacheKey, ErrorClass, NanoUsd, Target, Timestamp, Usage};
+use crate::store::cache::EarlierAnswer;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
-use crate::store::settle::{AttemptRow, EndingRow, Labels, ParkRow};
+use crate::store::settle::{AttemptRow, CachedEnding, EndingRow, Labels, ParkRow};
 use crate::worker::Shared;
 use crate::worker::settler::{Item, Then};
 use std::borrow::Cow;
@@ -22,6 +23,8 @@ pub(in crate::worker) struct HeldJob {
     pub(super) calls: i16,
     /// Several calls were under way at the same time under this claim.
     pub(super) raced: bool,
+    /// The key of its request in the cache of its route; `None`: the route has none.
+    pub(super) cache: Option<CacheKey>,
 }
 
 /// The total cost of a job's calls.
@@ -86,6 +89,7 @@ impl HeldJob {
             labels: Arc::new(labels),
             calls: claimed.attempts,
             raced: false,
+            cache: None,
         }
     }
 
@@ -167,6 +171,20 @@ impl HeldJob {
         EndingRow { repaired: is_repaired, failure: None, response: Some(json), ..self.ending(bill, Some(last)) }
     }
 
+    /// The ending of a job that has the answer of an earlier one: no provider was asked, so it cost nothing.
+    pub(super) fn answered_again(&self, earlier: EarlierAnswer, key: CacheKey) -> EndingRow {
+        EndingRow {
+            target: earlier.target,
+            repaired: earlier.repaired,
+            input_tokens: earlier.input_tokens,
+            output_tokens: earlier.output_tokens,
+            request_id: earlier.request_id,
+            response: Some(earlier.response),
+            cache: Some(CachedEnding { key, from: Some((earlier.job, earlier.cost)) }),
+            ..self.ending(Bill::NOTHING, None)
+        }
+    }
+
     fn failed(&self, class: ErrorClass, reason: String, bill: Bill, last: Option<LastCall>) -> EndingRow {
         EndingRow { failure: Some((class, reason)), ..self.ending(bill, last) }
     }
@@ -192,6 +210,7 @@ impl HeldJob {
             request_id,
             response: None,
             raced: self.raced,
+            cache: self.cache.map(|key| CachedEnding { key, from: None }),
         }
     }
 
@@ -232,7 +251,7 @@ mod tests {
     fn held() -> HeldJob {
         let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None };
         let lease = Lease { job: JobId(7), fence: 70, born: 0 };
-        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false }
+        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false, cache: None }
     }
 
     fn last(rung: usize, accepted: Option<Completion>) -> LastCall {

@@ -29,6 +29,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
+        cache: None,
     }
 }
 
