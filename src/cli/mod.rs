@@ -38,7 +38,6 @@ mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
-use crate::printable;
 use crate::shutdown;
 use clap::{ArgAction, Parser, Subcommand};
 use output::Format;
@@ -127,8 +126,7 @@ pub enum Command {
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),
-    /// Check the configuration, without a network or a database
-    Check,
+    Check(check::Args),
     /// Look for what hurts the queue, and say what to do about it
     Doctor(doctor::Args),
     /// Bring the database's schema up to this version
@@ -176,7 +174,7 @@ impl Command {
                 | Self::Simulate(_)
                 | Self::Demo(_)
                 | Self::Estimate(_)
-                | Self::Check
+                | Self::Check(_)
                 | Self::Config(_)
                 | Self::Completions(_)
                 | Self::Man
@@ -221,7 +219,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
-        Command::Check => check_configuration(global),
+        Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
@@ -230,26 +228,6 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
     }
-}
-
-fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let format = match global.format {
-        Some(Format::Json) => check::Format::Json,
-        Some(Format::Table | Format::Plain | Format::Csv) | None => check::Format::Text,
-    };
-    let environment = context::environment(global);
-    let mut output = output::Output::new(global);
-    let args = check::Args { format };
-    let code = check::run(
-        args,
-        global.config.as_deref(),
-        environment,
-        output.writer(),
-        &mut output::Dispensable(printable::stderr()),
-    )
-    .map_err(output::OutputError)?;
-    output.finish()?;
-    Ok(code)
 }
 
 #[cfg(test)]

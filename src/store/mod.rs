@@ -26,6 +26,7 @@ pub mod lanes;
 mod late;
 pub mod lease;
 pub mod maintenance;
+mod notice;
 pub mod pause;
 pub mod private;
 pub mod quota;
