@@ -1,6 +1,8 @@
 //! `sluice check --online`: one cheap call with every key and model.
 
 use crate::config::{Config, ProviderConfig};
+use crate::domain::counted::counted;
+use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Meaning};
 use crate::domain::usage::Sent;
 use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
@@ -17,6 +19,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Columns of a provider's words, so that they and their margin fit a terminal of the usual width.
+const WIDTH: usize = 74;
 /// Calls under way at once.
 const AT_ONCE: usize = 64;
 
@@ -142,6 +146,7 @@ impl Trial<'_> {
                     Some(usage) => price.map(|price| price.cost(&usage)),
                     // A refusal costs nothing; a call that broke off may have been billed.
                     None if report.status.is_some_and(|status| status >= 400) => Some(NanoUsd::ZERO),
+                    None if failure.class.facts().billed == Billed::Never => Some(NanoUsd::ZERO),
                     None => None,
                 };
                 TriedView {
@@ -186,16 +191,44 @@ pub(super) fn tell(tried: &[TriedView], out: &mut dyn Write) -> io::Result<()> {
                 let status = call.http_status.map_or_else(String::new, |status| format!(", HTTP {status}"));
                 writeln!(out, "    {key:width$}  FAILED{took}: {class}{status}")?;
                 if let Some(message) = call.message.as_deref().filter(|message| !message.is_empty()) {
-                    writeln!(out, "      “{}”", on_one_line(message))?;
+                    for line in wrapped(&format!("“{}”", on_one_line(message))) {
+                        writeln!(out, "      {line}")?;
+                    }
                 }
             }
         }
     }
     let answered = tried.iter().filter(|call| call.is_answered()).count();
     let known = tried.iter().filter_map(|call| call.cost).fold(NanoUsd::ZERO, |sum, cost| sum + cost.0);
-    let unknown = if tried.iter().all(|call| call.cost.is_some()) { "" } else { " and what is unknown" };
-    let count = tried.len();
-    writeln!(out, "{answered} of {count} answered; this cost {known}{unknown}, which is in no ledger")
+    let unknown = match tried.iter().filter(|call| call.cost.is_none()).count() {
+        0 => String::new(),
+        calls => format!(", and an unknown amount for {}", counted(as_count(calls), "call", "calls")),
+    };
+    writeln!(
+        out,
+        "{answered} of {} answered; no ledger has what this cost:",
+        counted(as_count(tried.len()), "call", "calls")
+    )?;
+    writeln!(out, "  {known}{unknown}")
+}
+
+fn as_count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The text in lines that fit a terminal of the usual width, as far as its words are short enough.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn shown_key(call: &TriedView) -> String {
