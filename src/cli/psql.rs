@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::client::Place;
 use super::context::{self, Context};
+use super::failure::CommandFailure;
 use super::output::Output;
 use super::words::quoted;
 use crate::config::{Config, Keys};
@@ -69,7 +70,13 @@ async fn print(config: &Config, global: &GlobalArgs) -> anyhow::Result<ExitCode>
         Some(place) => (place, ""),
         None => {
             let dir = &config.database.data_dir;
-            let url = EmbeddedPostgres::url_in(dir, "sluice").await?;
+            let Some(url) = EmbeddedPostgres::url_in(dir, "sluice").await? else {
+                return Err(CommandFailure::not_found(format!(
+                    "there is no private Postgres in {} yet: the first command that needs one makes it",
+                    dir.display()
+                ))
+                .into());
+            };
             let remark = "the private Postgres runs while a worker or another command of Sluice does; `sluice psql` \
                           starts it by itself";
             (Place::private(url, dir), remark)

@@ -104,21 +104,18 @@ impl EmbeddedPostgres {
         url(&self.socket_dir, database)
     }
 
-    /// The URL that a server of this folder has, whether it runs or not.
+    /// The URL that the server of this folder has, whether it runs or not; `None`: there is none yet.
     ///
     /// # Errors
     /// The folder cannot be used.
-    pub async fn url_in(data_dir: &Path, database: &str) -> Result<String, EmbeddedError> {
+    pub async fn url_in(data_dir: &Path, database: &str) -> Result<Option<String>, EmbeddedError> {
+        if !data_dir.join("start.lock").exists() {
+            return Ok(None);
+        }
         let place = Place::prepare(data_dir).await?;
         // The running server's own record counts: another version may have put its socket elsewhere.
         let told = place.running().and_then(|running| running.socket_dir);
-        Ok(url(&told.map_or_else(|| place.socket_dir(), Ok)?, database))
-    }
-
-    /// The folder of its socket.
-    #[must_use]
-    pub fn socket_dir(&self) -> &Path {
-        &self.socket_dir
+        Ok(Some(url(&told.map_or_else(|| place.socket_dir(), Ok)?, database)))
     }
 
     /// Leaves the server. The last process to leave stops it and waits until it is gone.
