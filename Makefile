@@ -7,7 +7,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres \
+.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres python \
 	servers build clean
 
 help: ## what there is
@@ -16,11 +16,11 @@ help: ## what there is
 demo: postgres ## see everything at once, on a private Postgres and the provider simulator
 	$(CARGO) run --profile demo --locked -- demo
 
-test: servers ## all tests; they start a Postgres and a PgBouncer of their own
+test: servers python ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
 
-test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
+test-pooler: servers python ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
 
 chaos: postgres ## everything fails at once, and the books are right (5 minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
@@ -65,6 +65,9 @@ config: ## write what follows from the sources: keys of the configuration, the l
 
 build: ## the release binary
 	$(CARGO) build --release --locked
+
+python:
+	@scripts/programs python
 
 postgres:
 	@scripts/programs postgres

@@ -161,7 +161,7 @@ select r.job_id, j.custom_id, j.batch, j.route, j.project, r.state,
        r.provider, r.model, r.attempts, r.repaired, r.error_class, r.error,
        round(r.cost_nanos / 1e9, 9) as cost, round(r.uncertain_nanos / 1e9, 9) as uncertain_cost,
        r.input_tokens, r.output_tokens, j.created_at, r.finished_at, r.request_id, j.metadata, r.response,
-       j.enqueued_by, r.answered_from
+       j.enqueued_by, sluice.as_json(r.response #>> '{choices,0,message,content}') as answer_json, r.answered_from
   from sluice.result r join sluice.job j on j.id = r.job_id
  where (select sluice.sees_all()) or j.enqueued_by = session_user;
 

@@ -131,11 +131,16 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 async fn unfinished(store: &Store, name: &str) -> anyhow::Result<i64> {
     match store.batch(name).await? {
         Some(batch) => Ok(batch.unfinished()),
+        None if !store.reads_all().await? => Err(find(store, name).await.err().unwrap_or_else(just_come)),
         None => match store.unqueued_of_batch(name).await? {
-            0 => Err(find(store, name).await.err().unwrap_or_else(|| anyhow::anyhow!("the batch has just come"))),
+            0 => Err(find(store, name).await.err().unwrap_or_else(just_come)),
             jobs => Ok(jobs),
         },
     }
+}
+
+fn just_come() -> anyhow::Error {
+    anyhow::anyhow!("the batch has just come")
 }
 
 /// The batch of this name, or an error that lists the most recently active ones: a name is easily mistyped.
@@ -143,7 +148,8 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     if let Some(batch) = store.batch(name).await? {
         return Ok(batch);
     }
-    let jobs = store.unqueued_of_batch(name).await?;
+    let reads_all = store.reads_all().await?;
+    let jobs = if reads_all { store.unqueued_of_batch(name).await? } else { 0 };
     if jobs > 0 {
         return Err(CommandFailure::not_found(format!(
             "batch {name:?} has {} in no queue, because triggers were off at the insert: `sluice doctor --repair` \
@@ -152,14 +158,14 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
         ))
         .into());
     }
-    let recent: Vec<String> =
-        store.batches(5).await?.iter().map(|batch| on_one_line(&batch.name).into_owned()).collect();
+    let recent: Vec<String> = store.latest_batches().await?.iter().map(|name| on_one_line(name).into_owned()).collect();
+    let own = if reads_all { "" } else { " with jobs of this login" };
     let recent = if recent.is_empty() {
-        "there are no batches yet".to_owned()
+        if reads_all { "there are no batches yet" } else { "it has enqueued none yet" }.to_owned()
     } else {
         format!("the latest are: {}", recent.join(", "))
     };
-    Err(CommandFailure::not_found(format!("there is no batch {name:?}; {recent}")).into())
+    Err(CommandFailure::not_found(format!("there is no batch {name:?}{own}; {recent}")).into())
 }
 
 fn show(context: &mut Context, batch: &Batch) -> anyhow::Result<()> {

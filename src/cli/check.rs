@@ -1,27 +1,42 @@
-//! `sluice check`: everything that is wrong with the configuration, without a network or a database.
+//! `sluice check`: everything that is wrong with the configuration, without a network or a database; with `--online`
+//! also whether its keys and models work.
 
+mod online;
+
+use super::GlobalArgs;
+use super::context::environment;
+use super::figure;
+use super::output::{self, Dispensable, Output, OutputError};
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy, strategy};
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::view;
-use crate::view::check::{CheckView, FaultView, RungsView};
+use crate::view::check::{CheckView, FaultView, RungsView, TriedView};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// Checks the configuration and prints all its faults, or a summary.
+/// Check the configuration, without a network or a database; with --online, its keys and models too
+///
+/// With --online every key is tried with every model that a route names, by one call of some ten tokens, all of them at
+/// once. What that costs is shown, and is in no ledger: no database is needed. The exit status is 0 when all calls were
+/// answered, 3 when a key or a model was refused, and 1 when a provider was not reached or was busy.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How the result is printed.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    /// Make one cheap call with every key and model; this costs a little money
+    #[arg(long)]
+    pub online: bool,
+    /// With --online: calls that have no answer by then are given up
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = figure::duration, requires = "online")]
+    pub timeout: Duration,
 }
 
 /// A shape of output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     #[default]
@@ -30,22 +45,48 @@ pub enum Format {
     Json,
 }
 
-/// Loads the configuration, prints the summary to `out`, faults and warnings to `err`.
-pub fn run(
-    args: Args,
-    file: Option<&Path>,
-    environment: impl IntoIterator<Item = (String, String)>,
+/// Runs the command.
+///
+/// # Errors
+/// Those of the output.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let format = match global.format {
+        Some(output::Format::Json) => Format::Json,
+        Some(output::Format::Table | output::Format::Plain | output::Format::Csv) | None => Format::Text,
+    };
+    let loaded = load(global.config.as_deref(), environment(global));
+    let tried = match &loaded {
+        Ok(config) if args.online && config.require_providers().is_ok() => {
+            Some(online::try_all(config, args.timeout).await)
+        }
+        _ => None,
+    };
+    let mut output = Output::new(global);
+    let code = report(format, &loaded, tried.as_deref(), output.writer(), &mut Dispensable(printable::stderr()));
+    let code = code.map_err(OutputError)?;
+    output.finish()?;
+    Ok(code)
+}
+
+fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+    Config::load(file, environment).and_then(|config| {
+        // The defaults alone are valid, yet a user who asks has surely written a file that was not found.
+        if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
+    })
+}
+
+/// Prints the summary and what came of the calls to `out`, faults and warnings to `err`.
+fn report(
+    format: Format,
+    loaded: &Result<Config, ConfigErrors>,
+    tried: Option<&[TriedView]>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let loaded = Config::load(file, environment).and_then(|config| {
-        // The defaults alone are valid, yet a user who asks has surely written a file that was not found.
-        if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
-    });
     let works = loaded.as_ref().is_ok_and(|config| config.require_providers().is_ok());
-    let code = if works { ExitCode::Success } else { ExitCode::Configuration };
-    match (args.format, &loaded) {
-        (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded)?)?,
+    let code = if works { tried.map_or(ExitCode::Success, online::exit_code) } else { ExitCode::Configuration };
+    match (format, loaded) {
+        (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded, tried)?)?,
         (Format::Text, Err(errors)) => writeln!(err, "{errors}")?,
         (Format::Text, Ok(config)) => {
             summarise(config, out)?;
@@ -54,6 +95,9 @@ pub fn run(
             }
             for fault in missing(config) {
                 writeln!(err, "a worker would not start: {}; add {}", fault.problem, fault.expected)?;
+            }
+            if let Some(tried) = tried {
+                online::tell(tried, out)?;
             }
         }
     }
@@ -75,7 +119,7 @@ fn faults(faults: &[Fault]) -> Vec<FaultView<'_>> {
     shown.collect()
 }
 
-fn as_json(loaded: &Result<Config, ConfigErrors>) -> io::Result<Value> {
+fn as_json(loaded: &Result<Config, ConfigErrors>, tried: Option<&[TriedView]>) -> io::Result<Value> {
     let config = match loaded {
         Ok(config) => config,
         Err(errors) => return Ok(view::document(&CheckView::Faulty { ok: false, faults: faults(errors.faults()) })?),
@@ -86,12 +130,13 @@ fn as_json(loaded: &Result<Config, ConfigErrors>) -> io::Result<Value> {
     });
     let missing = missing(config);
     Ok(view::document(&CheckView::Read {
-        ok: missing.is_empty(),
+        ok: missing.is_empty() && tried.is_none_or(|tried| tried.iter().all(TriedView::is_answered)),
         file: config.file.as_ref().map(|file| file.display().to_string()),
         providers: config.providers.keys().map(String::as_str).collect(),
         routes: routes.collect(),
         warnings: &config.warnings,
         faults: faults(&missing),
+        online: tried,
     })?)
 }
 
@@ -236,7 +281,7 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("OPENAI_API_KEY", KEY), ("AWS_ACCESS_KEY_ID", "AKIDX"), ("AWS_SECRET_ACCESS_KEY", KEY)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let code = run(Args { format }, Some(&file), environment, &mut out, &mut err).unwrap();
+        let code = report(format, &load(Some(&file), environment), None, &mut out, &mut err).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

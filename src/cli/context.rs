@@ -135,6 +135,12 @@ impl Context {
         self.signals.take().map_or_else(Signals::listen, Ok)
     }
 
+    /// The URL of the private Postgres, without a password, as `psql` takes it; `None`: there is another database.
+    #[must_use]
+    pub fn private_url(&self) -> Option<String> {
+        self.private.as_ref().map(|private| private.url("sluice"))
+    }
+
     /// Whether the database is the private one.
     #[must_use]
     pub fn is_private(&self) -> bool {

@@ -5,7 +5,9 @@
 
 pub mod batch;
 pub mod check;
+mod client;
 pub mod context;
+pub mod db;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
@@ -23,6 +25,7 @@ pub mod output;
 pub mod pause;
 pub mod project;
 pub mod provider;
+pub mod psql;
 mod reload;
 pub mod report;
 pub mod results;
@@ -38,7 +41,6 @@ mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
-use crate::printable;
 use crate::shutdown;
 use clap::{ArgAction, Parser, Subcommand};
 use output::Format;
@@ -127,12 +129,13 @@ pub enum Command {
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),
-    /// Check the configuration, without a network or a database
-    Check,
+    Check(check::Args),
     /// Look for what hurts the queue, and say what to do about it
     Doctor(doctor::Args),
     /// Bring the database's schema up to this version
     Migrate(migrate::Args),
+    Psql(psql::Args),
+    Db(db::Args),
     /// Play the providers: every dialect, real quotas, faults
     Simulate(simulate::Args),
     /// Show everything at once, on a private Postgres and simulated providers
@@ -151,15 +154,19 @@ impl Command {
         use batch::BatchCommand;
         use job::JobCommand;
         match self {
-            Self::Migrate(_) => "the owner of the schema sluice, or of the database when there is none yet",
-            Self::Enqueue(_) => "a role such as sluice_enqueuer",
-            Self::Watch(_)
+            Self::Migrate(_) | Self::Db(_) => {
+                "the owner of the schema sluice, or of the database when there is none yet"
+            }
+            Self::Enqueue(_)
+            | Self::Watch(_)
             | Self::Results(_)
-            | Self::Explain(_)
+            | Self::Batch(batch::Args { command: BatchCommand::Show { .. } | BatchCommand::Cancel { .. } })
+            | Self::Job(job::Args { command: JobCommand::Cancel { .. } }) => "a role such as sluice_enqueuer",
+            Self::Explain(_)
             | Self::Report(_)
             | Self::Status(_)
             | Self::Doctor(_)
-            | Self::Batch(batch::Args { command: BatchCommand::List { .. } | BatchCommand::Show { .. } })
+            | Self::Batch(batch::Args { command: BatchCommand::List { .. } })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
         }
@@ -176,7 +183,8 @@ impl Command {
                 | Self::Simulate(_)
                 | Self::Demo(_)
                 | Self::Estimate(_)
-                | Self::Check
+                | Self::Check(_)
+                | Self::Psql(_)
                 | Self::Config(_)
                 | Self::Completions(_)
                 | Self::Man
@@ -221,35 +229,17 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
-        Command::Check => check_configuration(global),
+        Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Psql(args) => psql::run(args, global).await,
+        Command::Db(args) => db::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
         Command::Demo(args) => demo::run(args, global).await,
         Command::Config(args) => generate::configuration(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
     }
-}
-
-fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let format = match global.format {
-        Some(Format::Json) => check::Format::Json,
-        Some(Format::Table | Format::Plain | Format::Csv) | None => check::Format::Text,
-    };
-    let environment = context::environment(global);
-    let mut output = output::Output::new(global);
-    let args = check::Args { format };
-    let code = check::run(
-        args,
-        global.config.as_deref(),
-        environment,
-        output.writer(),
-        &mut output::Dispensable(printable::stderr()),
-    )
-    .map_err(output::OutputError)?;
-    output.finish()?;
-    Ok(code)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
 use crate::view::result_line::{self, LineView};
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
+use futures_util::future::Either;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -98,8 +99,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let open = |path: &Path| OutFile::create(path, args.force);
     let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
     let mut errors = args.errors.as_deref().map(open).transpose()?;
+    let reads_all = context.store.reads_all().await?;
+    if let (false, Some(login)) = (reads_all, &args.login) {
+        return Err(CommandFailure::usage(format!(
+            "--login {login}: this login may read only the jobs that it has enqueued itself; leave --login out, or use \
+             a login with a role such as sluice_reporter"
+        ))
+        .into());
+    }
     let whose = match args.login.as_deref() {
         Some("*") => None,
+        None if !reads_all => None,
         Some(login) => Some(login.to_owned()),
         None => context.store.exporter(&args.batch).await?,
     };
@@ -162,7 +172,7 @@ pub async fn remarks_on_logins(
     is_asked: bool,
     store: &Store,
 ) -> anyhow::Result<Option<String>> {
-    if is_asked {
+    if is_asked || !store.reads_all().await? {
         return Ok(None);
     }
     let logins = store.logins_of_batch(batch).await?;
@@ -193,7 +203,7 @@ fn told(logins: &[(String, i64)]) -> String {
 
 /// How many jobs of a batch are no longer kept. The sums still count them.
 async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u64> {
-    if !store.has_retired().await? {
+    if !store.reads_all().await? || !store.has_retired().await? {
         return Ok(0);
     }
     let enqueued = store.batch(batch).await?.map_or(0, |batch| u64::try_from(batch.jobs).unwrap_or(0));
@@ -234,17 +244,22 @@ pub async fn export<'a>(
 }
 
 /// Reads the jobs of a batch in the order of their numbers, with their answers, one at a time. Only those of one login,
-/// if one is named.
+/// if one is named, or if this login may read no others.
 pub(super) async fn each_of_batch(
     store: &Store,
     batch: &str,
     login: Option<&str>,
     mut take: impl FnMut(ExportedJob) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let reads_all = store.reads_all().await?;
     let mut after = 0;
     loop {
         let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
+        let mut jobs = std::pin::pin!(if reads_all {
+            Either::Left(store.export_batch(batch, login, after))
+        } else {
+            Either::Right(store.export_own(batch, after))
+        });
         while let Some(job) = jobs.try_next().await? {
             read += 1;
             after = job.job;

@@ -23,7 +23,10 @@ pub struct Args {
 /// Prints the status.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let status = StatusView::from(context.store.status().await?);
+    let mut status = StatusView::from(context.store.status().await?);
+    if context.is_private() {
+        status.private_postgres = Some(context.config.database.data_dir.display().to_string());
+    }
     if context.output.format() == Format::Json {
         context.output.json(&status)?;
     } else {
@@ -46,6 +49,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
         ("Paused", pauses(status), ""),
+        ("Database", database(status), ""),
     ];
     let mut first = true;
     for (title, table, when_empty) in sections {
@@ -195,6 +199,15 @@ fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
             Cell::Text(parts.join(", "))
         }
     }
+}
+
+/// Where the private Postgres lives.
+fn database(status: &StatusView) -> Table {
+    let mut table = Table::new(["private_postgres", "shell"]);
+    if let Some(dir) = &status.private_postgres {
+        table.row([dir.as_str().into(), "sluice psql".into()]);
+    }
+    table
 }
 
 fn targets(status: &StatusView) -> Table {

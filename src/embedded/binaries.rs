@@ -83,7 +83,7 @@ impl Search {
     }
 
     /// The folders, in the order in which they are tried.
-    async fn folders(&self) -> Vec<PathBuf> {
+    pub(super) async fn folders(&self) -> Vec<PathBuf> {
         if let Some(dir) = &self.explicit {
             return vec![dir.clone()];
         }
@@ -95,6 +95,16 @@ impl Search {
         folders.extend(path);
         folders.extend(self.usual.iter().flat_map(|pattern| expand(pattern)));
         folders
+    }
+
+    /// The command that installs the client programs on this system.
+    pub(super) fn install_client_line(&self) -> &'static str {
+        match self.install_line() {
+            "sudo apt-get install -y postgresql" => "sudo apt-get install -y postgresql-client",
+            "sudo dnf install -y postgresql-server" => "sudo dnf install -y postgresql",
+            "sudo apk add postgresql" => "sudo apk add postgresql-client",
+            line => line,
+        }
     }
 
     /// The command that installs the programs on this system.
@@ -136,12 +146,12 @@ async fn bindir_of(pg_config: &Path) -> Option<PathBuf> {
 
 /// The major version: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is version 15.
 async fn major_of(dir: &Path) -> Option<u32> {
-    let output = tokio::process::Command::new(dir.join("postgres"))
-        .arg("--version")
-        .stderr(Stdio::null())
-        .output()
-        .await
-        .ok()?;
+    version_of(&dir.join("postgres")).await
+}
+
+/// The major version that one of Postgres's programs says of itself.
+pub(super) async fn version_of(program: &Path) -> Option<u32> {
+    let output = tokio::process::Command::new(program).arg("--version").stderr(Stdio::null()).output().await.ok()?;
     parse_major(std::str::from_utf8(&output.stdout).ok()?)
 }
 

@@ -17,6 +17,16 @@ pub enum EmbeddedError {
         /// The command that installs them on this system.
         install: &'static str,
     },
+    /// A client program was not found.
+    #[error(
+        "the program {program} of PostgreSQL was not found. Install it with: {install}, or name its folder in SLUICE_PG_BIN"
+    )]
+    MissingClient {
+        /// `psql`, `pg_dump` or `pg_restore`.
+        program: &'static str,
+        /// The command that installs it on this system.
+        install: &'static str,
+    },
     /// `SLUICE_PG_BIN` names a folder without them.
     #[error("SLUICE_PG_BIN is {}, but there is no initdb and postgres in it", .0.display())]
     WrongBinariesFolder(PathBuf),

@@ -12,6 +12,7 @@
 //! (held while starting or stopping), `users.lock`.
 
 mod binaries;
+mod client;
 mod error;
 mod lock;
 mod pid_file;
@@ -19,6 +20,7 @@ mod place;
 mod server_user;
 
 pub use binaries::MINIMUM_MAJOR;
+pub use client::client_program;
 pub use error::EmbeddedError;
 
 use crate::store::private;
@@ -99,8 +101,21 @@ impl EmbeddedPostgres {
     /// The same, as a URL that `psql` and sqlx understand.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        let socket_dir = percent_encode(&self.socket_dir.to_string_lossy());
-        format!("postgresql:///{}?host={socket_dir}&port={PORT}&user={ROLE}", percent_encode(database))
+        url(&self.socket_dir, database)
+    }
+
+    /// The URL that the server of this folder has, whether it runs or not; `None`: there is none yet.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub async fn url_in(data_dir: &Path, database: &str) -> Result<Option<String>, EmbeddedError> {
+        if !data_dir.join("start.lock").exists() {
+            return Ok(None);
+        }
+        let place = Place::prepare(data_dir).await?;
+        // The running server's own record counts: another version may have put its socket elsewhere.
+        let told = place.running().and_then(|running| running.socket_dir);
+        Ok(Some(url(&told.map_or_else(|| place.socket_dir(), Ok)?, database)))
     }
 
     /// Leaves the server. The last process to leave stops it and waits until it is gone.
@@ -201,6 +216,11 @@ impl Drop for EmbeddedPostgres {
             self.place.signal_stop();
         }
     }
+}
+
+fn url(socket_dir: &Path, database: &str) -> String {
+    let socket_dir = percent_encode(&socket_dir.to_string_lossy());
+    format!("postgresql:///{}?host={socket_dir}&port={PORT}&user={ROLE}", percent_encode(database))
 }
 
 fn percent_encode(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! One call, from the door to the answer.
 
 use super::answer;
+use super::answer_rule;
 use super::chance::mix;
 use super::core::Core;
 use super::dialect::Dialect;
@@ -184,10 +185,12 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         },
         None => answer::object(prompt, tokens()),
     };
-    let whole = || match &spec.output {
+    let scripted = answer_rule::scripted(&spec.answers, &ask.model, &ask.last_user);
+    let whole = || match (scripted, &spec.output) {
+        (Some(text), _) => text.to_owned(),
         _ if ask.json.is_some() => json().to_string(),
-        Output::Text(text) => text.clone(),
-        Output::Tokens(spread) => answer::text(prompt, size(*spread)),
+        (None, Output::Text(text)) => text.clone(),
+        (None, Output::Tokens(spread)) => answer::text(prompt, size(*spread)),
     };
     let (mut text, mut finish) = match fault.kind {
         FaultKind::Empty | FaultKind::Html | FaultKind::Garbage | FaultKind::ErrorIn200 => {

@@ -1,5 +1,6 @@
 //! Rules for which calls the faults of a scenario strike.
 
+use super::answer_rule::{Matching, is_meant};
 use super::chance::{mix, unit};
 use super::fault::{Disguise, Fault};
 use super::notation::{Span, named_format};
@@ -19,6 +20,8 @@ pub struct FaultRule {
     pub first_n_per_request: Option<u32>,
     /// Only calls whose last user message contains this.
     pub containing: Option<String>,
+    /// Only calls in whose last user message this pattern is found.
+    pub matching: Option<Matching>,
     /// Only calls of this model.
     pub model: Option<String>,
     /// Only calls that ask for this tier.
@@ -39,6 +42,7 @@ impl FaultRule {
             first_n_calls: None,
             first_n_per_request: None,
             containing: None,
+            matching: None,
             model: None,
             tier: None,
             from: Duration::ZERO,
@@ -55,7 +59,7 @@ impl FaultRule {
             && self.first_n_per_request.is_none_or(|n| call.nth_of_request <= n)
             && self.model.as_deref().is_none_or(|model| model == call.model)
             && self.tier.as_deref().is_none_or(|tier| call.tier == Some(tier))
-            && self.containing.as_deref().is_none_or(|text| call.last_user.contains(text))
+            && is_meant(call.last_user, self.containing.as_deref(), self.matching.as_ref())
             && (self.rate >= 1.0 || unit(call.draw) < self.rate)
     }
 }
@@ -93,6 +97,7 @@ struct RawFaultRule {
     first_n_calls: Option<u64>,
     first_n_per_request: Option<u32>,
     containing: Option<String>,
+    matching: Option<Matching>,
     model: Option<String>,
     tier: Option<String>,
     from: Option<Span>,
@@ -130,6 +135,7 @@ impl<'de> Deserialize<'de> for FaultRule {
             first_n_calls: raw.first_n_calls,
             first_n_per_request: raw.first_n_per_request,
             containing: raw.containing,
+            matching: raw.matching,
             model: raw.model,
             tier: raw.tier,
             from: raw.from.map_or(Duration::ZERO, |span| span.0),
@@ -170,6 +176,11 @@ mod tests {
         assert!(per_request.strikes(&call(0, 99, 1, 0)) && !per_request.strikes(&call(0, 99, 2, 0)));
         let containing = |text: &str| FaultRule { containing: Some(text.to_owned()), ..rule.clone() };
         assert!(containing("POISON").strikes(&call(0, 1, 1, 0)) && !containing("poison").strikes(&call(0, 1, 1, 0)));
+        let matching = |pattern: &str| {
+            let matching = Some(Matching(regex::Regex::new(pattern).unwrap()));
+            FaultRule { matching, ..rule.clone() }
+        };
+        assert!(matching("P.*N\\b").strikes(&call(0, 1, 1, 0)) && !matching("^POISON").strikes(&call(0, 1, 1, 0)));
         let model = |model: &str| FaultRule { model: Some(model.to_owned()), ..rule.clone() };
         let tier = |tier: &str| FaultRule { tier: Some(tier.to_owned()), ..rule.clone() };
         assert!(tier("flex").strikes(&call(0, 1, 1, 0)) && !tier("fast").strikes(&call(0, 1, 1, 0)));

@@ -5,6 +5,7 @@
 //! and take the time as an argument ([`quota`], [`fault`], [`conduct`], the dialects); `call` and `server` act.
 
 pub mod answer;
+pub mod answer_rule;
 pub mod chance;
 pub mod conduct;
 pub mod dialect;
@@ -35,6 +36,7 @@ mod simulator;
 mod ticket;
 mod wire;
 
+pub use answer_rule::AnswerRule;
 pub use dialect::Dialect;
 pub use fault::{Disguise, Fault, FaultKind};
 pub use fault_rule::FaultRule;

@@ -1,5 +1,6 @@
 //! The scenario: which providers there are and how they behave, from TOML or built in code.
 
+use super::answer_rule::AnswerRule;
 use super::dialect::Dialect;
 use super::fault_rule::FaultRule;
 use super::key::Key;
@@ -97,6 +98,9 @@ pub struct Provider {
     /// How long answers are.
     #[serde(default)]
     pub output: Output,
+    /// Answers to certain prompts, in place of made-up ones: the first rule that fits decides.
+    #[serde(default)]
+    pub answers: Vec<AnswerRule>,
     /// Its faults: the first rule that strikes decides.
     #[serde(default)]
     pub faults: Vec<FaultRule>,
@@ -117,6 +121,7 @@ impl Provider {
             wait_format: None,
             latency: Latency::default(),
             output: Output::default(),
+            answers: Vec::new(),
             faults: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! The address of a database: one server, or several of which one takes writes.
 
+use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use std::fmt;
 use std::str::FromStr;
@@ -71,6 +72,50 @@ impl Address {
             let has_value = |(_, name, value): &(String, String, String)| name == "password" && !value.is_empty();
             parts.user.contains(':') || parts.query.iter().any(has_value)
         })
+    }
+
+    /// The same URL as Postgres's own programs take it, without its password, and the password. Members of the query
+    /// that only the driver of this program knows are left out or get the name that the programs know.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn for_programs(url: &str) -> Result<(String, Option<SecretString>), AddressError> {
+        // It says what is wrong with the URL, member by member.
+        url.parse::<Self>()?;
+        let Parts { scheme, user, hosts, path, query } = Parts::of(url)?;
+        let (user, mut password) = match user.strip_suffix('@').unwrap_or_default().split_once(':') {
+            Some((name, password)) => (format!("{name}@"), url_parts::decoded(password)),
+            None => (user, None),
+        };
+        let hosts: Vec<String> = hosts
+            .into_iter()
+            .map(|(host, port)| if port.is_empty() { host } else { format!("{host}:{port}") })
+            .collect();
+        let mut members: Vec<(&str, String)> = Vec::new();
+        let mut options: Vec<String> = Vec::new();
+        for (_, name, value) in &query {
+            match name.as_str() {
+                "password" => password = Some(value.clone()),
+                "statement-cache-capacity" => {}
+                "ssl-mode" => members.push(("sslmode", value.clone())),
+                "ssl-root-cert" | "ssl-ca" => members.push(("sslrootcert", value.clone())),
+                "ssl-cert" => members.push(("sslcert", value.clone())),
+                "ssl-key" => members.push(("sslkey", value.clone())),
+                "options" => options.push(value.clone()),
+                name => match name.strip_prefix("options[").and_then(|name| name.strip_suffix(']')) {
+                    Some(setting) => options.push(format!("-c {setting}={}", value.replace(' ', "\\ "))),
+                    None => members.push((name, value.clone())),
+                },
+            }
+        }
+        if !options.is_empty() {
+            members.push(("options", options.join(" ")));
+        }
+        let query: Vec<String> =
+            members.iter().map(|(name, value)| format!("{name}={}", url_parts::encoded(value))).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let password = password.filter(|password| !password.is_empty()).map(SecretString::from);
+        Ok((format!("{scheme}://{user}{}{path}{query}", hosts.join(",")), password))
     }
 
     /// A question to the operator: is the server reachable, and right?
@@ -219,6 +264,20 @@ mod url_parts {
         }
     }
 
+    /// A value as a member of a query takes it.
+    pub(super) fn encoded(text: &str) -> String {
+        use std::fmt::Write as _;
+        text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~/,".contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        })
+    }
+
     /// The meaning of percent-encoded text; `None` if that is not UTF-8.
     pub(super) fn decoded(text: &str) -> Option<String> {
         let mut bytes = Vec::with_capacity(text.len());
@@ -275,6 +334,42 @@ mod tests {
                 .iter()
                 .all(|server| server.get_database() == Some("my base") && server.get_username() == "me")
         );
+    }
+
+    #[test]
+    fn other_programs_get_the_same_place_without_the_password() {
+        use secrecy::ExposeSecret as _;
+        for (url, expected, password) in [
+            (
+                "postgres://u:p%40ss@db:6432/my%20base?sslmode=require",
+                "postgres://u@db:6432/my%20base?sslmode=require",
+                "p@ss",
+            ),
+            ("postgresql:///d?host=%2Ftmp%2Fpg&port=7&user=u", "postgresql:///d?host=/tmp/pg&port=7&user=u", ""),
+            (
+                "postgres://u@a:1,[::1]:2/d?target_session_attrs=primary",
+                "postgres://u@a:1,[::1]:2/d?target_session_attrs=primary",
+                "",
+            ),
+            (
+                "postgres://h/d?password=s+x&ssl-ca=%2Fa+b&statement-cache-capacity=5",
+                "postgres://h/d?sslrootcert=/a%20b",
+                "s x",
+            ),
+            (
+                "postgres://u:@h/d?options[search_path]=a&options=-c%20jit%3Doff",
+                "postgres://u@h/d?options=-c%20search_path%3Da%20-c%20jit%3Doff",
+                "",
+            ),
+        ] {
+            let (told, secret) = Address::for_programs(url).unwrap();
+            assert_eq!(
+                (told.as_str(), secret.as_ref().map_or("", |secret| secret.expose_secret())),
+                (expected, password)
+            );
+        }
+        let refused = Address::for_programs("postgres://u:secret@h/d?channel_binding=require").unwrap_err();
+        assert!(!refused.to_string().contains("secret"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Doing, Store, StoreError};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 
-/// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
+/// Jobs that one statement retries: few enough that locks are held for a moment only.
 const CHUNK: i64 = 1000;
 
 /// How often a chunk that met another transaction's locks is tried before that is an error.
@@ -112,14 +112,77 @@ impl Store {
         batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
     }
 
-    /// One batch; `None` when no job was ever in it.
+    /// One batch; `None` when no job was ever in it. A login that may not read the sums, which are those of all logins,
+    /// gets the batch as far as it has enqueued it.
     pub async fn batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
-        batches!("and batch = $1", "", name => fetch_optional, self)
+        if self.reads_all().await? {
+            batches!("and batch = $1", "", name => fetch_optional, self)
+        } else {
+            self.own_batch(name).await
+        }
+    }
+
+    /// Whether this login reads the jobs and the sums of all logins, and not only what it has enqueued itself.
+    pub async fn reads_all(&self) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(r#"select has_table_privilege('sluice.totals', 'select') as "may!""#)
+            .fetch_one(&self.db)
+            .await
+            .doing("looking at the rights of this login")
+    }
+
+    /// The part of a batch that this login has enqueued. Its jobs are counted: that takes some seconds for a million.
+    async fn own_batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
+        let row = sqlx::query!(
+            r#"select jobs as "jobs!", succeeded as "succeeded!", failed as "failed!", cancelled as "cancelled!",
+                      attempts as "attempts!", cost_nanos as "cost!", waste_nanos as "waste!",
+                      uncertain_nanos as "uncertain!", unpriced as "unpriced!",
+                      date_trunc('hour', first_at) as "first_hour!", date_trunc('hour', last_at) as "last_hour!",
+                      paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed
+                 from sluice.own_batch($1) where jobs > 0"#,
+            name
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing("reading batches")?;
+        Ok(row.map(|row| Batch {
+            name: name.to_owned(),
+            first_hour: row.first_hour,
+            last_hour: row.last_hour,
+            jobs: row.jobs,
+            succeeded: row.succeeded,
+            failed: row.failed,
+            cancelled: row.cancelled,
+            attempts: row.attempts,
+            cost: NanoUsd(row.cost),
+            waste: NanoUsd(row.waste),
+            uncertain: NanoUsd(row.uncertain),
+            unpriced: row.unpriced,
+            paused: row.paused,
+            pause_reason: row.pause_reason,
+            max_failed: row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
+        }))
+    }
+
+    /// The names of the batches in which something happened last: of all, or of those of this login.
+    pub async fn latest_batches(&self) -> Result<Vec<String>, StoreError> {
+        if self.reads_all().await? {
+            return Ok(self.batches(5).await?.into_iter().map(|batch| batch.name).collect());
+        }
+        sqlx::query_scalar!(r#"select batch as "batch!" from sluice.own_batches()"#)
+            .fetch_all(&self.db)
+            .await
+            .doing("reading batches")
     }
 
     /// The wait of all unfinished jobs of a batch, if it is known and the same for all of them. Jobs that each wait for
     /// something of their own have no common reason.
     pub async fn batch_waits_for(&self, name: &str) -> Result<Option<String>, StoreError> {
+        if !self.reads_all().await? {
+            return sqlx::query_scalar!("select sluice.own_batch_waits_for($1)", name)
+                .fetch_one(&self.db)
+                .await
+                .doing("looking at what the batch waits for");
+        }
         let reasons = sqlx::query_scalar!(
             r#"select distinct case
                       when exists (select from sluice.pause p where p.kind = 'batch' and p.name = $1)
@@ -142,7 +205,8 @@ impl Store {
         Ok(all.and_then(|reasons| reasons.into_iter().next()))
     }
 
-    /// Cancels every unfinished job of a batch, a chunk at a time, and returns how many. `progress` gets the number of
+    /// Cancels every unfinished job of a batch, of those that this login may cancel, a thousand at a time, and returns
+    /// how many. `progress` gets the number of
     /// each chunk.
     pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
         let (mut after, mut cancelled) = (0, 0);
@@ -150,16 +214,10 @@ impl Store {
             let mut tries = 0;
             let row = loop {
                 let chunk = sqlx::query!(
-                    r#"with open as materialized (
-                            select j.id from sluice.job j
-                             where j.batch = $1 and j.id > $2
-                               and not exists (select from sluice.result r where r.job_id = j.id)
-                             order by j.id limit $3
-                       )
+                    r#"with open as materialized (select c.job_id as id from sluice.cancellable($1, $2) c)
                        select count(*) filter (where sluice.cancel(id)) as "changed!", max(id) as last from open"#,
                     name,
-                    after,
-                    CHUNK
+                    after
                 )
                 .fetch_one(&self.db)
                 .await

@@ -77,6 +77,38 @@ pub struct HttpError {
     pub message: Option<String>,
 }
 
+/// A row of either statement as a job.
+macro_rules! exported {
+    ($row:ident) => {
+        ExportedJob {
+            job: $row.job,
+            custom_id: $row.custom_id,
+            enqueued_by: $row.enqueued_by,
+            metadata: $row.metadata,
+            ending: match $row.state.as_deref().map(JobState::ended) {
+                None => None,
+                Some(Some(JobState::Succeeded)) => Some(EndedJob::Succeeded { response: $row.response }),
+                Some(Some(JobState::Cancelled)) => Some(EndedJob::Cancelled),
+                Some(_) => Some(EndedJob::Failed {
+                    class: $row.error_class.unwrap_or_default(),
+                    reason: $row.error.unwrap_or_default(),
+                    http: $row.http_status.filter(|status| *status >= 400).map(|status| HttpError {
+                        status,
+                        code: $row.code,
+                        message: $row.message,
+                    }),
+                }),
+            },
+            attempts: $row.attempts,
+            provider: $row.provider,
+            model: $row.model,
+            repaired: $row.repaired,
+            cost: $row.cost_nanos.map(NanoUsd),
+            request_id: $row.request_id,
+        }
+    };
+}
+
 impl Store {
     /// The login whose jobs an export of a batch holds if none is named: this login, if it has jobs there. A batch is a
     /// free name, so another login can put jobs into it, even under the same custom ids. `None`: this login has none
@@ -90,6 +122,22 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing("looking whose the batch is")
+    }
+
+    /// At most [`EXPORT_PAGE`] jobs of a batch that this login has enqueued, with a number above `after`, in order: for
+    /// logins that may read nothing else.
+    pub fn export_own(&self, batch: &str, after: i64) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+        sqlx::query!(
+            r#"select job_id as "job!", custom_id, enqueued_by as "enqueued_by!", metadata, state,
+                      attempts as "attempts!", provider, model, repaired as "repaired!", error_class, error, cost_nanos,
+                      request_id, response, http_status, code, message
+                 from sluice.own_results($1, $2)"#,
+            batch,
+            after
+        )
+        .map(|row| exported!(row))
+        .fetch(&self.db)
+        .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }
 
     /// How many jobs of a batch each login has, the most first.
@@ -136,32 +184,7 @@ impl Store {
             after,
             login as _
         )
-        .map(|row| ExportedJob {
-            job: row.job,
-            custom_id: row.custom_id,
-            enqueued_by: row.enqueued_by,
-            metadata: row.metadata,
-            ending: match row.state.as_deref().map(JobState::ended) {
-                None => None,
-                Some(Some(JobState::Succeeded)) => Some(EndedJob::Succeeded { response: row.response }),
-                Some(Some(JobState::Cancelled)) => Some(EndedJob::Cancelled),
-                Some(_) => Some(EndedJob::Failed {
-                    class: row.error_class.unwrap_or_default(),
-                    reason: row.error.unwrap_or_default(),
-                    http: row.http_status.filter(|status| *status >= 400).map(|status| HttpError {
-                        status,
-                        code: row.code,
-                        message: row.message,
-                    }),
-                }),
-            },
-            attempts: row.attempts,
-            provider: row.provider,
-            model: row.model,
-            repaired: row.repaired,
-            cost: row.cost_nanos.map(NanoUsd),
-            request_id: row.request_id,
-        })
+        .map(|row| exported!(row))
         .fetch(&self.db)
         .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }

@@ -193,7 +193,7 @@ impl Store {
 
 /// Refuses a database that cannot hold every text. In one of another encoding a single job with such a text would stop
 /// the statement that claims it, and an answer with an emoji could not be stored.
-async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError> {
+pub(super) async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError> {
     let found = sqlx::query_scalar!(
         r#"select pg_encoding_to_char(encoding) as "encoding!" from pg_database where datname = current_database()"#
     )

@@ -31,6 +31,40 @@ impl fmt::Display for PauseChangeView {
     }
 }
 
+/// The queue was written into a file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ExportedView {
+    pub file: String,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+impl fmt::Display for ExportedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has the whole queue: {}", self.file, counted(self.bytes, "byte", "bytes"))
+    }
+}
+
+/// A queue was brought in from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ImportedView {
+    pub jobs: i64,
+    /// The version of the schema in the file.
+    pub from: i64,
+    /// Its version now.
+    pub to: i64,
+}
+
+impl fmt::Display for ImportedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "imported {}", counted(self.jobs, "job", "jobs"))?;
+        if self.from < self.to {
+            write!(f, ", and migrated from version {} to {}", self.from, self.to)?;
+        }
+        Ok(())
+    }
+}
+
 /// A job was to be changed. As JSON: `{"job": 7, "outcome": "cancelled"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct JobChangeView {

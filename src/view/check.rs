@@ -1,5 +1,6 @@
 //! The result of checking a configuration.
 
+use super::dollars::Dollars;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -29,7 +30,39 @@ pub enum CheckView<'a> {
         /// Settings that a worker lacks to start.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         faults: Vec<FaultView<'a>>,
+        /// What came of one call with every key and model, if they were made.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        online: Option<&'a [TriedView]>,
     },
+}
+
+/// What came of one call that tried a key and a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TriedView {
+    /// `provider/model`.
+    pub target: String,
+    /// The name of the key, as its variable, file or credential has it; `None`: the provider has no key.
+    pub key: Option<String>,
+    /// The class of the failure; `None`: it was answered.
+    pub class: Option<String>,
+    /// Whether the failure lies in the configuration: in the key, in the model, in what the account may do.
+    pub is_refused: bool,
+    /// HTTP status, if an answer came.
+    pub http_status: Option<u16>,
+    /// The provider's own words, or ours when it was not reached.
+    pub message: Option<String>,
+    /// Milliseconds from the start of the call to its end.
+    pub total_ms: i64,
+    /// Dollars; `None`: unknown.
+    pub cost: Option<Dollars>,
+}
+
+impl TriedView {
+    /// Whether the call was answered.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.class.is_none()
+    }
 }
 
 /// The targets of a route, as they are listed.

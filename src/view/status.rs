@@ -33,6 +33,9 @@ pub struct StatusView {
     pub buckets: Vec<BucketView>,
     /// The pauses in force.
     pub paused: Vec<PauseView>,
+    /// The folder of the private Postgres; `None`: there is another database, or it is not known which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_postgres: Option<String>,
 }
 
 /// Waiting and running jobs of one route.
@@ -209,6 +212,7 @@ impl From<Status> for StatusView {
             workers,
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
+            private_postgres: None,
         }
     }
 }

@@ -478,6 +478,7 @@ fn a_configuration_has_faults_or_a_summary() {
             routes: [("default", RungsView { rungs: vec!["a/m".to_owned()] })].into(),
             warnings: &["odd".to_owned()],
             faults,
+            online: None,
         })
     };
     let mut expected = json!({

@@ -13,6 +13,7 @@ mod front;
 pub mod gate;
 mod hands;
 mod heartbeat;
+mod herald;
 mod history;
 mod journey;
 mod keeper;

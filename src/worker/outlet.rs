@@ -1,5 +1,6 @@
 //! The way of outcomes into the database, through the disk when the database does not take them.
 
+use super::herald::Herald;
 use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
@@ -29,6 +30,7 @@ pub(super) struct Outlet {
     counters: Arc<Settled>,
     spool: Option<Arc<Spool>>,
     recent: Arc<Recent>,
+    herald: Arc<Herald>,
 }
 
 /// Why outcomes are not in the database.
@@ -41,7 +43,7 @@ enum Unwritten {
 
 impl Outlet {
     pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>) -> Self {
-        Self { store, counters, spool, recent: Arc::default() }
+        Self { store, counters, spool, recent: Arc::default(), herald: Arc::default() }
     }
 
     /// The counters so far.
@@ -270,6 +272,18 @@ impl Outlet {
         Ok(written)
     }
 
+    /// Tells sessions that listen which jobs have ended. Runs until it is aborted.
+    pub async fn announce(self) {
+        self.herald.run(&self.store).await;
+    }
+
+    /// Tells of the last ones.
+    pub async fn announce_rest(&self) {
+        if let Err(error) = self.herald.tell(&self.store).await {
+            tracing::debug!(error = %error, "the last notice of jobs that have ended was dropped");
+        }
+    }
+
     /// Writes one transaction. On failure, tells whether the data or the database is the cause.
     async fn persist(&self, items: &[Item], patience: Duration) -> Result<(), Unwritten> {
         let all = settlement(items);
@@ -279,7 +293,10 @@ impl Outlet {
             self.counters.denied.note("what came of calls is not written", &settled);
             match settled {
                 Ok(fenced_out) => {
-                    self.count(&all, &fenced_out.iter().map(|lease| lease.fence).collect());
+                    let fenced_out = fenced_out.iter().map(|lease| lease.fence).collect();
+                    self.count(&all, &fenced_out);
+                    let ended = all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence));
+                    self.herald.note(ended.map(|row| row.lease.job.0));
                     self.counters.are_settled(items);
                     return Ok(());
                 }
@@ -336,6 +353,7 @@ pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: 
     for Abandoned { spool, is_damaged, .. } in left {
         let outlet = Outlet::new(store.clone(), Arc::default(), Some(Arc::clone(&spool)));
         let written = outlet.drain(&spool).await?;
+        outlet.announce_rest().await;
         drop(outlet);
         let dead = store.declare_dead(&spool.workers()).await?;
         workers += dead;

@@ -277,6 +277,7 @@ impl SettleLoop {
     pub(super) async fn run(mut self, loops: Loops) {
         let flushers = Arc::new(Semaphore::new(FLUSHERS));
         let replaying = self.outlet.has_spool().then(|| loops.endless("spool", self.outlet.clone().replay()));
+        let announcing = loops.endless("herald", self.outlet.clone().announce());
         let mut falls = 0;
         while let Err(words) = loops.guard("settler", self.gather(&flushers, &loops)).await {
             loops.report("settler", &words);
@@ -291,6 +292,8 @@ impl SettleLoop {
         if let Some(replaying) = replaying {
             replaying.abort();
         }
+        announcing.abort();
+        self.outlet.announce_rest().await;
     }
 
     /// Makes transactions of the items that arrive, until no more can arrive.

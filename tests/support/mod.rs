@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cluster;
 pub mod exposition;
 pub mod fleet;
+pub mod page;
 pub mod pooler;
 pub mod postgres;
 pub mod program;

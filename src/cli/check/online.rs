@@ -1,0 +1,236 @@
+//! `sluice check --online`: one cheap call with every key and model.
+
+use crate::config::{Config, ProviderConfig};
+use crate::domain::counted::counted;
+use crate::domain::error_class::Billed;
+use crate::domain::knock::{self, Meaning};
+use crate::domain::usage::Sent;
+use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
+use crate::exit_code::ExitCode;
+use crate::printable::on_one_line;
+use crate::provider::{Call, CallReport, Delivery, Payload, Provider, Timeouts};
+use crate::view::check::TriedView;
+use crate::view::dollars::Dollars;
+use chrono::Utc;
+use futures_util::{StreamExt as _, stream};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Columns of a provider's words, so that they and their margin fit a terminal of the usual width.
+const WIDTH: usize = 74;
+/// Calls under way at once.
+const AT_ONCE: usize = 64;
+
+/// A call to be made.
+struct Trial<'a> {
+    provider: &'a Provider,
+    rung: &'a Rung,
+    timeouts: Timeouts,
+    /// The key's place in the configuration, and its name.
+    key: (usize, Option<&'a str>),
+}
+
+/// Makes one call with every key and every model that a route names. Calls that have no answer after `limit` are given
+/// up, and none begins after that. The outcomes are in the order of the targets and of the keys.
+pub(super) async fn try_all(config: &Config, limit: Duration) -> Vec<TriedView> {
+    let until = Instant::now() + limit;
+    let mut rungs: BTreeMap<String, (&Rung, Timeouts)> = BTreeMap::new();
+    for route in config.routes.values() {
+        for (rung, timeouts) in route.route.rungs.iter().zip(&route.timeouts) {
+            rungs.entry(rung.target.to_string()).or_insert((rung, *timeouts));
+        }
+    }
+    let clients: BTreeMap<&str, Result<Provider, String>> = config
+        .providers
+        .iter()
+        .map(|(name, ProviderConfig { endpoint, .. })| {
+            (name.as_str(), Provider::new(endpoint.clone()).map_err(|error| error.to_string()))
+        })
+        .collect();
+    let (mut trials, mut tried) = (Vec::new(), Vec::new());
+    for (target, (rung, timeouts)) in &rungs {
+        match clients.get(rung.target.provider.as_str()) {
+            Some(Ok(provider)) => {
+                let names: Vec<Option<&str>> =
+                    provider.endpoint().keys.iter().map(|key| Some(key.name.as_str())).collect();
+                let names = if names.is_empty() { vec![None] } else { names };
+                trials.extend(names.into_iter().enumerate().map(|key| Trial {
+                    provider,
+                    rung,
+                    timeouts: *timeouts,
+                    key,
+                }));
+            }
+            Some(Err(fault)) => tried.push(not_made(target, None, "configuration", true, fault.clone())),
+            None => {}
+        }
+    }
+    let calls = trials.iter().map(|trial| trial.make(until, limit));
+    tried.extend(stream::iter(calls).buffered(AT_ONCE).collect::<Vec<_>>().await);
+    tried
+}
+
+fn not_made(target: &str, key: Option<&str>, class: &str, is_refused: bool, message: String) -> TriedView {
+    TriedView {
+        target: target.to_owned(),
+        key: key.map(str::to_owned),
+        class: Some(class.to_owned()),
+        is_refused,
+        http_status: None,
+        message: Some(message),
+        total_ms: 0,
+        cost: Some(Dollars(NanoUsd::ZERO)),
+    }
+}
+
+impl Trial<'_> {
+    async fn make(&self, until: Instant, limit: Duration) -> TriedView {
+        let target = self.rung.target.to_string();
+        let (key, name) = self.key;
+        let left = until.saturating_duration_since(Instant::now());
+        let in_vain = || {
+            let limit = humantime::format_duration(limit);
+            let message = format!("no answer within {limit}; --timeout gives it longer");
+            // It was sent, so it may be billed.
+            let cost = None;
+            TriedView { cost, ..not_made(&target, name, "timeout", false, message) }
+        };
+        if left.is_zero() {
+            return TriedView { cost: Some(Dollars(NanoUsd::ZERO)), ..in_vain() };
+        }
+        let request = match knock::request(&self.rung.target.model) {
+            Ok(request) => request,
+            Err(fault) => return not_made(&target, name, "invalid_request", true, fault.to_string()),
+        };
+        let call = Call {
+            payload: Payload::from(&request),
+            model: &self.rung.target.model,
+            tier: self.rung.target.tier,
+            capabilities: &self.rung.model.capabilities,
+            mends: &[],
+            delivery: Delivery::Whole,
+        };
+        let (began, head) = (Instant::now(), OnceLock::new());
+        let called = tokio::time::timeout(left, self.provider.call(key, &call, &self.timeouts, &head)).await;
+        let millis = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        match called {
+            Ok(Ok(report)) => {
+                let sent = Sent { input: estimate::input_tokens(&request), max_output: request.max_tokens };
+                self.told(&target, name, report, sent)
+            }
+            Ok(Err(ineligible)) => not_made(&target, name, "invalid_request", true, format!("{ineligible:?}")),
+            Err(_) => TriedView { total_ms: millis, ..in_vain() },
+        }
+    }
+
+    fn told(&self, target: &str, key: Option<&str>, report: CallReport, sent: Sent) -> TriedView {
+        let price = self.rung.price_at(Timestamp(Utc::now().timestamp_millis()));
+        let told = TriedView {
+            total_ms: i64::from(report.total_ms),
+            http_status: report.status,
+            ..not_made(target, key, "", false, String::new())
+        };
+        match report.result {
+            Ok(answer) => {
+                let text = answer.text.as_deref().unwrap_or_default();
+                let (usage, _) = answer.usage.believed(sent, &[text]);
+                let cost = price.map(|price| price.cost(&usage)).or(answer.beside.cost);
+                TriedView { class: None, message: None, cost: cost.map(Dollars), ..told }
+            }
+            Err(failure) => {
+                let billed = report.failed_usage.map(|(usage, _)| usage);
+                let cost = match billed.filter(|usage| usage.source == UsageSource::Provider) {
+                    Some(usage) => price.map(|price| price.cost(&usage)),
+                    // A refusal costs nothing; a call that broke off may have been billed.
+                    None if report.status.is_some_and(|status| status >= 400) => Some(NanoUsd::ZERO),
+                    None if failure.class.facts().billed == Billed::Never => Some(NanoUsd::ZERO),
+                    None => None,
+                };
+                TriedView {
+                    class: Some(failure.class.as_str().to_owned()),
+                    is_refused: Meaning::of(failure.class) == Meaning::Refused,
+                    message: Some(failure.message),
+                    cost: cost.map(Dollars),
+                    ..told
+                }
+            }
+        }
+    }
+}
+
+/// The exit status that fits the outcomes.
+pub(super) fn exit_code(tried: &[TriedView]) -> ExitCode {
+    if tried.iter().any(|call| call.is_refused) {
+        ExitCode::Configuration
+    } else if tried.iter().all(TriedView::is_answered) {
+        ExitCode::Success
+    } else {
+        ExitCode::Failure
+    }
+}
+
+/// Prints the outcomes: a line for each key under its target, and the sum.
+pub(super) fn tell(tried: &[TriedView], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\none call with each key and model:")?;
+    let width = tried.iter().map(|call| shown_key(call).chars().count()).max().unwrap_or(0);
+    let mut above = None;
+    for call in tried {
+        if above != Some(&call.target) {
+            writeln!(out, "  {}", on_one_line(&call.target))?;
+            above = Some(&call.target);
+        }
+        let key = shown_key(call);
+        let took = if call.total_ms > 0 { format!(" after {} ms", call.total_ms) } else { String::new() };
+        let cost = call.cost.map_or_else(|| "cost unknown".to_owned(), |cost| format!("{}", cost.0));
+        match &call.class {
+            None => writeln!(out, "    {key:width$}  answered{took}, {cost}")?,
+            Some(class) => {
+                let status = call.http_status.map_or_else(String::new, |status| format!(", HTTP {status}"));
+                writeln!(out, "    {key:width$}  FAILED{took}: {class}{status}")?;
+                if let Some(message) = call.message.as_deref().filter(|message| !message.is_empty()) {
+                    for line in wrapped(&format!("“{}”", on_one_line(message))) {
+                        writeln!(out, "      {line}")?;
+                    }
+                }
+            }
+        }
+    }
+    let answered = tried.iter().filter(|call| call.is_answered()).count();
+    let known = tried.iter().filter_map(|call| call.cost).fold(NanoUsd::ZERO, |sum, cost| sum + cost.0);
+    let unknown = match tried.iter().filter(|call| call.cost.is_none()).count() {
+        0 => String::new(),
+        calls => format!(", and an unknown amount for {}", counted(as_count(calls), "call", "calls")),
+    };
+    writeln!(
+        out,
+        "{answered} of {} answered; no ledger has what this cost:",
+        counted(as_count(tried.len()), "call", "calls")
+    )?;
+    writeln!(out, "  {known}{unknown}")
+}
+
+fn as_count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The text in lines that fit a terminal of the usual width, as far as its words are short enough.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn shown_key(call: &TriedView) -> String {
+    call.key.as_deref().map_or_else(|| "without a key".to_owned(), |key| on_one_line(key).into_owned())
+}

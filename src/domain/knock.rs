@@ -1,0 +1,88 @@
+//! One cheap call that shows whether a key and a model work: what is asked, and what the outcome says of them.
+
+use super::request::RequestError;
+use super::{ChatRequest, ErrorClass};
+use serde_json::json;
+
+/// Some vendors take no smaller cap on the output.
+const MOST_OUTPUT: u32 = 16;
+
+/// What a failed call says of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The key, the account or the model is refused: as configured it will not work.
+    Refused,
+    /// The provider was not reached, or is busy: another time it may work.
+    Passing,
+}
+
+impl Meaning {
+    /// What a failure of this class says.
+    #[must_use]
+    pub fn of(class: ErrorClass) -> Self {
+        match class {
+            ErrorClass::RateLimit
+            | ErrorClass::RateLimitDaily
+            | ErrorClass::RampLimit
+            | ErrorClass::Overloaded
+            | ErrorClass::NoCapacity
+            | ErrorClass::ServerError
+            | ErrorClass::Timeout
+            | ErrorClass::Network
+            | ErrorClass::Unreachable
+            | ErrorClass::Conflict
+            | ErrorClass::Cancelled
+            | ErrorClass::Abandoned
+            | ErrorClass::Deadline => Self::Passing,
+            ErrorClass::QuotaExhausted
+            | ErrorClass::Auth
+            | ErrorClass::Permission
+            | ErrorClass::NotFound
+            | ErrorClass::InvalidRequest
+            | ErrorClass::Refused
+            | ErrorClass::ContextLength
+            | ErrorClass::ContentPolicy
+            | ErrorClass::PayloadTooLarge
+            | ErrorClass::NeverFits
+            | ErrorClass::OutputInvalid
+            | ErrorClass::SoftFailure => Self::Refused,
+        }
+    }
+}
+
+/// The smallest request that the model takes, by its name: one for a vector where the name speaks of embeddings.
+///
+/// # Errors
+/// None: a test parses both.
+#[must_use]
+pub fn request(model: &str) -> Result<ChatRequest, RequestError> {
+    let body = if model.to_ascii_lowercase().contains("embed") {
+        json!({"input": "OK"})
+    } else {
+        json!({"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": MOST_OUTPUT})
+    };
+    ChatRequest::parse(&body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_is_a_short_question_or_an_input_for_a_vector() {
+        let chat = request("gpt-4o-mini").unwrap();
+        assert_eq!((chat.messages.len(), chat.max_tokens, chat.embed.is_none()), (1, Some(16), true));
+        for model in ["text-embedding-3-small", "nomic-embed-text", "Embed-v4.0"] {
+            assert!(request(model).unwrap().embed.is_some(), "{model}");
+        }
+    }
+
+    #[test]
+    fn every_class_says_whether_the_configuration_is_at_fault() {
+        for class in ErrorClass::ALL {
+            let _ = Meaning::of(*class);
+        }
+        assert_eq!(Meaning::of(ErrorClass::Auth), Meaning::Refused);
+        assert_eq!(Meaning::of(ErrorClass::RateLimit), Meaning::Passing);
+    }
+}

@@ -1,0 +1,4 @@
+//! Whole days of the people who use Sluice, each ending in a check.
+
+mod backend;
+mod testing_page;
