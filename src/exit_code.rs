@@ -26,6 +26,9 @@ pub enum ExitCode {
     NotClean = 8,
     /// The doctor found something that hurts the queue.
     Unwell = 9,
+    /// Work on a batch cannot go on before a person does something: no target of its route has a key in service and
+    /// knows the model. Its jobs stay queued.
+    Stuck = 10,
     /// A signal ended it before it was done (the number that shells use for Ctrl-C).
     Interrupted = 130,
 }
@@ -43,6 +46,7 @@ impl ExitCode {
         Self::Input,
         Self::NotClean,
         Self::Unwell,
+        Self::Stuck,
         Self::Interrupted,
     ];
 
@@ -60,6 +64,7 @@ impl ExitCode {
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
+            Self::Stuck => "work cannot go on: no key is in service, or there is no such model",
             Self::Interrupted => "interrupted",
         }
     }
@@ -78,7 +83,7 @@ mod tests {
     #[test]
     fn the_numbers_are_a_contract() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]);
         assert_eq!(ExitCode::JobsFailed as u8, 5);
     }
 }

@@ -118,7 +118,8 @@ async fn jobs_that_failed_come_with_what_to_do() {
     let (database, simulator) = (database().await, simulator());
     let program = Program::new(&config(&simulator), &database.url());
     program.file("q.jsonl", "{\"prompt\":\"good\"}\n{\"prompt\":\"bad\"}\n");
-    let why = "sluice results b --errors FILE tells why; sluice batch retry b puts them back into the queue";
+    let why = "sluice report failures --batch b counts them by reason; sluice results b --errors FILE tells why each \
+               did; sluice batch retry b puts them back into the queue";
     for (arguments, words) in [
         (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer. "),
         (
@@ -135,7 +136,11 @@ async fn jobs_that_failed_come_with_what_to_do() {
         assert!(said.contains(&format!("{words}{why}")), "{arguments:?}: {said}");
     }
     let told = program.run(&["run", "q.jsonl", "--batch", "b", "--resume", "-o", "3", "--errors", "bad"]).await;
-    assert!(text(&told.stderr).contains(". bad tells why; sluice batch retry b puts"), "{}", text(&told.stderr));
+    assert!(
+        text(&told.stderr).contains("; bad tells why each did; sluice batch retry b puts"),
+        "{}",
+        text(&told.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

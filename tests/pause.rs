@@ -111,7 +111,7 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
     // Nothing wakes them, and no statement fails over the instant at which they would wake.
     assert_eq!((queue.store.promote().await.unwrap(), queue.claim_all(worker).await.len()), (0, 0));
     assert_eq!(queue.store.next_due().await.unwrap(), None);
-    let (count, _) = queue.store.queue().await.unwrap()["default"].parked["paused"];
+    let count = queue.store.queue().await.unwrap()["default"].parked["paused"].count;
     assert_eq!(count.rows, 2);
     let place = queue.store.job(JobId(fresh)).await.unwrap().unwrap().place;
     assert!(matches!(&place, Place::Parked { reason, .. } if reason == "paused"), "{place:?}");
@@ -216,7 +216,7 @@ async fn infinite_instants_are_read_as_very_far_ones() {
     assert_eq!(queue.store.next_due().await.unwrap(), None);
     assert_eq!(queue.store.promote().await.unwrap(), 0);
     let status = queue.store.status().await.unwrap();
-    assert_eq!((status.routes["default"].ready.rows, status.routes["default"].parked["scheduled"].0.rows), (3, 1));
+    assert_eq!((status.routes["default"].ready.rows, status.routes["default"].parked["scheduled"].count.rows), (3, 1));
     let ids: Vec<i64> =
         sqlx::query_scalar("select id from sluice.job order by id").fetch_all(&queue.pool).await.unwrap();
     for id in &ids {

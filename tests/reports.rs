@@ -412,9 +412,9 @@ async fn the_status_counts_what_waits_and_runs_by_route() {
     let a = &status.routes["a"];
     assert_eq!((a.ready, a.running), (Counted { rows: 10, more: false }, 2));
     assert!(a.oldest_ready.is_some_and(|since| since <= status.now));
-    assert_eq!(a.parked["openai/gpt-4o-mini: rate_limit"].0, Counted { rows: 1, more: false });
+    assert_eq!(a.parked["openai/gpt-4o-mini: rate_limit"].count, Counted { rows: 1, more: false });
     let b = &status.routes["b"];
-    assert_eq!((b.ready.rows, b.running, b.parked["scheduled"].0.rows), (0, 0, 1));
+    assert_eq!((b.ready.rows, b.running, b.parked["scheduled"].count.rows), (0, 0, 1));
     assert_eq!((status.workers.len(), status.workers[0].holds, status.workers[0].is_alive()), (1, 2, true));
     queue.silence(worker).await;
     assert!(!queue.store.status().await.unwrap().workers[0].is_alive());

@@ -134,7 +134,7 @@ async fn an_interrupted_run_says_the_command_that_goes_on() {
     assert!(made < 40, "{made}");
     assert!(!desk.program.path("out.jsonl").exists());
     let line = said.lines().find_map(|line| line.strip_prefix("  sluice ")).unwrap_or_else(|| panic!("{said}"));
-    assert!(line.contains("--resume") && line.contains("'my file.jsonl'"), "{line}");
+    assert!(line.contains("run 'my file.jsonl' -o out.jsonl") && !line.contains("--resume"), "{line}");
 
     // Exactly as a shell would take it.
     let words = format!("\"$SLUICE\" {line}");

@@ -98,6 +98,11 @@ impl Context {
                 fsync: true,
                 max_connections: PRIVATE_CONNECTIONS.max(config.database.max_connections),
             };
+            if keys == Keys::Required && reader == Reader::Caller {
+                // The first start makes the cluster, which takes seconds: the user is told what they go into.
+                Output::new(global)
+                    .note(format_args!("starting the private Postgres in {}", options.data_dir.display()));
+            }
             let private = EmbeddedPostgres::start(&options)
                 .await
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;

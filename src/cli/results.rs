@@ -6,7 +6,7 @@ use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
 use super::table::csv_field;
-use super::words::about;
+use super::words::{about, option};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
@@ -154,12 +154,16 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// Advice on jobs that ended without an answer; `errors` is the file that lists them.
 #[must_use]
 pub fn advice(batch: &str, errors: Option<&Path>) -> String {
-    let why = match errors {
-        None => format!("{} tells why", about("sluice results", batch, "--errors FILE")),
-        Some(errors) if is_stdout(errors) => "standard output tells why".to_owned(),
-        Some(errors) => format!("{} tells why", errors.display()),
+    let each = match errors {
+        None => format!("{} tells why each did", about("sluice results", batch, "--errors FILE")),
+        Some(errors) if is_stdout(errors) => "standard output tells why each did".to_owned(),
+        Some(errors) => format!("{} tells why each did", errors.display()),
     };
-    format!("{why}; {} puts them back into the queue", about("sluice batch retry", batch, ""))
+    format!(
+        "sluice report failures {} counts them by reason; {each}; {} puts them back into the queue",
+        option("batch", batch),
+        about("sluice batch retry", batch, "")
+    )
 }
 
 /// Remarks for a batch that holds jobs of more than one login, when the user has not said whose jobs are wanted.

@@ -8,6 +8,7 @@ use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::domain::counted::counted;
+use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
@@ -26,8 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
 /// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, or when the stop-loss pauses
-/// the batch, it finishes the calls under way, gives back the rest, and says the command that goes on. With
-/// --resume on a batch that is finished, it only writes the answers.
+/// the batch, it finishes the calls under way, gives back the rest, and says the command that goes on: the same one.
+/// It ends so with exit status 10 when no target of the route has a key in service and knows the model. On a batch
+/// that is finished, it only writes the answers.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "run")]
 pub struct Args {
@@ -73,14 +75,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     let batch = find(&context.store, &summary.batch).await?;
-    let mut worked = Summary::default();
+    let (mut worked, mut stuck) = (Summary::default(), None);
     if batch.unfinished() > 0 {
-        worked = work(&mut context, plan, &summary.batch, &signals).await?;
+        Worked { summary: worked, stuck } = work(&mut context, plan, &summary.batch, &signals, true).await?;
     } else {
         let failed = match batch.failed + batch.cancelled {
             0 => String::new(),
             failed => format!(
-                "; {failed} of {} no answer, and --resume does not try them again",
+                "; {failed} of {} no answer, and are not tried again",
                 counted(batch.jobs, "job has", "jobs have")
             ),
         };
@@ -100,14 +102,27 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
-        let _ =
-            writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, stopped.is_some()));
+        if let Some(obstacle) = &stuck {
+            let _ = writeln!(printable::stderr(), "{}", cannot_go_on(&summary.batch, obstacle));
+        }
+        let on = if stopped.is_some() {
+            GoOn::AfterResume
+        } else if stuck.is_some() {
+            GoOn::OnceMended
+        } else {
+            GoOn::AtOnce
+        };
+        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, on));
         context.close().await?;
         if let Some(version) = worked.outgrown {
             version.require()?;
         }
         went_down(&worked)?;
-        return Ok(if stopped.is_some() { ExitCode::Failure } else { ExitCode::Interrupted });
+        return Ok(match on {
+            GoOn::AfterResume => ExitCode::Failure,
+            GoOn::OnceMended => ExitCode::Stuck,
+            GoOn::AtOnce => ExitCode::Interrupted,
+        });
     }
     let whose = context.store.exporter(&summary.batch).await?;
     let counts = {
@@ -152,7 +167,8 @@ pub(super) fn outlive_hangups() -> io::Result<()> {
 pub(super) async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
     context.store.batches(1).await?;
-    context.store.batch_waits_for("").await?;
+    context.store.batch_obstacle("").await?;
+    context.store.known().await?;
     let mut nothing = std::pin::pin!(context.store.export_batch("", None, i64::MAX));
     nothing.try_next().await?;
     Ok(())
@@ -198,8 +214,22 @@ async fn enqueued(
     Ok(Some(summary))
 }
 
-/// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop.
-pub(super) async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
+/// The work on a batch, at its end.
+pub(super) struct Worked {
+    pub summary: Summary,
+    /// Why it could not go on, where that ended it.
+    pub stuck: Option<Obstacle>,
+}
+
+/// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop. `ends_stuck`: it also
+/// ends when no target can be called before a person does something.
+pub(super) async fn work(
+    context: &mut Context,
+    plan: Plan,
+    batch: &str,
+    signals: &Signals,
+    ends_stuck: bool,
+) -> anyhow::Result<Worked> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
@@ -214,11 +244,12 @@ pub(super) async fn work(context: &mut Context, plan: Plan, batch: &str, signals
         }
     };
     let mut working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
-    let (mut worked, mut watched) = (None, Ok(()));
+    let (mut worked, mut watched, mut stuck) = (None, Ok(()), None);
     tokio::select! {
         ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
         () = stopped_by_loss(&context.store, batch) => {}
+        obstacle = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(obstacle),
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }
@@ -229,7 +260,7 @@ pub(super) async fn work(context: &mut Context, plan: Plan, batch: &str, signals
         None => working.await?,
     };
     watched?;
-    Ok(worked)
+    Ok(Worked { summary: worked, stuck })
 }
 
 /// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
@@ -259,21 +290,56 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
     }
 }
 
-/// The command that goes on with the remaining jobs; `is_paused`: the batch has to be resumed before.
-fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, is_paused: bool) -> String {
+/// Waits until no target of the batch can be called before a person does something: what that is.
+async fn stuck_for_good(store: &Store, batch: &str) -> Obstacle {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match store.batch_obstacle(batch).await {
+            Ok(Some(obstacle)) if !obstacle.stuck.is_empty() => return obstacle,
+            Ok(_) => {}
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "what the batch waits for cannot be read at the moment"),
+        }
+    }
+}
+
+/// Why no target of a batch can be called, a line for each.
+fn cannot_go_on(batch: &str, obstacle: &Obstacle) -> String {
+    let each = obstacle.stuck.iter().map(|shut| format!("\n  {}", on_one_line(&shut.in_words(None, obstacle.as_of))));
+    format!("batch {} cannot go on:{}", on_one_line(batch), each.collect::<String>())
+}
+
+/// What has to happen before the command goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoOn {
+    /// Nothing.
+    AtOnce,
+    /// The batch has to be resumed.
+    AfterResume,
+    /// What it is stuck at has to be mended.
+    OnceMended,
+}
+
+/// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: GoOn) -> String {
     let jobs = counted(left, "job is left and stays", "jobs are left and stay");
+    let when = if on == GoOn::OnceMended { ". When that is mended, go on with" } else { ". Go on with" };
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
         let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));
-        return format!("stopped. {jobs} queued. Go on with: sluice worker --drain\nand then: {results}");
+        return format!("stopped: {jobs} queued{when}: sluice worker --drain\nand then: {results}");
     };
     let mut words = beginning(global);
-    let resume = if is_paused {
+    let resume = if on == GoOn::AfterResume {
         format!("{} {} &&\n  ", words.join(" "), about("batch resume", batch, ""))
     } else {
         String::new()
     };
-    words.extend(["run".to_owned(), path(file), option("batch", batch), "--resume".to_owned()]);
+    words.extend(["run".to_owned(), path(file)]);
+    // The others are in the batch already, and a file whose lines are all there needs no word about it.
+    if let Some(name) = &args.enqueue.batch {
+        words.push(option("batch", name));
+    }
     if let Some(limit) = args.enqueue.limit {
         words.push(format!("--limit {limit}"));
     }
@@ -290,7 +356,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, is_paus
     if args.force {
         words.push("--force".to_owned());
     }
-    format!("stopped. {jobs} queued. Go on with:\n  {resume}{}", words.join(" "))
+    format!("stopped: {jobs} queued{when}:\n  {resume}{}", words.join(" "))
 }
 
 #[cfg(test)]
@@ -308,7 +374,7 @@ mod tests {
 
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-        resume_line(&command.args, &command.global, "b 1", 3, false)
+        resume_line(&command.args, &command.global, "b 1", 3, GoOn::AtOnce)
     }
 
     #[test]
@@ -317,22 +383,22 @@ mod tests {
             line(&["my file.jsonl", "-o", "out", "--errors", "it's", "--limit", "7", "--skip-bad", "-c", "s.toml"]);
         assert_eq!(
             said,
-            "stopped. 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
-             --batch 'b 1' --resume --limit 7 --skip-bad -o out --errors 'it'\\''s'"
+            "stopped: 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
+             --limit 7 --skip-bad -o out --errors 'it'\\''s'"
         );
-        let paused = Command::try_parse_from(["run", "x", "-o", "y", "-c", "s.toml"]).unwrap();
-        let said = resume_line(&paused.args, &paused.global, "b 1", 3, true);
+        let paused = Command::try_parse_from(["run", "x", "--batch", "b 1", "-o", "y", "-c", "s.toml"]).unwrap();
+        let said = resume_line(&paused.args, &paused.global, "b 1", 3, GoOn::AfterResume);
         assert!(
             said.ends_with(
                 "  sluice --config s.toml batch resume 'b 1' &&\n  sluice --config s.toml run x --batch 'b 1' \
-                 --resume -o y"
+                 -o y"
             ),
             "{said}"
         );
         // The same words, as a shell passes them to the program, are understood.
         let again = ["x.jsonl", "--batch", "b 1", "--resume", "-o", "-", "--force", "--max-line", "64"];
         let said = line(&again);
-        assert!(said.ends_with("run x.jsonl --batch 'b 1' --resume --max-line 64 -o - --force"), "{said}");
+        assert!(said.ends_with("run x.jsonl --batch 'b 1' --max-line 64 -o - --force"), "{said}");
         assert!(!line(&["x", "-o", "y", "--database-url", "postgres://u:hunter2@h/d"]).contains("hunter2"));
     }
 
@@ -348,9 +414,9 @@ mod tests {
     fn a_batch_that_is_called_like_an_option_is_named_as_it_is() {
         let told = |words: &[&str]| {
             let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-            resume_line(&command.args, &command.global, "-x", 3, false)
+            resume_line(&command.args, &command.global, "-x", 3, GoOn::AtOnce)
         };
-        assert!(told(&["f", "-o", "out"]).ends_with("run f --batch=-x --resume -o out"));
+        assert!(told(&["f", "--batch=-x", "-o", "out"]).ends_with("run f --batch=-x -o out"));
         assert!(told(&["-o", "out"]).ends_with("sluice results -o out -- -x"));
         let again = Command::try_parse_from(["run", "f", "--batch=-x", "--resume", "-o", "out"]).unwrap();
         assert_eq!(again.args.enqueue.batch.as_deref(), Some("-x"));

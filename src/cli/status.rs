@@ -259,7 +259,7 @@ fn pauses(status: &StatusView) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::status::{Counted, RouteQueue, Spending, Status, WorkerRecord};
+    use crate::store::status::{Counted, Held, RouteQueue, Spending, Status, WorkerRecord};
     use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
@@ -304,10 +304,14 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
+    fn held(rows: i64, wakes_at: Option<DateTime<Utc>>) -> Held {
+        Held { count: Counted { rows, more: false }, wakes_at, ..Held::default() }
+    }
+
     fn status() -> Status {
         let parked = [
-            ("scheduled".to_owned(), (Counted { rows: 2, more: false }, at(120))),
-            ("openai/gpt-4o-mini: rate_limit".to_owned(), (Counted { rows: 7, more: false }, at(61))),
+            ("scheduled".to_owned(), held(2, Some(at(120)))),
+            ("openai/gpt-4o-mini: rate_limit".to_owned(), held(7, Some(at(61)))),
         ];
         let queue = RouteQueue {
             ready: Counted { rows: 100_000, more: true },
@@ -347,13 +351,13 @@ mod tests {
         let mut status = status();
         let queue_of = status.routes.get_mut("default").unwrap();
         queue_of.ready = Counted { rows: 10, more: false };
-        queue_of.held.insert("batch paused".to_owned(), Counted { rows: 4, more: false });
+        queue_of.held.insert("batch paused".to_owned(), held(4, None));
         let rows = json_of(&queue(&status.clone().into()));
         assert_eq!((&rows[0]["ready"], &rows[0]["waits_for"]), (&10.into(), &"batch paused (4 ready)".into()));
         assert_eq!((&rows[1]["ready"], &rows[1]["parked"]), (&Value::Null, &7.into()));
         let queue_of = status.routes.get_mut("default").unwrap();
         queue_of.parked.clear();
-        queue_of.held.insert("batch paused".to_owned(), Counted { rows: 10, more: false });
+        queue_of.held.insert("batch paused".to_owned(), held(10, None));
         let rows = json_of(&queue(&status.clone().into()));
         assert_eq!((&rows[0]["parked"], &rows[0]["waits_for"]), (&0.into(), &"batch paused".into()));
         assert_eq!(rows.as_array().unwrap().len(), 1);

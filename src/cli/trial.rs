@@ -129,9 +129,9 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     ));
     if find(&context.store, &batch).await?.unfinished() > 0 {
         let ending = tokio::spawn(cancel_after(time, context.store.clone(), batch.clone()));
-        let worked = work(&mut context, plan, &batch, &signals).await;
+        let worked = work(&mut context, plan, &batch, &signals, false).await;
         ending.abort();
-        let worked = worked?;
+        let worked = worked?.summary;
         if let Ok(Some(remark)) = ending.await {
             context.output.note(remark);
         }
@@ -203,11 +203,12 @@ fn time(args: &Args) -> Result<Duration, CommandFailure> {
 async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<String> {
     tokio::time::sleep(time).await;
     loop {
-        let waits_for = store.batch_waits_for(&batch).await.ok().flatten();
+        let waits_for = store.batch_obstacle(&batch).await.ok().flatten();
         match store.cancel_batch(&batch, |_| {}).await {
             Ok(0) => return None,
             Ok(cancelled) => {
-                let waited = waits_for.map_or_else(String::new, |reason| format!("; the first waited for: {reason}"));
+                let waited =
+                    waits_for.map_or_else(String::new, |why| format!("; the first waited for: {}", why.in_words()));
                 let jobs = counted(cancelled, "request had", "requests had");
                 return Some(format!("the deadline is over: {jobs} no answer yet and are cancelled{waited}"));
             }

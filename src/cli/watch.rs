@@ -6,12 +6,12 @@ use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
 use crate::domain::counted::counted;
+use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
-use crate::store::Store;
 use crate::store::batch::Batch;
-use crate::view::batch::{BatchView, ProgressView, idle, per_answer_in_words};
-use crate::view::waits::is_a_limit;
+use crate::store::{Store, StoreError};
+use crate::view::batch::{BatchView, ProgressView, per_answer_in_words};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -20,6 +20,8 @@ use tokio::time::Instant;
 
 /// How often the sums are read.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the limits are read.
+const LOOK_AT_LIMITS: Duration = Duration::from_secs(3);
 /// How often a line is printed where there is no terminal.
 const LINE: Duration = Duration::from_secs(5);
 /// The time over which the rate is taken: long enough to be calm, short enough to notice a stop.
@@ -54,7 +56,7 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
 pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
-    let mut pace = Pace::default();
+    let (mut pace, mut limits) = (Pace::default(), Limits::default());
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -65,8 +67,9 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
             break;
         }
         // A bar that stands still needs a reason.
-        let waits_for = store.batch_waits_for(name).await?;
-        screen.show(output, &batch, &pace, waits_for.as_deref())?;
+        let obstacle = store.batch_obstacle(name).await?;
+        pace.by_limits = limits.look(store, &batch).await?;
+        screen.show(output, &batch, &pace, obstacle.as_ref())?;
     }
     screen.close();
     match output.format() {
@@ -83,6 +86,27 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
 #[derive(Debug, Default)]
 struct Pace {
     seen: VecDeque<(Instant, i64)>,
+    /// How long the rest takes at least, by the limits of its targets: a burst ends.
+    by_limits: Option<Duration>,
+}
+
+/// What the limits say of the time that is left.
+#[derive(Debug, Default)]
+struct Limits {
+    looked: Option<Instant>,
+    least: Option<Duration>,
+}
+
+impl Limits {
+    /// The least time that the rest of the batch takes; looked up every few seconds.
+    async fn look(&mut self, store: &Store, batch: &Batch) -> Result<Option<Duration>, StoreError> {
+        let now = Instant::now();
+        if self.looked.is_none_or(|looked| now - looked >= LOOK_AT_LIMITS) {
+            self.looked = Some(now);
+            self.least = store.least_time_left(batch).await?;
+        }
+        Ok(self.least)
+    }
 }
 
 impl Pace {
@@ -101,12 +125,13 @@ impl Pace {
         if seconds > 0.0 { (done - before) as f64 / seconds } else { 0.0 }
     }
 
-    /// How long the rest takes at this rate; `None` while no job ends.
+    /// How long the rest takes at this rate, and no less than the limits let it take; `None` while no job ends.
     fn remaining(&self, unfinished: i64) -> Option<Duration> {
         let rate = self.per_second();
         #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
         let seconds = unfinished as f64 / rate;
-        (rate > 0.0).then(|| Duration::try_from_secs_f64(seconds.ceil()).ok()).flatten()
+        let left = (rate > 0.0).then(|| Duration::try_from_secs_f64(seconds.ceil()).ok()).flatten()?;
+        Some(left.max(self.by_limits.unwrap_or_default()))
     }
 }
 
@@ -142,23 +167,22 @@ impl Screen {
         output: &mut Output,
         batch: &Batch,
         pace: &Pace,
-        waits_for: Option<&str>,
+        waits_for: Option<&Obstacle>,
     ) -> Result<(), OutputError> {
         match self {
             Self::Bar(bar) => {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On a line of its own: text that does not fit is cut off.
-                let reason =
-                    waits_for.map_or_else(String::new, |reason| format!("\n{}", on_one_line(&idle(batch, reason))));
+                let reason = waits_for.map_or_else(String::new, |why| format!("\n{}", on_one_line(&why.in_words())));
                 bar.set_message(progress(batch, pace, waits_for) + &reason);
             }
             Self::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {
                     *next = now + LINE;
-                    let reason = waits_for
-                        .map_or_else(String::new, |reason| format!(" ({})", on_one_line(&idle(batch, reason))));
+                    let reason =
+                        waits_for.map_or_else(String::new, |why| format!(" ({})", on_one_line(&why.in_words())));
                     let name = on_one_line(&batch.name);
                     output.line(format_args!("{name}: {}{reason}", progress(batch, pace, waits_for)))?;
                     output.finish()?;
@@ -187,7 +211,7 @@ fn percent(done: u64, all: u64) -> u64 {
     u64::try_from(percent).unwrap_or(100).min(100)
 }
 
-fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
+fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> String {
     let mut line = format!("{} of {}", batch.done(), counted(batch.jobs, "job", "jobs"));
     if batch.failed > 0 {
         let _ = write!(line, ", {} failed", batch.failed);
@@ -204,8 +228,8 @@ fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
 }
 
 /// How long the rest takes. The rate from before a stop does not count.
-fn remaining(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> Option<Duration> {
-    if waits_for.is_some_and(|reason| !is_a_limit(reason)) { None } else { pace.remaining(batch.unfinished()) }
+fn remaining(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> Option<Duration> {
+    if waits_for.is_some_and(|why| !why.is_a_limit()) { None } else { pace.remaining(batch.unfinished()) }
 }
 
 fn summary(batch: &Batch) -> String {
@@ -220,7 +244,7 @@ fn summary(batch: &Batch) -> String {
     line
 }
 
-fn view(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> ProgressView {
+fn view(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> ProgressView {
     ProgressView::of(batch, pace.per_second(), remaining(batch, pace, waits_for), waits_for)
 }
 
@@ -228,6 +252,7 @@ fn view(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> ProgressView {
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
+    use crate::domain::obstacle::{Known, Subject};
     use chrono::DateTime;
 
     fn batch() -> Batch {
@@ -271,6 +296,10 @@ mod tests {
         assert!((pace.per_second() - 20.0).abs() < 1e-9);
         assert_eq!(pace.remaining(600), Some(Duration::from_secs(30)));
         assert_eq!(progress(&batch(), &pace, None), "400 of 1000 jobs, 10 failed, 20.0/s, 30s left, $1.2345");
+        pace.by_limits = Some(Duration::from_mins(10));
+        assert_eq!(pace.remaining(600), Some(Duration::from_mins(10)), "the burst ends");
+        pace.by_limits = Some(Duration::from_secs(1));
+        assert_eq!(pace.remaining(600), Some(Duration::from_secs(30)), "something else is slower");
     }
 
     #[test]
@@ -283,9 +312,14 @@ mod tests {
         for reason in
             ["no worker", "batch paused", "a/m: auth (nowhere else to go)", "a/m: paused (nowhere else to go)"]
         {
-            assert!(!progress(&batch(), &pace, Some(reason)).contains("left"), "{reason}");
+            assert!(!progress(&batch(), &pace, Some(&obstacle(reason))).contains("left"), "{reason}");
         }
-        assert!(progress(&batch(), &pace, Some("a/m: rate_limit (nowhere else to go)")).contains("15s left"));
+        let limit = obstacle("a/m: rate_limit (nowhere else to go)");
+        assert!(progress(&batch(), &pace, Some(&limit)).contains("15s left"));
+    }
+
+    fn obstacle(code: &str) -> Obstacle {
+        Obstacle::of(code, Subject::default(), &Known::default())
     }
 
     #[test]

@@ -1,16 +1,8 @@
 //! Commands that are shown to users, in the form that a shell accepts, whatever names are in them.
 
 use super::GlobalArgs;
+pub(super) use crate::view::command::{about, quoted};
 use std::path::Path;
-
-/// The text as a single word to a shell.
-pub(super) fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
 
 /// The path of a file, written so that it cannot be taken for an option.
 pub(super) fn path(file: &Path) -> String {
@@ -37,35 +29,9 @@ pub(super) fn beginning(global: &GlobalArgs) -> Vec<String> {
     words
 }
 
-/// A command about something with a name: `sluice batch retry NAME`, and its further arguments.
-pub(super) fn about(command: &str, name: &str, rest: &str) -> String {
-    let rest = if rest.is_empty() { String::new() } else { format!(" {rest}") };
-    if name.starts_with('-') {
-        // Arguments after `--` are not options.
-        return format!("{command}{rest} -- {}", quoted(name));
-    }
-    format!("{command} {}{rest}", quoted(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_stays_one_in_a_shell() {
-        for (word, expected) in [
-            ("a-b_c.9/x", "a-b_c.9/x"),
-            ("-", "-"),
-            ("-x", "-x"),
-            ("", "''"),
-            ("a b", "'a b'"),
-            ("$HOME", "'$HOME'"),
-            ("grün", "grün"),
-            ("a'b", r"'a'\''b'"),
-        ] {
-            assert_eq!(quoted(word), expected);
-        }
-    }
 
     #[test]
     fn a_name_that_begins_like_an_option_is_none() {

@@ -8,6 +8,9 @@ use super::shut::Reason;
 /// A job rests after its own failure, and the target is then tried again.
 const RETRY: &str = "retry";
 
+/// A job waits for a target as long as its patience lasts, although there is another rung.
+pub const WITHIN_PATIENCE: &str = "within patience";
+
 /// What a job that rests waits for, read from the words for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited<'a> {
@@ -67,7 +70,7 @@ pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
                 // But for the hours: then the job waits for a price and not for a rung.
                 _ if is_only && shut.reason != Reason::PeakHours => "nowhere else to go",
                 Worth::Patience { until: Timestamp::MAX } => "patience without end",
-                Worth::Patience { .. } => "within patience",
+                Worth::Patience { .. } => WITHIN_PATIENCE,
                 Worth::NoFallback => "no fallback from that",
                 // Not worth waiting for, but no other rung is available either.
                 Worth::NoPatience | Worth::PatienceOver { .. } | Worth::DeadlineNear { .. } | Worth::Pointless => {

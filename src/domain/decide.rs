@@ -33,7 +33,7 @@ use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
 pub use race::UnderWay;
-pub use startable::{Startable, startable, together};
+pub use startable::{Startable, is_stuck, startable, together};
 use std::fmt;
 use std::time::Duration;
 use tried::Tried;

@@ -10,6 +10,7 @@ mod timeline;
 
 pub use roles::Roles;
 
+use super::obstacle::Obstacle;
 use super::timeline::History;
 use std::time::Duration;
 
@@ -262,6 +263,8 @@ pub struct Queue {
     pub oldest: Option<(String, i64)>,
     /// Routes of ready jobs that the configuration here does not have.
     pub strange_routes: Vec<String>,
+    /// What holds up ready jobs, each obstacle once.
+    pub held_up: Vec<Obstacle>,
 }
 
 /// Unfinished jobs that are in no queue: they came in while triggers were off.

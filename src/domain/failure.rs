@@ -61,6 +61,22 @@ impl Failure {
         self.code.as_deref().filter(looks_like_one)
     }
 
+    /// Status and message in a few words, for people: rows may hold them, logs may not.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        const MOST: usize = 160;
+        let mut message: String =
+            self.message.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if self.message.chars().nth(MOST).is_some() {
+            message.push('…');
+        }
+        match (self.status, message.trim()) {
+            (None, message) => format!("“{message}”"),
+            (Some(status), "") => format!("HTTP {status}"),
+            (Some(status), message) => format!("HTTP {status}: “{message}”"),
+        }
+    }
+
     /// A failure with only a class, scope and message.
     #[must_use]
     pub fn new(class: ErrorClass, scope: Scope, message: impl Into<String>) -> Self {

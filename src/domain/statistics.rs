@@ -70,6 +70,9 @@ pub struct Statistics {
     /// The wait that all jobs of a route have in common, by route.
     #[serde(deserialize_with = "readable::members")]
     pub waits: BTreeMap<String, RouteWait>,
+    /// For how many seconds a job waits for a cheaper rung, by route: those that have one, and do not wait for ever.
+    #[serde(deserialize_with = "readable::members", skip_serializing_if = "BTreeMap::is_empty")]
+    pub patience: BTreeMap<String, u64>,
     #[serde(deserialize_with = "readable::or_default")]
     pub gate: GateStatistics,
     /// Jobs it held when it was declared dead, as the worker that rescued them noted.
@@ -99,6 +102,9 @@ pub struct RouteWait {
     /// When the first of them may start, in milliseconds since the epoch; `None`: unknown.
     #[serde(default, deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<i64>,
+    /// All targets of the route, where none of them can be called before a person does something.
+    #[serde(default, deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<String>,
 }
 
 /// A worker's knowledge of limits, targets and keys.
@@ -230,6 +236,9 @@ pub struct TargetStatistics {
     /// Why it is not called for a while.
     #[serde(deserialize_with = "readable::or_default")]
     pub shut: Option<ShutStatistics>,
+    /// The provider's words, where the model is unknown: shortened, without keys.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// Whether its provider is paused.
     #[serde(deserialize_with = "readable::or_default")]
     pub paused: bool,
@@ -277,6 +286,9 @@ pub struct KeyStatistics {
     /// Why it is not in service. It is tried again at the end.
     #[serde(deserialize_with = "readable::or_default")]
     pub shut: Option<ShutStatistics>,
+    /// The provider's words when it refused the key last: shortened, without keys.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
 }
 
 #[cfg(test)]

@@ -405,7 +405,7 @@ impl Page {
         let parked = |queue: &RouteQueue, is_scheduled: bool| {
             let reasons =
                 queue.parked.iter().filter(|(reason, _)| (*reason == FixedWait::Scheduled.as_str()) == is_scheduled);
-            rows(reasons.map(|(_, (jobs, _))| jobs.rows).sum())
+            rows(reasons.map(|(_, held)| held.count.rows).sum())
         };
         page.gauges(
             "queue_parked_jobs",

@@ -1,8 +1,11 @@
 //! Batches: their progress, from sums, and changes to all of their jobs.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::time_left::{self, Taken};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Jobs that one statement retries: few enough that locks are held for a moment only.
 const CHUNK: i64 = 1000;
@@ -174,40 +177,37 @@ impl Store {
             .doing("reading batches")
     }
 
-    /// The wait of all unfinished jobs of a batch, if it is known and the same for all of them. Jobs that each wait for
-    /// something of their own have no common reason.
-    pub async fn batch_waits_for(&self, name: &str) -> Result<Option<String>, StoreError> {
+    /// How long the rest of a batch takes at least, by the limits of the targets that it has used so far; `None`: that
+    /// is not known, or not to this login.
+    pub async fn least_time_left(&self, batch: &Batch) -> Result<Option<Duration>, StoreError> {
         if !self.reads_all().await? {
-            return sqlx::query_scalar!("select sluice.own_batch_waits_for($1)", name)
-                .fetch_one(&self.db)
-                .await
-                .doing("looking at what the batch waits for");
+            return Ok(None);
         }
-        let reasons = sqlx::query_scalar!(
-            r#"select distinct case
-                      when exists (select from sluice.pause p where p.kind = 'batch' and p.name = $1)
-                          then 'batch paused'
-                      when exists (select from sluice.pause p where p.kind = 'route' and p.name = l.route)
-                          then 'route paused'
-                      when exists (select from sluice.pause p where p.kind = 'project' and p.name = l.project)
-                          then 'project paused'
-                      else sluice.nobody_takes((select c.said from sluice.claimers c), l.route, $1) end as reason
-                 from (select t.route, t.project from sluice.totals t where t.batch <> '' and t.batch = $1
-                        group by t.route, t.project
-                       having sum(t.enqueued) > sum(t.succeeded) + sum(t.failed) + sum(t.cancelled)) l"#,
-            name
+        let rows = sqlx::query!(
+            r#"select provider || '/' || model as "target!", sum(attempts)::bigint as "calls!",
+                      sum(input_tokens)::bigint as "input!", sum(output_tokens)::bigint as "output!"
+                 from sluice.totals where batch <> '' and batch = $1 and provider <> '' group by provider, model"#,
+            batch.name
         )
         .fetch_all(&self.db)
         .await
-        .doing("looking at what the batch waits for")?;
-        // A job that is not known to wait may well be moving.
-        let all: Option<Vec<String>> = reasons.into_iter().collect();
-        Ok(all.and_then(|reasons| reasons.into_iter().next()))
+        .doing("summing up what the batch has used")?;
+        let known = self.known().await?;
+        let targets = || known.workers.iter().flat_map(|worker| &worker.gate.targets);
+        let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
+        for row in rows {
+            let used = Taken { calls: row.calls, input_tokens: row.input, output_tokens: row.output };
+            let buckets = targets().find(|target| target.target.as_ref() == Some(&row.target));
+            let buckets = buckets.and_then(|target| target.bucket.as_deref()).unwrap_or_default();
+            for bucket in buckets.split(", ") {
+                taken.entry(bucket.to_owned()).or_default().add(used);
+            }
+        }
+        Ok(time_left::by_limits(batch.done(), batch.unfinished(), &taken, &self.standings().await?))
     }
 
     /// Cancels every unfinished job of a batch, of those that this login may cancel, a thousand at a time, and returns
-    /// how many. `progress` gets the number of
-    /// each chunk.
+    /// how many. `progress` gets the number of each chunk.
     pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
         let (mut after, mut cancelled) = (0, 0);
         loop {

@@ -4,10 +4,13 @@
 
 mod plans;
 
+use super::lanes::Lane;
+use super::waits::Spot;
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::{
     ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
 };
+use crate::domain::obstacle::Obstacle;
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -413,6 +416,7 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing(DIAGNOSING)?;
+        let held_up = self.held_up(&lanes).await?;
         let strange: HashSet<&String> = lanes.iter().map(|lane| &lane.route).collect();
         let strange = strange.into_iter().filter(|route| !around.routes.is_empty() && !around.routes.contains(*route));
         let mut strange_routes: Vec<String> = strange.cloned().collect();
@@ -423,7 +427,25 @@ impl Store {
             dead: dead.into_iter().map(|row| (row.worker, row.jobs, row.seconds)).collect(),
             oldest: oldest.map(|row| (row.route, row.seconds)),
             strange_routes,
+            held_up,
         })
+    }
+
+    /// What holds up the jobs of these lanes, each obstacle once.
+    async fn held_up(&self, lanes: &[Lane]) -> Result<Vec<Obstacle>, StoreError> {
+        let spots: Vec<Spot> = lanes.iter().map(Spot::ready).collect();
+        let reasons = self.obstacles(&spots).await?;
+        let known = self.known().await?;
+        let mut held_up: Vec<Obstacle> = Vec::new();
+        let mut seen = HashSet::new();
+        for (spot, reason) in spots.iter().zip(&reasons) {
+            let Some(reason) = reason else { continue };
+            let obstacle = Obstacle::of(reason, spot.subject(None), &known);
+            if seen.insert(obstacle.in_words()) {
+                held_up.push(obstacle);
+            }
+        }
+        Ok(held_up)
     }
 
     async fn kept(&self, retention: Option<Retention>) -> Result<FinishedWork, StoreError> {

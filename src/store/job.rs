@@ -2,8 +2,8 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::job::JobState;
-use crate::domain::pause::{FixedWait, PauseKind};
-use crate::domain::{JobId, NanoUsd};
+use crate::domain::obstacle::{Obstacle, Subject};
+use crate::domain::{JobId, NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -34,8 +34,8 @@ pub struct JobRecord {
     /// The prompt. It is shown only on request.
     pub request: Value,
     pub place: Place,
-    /// The reason that was given for the pause that it waits for.
-    pub pause_reason: Option<String>,
+    /// What is in its way.
+    pub obstacle: Option<Box<Obstacle>>,
 }
 
 /// The place of a job.
@@ -236,15 +236,19 @@ impl Store {
             .await
             .doing("reading the job")?;
         let Some(row) = row else { return Ok(None) };
-        let paused = row.waits_for.as_deref().and_then(FixedWait::read).and_then(FixedWait::paused);
-        let name = paused.and_then(|kind| match kind {
-            PauseKind::Batch => row.batch.as_deref(),
-            PauseKind::Route => Some(row.route.as_str()),
-            PauseKind::Project => Some(row.project.as_str()),
-            PauseKind::Provider => None,
-        });
-        let pause_reason = match paused.zip(name) {
-            Some((kind, name)) => self.pause_reason(kind, name).await?,
+        let obstacle = match &row.waits_for {
+            Some(code) => {
+                let millis = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
+                let ready_at = row.run_at.map_or(row.created_at, |run_at| run_at.max(row.created_at));
+                let subject = Subject {
+                    route: &row.route,
+                    project: Some(&row.project),
+                    batch: row.batch.as_deref(),
+                    ready_at: Some(millis(ready_at)),
+                    rests_until: row.parked_until.map(millis),
+                };
+                Some(Obstacle::of(code, subject, &self.known().await?))
+            }
             None => None,
         };
         Ok(Some({
@@ -267,9 +271,7 @@ impl Store {
             } else if let (Some(until), Some(reason)) = (row.parked_until, row.parked_reason) {
                 Place::Parked { until, reason: row.waits_for.unwrap_or(reason) }
             } else if let Some(crashes) = row.ready_crashes {
-                // Only a wait for a target has an instant, and status of a worker may be older than the reason.
-                let opens = row.opens_ms.filter(|_| row.waits_for.as_ref().is_some_and(|reason| reason.contains(": ")));
-                let opens = opens.and_then(DateTime::from_timestamp_millis);
+                let opens = obstacle.as_ref().and_then(|obstacle| DateTime::from_timestamp_millis(obstacle.until?.0));
                 Place::Ready { crashes, waits_for: row.waits_for, opens }
             } else {
                 // All places were seen at one instant, and at any instant a job is in exactly one.
@@ -290,7 +292,7 @@ impl Store {
                 metadata: row.metadata.map(readable),
                 request: readable(row.request),
                 place,
-                pause_reason,
+                obstacle: obstacle.map(Box::new),
             }
         }))
     }

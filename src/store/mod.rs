@@ -44,6 +44,7 @@ pub mod stop_loss;
 mod stretches;
 pub mod timeline;
 pub mod unqueued;
+mod waits;
 
 pub use address::{Address, AddressError};
 pub use database::{Pooler, Purpose};

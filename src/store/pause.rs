@@ -20,16 +20,6 @@ impl Store {
             .doing("resuming")
     }
 
-    /// The reason that was given for a pause in force.
-    pub async fn pause_reason(&self, kind: PauseKind, name: &str) -> Result<Option<String>, StoreError> {
-        let reason =
-            sqlx::query_scalar!("select reason from sluice.pause where kind = $1 and name = $2", kind.as_str(), name)
-                .fetch_optional(&self.db)
-                .await
-                .doing("reading pauses")?;
-        Ok(reason.flatten())
-    }
-
     /// Everything that is paused and that this program knows.
     pub async fn pauses(&self) -> Result<Pauses, StoreError> {
         let rows = sqlx::query!("select kind, name from sluice.pause order by kind, name")

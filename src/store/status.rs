@@ -1,13 +1,15 @@
 //! The state of the queue and its workers.
 
 use super::lanes::{Lane, Look};
+use super::waits::Spot;
 use super::{Doing, Store, StoreError};
+use crate::domain::pause::FixedWait;
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::{NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most rows that are counted in one lane.
 const LANE_CAP: i64 = 100_000;
@@ -15,7 +17,6 @@ const LANE_CAP: i64 = 100_000;
 const TOTAL_CAP: i64 = 1_000_000;
 
 const UNFINISHED: &str = "looking for unfinished jobs";
-const REASONS: &str = "looking at what jobs wait for";
 
 /// A number of rows, counted up to a bound: exact counts of millions take seconds, and no report needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,15 +39,43 @@ impl Counted {
 pub struct RouteQueue {
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: Counted,
-    /// Known obstacles of ready jobs, as `sluice.jobs.waits_for` has them, and how many jobs each holds up.
-    pub held: BTreeMap<String, Counted>,
+    /// Known obstacles of ready jobs, as `sluice.jobs.waits_for` has them.
+    pub held: BTreeMap<String, Held>,
     /// When the first of them could first have been taken; of each project and batch only the job with the lowest
     /// number is examined.
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
-    /// Jobs that wait, by the reason of the wait, with the instant at which the first of them wakes.
-    pub parked: BTreeMap<String, (Counted, DateTime<Utc>)>,
+    /// Jobs that wait, by the reason of the wait.
+    pub parked: BTreeMap<String, Held>,
+}
+
+/// Jobs of one route that one obstacle holds up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub count: Counted,
+    /// When the first of them wakes, by its own row.
+    pub wakes_at: Option<DateTime<Utc>>,
+    /// The paused batches or projects that they are in, the first few of them by name.
+    pub names: BTreeSet<String>,
+}
+
+/// How many names of paused batches or projects are gathered for each reason.
+const NAMES: usize = 20;
+
+impl Held {
+    fn add(&mut self, rows: i64, more: bool, wakes_at: Option<DateTime<Utc>>, reason: &str, spot: &Spot) {
+        self.count.add(rows, more);
+        self.wakes_at = [self.wakes_at, wakes_at].into_iter().flatten().min();
+        let name = match FixedWait::read(reason) {
+            Some(FixedWait::BatchPaused) => spot.batch.as_ref(),
+            Some(FixedWait::ProjectPaused) => Some(&spot.project),
+            _ => None,
+        };
+        if let Some(name) = name.filter(|_| self.names.len() < NAMES) {
+            self.names.insert(name.clone());
+        }
+    }
 }
 
 /// The money of routes over the last 24 hours.
@@ -103,6 +132,8 @@ pub struct PauseRecord {
     /// When it was paused.
     pub since: DateTime<Utc>,
     pub reason: Option<String>,
+    /// The login that paused it; `None`: it is not known.
+    pub by: Option<String>,
 }
 
 /// The state of the queue and its workers.
@@ -128,13 +159,20 @@ impl Store {
         let routes = self.queue().await?;
         let spending = self.spending().await?;
         let workers = self.workers().await?;
-        let pauses =
-            sqlx::query_as!(PauseRecord, "select kind, name, since, reason from sluice.pause order by kind, name")
-                .fetch_all(&self.db)
-                .await
-                .doing("reading pauses")?;
+        let pauses = self.pause_records().await?;
         let buckets = self.standings().await?;
         Ok(Status { now, routes, spending, workers, pauses, buckets })
+    }
+
+    /// Everything that is paused, for people.
+    pub(super) async fn pause_records(&self) -> Result<Vec<PauseRecord>, StoreError> {
+        sqlx::query_as!(
+            PauseRecord,
+            "select kind, name, since, reason, paused_by as by from sluice.pause order by kind, name"
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("reading pauses")
     }
 
     /// The jobs that wait and run, by route. Takes about a second at most, however long the queue.
@@ -210,55 +248,20 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("counting ready jobs")?;
-        let reasons = self.reasons(&lanes).await?;
-        for ((lane, count), reason) in lanes.into_iter().zip(counts).zip(reasons) {
-            let queue = routes.entry(lane.route).or_default();
+        let spots: Vec<Spot> = lanes.iter().map(Spot::ready).collect();
+        let reasons = self.obstacles(&spots).await?;
+        for ((spot, count), reason) in spots.iter().zip(counts).zip(reasons) {
+            let queue = routes.entry(spot.route.clone()).or_default();
             // It is not known which routes the other lanes have.
             let is_more = count.rows > cap || !is_all;
             queue.ready.add(count.rows.min(cap), is_more);
             queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
             if let Some(reason) = reason {
-                queue.held.entry(reason).or_default().add(count.rows.min(cap), is_more);
+                let held = queue.held.entry(reason.clone()).or_default();
+                held.add(count.rows.min(cap), is_more, None, &reason, spot);
             }
         }
         Ok(())
-    }
-
-    /// The known obstacle of each lane.
-    async fn reasons(&self, lanes: &[Lane]) -> Result<Vec<Option<String>>, StoreError> {
-        // By route and not by lane, as there may be a million lanes. Only batches to which a worker is dedicated are
-        // asked about one by one.
-        let alone: HashSet<String> = sqlx::query_scalar!(
-            r#"select c.it ->> 'only' as "batch!" from sluice.claimers s cross join jsonb_array_elements(s.said) c(it)
-                where c.it ->> 'only' is not null"#
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing(REASONS)?
-        .into_iter()
-        .collect();
-        let batch_of = |lane: &Lane| lane.batch.clone().filter(|batch| alone.contains(batch));
-        let pairs: HashSet<(String, Option<String>)> =
-            lanes.iter().map(|lane| (lane.route.clone(), batch_of(lane))).collect();
-        let (routes, batches): (Vec<String>, Vec<Option<String>>) = pairs.into_iter().unzip();
-        let rows = sqlx::query!(
-            r#"select l.route as "route!", l.batch,
-                      sluice.nobody_takes((select c.said from sluice.claimers c), l.route, l.batch) as reason
-                 from unnest($1::text[], $2::text[]) l(route, batch)"#,
-            &routes as _,
-            &batches as _
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing(REASONS)?;
-        let taken: HashMap<(String, Option<String>), Option<String>> =
-            rows.into_iter().map(|row| ((row.route, row.batch), row.reason)).collect();
-        let pauses = self.pauses().await?;
-        let reason = |lane: &Lane| match pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()) {
-            Some(wait) => Some(wait.as_str().to_owned()),
-            None => taken.get(&(lane.route.clone(), batch_of(lane))).cloned().flatten(),
-        };
-        Ok(lanes.iter().map(reason).collect())
     }
 
     async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
@@ -266,24 +269,40 @@ impl Store {
             r#"with seen as materialized (
                 select flow, reason, run_at, job_id from sluice.parked order by run_at limit $1
             ), flow as (
-                select flow, reason, count(*) as rows, min(run_at) as wakes_at, min(job_id) as job_id
-                  from seen group by flow, reason
+                select flow, reason, run_at <= now() as due, count(*) as rows, min(run_at) as wakes_at,
+                       min(job_id) as job_id
+                  from seen group by flow, reason, run_at <= now()
             )
-            select j.route as "route!", f.reason as "reason!", sum(f.rows)::bigint as "rows!",
+            select j.route as "route!", j.project as "project!", j.batch, f.reason as "reason!", f.due as "due!",
+                   sum(f.rows)::bigint as "rows!",
                    least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!",
                    (select count(*) from seen) as "seen!"
-              from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
-             group by j.route, f.reason"#,
+              from flow f cross join lateral (
+                       select b.route, b.project, b.batch from sluice.job b where b.id = f.job_id limit 1) j
+             group by j.route, j.project, j.batch, f.reason, f.due"#,
             LANE_CAP + 1
         )
         .fetch_all(&self.db)
         .await
         .doing("counting parked jobs")?;
-        for group in groups {
-            let queue = routes.entry(group.route).or_default();
+        let spots: Vec<Spot> = groups
+            .iter()
+            .map(|group| Spot {
+                route: group.route.clone(),
+                project: group.project.clone(),
+                batch: group.batch.clone(),
+                rests: Some(group.reason.clone()),
+                is_due: group.due,
+            })
+            .collect();
+        let reasons = self.obstacles(&spots).await?;
+        for ((spot, group), reason) in spots.iter().zip(groups).zip(reasons) {
+            let queue = routes.entry(spot.route.clone()).or_default();
+            // One that is due and held up by nothing is about to be woken.
+            let reason = reason.unwrap_or(group.reason);
+            let held = queue.parked.entry(reason.clone()).or_default();
             // It is not known which group the uncounted rows belong to.
-            let counted = Counted { rows: group.rows, more: group.seen > LANE_CAP };
-            queue.parked.insert(group.reason, (counted, group.wakes_at));
+            held.add(group.rows, group.seen > LANE_CAP, Some(group.wakes_at), &reason, spot);
         }
         Ok(())
     }

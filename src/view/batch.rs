@@ -2,14 +2,13 @@
 
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
-use super::waits::in_words_with;
+use super::waits::WhyView;
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
-use crate::domain::pause::FixedWait;
+use crate::domain::obstacle::Obstacle;
 use crate::store::batch::Batch;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use std::borrow::Cow;
 use std::time::Duration;
 
 /// A batch.
@@ -111,28 +110,23 @@ pub struct ProgressView {
     pub idle: Option<String>,
     /// The same reason, as `sluice.jobs.waits_for` has it.
     pub waits_for: Option<String>,
+    /// The same reason, with all that is known of it.
+    pub why: Option<WhyView>,
 }
 
 impl ProgressView {
     /// A batch as it was read, its pace, and the reason why all its jobs wait.
     #[must_use]
-    pub fn of(batch: &Batch, per_second: f64, left: Option<Duration>, waits_for: Option<&str>) -> Self {
+    pub fn of(batch: &Batch, per_second: f64, left: Option<Duration>, obstacle: Option<&Obstacle>) -> Self {
         Self {
             batch: BatchView::of(batch),
             per_second,
             seconds_left: left.map(|left| left.as_secs()),
-            idle: waits_for.map(|reason| idle(batch, reason).into_owned()),
-            waits_for: waits_for.map(str::to_owned),
+            idle: obstacle.map(Obstacle::in_words),
+            waits_for: obstacle.map(|obstacle| obstacle.code.clone()),
+            why: obstacle.map(|obstacle| WhyView::of(obstacle, None)),
         }
     }
-}
-
-/// Why none of its jobs go on, in words.
-#[must_use]
-pub fn idle<'a>(batch: &Batch, waits_for: &'a str) -> Cow<'a, str> {
-    let pause_reason =
-        batch.pause_reason.as_deref().filter(|_| FixedWait::read(waits_for) == Some(FixedWait::BatchPaused));
-    in_words_with(waits_for, pause_reason)
 }
 
 /// A table of batches, one row each.

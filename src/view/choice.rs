@@ -1,7 +1,7 @@
 //! Why an attempt called this rung and no other, in words, from the worker's notes on it.
 
 use super::time::clock;
-use super::waits::shut;
+use super::waits::was_shut;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
 use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
@@ -77,7 +77,7 @@ fn why_skipped(why: &Why) -> String {
         Why::Shut { reason, until, passed_over, patience_until } => {
             // A pause has no known end.
             let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
-            format!("{}{until}{}", shut(*reason).was, not_waited_for(passed_over.as_ref(), *patience_until))
+            format!("{}{until}{}", was_shut(*reason), not_waited_for(passed_over.as_ref(), *patience_until))
         }
         Why::BackingOff { until } => format!("it was resting after a failure{}", until_when(*until)),
         Why::TooLate { until, latest } => {

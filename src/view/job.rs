@@ -1,7 +1,7 @@
 //! A job: its data, its place, and its ending.
 
 use super::dollars::Dollars;
-use super::waits::{in_words, in_words_with, wakes_at};
+use super::waits::{WhyView, wakes_at};
 use crate::domain::counted::counted;
 use crate::domain::job::JobState;
 use crate::domain::pause::FixedWait;
@@ -47,6 +47,9 @@ pub struct JobView {
     pub metadata: Option<Value>,
     /// Its current place.
     pub place: PlaceView,
+    /// What is in its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<WhyView>,
     /// The reason that was given for the pause that it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause_reason: Option<String>,
@@ -169,7 +172,8 @@ impl JobView {
             created_at: job.created_at,
             metadata: job.metadata,
             place,
-            pause_reason: job.pause_reason,
+            pause_reason: job.obstacle.as_ref().and_then(|obstacle| obstacle.pause()?.why.clone()),
+            why: job.obstacle.map(|obstacle| WhyView::of(&obstacle, Some(job.id))),
             request: bodies.request.then_some(job.request),
             response,
         }
@@ -179,32 +183,25 @@ impl JobView {
     #[must_use]
     pub fn whereabouts(&self) -> String {
         let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        match &self.place {
-            PlaceView::Ready { crashes, waits_for, opens_at } => {
+        let why = self.why.as_ref().map(|why| why.words.as_str());
+        let mut words = match &self.place {
+            PlaceView::Ready { crashes, .. } => {
                 let mut words = "queued".to_owned();
                 if *crashes > 0 {
                     let _ = write!(words, " again, after {} died with it", counted(crashes, "worker", "workers"));
                 }
-                if let Some(reason) = waits_for {
-                    let _ = write!(words, ": {}", in_words_with(reason, self.pause_reason.as_deref()));
-                }
-                if let Some(opens_at) = opens_at {
-                    let _ = write!(words, "; not tried before {}", at(opens_at));
+                if let Some(why) = why {
+                    let _ = write!(words, ": {why}");
                 }
                 words
             }
             PlaceView::Parked { waits_for, .. } if waits_for == FixedWait::Paused.as_str() => {
                 "paused, until it is resumed".to_owned()
             }
-            PlaceView::Parked { until: Some(until), waits_for } if waits_for == FixedWait::Scheduled.as_str() => {
-                format!("scheduled for {}", at(until))
+            PlaceView::Parked { waits_for, .. } if waits_for == FixedWait::Scheduled.as_str() => {
+                why.unwrap_or(waits_for).to_owned()
             }
-            PlaceView::Parked { until: Some(until), waits_for } if !waits_for.ends_with(" paused") => {
-                format!("parked until {}: {}", at(until), in_words(waits_for))
-            }
-            PlaceView::Parked { waits_for, .. } => {
-                format!("queued: {}", in_words_with(waits_for, self.pause_reason.as_deref()))
-            }
+            PlaceView::Parked { waits_for, .. } => format!("queued: {}", why.unwrap_or(waits_for)),
             PlaceView::Running { worker, host, pid, since, worker_alive } => {
                 let process = match (host, pid) {
                     (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
@@ -214,8 +211,12 @@ impl JobView {
                 format!("with worker {worker}{process} since {}{dead}", at(since))
             }
             PlaceView::Ended(end) => format!("{} at {}", self.state, at(&end.finished_at)),
-            PlaceView::Nowhere { waits_for } => in_words(waits_for).into_owned(),
+            PlaceView::Nowhere { waits_for } => why.unwrap_or(waits_for).to_owned(),
+        };
+        if let (Some(deadline), PlaceView::Ready { .. } | PlaceView::Parked { .. }) = (&self.deadline, &self.place) {
+            let _ = write!(words, "; if it has no answer by its deadline, {}, it fails", at(deadline));
         }
+        words
     }
 }
 
@@ -223,9 +224,39 @@ impl JobView {
 mod tests {
     use super::super::tests::job;
     use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+    use crate::domain::pause::PauseKind;
 
+    /// The words for a job in this place, with the obstacle that its reason names.
     fn whereabouts(place: Place) -> String {
-        JobView::of(job(place), Bodies::default()).whereabouts()
+        let (reason, until) = match &place {
+            Place::Ready { waits_for, .. } => (waits_for.clone(), None),
+            Place::Parked { until, reason } => (Some(reason.clone()), Some(*until)),
+            Place::Nowhere => (Some("no queue".to_owned()), None),
+            _ => (None, None),
+        };
+        let lost = "stop-loss: 1 of 1 job failed".to_owned();
+        let pause = Pause {
+            kind: PauseKind::Batch,
+            name: "nightly".to_owned(),
+            by: Some("worker".to_owned()),
+            since: stamp("07:50:00"),
+            why: Some(lost),
+        };
+        let known = Known { now: stamp("07:59:00"), pauses: vec![pause], workers: Vec::new() };
+        let subject = Subject {
+            route: "default",
+            batch: Some("nightly"),
+            rests_until: until.map(|until| Timestamp(until.timestamp_millis())),
+            ..Subject::default()
+        };
+        let obstacle = reason.map(|reason| Box::new(Obstacle::of(&reason, subject, &known)));
+        JobView::of(JobRecord { obstacle, ..job(place) }, Bodies::default()).whereabouts()
+    }
+
+    fn stamp(clock: &str) -> Timestamp {
+        Timestamp(format!("2026-01-31T{clock}Z").parse::<DateTime<Utc>>().unwrap().timestamp_millis())
     }
 
     #[test]
@@ -234,33 +265,18 @@ mod tests {
         let parked = |reason: &str| Place::Parked { until: at, reason: reason.to_owned() };
         assert_eq!(
             whereabouts(parked("openai/gpt-4o-mini: rate_limit")),
-            "parked until 2026-01-31T08:00:00Z: openai/gpt-4o-mini: its limit is used up"
+            "queued: openai/gpt-4o-mini: its limit is used up until 08:00:00 UTC (in 1m)"
         );
-        assert_eq!(whereabouts(parked("scheduled")), "scheduled for 2026-01-31T08:00:00Z");
-        assert_eq!(whereabouts(parked("batch paused")), "queued: its batch is paused");
+        assert_eq!(whereabouts(parked("scheduled")), "scheduled for 08:00:00 UTC (in 1m)");
+        assert_eq!(whereabouts(parked("route paused")), "queued: its route is paused");
         assert_eq!(whereabouts(parked("paused")), "paused, until it is resumed");
-        let held = |place: Place| {
-            let job = JobRecord { pause_reason: Some("stop-loss: 1 of 1 job failed".to_owned()), ..job(place) };
-            JobView::of(job, Bodies::default()).whereabouts()
-        };
-        let words = "queued: its batch is paused (stop-loss: 1 of 1 job failed)";
-        assert_eq!(held(parked("batch paused")), words);
-        let ready = Place::Ready { crashes: 0, waits_for: Some("batch paused".to_owned()), opens: None };
-        assert_eq!(held(ready), words);
+        let words = "queued: batch nightly is paused since 07:50:00 UTC (9m ago): stop-loss: 1 of 1 job failed";
+        assert_eq!(whereabouts(parked("batch paused")), words);
         let ready =
             |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned), opens: None };
+        assert_eq!(whereabouts(ready(Some("batch paused"))), words);
         assert_eq!(whereabouts(ready(None)), "queued");
-        let shut = Place::Ready {
-            crashes: 0,
-            waits_for: Some("a/m: breaker_open (within patience)".to_owned()),
-            opens: Some(at),
-        };
-        assert_eq!(
-            whereabouts(shut),
-            "queued: a/m: its breaker is open after failures (within patience); not tried before \
-             2026-01-31T08:00:00Z"
-        );
-        assert_eq!(whereabouts(ready(Some("route paused"))), "queued: its route is paused");
+        assert_eq!(whereabouts(ready(Some("no worker"))), "queued: no worker is running");
         let running =
             Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
         assert_eq!(
@@ -269,5 +285,13 @@ mod tests {
              a moment"
         );
         assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so no worker finds it"));
+    }
+
+    #[test]
+    fn a_deadline_is_told_while_the_job_waits() {
+        let at: DateTime<Utc> = "2026-01-31T08:00:00Z".parse().unwrap();
+        let of = |place| JobView::of(JobRecord { deadline: Some(at), ..job(place) }, Bodies::default()).whereabouts();
+        let ready = Place::Ready { crashes: 0, waits_for: None, opens: None };
+        assert_eq!(of(ready), "queued; if it has no answer by its deadline, 2026-01-31T08:00:00Z, it fails");
     }
 }

@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod change;
 pub mod check;
 pub mod choice;
+pub mod command;
 pub mod dollars;
 pub mod estimate;
 pub mod finding;

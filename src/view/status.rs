@@ -3,11 +3,13 @@
 use super::bucket::BucketView;
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
-use super::waits::wakes_at;
+use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
-use crate::domain::PerAnswer;
+use crate::domain::obstacle::{Known, Obstacle, Subject};
+use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::statistics::{GateStatistics, ShutStatistics};
-use crate::store::status::{Counted, PauseRecord, RouteQueue, RouteSpending, Status};
+use crate::domain::{PerAnswer, Timestamp};
+use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Status};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +72,8 @@ pub struct HeldView {
     pub waits_for: String,
     /// The number of these jobs.
     pub count: CountView,
+    /// The whole reason; several where several batches or projects are paused, the first few of them.
+    pub why: Vec<WhyView>,
 }
 
 /// Jobs that wait for the same reason.
@@ -80,6 +84,8 @@ pub struct ParkedView {
     pub count: CountView,
     /// When the first of them wakes; `None`: not by itself.
     pub wakes_at: Option<DateTime<Utc>>,
+    /// The whole reason; several where several batches or projects are paused, the first few of them.
+    pub why: Vec<WhyView>,
 }
 
 /// What jobs of one route have cost and brought.
@@ -112,6 +118,8 @@ pub struct PauseView {
     pub since: DateTime<Utc>,
     /// The operator's reason.
     pub reason: Option<String>,
+    /// The login that paused it.
+    pub by: Option<String>,
 }
 
 /// One target, as several workers see it.
@@ -159,22 +167,52 @@ impl From<Counted> for CountView {
 }
 
 impl RouteView {
-    fn of(route: String, queue: RouteQueue) -> Self {
-        let held = queue.held.into_iter().map(|(waits_for, count)| HeldView { waits_for, count: count.into() });
-        let parked = queue.parked.into_iter().map(|(waits_for, (count, first))| ParkedView {
-            wakes_at: wakes_at(&waits_for, first),
-            waits_for,
-            count: count.into(),
-        });
+    fn of(route: String, queue: RouteQueue, known: &Known) -> Self {
+        let whys = |code: &str, held: &Held| whys(&route, code, held, known);
+        let held: Vec<HeldView> = queue
+            .held
+            .into_iter()
+            .map(|(code, held)| HeldView { why: whys(&code, &held), waits_for: code, count: held.count.into() })
+            .collect();
+        let parked: Vec<ParkedView> = queue
+            .parked
+            .into_iter()
+            .map(|(code, held)| ParkedView {
+                why: whys(&code, &held),
+                wakes_at: held.wakes_at.and_then(|first| wakes_at(&code, first)),
+                waits_for: code,
+                count: held.count.into(),
+            })
+            .collect();
         Self {
             route,
             ready: queue.ready.into(),
-            ready_waits_for: held.collect(),
+            ready_waits_for: held,
             oldest_ready: queue.oldest_ready,
             running: queue.running,
-            parked: parked.collect(),
+            parked,
         }
     }
+}
+
+/// The most pauses that are told apart for one reason.
+const PAUSES: usize = 3;
+
+/// The whole reason of a wait, or several where several batches or projects are paused.
+fn whys(route: &str, code: &str, held: &Held, known: &Known) -> Vec<WhyView> {
+    let subject =
+        Subject { route, rests_until: held.wakes_at.map(|at| Timestamp(at.timestamp_millis())), ..Subject::default() };
+    let paused = FixedWait::read(code).and_then(FixedWait::paused);
+    let subjects: Vec<Subject<'_>> = match paused {
+        Some(PauseKind::Batch) => {
+            held.names.iter().map(|name| Subject { batch: Some(name), ..subject }).take(PAUSES).collect()
+        }
+        Some(PauseKind::Project) => {
+            held.names.iter().map(|name| Subject { project: Some(name), ..subject }).take(PAUSES).collect()
+        }
+        _ => vec![subject],
+    };
+    subjects.into_iter().map(|subject| WhyView::of(&Obstacle::of(code, subject, known), None)).collect()
 }
 
 impl OfRouteView {
@@ -194,17 +232,22 @@ impl OfRouteView {
 }
 
 impl From<PauseRecord> for PauseView {
-    fn from(PauseRecord { kind, name, since, reason }: PauseRecord) -> Self {
-        Self { kind, name, since, reason }
+    fn from(PauseRecord { kind, name, since, reason, by }: PauseRecord) -> Self {
+        Self { kind, name, since, reason, by }
     }
 }
 
 impl From<Status> for StatusView {
     fn from(status: Status) -> Self {
         let workers: Vec<WorkerView> = status.workers.into_iter().map(WorkerView::from).collect();
+        let known = Known {
+            now: Timestamp(status.now.timestamp_millis()),
+            pauses: status.pauses.iter().filter_map(PauseRecord::known).collect(),
+            workers: workers.iter().filter(|worker| worker.is_alive).map(|worker| worker.said.clone()).collect(),
+        };
         Self {
             now: status.now,
-            routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue)).collect(),
+            routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue, &known)).collect(),
             spent: status.spending.routes.into_iter().map(|(name, spent)| OfRouteView::of(name, spent)).collect(),
             spent_since: status.spending.since,
             targets: targets(&workers),

@@ -13,6 +13,8 @@ use super::{batch, document, report};
 use crate::domain::diagnosis;
 use crate::domain::job::JobState;
 use crate::domain::limits::{Dimension as Counted, Heard};
+use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
 use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
@@ -36,10 +38,17 @@ fn shown(view: &impl Serialize) -> Value {
     document(view).unwrap()
 }
 
+/// What these words mean for the route and batch of the job, a minute after it was enqueued.
+fn obstacle(code: &str, pauses: Vec<Pause>) -> Obstacle {
+    let subject = Subject { route: "default", batch: Some("nightly"), ..Subject::default() };
+    let now = Timestamp(at(60).timestamp_millis());
+    Obstacle::of(code, subject, &Known { now, pauses, workers: Vec::new() })
+}
+
 /// A job at this place.
 pub(super) fn job(place: Place) -> JobRecord {
     JobRecord {
-        pause_reason: None,
+        obstacle: None,
         id: 42,
         route: "default".to_owned(),
         project: "acme".to_owned(),
@@ -267,10 +276,22 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     assert_eq!((&view["pause_reason"], &view["max_failed"]), (&json!(lost), &json!(0.05)));
     let row = serde_json::to_value(batch::table(std::slice::from_ref(&stopped))).unwrap();
     assert_eq!((&row[0]["pause_reason"], &row[0]["max_failed"]), (&json!(lost), &json!(0.05)));
-    let progress = shown(&ProgressView::of(&stopped, 0.0, None, Some("batch paused")));
-    assert_eq!(progress["idle"], json!(format!("its batch is paused ({lost})")));
-    let other = shown(&ProgressView::of(&stopped, 0.0, None, Some("route paused")));
-    assert_eq!(other["idle"], "its route is paused");
+    let pause = Pause {
+        kind: PauseKind::Batch,
+        name: "nightly".to_owned(),
+        by: Some("worker".to_owned()),
+        since: Timestamp(at(9).timestamp_millis()),
+        why: Some(lost.to_owned()),
+    };
+    let held = |code| obstacle(code, vec![pause.clone()]);
+    let progress = shown(&ProgressView::of(&stopped, 0.0, None, Some(&held("batch paused"))));
+    assert_eq!(
+        progress["idle"],
+        json!(format!("batch nightly is paused since 08:00:09 UTC (51s ago): {lost}")),
+        "no person paused it"
+    );
+    let other = shown(&ProgressView::of(&stopped, 0.0, None, Some(&held("route paused"))));
+    assert_eq!(other["idle"], "its route is paused", "the pause is over by now");
 }
 
 #[test]
@@ -282,12 +303,27 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     expected["seconds_left"] = json!(30);
     expected["idle"] = Value::Null;
     expected["waits_for"] = Value::Null;
+    expected["why"] = Value::Null;
     assert_eq!(moving, expected);
-    let held = shown(&ProgressView::of(&a_batch(), 0.0, None, Some("batch paused")));
+    let pause = Pause {
+        kind: PauseKind::Batch,
+        name: "nightly".to_owned(),
+        by: Some("ops".to_owned()),
+        since: Timestamp(at(9).timestamp_millis()),
+        why: None,
+    };
+    let held = shown(&ProgressView::of(&a_batch(), 0.0, None, Some(&obstacle("batch paused", vec![pause]))));
     expected["per_second"] = json!(0.0);
     expected["seconds_left"] = Value::Null;
-    expected["idle"] = json!("its batch is paused");
+    expected["idle"] = json!("batch nightly is paused by ops since 08:00:09 UTC (51s ago)");
     expected["waits_for"] = json!("batch paused");
+    expected["why"] = json!({
+        "waits_for": "batch paused", "words": "batch nightly is paused by ops since 08:00:09 UTC (51s ago)",
+        "do": "sluice batch resume nightly", "until": null, "keys": [], "stuck": false,
+        "paused": {
+            "kind": "batch", "name": "nightly", "by": "ops", "since": "2027-01-15T08:00:09Z", "reason": null,
+        },
+    });
     assert_eq!(held, expected);
 }
 

@@ -271,6 +271,7 @@ impl Gate {
                             "the model is unknown or not allowed; its jobs go elsewhere or wait"
                         );
                     }
+                    *target.said.lock() = failure.map(Failure::in_short);
                     shut_for(&target.shut, Reason::Model, rest, now);
                 }
             }
@@ -343,11 +344,14 @@ impl Gate {
         states.sort_by(|a, b| a.target.cmp(&b.target));
         let targets = states.into_iter().map(|state| {
             let calibration = state.calibration();
+            let shut = state.shut_by(now);
+            let is_refused = shut.is_some_and(|shut| shut.reason == Reason::Model);
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
-                shut: state.shut_by(now).map(ShutStatistics::from),
+                shut: shut.map(ShutStatistics::from),
+                said: state.said.lock().clone().filter(|_| is_refused),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

@@ -9,7 +9,7 @@ use crate::domain::shut::Shut;
 use crate::domain::statistics::{KeyStatistics, ShutStatistics};
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Keys {
     ring: Mutex<KeyRing>,
     /// Per key: its refusals in words that may concern one request alone.
     doubts: Mutex<Vec<Doubt>>,
+    /// By key: the provider's words when it refused the key last.
+    said: Mutex<BTreeMap<usize, String>>,
 }
 
 /// A key taken for one call. Dropped without a report it counts as if the call had not been made.
@@ -37,8 +39,8 @@ impl Keys {
     /// A set in which all keys are in service.
     pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
         let ring = Mutex::new(KeyRing::new(names.len(), recheck));
-        let doubts = Mutex::default();
-        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts })
+        let (doubts, said) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts, said })
     }
 
     /// The keys of a new configuration. A key that is out of service and has not changed (`same`, by name) is tried by
@@ -56,8 +58,13 @@ impl Keys {
             states.get(index)?.fault()
         };
         let ring = KeyRing::renewed(&names.iter().map(fault_of).collect::<Vec<_>>(), recheck, now);
+        let said_of = |(index, name): (usize, &String)| {
+            let known = before.names.iter().position(|known| known == name).filter(|_| same.contains(name))?;
+            Some((index, before.said.lock().get(&known)?.clone()))
+        };
+        let said = Mutex::new(names.iter().enumerate().filter_map(said_of).collect());
         let (provider, names) = (before.provider.clone(), names.to_vec());
-        Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts: Mutex::default() })
+        Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts: Mutex::default(), said })
     }
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {
@@ -118,9 +125,10 @@ impl Keys {
     /// The keys as status shows them.
     pub(super) fn snapshot(&self, now: Timestamp) -> Vec<KeyStatistics> {
         let states: Vec<KeyState> = self.ring().states().collect();
-        let named = self.names.iter().zip(states);
+        let said = self.said.lock();
+        let named = self.names.iter().zip(states).enumerate();
         named
-            .map(|(name, state)| {
+            .map(|(index, (name, state))| {
                 let (word, until) = match state {
                     KeyState::InService => ("in_service", None),
                     KeyState::Retired { until, .. } if until > now => ("out", Some(until)),
@@ -136,6 +144,7 @@ impl Keys {
                         since_ms: Some(since.0),
                         until_ms: until.map(|until| until.0),
                     }),
+                    said: state.fault().and_then(|_| said.get(&index).cloned()),
                 }
             })
             .collect()
@@ -193,6 +202,9 @@ impl KeyHold {
         let change = self.keys.ring().report(lease, sign, now);
         if let Some(change) = change {
             self.keys.tell(self.index, change, failure);
+            if let Some(failure) = failure.filter(|_| change != KeyChange::Back) {
+                self.keys.said.lock().insert(self.index, failure.in_short());
+            }
         }
         matches!(sign, KeySign::Refused(_))
     }

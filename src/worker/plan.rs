@@ -3,12 +3,14 @@
 use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
 use super::line::LineCount;
 use crate::domain::awaited;
-use crate::domain::decide::{Condition, Skip, Startable, startable, together};
+use crate::domain::decide::{Condition, Skip, Startable, is_stuck, startable, together};
 use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Charging, Limits, Metadata, Route, Rung, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
+use crate::domain::{
+    Charging, Limits, Metadata, Patience, Route, Rung, Sizes, StickyBy, Strategy, Target, Timestamp, Typical,
+};
 use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -156,15 +158,28 @@ impl RoutePlan {
     /// How many of its jobs with this deadline may be started now, and if none, when to ask again. `sticky`: only those
     /// that have this key.
     fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
-        let typical = self.typical();
-        let pace = Duration::from_millis(5);
-        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
-        let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
-        let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
+        let (typical, conditions) = (self.typical(), self.conditions(now));
         let mut order = Vec::new();
         strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
         let drawn = strategy::first_choices(&self.route, sticky);
         startable(&self.route, &order, &drawn, &conditions, deadline, now)
+    }
+
+    /// The conditions of its rungs for jobs of the usual size.
+    fn conditions(&self, now: Timestamp) -> Vec<Condition> {
+        let typical = self.typical();
+        let pace = Duration::from_millis(5);
+        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
+        let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
+        self.rungs.iter().map(condition).collect()
+    }
+
+    /// For how many seconds its jobs wait for a cheaper rung; `None`: there is none, or they wait for ever.
+    pub(super) fn patience(&self) -> Option<u64> {
+        match self.route.patience {
+            Patience::For(patience) if self.rungs.len() > 1 && !patience.is_zero() => Some(patience.as_secs()),
+            Patience::For(_) | Patience::Forever => None,
+        }
     }
 
     /// The wait of its jobs, if none of them may start within [`WORTH_SAYING`].
@@ -181,8 +196,12 @@ impl RoutePlan {
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
-        (!passes)
-            .then(|| RouteWait { reason: awaited::in_words(&target, &why, self.rungs.len() == 1), until_ms: opens })
+        let targets = || self.rungs.iter().map(|rung| rung.target.target().to_string()).collect();
+        (!passes).then(|| RouteWait {
+            reason: awaited::in_words(&target, &why, self.rungs.len() == 1),
+            until_ms: opens,
+            stuck: if is_stuck(&self.conditions(now)) { targets() } else { Vec::new() },
+        })
     }
 }
 
@@ -348,7 +367,10 @@ impl Plan {
         let lane = self.any_lane(route)?;
         let mut waits: Vec<RouteWait> = lane.parts.iter().map(|part| part.plan.hold_up(now)).collect::<Option<_>>()?;
         waits.sort_by_key(|wait| wait.until_ms.unwrap_or(i64::MAX));
-        waits.into_iter().next()
+        let all: BTreeSet<String> = waits.iter().flat_map(|wait| wait.stuck.iter().cloned()).collect();
+        let are_stuck = waits.iter().all(|wait| !wait.stuck.is_empty());
+        let wait = waits.into_iter().next()?;
+        Some(RouteWait { stuck: if are_stuck { all.into_iter().collect() } else { Vec::new() }, ..wait })
     }
 
     fn assemble(

@@ -10,6 +10,7 @@ impl Shared {
         let whole = |amount: usize| Some(amount as u64);
         let counters = self.settler.counters();
         let (plan, settings, now) = (self.plan(), self.settings(), self.clock.now());
+        let patience = plan.routes.iter().filter_map(|(name, route)| Some((name.clone(), route.patience()?)));
         let waits = plan.routes.keys().filter_map(|name| Some((name.clone(), plan.hold_up(name, now)?)));
         Statistics {
             version: VERSION,
@@ -30,6 +31,7 @@ impl Shared {
             only_batch: settings.only_batch.clone(),
             routes: Some(plan.routes.keys().cloned().collect()),
             waits: waits.collect(),
+            patience: patience.collect(),
             gate: plan.gate.snapshot(now),
             held_at_death: None,
         }

@@ -1,6 +1,6 @@
 //! How many jobs of a route may be started now, whichever jobs they are.
 
-use super::{Access, Condition, Skip, Times, access_of, health_of, rest_until, worth_of};
+use super::{Access, Condition, RungHealth, Skip, Times, access_of, health_of, rest_until, worth_of};
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Route, Rung, Timestamp};
 use std::time::Duration;
@@ -123,6 +123,21 @@ fn scaled(jobs: usize, share: f64) -> usize {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is above 0, and ends at the most")]
     let all = all as usize;
     all
+}
+
+/// Whether no rung can be called before a person does something: each one that takes such requests at all has no key in
+/// service, or no such model. A paused provider does not count, because the person who paused it knows of it.
+#[must_use]
+pub fn is_stuck(conditions: &[Condition]) -> bool {
+    let mut reasons = conditions.iter().filter_map(|condition| match &condition.health {
+        RungHealth::Ineligible(_) => None,
+        RungHealth::Shut(shut) => Some(Some(shut.reason)),
+        RungHealth::Open => Some(None),
+    });
+    let is_lasting =
+        |reason: Option<Reason>| matches!(reason, Some(Reason::Auth | Reason::QuotaExhausted | Reason::Model));
+    let first = reasons.next();
+    first.is_some_and(is_lasting) && reasons.all(is_lasting)
 }
 
 /// The question of how many jobs may start.

@@ -2,6 +2,7 @@
 
 use super::{Finding, FinishedWork, Misbilled, Queue, ServerState, Thresholds, Unqueued, grouped, span};
 use crate::domain::counted::counted;
+use crate::domain::obstacle::Obstacle;
 use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &ServerState, queue: Option<&Queue>, pooled: bool) -> Finding {
@@ -22,7 +23,7 @@ pub(super) fn connections(server: &ServerState, queue: Option<&Queue>, pooled: b
 }
 
 pub(super) fn all(queue: &Queue, thresholds: Thresholds) -> Vec<Finding> {
-    vec![workers(queue), held(queue), routes(queue), waiting(queue, thresholds)]
+    vec![workers(queue), held(queue), routes(queue), held_up(queue, thresholds), waiting(queue, thresholds)]
 }
 
 fn workers(queue: &Queue) -> Finding {
@@ -72,6 +73,31 @@ fn routes(queue: &Queue) -> Finding {
         "only a worker that has the route works on them",
         "correct the name, or add [routes.NAME] and restart the workers",
     )
+}
+
+/// Pauses are forgotten, and keys and models mend themselves by no wait.
+fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
+    const CHECK: &str = "held_up";
+    let Some(first) = queue.held_up.first() else { return Finding::ok(CHECK, "nothing is in the way of ready jobs") };
+    let is_forgotten = |obstacle: &&Obstacle| {
+        let paused = obstacle.pause().map(|pause| pause.since.until(obstacle.as_of));
+        !obstacle.stuck.is_empty() || paused.is_some_and(|time| time >= thresholds.waiting)
+    };
+    let told = queue.held_up.iter().find(is_forgotten);
+    let others = match queue.held_up.len().saturating_sub(1) {
+        0 => String::new(),
+        others => format!("; sluice status has {others} more"),
+    };
+    let what = format!("{}{others}", told.unwrap_or(first).in_words());
+    match told {
+        None => Finding::ok(CHECK, what),
+        Some(_) => Finding::warning(
+            CHECK,
+            what,
+            "these jobs do not go on by themselves: a person has to do something",
+            "sluice status says for each what to do: resume what is paused, mend the key or the name of the model",
+        ),
+    }
 }
 
 fn waiting(queue: &Queue, thresholds: Thresholds) -> Finding {

@@ -71,6 +71,7 @@ fn healthy() -> Facts {
             dead: Vec::new(),
             oldest: Some(("default".to_owned(), 5)),
             strange_routes: Vec::new(),
+            held_up: Vec::new(),
         }),
         unqueued: Ok(Unqueued::default()),
         misbilled: Ok(Misbilled::default()),

@@ -17,10 +17,6 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
               '9999-12-31 00:00:00+00') end as parked_until,
        p.reason as "parked_reason?",
        (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
-       (select min((l.stats -> 'waits' -> j.route ->> 'until_ms')::numeric)
-          from sluice.worker l
-         where q.job_id is not null and l.state = 'live' and l.lease_until > now()
-           and jsonb_typeof(l.stats -> 'waits' -> j.route -> 'until_ms') = 'number')::bigint as opens_ms,
        i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
        coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
        r.state as "state?", r.finished_at as "finished_at?",

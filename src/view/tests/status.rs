@@ -1,7 +1,9 @@
 //! The JSON of the status.
 
 use super::*;
-use crate::store::status::{Counted as Rows, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
+use crate::store::status::{
+    Counted as Rows, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord,
+};
 
 fn a_bucket() -> SharedBucket {
     let rate = Rate { unit: Unit::Requests, amount: 600, per: Duration::from_mins(1), burst: 100 };
@@ -40,12 +42,13 @@ fn a_bucket() -> SharedBucket {
 #[test]
 fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     let counted = |rows, more| Rows { rows, more };
-    let parked =
-        [("scheduled".to_owned(), (counted(2, false), at(120))), ("paused".to_owned(), (counted(7, false), at(61)))];
+    let held = |rows, wakes_at| Held { count: counted(rows, false), wakes_at, ..Held::default() };
+    let parked = [("scheduled".to_owned(), held(2, Some(at(120)))), ("paused".to_owned(), held(7, Some(at(61))))];
+    let of_route = Held { names: ["nightly".to_owned()].into(), ..held(4, None) };
     let queue = RouteQueue {
         ready: counted(100_000, true),
         oldest_ready: Some(at(0)),
-        held: [("batch paused".to_owned(), counted(4, false))].into(),
+        held: [("batch paused".to_owned(), of_route)].into(),
         running: 3,
         parked: parked.into(),
     };
@@ -72,7 +75,19 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         holds: 3,
         stats: json!({ "version": 2, "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
     };
-    let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
+    let pause = PauseRecord {
+        kind: "batch".to_owned(),
+        name: "nightly".to_owned(),
+        since: at(9),
+        reason: Some("a reason".to_owned()),
+        by: Some("ops".to_owned()),
+    };
+    let why = |waits_for, words, remedy: Value, until: Value, paused: Value| {
+        json!([{
+            "waits_for": waits_for, "words": words, "do": remedy, "until": until, "paused": paused, "keys": [],
+            "stuck": false,
+        }])
+    };
     let now = Timestamp(at(60).timestamp_millis());
     let spent = Spent { cost: NanoUsd(10), uncertain: NanoUsd(3), unpriced: 0, accepted: 4 };
     let status = Status {
@@ -92,13 +107,30 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "route": "default", "ready": { "jobs": 100_000, "or_more": true },
             "oldest_ready": "2027-01-15T08:00:00Z", "running": 3,
             "parked": [
-                { "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null },
+                {
+                    "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null,
+                    "why": why("paused", "the job itself is paused", Value::Null, Value::Null, Value::Null),
+                },
                 {
                     "waits_for": "scheduled", "count": { "jobs": 2, "or_more": false },
                     "wakes_at": "2027-01-15T08:02:00Z",
+                    "why": why(
+                        "scheduled", "scheduled for 08:02:00 UTC (in 1m)", Value::Null,
+                        json!("2027-01-15T08:02:00Z"), Value::Null,
+                    ),
                 },
             ],
-            "ready_waits_for": [{ "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false } }],
+            "ready_waits_for": [{
+                "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false },
+                "why": why(
+                    "batch paused", "batch nightly is paused by ops since 08:00:09 UTC (51s ago): a reason",
+                    json!("sluice batch resume nightly"), Value::Null,
+                    json!({
+                        "kind": "batch", "name": "nightly", "by": "ops", "since": "2027-01-15T08:00:09Z",
+                        "reason": "a reason",
+                    }),
+                ),
+            }],
         }],
         "spent": [{
             "route": "default", "answered": 4, "attempts": 9, "cost": 1e-8, "uncertain_cost": 3e-9,
@@ -135,7 +167,9 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "concurrency": 8, "places": { "1": 3 }, "shut": "rate_limit", "shut_since": "2027-01-15T08:01:00Z",
             "shut_until": "2027-01-15T08:02:30Z", "asked_until": null, "slowed": true, "refused_last_minute": 3,
         }],
-        "paused": [{ "kind": "route", "name": "slow", "since": "2027-01-15T08:00:09Z", "reason": null }],
+        "paused": [{
+            "kind": "batch", "name": "nightly", "since": "2027-01-15T08:00:09Z", "reason": "a reason", "by": "ops",
+        }],
     });
     assert_eq!(shown(&StatusView::from(status)), expected);
 }

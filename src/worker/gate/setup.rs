@@ -148,6 +148,7 @@ impl Gate {
                     provider: Arc::clone(&provider),
                     buckets: names.into_iter().map(|name| gate.bucket(name, buckets, before)).collect(),
                     shut: Mutex::new(None),
+                    said: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
                     others: Mutex::default(),

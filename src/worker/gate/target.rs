@@ -49,6 +49,8 @@ pub struct TargetState {
     pub(super) buckets: Vec<Arc<Bucket>>,
     /// Set while the model is unknown or not allowed, by the configuration as it is.
     pub(super) shut: Mutex<Option<Shut>>,
+    /// The provider's words when it refused the model last.
+    pub(super) said: Mutex<Option<String>>,
     /// Its refusals in words that may concern one request alone.
     pub(super) doubt: Mutex<Doubt>,
     /// Changes in the request that its refusals have asked for and an answer has confirmed.

@@ -1,0 +1,294 @@
+//! Why a job, a batch or a route does not go on: the one answer that every face gives.
+//!
+//! The schema says it in a few fixed words (`sluice.waits_for`), by which jobs can be counted. Here those words meet
+//! what is known beside them: who paused what, what workers say of keys, models, limits and breakers.
+
+mod words;
+
+pub use words::{Advice, moment, span};
+
+use super::Timestamp;
+use super::awaited::{Awaited, What};
+use super::pause::{FixedWait, PauseKind};
+use super::shut::Reason;
+use super::statistics::{KeyStatistics, Statistics, TargetStatistics};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A pause in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub kind: PauseKind,
+    /// The name of the route, project, batch or provider.
+    pub name: String,
+    /// The login that paused it; `None`: it is not known.
+    pub by: Option<String>,
+    pub since: Timestamp,
+    /// The reason that was given.
+    pub why: Option<String>,
+}
+
+/// What obstacles are told from, as of one look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The database's clock.
+    pub now: Timestamp,
+    pub pauses: Vec<Pause>,
+    /// What the live workers say of themselves.
+    pub workers: Vec<Statistics>,
+}
+
+/// Whose obstacle it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject<'a> {
+    pub route: &'a str,
+    /// `None`: of several projects.
+    pub project: Option<&'a str>,
+    /// `None`: of several batches, or of none.
+    pub batch: Option<&'a str>,
+    /// Since when the job could have run, where it is one job; patience counts from then.
+    pub ready_at: Option<Timestamp>,
+    /// Until when the job rests by its own row, where it does.
+    pub rests_until: Option<Timestamp>,
+}
+
+/// Why something does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The fixed words, as `sluice.jobs.waits_for` has them.
+    pub code: String,
+    pub kind: Kind,
+    /// When it is over by itself, as far as is known.
+    pub until: Option<Timestamp>,
+    /// When it was looked at.
+    pub as_of: Timestamp,
+    /// The targets, where no target of the route can be called before a person does something: all keys refused, or the
+    /// model unknown. Empty where work may go on by itself.
+    pub stuck: Vec<Shut>,
+}
+
+/// What is in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The job is in no queue.
+    NoQueue,
+    /// No worker runs that would take it; `others`: workers that run, but stop or work on other batches alone.
+    NoWorker { others: usize },
+    /// No worker that runs has the route; these are the ones that they have.
+    RouteUnknown { route: String, known: BTreeSet<String> },
+    /// It was enqueued for later.
+    Scheduled,
+    /// The job itself is paused.
+    Paused,
+    /// Its batch, route or project is paused; the pause, where it is still in force.
+    PausedBy(PauseKind, Option<Pause>),
+    /// A target cannot be called, or the job rests before it is called again.
+    Shut(Shut),
+    /// Words of another version.
+    Other,
+}
+
+/// A target that cannot be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shut {
+    /// `provider/model`.
+    pub target: String,
+    pub what: What,
+    /// Why the job does not go elsewhere.
+    pub because: String,
+    pub since: Option<Timestamp>,
+    /// The pause of its provider.
+    pub pause: Option<Pause>,
+    /// The keys of its provider that are out of service.
+    pub keys: Vec<KeyOut>,
+    /// The provider's words, where the model is unknown.
+    pub said: Option<String>,
+    /// The limits that are used up, each with its bucket.
+    pub limits: Vec<String>,
+    /// Until when the job waits for this target at most, before it takes a dearer one.
+    pub patience_until: Option<Timestamp>,
+}
+
+/// A key that is out of service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOut {
+    /// Its name, which may be shown.
+    pub key: String,
+    /// Whether it was rejected or is out of money; `None`: the worker's word is unknown.
+    pub reason: Option<Reason>,
+    pub since: Option<Timestamp>,
+    /// When one call tries it again.
+    pub until: Option<Timestamp>,
+    /// The provider's words.
+    pub said: Option<String>,
+}
+
+impl Obstacle {
+    /// The obstacle behind the fixed words.
+    #[must_use]
+    pub fn of(code: &str, subject: Subject<'_>, known: &Known) -> Self {
+        let kind = match FixedWait::read(code) {
+            Some(FixedWait::NoQueue) => Kind::NoQueue,
+            Some(FixedWait::NoWorker) => Kind::NoWorker { others: known.workers.len() },
+            Some(FixedWait::RouteUnknown) => Kind::RouteUnknown {
+                route: subject.route.to_owned(),
+                known: known.workers.iter().filter_map(|worker| worker.routes.as_ref()).flatten().cloned().collect(),
+            },
+            Some(FixedWait::Scheduled) => Kind::Scheduled,
+            Some(FixedWait::Paused) => Kind::Paused,
+            Some(FixedWait::BatchPaused) => Kind::PausedBy(PauseKind::Batch, known.pause_of(PauseKind::Batch, subject)),
+            Some(FixedWait::RoutePaused) => Kind::PausedBy(PauseKind::Route, known.pause_of(PauseKind::Route, subject)),
+            Some(FixedWait::ProjectPaused) => {
+                Kind::PausedBy(PauseKind::Project, known.pause_of(PauseKind::Project, subject))
+            }
+            None => Awaited::read(code).map_or(Kind::Other, |Awaited { target, what, because }| {
+                Kind::Shut(known.shut(target, what, because, subject))
+            }),
+        };
+        let waits = || known.workers.iter().filter_map(|worker| worker.waits.get(subject.route));
+        let is_of_target = matches!(kind, Kind::Shut(_));
+        let told = || waits().filter(|wait| wait.reason == code).filter_map(|wait| wait.until_ms).min().map(Timestamp);
+        let until = match &kind {
+            Kind::Shut(Shut { what: What::Opens(Reason::Paused), .. }) => None,
+            Kind::Shut(_) => subject.rests_until.filter(|until| *until > known.now).or_else(told),
+            Kind::Scheduled => subject.rests_until,
+            _ => None,
+        };
+        let stuck: BTreeSet<&String> = waits().filter(|_| is_of_target).flat_map(|wait| &wait.stuck).collect();
+        let stuck = stuck.into_iter().map(|target| known.stuck(target, subject)).collect();
+        Self { code: code.to_owned(), kind, until, as_of: known.now, stuck }
+    }
+
+    /// Whether the wait soon ends by itself: work goes on, if slowly.
+    #[must_use]
+    pub fn is_a_limit(&self) -> bool {
+        matches!(&self.kind, Kind::Shut(Shut { what: What::Opens(reason), .. }) if reason.is_a_limit())
+    }
+
+    /// The pause that is behind it.
+    #[must_use]
+    pub fn pause(&self) -> Option<&Pause> {
+        match &self.kind {
+            Kind::PausedBy(_, pause) | Kind::Shut(Shut { pause, .. }) => pause.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Known {
+    /// The pause of this kind that holds the subject back; `None`: it is over, or it is not known which it is.
+    fn pause_of(&self, kind: PauseKind, subject: Subject<'_>) -> Option<Pause> {
+        let name = match kind {
+            PauseKind::Route => Some(subject.route),
+            PauseKind::Project => subject.project,
+            PauseKind::Batch => subject.batch,
+            PauseKind::Provider => None,
+        };
+        self.pause(kind, name?).cloned()
+    }
+
+    /// The pause of a thing.
+    #[must_use]
+    pub fn pause(&self, kind: PauseKind, name: &str) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| pause.kind == kind && pause.name == name)
+    }
+
+    fn targets<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Statistics, &'a TargetStatistics)> {
+        let all = self.workers.iter().flat_map(|worker| worker.gate.targets.iter().map(move |it| (worker, it)));
+        all.filter(move |(_, target)| target.target.as_deref() == Some(name))
+    }
+
+    fn shut(&self, target: &str, what: What, because: &str, subject: Subject<'_>) -> Shut {
+        let code = what.as_str();
+        let is_it = |target: &TargetStatistics| {
+            target.shut.as_ref().is_some_and(|shut| shut.reason.as_deref().map(read_reason) == Some(read_reason(code)))
+        };
+        let since =
+            || self.targets(target).filter(|(_, it)| is_it(it)).filter_map(|(_, it)| it.shut.as_ref()?.since_ms);
+        let since = since().min().map(Timestamp);
+        let provider = target.split('/').next().unwrap_or(target);
+        let (mut keys, mut said, mut limits, mut pause) = (Vec::new(), None, BTreeSet::new(), None);
+        match what {
+            What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
+            What::Opens(Reason::Model) => {
+                said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
+            }
+            What::Opens(Reason::RateLimit | Reason::Concurrency) => {
+                limits = self.targets(target).flat_map(|(worker, it)| used_up(worker, it)).collect();
+            }
+            What::Opens(Reason::Paused) => pause = self.pause(PauseKind::Provider, provider).cloned(),
+            What::Opens(_) | What::Retry => {}
+        }
+        let patience = || self.workers.iter().filter_map(|worker| worker.patience.get(subject.route)).max();
+        let is_within = because == super::awaited::WITHIN_PATIENCE;
+        let patience_until = is_within.then(patience).flatten().and_then(|seconds| {
+            let from = subject.ready_at.max(since)?.min(self.now);
+            Some(from + Duration::from_secs(*seconds))
+        });
+        Shut {
+            target: target.to_owned(),
+            what,
+            because: because.to_owned(),
+            since: since.or_else(|| pause.as_ref().map(|pause| pause.since)),
+            pause,
+            keys,
+            said,
+            limits: limits.into_iter().collect(),
+            patience_until,
+        }
+    }
+
+    /// A target that cannot be called before a person does something.
+    fn stuck(&self, target: &str, subject: Subject<'_>) -> Shut {
+        let mut reasons = self.targets(target).filter_map(|(_, it)| it.shut.as_ref()?.reason.as_deref());
+        let reason = reasons.find_map(Reason::parse).unwrap_or(Reason::Auth);
+        self.shut(target, What::Opens(reason), "", subject)
+    }
+
+    /// The keys of a provider that a worker has taken out of service, in the order of their names.
+    fn keys_out(&self, provider: &str) -> Vec<KeyOut> {
+        let mut out: BTreeMap<&str, &KeyStatistics> = BTreeMap::new();
+        let keys = self.workers.iter().flat_map(|worker| &worker.gate.keys);
+        for key in keys.filter(|key| key.provider.as_deref() == Some(provider) && key.shut.is_some()) {
+            let Some(name) = key.key.as_deref() else { continue };
+            let kept = out.entry(name).or_insert(key);
+            if kept.said.is_none() {
+                *kept = key;
+            }
+        }
+        let shut = |key: &KeyStatistics| key.shut.clone().unwrap_or_default();
+        out.into_iter()
+            .map(|(name, key)| KeyOut {
+                key: name.to_owned(),
+                reason: shut(key).reason.as_deref().and_then(Reason::parse),
+                since: shut(key).since_ms.map(Timestamp),
+                until: shut(key).until_ms.map(Timestamp),
+                said: key.said.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Reasons are compared as what they mean: the breaker has had two codes.
+fn read_reason(code: &str) -> Result<Reason, String> {
+    Reason::try_from(code.to_owned())
+}
+
+/// The limits of a target's buckets of which this worker may spend nothing.
+fn used_up(worker: &Statistics, target: &TargetStatistics) -> Vec<String> {
+    let names: Vec<&str> = target.bucket.as_deref().unwrap_or_default().split(", ").collect();
+    let its = |name: &Option<String>| name.as_deref().filter(|name| names.contains(name)).map(str::to_owned);
+    let mut used_up = Vec::new();
+    for bucket in &worker.gate.buckets {
+        let Some(name) = its(&bucket.name) else { continue };
+        let empty = bucket.rates.iter().filter(|rate| rate.headroom == Some(0) && !rate.limit.is_empty());
+        used_up.extend(empty.map(|rate| format!("{name}: {}", rate.limit)));
+        if used_up.is_empty() && bucket.shut.is_some() {
+            used_up.push(name);
+        }
+    }
+    used_up
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Obstacles in words: what is in the way, and what a person may type.
+
+use super::{KeyOut, Kind, Obstacle, Pause, Shut};
+use crate::domain::Timestamp;
+use crate::domain::awaited::{WITHIN_PATIENCE, What};
+use crate::domain::counted::counted;
+use crate::domain::pause::PauseKind;
+use crate::domain::roll::roll;
+use crate::domain::shut::Reason;
+use chrono::DateTime;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+const DAY: i64 = 86_400_000;
+
+/// What a stop-loss writes as the reason of its pause begins with this.
+const STOP_LOSS: &str = "stop-loss:";
+
+impl Obstacle {
+    /// What is in the way, as a sentence without its end.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let now = self.as_of;
+        match &self.kind {
+            Kind::NoQueue => "in no queue, so no worker finds it: it came in while triggers were off".to_owned(),
+            Kind::NoWorker { others: 0 } => "no worker is running".to_owned(),
+            Kind::NoWorker { others } => format!(
+                "no worker is running that takes it: {} or on other batches alone",
+                counted(others, "worker is stopping", "workers are stopping")
+            ),
+            Kind::RouteUnknown { route, known } if known.is_empty() => {
+                format!("no worker that is running has the route {route}")
+            }
+            Kind::RouteUnknown { route, known } => {
+                let known = roll(known.iter().map(String::as_str));
+                format!("no worker that is running has the route {route}; they have {known}")
+            }
+            Kind::Scheduled => match self.until {
+                Some(until) => format!("scheduled for {}", moment(until, now)),
+                None => "scheduled for later".to_owned(),
+            },
+            Kind::Paused => "the job itself is paused".to_owned(),
+            Kind::PausedBy(kind, None) => format!("its {} is paused", kind.as_str()),
+            Kind::PausedBy(kind, Some(pause)) => paused(&format!("{} {}", kind.as_str(), pause.name), pause, now),
+            Kind::Shut(shut) => shut.in_words(self.until, now),
+            Kind::Other => self.code.clone(),
+        }
+    }
+
+    /// What a person may do about it; `None`: it passes by itself. `job`: it is in the way of this job.
+    #[must_use]
+    pub fn advice(&self, job: Option<i64>) -> Option<Advice> {
+        match &self.kind {
+            Kind::NoQueue => Some(Advice::Words("sluice doctor --repair")),
+            Kind::NoWorker { .. } => Some(Advice::Words("sluice worker")),
+            Kind::RouteUnknown { .. } => {
+                Some(Advice::Words("add the route to the workers' configuration and reload them, or cancel the jobs"))
+            }
+            Kind::Paused => job.map(Advice::ResumeJob),
+            Kind::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
+            Kind::Shut(shut) => shut.advice(),
+            Kind::Scheduled | Kind::Other => None,
+        }
+    }
+}
+
+/// What a person may do about an obstacle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Resume the thing of this name.
+    Resume(PauseKind, String),
+    /// Resume the job.
+    ResumeJob(i64),
+    /// Mend what is wrong at the provider of this name, which is then tried again.
+    Mend { what: &'static str, provider: String },
+    /// Something else: a command without names in it, or what to do in words.
+    Words(&'static str),
+}
+
+impl Shut {
+    /// Why the target cannot be called. `until`: when it is over, as far as is known.
+    #[must_use]
+    pub fn in_words(&self, until: Option<Timestamp>, now: Timestamp) -> String {
+        let mut words = format!("{}: ", self.target);
+        match self.what {
+            What::Retry => words.push_str("it failed, and is tried again"),
+            What::Opens(Reason::Paused) => match &self.pause {
+                Some(pause) => words.push_str(&paused("its provider", pause, now)),
+                None => words.push_str("its provider is paused"),
+            },
+            What::Opens(Reason::Auth | Reason::QuotaExhausted) if !self.keys.is_empty() => {
+                words.push_str("no key is in service: ");
+                let keys: Vec<String> = self.keys.iter().map(|key| key.in_words(now)).collect();
+                words.push_str(&keys.join("; "));
+            }
+            What::Opens(reason) => {
+                words.push_str(shut(reason));
+                if !self.limits.is_empty() {
+                    let _ = write!(words, " ({})", self.limits.join(", "));
+                }
+                if let Some(said) = &self.said {
+                    let _ = write!(words, " ({said})");
+                }
+            }
+        }
+        if let Some(until) = until.filter(|until| *until > now) {
+            let again = match self.what {
+                What::Opens(reason) if reason.is_a_limit() => "until",
+                What::Opens(_) => "one call tries again at",
+                What::Retry => "at",
+            };
+            let mark = if again == "one call tries again at" { ";" } else { "" };
+            let _ = write!(words, "{mark} {again} {}", moment(until, now));
+        }
+        if let Some(until) = self.patience_until {
+            let _ = write!(words, "; it waits for this rung until {} at most", moment(until, now));
+        } else if self.because == WITHIN_PATIENCE {
+            words.push_str("; it waits for this rung as long as its patience lasts");
+        } else if !self.because.is_empty() {
+            let _ = write!(words, " ({})", self.because);
+        }
+        words
+    }
+
+    /// What a person may do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<Advice> {
+        let provider = self.target.split('/').next().unwrap_or(&self.target).to_owned();
+        let what = match self.what {
+            What::Opens(Reason::Paused) => return Some(Advice::Resume(PauseKind::Provider, provider)),
+            What::Opens(Reason::Auth) => "replace the key and reload the workers (SIGHUP)",
+            What::Opens(Reason::QuotaExhausted) => "pay the provider, or add a key and reload the workers (SIGHUP)",
+            What::Opens(Reason::Model) => {
+                "correct the model's name and reload the workers (SIGHUP), or allow it to the key"
+            }
+            What::Opens(_) | What::Retry => return None,
+        };
+        Some(Advice::Mend { what, provider })
+    }
+}
+
+impl KeyOut {
+    fn in_words(&self, now: Timestamp) -> String {
+        let what = match self.reason {
+            Some(Reason::QuotaExhausted) => "is out of money",
+            _ => "was rejected",
+        };
+        let mut words = format!("{} {what}", self.key);
+        if let Some(since) = self.since {
+            let _ = write!(words, " {} ago", span(since.until(now)));
+        }
+        if let Some(said) = &self.said {
+            let _ = write!(words, " ({said})");
+        }
+        words
+    }
+}
+
+/// Why a target is shut, in words about the target.
+#[must_use]
+pub const fn shut(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RateLimit => "its limit is used up",
+        Reason::Concurrency => "all its places are taken",
+        Reason::NoCapacity => "its tier has no capacity",
+        Reason::PeakHours => "it is in its peak hours",
+        Reason::Breaker => "its breaker is open after failures",
+        Reason::QuotaExhausted => "its key is out of money",
+        Reason::Auth => "its key is rejected",
+        Reason::Model => "the model is unknown, or not allowed to the key",
+        Reason::Paused => "its provider is paused",
+    }
+}
+
+/// `batch b is paused by ops since 08:00:09 UTC (51s ago): the reason`.
+fn paused(what: &str, pause: &Pause, now: Timestamp) -> String {
+    let why = pause.why.as_deref();
+    let by = match &pause.by {
+        // Its worker wrote the row, and no person did.
+        Some(by) if !why.is_some_and(|why| why.starts_with(STOP_LOSS)) => format!(" by {by}"),
+        _ => String::new(),
+    };
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    format!("{what} is paused{by} since {}{why}", moment(pause.since, now))
+}
+
+/// An instant with its distance: `08:00:09 UTC (in 51s)`, with the date where it is another day.
+#[must_use]
+pub fn moment(at: Timestamp, now: Timestamp) -> String {
+    let form = if now.0.div_euclid(DAY) == at.0.div_euclid(DAY) { "%H:%M:%S UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    let clock = DateTime::from_timestamp_millis(at.0)
+        .map_or_else(|| "an unknown time".to_owned(), |at| at.format(form).to_string());
+    if at > now {
+        format!("{clock} (in {})", span(now.until(at)))
+    } else {
+        format!("{clock} ({} ago)", span(at.until(now)))
+    }
+}
+
+/// A duration to the precision that people ask for: its two largest units.
+#[must_use]
+pub fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let mut rest = seconds;
+    let parts = units.iter().map(|(size, name)| {
+        let count = rest / size;
+        rest %= size;
+        (count, name)
+    });
+    let told: Vec<String> = parts
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count}{name}"))
+        .collect();
+    if told.is_empty() { "0s".to_owned() } else { told.join(" ") }
+}

@@ -1,0 +1,243 @@
+//! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and what else is known of it is
+//! read beside them.
+
+use super::lanes::Lane;
+use super::status::PauseRecord;
+use super::{Doing, Store, StoreError};
+use crate::domain::Timestamp;
+use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+use crate::domain::pause::{PauseKind, Pauses};
+use crate::domain::statistics::Statistics;
+use std::collections::{HashMap, HashSet};
+
+const REASONS: &str = "looking at what jobs wait for";
+
+/// How many of a batch's jobs are examined for what each of them rests for.
+const SAMPLE: i64 = 200;
+
+/// Jobs that have their obstacle in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Spot {
+    pub(super) route: String,
+    pub(super) project: String,
+    pub(super) batch: Option<String>,
+    /// The reason in the row of a parked job; `None`: it is ready.
+    pub(super) rests: Option<String>,
+    /// Whether that rest is over.
+    pub(super) is_due: bool,
+}
+
+impl Store {
+    /// The known obstacle of each, in the fixed words.
+    pub(super) async fn obstacles(&self, spots: &[Spot]) -> Result<Vec<Option<String>>, StoreError> {
+        if spots.is_empty() {
+            return Ok(Vec::new());
+        }
+        // There may be a million lanes, so what has no bearing on the answer is left out of the question: only paused
+        // projects, and batches that are paused or have a worker of their own, are asked about one by one.
+        let alone: HashSet<String> = sqlx::query_scalar!(
+            r#"select c.it ->> 'only' as "batch!" from sluice.claimers s cross join jsonb_array_elements(s.said) c(it)
+                where c.it ->> 'only' is not null"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(REASONS)?
+        .into_iter()
+        .collect();
+        let pauses = self.pauses().await?;
+        let asked: Vec<Spot> = spots.iter().map(|spot| spot.without_what_does_not_matter(&pauses, &alone)).collect();
+        let each: Vec<&Spot> = asked.iter().collect::<HashSet<_>>().into_iter().collect();
+        let texts = |of: fn(&Spot) -> Option<&str>| each.iter().map(|spot| of(spot).map(str::to_owned)).collect();
+        let routes: Vec<Option<String>> = texts(|spot| Some(&spot.route));
+        let projects: Vec<Option<String>> = texts(|spot| Some(&spot.project));
+        let batches: Vec<Option<String>> = texts(|spot| spot.batch.as_deref());
+        let rests: Vec<Option<String>> = texts(|spot| spot.rests.as_deref());
+        let due: Vec<bool> = each.iter().map(|spot| spot.is_due).collect();
+        let reasons = sqlx::query_scalar!(
+            r#"select sluice.waits_for(h.claimers, h.paused, s.route, s.project, s.batch, s.rests, s.due) as reason
+                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[])
+                          with ordinality s(route, project, batch, rests, due, n)
+                      cross join sluice.hindrances h
+                order by s.n"#,
+            &routes as _,
+            &projects as _,
+            &batches as _,
+            &rests as _,
+            &due
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(REASONS)?;
+        let found: HashMap<&Spot, Option<String>> = each.into_iter().zip(reasons).collect();
+        Ok(asked.iter().map(|spot| found.get(spot).cloned().flatten()).collect())
+    }
+
+    /// What obstacles are told from: pauses, and what live workers say.
+    pub async fn known(&self) -> Result<Known, StoreError> {
+        let pauses = self.pause_records().await?;
+        let workers =
+            sqlx::query_scalar!("select stats from sluice.worker where state = 'live' and lease_until > now()")
+                .fetch_all(&self.db)
+                .await
+                .doing("reading workers")?;
+        let now =
+            sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.db).await.doing("reading the clock")?;
+        Ok(Known {
+            now: Timestamp(now.timestamp_millis()),
+            pauses: pauses.iter().filter_map(PauseRecord::known).collect(),
+            workers: workers.iter().map(Statistics::read).collect(),
+        })
+    }
+
+    /// The obstacle that all unfinished jobs of a batch have in common, if it is known. Jobs that each wait for
+    /// something of their own have none in common.
+    ///
+    /// Where the batch as a whole is held up by nothing, its last jobs are examined, because those are taken last: if
+    /// all of them rest for the same reason and none is in a worker's hands, it is that.
+    ///
+    /// To a login that may not read the sums only the fixed words of its own jobs' obstacle are told.
+    pub async fn batch_obstacle(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
+        if !self.reads_all().await? {
+            return self.own_batch_obstacle(name).await;
+        }
+        let groups = sqlx::query!(
+            r#"select t.route as "route!", t.project as "project!" from sluice.totals t
+                where t.batch <> '' and t.batch = $1 group by t.route, t.project
+               having sum(t.enqueued) > sum(t.succeeded) + sum(t.failed) + sum(t.cancelled)"#,
+            name
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking at what the batch waits for")?;
+        let spot = |route: &str, project: &str| Spot {
+            route: route.to_owned(),
+            project: project.to_owned(),
+            batch: Some(name.to_owned()),
+            rests: None,
+            is_due: true,
+        };
+        let spots: Vec<Spot> = groups.iter().map(|group| spot(&group.route, &group.project)).collect();
+        let reasons = self.obstacles(&spots).await?;
+        let first = spots.iter().zip(&reasons).find_map(|(spot, reason)| Some((spot, reason.as_deref()?)));
+        // A job that is not known to wait may well be moving.
+        let common = first.filter(|_| reasons.iter().all(Option::is_some));
+        if let Some((spot, reason)) = common {
+            let known = self.known().await?;
+            let of = |spot: &Spot, reason: &str| Obstacle::of(reason, spot.subject(None), &known);
+            let mut obstacle = of(spot, reason);
+            let each = spots.iter().zip(reasons.iter().flatten()).map(|(spot, reason)| of(spot, reason).stuck);
+            let stuck: Vec<_> = each.collect();
+            let are_stuck = stuck.iter().all(|stuck| !stuck.is_empty());
+            obstacle.stuck = if are_stuck { stuck.into_iter().flatten().collect() } else { Vec::new() };
+            obstacle.stuck.dedup();
+            return Ok(Some(obstacle));
+        }
+        if groups.is_empty() { Ok(None) } else { self.common_rest(name).await }
+    }
+
+    /// The obstacle that the unfinished jobs of this login in a batch have in common, as far as this login may know.
+    async fn own_batch_obstacle(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
+        let row = sqlx::query!(r#"select sluice.own_batch_waits_for($1) as reason, now() as "now!""#, name)
+            .fetch_one(&self.db)
+            .await
+            .doing("looking at what the batch waits for")?;
+        let now = Timestamp(row.now.timestamp_millis());
+        let known = Known { now, pauses: Vec::new(), workers: Vec::new() };
+        let subject = Subject { route: "", project: None, batch: Some(name), ready_at: None, rests_until: None };
+        Ok(row.reason.map(|reason| Obstacle::of(&reason, subject, &known)))
+    }
+
+    /// The reason for which all of a batch's last jobs rest.
+    async fn common_rest(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with last as materialized (
+                select j.id, j.route, j.project from sluice.job j where j.batch = $1 order by j.id desc limit $2
+            )
+            select l.route as "route!", l.project as "project!", p.reason as "reason?",
+                   coalesce(p.run_at <= now(), false) as "due!",
+                   case when p.run_at is not null
+                        then (extract(epoch from least(p.run_at, '9999-12-31 00:00:00+00')) * 1000)::bigint end
+                       as until_ms
+              from last l left join sluice.parked p on p.job_id = l.id
+             where not exists (select from sluice.result r where r.job_id = l.id)
+             order by p.run_at nulls first"#,
+            name,
+            SAMPLE
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking at what the batch waits for")?;
+        if rows.is_empty() || rows.iter().any(|row| row.reason.is_none() || row.due) {
+            return Ok(None);
+        }
+        let is_in_hand = sqlx::query_scalar!(
+            r#"select exists (select from sluice.inflight i cross join lateral (
+                                     select b.batch from sluice.job b where b.id = i.job_id limit 1) j
+                               where j.batch = $1) as "held!""#,
+            name
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at what the batch waits for")?;
+        let spots: Vec<Spot> = rows
+            .iter()
+            .map(|row| Spot {
+                route: row.route.clone(),
+                project: row.project.clone(),
+                batch: Some(name.to_owned()),
+                rests: row.reason.clone(),
+                is_due: row.due,
+            })
+            .collect();
+        let reasons = self.obstacles(&spots).await?;
+        let common = reasons
+            .first()
+            .cloned()
+            .flatten()
+            .filter(|first| !is_in_hand && reasons.iter().all(|reason| reason.as_ref() == Some(first)));
+        let (Some(reason), Some(spot)) = (common, spots.first()) else { return Ok(None) };
+        let until = rows.first().and_then(|row| row.until_ms).map(Timestamp);
+        Ok(Some(Obstacle::of(&reason, spot.subject(until), &self.known().await?)))
+    }
+}
+
+impl Spot {
+    /// The ready jobs of a lane.
+    pub(super) fn ready(lane: &Lane) -> Self {
+        let (route, project, batch) = (lane.route.clone(), lane.project.clone(), lane.batch.clone());
+        Self { route, project, batch, rests: None, is_due: true }
+    }
+
+    fn without_what_does_not_matter(&self, pauses: &Pauses, alone: &HashSet<String>) -> Self {
+        let matters = |batch: &&String| alone.contains(*batch) || pauses.has(PauseKind::Batch, batch);
+        Self {
+            project: if pauses.has(PauseKind::Project, &self.project) { self.project.clone() } else { String::new() },
+            batch: self.batch.as_ref().filter(matters).cloned(),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn subject(&self, rests_until: Option<Timestamp>) -> Subject<'_> {
+        Subject {
+            route: &self.route,
+            project: Some(&self.project),
+            batch: self.batch.as_deref(),
+            ready_at: None,
+            rests_until,
+        }
+    }
+}
+
+impl PauseRecord {
+    /// The pause, if this program knows such.
+    #[must_use]
+    pub fn known(&self) -> Option<Pause> {
+        Some(Pause {
+            kind: PauseKind::named(&self.kind)?,
+            name: self.name.clone(),
+            by: self.by.clone(),
+            since: Timestamp(self.since.timestamp_millis()),
+            why: self.reason.clone(),
+        })
+    }
+}
