@@ -1,10 +1,14 @@
 //! Batches: their progress, from sums, and changes to all of their jobs.
 
+mod chosen;
+
+pub use chosen::{JobFilter, ListedJob};
+
 use super::{Doing, Store, StoreError};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 
-/// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
+/// Jobs that one statement cancels: few enough that locks are held for a moment only.
 const CHUNK: i64 = 1000;
 
 /// How often a chunk that met another transaction's locks is tried before that is an error.
@@ -178,27 +182,7 @@ impl Store {
     }
 
     /// Puts every failed or cancelled job of a batch back into the queue, and returns how many.
-    pub async fn retry_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
-        let (mut after, mut retried) = (0, 0);
-        loop {
-            let row = sqlx::query!(
-                r#"with ended as materialized (
-                        select j.id from sluice.job j join sluice.result r on r.job_id = j.id
-                         where j.batch = $1 and j.id > $2 and r.state in ('failed', 'cancelled')
-                         order by j.id limit $3
-                   )
-                   select count(*) filter (where sluice.retry(id)) as "changed!", max(id) as last from ended"#,
-                name,
-                after,
-                CHUNK
-            )
-            .fetch_one(&self.db)
-            .await
-            .doing("retrying the batch")?;
-            retried += row.changed;
-            let Some(last) = row.last else { return Ok(retried) };
-            after = last;
-            progress(retried);
-        }
+    pub async fn retry_batch(&self, name: &str, progress: impl FnMut(i64)) -> Result<i64, StoreError> {
+        self.retry_chosen(name, &JobFilter::default(), false, progress).await
     }
 }

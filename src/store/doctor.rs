@@ -24,7 +24,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 39] = [
+const INDEXES: [&str; 40] = [
     "allowance_login",
     "allowance_pkey",
     "attempt_ended_at",
@@ -33,6 +33,7 @@ const INDEXES: [&str; 39] = [
     "bucket_name_key",
     "bucket_pkey",
     "bucket_state_pkey",
+    "enqueued_pkey",
     "idempotency_pkey",
     "idempotency_unowned_pkey",
     "inflight_pkey",

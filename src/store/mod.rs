@@ -21,6 +21,7 @@ mod database;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
+pub mod enqueues;
 pub mod job;
 pub mod lanes;
 mod late;

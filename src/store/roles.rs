@@ -30,7 +30,7 @@ enum On {
 const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
     (ENQUEUER, On::Schema, &["usage"], &["sluice"]),
     // Every command reads the version of the schema first.
-    (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts"]),
+    (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts", "enqueues"]),
     (
         ENQUEUER,
         On::Column,
@@ -64,6 +64,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "open_batch_turn",
             "take_batch_turn",
             "whereabouts",
+            "note_enqueue",
+            "cancel_enqueue",
+            "cancel_enqueued",
         ],
     ),
     (REPORTER, On::Schema, &["usage"], &["sluice"]),
@@ -105,6 +108,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "timeline",
             "allowance",
             "stop_loss",
+            "enqueues",
         ],
     ),
     (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
@@ -162,6 +166,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "retiring",
             "timeline",
             "allowance",
+            "enqueues",
         ],
     ),
     (WORKER, On::Sequence, &["usage", "select"], &["job_id_seq", "fence_seq", "worker_id_seq", "bucket_id_seq"]),
@@ -195,6 +200,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "whereabouts",
             "look_at_timeline",
             "make_room",
+            "note_enqueue",
+            "cancel_enqueue",
+            "cancel_enqueued",
         ],
     ),
 ];

@@ -12,6 +12,7 @@ pub mod choice;
 pub mod dollars;
 pub mod estimate;
 pub mod finding;
+pub mod flat_row;
 pub mod job;
 mod race;
 pub mod report;
