@@ -11,6 +11,7 @@ mod bounds;
 mod buckets;
 #[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]
 mod chaos;
+mod chosen_jobs;
 mod databases;
 mod deploy;
 mod dialects;
@@ -57,6 +58,7 @@ mod reports;
 mod results;
 mod retention;
 mod roles;
+mod rows_out;
 mod run;
 mod same_again;
 mod secrets;

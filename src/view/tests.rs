@@ -441,7 +441,7 @@ fn a_change_says_what_it_changed() {
         number: 3,
         batch: "nightly".to_owned(),
         enqueued_by: "app".to_owned(),
-        enqueued_at: at(1_800_000_000),
+        enqueued_at: at(0),
         jobs: 7,
     };
     let row = r#"[{"enqueue":3,"jobs":7,"enqueued_at":"2027-01-15T08:00:00Z","enqueued_by":"app"}]"#;
