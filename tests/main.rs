@@ -13,6 +13,7 @@ mod cache;
 #[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]
 mod chaos;
 mod check_online;
+mod chosen_jobs;
 mod databases;
 mod deploy;
 mod dialects;
@@ -61,6 +62,7 @@ mod reports;
 mod results;
 mod retention;
 mod roles;
+mod rows_out;
 mod run;
 mod same_again;
 mod secrets;

@@ -157,13 +157,13 @@ async fn a_table_of_all_endings_is_written_as_csv() {
     assert_eq!(
         rows[..2],
         [
-            "job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id,enqueued_by",
-            r#"101,good,succeeded,"Grüße, ""you""",openai,gpt-4o-mini,2,0.000123,true,,,req_1,sluice"#,
+            "k,job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id,enqueued_by",
+            r#"1,101,good,succeeded,"Grüße, ""you""",openai,gpt-4o-mini,2,0.000123,true,,,req_1,sluice"#,
         ]
     );
     assert_eq!(
         rows[4],
-        "104,empty,failed,,openai,gpt-4o-mini,1,0.005,false,soft_failure,the answer is empty,req_4,sluice"
+        ",104,empty,failed,,openai,gpt-4o-mini,1,0.005,false,soft_failure,the answer is empty,req_4,sluice"
     );
 }
 

@@ -1,5 +1,7 @@
 //! `sluice batch`: batches, shown and changed as a whole.
 
+mod jobs;
+
 use super::GlobalArgs;
 use super::context::Context;
 use super::enqueue;
@@ -15,7 +17,7 @@ use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::batch::Batch;
 use crate::view::batch::{self, BatchView};
-use crate::view::change::{BulkView, StopLossView};
+use crate::view::change::{BulkView, CancelledEnqueueView, StopLossView};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// Arguments of `sluice batch`.
@@ -39,16 +41,26 @@ pub enum BatchCommand {
         /// The batch
         name: String,
     },
+    /// List its jobs, or some of them: those that failed, and why
+    Jobs(jobs::ListArgs),
+    /// List the enqueues by command that made it, each with the number that `cancel --enqueue` takes
+    Enqueues {
+        /// The batch
+        name: String,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = figure::count::<i64>)]
+        limit: i64,
+    },
     /// Cancel all its jobs that have not ended
     Cancel {
         /// The batch
         name: String,
+        /// Only what this enqueue added to it, and no worker has begun: the number that the enqueue was told with
+        #[arg(long, value_name = "NUMBER", value_parser = figure::count::<i64>)]
+        enqueue: Option<i64>,
     },
-    /// Put all its failed and cancelled jobs back into the queue
-    Retry {
-        /// The batch
-        name: String,
-    },
+    /// Put all its failed and cancelled jobs back into the queue, or some of them
+    Retry(jobs::RetryArgs),
     /// Pause it when more than a share of its jobs fails
     ///
     /// The share is the jobs that failed for good over the jobs that ended, without cancelled ones. The batch pauses
@@ -91,19 +103,34 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             show(&mut context, &batch)?;
             ExitCode::Success
         }
-        BatchCommand::Cancel { name } => {
+        BatchCommand::Jobs(args) => {
+            jobs::list(&args, &mut context).await?;
+            ExitCode::Success
+        }
+        BatchCommand::Enqueues { name, limit } => {
+            let enqueues = context.store.enqueues(&name, limit).await?;
+            if enqueues.is_empty() {
+                find(&context.store, &name).await?;
+            }
+            context.output.table(&batch::enqueues_table(&enqueues))?;
+            ExitCode::Success
+        }
+        BatchCommand::Cancel { name, enqueue: Some(number) } => cancel_enqueue(&mut context, &name, number).await?,
+        BatchCommand::Cancel { name, enqueue: None } => {
             let left = unfinished(&context.store, &name).await?;
             let bar = counter(left);
             let cancelled = context.store.cancel_batch(&name, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
             said(&mut context, &name, "cancelled", cancelled)?
         }
-        BatchCommand::Retry { name } => {
-            let batch = find(&context.store, &name).await?;
+        BatchCommand::Retry(args) => {
+            let batch = find(&context.store, &args.name).await?;
             let bar = counter(batch.failed + batch.cancelled);
-            let retried = context.store.retry_batch(&name, |done| set(&bar, done)).await?;
+            let (filter, set) = (args.filter(), |done| set(&bar, done));
+            let retried = context.store.retry_chosen(&args.name, &filter, args.dry_run, set).await?;
             bar.finish_and_clear();
-            said(&mut context, &name, "queued_again", retried)?
+            let what = if args.dry_run { "would_be_queued_again" } else { "queued_again" };
+            said(&mut context, &args.name, what, retried)?
         }
         BatchCommand::StopLoss { name, share: ShareOrNone(max_failed) } => {
             find(&context.store, &name).await?;
@@ -125,6 +152,33 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     };
     context.close().await?;
     Ok(code)
+}
+
+/// Cancels what one enqueue added to a batch.
+async fn cancel_enqueue(context: &mut Context, batch: &str, number: i64) -> anyhow::Result<ExitCode> {
+    let found = context.store.enqueue_of(number).await?;
+    let Some(enqueue) = found.filter(|enqueue| enqueue.batch == batch) else {
+        let known = context.store.enqueues(batch, 5).await?;
+        if known.is_empty() {
+            find(&context.store, batch).await?;
+        }
+        let known: Vec<String> = known.iter().map(|enqueue| enqueue.number.to_string()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(CommandFailure::not_found(format!(
+            "batch {batch:?} has no enqueue {number}; the latest that this login may see: {known}"
+        ))
+        .into());
+    };
+    let bar = counter(enqueue.jobs);
+    let changed = context.store.cancel_enqueue(number, |done| set(&bar, done)).await?;
+    bar.finish_and_clear();
+    let view = CancelledEnqueueView { batch, enqueue: number, cancelled: changed.cancelled, begun: changed.begun };
+    if context.output.format() == Format::Json {
+        context.output.json(&view)?;
+    } else {
+        context.output.line(view)?;
+    }
+    Ok(ExitCode::Success)
 }
 
 /// How many of its jobs have not ended, those in no queue included.

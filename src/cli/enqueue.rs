@@ -127,6 +127,8 @@ pub struct Summary {
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
+    /// The number under which the jobs that were added can be cancelled.
+    pub enqueue: Option<i64>,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
     pub unknown_members: BTreeMap<String, u64>,
     /// Further remarks for the user.
@@ -466,7 +468,8 @@ impl Loading<'_> {
         if let Some(remark) = own_options(args).filter(|_| before.is_some() && enqueued.existing > 0) {
             remarks.push(remark);
         }
-        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members, remarks })
+        let (jobs, existing, enqueue) = (enqueued.jobs, enqueued.existing, enqueued.number);
+        Ok(Summary { batch, jobs, existing, faulty, enqueue, unknown_members, remarks })
     }
 }
 
@@ -493,7 +496,7 @@ fn progress_bar(is_shown: bool, progress: &Progress) -> ProgressBar {
 }
 
 fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<()> {
-    let Summary { batch, jobs, existing, faulty, unknown_members, remarks } = summary;
+    let Summary { batch, jobs, existing, faulty, enqueue, unknown_members, remarks } = summary;
     for remark in remarks {
         output.note(remark);
     }
@@ -502,6 +505,7 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
         jobs: *jobs,
         existing: *existing,
         faulty: *faulty,
+        enqueue: *enqueue,
         dry_run: args.dry_run,
         unknown_members,
     };
@@ -522,7 +526,8 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
             } else {
                 String::new()
             };
-            output.line(format_args!("{done}{before}{left_out}"))?;
+            let number = enqueue.map_or_else(String::new, |number| format!(" (enqueue {number})"));
+            output.line(format_args!("{done}{before}{left_out}{number}"))?;
         }
         Format::Json => output.json(&view)?,
         Format::Plain | Format::Csv => output.table(&view.table())?,

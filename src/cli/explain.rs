@@ -17,7 +17,13 @@ pub struct Args {
     /// Show the prompt too
     #[arg(long)]
     pub show_request: bool,
+    /// Show the answers that were rejected, and those that were repaired as they came
+    #[arg(long)]
+    pub answers: bool,
 }
+
+/// Characters of an answer that are shown.
+const ANSWER: i32 = 4_000;
 
 /// Prints the story of a job.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
@@ -25,7 +31,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let job = find(&context.store, args.id).await?;
     let attempts = context.store.job_attempts(JobId(args.id)).await?;
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
-    let story = StoryView::of(job, attempts);
+    let mut story = StoryView::of(job, attempts);
+    if args.answers {
+        story.take_answers(context.store.kept_answers(JobId(args.id), ANSWER).await?);
+    }
     if context.output.format() == Format::Json {
         context.output.json(&story)?;
     } else {

@@ -107,7 +107,7 @@ pub enum Command {
     Enqueue(enqueue::Args),
     /// Watch a batch until it is done
     Watch(watch::Args),
-    /// Write the answers of a batch as OpenAI-batch output lines
+    /// Write the answers of a batch, as OpenAI-batch output lines or as a table
     Results(results::Args),
     /// Tell what a file will cost, rung by rung, before anything is sent
     Estimate(estimate::Args),
@@ -166,7 +166,12 @@ impl Command {
             | Self::Report(_)
             | Self::Status(_)
             | Self::Doctor(_)
-            | Self::Batch(batch::Args { command: BatchCommand::List { .. } })
+            | Self::Batch(batch::Args {
+                command:
+                    BatchCommand::List { .. }
+                    | BatchCommand::Jobs(_)
+                    | BatchCommand::Enqueues { .. },
+            })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
         }
@@ -178,6 +183,7 @@ impl Command {
         matches!(
             self,
             Self::Worker(_)
+                | Self::Results(results::Args { follow: true, .. })
                 | Self::Run(_)
                 | Self::Trial(_)
                 | Self::Simulate(_)

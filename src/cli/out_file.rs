@@ -105,18 +105,8 @@ impl OutFile {
             return Ok(Self::of(Path::new("standard output"), None, force, sink));
         }
         let writing = || format!("writing {}", target.display());
-        // A link remains: the file that it leads to is replaced.
-        let link = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_symlink);
-        if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
-            let message =
-                format!("{} is a link, and it {}: nothing is written there", target.display(), exposed.problem());
-            return Err(CommandFailure::usage(message).into());
-        }
-        let target = &if link.is_some() { fs::canonicalize(target).with_context(writing)? } else { target.to_owned() };
+        let target = &plain_target(target)?;
         match fs::metadata(target) {
-            Ok(found) if found.is_dir() => {
-                return Err(CommandFailure::usage(format!("{} is a folder", target.display())).into());
-            }
             Ok(found) if !found.is_file() => {
                 let file = File::options().write(true).open(target).with_context(writing)?;
                 return Ok(Self::of(target, None, force, Sink::File(file)));
@@ -185,6 +175,27 @@ impl OutFile {
         }
         ended
     }
+}
+
+/// The file that is written when this one is named. A link remains: the file that it leads to is written.
+///
+/// # Errors
+/// [`CommandFailure`] when it is a folder, or a link that other users could have made.
+pub(super) fn plain_target(target: &Path) -> anyhow::Result<PathBuf> {
+    let link = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_symlink);
+    if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
+        let message = format!("{} is a link, and it {}: nothing is written there", target.display(), exposed.problem());
+        return Err(CommandFailure::usage(message).into());
+    }
+    let target = if link.is_some() {
+        fs::canonicalize(target).with_context(|| format!("writing {}", target.display()))?
+    } else {
+        target.to_owned()
+    };
+    if fs::metadata(&target).is_ok_and(|found| found.is_dir()) {
+        return Err(CommandFailure::usage(format!("{} is a folder", target.display())).into());
+    }
+    Ok(target)
 }
 
 /// Makes a new file beside the target, for this user alone, locked for as long as it is open. Its name is

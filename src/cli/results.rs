@@ -1,23 +1,37 @@
-//! `sluice results`: a batch as OpenAI-batch output lines.
+//! `sluice results`: the answers of a batch, as lines or as a table.
+
+#[cfg(feature = "parquet")]
+mod columnar;
+mod follow;
+mod growing;
+mod join;
+mod numbers;
+mod shape;
+mod sheet;
 
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
-use super::output::{Format, OutputError};
-use super::table::csv_field;
+use super::output::{Output, OutputError};
+use super::watch;
 use super::words::{about, option};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
+use crate::shutdown;
 use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
-use crate::view::result_line::{self, LineView};
-use anyhow::Context as _;
+use crate::view::flat_row::{Fields, Layout, NoTable, Survey};
+use crate::view::result_line::LineView;
+use follow::{Following, Sink};
 use futures_util::TryStreamExt as _;
 use futures_util::future::Either;
+use join::{Batch, Index, Rows};
+pub use shape::Shape;
+use sheet::Sheet;
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `sluice results`.
@@ -28,10 +42,29 @@ pub struct Args {
     /// Where the answers go, in place of standard output (-). The file appears when it is complete
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Where failed and cancelled jobs go, as error lines, - for standard output; without it they are only counted
-    /// (with --format csv they stand among the others)
+    /// What is written [default: what the ending of FILE says (.csv, .tsv, .parquet), otherwise openai]
+    #[arg(long = "as", value_enum, value_name = "SHAPE")]
+    pub shape: Option<Shape>,
+    /// Where failed and cancelled jobs go, - for standard output. Without it they are only counted; in a table they
+    /// stand among the others
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
+    /// In a table: these fields of answers that are JSON objects, in columns of their own [default: all of them]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub fields: Vec<String>,
+    /// In a table: no columns for fields of answers
+    #[arg(long, conflicts_with = "fields")]
+    pub no_fields: bool,
+    /// In a table: all rows of this CSV or TSV file, in their order, each with its answer
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["errors", "follow"])]
+    pub rows: Option<PathBuf>,
+    /// The column of --rows that holds the custom_id [default: custom_id; without such a column rows are known by
+    /// their content]
+    #[arg(long, value_name = "NAME", requires = "rows")]
+    pub id_column: Option<String>,
+    /// Write lines as answers come, until the batch is done. Interrupted, the same command goes on with its files
+    #[arg(long)]
+    pub follow: bool,
     /// Only the jobs that this login enqueued, * for those of every login. Without it: those of your own, if the batch
     /// has any, otherwise all
     #[arg(long, value_name = "LOGIN")]
@@ -39,6 +72,16 @@ pub struct Args {
     /// Replace files that exist
     #[arg(long)]
     pub force: bool,
+}
+
+impl Args {
+    fn fields(&self) -> Fields {
+        match (&self.fields, self.no_fields) {
+            (_, true) => Fields::Named(Vec::new()),
+            (names, _) if names.is_empty() => Fields::Found,
+            (names, _) => Fields::Named(names.clone()),
+        }
+    }
 }
 
 /// The jobs of a batch, counted by how they ended.
@@ -67,6 +110,16 @@ impl Counts {
         self.failed + self.cancelled
     }
 
+    /// Counts one more job.
+    fn note(&mut self, job: &ExportedJob) {
+        match job.ending {
+            None => self.unfinished += 1,
+            Some(EndedJob::Succeeded { .. }) => self.succeeded += 1,
+            Some(EndedJob::Failed { .. }) => self.failed += 1,
+            Some(EndedJob::Cancelled) => self.cancelled += 1,
+        }
+    }
+
     /// The exit status for scripts.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
@@ -90,15 +143,52 @@ impl fmt::Display for Counts {
     }
 }
 
+/// The shapes of an export, and the columns of its tables.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// The shape of the answers.
+    pub answers: Shape,
+    /// The shape of the failures.
+    pub errors: Shape,
+    /// Which fields of the answers are columns.
+    pub fields: Fields,
+}
+
+impl Form {
+    /// The form that the names of the files tell.
+    #[must_use]
+    pub fn of_files(answers: &Path, errors: Option<&Path>) -> Self {
+        let of = |file: Option<&Path>| Shape::of(None, file, super::output::Format::Plain);
+        Self { answers: of(Some(answers)), errors: of(errors), fields: Fields::Found }
+    }
+
+    /// Checks that this program can write these files.
+    ///
+    /// # Errors
+    /// [`CommandFailure`] says what to do instead.
+    pub fn require_writable(&self, answers: &Path, errors: Option<&Path>) -> Result<(), CommandFailure> {
+        let is_shown = |file: &Path| is_stdout(file) && printable::stdout().is_terminal();
+        self.answers.require_writable(is_shown(answers))?;
+        errors.map_or(Ok(()), |errors| self.errors.require_writable(is_shown(errors)))
+    }
+
+    fn of(args: &Args, output: &Output) -> Self {
+        let of = |file: Option<&Path>| Shape::of(args.shape, file, output.format());
+        let errors = Shape::of(None, args.errors.as_deref(), output.format());
+        let answers = of(args.output.as_deref());
+        let errors = if errors == Shape::Openai { args.shape.unwrap_or(errors) } else { errors };
+        Self { answers, errors, fields: args.fields() }
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let is_csv = context.output.format() == Format::Csv;
+    let form = Form::of(&args, &context.output);
+    require_form(&args, &form)?;
     let stdout = Path::new("-");
-    require_apart(args.output.as_deref().unwrap_or(stdout), args.errors.as_deref(), None)?;
-    let open = |path: &Path| OutFile::create(path, args.force);
-    let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
-    let mut errors = args.errors.as_deref().map(open).transpose()?;
+    let input = args.rows.as_deref();
+    require_apart(args.output.as_deref().unwrap_or(stdout), args.errors.as_deref(), input)?;
     let reads_all = context.store.reads_all().await?;
     if let (false, Some(login)) = (reads_all, &args.login) {
         return Err(CommandFailure::usage(format!(
@@ -113,16 +203,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Some(login) => Some(login.to_owned()),
         None => context.store.exporter(&args.batch).await?,
     };
-    let counts = {
-        let answers: &mut (dyn Write + Send) = match &mut answers {
-            Some(file) => file,
-            None => context.output.export(!is_csv)?,
-        };
-        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        export(&args.batch, whose.as_deref(), &context.store, is_csv, answers, errors).await?
+    let counts = if args.follow {
+        match followed(&args, &form, whose.as_deref(), &mut context, global).await? {
+            Some(counts) => counts,
+            None => return Ok(ExitCode::Interrupted),
+        }
+    } else {
+        exported(&args, &form, whose.as_deref(), &mut context).await?
     };
-    context.output.finish()?;
-    OutFile::finish_all([answers, errors].into_iter().flatten())?;
     if let Some(remark) = remarks_on_logins(&args.batch, whose.as_deref(), args.login.is_some(), &context.store).await?
     {
         context.output.warn(format_args!("{remark}"));
@@ -135,7 +223,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
-        let hint = match (args.errors.is_none() && !is_csv, counts.without_answer()) {
+        let hint = match (args.errors.is_none() && !form.answers.is_table(), counts.without_answer()) {
             (true, 1..) => format!(". {}", advice(&args.batch, None)),
             _ => String::new(),
         };
@@ -149,6 +237,115 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(counts.exit_code())
+}
+
+/// Checks that the options go together.
+fn require_form(args: &Args, form: &Form) -> Result<(), CommandFailure> {
+    form.require_writable(args.output.as_deref().unwrap_or(Path::new("-")), args.errors.as_deref())?;
+    let of_tables =
+        [(!args.fields.is_empty(), "--fields"), (args.no_fields, "--no-fields"), (args.rows.is_some(), "--rows")];
+    if !form.answers.is_table()
+        && let Some((_, option)) = of_tables.iter().find(|(is_given, _)| *is_given)
+    {
+        return Err(CommandFailure::usage(format!(
+            "{option} is for tables: say --as csv, tsv, parquet or jsonl, or give -o a file that ends so"
+        )));
+    }
+    let all = if args.errors.is_some() { vec![form.answers, form.errors] } else { vec![form.answers] };
+    if args.follow && all.iter().any(|shape| !shape.is_json()) {
+        return Err(CommandFailure::usage(
+            "--follow writes lines: --as openai or --as jsonl. The columns of a table are known when the batch is done",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes what has ended by now.
+async fn exported(args: &Args, form: &Form, login: Option<&str>, context: &mut Context) -> anyhow::Result<Counts> {
+    let rows = args.rows.as_deref().map(|file| Rows::open(file, args.id_column.as_deref())).transpose()?;
+    let open = |path: &Path| OutFile::create(path, args.force);
+    let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
+    let mut errors = args.errors.as_deref().map(open).transpose()?;
+    let mut remarks = Vec::new();
+    let counts = {
+        let answers: &mut (dyn Write + Send) = match &mut answers {
+            Some(file) => file,
+            None => context.output.export(form.answers.is_json())?,
+        };
+        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
+        let of = Batch { store: &context.store, name: &args.batch, login };
+        match rows {
+            Some(rows) => {
+                let (counts, told) = joined(rows, &of, form, answers).await?;
+                remarks = told;
+                counts
+            }
+            None => export(&args.batch, login, &context.store, form, answers, errors).await?,
+        }
+    };
+    context.output.finish()?;
+    OutFile::finish_all([answers, errors].into_iter().flatten())?;
+    for remark in remarks {
+        context.output.warn(remark);
+    }
+    Ok(counts)
+}
+
+/// Writes answers as they come. `None`: it was interrupted.
+async fn followed(
+    args: &Args,
+    form: &Form,
+    login: Option<&str>,
+    context: &mut Context,
+    global: &GlobalArgs,
+) -> anyhow::Result<Option<Counts>> {
+    let interrupted = shutdown::interruption()?;
+    let file = args.output.as_deref().filter(|path| !is_stdout(path));
+    let (is_terminal, mut progress) = (context.output.is_terminal(), Output::for_progress(global));
+    let store = &context.store;
+    let ended = {
+        let following = async {
+            let mut following = Following::begin(store, &args.batch, login, form.answers, &form.fields).await?;
+            // Of the two, one at most.
+            let mut stdout = Some(context.output.export(true)?);
+            let mut errors = match args.errors.as_deref() {
+                Some(path) if is_stdout(path) => stdout.take().map(Sink::Stream),
+                Some(path) => Some(following.file(path, args.force).await?),
+                None => None,
+            };
+            let mut answers = match (file, stdout) {
+                (Some(path), _) => following.file(path, args.force).await?,
+                (None, Some(stdout)) => Sink::Stream(stdout),
+                (None, None) => anyhow::bail!("standard output is taken"),
+            };
+            if following.resumed() > 0 {
+                progress.line(format_args!("{} were there before", counted(following.resumed(), "line", "lines")))?;
+            }
+            // Lines and a bar on one terminal would be in each other's way.
+            if file.is_none() && is_terminal {
+                return following.to_the_end(&mut answers, &mut errors).await;
+            }
+            let (counts, _) = tokio::try_join!(
+                following.to_the_end(&mut answers, &mut errors),
+                watch::follow(store, &mut progress, &args.batch)
+            )?;
+            Ok(counts)
+        };
+        tokio::select! {
+            ended = following => Some(ended?),
+            () = interrupted.cancelled() => None,
+        }
+    };
+    if ended.is_none() {
+        match file {
+            Some(file) => context.output.note(format_args!(
+                "interrupted: {} has whole lines, and the same command goes on with it",
+                file.display()
+            )),
+            None => context.output.note("interrupted"),
+        }
+    }
+    Ok(ended)
 }
 
 /// Advice on jobs that ended without an answer; `errors` is the file that lists them.
@@ -214,37 +411,99 @@ async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u
     Ok(enqueued.saturating_sub(counts.total()))
 }
 
-/// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are.
+/// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are. For a table
+/// they are read twice: first come its columns.
 ///
 /// # Errors
-/// [`CommandFailure`] when there is no such batch.
+/// [`CommandFailure`] when there is no such batch, or when it makes no table.
 pub async fn export<'a>(
     batch: &str,
     login: Option<&str>,
     store: &Store,
-    is_csv: bool,
+    form: &Form,
     answers: &'a mut (dyn Write + Send),
     errors: Option<&'a mut (dyn Write + Send)>,
 ) -> anyhow::Result<Counts> {
-    let mut export = Export { is_csv, answers, errors, counts: Counts::default() };
-    each_of_batch(store, batch, login, |job| export.take(&job)).await?;
-    if export.counts.total() == 0 {
-        if let Some(login) = login
-            && let logins = store.logins_of_batch(batch).await?
-            && !logins.is_empty()
-        {
-            let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
-            return Err(CommandFailure::not_found(words).into());
+    let mut counts = Counts::default();
+    let layout = if form.answers.is_table() || (errors.is_some() && form.errors.is_table()) {
+        let mut survey = Survey::new(form.fields.clone(), true);
+        each_of_batch(store, batch, login, |job| {
+            counts.note(&job);
+            survey.look(&job).map_err(no_table)
+        })
+        .await?;
+        require_jobs(batch, login, store, counts).await?;
+        Some(Layout::of(&survey))
+    } else {
+        None
+    };
+    let mut answers = Part::open(form.answers, layout.as_ref(), answers)?;
+    let mut errors = errors.map(|errors| Part::open(form.errors, layout.as_ref(), errors)).transpose()?;
+    counts = Counts::default();
+    each_of_batch(store, batch, login, |job| {
+        counts.note(&job);
+        match (&job.ending, &mut errors) {
+            (None, _) => Ok(()),
+            (Some(EndedJob::Succeeded { .. }), _) => answers.write(&job),
+            (Some(_), Some(errors)) => errors.write(&job),
+            // A table tells them apart by their state; as lines of answers they would be taken for answers.
+            (Some(_), None) if form.answers.is_table() => answers.write(&job),
+            (Some(_), None) => Ok(()),
         }
-        let words = match dropped(batch, store, Counts::default()).await? {
-            0 => format!("there is no batch `{batch}`"),
-            _ => format!(
-                "the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them"
-            ),
-        };
+    })
+    .await?;
+    require_jobs(batch, login, store, counts).await?;
+    answers.end()?;
+    errors.map_or(Ok(()), Part::end)?;
+    Ok(counts)
+}
+
+/// Writes the rows of the author's own file, each with the job that was made of it. Also returns what did not fit
+/// together.
+async fn joined(
+    rows: Rows,
+    of: &Batch<'_>,
+    form: &Form,
+    writer: &mut (dyn Write + Send),
+) -> anyhow::Result<(Counts, Vec<String>)> {
+    let mut survey = Survey::new(form.fields.clone(), false);
+    let (index, counts) = Index::read(&rows, of, &mut survey).await?;
+    require_jobs(of.name, of.login, of.store, counts).await?;
+    let layout = Layout::beside(rows.header(), &survey);
+    let mut sheet = sheet::open(form.answers, &layout, writer)?;
+    let remarks = rows.join(of, &layout, &mut *sheet, index).await?;
+    sheet.end()?;
+    Ok((counts, remarks))
+}
+
+/// What to do about a batch that makes no table.
+fn no_table(fault: NoTable) -> anyhow::Error {
+    let advice = match fault {
+        NoTable::Columns => "--as openai writes it as lines",
+        NoTable::Fields => "name those that you want with --fields, or say --no-fields",
+    };
+    CommandFailure::usage(format!("{fault}: {advice}")).into()
+}
+
+/// Checks that a batch has jobs to write.
+async fn require_jobs(batch: &str, login: Option<&str>, store: &Store, counts: Counts) -> anyhow::Result<()> {
+    if counts.total() > 0 {
+        return Ok(());
+    }
+    if let Some(login) = login
+        && let logins = store.logins_of_batch(batch).await?
+        && !logins.is_empty()
+    {
+        let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
         return Err(CommandFailure::not_found(words).into());
     }
-    Ok(export.counts)
+    let words = match dropped(batch, store, Counts::default()).await? {
+        0 => format!("there is no batch `{batch}`"),
+        _ => {
+            format!("the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them")
+        }
+    };
+    Err(CommandFailure::not_found(words).into())
 }
 
 /// Reads the jobs of a batch in the order of their numbers, with their answers, one at a time. Only those of one login,
@@ -275,57 +534,36 @@ pub(super) async fn each_of_batch(
     }
 }
 
-/// An export under way.
-struct Export<'a> {
-    is_csv: bool,
-    answers: &'a mut (dyn Write + Send),
-    errors: Option<&'a mut (dyn Write + Send)>,
-    counts: Counts,
+/// One of the files of an export: lines as OpenAI writes them, or a table.
+enum Part<'a> {
+    Lines(&'a mut (dyn Write + Send)),
+    Table(Box<dyn Sheet + 'a>, &'a Layout),
 }
 
-impl Export<'_> {
-    fn take(&mut self, job: &ExportedJob) -> anyhow::Result<()> {
-        if self.is_csv && self.counts.total() == 0 {
-            write_record(self.answers, result_line::COLUMNS)?;
-            if let Some(errors) = &mut self.errors {
-                write_record(*errors, result_line::COLUMNS)?;
+impl<'a> Part<'a> {
+    fn open(shape: Shape, layout: Option<&'a Layout>, writer: &'a mut (dyn Write + Send)) -> anyhow::Result<Self> {
+        match layout.filter(|_| shape.is_table()) {
+            Some(layout) => Ok(Self::Table(sheet::open(shape, layout, writer)?, layout)),
+            None => Ok(Self::Lines(writer)),
+        }
+    }
+
+    fn write(&mut self, job: &ExportedJob) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(writer) => {
+                let line = serde_json::to_string(&LineView::of(job)?)?;
+                writeln!(writer, "{line}").map_err(|error| OutputError(error).into())
             }
-        }
-        match job.ending {
-            None => self.counts.unfinished += 1,
-            Some(EndedJob::Succeeded { .. }) => {
-                self.counts.succeeded += 1;
-                return write_job(job, self.is_csv, self.answers);
-            }
-            Some(EndedJob::Failed { .. }) => self.counts.failed += 1,
-            Some(EndedJob::Cancelled) => self.counts.cancelled += 1,
-        }
-        match &mut self.errors {
-            _ if job.ending.is_none() => Ok(()),
-            Some(errors) => write_job(job, self.is_csv, *errors),
-            // A table tells them apart by their state; as lines of answers they would be taken for answers.
-            None if self.is_csv => write_job(job, self.is_csv, self.answers),
-            None => Ok(()),
+            Self::Table(sheet, layout) => sheet.write(layout, &layout.row(job)?),
         }
     }
-}
 
-fn write_job(job: &ExportedJob, is_csv: bool, writer: &mut dyn Write) -> anyhow::Result<()> {
-    if is_csv {
-        return write_record(writer, result_line::fields(job)?);
+    fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(_) => Ok(()),
+            Self::Table(sheet, _) => sheet.end(),
+        }
     }
-    let line = serde_json::to_string(&LineView::of(job)?)?;
-    writeln!(writer, "{line}").map_err(|error| OutputError(error).into())
-}
-
-fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
-    let mut record = csv::Writer::from_writer(Vec::new());
-    for field in fields {
-        record.write_field(csv_field(field.as_ref()).as_bytes())?;
-    }
-    record.write_record(None::<&[u8]>)?;
-    let line = record.into_inner().context("writing a record")?;
-    writer.write_all(&line).map_err(|error| OutputError(error).into())
 }
 
 #[cfg(test)]

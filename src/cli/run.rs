@@ -36,7 +36,8 @@ pub struct Args {
     /// What to enqueue and how
     #[command(flatten)]
     pub enqueue: enqueue::Args,
-    /// Where the answers go; - is standard output. The file appears when all jobs have ended
+    /// Where the answers go; - is standard output. The file appears when all jobs have ended. A name that ends in
+    /// .csv, .tsv or .parquet makes it a table, any other lines as OpenAI writes them
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
     /// Where failed and cancelled jobs go; - is standard output
@@ -54,6 +55,8 @@ pub struct Args {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let input = args.enqueue.file.as_deref().unwrap_or(Path::new("-"));
     require_apart(&args.output, args.errors.as_deref(), Some(input))?;
+    let form = results::Form::of_files(&args.output, args.errors.as_deref());
+    form.require_writable(&args.output, args.errors.as_deref())?;
     let signals = Signals::listen()?;
     outlive_hangups()?;
     let mut context = Context::open_for_run(global).await?;
@@ -127,7 +130,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let whose = context.store.exporter(&summary.batch).await?;
     let counts = {
         let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        results::export(&summary.batch, whose.as_deref(), &context.store, false, &mut answers, errors).await?
+        results::export(&summary.batch, whose.as_deref(), &context.store, &form, &mut answers, errors).await?
     };
     if let Some(remark) = results::remarks_on_logins(&summary.batch, whose.as_deref(), false, &context.store).await? {
         context.output.note(format_args!("{remark}"));
@@ -203,8 +206,9 @@ async fn enqueued(
         0 => String::new(),
         existing => format!(", {} there before", counted(existing, "was", "were")),
     };
+    let number = summary.enqueue.map_or_else(String::new, |number| format!(" (enqueue {number})"));
     context.output.note(format_args!(
-        "{} enqueued as batch {}{before}",
+        "{} enqueued as batch {}{before}{number}",
         counted(summary.jobs, "job", "jobs"),
         summary.batch
     ));

@@ -112,6 +112,7 @@ fn shown(cell: &Cell) -> String {
         Cell::Empty => "–".to_owned(),
         Cell::Text(text) => on_one_line(text).into_owned(),
         Cell::Count(count) => grouped(*count),
+        Cell::Id(number) => number.to_string(),
         Cell::Share(share) => format!("{:.1} %", share * 100.0),
         Cell::Millis(millis) => shown_millis(*millis),
         Cell::Money(money) => shown_money(*money),
@@ -133,7 +134,7 @@ fn bare(cell: &Cell) -> String {
     match cell {
         Cell::Empty => String::new(),
         Cell::Text(text) => on_one_line(text).into_owned(),
-        Cell::Count(number) | Cell::Millis(number) => number.to_string(),
+        Cell::Count(number) | Cell::Id(number) | Cell::Millis(number) => number.to_string(),
         Cell::Share(share) => format!("{share:.6}"),
         Cell::Money(money) => Dollars(*money).to_string(),
         Cell::UnknownMoney => "unknown".to_owned(),
@@ -153,7 +154,7 @@ fn in_csv(cell: &Cell) -> String {
 
 fn is_numeric(cell: &Cell) -> bool {
     match cell {
-        Cell::Count(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) | Cell::PerAnswer(_) => true,
+        Cell::Count(_) | Cell::Id(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) | Cell::PerAnswer(_) => true,
         Cell::Empty | Cell::UnknownMoney | Cell::Text(_) | Cell::Time(_) | Cell::Flag(_) => false,
     }
 }

@@ -59,6 +59,17 @@ impl InputSource {
     /// # Errors
     /// The source cannot be opened, or is a folder, a table, or UTF-16.
     pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
+        let (mut reader, progress) = self.open_as_it_is()?;
+        self.refuse_table(&mut reader)?;
+        refuse_spread(&mut reader)?;
+        Ok((reader, progress))
+    }
+
+    /// The same for files that are not jobs: whatever it holds.
+    ///
+    /// # Errors
+    /// The source cannot be opened, or is a folder, or UTF-16.
+    pub fn open_as_it_is(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
         let done = Arc::new(AtomicU64::new(0));
         let (raw, total): (Box<dyn Read + Send>, _) = match self {
             Self::Stdin => (Box::new(io::stdin()), None),
@@ -72,10 +83,7 @@ impl InputSource {
             }
         };
         let counted = Counted { inner: raw, done: Arc::clone(&done) };
-        let mut reader = decompressed(counted)?;
-        self.refuse_table(&mut reader)?;
-        refuse_spread(&mut reader)?;
-        Ok((reader, Progress { done, total }))
+        Ok((decompressed(counted)?, Progress { done, total }))
     }
 
     /// Refuses a table with one message in place of one for each of its lines.

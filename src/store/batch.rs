@@ -1,5 +1,9 @@
 //! Batches: their progress, from sums, and changes to all of their jobs.
 
+mod chosen;
+
+pub use chosen::{JobFilter, ListedJob};
+
 use super::{Doing, Store, StoreError};
 use crate::domain::time_left::{self, Taken};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
@@ -7,7 +11,7 @@ use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Jobs that one statement retries: few enough that locks are held for a moment only.
+/// Jobs that one statement changes: few enough that locks are held for a moment only.
 const CHUNK: i64 = 1000;
 
 /// How often a chunk that met another transaction's locks is tried before that is an error.
@@ -236,27 +240,7 @@ impl Store {
     }
 
     /// Puts every failed or cancelled job of a batch back into the queue, and returns how many.
-    pub async fn retry_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
-        let (mut after, mut retried) = (0, 0);
-        loop {
-            let row = sqlx::query!(
-                r#"with ended as materialized (
-                        select j.id from sluice.job j join sluice.result r on r.job_id = j.id
-                         where j.batch = $1 and j.id > $2 and r.state in ('failed', 'cancelled')
-                         order by j.id limit $3
-                   )
-                   select count(*) filter (where sluice.retry(id)) as "changed!", max(id) as last from ended"#,
-                name,
-                after,
-                CHUNK
-            )
-            .fetch_one(&self.db)
-            .await
-            .doing("retrying the batch")?;
-            retried += row.changed;
-            let Some(last) = row.last else { return Ok(retried) };
-            after = last;
-            progress(retried);
-        }
+    pub async fn retry_batch(&self, name: &str, progress: impl FnMut(i64)) -> Result<i64, StoreError> {
+        self.retry_chosen(name, &JobFilter::default(), false, progress).await
     }
 }

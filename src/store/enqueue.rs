@@ -94,6 +94,8 @@ pub struct Enqueued {
     pub existing: u64,
     /// A job that was left out although its custom id was enqueued with other content. Only some are compared.
     pub changed: Option<String>,
+    /// The number under which the new jobs can be cancelled; `None`: there are none, or they have no batch.
+    pub number: Option<i64>,
     /// Nothing was enqueued, because the batch does not have every job as it came: `jobs` would have been.
     pub is_given_up: bool,
 }

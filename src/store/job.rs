@@ -196,6 +196,19 @@ pub struct AttemptRecord {
     pub reask_of: Option<i16>,
 }
 
+/// An answer on the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// The attempt that it came of, together with the next.
+    pub number: i16,
+    /// When that began.
+    pub started_at: DateTime<Utc>,
+    /// Its beginning.
+    pub text: String,
+    /// Its length in characters.
+    pub length: i32,
+}
+
 /// The result of a request to change a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -312,6 +325,24 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("reading attempts")
+    }
+
+    /// The answers that the ledger of a job has, because they were rejected or repaired, as texts of at most `most`
+    /// characters; of an answer without a text, such as calls of tools, its JSON.
+    pub async fn kept_answers(&self, id: JobId, most: i32) -> Result<Vec<KeptAnswer>, StoreError> {
+        sqlx::query_as!(
+            KeptAnswer,
+            r#"select k.number, k.started_at, left(k.text, $2) as "text!", length(k.text) as "length!"
+                 from (select a.number, a.started_at, a.fence,
+                              coalesce(nullif(a.answer #>> '{choices,0,message,content}', ''), a.answer::text) as text
+                         from sluice.attempt a where a.job_id = $1 and a.answer is not null) k
+                order by k.started_at, k.number, k.fence"#,
+            id.0,
+            most
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("reading answers")
     }
 
     /// Cancels a job that has not ended. A call under way is dropped by its worker.

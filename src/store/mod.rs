@@ -22,6 +22,7 @@ mod database;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
+pub mod enqueues;
 pub mod import;
 pub mod job;
 pub mod lanes;

@@ -188,4 +188,66 @@ impl Store {
         .fetch(&self.db)
         .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }
+    /// These jobs, in the order of their numbers: one row at a time, whatever their size. Numbers of other batches are
+    /// left out. At most [`EXPORT_PAGE`] numbers.
+    pub fn export_jobs(&self, batch: &str, jobs: &[i64]) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+        sqlx::query!(
+            r#"select j.id as "job!", j.custom_id, j.enqueued_by as "enqueued_by!", j.metadata::text as metadata,
+                      r.state as "state?", coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
+                      coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
+                      coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
+                      f.http_status, f.code, f.message
+                 from (select id, custom_id, enqueued_by, metadata from sluice.job
+                        where id = any ($2) and batch = $1) j
+                      left join lateral (
+                           select * from sluice.result r where r.job_id = j.id limit 1) r on true
+                      left join lateral (
+                           select a.http_status, a.code, a.message, a.request_id, a.class from sluice.attempt a
+                            where a.job_id = j.id and r.state = 'failed'
+                            order by a.number desc limit 1) f on f.class = r.error_class
+                order by j.id"#,
+            batch,
+            jobs as _
+        )
+        .map(|row| exported!(row))
+        .fetch(&self.db)
+        .map_err(|source| StoreError::Sql { doing: "reading results", source })
+    }
+
+    /// The numbers of a batch's next jobs above `after`, at most [`EXPORT_PAGE`], in order, and whether each has
+    /// ended. Only those of one login, if one is named.
+    pub async fn ended_after(
+        &self,
+        batch: &str,
+        login: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<(i64, bool)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select j.id as "job!", exists (select from sluice.result r where r.job_id = j.id) as "ended!"
+                 from (select id from sluice.job
+                        where batch = $1 and id > $2 and ($3::text is null or enqueued_by = $3)
+                        order by id limit 1000) j
+                order by j.id"#,
+            batch,
+            after,
+            login as _
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("reading results")?;
+        Ok(rows.into_iter().map(|row| (row.job, row.ended)).collect())
+    }
+
+    /// How many of these numbers are jobs of the batch.
+    pub async fn count_in_batch(&self, batch: &str, jobs: &[i64]) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from sluice.job where id = any ($2) and batch = $1"#,
+            batch,
+            jobs as _
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("reading results")?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
 }

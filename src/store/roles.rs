@@ -30,7 +30,7 @@ enum On {
 const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
     (ENQUEUER, On::Schema, &["usage"], &["sluice"]),
     // Every command reads the version of the schema first.
-    (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts"]),
+    (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts", "enqueues"]),
     (
         ENQUEUER,
         On::Column,
@@ -71,6 +71,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "own_batches",
             "own_results",
             "wait",
+            "note_enqueue",
+            "cancel_enqueue",
+            "cancel_enqueued",
         ],
     ),
     (REPORTER, On::Schema, &["usage"], &["sluice"]),
@@ -114,6 +117,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "allowance",
             "stop_loss",
             "cache_use",
+            "enqueues",
         ],
     ),
     (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
@@ -176,6 +180,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "retiring",
             "timeline",
             "allowance",
+            "enqueues",
         ],
     ),
     (WORKER, On::Sequence, &["usage", "select"], &["job_id_seq", "fence_seq", "worker_id_seq", "bucket_id_seq"]),
@@ -213,6 +218,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "make_room",
             "ask_cache",
             "leave_cache",
+            "note_enqueue",
+            "cancel_enqueue",
+            "cancel_enqueued",
         ],
     ),
 ];

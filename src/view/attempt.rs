@@ -7,7 +7,7 @@ use crate::domain::counted::counted;
 use crate::domain::price::special_tier;
 use crate::domain::usage::CostSource;
 use crate::domain::{ErrorClass, NanoUsd};
-use crate::store::job::AttemptRecord;
+use crate::store::job::{AttemptRecord, KeptAnswer};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,13 +26,55 @@ pub struct AttemptView {
     pub cost: Option<Dollars>,
     /// Money that may have been spent beside that.
     pub uncertain_cost: Dollars,
+    /// The answer that was rejected, or as it came before it was repaired, if it was asked for and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<AnswerView>,
+}
+
+/// An answer on the ledger, from its beginning on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AnswerView {
+    pub text: String,
+    /// How many further characters it has.
+    pub left_out: i32,
+}
+
+/// Lines of an answer that are shown.
+const ANSWER_LINES: usize = 60;
+
+impl AnswerView {
+    /// The answer as it was read.
+    #[must_use]
+    pub fn of(kept: KeptAnswer) -> Self {
+        let shown = i32::try_from(kept.text.chars().count()).unwrap_or(i32::MAX);
+        Self { text: kept.text, left_out: (kept.length - shown).max(0) }
+    }
+
+    fn tell(&self, lines: &mut Vec<String>) {
+        let mut rest = 0;
+        for (place, line) in self.text.lines().enumerate() {
+            if place < ANSWER_LINES {
+                lines.push(format!("   │ {line}"));
+            } else {
+                rest += 1;
+            }
+        }
+        if rest > 0 || self.left_out > 0 {
+            let parts = [
+                (rest > 0).then(|| counted(rest, "more line", "more lines")),
+                (self.left_out > 0).then(|| counted(self.left_out, "more character", "more characters")),
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            lines.push(format!("   … {}: `answer` of this attempt in sluice.attempts", parts.join(", and then ")));
+        }
+    }
 }
 
 impl From<AttemptRecord> for AttemptView {
     fn from(record: AttemptRecord) -> Self {
         let cost = record.cost_nanos.map(|nanos| Dollars(NanoUsd(nanos)));
         let uncertain_cost = Dollars(NanoUsd(record.uncertain_nanos));
-        Self { record, cost, uncertain_cost }
+        Self { record, cost, uncertain_cost, answer: None }
     }
 }
 
@@ -69,7 +111,10 @@ impl AttemptView {
         }
         lines.push(format!("   {}", cost(attempt)));
         lines.extend(notes(attempt).map(|note| format!("   note: {note}")));
-        if attempt.accepted && attempt.has_answer {
+        if let Some(answer) = &self.answer {
+            lines.push(if attempt.accepted { "   the answer as it came:" } else { "   its answer:" }.to_owned());
+            answer.tell(lines);
+        } else if attempt.accepted && attempt.has_answer {
             lines.push("   the answer as it came: `answer` of this attempt in sluice.attempts".to_owned());
         }
         if let Some(request_id) = &attempt.request_id {

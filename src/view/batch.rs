@@ -6,7 +6,9 @@ use super::waits::WhyView;
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
-use crate::store::batch::Batch;
+use crate::domain::pause::FixedWait;
+use crate::store::batch::{Batch, ListedJob};
+use crate::store::enqueues::EnqueueRecord;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::time::Duration;
@@ -84,6 +86,43 @@ impl BatchView {
             (None, _) => "cost unknown".to_owned(),
         }
     }
+}
+
+/// Jobs of a batch, and how they stand.
+#[must_use]
+pub fn jobs_table(jobs: &[ListedJob]) -> Table {
+    let mut table = Table::new(["job", "custom_id", "state", "attempts", "cost", "error_class", "error"]);
+    for job in jobs {
+        table.row([
+            Cell::Id(job.job),
+            job.custom_id.as_deref().into(),
+            job.state.as_str().into(),
+            job.attempts.map(i64::from).into(),
+            match (job.cost, job.attempts) {
+                (Some(cost), _) => cost.into(),
+                (None, Some(_)) => Cell::UnknownMoney,
+                (None, None) => Cell::Empty,
+            },
+            job.error_class.as_deref().into(),
+            job.error.as_deref().into(),
+        ]);
+    }
+    table
+}
+
+/// The enqueues by command of a batch.
+#[must_use]
+pub fn enqueues_table(enqueues: &[EnqueueRecord]) -> Table {
+    let mut table = Table::new(["enqueue", "jobs", "enqueued_at", "enqueued_by"]);
+    for enqueue in enqueues {
+        table.row([
+            Cell::Id(enqueue.number),
+            enqueue.jobs.into(),
+            enqueue.enqueued_at.into(),
+            enqueue.enqueued_by.as_str().into(),
+        ]);
+    }
+    table
 }
 
 /// What an accepted answer of a batch has cost, in words; `None`: none was accepted.

@@ -1,6 +1,6 @@
 //! The changes that a command has made.
 
-use super::table::Table;
+use super::table::{Cell, Table};
 use crate::domain::MaxFailed;
 use crate::domain::counted::counted;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -191,6 +191,29 @@ impl fmt::Display for BulkView<'_> {
     }
 }
 
+/// What an enqueue had added was cancelled. As JSON: `{"batch": "nightly", "enqueue": 3, "cancelled": 7, "begun": 2}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CancelledEnqueueView<'a> {
+    pub batch: &'a str,
+    /// The number of the enqueue.
+    pub enqueue: i64,
+    /// How many jobs were cancelled.
+    pub cancelled: i64,
+    /// How many a worker has begun, so that they go on.
+    pub begun: i64,
+}
+
+impl fmt::Display for CancelledEnqueueView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { batch, enqueue, cancelled, begun } = self;
+        write!(f, "batch {batch}, enqueue {enqueue}: {} cancelled", counted(cancelled, "job", "jobs"))?;
+        if *begun > 0 {
+            write!(f, "; {} begun, and goes on", counted(begun, "job has", "jobs have"))?;
+        }
+        Ok(())
+    }
+}
+
 /// Jobs of a file were enqueued, or with `--dry-run` would have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct EnqueuedView<'a> {
@@ -202,6 +225,8 @@ pub struct EnqueuedView<'a> {
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
+    /// The number under which what was added can be cancelled; `None`: nothing was added.
+    pub enqueue: Option<i64>,
     /// Whether nothing was done.
     pub dry_run: bool,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
@@ -212,8 +237,9 @@ impl EnqueuedView<'_> {
     /// The same as a row for programs that read lines.
     #[must_use]
     pub fn table(&self) -> Table {
-        let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
-        table.row([self.batch.into(), self.jobs.into(), self.existing.into(), self.faulty.into()]);
+        let mut table = Table::new(["batch", "jobs", "existing", "faulty", "enqueue"]);
+        let number = self.enqueue.map_or(Cell::Empty, Cell::Id);
+        table.row([self.batch.into(), self.jobs.into(), self.existing.into(), self.faulty.into(), number]);
         table
     }
 }

@@ -13,6 +13,7 @@ pub mod command;
 pub mod dollars;
 pub mod estimate;
 pub mod finding;
+pub mod flat_row;
 pub mod job;
 mod race;
 pub mod report;

@@ -120,53 +120,8 @@ fn raw(json: &str) -> anyhow::Result<Box<RawValue>> {
 }
 
 /// The id of a line. Consumers join on it, so each line has one.
-fn custom_id(job: &ExportedJob) -> String {
+pub(super) fn custom_id(job: &ExportedJob) -> String {
     job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
-}
-
-/// The columns of the same data as a table.
-pub const COLUMNS: [&str; 13] = [
-    "job",
-    "custom_id",
-    "state",
-    "answer",
-    "provider",
-    "model",
-    "attempts",
-    "cost",
-    "repaired",
-    "error_class",
-    "error",
-    "request_id",
-    "enqueued_by",
-];
-
-/// A row of that table.
-///
-/// # Errors
-/// When a stored answer is not a chat completion.
-pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
-    let state = job.ending.as_ref().map_or("unfinished", |ending| ending.state().as_str());
-    let (answer, class, reason) = match &job.ending {
-        Some(EndedJob::Succeeded { response }) => (text_of(response.as_deref())?, "", ""),
-        Some(EndedJob::Failed { class, reason, .. }) => (None, class.as_str(), reason.as_str()),
-        Some(EndedJob::Cancelled) | None => (None, "", ""),
-    };
-    Ok([
-        job.job.to_string(),
-        custom_id(job),
-        state.to_owned(),
-        answer.unwrap_or_default(),
-        job.provider.clone().unwrap_or_default(),
-        job.model.clone().unwrap_or_default(),
-        job.attempts.to_string(),
-        job.cost.map(|cost| Dollars(cost).to_string()).unwrap_or_default(),
-        job.repaired.to_string(),
-        class.to_owned(),
-        reason.to_owned(),
-        job.request_id.clone().unwrap_or_default(),
-        job.enqueued_by.clone(),
-    ])
 }
 
 /// The text of a chat completion; of embeddings how many and how long they are, as their numbers would fill the

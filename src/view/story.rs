@@ -1,6 +1,6 @@
 //! The story of one job, from the ledger: the job, each of its attempts, and their cost.
 
-use super::attempt::AttemptView;
+use super::attempt::{AnswerView, AttemptView};
 use super::dollars::Dollars;
 use super::job::{JobView, PlaceView};
 use super::race;
@@ -8,7 +8,7 @@ use super::time::clock;
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
 use crate::domain::job::JobState;
-use crate::store::job::AttemptRecord;
+use crate::store::job::{AttemptRecord, KeptAnswer};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -61,6 +61,18 @@ impl StoryView {
     pub fn of(job: JobView, attempts: Vec<AttemptRecord>) -> Self {
         let total = SpentView::of(&attempts);
         Self { job, attempts: attempts.into_iter().map(AttemptView::from).collect(), total }
+    }
+
+    /// Adds the answers that the ledger has.
+    pub fn take_answers(&mut self, answers: Vec<KeptAnswer>) {
+        for answer in answers {
+            let is_its = |of: &&mut AttemptView| {
+                of.answer.is_none() && of.record.number == answer.number && of.record.started_at == answer.started_at
+            };
+            if let Some(attempt) = self.attempts.iter_mut().find(is_its) {
+                attempt.answer = Some(AnswerView::of(answer));
+            }
+        }
     }
 
     /// The whole story, line by line.
@@ -347,6 +359,29 @@ Total: $0.000195 in 2 attempts"
             let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![attempt]);
             assert!(story.contains(&format!("\n   {words}")), "{story}");
         }
+    }
+
+    #[test]
+    fn a_rejected_answer_is_shown_on_request_and_within_bounds() {
+        let rejected = AttemptRecord {
+            class: Some("output_invalid".to_owned()),
+            detail: Some("empty".to_owned()),
+            has_answer: true,
+            ..attempt(1)
+        };
+        let job = JobView::of(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), Bodies::default());
+        let mut story = StoryView::of(job, vec![rejected.clone(), AttemptRecord { number: 2, ..rejected }]);
+        assert!(!story.lines().join("\n").contains('│'));
+        let text = format!("one\ntwo{}", "\nmore".repeat(100));
+        story.take_answers(vec![KeptAnswer { number: 2, started_at: at("08:00:00.100"), text, length: 1_000 }]);
+        let told = story.lines().join("\n");
+        assert!(told.contains("   its answer:\n   │ one\n   │ two\n   │ more\n"), "{told}");
+        let cut = "   … 42 more lines, and then 493 more characters: `answer` of this attempt in sluice.attempts\n";
+        assert!(told.contains(cut), "{told}");
+        assert_eq!(told.matches("its answer").count(), 1);
+        let shown = serde_json::to_value(&story).unwrap();
+        assert_eq!(shown["attempts"][1]["answer"]["left_out"], 493);
+        assert!(shown["attempts"][0].get("answer").is_none());
     }
 
     #[test]

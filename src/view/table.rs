@@ -13,6 +13,8 @@ pub enum Cell {
     Text(String),
     /// A number of things.
     Count(i64),
+    /// A number that names a thing. It is typed again, so its digits stay together.
+    Id(i64),
     /// A fraction of one, shown as a percentage.
     Share(f64),
     /// A duration in milliseconds.
@@ -88,7 +90,7 @@ impl Serialize for Cell {
         match self {
             Self::Empty | Self::UnknownMoney => serializer.serialize_none(),
             Self::Text(text) => serializer.serialize_str(text),
-            Self::Count(number) | Self::Millis(number) => serializer.serialize_i64(*number),
+            Self::Count(number) | Self::Id(number) | Self::Millis(number) => serializer.serialize_i64(*number),
             Self::Share(share) => serializer.serialize_f64(*share),
             Self::Money(money) => Dollars(*money).serialize(serializer),
             Self::PerAnswer(per_answer) => per_answer.amount().map(Dollars).serialize(serializer),

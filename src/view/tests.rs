@@ -2,11 +2,11 @@
 //! of the public surface and belongs in the changelog.
 
 use super::batch::{BatchView, ProgressView};
-use super::change::{BulkView, EnqueuedView, MigratedView, PauseChangeView, ReopenedView};
+use super::change::{BulkView, CancelledEnqueueView, EnqueuedView, MigratedView, PauseChangeView, ReopenedView};
 use super::check::{CheckView, FaultView, RungsView};
 use super::finding::DiagnosisView;
 use super::job::{Bodies, JobView};
-use super::result_line::{COLUMNS, LineView, fields};
+use super::result_line::LineView;
 use super::status::StatusView;
 use super::story::StoryView;
 use super::{batch, document, report};
@@ -18,7 +18,8 @@ use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
 use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
-use crate::store::batch::Batch;
+use crate::store::batch::{Batch, ListedJob};
+use crate::store::enqueues::EnqueueRecord;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
 use crate::store::report::{Grouping, LatencyRow, Totals};
 use crate::store::results::{EndedJob, ExportedJob, HttpError};
@@ -431,23 +432,6 @@ fn a_line_of_results_is_one_of_an_openai_batch_with_a_member_of_ours() {
         let error = format!(r#""error":{{"code":"{code}","message":"{message}"}}"#);
         assert_eq!(line(ending), format!(r#"{{{head},"response":null,{error},{}}}"#, served(class)));
     }
-    let row: BTreeMap<&str, String> = COLUMNS.into_iter().zip(fields(&exported(Some(answered))).unwrap()).collect();
-    let expected = [
-        ("job", "7"),
-        ("custom_id", "job-7"),
-        ("state", "succeeded"),
-        ("answer", "hello"),
-        ("provider", "a"),
-        ("model", "m"),
-        ("attempts", "2"),
-        ("cost", "0.000195"),
-        ("repaired", "false"),
-        ("error_class", ""),
-        ("error", ""),
-        ("request_id", "r-1"),
-        ("enqueued_by", "app"),
-    ];
-    assert_eq!(row, expected.map(|(column, value)| (column, value.to_owned())).into());
 }
 
 #[test]
@@ -467,12 +451,39 @@ fn a_change_says_what_it_changed() {
         jobs: 5,
         existing: 1,
         faulty: 0,
+        enqueue: Some(3),
         dry_run: false,
         unknown_members: &unknown_members,
     };
     let expected = json!({
-        "batch": "nightly", "jobs": 5, "existing": 1, "faulty": 0, "dry_run": false, "unknown_members": { "logit": 3 },
+        "batch": "nightly", "jobs": 5, "existing": 1, "faulty": 0, "enqueue": 3, "dry_run": false,
+        "unknown_members": { "logit": 3 },
     });
+    let row = r#"[{"batch":"nightly","jobs":5,"existing":1,"faulty":0,"enqueue":3}]"#;
+    assert_eq!(serde_json::to_string(&enqueued.table()).unwrap(), row);
+    let cancelled = CancelledEnqueueView { batch: "nightly", enqueue: 3, cancelled: 7, begun: 1 };
+    assert_eq!(shown(&cancelled), json!({ "batch": "nightly", "enqueue": 3, "cancelled": 7, "begun": 1 }));
+    assert_eq!(cancelled.to_string(), "batch nightly, enqueue 3: 7 jobs cancelled; 1 job has begun, and goes on");
+    let listed = ListedJob {
+        job: 7,
+        custom_id: None,
+        state: "failed".to_owned(),
+        attempts: Some(2),
+        error_class: Some("timeout".to_owned()),
+        error: Some("no".to_owned()),
+        cost: None,
+    };
+    let row = r#"[{"job":7,"custom_id":null,"state":"failed","attempts":2,"cost":null,"error_class":"timeout","error":"no"}]"#;
+    assert_eq!(serde_json::to_string(&batch::jobs_table(&[listed])).unwrap(), row);
+    let noted = EnqueueRecord {
+        number: 3,
+        batch: "nightly".to_owned(),
+        enqueued_by: "app".to_owned(),
+        enqueued_at: at(0),
+        jobs: 7,
+    };
+    let row = r#"[{"enqueue":3,"jobs":7,"enqueued_at":"2027-01-15T08:00:00Z","enqueued_by":"app"}]"#;
+    assert_eq!(serde_json::to_string(&batch::enqueues_table(&[noted])).unwrap(), row);
     assert_eq!(shown(&enqueued), expected);
     let lacking = BTreeMap::from([("sluice_app".to_owned(), vec!["select on sluice.jobs".to_owned()])]);
     let migrated = MigratedView {

@@ -79,6 +79,14 @@ pub(super) struct Writing {
 impl Writing {
     /// Writes chunks until there are no more. `None`: they ended without [`Chunk::Commit`].
     pub(super) async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<Option<Unless>, StoreError> {
+        // Each job of this transaction has a higher number.
+        let last_before = sqlx::query_scalar!(
+            r#"select case when s.is_called then s.last_value else s.last_value - 1 end as "last!"
+                 from sluice.job_id_seq s"#
+        )
+        .fetch_one(&mut self.transaction)
+        .await
+        .doing(ENQUEUEING)?;
         while let Some(chunk) = chunks.recv().await {
             match chunk {
                 Chunk::Rows(rows) => self.copy(rows).await?,
@@ -88,10 +96,27 @@ impl Writing {
                     let batch = self.options.batch.as_deref().unwrap_or_default();
                     stop_loss::set(&mut self.transaction, batch, max_failed, keep).await?;
                 }
-                Chunk::Commit(unless) => return Ok(Some(unless)),
+                Chunk::Commit(unless) => {
+                    if unless == Unless::Never {
+                        self.note(last_before).await?;
+                    }
+                    return Ok(Some(unless));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Gives the new jobs their number.
+    async fn note(&mut self, last_before: i64) -> Result<(), StoreError> {
+        let Some(batch) = self.options.batch.as_deref().filter(|_| self.sum.jobs > 0) else { return Ok(()) };
+        let jobs = i64::try_from(self.sum.jobs).unwrap_or(i64::MAX);
+        let number = sqlx::query_scalar!("select sluice.note_enqueue($1, $2, $3)", batch, last_before, jobs)
+            .fetch_one(&mut self.transaction)
+            .await
+            .doing(ENQUEUEING)?;
+        self.sum.number = number;
+        Ok(())
     }
 
     pub(super) async fn end(self, commit: Option<Unless>, database: &Database) -> Result<Enqueued, StoreError> {

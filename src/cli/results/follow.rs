@@ -1,0 +1,372 @@
+//! Answers as they come, until a batch is done.
+
+use super::growing::{GrowingFile, NOT_OURS};
+use super::numbers::Numbers;
+use super::shape::Shape;
+use super::{Counts, no_table, sheet};
+use crate::cli::batch::find;
+use crate::cli::failure::CommandFailure;
+use crate::cli::output::OutputError;
+use crate::domain::raw_object::RawObject;
+use crate::store::Store;
+use crate::store::results::{EXPORT_PAGE, EndedJob};
+use crate::view::flat_row::{Fields, Layout, Survey};
+use crate::view::result_line::LineView;
+use futures_util::TryStreamExt as _;
+use serde::Deserialize;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often the sums of the batch are read.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Pages that one look reads at the front, where jobs end next as a rule, and further back, where a few do.
+const FRONT_PAGES: u32 = 5;
+const FURTHER_PAGES: u32 = 20;
+
+/// Answers that are read together: few, because they are in memory.
+const TOGETHER: usize = 100;
+
+/// Numbers of jobs that are looked up together.
+const LOOKED_UP: usize = 10_000;
+
+/// How lines of the two shapes begin.
+const OPENAI_BEGIN: &str = "{\"id\":\"batch_req_";
+const FLAT_BEGIN: &str = "{\"";
+
+/// The destination of lines.
+pub(super) enum Sink<'a> {
+    /// Standard output.
+    Stream(&'a mut (dyn Write + Send)),
+    File(GrowingFile),
+}
+
+impl Sink<'_> {
+    fn add(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Stream(stream) => {
+                stream.write_all(lines).and_then(|()| stream.flush()).map_err(|error| OutputError(error).into())
+            }
+            Self::File(file) => file.add(lines),
+        }
+    }
+
+    fn end(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Stream(_) => Ok(()),
+            Self::File(file) => file.sync(),
+        }
+    }
+}
+
+/// The export under way.
+pub(super) struct Following<'a> {
+    store: &'a Store,
+    batch: &'a str,
+    login: Option<&'a str>,
+    /// The columns of flat lines; `None`: the lines are OpenAI's.
+    flat: Option<(Layout, Fields)>,
+    /// Jobs whose ending is known: their lines are written, or they have none.
+    known: Numbers,
+    /// Those of them that have no answer. They may be retried.
+    failed: Numbers,
+    /// All jobs up to this number are known.
+    front: i64,
+    /// Where the look at the rest of the batch goes on.
+    further: i64,
+    counts: Counts,
+}
+
+impl<'a> Following<'a> {
+    /// Prepares to follow a batch in one of the two shapes of lines.
+    ///
+    /// # Errors
+    /// There is no such batch.
+    pub(super) async fn begin(
+        store: &'a Store,
+        batch: &'a str,
+        login: Option<&'a str>,
+        shape: Shape,
+        fields: &Fields,
+    ) -> anyhow::Result<Self> {
+        find(store, batch).await?;
+        let flat = if shape == Shape::Openai {
+            None
+        } else {
+            let mut survey = Survey::new(fields.clone(), true);
+            let first = store.ended_after(batch, login, 0).await?;
+            let first: Vec<i64> = first.into_iter().take(TOGETHER).map(|(job, _)| job).collect();
+            let mut jobs = std::pin::pin!(store.export_jobs(batch, &first));
+            while let Some(job) = jobs.try_next().await? {
+                survey.look(&job).map_err(no_table)?;
+            }
+            Some((Layout::of(&survey), fields.clone()))
+        };
+        Ok(Self {
+            store,
+            batch,
+            login,
+            flat,
+            known: Numbers::default(),
+            failed: Numbers::default(),
+            front: 0,
+            further: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Opens a file to which lines are added, and takes those that it has for written.
+    ///
+    /// # Errors
+    /// The file holds something else.
+    pub(super) async fn file(&mut self, path: &Path, force: bool) -> anyhow::Result<Sink<'a>> {
+        let mut found = Vec::new();
+        let names = self.flat.as_ref().map(|(layout, _)| {
+            let name = |ours: &str| layout.name_of(ours).unwrap_or(ours).to_owned();
+            (name("job"), name("state"))
+        });
+        let begin = if names.is_some() { FLAT_BEGIN } else { OPENAI_BEGIN };
+        let file = GrowingFile::open(path, force, begin, |line| {
+            let (job, is_answer) = match &names {
+                None => of_openai(line),
+                Some((job, state)) => of_flat(line, job, state),
+            }
+            .ok_or_else(|| NOT_OURS.to_owned())?;
+            found.push((job, is_answer));
+            Ok(())
+        })?;
+        for some in found.chunks(LOOKED_UP) {
+            let mut jobs: Vec<i64> = some.iter().map(|(job, _)| *job).collect();
+            jobs.sort_unstable();
+            jobs.dedup();
+            if self.store.count_in_batch(self.batch, &jobs).await? < u64::try_from(jobs.len()).unwrap_or(0) {
+                return Err(CommandFailure::usage(format!(
+                    "{} holds answers of another batch than {}; nothing was written. Choose another file; --force begins \
+                     it anew",
+                    path.display(),
+                    self.batch
+                ))
+                .into());
+            }
+        }
+        for (job, is_answer) in found {
+            self.note(job, is_answer);
+        }
+        Ok(Sink::File(file))
+    }
+
+    fn note(&mut self, job: i64, is_answer: bool) {
+        self.known.insert(job);
+        if is_answer {
+            self.failed.remove(job);
+        } else {
+            self.failed.insert(job);
+        }
+    }
+
+    /// How many lines were there before.
+    pub(super) fn resumed(&self) -> u64 {
+        self.known.len()
+    }
+
+    /// Writes what has ended, and waits for the rest, until every job of the batch has ended.
+    ///
+    /// # Errors
+    /// Those of the database and of the output.
+    pub(super) async fn to_the_end(
+        mut self,
+        answers: &mut Sink<'_>,
+        errors: &mut Option<Sink<'_>>,
+    ) -> anyhow::Result<Counts> {
+        let mut looked_at = None;
+        loop {
+            let batch = find(self.store, self.batch).await?;
+            if batch.unfinished() <= 0 {
+                self.catch_up(answers, errors).await?;
+                // Further jobs may have come while that was written.
+                if find(self.store, self.batch).await?.unfinished() <= 0 {
+                    break;
+                }
+            }
+            let sums = (batch.jobs, batch.done(), batch.attempts);
+            // Nothing has ended since everything was looked at.
+            if looked_at != Some(sums) {
+                let is_all = self.look(answers, errors).await?;
+                looked_at = is_all.then_some(sums);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        answers.end()?;
+        if let Some(errors) = errors {
+            errors.end()?;
+        }
+        self.counted().await
+    }
+
+    /// Writes what has ended at the front, and in the next part of the rest. True: there is no more to be found now.
+    async fn look(&mut self, answers: &mut Sink<'_>, errors: &mut Option<Sink<'_>>) -> anyhow::Result<bool> {
+        let Some(last) = self.walk(self.front, FRONT_PAGES, true, answers, errors).await? else {
+            self.further = 0;
+            return Ok(true);
+        };
+        let from = self.further.max(last);
+        let end = self.walk(from, FURTHER_PAGES, false, answers, errors).await?;
+        self.further = end.unwrap_or(0);
+        Ok(false)
+    }
+
+    /// Writes everything that has ended.
+    async fn catch_up(&mut self, answers: &mut Sink<'_>, errors: &mut Option<Sink<'_>>) -> anyhow::Result<()> {
+        // Jobs of a transaction that took long may have come with lower numbers.
+        self.front = 0;
+        self.walk(0, u32::MAX, true, answers, errors).await?;
+        let failed: Vec<i64> = self.failed.iter().collect();
+        for some in failed.chunks(TOGETHER) {
+            self.write(some, true, answers, errors).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at jobs above a number, page by page, and writes those that have ended. The last number that was looked
+    /// at; `None` after the last job of the batch.
+    async fn walk(
+        &mut self,
+        from: i64,
+        pages: u32,
+        is_front: bool,
+        answers: &mut Sink<'_>,
+        errors: &mut Option<Sink<'_>>,
+    ) -> anyhow::Result<Option<i64>> {
+        let (mut after, mut is_gapless) = (from, is_front);
+        for _ in 0..pages {
+            after = self.known.last_of(after.saturating_add(1)).unwrap_or(after);
+            if is_gapless {
+                self.front = after;
+            }
+            let page = self.store.ended_after(self.batch, self.login, after).await?;
+            let fresh: Vec<i64> =
+                page.iter().filter(|(job, ended)| *ended && !self.known.contains(*job)).map(|(job, _)| *job).collect();
+            for some in fresh.chunks(TOGETHER) {
+                self.write(some, false, answers, errors).await?;
+            }
+            for (job, _) in &page {
+                is_gapless = is_gapless && self.known.contains(*job);
+                if is_gapless {
+                    self.front = *job;
+                }
+            }
+            after = page.last().map_or(after, |(job, _)| *job);
+            if u64::try_from(page.len()).unwrap_or(0) < EXPORT_PAGE {
+                return Ok(None);
+            }
+        }
+        Ok(Some(after))
+    }
+
+    /// Writes the lines of these jobs; `only_answers`: of those that have an answer by now.
+    async fn write(
+        &mut self,
+        jobs: &[i64],
+        only_answers: bool,
+        answers: &mut Sink<'_>,
+        errors: &mut Option<Sink<'_>>,
+    ) -> anyhow::Result<()> {
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let mut found = Vec::new();
+        {
+            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, jobs));
+            while let Some(job) = jobs.try_next().await? {
+                let is_answer = matches!(job.ending, Some(EndedJob::Succeeded { .. }));
+                // It was put back into the queue in between.
+                if job.ending.is_none() || (only_answers && !is_answer) {
+                    continue;
+                }
+                let line = match &mut self.flat {
+                    None => serde_json::to_string(&LineView::of(&job)?)?,
+                    Some((layout, fields)) => {
+                        layout.learn(&job, fields).map_err(no_table)?;
+                        sheet::line(layout, &layout.row(&job)?)?
+                    }
+                };
+                let into = if is_answer || (errors.is_none() && self.flat.is_some()) { &mut good } else { &mut bad };
+                into.extend_from_slice(line.as_bytes());
+                into.push(b'\n');
+                found.push((job.job, is_answer));
+            }
+        }
+        if !good.is_empty() {
+            answers.add(&good)?;
+        }
+        if let Some(errors) = errors.as_mut().filter(|_| !bad.is_empty()) {
+            errors.add(&bad)?;
+        }
+        for (job, is_answer) in found {
+            self.note(job, is_answer);
+        }
+        Ok(())
+    }
+
+    /// The jobs by how they ended.
+    async fn counted(mut self) -> anyhow::Result<Counts> {
+        self.counts.succeeded = self.known.len() - self.failed.len();
+        let failed: Vec<i64> = self.failed.iter().collect();
+        // They have no answers, so more of them can be read together.
+        for some in failed.chunks(usize::try_from(EXPORT_PAGE).unwrap_or(TOGETHER)) {
+            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, some));
+            while let Some(job) = jobs.try_next().await? {
+                self.counts.note(&job);
+            }
+        }
+        Ok(self.counts)
+    }
+}
+
+/// The job of a line as OpenAI writes them, and whether it has an answer.
+fn of_openai(line: &str) -> Option<(i64, bool)> {
+    #[derive(Deserialize)]
+    struct Line {
+        response: Option<Response>,
+        sluice: Ours,
+    }
+    #[derive(Deserialize)]
+    struct Response {
+        status_code: u16,
+    }
+    #[derive(Deserialize)]
+    struct Ours {
+        job: i64,
+    }
+    let line: Line = serde_json::from_str(line).ok()?;
+    Some((line.sluice.job, line.response.is_some_and(|response| response.status_code < 400)))
+}
+
+/// The same of a flat line, in which our columns have these names.
+fn of_flat(line: &str, job: &str, state: &str) -> Option<(i64, bool)> {
+    let object = RawObject::read(line)?;
+    Some((object.get(job)?.parse().ok()?, object.get(state)? == "\"succeeded\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_their_job_and_whether_it_has_an_answer() {
+        for (line, told) in [
+            (
+                r#"{"id":"batch_req_7","response":{"status_code":200,"body":{}},"error":null,"sluice":{"job":7}}"#,
+                Some((7, true)),
+            ),
+            (r#"{"response":{"status_code":400},"sluice":{"job":7}}"#, Some((7, false))),
+            (r#"{"response":null,"error":{},"sluice":{"job":8}}"#, Some((8, false))),
+            (r#"{"custom_id":"a","response":{"status_code":200}}"#, None),
+            ("job,state", None),
+        ] {
+            assert_eq!(of_openai(line), told, "{line}");
+        }
+        let flat = r#"{"job":"hers","sluice_job":9,"state":"succeeded"}"#;
+        assert_eq!(of_flat(flat, "sluice_job", "state"), Some((9, true)));
+        assert_eq!(of_flat(flat, "job", "state"), None);
+    }
+}

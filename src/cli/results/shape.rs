@@ -1,0 +1,99 @@
+//! The shapes in which the answers of a batch are written.
+
+use crate::cli::failure::CommandFailure;
+use crate::cli::output::Format;
+use std::path::Path;
+
+/// A shape of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// Lines as OpenAI's batches write them
+    Openai,
+    /// A flat JSON object to a line, with the columns of a table
+    Jsonl,
+    /// A table with commas
+    Csv,
+    /// A table with tabs
+    Tsv,
+    /// A table in Apache Parquet
+    Parquet,
+}
+
+impl Shape {
+    /// The shape of a file: what was asked for, or what its ending says. `.jsonl` says nothing, for both kinds of
+    /// lines are called so.
+    pub fn of(asked: Option<Self>, file: Option<&Path>, format: Format) -> Self {
+        let ending = || match file?.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        };
+        let of_format = (format == Format::Csv).then_some(Self::Csv);
+        asked.or_else(ending).or(of_format).unwrap_or(Self::Openai)
+    }
+
+    /// Whether every row of it has the same columns.
+    pub const fn is_table(self) -> bool {
+        !matches!(self, Self::Openai)
+    }
+
+    /// Whether it is JSON to those who see it on a terminal.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::Openai | Self::Jsonl)
+    }
+
+    /// Checks that this program can write it there.
+    ///
+    /// # Errors
+    /// [`CommandFailure`] says what to do instead.
+    pub fn require_writable(self, is_terminal: bool) -> Result<(), CommandFailure> {
+        if self != Self::Parquet {
+            return Ok(());
+        }
+        if !cfg!(feature = "parquet") {
+            return Err(CommandFailure::usage(
+                "this build of sluice writes no Parquet: it was made without the feature `parquet`. Write CSV (--as \
+                 csv), or build it with that feature",
+            ));
+        }
+        if is_terminal {
+            return Err(CommandFailure::usage("Parquet is no text for a terminal: give it a file with -o FILE"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_tells_the_shape_and_an_option_overrules_it() {
+        let of = |asked, file: &str| Shape::of(asked, Some(Path::new(file)), Format::Plain);
+        for (file, shape) in [
+            ("a.csv", Shape::Csv),
+            ("a.TSV", Shape::Tsv),
+            ("a/b.parquet", Shape::Parquet),
+            ("a.jsonl", Shape::Openai),
+            ("-", Shape::Openai),
+            ("csv", Shape::Openai),
+        ] {
+            assert_eq!(of(None, file), shape, "{file}");
+            assert_eq!(of(Some(Shape::Jsonl), file), Shape::Jsonl);
+        }
+        assert_eq!(Shape::of(None, None, Format::Csv), Shape::Csv);
+        assert_eq!(Shape::of(None, Some(Path::new("a.tsv")), Format::Csv), Shape::Tsv);
+    }
+
+    #[test]
+    fn a_build_without_parquet_says_so() {
+        let told = Shape::Parquet.require_writable(false).map_err(|failure| failure.to_string());
+        if cfg!(feature = "parquet") {
+            assert_eq!(told, Ok(()));
+        } else {
+            assert!(told.unwrap_err().contains("without the feature `parquet`"));
+        }
+        assert!(Shape::Parquet.require_writable(true).is_err());
+    }
+}
