@@ -254,7 +254,7 @@ pub struct Log {
 }
 
 impl Default for Log {
-    /// What is declared for keys that are not set.
+    /// The declared values of keys that are not set.
     fn default() -> Self {
         let reading = Reading::new(None, None, BTreeMap::new());
         Self::read(Section::new(&reading, String::new(), &LOG, Table::new()))

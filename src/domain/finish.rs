@@ -231,7 +231,7 @@ const WORDS: &[(Finish, &[&str])] = &[
 ];
 
 impl Finish {
-    /// What it is with tool calls in the answer: many servers say `stop` then, or something of their own.
+    /// The finish of an answer with tool calls: many servers say `stop` then, or something of their own.
     #[must_use]
     pub const fn with_calls(self, has_calls: bool) -> Self {
         match self {

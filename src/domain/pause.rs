@@ -37,7 +37,7 @@ impl PauseKind {
     }
 }
 
-/// What is paused, as of one look.
+/// Everything that was paused at one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pauses(HashSet<(PauseKind, String)>);
 
@@ -141,7 +141,7 @@ impl FixedWait {
         Self::ALL.into_iter().find(|wait| wait.as_str() == words)
     }
 
-    /// What is paused, where a pause of the job's route, project or batch is waited for.
+    /// The kind that is paused, where a pause of the job's route, project or batch is waited for.
     #[must_use]
     pub const fn paused(self) -> Option<PauseKind> {
         match self {

@@ -18,9 +18,9 @@ const MOST_FAULT: usize = 1_000;
 /// What the model is told of a kind of unusable answer.
 #[derive(Debug)]
 pub struct Words {
-    /// What is wrong; the validator's message follows.
+    /// The fault; the validator's message follows.
     pub fault: &'static str,
-    /// What it has to do.
+    /// The task that the model is given.
     pub demand: &'static str,
 }
 

@@ -30,27 +30,27 @@ pub struct SoftFailureFacts {
 /// Advice where an output cap left no room.
 const LARGER_CAP: Option<&str> = Some("a larger max_tokens may help");
 
-/// What is said of an answer that is no JSON.
+/// The message about an answer that is no JSON.
 const JSON: Option<Words> =
     Some(Words { fault: "The answer is not the JSON that was asked for", demand: "Answer again, with the JSON only." });
 
-/// What is said of JSON that does not match its schema.
+/// The message about JSON that does not match its schema.
 const SCHEMA: Option<Words> = Some(Words {
     fault: "The answer does not match the JSON schema",
     demand: "Answer again, with the corrected JSON only.",
 });
 
-/// What is said of a call that cannot be made.
+/// The message about a call that cannot be made.
 const CALL: Option<Words> =
     Some(Words { fault: "A call of a function could not be made", demand: "Make the calls again, corrected." });
 
-/// What is said of an answer that is not in the demanded form.
+/// The message about an answer that is not in the demanded form.
 const FORM: Option<Words> = Some(Words {
     fault: "The answer does not have the form that was asked for",
     demand: "Answer again, with the corrected answer only.",
 });
 
-/// What is said of an answer of the wrong length.
+/// The message about an answer of the wrong length.
 const LENGTH: Option<Words> =
     Some(Words { fault: "The answer does not have the length that was asked for", demand: "Answer again, within it." });
 

@@ -16,7 +16,7 @@ const WHOLE: u32 = 1_000_000;
 pub struct MaxFailed(u32);
 
 impl MaxFailed {
-    /// What is expected, for messages.
+    /// The expected form, for messages.
     pub const EXPECTED: &str = "a share from 0 to 1 in at most six decimals, such as 0.05";
 
     /// A share in millionths; `None` above 1.
@@ -34,7 +34,7 @@ impl MaxFailed {
     /// A share as it is written: `0.05`.
     ///
     /// # Errors
-    /// What is wrong with the text, in words.
+    /// The fault of the text, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
@@ -61,7 +61,7 @@ impl MaxFailed {
     /// A share as a number of a configuration.
     ///
     /// # Errors
-    /// What is wrong with the number, in words.
+    /// The fault of the number, in words.
     pub fn of_number(number: f64) -> Result<Self, String> {
         // The shortest text that stands for the number is what was written.
         Self::parse(&number.to_string())

@@ -1,4 +1,4 @@
-//! What is promised, as questions about a state.
+//! The promises, as questions about a state.
 
 use super::database::{Call, Ending, How, NO_JOB, Row, Said};
 use super::worker::Made;

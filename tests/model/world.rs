@@ -40,7 +40,7 @@ pub struct Trouble {
     pub races: u8,
 }
 
-/// What is explored.
+/// The limits of the exploration.
 #[derive(Clone, Debug)]
 pub struct World {
     pub workers: usize,

@@ -56,7 +56,7 @@ pub const FAILURES: [&str; 15] = [
     "html_502",
 ];
 
-/// OpenAI's chats, from which its relatives take what is the same.
+/// OpenAI's chats, from which its relatives take the common parts.
 const OPENAI: Client = Client {
     dialect: "openai",
     path: "/v1/chat/completions",

@@ -43,7 +43,7 @@ impl Inputs {
     }
 }
 
-/// What is to be embedded, and how.
+/// The inputs to be embedded, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Embed {
     pub inputs: Inputs,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// Where a body has its output cap.
 const CAPS: &[&str] = &["inferenceConfig.maxTokens"];
 
-/// What is appended to the path of a call for a stream.
+/// The suffix of the path of a call for a stream.
 pub(super) const STREAMED: &str = "-stream";
 
 pub(super) fn encode(

@@ -100,7 +100,7 @@ fn intervention(retry: bool) -> Intervention {
     Intervention { retry, answer: Some(true), at: BEGAN }
 }
 
-/// What is found once this has been done to books that are in order.
+/// The findings once this has been done to books that are in order.
 fn found(spoil: impl FnOnce(&mut Evidence)) -> Vec<String> {
     let mut evidence = in_order();
     spoil(&mut evidence);

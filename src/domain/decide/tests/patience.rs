@@ -39,7 +39,7 @@ fn patience_zero_never_waits_for_a_cheaper_rung() {
     }
 }
 
-/// A refusal of one call for a lack of capacity shuts the tier to nobody else: the gate says that it is open.
+/// A refusal of one call for a lack of capacity shuts the tier to no other job: the gate says that it is open.
 #[test]
 fn a_tier_without_capacity_is_left_at_once_or_waited_for_as_patience_says() {
     let open = [RungHealth::Open, RungHealth::Open];
