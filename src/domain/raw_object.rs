@@ -111,6 +111,11 @@ impl<'a> RawObject<'a> {
         self.0.iter().filter(|(_, value)| value.get() != "null").map(|(name, _)| name.as_ref())
     }
 
+    /// All members: their names and texts.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.get()))
+    }
+
     /// Keeps the members that `keep` wants.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
         self.0.retain(|(name, value)| keep(name, value.get()));

@@ -1,5 +1,6 @@
 //! Routes: chains of targets with the rules for moving along them.
 
+use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
 use super::price::{OffPeak, Price, TierPrice, price_in};
@@ -286,6 +287,8 @@ pub struct Route {
     pub reask: bool,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// What it adds to requests that lack it.
+    pub defaults: Arc<Defaults>,
     /// The rules that send some of its jobs along other routes: the first that holds decides.
     pub forks: Vec<Fork>,
 }

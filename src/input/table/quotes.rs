@@ -1,0 +1,207 @@
+//! Watches the bytes of a CSV file go by: where rows begin, and where quotes are in no order.
+//!
+//! The parser takes whatever comes after a closing quote for more text, and the rest of the file for one cell when a
+//! quote is never closed. Both mean that rows are not what their author wrote.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Passes bytes on and notes what it sees.
+pub(super) struct Watched<R> {
+    source: R,
+    has_begun: bool,
+    watch: Watch,
+}
+
+/// A quote that is in no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// How many bytes come before it.
+    at: u64,
+    /// The line on which it opens, from 1.
+    pub(super) opens: u64,
+    /// The line on which it closes and more text follows; `None`: it is never closed.
+    pub(super) closes: Option<u64>,
+    /// The place of its cell in the row, from 0.
+    pub(super) cell: usize,
+}
+
+/// What was seen, in the states of the parser.
+#[derive(Debug)]
+struct Watch {
+    delimiter: u8,
+    longest: u64,
+    state: State,
+    /// Bytes that went by, and the line of the next one.
+    at: u64,
+    line: u64,
+    /// The row under way: where it began, and its cells so far.
+    row: Option<(u64, u64)>,
+    cell: usize,
+    /// Where the open quote is: its byte and its line.
+    quote: (u64, u64),
+    /// The rows that were not asked for yet: where each begins, and on which line.
+    begun: VecDeque<(u64, u64)>,
+    broken: VecDeque<Broken>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Begin,
+    Plain,
+    Quoted,
+    /// After a quote in a quoted cell: its end, or the first of two that stand for one.
+    Closing,
+}
+
+impl Watch {
+    fn see(&mut self, byte: u8) -> io::Result<()> {
+        let ends_row = matches!(byte, b'\n' | b'\r');
+        if self.row.is_none() && !ends_row {
+            self.row = Some((self.at, self.line));
+            self.begun.push_back((self.at, self.line));
+            self.cell = 0;
+        }
+        self.state = match (self.state, byte) {
+            (State::Quoted, b'"') => State::Closing,
+            (State::Quoted, _) => State::Quoted,
+            (State::Closing, b'"') => State::Quoted,
+            (State::Begin, b'"') => {
+                self.quote = (self.at, self.line);
+                State::Quoted
+            }
+            (_, byte) if byte == self.delimiter => {
+                self.cell += 1;
+                State::Begin
+            }
+            (_, _) if ends_row => {
+                self.row = None;
+                State::Begin
+            }
+            (State::Closing, _) => {
+                self.note_broken(Some(self.line));
+                State::Plain
+            }
+            (State::Begin | State::Plain, _) => State::Plain,
+        };
+        self.at += 1;
+        self.line += u64::from(byte == b'\n');
+        match self.row {
+            Some((begun, line)) if self.at - begun > self.longest => Err(self.too_long(line)),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_broken(&mut self, closes: Option<u64>) {
+        let (at, opens) = self.quote;
+        self.broken.push_back(Broken { at, opens, closes, cell: self.cell });
+    }
+
+    fn too_long(&self, line: u64) -> io::Error {
+        let longest = self.longest;
+        let reason = if matches!(self.state, State::Quoted) {
+            let opens = self.quote.1;
+            format!("the quote that opens on line {opens} is not closed within {longest} bytes")
+        } else {
+            format!("the row that begins on line {line} has more than {longest} bytes")
+        };
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    }
+}
+
+impl<R: BufRead> Watched<R> {
+    /// `longest`: the most bytes of a row.
+    pub(super) fn new(source: R, delimiter: u8, longest: usize) -> Self {
+        let watch = Watch {
+            delimiter,
+            longest: u64::try_from(longest).unwrap_or(u64::MAX),
+            state: State::Begin,
+            at: 0,
+            line: 1,
+            row: None,
+            cell: 0,
+            quote: (0, 1),
+            begun: VecDeque::new(),
+            broken: VecDeque::new(),
+        };
+        Self { source, has_begun: false, watch }
+    }
+
+    /// The line on which reading ended.
+    pub(super) fn line(&self) -> u64 {
+        self.watch.line
+    }
+
+    /// The next row, which the parser has read: the line on which it begins, and its first quote that is in no order.
+    pub(super) fn next_row(&mut self) -> Option<(u64, Option<Broken>)> {
+        let watch = &mut self.watch;
+        let (_, line) = watch.begun.pop_front()?;
+        let end = watch.begun.front().map_or(u64::MAX, |(next, _)| *next);
+        let mut first = None;
+        while let Some(broken) = watch.broken.pop_front_if(|broken| broken.at < end) {
+            first.get_or_insert(broken);
+        }
+        Some((line, first))
+    }
+}
+
+impl<R: BufRead> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.has_begun {
+            self.has_begun = true;
+            if self.source.fill_buf()?.starts_with(UTF8_MARK) {
+                self.source.consume(UTF8_MARK.len());
+            }
+        }
+        let read = self.source.read(buffer)?;
+        if read == 0 && self.watch.state == State::Quoted {
+            self.watch.state = State::Begin;
+            self.watch.note_broken(None);
+        }
+        for byte in buffer.get(..read).unwrap_or_default() {
+            self.watch.see(*byte)?;
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For each row the line on which it begins, and where its first broken quote opens and closes.
+    fn rows(text: &str) -> Vec<(u64, Option<(u64, Option<u64>, usize)>)> {
+        let mut watched = Watched::new(text.as_bytes(), b',', 1_000);
+        io::copy(&mut watched, &mut io::sink()).unwrap();
+        let row = |(line, broken): (u64, Option<Broken>)| {
+            (line, broken.map(|broken| (broken.opens, broken.closes, broken.cell)))
+        };
+        std::iter::from_fn(|| watched.next_row().map(row)).collect()
+    }
+
+    #[test]
+    fn rows_begin_where_text_does_and_quotes_may_hold_anything() {
+        assert_eq!(
+            rows("\u{feff}a,b\r\n\r\n\"1\n2\",\"x\"\"y\"\n\n3,5\" pipe\r4,5"),
+            [(1, None), (3, None), (6, None), (6, None)]
+        );
+        assert_eq!(rows(""), []);
+        assert_eq!(rows("\n\n"), []);
+    }
+
+    #[test]
+    fn a_quote_in_no_order_is_told_with_its_lines_and_its_cell() {
+        assert_eq!(rows("a,b\n1,\"x\n2,\"y\"\n3,z\n"), [(1, None), (2, Some((2, Some(3), 1))), (4, None)]);
+        assert_eq!(rows("a,b\n1,\"x\n2,y\n"), [(1, None), (2, Some((2, None, 1)))]);
+        assert_eq!(rows("\"a\"b,c\n\"d\" ,e\n"), [(1, Some((1, Some(1), 0))), (2, Some((2, Some(2), 0)))]);
+    }
+
+    #[test]
+    fn a_row_that_goes_on_for_too_long_ends_the_reading() {
+        let mut watched = Watched::new("a\n\"bcdefghijk".as_bytes(), b',', 5);
+        let error = io::copy(&mut watched, &mut io::sink()).unwrap_err();
+        assert_eq!(error.to_string(), "the quote that opens on line 2 is not closed within 5 bytes");
+    }
+}
