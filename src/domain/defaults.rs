@@ -151,7 +151,7 @@ impl Defaults {
             let role = RawObject::read(message.get()).and_then(|message| message.get("role").map(str::to_owned));
             matches!(role.as_deref(), Some("\"system\"" | "\"developer\""))
         };
-        if messages.iter().any(|message| has_some(message)) {
+        if messages.is_empty() || messages.iter().any(|message| has_some(message)) {
             return Ok(false);
         }
         let system = system.fill(values).map_err(unfilled)?;

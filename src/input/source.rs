@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// How much of a source is looked at before it is read.
+const BEGIN_BYTES: u64 = 4 << 10;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A file, or standard input.
@@ -146,13 +148,13 @@ impl<R: Read> Read for Counted<R> {
 
 fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
     // A pipe may give one byte at a time, so the beginning is read in full before it is judged.
-    let mut magic = Vec::with_capacity(2);
-    raw.by_ref().take(2).read_to_end(&mut magic)?;
-    if matches!(magic.as_slice(), [0xff, 0xfe] | [0xfe, 0xff]) {
+    let mut begin = Vec::new();
+    raw.by_ref().take(BEGIN_BYTES).read_to_end(&mut begin)?;
+    if matches!(begin.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "is UTF-16; expected UTF-8"));
     }
-    let is_gzip = magic == GZIP_MAGIC;
-    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(magic).chain(raw));
+    let is_gzip = begin.starts_with(&GZIP_MAGIC);
+    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(begin).chain(raw));
     if !is_gzip {
         return Ok(Box::new(whole));
     }

@@ -13,6 +13,8 @@ pub(super) struct Watched<R> {
     source: R,
     has_begun: bool,
     watch: Watch,
+    /// Why reading ends: the line at fault, and the reason.
+    failure: Option<(u64, String)>,
 }
 
 /// A quote that is in no order.
@@ -57,7 +59,7 @@ enum State {
 }
 
 impl Watch {
-    fn see(&mut self, byte: u8) -> io::Result<()> {
+    fn see(&mut self, byte: u8) -> Result<(), (u64, String)> {
         let ends_row = matches!(byte, b'\n' | b'\r');
         if self.row.is_none() && !ends_row {
             self.row = Some((self.at, self.line));
@@ -99,15 +101,13 @@ impl Watch {
         self.broken.push_back(Broken { at, opens, closes, cell: self.cell });
     }
 
-    fn too_long(&self, line: u64) -> io::Error {
+    /// The line at fault, and the reason.
+    fn too_long(&self, line: u64) -> (u64, String) {
         let longest = self.longest;
-        let reason = if matches!(self.state, State::Quoted) {
-            let opens = self.quote.1;
-            format!("the quote that opens on line {opens} is not closed within {longest} bytes")
-        } else {
-            format!("the row that begins on line {line} has more than {longest} bytes")
-        };
-        io::Error::new(io::ErrorKind::InvalidData, reason)
+        if matches!(self.state, State::Quoted) {
+            return (self.quote.1, format!("the quote that opens here is not closed within {longest} bytes"));
+        }
+        (line, format!("the row that begins here has more than {longest} bytes"))
     }
 }
 
@@ -126,7 +126,7 @@ impl<R: BufRead> Watched<R> {
             begun: VecDeque::new(),
             broken: VecDeque::new(),
         };
-        Self { source, has_begun: false, watch }
+        Self { source, has_begun: false, watch, failure: None }
     }
 
     /// The line on which reading ended.
@@ -149,6 +149,10 @@ impl<R: BufRead> Watched<R> {
 
 impl<R: BufRead> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some((line, reason)) = self.failure.clone() {
+            self.watch.line = line;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         if !self.has_begun {
             self.has_begun = true;
             if self.source.fill_buf()?.starts_with(UTF8_MARK) {
@@ -160,8 +164,12 @@ impl<R: BufRead> Read for Watched<R> {
             self.watch.state = State::Begin;
             self.watch.note_broken(None);
         }
-        for byte in buffer.get(..read).unwrap_or_default() {
-            self.watch.see(*byte)?;
+        for (place, byte) in buffer.get(..read).unwrap_or_default().iter().enumerate() {
+            if let Err(failure) = self.watch.see(*byte) {
+                // What was in order before it is passed on first.
+                self.failure = Some(failure);
+                return if place > 0 { Ok(place) } else { self.read(buffer) };
+            }
         }
         Ok(read)
     }
@@ -202,6 +210,7 @@ mod tests {
     fn a_row_that_goes_on_for_too_long_ends_the_reading() {
         let mut watched = Watched::new("a\n\"bcdefghijk".as_bytes(), b',', 5);
         let error = io::copy(&mut watched, &mut io::sink()).unwrap_err();
-        assert_eq!(error.to_string(), "the quote that opens on line 2 is not closed within 5 bytes");
+        assert_eq!(error.to_string(), "the quote that opens here is not closed within 5 bytes");
+        assert_eq!(watched.line(), 2);
     }
 }

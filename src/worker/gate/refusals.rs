@@ -170,7 +170,7 @@ fn route() -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
-        defaults: std::sync::Arc::default(),
+        defaults: Arc::default(),
         forks: Vec::new(),
     }
 }
