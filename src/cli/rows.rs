@@ -31,7 +31,7 @@ pub struct Rows {
     /// The column that names each job: its custom_id [default: custom_id, where there is such a column]
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     pub id_column: Option<String>,
-    /// The columns that are kept with the job as its metadata [default: all but that of the id]
+    /// The columns that are kept with the job as its metadata; '': none [default: all but that of the id]
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', allow_hyphen_values = true)]
     pub keep: Option<Vec<String>>,
     /// What is between the cells of CSV [default: a comma; in TSV a tab]
@@ -103,7 +103,7 @@ impl Rows {
             system: system.filter(|_| request.is_none()),
             request,
             id_column: self.id_column.clone(),
-            keep: self.keep.clone(),
+            keep: self.keep.as_ref().map(|keep| keep.iter().filter(|name| !name.is_empty()).cloned().collect()),
             route_names: jobs.names_of_route(),
         };
         let format = self.input_format.map(|format| match format {

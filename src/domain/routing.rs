@@ -97,3 +97,69 @@ fn walk<'r>(
     }
     (route, taken)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::defaults::Defaults;
+    use super::super::fork::{Fork, Names, When};
+    use super::super::template::{RequestTemplate, Template};
+    use super::super::validation::Rules;
+    use super::super::{Patience, Strategy};
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    fn named(name: &str, prompt: Option<&str>, forks: Vec<(When, &str)>) -> Route {
+        let request = prompt.map(|prompt| RequestTemplate::of_prompt(Template::parse(prompt).unwrap(), None));
+        Route {
+            name: name.to_owned(),
+            rungs: Vec::new(),
+            strategy: Strategy::Cost,
+            patience: Patience::Forever,
+            max_attempts: 1,
+            fallback_on: BTreeSet::new(),
+            rules: Rules::default(),
+            reask: false,
+            pass: super::super::request::Pass::default(),
+            defaults: Arc::new(Defaults { request, ..Defaults::default() }),
+            forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
+        }
+    }
+
+    /// The route that a request goes along, and what it asks.
+    fn found(routes: &[Route], body: &str, project: &str) -> Result<(String, String, usize), String> {
+        let known: BTreeMap<&str, &Route> = routes.iter().map(|route| (route.name.as_str(), route)).collect();
+        let asked = Asked { body, project, batch: None, metadata: &Metadata::default() };
+        let find = |name: &str| known.get(name).copied();
+        let routed = route(known["root"], &find, known.len(), &asked).map_err(|fault| fault.to_string())?;
+        let (again, taken) = super::again(known["root"], &find, known.len(), &asked, &routed.request);
+        assert_eq!((again.name.as_str(), &taken), (routed.route.name.as_str(), &routed.taken), "{body}");
+        Ok((routed.route.name.clone(), routed.request.messages[0].text(), routed.taken.len()))
+    }
+
+    #[test]
+    fn each_route_on_the_way_sees_the_request_as_it_completes_it_and_the_last_one_asks() {
+        let long = || When { min_input_tokens: Some(100), ..When::default() };
+        let of = |project: &str| When { project: Some(Names(vec![project.to_owned()])), ..When::default() };
+        let routes = [
+            named("root", None, vec![(long(), "long"), (of("acme"), "short"), (of("lost"), "nowhere")]),
+            named("long", Some("Long: {text}"), vec![(of("acme"), "longest")]),
+            named("longest", Some("Longest: {text} {more}"), vec![]),
+            named("short", Some("Short: {text}"), vec![]),
+        ];
+        let ok = |route: &str, asked: &str, rules: usize| Ok((route.to_owned(), asked.to_owned(), rules));
+        let words = "word ".repeat(200);
+        let body = format!(r#"{{"vars":{{"text":"{words}"}}}}"#);
+        assert_eq!(found(&routes, &body, "p"), ok("long", &format!("Long: {words}"), 1));
+        let missing = "vars.more: is missing, and the template of the route names it";
+        assert_eq!(found(&routes, &body, "acme"), Err(missing.to_owned()));
+        let few = r#"{"vars":{"text":"few","more":1}}"#;
+        assert_eq!(found(&routes, few, "acme"), ok("short", "Short: few", 1));
+        // The route that is left has no template, and so has one that there is not.
+        assert!(found(&routes, few, "p").unwrap_err().starts_with("vars: nothing uses them"));
+        assert!(found(&routes, few, "lost").unwrap_err().starts_with("vars: nothing uses them"));
+        assert_eq!(found(&routes, r#"{"prompt":"Hi"}"#, "p"), ok("root", "Hi", 0));
+        assert_eq!(found(&routes, r#"{"prompt":"Hi"}"#, "acme"), ok("short", "Hi", 1));
+        assert!(found(&routes, "{", "acme").unwrap_err().starts_with("request: cannot be read"));
+    }
+}
