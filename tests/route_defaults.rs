@@ -41,7 +41,7 @@ impl Fleet {
         asked
     }
 
-    async fn drain(&self) {
+    async fn work_off(&self) {
         let output = self.program(&["worker", "--drain"]).output().await.unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
@@ -75,7 +75,7 @@ async fn a_row_that_holds_just_its_values_is_asked_as_the_route_says() {
     fleet.file("a.jsonl", "{\"custom_id\":\"x\",\"vars\":{\"text\":\"by file\"},\"row\":7}\n");
     let enqueued = fleet.program(&["enqueue", "a.jsonl"]).output().await.unwrap();
     assert!(enqueued.status.success(), "{}", text(&enqueued.stderr));
-    fleet.drain().await;
+    fleet.work_off().await;
 
     let expected = hashes(&[
         ("Be brief.", "Classify: good \"tea\""),
@@ -119,7 +119,7 @@ async fn the_route_that_a_rule_leads_to_says_what_is_asked() {
     let long = "word ".repeat(200);
     fleet.insert(json!({ "vars": { "text": "few words" } })).await;
     fleet.insert(json!({ "vars": { "text": long } })).await;
-    fleet.drain().await;
+    fleet.work_off().await;
     let prompt = format!("Long: {long}");
     assert_eq!(fleet.asked(), hashes(&[("", "Short: few words"), ("Summarise.", &prompt)]));
 

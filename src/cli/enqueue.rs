@@ -15,7 +15,7 @@ use crate::config::{Config, Keys};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits, Unit};
+use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable;
 use crate::store::enqueue::{BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
@@ -129,7 +129,7 @@ pub struct Summary {
     /// The name of the batch.
     pub batch: String,
     /// What holds a job in the file.
-    pub unit: Unit,
+    pub unit: HeldBy,
     /// Jobs that are in the queue now or, with `--dry-run`, would be.
     pub jobs: u64,
     /// Jobs that were left out because the queue had them already.
@@ -396,7 +396,7 @@ pub(super) struct Loading<'a> {
     /// `None` when nothing is to be enqueued, or no longer.
     entered: Option<Entered>,
     faults: Faults<'a>,
-    unit: Unit,
+    unit: HeldBy,
     lines: Lines,
     notes: MemberNotes,
     remarks: Vec<String>,
@@ -464,8 +464,8 @@ impl Loading<'_> {
         if jobs == 0 {
             let what = match unit {
                 _ if faulty > 0 => format!("every {} is faulty", unit.words().0),
-                Unit::Line => "there are no jobs in it".to_owned(),
-                Unit::Row => "there are no rows in it".to_owned(),
+                HeldBy::Line => "there are no jobs in it".to_owned(),
+                HeldBy::Row => "there are no rows in it".to_owned(),
             };
             return Err(CommandFailure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }

@@ -1,7 +1,7 @@
 //! Reports faulty lines: the first ones in full, the others as a count.
 
 use crate::domain::counted::counted;
-use crate::input::{LineError, Unit};
+use crate::input::{HeldBy, LineError};
 use std::io::{self, Write};
 
 /// Faults that are reported in full.
@@ -10,13 +10,13 @@ const MOST: u64 = 100;
 /// The faulty lines of one file.
 pub(super) struct Faults<'a> {
     file: String,
-    unit: Unit,
+    unit: HeldBy,
     writer: &'a mut (dyn Write + Send),
     count: u64,
 }
 
 impl<'a> Faults<'a> {
-    pub(super) fn new(file: String, unit: Unit, writer: &'a mut (dyn Write + Send)) -> Self {
+    pub(super) fn new(file: String, unit: HeldBy, writer: &'a mut (dyn Write + Send)) -> Self {
         Self { file, unit, writer, count: 0 }
     }
 

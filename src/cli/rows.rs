@@ -3,7 +3,7 @@
 use super::failure::CommandFailure;
 use super::words::{option, path};
 use crate::config::Config;
-use crate::domain::routing::{self, Asked};
+use crate::domain::routing::{self, Unrouted};
 use crate::domain::template::{RequestTemplate, Template};
 use crate::domain::{Metadata, Route};
 use crate::input::{Asking, Completion, InputFormat, ReadLimits, Reading};
@@ -11,31 +11,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const TABLES: &str = "Tables";
+
 /// How a table becomes requests.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Tables")]
 pub struct Rows {
     /// What the file holds [default: by the ending of its name; JSON Lines without one]
-    #[arg(long, value_name = "FORMAT", value_enum)]
+    #[arg(long, help_heading = TABLES, value_name = "FORMAT", value_enum)]
     pub input_format: Option<Format>,
     /// What is asked of each row: {column} stands for its value, {{ and }} for braces
     /// [default: the column prompt, or the route's template]
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "template")]
+    #[arg(long, help_heading = TABLES, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "template")]
     pub prompt: Option<String>,
     /// Instructions before the question; may name columns, too
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "template")]
+    #[arg(long, help_heading = TABLES, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "template")]
     pub system: Option<String>,
     /// A whole request in JSON, with {column} in its strings
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = TABLES, value_name = "FILE")]
     pub template: Option<PathBuf>,
     /// The column that names each job: its custom_id [default: custom_id, where there is such a column]
-    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    #[arg(long, help_heading = TABLES, value_name = "COLUMN", allow_hyphen_values = true)]
     pub id_column: Option<String>,
     /// The columns that are kept with the job as its metadata; '': none [default: all but that of the id]
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(long, help_heading = TABLES, value_name = "COLUMN,…", value_delimiter = ',', allow_hyphen_values = true)]
     pub keep: Option<Vec<String>>,
     /// What is between the cells of CSV [default: a comma; in TSV a tab]
-    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    #[arg(long, help_heading = TABLES, value_name = "CHARACTER", value_parser = delimiter)]
     pub delimiter: Option<u8>,
 }
 
@@ -182,7 +183,7 @@ impl For<'_> {
         let (project, batch) = (self.project.to_owned(), self.batch.map(str::to_owned));
         Completion::By(Arc::new(move |body, metadata| {
             let metadata = Metadata::of_text(&members, metadata.unwrap_or_default());
-            let asked = Asked { body, project: &project, batch: batch.as_deref(), metadata: &metadata };
+            let asked = Unrouted { body, project: &project, batch: batch.as_deref(), metadata: &metadata };
             let find = |name: &str| routes.get(name).map(|route| &**route);
             routing::route(&named, &find, routes.len(), &asked).map(|routed| routed.request)
         }))

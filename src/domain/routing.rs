@@ -9,7 +9,7 @@ use super::route::Route;
 
 /// A job before its request has been read.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Unrouted<'a> {
     /// Its request, as it was written.
     pub body: &'a str,
     pub project: &'a str,
@@ -40,7 +40,7 @@ pub fn route<'r>(
     named: &'r Route,
     find: &dyn Fn(&str) -> Option<&'r Route>,
     routes: usize,
-    asked: &Asked<'_>,
+    asked: &Unrouted<'_>,
 ) -> Result<Routed<'r>, RequestError> {
     let mut read = (named, named.defaults.read(asked.body));
     let seen = |route: &'r Route| {
@@ -64,7 +64,7 @@ pub fn again<'r>(
     named: &'r Route,
     find: &dyn Fn(&str) -> Option<&'r Route>,
     routes: usize,
-    asked: &Asked<'_>,
+    asked: &Unrouted<'_>,
     request: &ChatRequest,
 ) -> (&'r Route, Vec<Taken>) {
     let seen = look(request);
@@ -81,14 +81,14 @@ fn walk<'r>(
     named: &'r Route,
     find: &dyn Fn(&str) -> Option<&'r Route>,
     routes: usize,
-    asked: &Asked<'_>,
+    asked: &Unrouted<'_>,
     mut seen: impl FnMut(&'r Route) -> Option<(i64, Needs)>,
 ) -> (&'r Route, Vec<Taken>) {
     let (mut route, mut taken) = (named, Vec::new());
     // Rules form no circle, so no chain of them is longer than there are routes.
     while !route.forks.is_empty() && taken.len() < routes {
         let Some((input_tokens, needs)) = seen(route) else { break };
-        let Asked { project, batch, metadata, .. } = *asked;
+        let Unrouted { project, batch, metadata, .. } = *asked;
         let traits = Traits { project, batch, metadata, input_tokens, needs };
         let Some((rule, fork)) = fork::first(&route.forks, &traits) else { break };
         let Some(other) = find(&fork.to) else { break };
@@ -129,7 +129,7 @@ mod tests {
     /// The route that a request goes along, and what it asks.
     fn found(routes: &[Route], body: &str, project: &str) -> Result<(String, String, usize), String> {
         let known: BTreeMap<&str, &Route> = routes.iter().map(|route| (route.name.as_str(), route)).collect();
-        let asked = Asked { body, project, batch: None, metadata: &Metadata::default() };
+        let asked = Unrouted { body, project, batch: None, metadata: &Metadata::default() };
         let find = |name: &str| known.get(name).copied();
         let routed = route(known["root"], &find, known.len(), &asked).map_err(|fault| fault.to_string())?;
         let (again, taken) = super::again(known["root"], &find, known.len(), &asked, &routed.request);

@@ -23,7 +23,7 @@ mod source;
 mod table;
 
 pub use members::{MemberNote, MemberNotes};
-pub use opening::{InputFormat, Opened, Reading, Unit};
+pub use opening::{HeldBy, InputFormat, Opened, Reading};
 pub use requests::{Complete, Completion};
 pub use source::{InputSource, Progress};
 pub use table::Asking;

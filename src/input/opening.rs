@@ -47,13 +47,13 @@ pub struct Reading {
 
 /// What holds a job in a source, as messages name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unit {
+pub enum HeldBy {
     #[default]
     Line,
     Row,
 }
 
-impl Unit {
+impl HeldBy {
     /// One of them, and many.
     #[must_use]
     pub const fn words(self) -> (&'static str, &'static str) {
@@ -70,7 +70,7 @@ pub struct Opened {
     /// [`InputError::Line`](super::InputError::Line).
     pub jobs: Jobs,
     pub progress: Progress,
-    pub unit: Unit,
+    pub unit: HeldBy,
 }
 
 impl InputSource {
@@ -99,11 +99,11 @@ impl InputSource {
         // A file of objects is welcome, whatever its name.
         let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
         let holds_objects = format.is_none() && first == Some(&b'{');
-        let (jobs, unit): (Jobs, Unit) = match named {
+        let (jobs, unit): (Jobs, HeldBy) = match named {
             Some(InputFormat::Csv | InputFormat::Tsv) if !holds_objects => {
                 let usual = if named == Some(InputFormat::Tsv) { b'\t' } else { b',' };
                 let delimiter = delimiter.unwrap_or(usual);
-                (table::delimited(reader, delimiter, longest, asking, requests)?, Unit::Row)
+                (table::delimited(reader, delimiter, longest, asking, requests)?, HeldBy::Row)
             }
             _ if asking.request.is_some() => {
                 if format.is_none() && first.is_some_and(|first| *first != b'{') {
@@ -111,7 +111,7 @@ impl InputSource {
                                   --input-format";
                     return Err(reason.to_owned());
                 }
-                (table::json_lines(reader, longest, asking, requests)?, Unit::Row)
+                (table::json_lines(reader, longest, asking, requests)?, HeldBy::Row)
             }
             _ => {
                 if asking.is_given() {
@@ -120,7 +120,7 @@ impl InputSource {
                         .to_owned());
                 }
                 refuse_spread(&mut reader).map_err(|error| error.to_string())?;
-                (Box::new(JobReader::new(reader, limits).completed_by(completion)), Unit::Line)
+                (Box::new(JobReader::new(reader, limits).completed_by(completion)), HeldBy::Line)
             }
         };
         Ok(Opened { jobs, progress, unit })
@@ -135,7 +135,7 @@ impl InputSource {
         }
         let progress = Progress { done: std::sync::Arc::default(), total };
         let jobs = table::parquet(file, std::sync::Arc::clone(&progress.done), asking, requests)?;
-        Ok(Opened { jobs, progress, unit: Unit::Row })
+        Ok(Opened { jobs, progress, unit: HeldBy::Row })
     }
 
     #[cfg(not(feature = "parquet"))]

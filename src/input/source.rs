@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// How much of a source is looked at before it is read.
-const BEGIN_BYTES: u64 = 4 << 10;
+/// How much of a source is looked at, at most, before it is read.
+const BEGIN_BYTES: usize = 4 << 10;
+/// The bytes by which a format is known, at most.
+const LONGEST_MAGIC: usize = 4;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A file, or standard input.
@@ -147,9 +149,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    // A pipe may give one byte at a time, so the beginning is read in full before it is judged.
-    let mut begin = Vec::new();
-    raw.by_ref().take(BEGIN_BYTES).read_to_end(&mut begin)?;
+    let begin = beginning(&mut raw)?;
     if matches!(begin.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "is UTF-16; expected UTF-8"));
     }
@@ -159,6 +159,23 @@ fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRe
         return Ok(Box::new(whole));
     }
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Gunzip(MultiGzDecoder::new(whole)))))
+}
+
+/// The beginning of a source: its first line, or as much of it as is looked at. A pipe may give one byte at a time.
+fn beginning(raw: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut begin = Vec::with_capacity(BEGIN_BYTES);
+    loop {
+        let wanted = u64::try_from(BEGIN_BYTES - begin.len()).unwrap_or(0);
+        let mut some = [0; 512];
+        let read = match raw.by_ref().take(wanted).read(&mut some) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        begin.extend_from_slice(some.get(..read).unwrap_or_default());
+        if read == 0 || (begin.len() >= LONGEST_MAGIC && begin.contains(&b'\n')) {
+            return Ok(begin);
+        }
+    }
 }
 
 /// Names gzip in the error of input that is cut short or damaged: the decoder's own words do not.

@@ -6,7 +6,7 @@ use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable, together};
 use crate::domain::defaults::Growth;
 use crate::domain::fork::{Holds, Taken, Ways};
-use crate::domain::routing::{self, Asked};
+use crate::domain::routing::{self, Unrouted};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
@@ -339,7 +339,7 @@ impl Plan {
 
     /// The route that a job goes along whose row names `route`, its request as that route completes it, and the rules
     /// that lead there. `None`: there is no such route.
-    pub(super) fn resolve(&self, route: &str, asked: &Asked<'_>) -> Option<Result<Resolved, RequestError>> {
+    pub(super) fn resolve(&self, route: &str, asked: &Unrouted<'_>) -> Option<Result<Resolved, RequestError>> {
         let named = self.routes.get(route)?;
         let find = |name: &str| self.routes.get(name).map(|plan| &*plan.route);
         let routed = match routing::route(&named.route, &find, self.routes.len(), asked) {
@@ -355,7 +355,7 @@ impl Plan {
     pub(super) fn resolve_again(
         &self,
         route: &str,
-        asked: &Asked<'_>,
+        asked: &Unrouted<'_>,
         request: &ChatRequest,
     ) -> Option<(Arc<RoutePlan>, Vec<Taken>)> {
         let find = |name: &str| self.routes.get(name).map(|plan| &*plan.route);

@@ -4,7 +4,7 @@ use super::Args;
 use crate::cli::failure::CommandFailure;
 use crate::cli::words::about;
 use crate::domain::counted::counted;
-use crate::input::Unit;
+use crate::input::HeldBy;
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Enqueued, Opened};
@@ -154,7 +154,7 @@ pub(super) fn differs(
     batch: &str,
     so_far: &BatchSoFar,
     enqueued: &Enqueued,
-    unit: Unit,
+    unit: HeldBy,
     args: &Args,
 ) -> CommandFailure {
     let (one, many) = unit.words();

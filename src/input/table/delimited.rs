@@ -1,6 +1,6 @@
 //! Rows of CSV and TSV.
 
-use super::quotes::{Broken, Watched};
+use super::quotes::{BadQuote, Watched};
 use super::row::{Cell, Row};
 use super::{Columns, Rows};
 use crate::input::{InputError, LineError};
@@ -41,7 +41,7 @@ impl<R: BufRead> Delimited<R> {
     }
 
     /// Reads the next record: the line on which it begins, and what is wrong with its quotes.
-    fn read(&mut self) -> Option<Result<(u64, Option<Broken>), InputError>> {
+    fn read(&mut self) -> Option<Result<(u64, Option<BadQuote>), InputError>> {
         match self.reader.read_byte_record(&mut self.record) {
             Ok(false) => None,
             Ok(true) => {
@@ -59,7 +59,7 @@ impl<R: BufRead> Delimited<R> {
         }
     }
 
-    fn row(&self, line: u64, broken: Option<Broken>) -> Result<Row, InputError> {
+    fn row(&self, line: u64, broken: Option<BadQuote>) -> Result<Row, InputError> {
         if let Some(broken) = broken {
             let column = self.columns.get(broken.cell).map(|name| name.to_string()).unwrap_or_default();
             if broken.closes.is_none() {
@@ -100,7 +100,7 @@ fn breaks(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-fn in_words(Broken { opens, closes, .. }: Broken) -> String {
+fn in_words(BadQuote { opens, closes, .. }: BadQuote) -> String {
     match closes {
         None => "the quote that opens here is never closed".to_owned(),
         Some(closes) => {

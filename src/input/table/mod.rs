@@ -91,6 +91,13 @@ impl Columns {
         format!("{by} names the column {}, which there is not. There are: {}{near}{other}", shown(name), list(names()))
     }
 
+    /// A column that is probably asked about.
+    fn of_text(&self) -> &str {
+        const TEXTS: [&str; 8] = ["text", "body", "content", "message", "question", "comment", "review", "title"];
+        let known = self.names.iter().find(|name| TEXTS.contains(&name.to_lowercase().as_str()));
+        known.or(self.names.last()).map_or("text", |name| name)
+    }
+
     /// The character that seems to separate the cells in place of the one that was expected.
     fn other_delimiter(&self) -> Option<char> {
         let ([only], Some(used)) = (&*self.names, self.delimiter) else { return None };
@@ -107,7 +114,7 @@ fn shown(name: &str) -> String {
 
 /// The names of columns, as many as fit a message.
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    const MOST: usize = 30;
+    const MOST: usize = 12;
     let mut all: Vec<String> = names.map(shown).collect();
     let more = all.len().saturating_sub(MOST);
     all.truncate(MOST);
@@ -116,7 +123,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// How a row becomes a request.
-enum Ask {
+enum Question {
     /// By a template.
     By(RequestTemplate),
     /// By the route, which gets the columns as `vars`.
@@ -126,7 +133,7 @@ enum Ask {
 /// The jobs of a table.
 struct TableJobs<T> {
     rows: T,
-    ask: Ask,
+    ask: Question,
     id_column: Option<String>,
     keep: Option<Vec<String>>,
     requests: Requests,
@@ -211,7 +218,7 @@ fn ask(
     request: Option<(RequestTemplate, &'static str)>,
     system: Option<Template>,
     route_names: Option<Vec<String>>,
-) -> Result<Ask, String> {
+) -> Result<Question, String> {
     if let Some((request, option)) = request {
         let names = request.names();
         if names.is_empty() {
@@ -225,7 +232,7 @@ fn ask(
         if let Some(columns) = columns {
             columns.require(names, option)?;
         }
-        return Ok(Ask::By(request));
+        return Ok(Question::By(request));
     }
     if let (Some(names), None) = (&route_names, &system)
         && (columns.is_none_or(|columns| !columns.has("prompt")) || names.iter().any(|name| name == "prompt"))
@@ -233,21 +240,21 @@ fn ask(
         if let Some(columns) = columns {
             columns.require(names.iter().map(String::as_str), "the template of the route")?;
         }
-        return Ok(Ask::Vars);
+        return Ok(Question::Vars);
     }
     if let Some(columns) = columns.filter(|columns| !columns.has("prompt")) {
         let there = list(columns.names.iter().map(|name| &**name));
         return Err(format!(
             "has no column `prompt`: say with --prompt what is asked of each row, such as --prompt 'Classify: {{{}}}'. \
              There are: {there}",
-            columns.names.last().map_or("text", |name| name)
+            columns.of_text()
         ));
     }
     if let (Some(columns), Some(system)) = (columns, &system) {
         columns.require(system.names(), "--system")?;
     }
     let prompt = Template::parse("{prompt}").map_err(|fault| fault.to_string())?;
-    Ok(Ask::By(RequestTemplate::of_prompt(prompt, system)))
+    Ok(Question::By(RequestTemplate::of_prompt(prompt, system)))
 }
 
 impl<T: Rows> TableJobs<T> {
@@ -261,8 +268,10 @@ impl<T: Rows> TableJobs<T> {
         let custom_id = self.custom_id(row)?;
         let mut notes = Vec::new();
         let body = match &self.ask {
-            Ask::Vars => format!("{{\"vars\":{}}}", object(row.cells.iter().filter(|(name, _)| !self.is_id(name)))),
-            Ask::By(template) => {
+            Question::Vars => {
+                format!("{{\"vars\":{}}}", object(row.cells.iter().filter(|(name, _)| !self.is_id(name))))
+            }
+            Question::By(template) => {
                 let is_empty = |name: &&str| row.get(name).is_some_and(|cell| cell.as_text().is_empty());
                 notes.extend(template.names().into_iter().filter(is_empty).map(MemberNote::empty));
                 template.fill(row).map_err(|unfilled| match unfilled {

@@ -19,7 +19,7 @@ pub(super) struct Watched<R> {
 
 /// A quote that is in no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct BadQuote {
     /// How many bytes come before it.
     at: u64,
     /// The line on which it opens, from 1.
@@ -35,7 +35,7 @@ pub(super) struct Broken {
 struct Watch {
     delimiter: u8,
     longest: u64,
-    state: State,
+    state: Within,
     /// Bytes that went by, and the line of the next one.
     at: u64,
     line: u64,
@@ -46,11 +46,11 @@ struct Watch {
     quote: (u64, u64),
     /// The rows that were not asked for yet: where each begins, and on which line.
     begun: VecDeque<(u64, u64)>,
-    broken: VecDeque<Broken>,
+    broken: VecDeque<BadQuote>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Within {
     Begin,
     Plain,
     Quoted,
@@ -67,26 +67,26 @@ impl Watch {
             self.cell = 0;
         }
         self.state = match (self.state, byte) {
-            (State::Quoted, b'"') => State::Closing,
-            (State::Quoted, _) => State::Quoted,
-            (State::Closing, b'"') => State::Quoted,
-            (State::Begin, b'"') => {
+            (Within::Quoted, b'"') => Within::Closing,
+            (Within::Quoted, _) => Within::Quoted,
+            (Within::Closing, b'"') => Within::Quoted,
+            (Within::Begin, b'"') => {
                 self.quote = (self.at, self.line);
-                State::Quoted
+                Within::Quoted
             }
             (_, byte) if byte == self.delimiter => {
                 self.cell += 1;
-                State::Begin
+                Within::Begin
             }
             (_, _) if ends_row => {
                 self.row = None;
-                State::Begin
+                Within::Begin
             }
-            (State::Closing, _) => {
+            (Within::Closing, _) => {
                 self.note_broken(Some(self.line));
-                State::Plain
+                Within::Plain
             }
-            (State::Begin | State::Plain, _) => State::Plain,
+            (Within::Begin | Within::Plain, _) => Within::Plain,
         };
         self.at += 1;
         self.line += u64::from(byte == b'\n');
@@ -98,13 +98,13 @@ impl Watch {
 
     fn note_broken(&mut self, closes: Option<u64>) {
         let (at, opens) = self.quote;
-        self.broken.push_back(Broken { at, opens, closes, cell: self.cell });
+        self.broken.push_back(BadQuote { at, opens, closes, cell: self.cell });
     }
 
     /// The line at fault, and the reason.
     fn too_long(&self, line: u64) -> (u64, String) {
         let longest = self.longest;
-        if matches!(self.state, State::Quoted) {
+        if matches!(self.state, Within::Quoted) {
             return (self.quote.1, format!("the quote that opens here is not closed within {longest} bytes"));
         }
         (line, format!("the row that begins here has more than {longest} bytes"))
@@ -117,7 +117,7 @@ impl<R: BufRead> Watched<R> {
         let watch = Watch {
             delimiter,
             longest: u64::try_from(longest).unwrap_or(u64::MAX),
-            state: State::Begin,
+            state: Within::Begin,
             at: 0,
             line: 1,
             row: None,
@@ -135,7 +135,7 @@ impl<R: BufRead> Watched<R> {
     }
 
     /// The next row, which the parser has read: the line on which it begins, and its first quote that is in no order.
-    pub(super) fn next_row(&mut self) -> Option<(u64, Option<Broken>)> {
+    pub(super) fn next_row(&mut self) -> Option<(u64, Option<BadQuote>)> {
         let watch = &mut self.watch;
         let (_, line) = watch.begun.pop_front()?;
         let end = watch.begun.front().map_or(u64::MAX, |(next, _)| *next);
@@ -160,8 +160,8 @@ impl<R: BufRead> Read for Watched<R> {
             }
         }
         let read = self.source.read(buffer)?;
-        if read == 0 && self.watch.state == State::Quoted {
-            self.watch.state = State::Begin;
+        if read == 0 && self.watch.state == Within::Quoted {
+            self.watch.state = Within::Begin;
             self.watch.note_broken(None);
         }
         for (place, byte) in buffer.get(..read).unwrap_or_default().iter().enumerate() {
@@ -183,7 +183,7 @@ mod tests {
     fn rows(text: &str) -> Vec<(u64, Option<(u64, Option<u64>, usize)>)> {
         let mut watched = Watched::new(text.as_bytes(), b',', 1_000);
         io::copy(&mut watched, &mut io::sink()).unwrap();
-        let row = |(line, broken): (u64, Option<Broken>)| {
+        let row = |(line, broken): (u64, Option<BadQuote>)| {
             (line, broken.map(|broken| (broken.opens, broken.closes, broken.cell)))
         };
         std::iter::from_fn(|| watched.next_row().map(row)).collect()

@@ -22,7 +22,7 @@ use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Ste
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::Taken;
-use crate::domain::routing::Asked;
+use crate::domain::routing::Unrouted;
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -242,7 +242,7 @@ impl Journey {
         }
         let labels = &self.held.labels;
         let batch = labels.batch.as_deref();
-        let asked = Asked { body: "", project: &labels.project, batch, metadata: &self.metadata };
+        let asked = Unrouted { body: "", project: &labels.project, batch, metadata: &self.metadata };
         let found = plan.resolve_again(&labels.route, &asked, &self.whole);
         let Some((route, taken)) = found else { return Err(UNKNOWN_ROUTE) };
         if route.route.defaults != self.errand.plan.route.defaults {

@@ -4,7 +4,7 @@ use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
 use crate::domain::request::{RequestError, unfit_schema};
-use crate::domain::routing::Asked;
+use crate::domain::routing::Unrouted;
 use crate::domain::{Attempt, ErrorClass, Job, Metadata, Outcome, Rejected, SoftFailure, long_wait, reask};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::Labels;
@@ -109,7 +109,7 @@ pub(super) async fn prepare(
 /// Finds the way of a job, and reads its request.
 fn resolve(plans: &Plan, labels: &Labels, body: &str, metadata: &Metadata) -> Option<Result<Resolved, RequestError>> {
     let (project, batch) = (labels.project.as_str(), labels.batch.as_deref());
-    plans.resolve(&labels.route, &Asked { body, project, batch, metadata })
+    plans.resolve(&labels.route, &Unrouted { body, project, batch, metadata })
 }
 
 /// A fault of a request, with its place in the row.
