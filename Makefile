@@ -14,7 +14,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## see everything at once, on a private Postgres and the provider simulator
-	$(CARGO) run --profile demo --locked -- demo
+	$(CARGO) run --profile demo --no-default-features --locked -- demo
 
 test: servers python ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet

@@ -76,18 +76,6 @@ fn batch_line(custom_id: &str) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_is_refused_once_with_what_is_read_instead() {
-    let desk = Desk::new().await;
-    desk.file("x.csv", "id,text\n1,Hello\n2,Bye\n");
-    for args in [&["x.csv"][..], &["x.csv", "--dry-run"], &["x.csv", "--skip-bad"]] {
-        let run = desk.enqueue(args);
-        assert_eq!((run.status, run.stderr.lines().count()), (7, 1), "{run:?}");
-        assert!(run.stderr.contains("x.csv: is a table (csv)") && run.stderr.contains("JSON Lines"), "{run:?}");
-    }
-    assert_eq!(desk.jobs().await, 0);
-}
-
 fn ten_lines_with_a_bad_seventh() -> String {
     let line = |number| match number {
         7 => batch_line("n7").replace("\"user\"", "\"boss\""),

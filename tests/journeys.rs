@@ -1,4 +1,5 @@
 //! Whole days of the people who use Sluice, each ending in a check.
 
 mod backend;
+mod data_engineer;
 mod testing_page;

@@ -8,7 +8,7 @@ use crate::support::wait::until;
 use serde_json::Value;
 use sluice::domain::rotation::{Rotation, WINDOW};
 use sluice::domain::{ErrorClass, JobId};
-use sluice::store::claim::Take;
+use sluice::store::claim::{Take, Terms};
 use sluice::store::job::{Changed, Place};
 use sluice::store::lanes::Lane;
 use sluice::store::settle::Settlement;
@@ -140,7 +140,8 @@ async fn the_only_job_of_a_lane_is_claimed_from_its_place_and_only_if_it_still_l
     let claim = async |lane: &Lane, place: &Option<String>| {
         let take = Take { flow: lane.flow, prio: lane.prio, after: lane.first - 1, count: 1 };
         let place = std::slice::from_ref(place);
-        let claim = queue.store.claim_of(worker, &[take], place, usize::MAX, None, &Arc::default()).await;
+        let terms = Terms { room: usize::MAX, members: &Arc::default(), weigh: &|_, body| body.len() };
+        let claim = queue.store.claim_of(worker, &[take], place, None, &terms).await;
         claim.unwrap().jobs.iter().map(|job| job.lease.job.0).collect::<Vec<_>>()
     };
     assert_eq!(claim(one, &other.place).await, [0; 0], "the job of another lane is not taken");

@@ -9,7 +9,7 @@ use super::figure;
 use super::output::{self, Dispensable, Output, OutputError};
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
-use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy, strategy};
+use crate::domain::{Defaults, Limits, NanoUsd, Patience, Route, Strategy, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
@@ -199,6 +199,9 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             max_failed.percent()
         )?;
     }
+    if !route.defaults.is_empty() {
+        writeln!(out, "  adds to requests that lack it: {}", adds(&route.defaults))?;
+    }
     let shares = match &route.strategy {
         Strategy::Weighted(_) => strategy::first_choices(route, None),
         _ => Vec::new(),
@@ -224,6 +227,22 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
         }
     }
     Ok(())
+}
+
+/// What a route adds to requests.
+fn adds(defaults: &Defaults) -> String {
+    let template = defaults.request.as_ref().map(|request| {
+        let names: Vec<String> = request.names().into_iter().map(|name| format!("{{{name}}}")).collect();
+        if names.is_empty() { "a template".to_owned() } else { format!("a template for {}", names.join(", ")) }
+    });
+    let parts = [
+        template,
+        defaults.system.as_ref().map(|_| "system".to_owned()),
+        defaults.max_tokens.map(|most| format!("max_tokens {most}")),
+        defaults.temperature.map(|temperature| format!("temperature {temperature}")),
+        defaults.response_format.as_ref().map(|_| "response_format".to_owned()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Which rung a job takes, and how long it waits for another one.

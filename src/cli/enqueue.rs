@@ -9,12 +9,13 @@ use super::failure::CommandFailure;
 use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
+use super::rows::{For, Rows};
 use super::when::GivenTime;
 use crate::config::{Config, Keys};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, InputSource, JobReader, LineError, MemberNotes, Progress, ReadLimits};
+use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable;
 use crate::store::enqueue::{BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
@@ -27,6 +28,8 @@ use lines::Lines;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 /// Jobs that go from the reader to the database at once, and how many such lots may wait.
@@ -40,8 +43,9 @@ pub const MAX_LINE: u16 = 32;
 /// Arguments of `sluice enqueue`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// A file with one request to a line: OpenAI batch lines, request bodies or {"prompt": "…"}; gzip or plain.
-    /// Without it, or with -, standard input is read
+    /// A file with one request to a line: OpenAI batch lines, request bodies, {"prompt": "…"}, or {"vars": {…}} for
+    /// the route's template. Or a table (CSV, TSV, Parquet, JSON Lines) with one to a row. Gzip or plain; without it,
+    /// or with -, standard input is read
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// The route that the jobs take [default: default; with --resume that of the batch]
@@ -84,6 +88,9 @@ pub struct Args {
     /// How to treat a batch that exists
     #[command(flatten)]
     pub again: Again,
+    /// How a table becomes requests
+    #[command(flatten)]
+    pub rows: Rows,
     /// The longest line that is accepted, in MiB
     #[arg(long, value_name = "MIB", default_value_t = MAX_LINE, hide_short_help = true,
         value_parser = clap::value_parser!(u16).range(1..=128))]
@@ -121,6 +128,8 @@ pub(super) fn max_failed(text: &str) -> Result<MaxFailed, String> {
 pub struct Summary {
     /// The name of the batch.
     pub batch: String,
+    /// What holds a job in the file.
+    pub unit: HeldBy,
     /// Jobs that are in the queue now or, with `--dry-run`, would be.
     pub jobs: u64,
     /// Jobs that were left out because the queue had them already.
@@ -187,9 +196,10 @@ pub(super) async fn load<'a>(
         None => None,
     };
     require_route(config, &options.route)?;
-    let (reader, progress) =
-        source.open().map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
     let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
+    let jobs = For { config, route: &options.route, project: &options.project, batch: options.batch.as_deref() };
+    let reading = args.rows.reading(limits, &jobs)?;
+    let opened = source.read(reading).map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
     let (mut remarks, mut stop_loss) = (Vec::new(), None);
     let entered = match (store, entry) {
         (Some(store), Some(entry)) => {
@@ -201,13 +211,15 @@ pub(super) async fn load<'a>(
     };
     let batch = options.batch.clone().unwrap_or_default();
     let needs_name = args.again.idempotent;
-    let jobs = JobReader::new(reader, limits).map(move |job| job.and_then(|job| in_order(job, needs_name)));
-    let mut lots = read_ahead(jobs, args.limit)?;
+    let Opened { jobs, progress, unit } = opened;
+    let jobs = jobs.map(move |job| job.and_then(|job| in_order(job, needs_name)));
+    let (mut lots, is_whole) = read_ahead(jobs, args.limit)?;
     let mut loading = Loading {
         args,
         batch,
         entered,
-        faults: Faults::new(source.name(), faults),
+        faults: Faults::new(source.name(), unit, faults),
+        unit,
         lines: Lines::default(),
         notes: MemberNotes::default(),
         remarks,
@@ -220,6 +232,10 @@ pub(super) async fn load<'a>(
         bar.set_message(counted(loading.lines.jobs(), "job", "jobs"));
     }
     bar.finish_and_clear();
+    if !is_whole.load(Ordering::Acquire) {
+        let name = source.name();
+        return Err(CommandFailure::input(format!("{name}: reading it broke off; nothing was enqueued")).into());
+    }
     Ok(loading)
 }
 
@@ -338,12 +354,15 @@ fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
 type Lot = Vec<Result<InputJob, InputError>>;
 
 /// Reads and checks on a thread of its own while the database works, up to this many jobs ahead. Ends when the receiver
-/// is gone; a thread that waits for a pipe does not keep the program from ending.
+/// is gone; a thread that waits for a pipe does not keep the program from ending. The flag is set when all jobs have
+/// been read, and not when the thread came to grief.
 fn read_ahead(
     jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
     limit: Option<u64>,
-) -> anyhow::Result<mpsc::Receiver<Lot>> {
+) -> anyhow::Result<(mpsc::Receiver<Lot>, Arc<AtomicBool>)> {
     let (sender, lots) = mpsc::channel(LOTS_AHEAD);
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let read_all = Arc::clone(&is_whole);
     let read = move || {
         let mut lot = Vec::with_capacity(LOT);
         let (mut bytes, mut count) = (0, 0);
@@ -364,11 +383,12 @@ fn read_ahead(
                 }
             }
         }
+        read_all.store(true, Ordering::Release);
         // If the receiver is gone, the lot is not needed.
         let _ = sender.blocking_send(lot);
     };
     std::thread::Builder::new().name("input".to_owned()).spawn(read).context("starting the reader")?;
-    Ok(lots)
+    Ok((lots, is_whole))
 }
 
 /// An enqueue under way.
@@ -378,6 +398,7 @@ pub(super) struct Loading<'a> {
     /// `None` when nothing is to be enqueued, or no longer.
     entered: Option<Entered>,
     faults: Faults<'a>,
+    unit: HeldBy,
     lines: Lines,
     notes: MemberNotes,
     remarks: Vec<String>,
@@ -429,7 +450,7 @@ impl Loading<'_> {
 
     /// Makes all jobs visible at once, unless there were faults.
     pub(super) async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, entered, mut faults, lines, notes, mut remarks, stop_loss } = self;
+        let Self { args, batch, entered, mut faults, unit, lines, notes, mut remarks, stop_loss } = self;
         let jobs = lines.jobs();
         faults.end().context("reporting faulty lines")?;
         for sentence in notes.sentences() {
@@ -438,26 +459,27 @@ impl Loading<'_> {
         let unknown_members = notes.unknown().into_iter().map(|(name, lines)| (name.to_owned(), lines)).collect();
         let (name, faulty) = (faults.file(), faults.count());
         if faulty > 0 && !args.skip_bad {
-            let all = faulty + jobs;
-            let message = format!(
-                "{name}: {faulty} of {} faulty; nothing was enqueued (--skip-bad enqueues the others)",
-                counted(all, "line is", "lines are")
-            );
+            let message =
+                format!("{name}: {}; nothing was enqueued (--skip-bad enqueues the others)", faults.share(jobs));
             return Err(CommandFailure::input(message).into());
         }
         if jobs == 0 {
-            let what = if faulty > 0 { "every line is faulty" } else { "there are no jobs in it" };
+            let what = match unit {
+                _ if faulty > 0 => format!("every {} is faulty", unit.words().0),
+                HeldBy::Line => "there are no jobs in it".to_owned(),
+                HeldBy::Row => "there are no rows in it".to_owned(),
+            };
             return Err(CommandFailure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }
         let Some(Entered { bulk, before, may_grow }) = entered else {
-            return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
+            return Ok(Summary { batch, unit, jobs, faulty, unknown_members, ..Summary::default() });
         };
         let stop_loss = stop_loss.map(|max_failed| (max_failed, args.max_failed.is_none()));
         let committed =
             if may_grow { bulk.commit_with(stop_loss).await } else { bulk.commit_if_known(stop_loss).await };
         let enqueued = committed.map_err(|error| refusal(error, name, &lines))?;
         if enqueued.is_given_up {
-            return Err(differs(&batch, &before.unwrap_or_default(), &enqueued, args).into());
+            return Err(differs(&batch, &before.unwrap_or_default(), &enqueued, unit, args).into());
         }
         if let Some(custom_id) = enqueued.changed {
             remarks.push(format!(
@@ -469,7 +491,7 @@ impl Loading<'_> {
             remarks.push(remark);
         }
         let (jobs, existing, enqueue) = (enqueued.jobs, enqueued.existing, enqueued.number);
-        Ok(Summary { batch, jobs, existing, faulty, enqueue, unknown_members, remarks })
+        Ok(Summary { batch, unit, jobs, existing, faulty, enqueue, unknown_members, remarks })
     }
 }
 
@@ -496,7 +518,7 @@ fn progress_bar(is_shown: bool, progress: &Progress) -> ProgressBar {
 }
 
 fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<()> {
-    let Summary { batch, jobs, existing, faulty, enqueue, unknown_members, remarks } = summary;
+    let Summary { batch, unit, jobs, existing, faulty, enqueue, unknown_members, remarks } = summary;
     for remark in remarks {
         output.note(remark);
     }
@@ -522,7 +544,9 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
                 String::new()
             };
             let left_out = if *faulty > 0 {
-                format!(", {} left out", counted(faulty, "faulty line was", "faulty lines were"))
+                let (one, many) = unit.words();
+                let lines = counted(faulty, &format!("faulty {one} was"), &format!("faulty {many} were"));
+                format!(", {lines} left out")
             } else {
                 String::new()
             };

@@ -8,11 +8,11 @@ use super::faults::Faults;
 use super::figure;
 use super::moment;
 use super::output::{Dispensable, Output};
+use super::rows::{For, Rows};
 use crate::config::{Config, Keys, RouteConfig};
-use crate::domain::counted::counted;
 use crate::domain::file_estimate::FileEstimate;
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, InputSource, JobReader, ReadLimits};
+use crate::input::{InputError, InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
 use crate::store::batch::Batch;
 use crate::store::report::{Filter, Moment};
@@ -51,6 +51,9 @@ pub struct Args {
     /// Estimate the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
+    /// How a table becomes requests
+    #[command(flatten)]
+    pub rows: Rows,
 }
 
 /// Runs the command: without a pilot and a history it needs neither a database nor a key.
@@ -103,7 +106,10 @@ pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -
     let route = &route_of(config, &args.route)?.route;
     let mut estimate = FileEstimate::new(route);
     let source = InputSource::new(args.file.as_deref());
-    each_job(&source, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
+    let stem = source.stem();
+    let jobs = For { config, route: &args.route, project: "default", batch: stem.as_deref() };
+    let reading = args.rows.reading(ReadLimits::default(), &jobs)?;
+    each_job(&source, reading, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
     Ok(estimate)
 }
 
@@ -123,15 +129,16 @@ pub(super) fn route_of<'a>(config: &'a Config, name: &str) -> Result<&'a RouteCo
 /// skipped.
 pub(super) fn each_job(
     source: &InputSource,
+    reading: Reading,
     limit: Option<u64>,
     skip_bad: bool,
     faults: &mut (dyn Write + Send),
     mut take: impl FnMut(InputJob),
 ) -> anyhow::Result<u64> {
-    let mut faults = Faults::new(source.name(), faults);
-    let (reader, _) = source.open().map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
+    let opened = source.read(reading).map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
+    let mut faults = Faults::new(source.name(), opened.unit, faults);
     let mut jobs = 0;
-    for job in JobReader::new(reader, ReadLimits::default()) {
+    for job in opened.jobs {
         if limit.is_some_and(|limit| jobs >= limit) {
             break;
         }
@@ -149,8 +156,7 @@ pub(super) fn each_job(
     faults.end().context("reporting faulty lines")?;
     let (name, faulty) = (faults.file(), faults.count());
     if faulty > 0 && !skip_bad {
-        let lines = counted(faulty + jobs, "line is", "lines are");
-        let message = format!("{name}: {faulty} of {lines} faulty (--skip-bad takes the others)");
+        let message = format!("{name}: {} (--skip-bad takes the others)", faults.share(jobs));
         return Err(CommandFailure::input(message).into());
     }
     if jobs == 0 {

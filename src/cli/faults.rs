@@ -1,6 +1,7 @@
 //! Reports faulty lines: the first ones in full, the others as a count.
 
-use crate::input::LineError;
+use crate::domain::counted::counted;
+use crate::input::{HeldBy, LineError};
 use std::io::{self, Write};
 
 /// Faults that are reported in full.
@@ -9,13 +10,14 @@ const MOST: u64 = 100;
 /// The faulty lines of one file.
 pub(super) struct Faults<'a> {
     file: String,
+    unit: HeldBy,
     writer: &'a mut (dyn Write + Send),
     count: u64,
 }
 
 impl<'a> Faults<'a> {
-    pub(super) fn new(file: String, writer: &'a mut (dyn Write + Send)) -> Self {
-        Self { file, writer, count: 0 }
+    pub(super) fn new(file: String, unit: HeldBy, writer: &'a mut (dyn Write + Send)) -> Self {
+        Self { file, unit, writer, count: 0 }
     }
 
     /// The file's name in messages.
@@ -26,6 +28,13 @@ impl<'a> Faults<'a> {
     /// The number of faulty lines.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// `12 of 20 lines are faulty`, where so many others are in order.
+    pub(super) fn share(&self, in_order: u64) -> String {
+        let all = self.count.saturating_add(in_order);
+        let (one, many) = self.unit.words();
+        format!("{} of {} faulty", self.count, counted(all, &format!("{one} is"), &format!("{many} are")))
     }
 
     /// `FILE:LINE: FIELD: REASON`
@@ -42,7 +51,7 @@ impl<'a> Faults<'a> {
     /// Reports how many were not shown.
     pub(super) fn end(&mut self) -> io::Result<()> {
         match self.count.checked_sub(MOST) {
-            Some(more @ 1..) => writeln!(self.writer, "{}: {more} more faulty lines", self.file),
+            Some(more @ 1..) => writeln!(self.writer, "{}: {more} more faulty {}", self.file, self.unit.words().1),
             _ => Ok(()),
         }
     }

@@ -30,6 +30,7 @@ mod reload;
 pub mod report;
 pub mod results;
 pub mod route;
+pub mod rows;
 pub mod run;
 pub mod simulate;
 pub mod status;

@@ -350,6 +350,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: GoO
     if args.enqueue.skip_bad {
         words.push("--skip-bad".to_owned());
     }
+    words.extend(args.enqueue.rows.words());
     if args.enqueue.max_line != enqueue::MAX_LINE {
         words.push(format!("--max-line {}", args.enqueue.max_line));
     }

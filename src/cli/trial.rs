@@ -8,17 +8,18 @@ use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output, OutputError};
 use super::results::each_of_batch;
+use super::rows::{For, Rows, of_route_alone};
 use super::run::{outlive_hangups, rehearse, work};
 use super::when::GivenTime;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, went_down};
-use crate::config::RouteConfig;
+use crate::config::{Config, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::FileEstimate;
 use crate::domain::trial::{self, Sample};
 use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
 use crate::exit_code::ExitCode;
-use crate::input::{InputJob, InputSource};
+use crate::input::{InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
 use crate::shutdown::Signals;
 use crate::store::Store;
@@ -78,6 +79,9 @@ pub struct Args {
     /// Draw from the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
+    /// How a table becomes requests
+    #[command(flatten)]
+    pub rows: Rows,
 }
 
 /// What was read of the file.
@@ -109,7 +113,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let time = time(args)?;
     // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
     let answers = args.output.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
-    let drawn = draw(args, &source, &route.route)?;
+    let drawn = draw(args, &source, &context.config, &route.route)?;
     let plan = Plan::new(&of_trial(blueprint(&context.config), routes.clone()))?;
     rehearse(&context).await?;
     require_same(&drawn, &context.store, &batch, &routes).await?;
@@ -229,10 +233,14 @@ fn of_trial(mut blueprint: Blueprint, routes: Vec<Arc<Route>>) -> Blueprint {
 }
 
 /// Reads the file and draws from it.
-fn draw(args: &Args, source: &InputSource, route: &Route) -> anyhow::Result<Drawn> {
+fn draw(args: &Args, source: &InputSource, config: &Config, route: &Arc<Route>) -> anyhow::Result<Drawn> {
+    let jobs = For { config, route: &args.route, project: &args.project, batch: args.batch.as_deref() };
+    let reading = args.rows.reading(ReadLimits::default(), &jobs)?;
+    // The rules of the route lead no request of a trial away from it.
+    let reading = Reading { completion: of_route_alone(route), ..reading };
     let mut sample = Sample::of(usize::from(args.requests));
     let (mut whole, mut part) = (FileEstimate::new(route), FileEstimate::new(route));
-    let jobs = each_job(source, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
+    let jobs = each_job(source, reading, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
         whole.add(route, &job.request);
         sample.offer(job.line, || job);
     })?;
@@ -326,6 +334,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
     if args.skip_bad {
         words.push("--skip-bad".to_owned());
     }
+    words.extend(args.rows.words());
     if let Some(output) = &args.output {
         words.extend(["-o".to_owned(), path(output)]);
     }

@@ -213,6 +213,8 @@ pub(super) enum Kind {
     Part,
     /// A number, at least 0.
     Weight,
+    /// A number within these bounds.
+    Number(i64, i64),
     /// true or false.
     Flag,
     /// Dollars, or another decimal number, as a text.

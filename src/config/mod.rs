@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod aws;
+mod defaults;
 mod fault;
 pub(crate) mod forks;
 mod keys;

@@ -3,7 +3,7 @@
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{forks, prices, rules, scalar, strategy};
+use super::{defaults, forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{Cache, ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier, Timeouts};
@@ -68,6 +68,7 @@ fn read_one(
         rules: rules::read(section.child("validate")),
         reask: section.flag_or_default("reask"),
         pass: read_pass(&mut section),
+        defaults: Arc::new(defaults::read(&mut section)),
         forks: forks::read(name, &mut section, leads),
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
     };

@@ -308,6 +308,26 @@ impl<'a> Section<'a> {
         self.whole(key).or_else(default).expect("a declared default is a number of this kind")
     }
 
+    /// A number within its declared bounds.
+    pub fn number(&mut self, key: &'static str) -> Option<f64> {
+        let Kind::Number(least, most) = self.declaration(key).kind else {
+            panic!("{} is not declared as a number", join(&self.path, key))
+        };
+        let value = self.take(key)?;
+        let number: Option<f64> = match &value.kind {
+            ValueKind::Float(number) => Some(*number),
+            ValueKind::I64(number) => number.to_string().parse().ok(),
+            ValueKind::String(text) if is_from_environment(&value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "declared bounds are small")]
+        let in_range = number.filter(|number| (least as f64..=most as f64).contains(number));
+        if in_range.is_none() {
+            self.wrong_kind(key, &value, &format!("a number from {least} to {most}"));
+        }
+        in_range
+    }
+
     /// A number above 0 and up to 1.
     pub fn fraction(&mut self, key: &'static str) -> Option<f64> {
         let value = self.take(key)?;

@@ -76,6 +76,7 @@ mod tests {
             rules,
             reask: false,
             pass: Pass::default(),
+            defaults: std::sync::Arc::default(),
             forks: Vec::new(),
             cache: None,
         }

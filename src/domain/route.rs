@@ -1,6 +1,7 @@
 //! Routes: chains of targets with the rules for moving along them.
 
 use super::cache::Cache;
+use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
 use super::price::{OffPeak, Price, TierPrice, price_in};
@@ -288,6 +289,8 @@ pub struct Route {
     pub reask: bool,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// What it adds to requests that lack it.
+    pub defaults: Arc<Defaults>,
     /// The rules that send some of its jobs along other routes: the first that holds decides.
     pub forks: Vec<Fork>,
     /// Whether and how long answers are given again to jobs with the same request; `None`: each job is asked for.

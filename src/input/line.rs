@@ -1,11 +1,13 @@
 //! One line: its format, and the job that it holds.
 
 use super::json_text::{has_nul, path_of_nul, unstorable_number};
+use super::requests::Requests;
 use super::{InputJob, LineError, MemberNote};
+use crate::domain::RequestError;
 use crate::domain::bounds::{self, MOST_CUSTOM_ID_BYTES};
+use crate::domain::defaults::VARS;
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::is_known_member;
-use crate::domain::{ChatRequest, RequestError};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -30,8 +32,14 @@ struct BatchLine<'a> {
     _url: Option<&'a RawValue>,
 }
 
-/// Reads a line that is not blank.
-pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
+/// The object on a line, as it is written and parsed.
+pub(super) struct Object<'a> {
+    pub(super) text: &'a str,
+    pub(super) members: Map<String, Value>,
+}
+
+/// Reads the object on a line that is not blank. `expected`: what the object is.
+pub(super) fn object_on<'a>(number: u64, bytes: &'a [u8], expected: &str) -> Result<Object<'a>, LineError> {
     let fault = |field: &str, reason: String| LineError::new(number, field, reason);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         fault("", format!("expected UTF-8, found other bytes at column {}", error.valid_up_to() + 1))
@@ -46,13 +54,23 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
         let path = path_of_nul(&value).unwrap_or_default();
         return Err(fault(&path, "contains NUL (\\u0000), which Postgres cannot store".to_owned()));
     }
-    let Value::Object(members) = value else {
-        let reason = "expected an object: a batch line with `body`, a request with `messages` or `input`, or \
-                      {\"prompt\": …}";
-        return Err(fault("", reason.to_owned()));
-    };
+    match value {
+        Value::Object(members) => Ok(Object { text, members }),
+        _ => Err(fault("", format!("expected {expected}"))),
+    }
+}
+
+/// Reads a line that is not blank.
+pub(super) fn parse(number: u64, bytes: &[u8], requests: &mut Requests) -> Result<InputJob, LineError> {
+    let fault = |field: &str, reason: String| LineError::new(number, field, reason);
+    let expected = "an object: a batch line with `body`, a request with `messages` or `input`, or {\"prompt\": …}";
+    let Object { text, members } = object_on(number, bytes, expected)?;
     let is_batch_line = is_batch_line(&members);
-    let job = if is_batch_line { parse_batch_line(number, text, members) } else { parse_bare(number, text, members) }?;
+    let job = if is_batch_line {
+        parse_batch_line(number, text, members, requests)
+    } else {
+        parse_bare(number, text, members, requests)
+    }?;
     let body = if is_batch_line { "body" } else { "" };
     bounds::check("request", &job.body).map_err(|reason| fault(body, reason))?;
     bounds::check("metadata", job.metadata.as_deref().unwrap_or_default())
@@ -62,11 +80,16 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
 
 /// Whether this is a batch line. It has a body; a line without one is still recognised by members that no request has.
 fn is_batch_line(members: &Map<String, Value>) -> bool {
-    let is_request = ["messages", "prompt", "input"].iter().any(|name| members.contains_key(*name));
+    let is_request = is_vars(members) || ["messages", "prompt", "input"].iter().any(|name| members.contains_key(*name));
     members.contains_key("body") || (!is_request && (members.contains_key("url") || members.contains_key("method")))
 }
 
-fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
+fn parse_batch_line(
+    number: u64,
+    text: &str,
+    mut members: Map<String, Value>,
+    requests: &mut Requests,
+) -> Result<InputJob, LineError> {
     let fault = |field: &str, reason: String| LineError::new(number, field, reason);
     if let Some(unknown) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
         let reason = "is not a member of a batch line; expected custom_id, method, url, body or metadata";
@@ -79,11 +102,14 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
         Some(_) => return Err(fault("method", "expected \"POST\"".to_owned())),
     }
     // The body says what is asked for. An address that says otherwise is a mistake in one of the two.
-    let for_embeddings = members.get("body").is_some_and(|body| body.as_object().is_some_and(is_input));
+    let of_body = |is: fn(&Map<String, Value>) -> bool| members.get("body").and_then(Value::as_object).is_some_and(is);
+    let for_embeddings = of_body(is_input);
     let belongs = if for_embeddings { EMBEDDINGS } else { CHAT_COMPLETIONS };
     match members.get("url") {
         None | Some(Value::Null) => {}
         Some(Value::String(url)) if url == belongs => {}
+        // The route's template says what it is.
+        Some(Value::String(url)) if of_body(is_vars) && url == EMBEDDINGS => {}
         Some(Value::String(url)) if url == EMBEDDINGS => {
             return Err(fault("body.input", format!("is missing; expected the inputs, as `url` is {EMBEDDINGS}")));
         }
@@ -110,7 +136,7 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
     let mut written = raw.body.get().to_owned();
     let mut notes = Vec::new();
     if let Value::Object(members) = &mut body {
-        if is_prompt(members) {
+        if is_prompt(members) || is_vars(members) {
             let mut object = RawObject::read(raw.body.get()).unwrap_or_default();
             let own = own_members(members, &mut object, metadata.as_deref());
             if own.is_any {
@@ -121,21 +147,26 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
             notes = MemberNote::of_body(members);
         }
     }
-    let (request, _) =
-        ChatRequest::parse_written(&body, &written).map_err(|error| fault(&within_body(&error), error.reason))?;
+    let request = requests.read(&body, &written, metadata.as_deref());
+    let request = request.map_err(|error| fault(&within_body(&error), error.reason))?;
     Ok(InputJob { line: number, custom_id, metadata, body: written, request, notes })
 }
 
 /// Reads a request body without anything around it. Its `custom_id`, which no provider knows, names the job; beside a
-/// `prompt` or an `input` its `metadata` belongs to the job.
-fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
+/// `prompt`, an `input` or `vars` its `metadata` belongs to the job.
+fn parse_bare(
+    number: u64,
+    text: &str,
+    mut members: Map<String, Value>,
+    requests: &mut Requests,
+) -> Result<InputJob, LineError> {
     let fault = |field: &str, reason: String| LineError::new(number, field, reason);
     let custom_id = custom_id(number, members.get("custom_id"))?;
     let mut raw = RawObject::read(text).ok_or_else(|| fault("", "expected an object".to_owned()))?;
     let mut is_changed = raw.take("custom_id").is_some();
     members.remove("custom_id");
     let (mut metadata, mut notes) = (None, Vec::new());
-    let is_prompt = is_prompt(&members);
+    let is_prompt = is_prompt(&members) || is_vars(&members);
     if is_prompt || is_input(&members) {
         let given = members.remove("metadata");
         if given.as_ref().is_some_and(|given| !given.is_object() && !given.is_null()) {
@@ -156,13 +187,22 @@ fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Resul
         notes.extend(MemberNote::of_body(&members));
     }
     let body = if is_changed { raw.to_text() } else { text.to_owned() };
-    let (request, _) = ChatRequest::parse_written(&Value::Object(members), &body)
-        .map_err(|error| LineError::new(number, error.field, error.reason))?;
+    let request = requests.read(&Value::Object(members), &body, metadata.as_deref());
+    let request = request.map_err(|error| LineError::new(number, error.field, error.reason))?;
     Ok(InputJob { line: number, custom_id, metadata, body, request, notes })
 }
 
 fn is_prompt(members: &Map<String, Value>) -> bool {
     members.get("prompt").is_some_and(|prompt| !prompt.is_null())
+}
+
+/// Whether it holds values for the template of its route in place of a prompt.
+fn is_vars(members: &Map<String, Value>) -> bool {
+    let is_given = |name: &str| members.get(name).is_some_and(|value| !value.is_null());
+    members.get(VARS).is_some_and(Value::is_object)
+        && !is_given("messages")
+        && !is_given("prompt")
+        && !is_given("input")
 }
 
 fn is_input(members: &Map<String, Value>) -> bool {

@@ -14,6 +14,8 @@ pub enum MemberNote {
     Slip(String),
     /// A line with `prompt` has the member beside a metadata of the same name, which stays as it is.
     Doubled(String),
+    /// A row of a table has nothing in a column that its template names.
+    Empty(String),
 }
 
 /// Names longer than this are cut.
@@ -28,8 +30,13 @@ impl MemberNote {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Unknown(name) | Self::Slip(name) | Self::Doubled(name) => name,
+            Self::Unknown(name) | Self::Slip(name) | Self::Doubled(name) | Self::Empty(name) => name,
         }
+    }
+
+    /// The note on a column that its row leaves empty.
+    pub(super) fn empty(name: &str) -> Self {
+        Self::Empty(shortened(name))
     }
 
     /// The notes on a body that is sent.
@@ -67,6 +74,7 @@ impl fmt::Display for MemberNote {
                 f.write_str("own belong into `metadata`")
             }
             Self::Slip(name) => write!(f, "`{name}`, which is no parameter{near}: it went into the job's metadata"),
+            Self::Empty(name) => write!(f, "nothing in the column `{name}`, which the template names"),
             Self::Doubled(name) => {
                 write!(f, "`{name}` twice, beside `prompt` and in `metadata`: the one in `metadata` was kept")
             }
@@ -122,7 +130,7 @@ impl MemberNotes {
     pub fn unknown(&self) -> BTreeMap<&str, u64> {
         let unknown = self.told.iter().filter_map(|(note, (lines, _))| match note {
             MemberNote::Unknown(name) => Some((name.as_str(), *lines)),
-            MemberNote::Slip(_) | MemberNote::Doubled(_) => None,
+            MemberNote::Slip(_) | MemberNote::Doubled(_) | MemberNote::Empty(_) => None,
         });
         unknown.collect()
     }

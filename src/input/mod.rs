@@ -1,27 +1,37 @@
 //! Reading jobs from files that may be larger than memory.
 //!
-//! A file holds one request to a line, in any mix of three formats: the lines of an OpenAI batch (`{"custom_id": …,
-//! "method": "POST", "url": "/v1/chat/completions", "body": {…}}`, or `"url": "/v1/embeddings"`), bare request bodies
-//! of either kind, and `{"prompt": "…"}`. Members beside a `prompt` that are no parameters go into the job's metadata.
-//! In the other two formats the request is sent as it is, and members that no provider is known to take are named. A
-//! file may be compressed with gzip, begin with a byte order mark and have blank lines.
+//! A file of JSON Lines holds one request to a line, in any mix of four formats: the lines of an OpenAI batch
+//! (`{"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}}`, or `"url": "/v1/embeddings"`),
+//! bare request bodies of either kind, `{"prompt": "…"}`, and `{"vars": {…}}` for the template of a route. Members
+//! beside a `prompt` or `vars` that are no parameters go into the job's metadata. In the other two formats the request
+//! is sent as it is, and members that no provider is known to take are named. A file may be compressed with gzip, begin
+//! with a byte order mark and have blank lines.
 //!
-//! Memory: one line at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by which
-//! a second use is found.
+//! A table holds one row for each request: see [`table`].
+//!
+//! Memory: one line or row at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by
+//! which a second use is found. Of Parquet, a page of each column.
 
 mod custom_ids;
 mod json_text;
 mod line;
 mod line_reader;
 mod members;
+mod opening;
+mod requests;
 mod source;
+mod table;
 
 pub use members::{MemberNote, MemberNotes};
+pub use opening::{HeldBy, InputFormat, Opened, Reading};
+pub use requests::{Complete, Completion};
 pub use source::{InputSource, Progress};
+pub use table::Asking;
 
 use crate::domain::ChatRequest;
 use custom_ids::CustomIds;
 use line_reader::{LineReader, RawLine};
+use requests::Requests;
 use std::fmt;
 use std::io::BufRead;
 
@@ -107,6 +117,7 @@ impl Default for ReadLimits {
 /// The jobs of a file, in order. Ends after [`InputError::Read`]; goes on after [`InputError::Line`].
 pub struct JobReader<R> {
     lines: LineReader<R>,
+    requests: Requests,
     custom_ids: CustomIds,
     ended: bool,
 }
@@ -115,7 +126,15 @@ impl<R: BufRead> JobReader<R> {
     /// Reads from text that is already decompressed.
     pub fn new(source: R, limits: ReadLimits) -> Self {
         let longest = limits.line_bytes.clamp(1, ReadLimits::MOST_LINE_BYTES);
-        Self { lines: LineReader::new(source, longest), custom_ids: CustomIds::default(), ended: false }
+        let (requests, custom_ids) = (Requests::default(), CustomIds::default());
+        Self { lines: LineReader::new(source, longest), requests, custom_ids, ended: false }
+    }
+
+    /// The same with what routes add to the requests.
+    #[must_use]
+    pub fn completed_by(mut self, completion: Completion) -> Self {
+        self.requests = Requests::new(completion);
+        self
     }
 
     fn read(&mut self) -> Result<Option<InputJob>, InputError> {
@@ -133,7 +152,7 @@ impl<R: BufRead> JobReader<R> {
             if bytes.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let job = line::parse(number, bytes).map_err(InputError::Line)?;
+            let job = line::parse(number, bytes, &mut self.requests).map_err(InputError::Line)?;
             if let Some(custom_id) = &job.custom_id
                 && let Some(first) = self.custom_ids.note(custom_id, number)
             {

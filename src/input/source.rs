@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// Endings of files that hold tables.
-const TABLES: [&str; 4] = ["csv", "tsv", "xlsx", "parquet"];
+/// How much of a source is looked at, at most, before it is read.
+const BEGIN_BYTES: usize = 4 << 10;
+/// The bytes by which a format is known, at most.
+const LONGEST_MAGIC: usize = 4;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A file, or standard input.
@@ -57,57 +59,43 @@ impl InputSource {
     /// Opens the source; decompresses gzip, which is recognised by its first two bytes.
     ///
     /// # Errors
-    /// The source cannot be opened, or is a folder, a table, or UTF-16.
-    pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
-        let (mut reader, progress) = self.open_as_it_is()?;
-        self.refuse_table(&mut reader)?;
-        refuse_spread(&mut reader)?;
-        Ok((reader, progress))
-    }
-
-    /// The same for files that are not jobs: whatever it holds.
-    ///
-    /// # Errors
     /// The source cannot be opened, or is a folder, or UTF-16.
-    pub fn open_as_it_is(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
+    pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
         let done = Arc::new(AtomicU64::new(0));
         let (raw, total): (Box<dyn Read + Send>, _) = match self {
             Self::Stdin => (Box::new(io::stdin()), None),
             Self::File(path) => {
-                let file = File::open(path)?;
-                let metadata = file.metadata()?;
-                if metadata.is_dir() {
-                    return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, not a file"));
-                }
-                (Box::new(file), metadata.is_file().then_some(metadata.len()))
+                let (file, size) = open_file(path)?;
+                (Box::new(file), size)
             }
         };
         let counted = Counted { inner: raw, done: Arc::clone(&done) };
         Ok((decompressed(counted)?, Progress { done, total }))
     }
 
-    /// Refuses a table with one message in place of one for each of its lines.
-    fn refuse_table(&self, reader: &mut impl BufRead) -> io::Result<()> {
-        let Self::File(path) = self else { return Ok(()) };
-        let path = path.to_string_lossy().to_lowercase();
-        let ending = path.strip_suffix(".gz").unwrap_or(&path).rsplit('.').next().unwrap_or_default();
-        let begin = reader.fill_buf()?;
-        // A file of objects is welcome, whatever its name.
-        let holds_objects = begin.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-        if !TABLES.contains(&ending) || begin.is_empty() || holds_objects {
-            return Ok(());
-        }
-        let reason = format!(
-            "is a table ({ending}), which this version does not read; expected JSON Lines, plain or gzip: on each line \
-             an OpenAI batch line with `body`, a request with `messages` or `input`, or {{\"prompt\": …}}"
-        );
-        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    /// The ending of the file's name in small letters, without `.gz`.
+    pub(super) fn ending(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        let name = path.file_name()?.to_string_lossy().to_lowercase();
+        let (_, ending) = name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?;
+        Some(ending.to_owned())
     }
+}
+
+/// Opens a file that is no folder; its size, if it has one.
+pub(super) fn open_file(path: &Path) -> io::Result<(File, Option<u64>)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, not a file"));
+    }
+    let size = metadata.is_file().then_some(metadata.len());
+    Ok((file, size))
 }
 
 /// Refuses JSON that is spread over lines (an array, or one request that was printed for people), with one message in
 /// place of one for each line.
-fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
+pub(super) fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
     let begin = reader.fill_buf()?;
     let begin = begin.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begin).trim_ascii_start();
     let ends = begin.iter().position(|byte| *byte == b'\n');
@@ -134,7 +122,7 @@ fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
 /// How much of a source was read, in bytes as they are stored.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    done: Arc<AtomicU64>,
+    pub(super) done: Arc<AtomicU64>,
     /// The size of the source; unknown for a pipe.
     pub total: Option<u64>,
 }
@@ -161,18 +149,33 @@ impl<R: Read> Read for Counted<R> {
 }
 
 fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    // A pipe may give one byte at a time, so the beginning is read in full before it is judged.
-    let mut magic = Vec::with_capacity(2);
-    raw.by_ref().take(2).read_to_end(&mut magic)?;
-    if matches!(magic.as_slice(), [0xff, 0xfe] | [0xfe, 0xff]) {
+    let begin = beginning(&mut raw)?;
+    if matches!(begin.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "is UTF-16; expected UTF-8"));
     }
-    let is_gzip = magic == GZIP_MAGIC;
-    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(magic).chain(raw));
+    let is_gzip = begin.starts_with(&GZIP_MAGIC);
+    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(begin).chain(raw));
     if !is_gzip {
         return Ok(Box::new(whole));
     }
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Gunzip(MultiGzDecoder::new(whole)))))
+}
+
+/// The beginning of a source: its first line, or as much of it as is looked at. A pipe may give one byte at a time.
+fn beginning(raw: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut begin = Vec::with_capacity(BEGIN_BYTES);
+    loop {
+        let wanted = u64::try_from(BEGIN_BYTES - begin.len()).unwrap_or(0);
+        let mut some = [0; 512];
+        let read = match raw.by_ref().take(wanted).read(&mut some) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        begin.extend_from_slice(some.get(..read).unwrap_or_default());
+        if read == 0 || (begin.len() >= LONGEST_MAGIC && begin.contains(&b'\n')) {
+            return Ok(begin);
+        }
+    }
 }
 
 /// Names gzip in the error of input that is cut short or damaged: the decoder's own words do not.
@@ -242,28 +245,6 @@ mod tests {
         damaged[middle] ^= 0xff;
         assert!(text_of(damaged).unwrap_err().to_string().starts_with("the gzip file is"));
         assert_eq!(text_of(b"\xff\xfe{\0".to_vec()).unwrap_err().to_string(), "is UTF-16; expected UTF-8");
-    }
-
-    #[test]
-    fn a_table_is_refused_in_one_sentence_that_names_what_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str, content: &[u8]| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            InputSource::new(Some(&path)).open().map(|_| ()).map_err(|error| error.to_string())
-        };
-        for (name, content) in [
-            ("x.csv", b"id,text\n1,Hi\n".to_vec()),
-            ("x.CSV", b"\n id".to_vec()),
-            ("x.csv.gz", gzip("id,text\n")),
-            ("x.parquet", b"PAR1".to_vec()),
-        ] {
-            let Err(error) = open(name, &content) else { panic!("{name} was taken for jobs") };
-            assert!(error.starts_with("is a table (") && error.contains("JSON Lines"), "{name}: {error}");
-        }
-        open("y.csv", b" {\"prompt\":\"a\"}\n").unwrap();
-        open("z.csv", b"").unwrap();
-        open("z.txt", b"id,text\n").unwrap();
     }
 
     #[test]

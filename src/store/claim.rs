@@ -89,6 +89,17 @@ impl Hash for Lease {
     }
 }
 
+/// How much a claim takes, and what of each job.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// How many bytes the requests may take in memory together; the first is taken whatever its size.
+    pub room: usize,
+    /// The members of the metadata that are taken.
+    pub members: &'a Arc<[String]>,
+    /// About how many bytes a request takes in memory, by its job's route and its text.
+    pub weigh: &'a (dyn Fn(&str, &str) -> usize + Sync),
+}
+
 /// A job in a worker's hands.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -205,20 +216,21 @@ impl Store {
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping those that others are taking. Their
     /// requests together take no more than `room` bytes in memory; the first request is kept whatever its size.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
-        self.claim_of(worker, takes, &[], room, None, &Arc::default()).await
+        let terms = Terms { room, members: &Arc::default(), weigh: &|_, text| bulk::weight(text) };
+        self.claim_of(worker, takes, &[], None, &terms).await
     }
 
-    /// As [`claim`](Self::claim), but only jobs with which this many workers have died, and with these members of their
-    /// metadata. `places`: for each of the first lanes [`Lane::place`](super::lanes::Lane::place), where it is known.
+    /// As [`claim`](Self::claim), but only jobs with which this many workers have died, and on these terms. `places`:
+    /// for each of the first lanes [`Lane::place`](super::lanes::Lane::place), where it is known.
     pub async fn claim_of(
         &self,
         worker: i64,
         takes: &[Take],
         places: &[Option<String>],
-        room: usize,
         crashes: Option<i16>,
-        members: &Arc<[String]>,
+        terms: &Terms<'_>,
     ) -> Result<Claim, StoreError> {
+        let Terms { room, members, weigh } = *terms;
         let flows: Vec<i64> = takes.iter().map(|take| take.flow).collect();
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
@@ -246,7 +258,7 @@ impl Store {
         while let Some(row) = rows.try_next().await.doing(doing)? {
             claim.is_cut |= row.cut;
             let text = row.request.as_deref();
-            let weight = text.map_or(0, bulk::weight);
+            let weight = text.map_or(0, |text| weigh(&row.route, text));
             // The stored form may have been a hundred times smaller.
             let fits = claim.jobs.is_empty() || used.saturating_add(weight) <= room;
             let request = if fits { read_request(text).map_err(NoRequest::Unreadable) } else { Err(NoRequest::NoRoom) };

@@ -10,7 +10,7 @@ use super::{LifeSign, Shared};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
-use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
+use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take, Terms};
 use crate::store::lanes::{Lane, Look};
 use crate::store::{StoreError, within};
 use std::collections::HashMap;
@@ -199,7 +199,8 @@ impl Claimer {
         let places: Vec<Option<String>> =
             if self.was_cut { Vec::new() } else { takes.iter().map(|take| self.front.place(take)).collect() };
         let worker = self.shared.worker_id();
-        let claim = self.shared.store.claim_of(worker, &takes, &places, room, Some(0), &plan.members);
+        let terms = Terms { room, members: &plan.members, weigh: &|route, body| plan.weight(route, body) };
+        let claim = self.shared.store.claim_of(worker, &takes, &places, Some(0), &terms);
         let claim = within(PATIENCE, "claiming jobs", claim).await.inspect_err(|_| self.dealing.begin_anew())?;
         self.goes_on();
         self.remember(&takes, &claim);

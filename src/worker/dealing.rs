@@ -188,6 +188,7 @@ mod tests {
             rules: Rules::default(),
             reask: false,
             pass: Pass::default(),
+            defaults: Arc::default(),
             forks: Vec::new(),
             cache: None,
         };

@@ -4,12 +4,15 @@ use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
 use super::line::LineCount;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, is_stuck, startable, together};
-use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
+use crate::domain::defaults::Growth;
+use crate::domain::fork::{Holds, Taken, Ways};
+use crate::domain::routing::{self, Unrouted};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Charging, Limits, Metadata, Patience, Route, Rung, Sizes, StickyBy, Strategy, Target, Timestamp, Typical,
+    Charging, ChatRequest, Limits, Metadata, Patience, RequestError, Route, Rung, Sizes, StickyBy, Strategy, Target,
+    Timestamp, Typical, bulk,
 };
 use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
@@ -101,6 +104,16 @@ impl RungPlan {
     }
 }
 
+/// A job whose route is found.
+pub(super) struct Resolved {
+    pub plan: Arc<RoutePlan>,
+    /// The rules that led there.
+    pub taken: Vec<Taken>,
+    pub request: ChatRequest,
+    /// Estimated tokens of its prompt.
+    pub input_tokens: i64,
+}
+
 /// One route, ready for work.
 pub struct RoutePlan {
     pub route: Arc<Route>,
@@ -108,6 +121,8 @@ pub struct RoutePlan {
     pub rungs: Vec<RungPlan>,
     /// Typical sizes of its jobs.
     typical: Arc<Mutex<Typical>>,
+    /// How much larger a request becomes at most on it and on the routes to which its rules lead.
+    growth: Growth,
     /// Where its rules have led its jobs.
     ways: Arc<Mutex<Ways>>,
     /// The jobs that were just claimed and have not asked for a place yet.
@@ -337,17 +352,36 @@ impl Plan {
         }
     }
 
-    /// The route that a job goes along whose row names `route`, and the rules that lead there. `None`: there is no such
-    /// route.
-    pub(super) fn resolve(&self, route: &str, job: &Traits<'_>) -> Option<(Arc<RoutePlan>, Vec<Taken>)> {
-        let mut plan = self.routes.get(route)?;
-        let mut taken: Vec<Taken> = Vec::new();
-        while let Some((rule, fork)) = fork::first(&plan.route.forks, job) {
-            let Some(other) = self.routes.get(&fork.to).filter(|_| taken.len() < self.routes.len()) else { break };
-            taken.push(Taken { route: plan.route.name.clone(), rule, to: fork.to.clone() });
-            plan = other;
-        }
-        Some((Arc::clone(plan), taken))
+    /// The route that a job goes along whose row names `route`, its request as that route completes it, and the rules
+    /// that lead there. `None`: there is no such route.
+    pub(super) fn resolve(&self, route: &str, asked: &Unrouted<'_>) -> Option<Result<Resolved, RequestError>> {
+        let named = self.routes.get(route)?;
+        let find = |name: &str| self.routes.get(name).map(|plan| &*plan.route);
+        let routed = match routing::route(&named.route, &find, self.routes.len(), asked) {
+            Ok(routed) => routed,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let plan = Arc::clone(self.routes.get(&routed.route.name)?);
+        let (taken, request, input_tokens) = (routed.taken, routed.request, routed.input_tokens);
+        Some(Ok(Resolved { plan, taken, request, input_tokens }))
+    }
+
+    /// As [`resolve`](Self::resolve), for a request that has been read already.
+    pub(super) fn resolve_again(
+        &self,
+        route: &str,
+        asked: &Unrouted<'_>,
+        request: &ChatRequest,
+    ) -> Option<(Arc<RoutePlan>, Vec<Taken>)> {
+        let find = |name: &str| self.routes.get(name).map(|plan| &*plan.route);
+        let (route, taken) = routing::again(find(route)?, &find, self.routes.len(), asked, request);
+        Some((Arc::clone(self.routes.get(&route.name)?), taken))
+    }
+
+    /// About how many bytes a request takes in memory whose row names `route`, with what the routes add that it may go
+    /// along.
+    pub(super) fn weight(&self, route: &str, body: &str) -> usize {
+        self.routes.get(route).map_or_else(|| bulk::weight(body), |plan| plan.growth.weight(body))
     }
 
     /// Notes the way that one more job takes.
@@ -393,13 +427,27 @@ impl Plan {
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
             let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
+            let growth = growth_along(&blueprint.routes, &route.name);
             let (route, coming) = (Arc::clone(route), LineCount::default());
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, ways, coming }));
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, growth, ways, coming }));
         }
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|route| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();
         Ok(Self { gate, routes, members, clients })
     }
+}
+
+/// How much larger a request becomes at most whose row names this route.
+fn growth_along(routes: &[Arc<Route>], name: &str) -> Growth {
+    let (mut growth, mut seen, mut left) = (Growth::default(), BTreeSet::new(), vec![name]);
+    while let Some(name) = left.pop() {
+        let known = routes.iter().find(|route| route.name == name);
+        if let Some(route) = known.filter(|_| seen.insert(name)) {
+            growth = growth.max(route.defaults.growth());
+            left.extend(route.forks.iter().map(|fork| fork.to.as_str()));
+        }
+    }
+    growth
 }
 
 /// Providers with the targets that routes name.

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::claimer::PATIENCE;
 use crate::domain::suspicion::{self, Next};
-use crate::store::claim::{Claim, Suspects, Take};
+use crate::store::claim::{Claim, Suspects, Take, Terms};
 use crate::store::{StoreError, within};
 
 /// The waiting suspects, as of the last look.
@@ -72,7 +72,8 @@ impl Waiting {
             }
         }
         let level = i16::try_from(level).unwrap_or(i16::MAX);
-        let claim = shared.store.claim_of(shared.worker_id(), &takes, &[], room, Some(level), &plan.members);
+        let terms = Terms { room, members: &plan.members, weigh: &|route, body| plan.weight(route, body) };
+        let claim = shared.store.claim_of(shared.worker_id(), &takes, &[], Some(level), &terms);
         let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
         self.remember(&takes, level, &claim);
         Ok(Due::Start(claim))

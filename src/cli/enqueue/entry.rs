@@ -4,6 +4,7 @@ use super::Args;
 use crate::cli::failure::CommandFailure;
 use crate::cli::words::about;
 use crate::domain::counted::counted;
+use crate::input::HeldBy;
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Enqueued, Opened};
@@ -149,17 +150,24 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
 
 /// The failure when a batch of this name exists and does not have the file as it is, and the arguments do not say what
 /// to do then. `enqueued` is what the batch made of the file.
-pub(super) fn differs(batch: &str, so_far: &BatchSoFar, enqueued: &Enqueued, args: &Args) -> CommandFailure {
+pub(super) fn differs(
+    batch: &str,
+    so_far: &BatchSoFar,
+    enqueued: &Enqueued,
+    unit: HeldBy,
+    args: &Args,
+) -> CommandFailure {
+    let (one, many) = unit.words();
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
     let other = match (&enqueued.changed, enqueued.jobs) {
         (Some(custom_id), _) => format!("another request under the custom_id `{}`", on_one_line(custom_id)),
-        (None, jobs) => format!("{} that it does not have", counted(jobs, "line", "lines")),
+        (None, jobs) => format!("{} that it does not have", counted(jobs, one, many)),
     };
     CommandFailure::usage(format!(
         "batch {batch} exists already ({}, of which {} ended), and {file} has {other}; nothing was enqueued. \
          Choose one:\n  \
-         --resume      add the lines that it does not have; those that it has stay as they are\n  \
-         --append      add every line of {file} once more, and pay for it once more\n  \
+         --resume      add the {many} that it does not have; those that it has stay as they are\n  \
+         --append      add every {one} of {file} once more, and pay for it once more\n  \
          --batch NAME  keep them apart",
         counted(so_far.jobs, "job", "jobs"),
         counted(so_far.ended, "has", "have")

@@ -45,7 +45,7 @@ impl Rows {
             )));
         }
         let fault = |told: &dyn std::fmt::Display| CommandFailure::input(format!("{name}: {told}"));
-        let (reader, _) = source.open_as_it_is().map_err(|error| fault(&error))?;
+        let (reader, _) = source.open().map_err(|error| fault(&error))?;
         let delimiter = if plain.ends_with(".tsv") { b'\t' } else { b',' };
         let reader: Box<dyn Read + Send> = reader;
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);

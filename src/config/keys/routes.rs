@@ -82,6 +82,34 @@ pub(super) const ROUTE: Table = Table {
             "Answers of this age or younger are given again to jobs with the same request, at no cost.",
         ),
         key(
+            "prompt",
+            Kind::Text,
+            "Classify: {text}",
+            "What is asked of a request that holds just `vars`: `{text}` stands for the value of `vars.text`; `{{` and \
+             `}}` stand for braces.",
+        ),
+        instead(
+            "template",
+            Kind::Map(&Kind::Any),
+            "{ messages = [{ role = \"user\", content = \"Classify: {text}\" }], seed = 1 }",
+            "Instead of `prompt`: a whole request, in whose strings the values stand.",
+        ),
+        instead("template_file", Kind::Path, "classify.json", "The same, in a file of JSON."),
+        key(
+            "system",
+            Kind::Text,
+            "Answer with one word.",
+            "Instructions before a conversation that has none; may name values of `vars`, too.",
+        ),
+        key("max_tokens", Kind::Whole(1, 1_000_000_000), "500", "The output cap of requests that set none."),
+        key("temperature", Kind::Number(0, 2), "0", "The temperature of requests that set none."),
+        key(
+            "response_format",
+            Kind::Map(&Kind::Any),
+            "{ type = \"json_object\" }",
+            "The form of the answer for requests that ask for none.",
+        ),
+        key(
             "pass",
             TEXTS,
             "[\"service_tier\", \"tools.web_search\"]",

@@ -97,6 +97,7 @@ fn takes(kind: &Kind) -> String {
         Kind::Share => "a share up to 1".to_owned(),
         Kind::Part => "a share from 0 to 1".to_owned(),
         Kind::Weight => "a number from 0".to_owned(),
+        Kind::Number(least, most) => format!("a number from {least} to {most}"),
         Kind::Flag => "`true`, `false`".to_owned(),
         Kind::Money => "dollars as a text".to_owned(),
         Kind::List(kind) => match kind {

@@ -71,6 +71,7 @@ fn value(kind: &Kind) -> Value {
         Kind::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
         Kind::Part => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Weight => json!({ "type": "number", "minimum": 0 }),
+        Kind::Number(least, most) => json!({ "type": "number", "minimum": least, "maximum": most }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::List(kind) => json!({ "type": "array", "items": value(kind) }),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(value).collect::<Vec<_>>() }),

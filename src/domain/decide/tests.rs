@@ -42,6 +42,7 @@ fn route(rungs: usize) -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
     }

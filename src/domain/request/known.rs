@@ -2,6 +2,7 @@
 //! its dialect. The table is generous, and it does not judge: a member that it does not list is sent all the same, and
 //! named.
 
+use crate::domain::defaults::VARS;
 use serde_json::Value;
 
 /// The kinds of value that a member may have. A name alone is not enough: a column of a table may be called `provider`
@@ -228,6 +229,7 @@ pub fn is_known_member(name: &str, value: &Value) -> bool {
         "stream",
     ];
     READ.contains(&name)
+        || (name == VARS && value.is_object())
         || KNOWN
             .iter()
             .any(|(known, kinds)| *known == name && (value.is_null() || kinds.iter().any(|kind| kind.fits(value))))

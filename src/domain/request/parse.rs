@@ -3,6 +3,7 @@
 use super::embed;
 use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};
 use super::{ChatRequest, ContentPart, Message, PastCall, RequestError, ResponseFormat, Role, Tool, ToolChoice};
+use crate::domain::defaults::{VARS, unused_vars};
 use crate::domain::json_schema::Schema;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -61,7 +62,11 @@ impl ChatRequest {
         Self::read_written(&body, text)
     }
 
-    fn read_written(body: &Value, text: &str) -> Result<Self, RequestError> {
+    /// As [`ChatRequest::read_text`], with the value that the text is.
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse`], but for the schema.
+    pub fn read_written(body: &Value, text: &str) -> Result<Self, RequestError> {
         let unread = Unread::default();
         let mut request = read(&Field::root(body, &unread))?;
         request.raw = text.into();
@@ -111,6 +116,9 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
         return body.fault(format_args!("expected at most {MAX_DEPTH} levels of nesting"));
     }
     let mut members = body.members()?;
+    if body.value.get(VARS).is_some_and(Value::is_object) {
+        return Err(unused_vars());
+    }
     if members.has("input") {
         return embed::read(&mut members);
     }

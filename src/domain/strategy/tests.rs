@@ -39,6 +39,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         reask: true,
         rules: Rules::default(),
         pass: Pass::default(),
+        defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
     }

@@ -170,6 +170,7 @@ fn route() -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        defaults: Arc::default(),
         forks: Vec::new(),
         cache: None,
     }

@@ -22,7 +22,8 @@ use crate::domain::awaited;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
-use crate::domain::fork::{Needs, Taken, Traits};
+use crate::domain::fork::Taken;
+use crate::domain::routing::Unrouted;
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -51,6 +52,9 @@ const NO_PLACE: Duration = Duration::from_millis(50);
 
 /// Why a job goes back when routes look at members of its metadata that its claim did not bring.
 const READ_ANEW: &str = "its metadata is read anew";
+
+/// Why a job goes back when its route adds something else to its request than when it was read.
+const WRITTEN_ANEW: &str = "its request is written anew";
 
 /// Why a job goes back whose route the configuration no longer has.
 const UNKNOWN_ROUTE: &str = "unknown route";
@@ -225,8 +229,8 @@ impl Journey {
     /// Switches to the route as it is configured now.
     ///
     /// # Errors
-    /// Why the job has to go back: no route has its name any more, or routes look at members of its metadata that were
-    /// not read when it was claimed.
+    /// Why the job has to go back: no route has its name any more, routes look at members of its metadata that were not
+    /// read when it was claimed, or its route adds something else to its request.
     fn follow_plan(&mut self) -> Result<(), &'static str> {
         // A job that has its answer is done, whatever happened to its route.
         if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
@@ -241,14 +245,13 @@ impl Journey {
             return Err(READ_ANEW);
         }
         let labels = &self.held.labels;
-        let traits = Traits {
-            project: &labels.project,
-            batch: labels.batch.as_deref(),
-            metadata: &self.metadata,
-            input_tokens: self.errand.job.input_tokens,
-            needs: Needs::of(&self.whole),
-        };
-        let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err(UNKNOWN_ROUTE) };
+        let batch = labels.batch.as_deref();
+        let asked = Unrouted { body: "", project: &labels.project, batch, metadata: &self.metadata };
+        let found = plan.resolve_again(&labels.route, &asked, &self.whole);
+        let Some((route, taken)) = found else { return Err(UNKNOWN_ROUTE) };
+        if route.route.defaults != self.errand.plan.route.defaults {
+            return Err(WRITTEN_ANEW);
+        }
         (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
         let old = Arc::clone(&self.errand.plan);

@@ -3,14 +3,13 @@
 use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
-use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
-use crate::domain::{
-    Attempt, ChatRequest, ErrorClass, Job, Outcome, Rejected, SoftFailure, estimate, long_wait, reask,
-};
+use crate::domain::routing::Unrouted;
+use crate::domain::{Attempt, ErrorClass, Job, Metadata, Outcome, Rejected, SoftFailure, long_wait, reask};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
+use crate::store::settle::Labels;
 use crate::worker::Shared;
-use crate::worker::plan::RoutePlan;
+use crate::worker::plan::{Plan, Resolved, RoutePlan};
 use crate::worker::schemas::NoSchema;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -45,13 +44,19 @@ pub(super) async fn prepare(
     };
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
-    let read = if body.len() > LARGE {
-        let body = body.clone();
-        shared.schemas.aside(move || ChatRequest::read_text(&body)).await
+    let metadata = claimed.metadata.clone();
+    if !metadata.covers(&plans.members) {
+        // The configuration has changed since the claim.
+        return Err(Unready::Back(READ_ANEW));
+    }
+    let found = if body.len() > LARGE {
+        let (plans, labels, body, metadata) = (Arc::clone(&plans), held.labels.clone(), body.clone(), metadata.clone());
+        shared.schemas.aside(move || resolve(&plans, &labels, &body, &metadata)).await
     } else {
-        ChatRequest::read_text(body)
+        resolve(&plans, &held.labels, body, &metadata)
     };
-    let request = read.map_err(|error| Unready::Unfit(in_request(&error)))?;
+    let Some(found) = found else { return Err(Unready::Back(UNKNOWN_ROUTE)) };
+    let Resolved { plan, taken, request, input_tokens } = found.map_err(|error| Unready::Unfit(in_request(&error)))?;
     let schema = match request.schema() {
         None => None,
         Some(schema) => match shared.schemas.compile(schema).await {
@@ -61,18 +66,7 @@ pub(super) async fn prepare(
         },
     };
     let request = Arc::new(request);
-    let input_tokens = estimate::input_tokens(&request);
     let (project, batch) = (held.labels.project.as_str(), held.labels.batch.as_deref());
-    let metadata = claimed.metadata.clone();
-    if !metadata.covers(&plans.members) {
-        // The configuration has changed since the claim.
-        return Err(Unready::Back(READ_ANEW));
-    }
-    let needs = Needs::of(&request);
-    let traits = Traits { project, batch, metadata: &metadata, input_tokens, needs };
-    let Some((plan, taken)) = plans.resolve(&held.labels.route, &traits) else {
-        return Err(Unready::Back(UNKNOWN_ROUTE));
-    };
     plans.note_way(&plan, &taken);
     let job = Job {
         id: claimed.lease.job,
@@ -110,6 +104,12 @@ pub(super) async fn prepare(
     };
     journey.look_at_rungs_anew();
     Ok(journey)
+}
+
+/// Finds the way of a job, and reads its request.
+fn resolve(plans: &Plan, labels: &Labels, body: &str, metadata: &Metadata) -> Option<Result<Resolved, RequestError>> {
+    let (project, batch) = (labels.project.as_str(), labels.batch.as_deref());
+    plans.resolve(&labels.route, &Unrouted { body, project, batch, metadata })
 }
 
 /// A fault of a request, with its place in the row.

@@ -28,6 +28,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
     }

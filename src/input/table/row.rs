@@ -1,0 +1,59 @@
+//! A row of a table.
+
+use crate::domain::template::{Given, Values};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// The value of a column in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cell {
+    Text(String),
+    /// JSON that is no string, as it is written.
+    Json(String),
+}
+
+impl Cell {
+    /// The text of it; nothing for `null`.
+    pub(super) fn as_text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Json(written) if written == "null" => "",
+            Self::Json(written) => written,
+        }
+    }
+
+    /// As JSON.
+    pub(super) fn to_json(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Owned(serde_json::Value::from(text.as_str()).to_string()),
+            Self::Json(written) => Cow::Borrowed(written),
+        }
+    }
+
+    pub(super) fn null() -> Self {
+        Self::Json("null".to_owned())
+    }
+}
+
+/// The cells of a row under the names of their columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// The line on which it begins, from 1; for Parquet the number of the row.
+    pub(super) line: u64,
+    pub(super) cells: Vec<(Arc<str>, Cell)>,
+}
+
+impl Row {
+    pub(super) fn get(&self, column: &str) -> Option<&Cell> {
+        self.cells.iter().find(|(name, _)| **name == *column).map(|(_, cell)| cell)
+    }
+}
+
+impl Values for Row {
+    fn value(&self, name: &str) -> Option<Given<'_>> {
+        self.get(name).map(|cell| match cell {
+            Cell::Text(text) => Given::Text(Cow::Borrowed(text)),
+            Cell::Json(written) => Given::Json(written),
+        })
+    }
+}
