@@ -168,10 +168,7 @@ impl Command {
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Batch(batch::Args {
-                command:
-                    BatchCommand::List { .. }
-                    | BatchCommand::Jobs(_)
-                    | BatchCommand::Enqueues { .. },
+                command: BatchCommand::List { .. } | BatchCommand::Jobs(_) | BatchCommand::Enqueues { .. },
             })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",

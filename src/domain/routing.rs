@@ -123,6 +123,7 @@ mod tests {
             pass: super::super::request::Pass::default(),
             defaults: Arc::new(Defaults { request, ..Defaults::default() }),
             forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
+            cache: None,
         }
     }
 

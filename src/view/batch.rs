@@ -6,7 +6,6 @@ use super::waits::WhyView;
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
-use crate::domain::pause::FixedWait;
 use crate::store::batch::{Batch, ListedJob};
 use crate::store::enqueues::EnqueueRecord;
 use chrono::{DateTime, Utc};

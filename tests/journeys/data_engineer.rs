@@ -121,6 +121,7 @@ async fn twenty_thousand_rows_become_twenty_thousand_answers_and_none_is_bought_
     let verdict = simulator.verdict().total;
     assert_eq!(answers(), u64::try_from(ROWS).unwrap());
     assert_eq!(verdict.calls, u64::try_from(ROWS + failed).unwrap());
-    let twice = "select count(*) from (select job_id from sluice.attempt where accepted group by 1 having count(*) > 1) t";
+    let twice =
+        "select count(*) from (select job_id from sluice.attempt where accepted group by 1 having count(*) > 1) t";
     assert_eq!(count(twice).await, 0);
 }

@@ -8,7 +8,7 @@ use crate::domain::usage::Sent;
 use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
-use crate::provider::{Call, CallReport, Delivery, Payload, Provider, Timeouts};
+use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
 use crate::view::check::TriedView;
 use crate::view::dollars::Dollars;
 use chrono::Utc;
@@ -28,7 +28,6 @@ const AT_ONCE: usize = 64;
 struct Trial<'a> {
     provider: &'a Provider,
     rung: &'a Rung,
-    timeouts: Timeouts,
     /// The key's place in the configuration, and its name.
     key: (usize, Option<&'a str>),
 }
@@ -37,11 +36,9 @@ struct Trial<'a> {
 /// up, and none begins after that. The outcomes are in the order of the targets and of the keys.
 pub(super) async fn try_all(config: &Config, limit: Duration) -> Vec<TriedView> {
     let until = Instant::now() + limit;
-    let mut rungs: BTreeMap<String, (&Rung, Timeouts)> = BTreeMap::new();
-    for route in config.routes.values() {
-        for (rung, timeouts) in route.route.rungs.iter().zip(&route.timeouts) {
-            rungs.entry(rung.target.to_string()).or_insert((rung, *timeouts));
-        }
+    let mut rungs: BTreeMap<String, &Rung> = BTreeMap::new();
+    for rung in config.routes.values().flat_map(|route| &route.route.rungs) {
+        rungs.entry(rung.target.to_string()).or_insert(rung);
     }
     let clients: BTreeMap<&str, Result<Provider, String>> = config
         .providers
@@ -51,18 +48,13 @@ pub(super) async fn try_all(config: &Config, limit: Duration) -> Vec<TriedView> 
         })
         .collect();
     let (mut trials, mut tried) = (Vec::new(), Vec::new());
-    for (target, (rung, timeouts)) in &rungs {
+    for (target, rung) in &rungs {
         match clients.get(rung.target.provider.as_str()) {
             Some(Ok(provider)) => {
                 let names: Vec<Option<&str>> =
                     provider.endpoint().keys.iter().map(|key| Some(key.name.as_str())).collect();
                 let names = if names.is_empty() { vec![None] } else { names };
-                trials.extend(names.into_iter().enumerate().map(|key| Trial {
-                    provider,
-                    rung,
-                    timeouts: *timeouts,
-                    key,
-                }));
+                trials.extend(names.into_iter().enumerate().map(|key| Trial { provider, rung, key }));
             }
             Some(Err(fault)) => tried.push(not_made(target, None, "configuration", true, fault.clone())),
             None => {}
@@ -114,7 +106,7 @@ impl Trial<'_> {
             delivery: Delivery::Whole,
         };
         let (began, head) = (Instant::now(), OnceLock::new());
-        let called = tokio::time::timeout(left, self.provider.call(key, &call, &self.timeouts, &head)).await;
+        let called = tokio::time::timeout(left, self.provider.call(key, &call, &self.rung.timeouts, &head)).await;
         let millis = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         match called {
             Ok(Ok(report)) => {
