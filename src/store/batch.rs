@@ -11,9 +11,6 @@ use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Jobs that one statement changes: few enough that locks are held for a moment only.
-const CHUNK: i64 = 1000;
-
 /// How often a chunk that met another transaction's locks is tried before that is an error.
 const TRIES: u32 = 5;
 
