@@ -218,8 +218,9 @@ async fn names_that_answers_make_up_make_no_columns() {
         &database,
         "insert into sluice.job (id, batch, request) values (301, 'wild', '{}');
          insert into sluice.result (job_id, fence, state, attempts, response)
-              select 301, 1, 'succeeded', 1, jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('message',
-                     jsonb_build_object('content', (select json_object_agg('f' || n, n) from generate_series(1, 201) n)::text))))",
+              select 301, 1, 'succeeded', 1, jsonb_build_object('choices', jsonb_build_array(
+                     jsonb_build_object('message', jsonb_build_object('content', a.answer::text))))
+                from (select json_object_agg('f' || n, n) as answer from generate_series(1, 201) n) a",
     )
     .await;
     let (status, _, stderr) = sluice(dir.path(), &database, &["results", "wild", "--as", "csv"]);

@@ -309,7 +309,7 @@ async fn followed(
                 (None, None) => anyhow::bail!("standard output is taken"),
             };
             if following.resumed() > 0 {
-                progress.line(format_args!("{} were there before", counted(following.resumed(), "line", "lines")))?;
+                progress.line(counted(following.resumed(), "line was there before", "lines were there before"))?;
             }
             // Lines and a bar on one terminal would be in each other's way.
             if file.is_none() && is_terminal {

@@ -142,8 +142,8 @@ impl<'a> Following<'a> {
             jobs.dedup();
             if self.store.count_in_batch(self.batch, &jobs).await? < u64::try_from(jobs.len()).unwrap_or(0) {
                 return Err(CommandFailure::usage(format!(
-                    "{} holds answers of another batch than {}; nothing was written. Choose another file; --force begins \
-                     it anew",
+                    "{} holds answers of another batch than {}; nothing was written. Choose another file; --force \
+                     begins it anew",
                     path.display(),
                     self.batch
                 ))

@@ -46,7 +46,7 @@ impl Rows {
         }
         let fault = |told: &dyn std::fmt::Display| CommandFailure::input(format!("{name}: {told}"));
         let (reader, _) = source.open_as_it_is().map_err(|error| fault(&error))?;
-        let delimiter = if plain.ends_with(".tsv") { b'\t' } else { b',' };
+        let delimiter = if plain.ends_with(".tsv") || plain.ends_with(".tab") { b'\t' } else { b',' };
         let reader: Box<dyn Read + Send> = reader;
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
         let header: Vec<String> =
@@ -175,8 +175,8 @@ impl Index {
                 index.compared = compared(&rows.header, &job);
                 if index.compared.is_empty() {
                     return Err(CommandFailure::usage(format!(
-                        "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs cannot \
-                         be matched by content. Name the column that holds the custom_id with --id-column",
+                        "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs \
+                         cannot be matched by content. Name the column that holds the custom_id with --id-column",
                         rows.name, of.name
                     ))
                     .into());
