@@ -420,7 +420,9 @@ mod tests {
 
     fn laid_out(jobs: &[ExportedJob], wanted: Fields) -> Layout {
         let mut survey = Survey::new(wanted, true);
-        jobs.iter().for_each(|job| survey.look(job).unwrap());
+        for job in jobs {
+            survey.look(job).unwrap();
+        }
         Layout::of(&survey)
     }
 
