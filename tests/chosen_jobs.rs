@@ -31,7 +31,8 @@ const BATCH: &str = r"
     insert into sluice.job (batch, custom_id, request) select 'b', n::text, '{}' from generate_series(1, 12000) n;
     delete from sluice.ready where job_id in (select id from sluice.job where custom_id::int > 11994);
     insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos)
-         select id, 1, case when custom_id = '12000' then 'cancelled' when class is null then 'succeeded' else 'failed' end,
+         select id, 1,
+                case when custom_id = '12000' then 'cancelled' when class is null then 'succeeded' else 'failed' end,
                 2, class, error, 1500
            from sluice.job j join (values ('11995', 'timeout', 'openai: no answer within 60 s'),
                                           ('11996', 'timeout', 'anthropic: no answer within 60 s'),
@@ -90,7 +91,7 @@ async fn jobs_are_listed_by_state_class_and_text_of_the_error() {
 #[tokio::test]
 async fn a_list_without_jobs_says_why() {
     let (database, dir) = stage().await;
-    let (status, stdout, stderr) = sluice(dir.path(), &database, &["batch", "jobs", "b", "--class", "refused"]);
+    let (status, stdout, stderr) = sluice(dir.path(), &database, &["batch", "jobs", "b", "--class", "sulking"]);
     assert_eq!(status, 2, "{stdout}{stderr}");
     assert!(stderr.contains("no such error class") && stderr.contains("timeout"), "{stderr}");
     let (status, stdout, stderr) = sluice(dir.path(), &database, &["batch", "jobs", "b", "--class", "rate_limit"]);
@@ -164,7 +165,7 @@ async fn what_one_enqueue_added_is_cancelled_and_nothing_else() {
     let (status, stdout, stderr) =
         sluice(dir.path(), &database, &["batch", "cancel", "b", "--enqueue", &second.to_string()]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert_eq!(stdout, format!("batch b, enqueue {second}: 2495 jobs cancelled; 1 job has begun, and goes on\n"));
+    assert_eq!(stdout, format!("batch b, enqueue {second}: 2495 jobs cancelled; 1 job has begun and goes on\n"));
     let open = "select count(*) from sluice.job j where not exists (select from sluice.result r where r.job_id = j.id)";
     assert_eq!(number(&database, open).await, 3 + 1 + 1 + 3);
     let by_sql = format!("select sluice.cancel_enqueue({third})");

@@ -157,7 +157,8 @@ async fn a_table_of_all_endings_is_written_as_csv() {
     assert_eq!(
         rows[..2],
         [
-            "k,job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id,enqueued_by",
+            "k,job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id,\
+             enqueued_by",
             r#"1,101,good,succeeded,"Grüße, ""you""",openai,gpt-4o-mini,2,0.000123,true,,,req_1,sluice"#,
         ]
     );

@@ -218,8 +218,9 @@ async fn names_that_answers_make_up_make_no_columns() {
         &database,
         "insert into sluice.job (id, batch, request) values (301, 'wild', '{}');
          insert into sluice.result (job_id, fence, state, attempts, response)
-              select 301, 1, 'succeeded', 1, jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('message',
-                     jsonb_build_object('content', (select json_object_agg('f' || n, n) from generate_series(1, 201) n)::text))))",
+              select 301, 1, 'succeeded', 1, jsonb_build_object('choices', jsonb_build_array(
+                     jsonb_build_object('message', jsonb_build_object('content', a.answer::text))))
+                from (select json_object_agg('f' || n, n) as answer from generate_series(1, 201) n) a",
     )
     .await;
     let (status, _, stderr) = sluice(dir.path(), &database, &["results", "wild", "--as", "csv"]);
@@ -375,4 +376,28 @@ async fn a_failed_job_that_is_retried_is_followed_to_its_answer() {
     end(&database, "select id from sluice.job").await;
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(ids(&out), ["2", "1"]);
+}
+
+#[tokio::test]
+async fn what_ends_far_behind_the_others_is_found_too() {
+    let database = postgres::database().await;
+    execute(
+        &database,
+        "insert into sluice.job (batch, custom_id, request) select 'b', n::text, '{}' from generate_series(1, 30000) n",
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.jsonl");
+    let job = |n: &str| format!("select id from sluice.job where custom_id = '{n}'");
+    end(&database, &job("29999")).await;
+    let args = ["results", "b", "--follow", "-o", "out.jsonl", "--quiet"];
+    let mut child = command(dir.path(), &database, &args).stderr(Stdio::null()).spawn().unwrap();
+    wait::until("the job at the end", async || ids(&out) == ["29999"]).await;
+    // After a round in which nothing has ended.
+    for (n, all) in [("15000", 2), ("3", 3), ("29998", 4)] {
+        end(&database, &job(n)).await;
+        wait::until("one more job", async || ids(&out).len() == all).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

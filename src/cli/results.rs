@@ -319,14 +319,14 @@ async fn followed(
                 (None, None) => anyhow::bail!("standard output is taken"),
             };
             if following.resumed() > 0 {
-                progress.line(format_args!("{} were there before", counted(following.resumed(), "line", "lines")))?;
+                progress.line(counted(following.resumed(), "line was there before", "lines were there before"))?;
             }
             // Lines and a bar on one terminal would be in each other's way.
             if file.is_none() && is_terminal {
-                return following.to_the_end(&mut answers, &mut errors).await;
+                return following.finish(&mut answers, &mut errors).await;
             }
             let (counts, _) = tokio::try_join!(
-                following.to_the_end(&mut answers, &mut errors),
+                following.finish(&mut answers, &mut errors),
                 watch::follow(store, &mut progress, &args.batch)
             )?;
             Ok(counts)
@@ -443,12 +443,11 @@ pub async fn export<'a>(
     each_of_batch(store, batch, login, |job| {
         counts.note(&job);
         match (&job.ending, &mut errors) {
-            (None, _) => Ok(()),
             (Some(EndedJob::Succeeded { .. }), _) => answers.write(&job),
             (Some(_), Some(errors)) => errors.write(&job),
             // A table tells them apart by their state; as lines of answers they would be taken for answers.
             (Some(_), None) if form.answers.is_table() => answers.write(&job),
-            (Some(_), None) => Ok(()),
+            (None, _) | (Some(_), None) => Ok(()),
         }
     })
     .await?;

@@ -208,7 +208,7 @@ impl fmt::Display for CancelledEnqueueView<'_> {
         let Self { batch, enqueue, cancelled, begun } = self;
         write!(f, "batch {batch}, enqueue {enqueue}: {} cancelled", counted(cancelled, "job", "jobs"))?;
         if *begun > 0 {
-            write!(f, "; {} begun, and goes on", counted(begun, "job has", "jobs have"))?;
+            write!(f, "; {}", counted(begun, "job has begun and goes on", "jobs have begun and go on"))?;
         }
         Ok(())
     }

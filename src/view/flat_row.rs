@@ -204,7 +204,7 @@ fn object_of(answer: &str) -> Option<RawObject<'_>> {
 
 /// Where the values of a column come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Source {
+enum Origin {
     /// A member of the metadata, or the cell of a row that is given beside the job.
     Hers(usize),
     /// One of [`OURS`].
@@ -218,7 +218,7 @@ enum Source {
 pub struct FlatColumn {
     pub name: String,
     pub kind: Kind,
-    source: Source,
+    origin: Origin,
 }
 
 /// The columns of a table, and where their values come from.
@@ -249,7 +249,7 @@ impl Layout {
         for (place, (name, kind)) in hers.enumerate() {
             layout.taken.insert(name.clone());
             layout.hers.insert(name.clone(), place);
-            layout.columns.push(FlatColumn { name, kind, source: Source::Hers(place) });
+            layout.columns.push(FlatColumn { name, kind, origin: Origin::Hers(place) });
         }
         let ours: Vec<FlatColumn> = OURS
             .iter()
@@ -257,7 +257,7 @@ impl Layout {
             .map(|(place, (name, kind))| FlatColumn {
                 name: layout.free_name(name, "sluice_"),
                 kind: *kind,
-                source: Source::Ours(place),
+                origin: Origin::Ours(place),
             })
             .collect();
         let (before, after) = ours.split_at(BEFORE_FIELDS);
@@ -277,7 +277,7 @@ impl Layout {
         }
         self.fields.insert(name.to_owned(), place);
         let name = self.free_name(name, "answer_");
-        self.columns.push(FlatColumn { name, kind, source: Source::Field(place) });
+        self.columns.push(FlatColumn { name, kind, origin: Origin::Field(place) });
     }
 
     fn free_name(&mut self, name: &str, prefix: &str) -> String {
@@ -298,7 +298,7 @@ impl Layout {
     #[must_use]
     pub fn name_of(&self, ours: &str) -> Option<&str> {
         let place = OURS.iter().position(|(name, _)| *name == ours)?;
-        let column = self.columns.iter().find(|column| column.source == Source::Ours(place))?;
+        let column = self.columns.iter().find(|column| column.origin == Origin::Ours(place))?;
         Some(&column.name)
     }
 
@@ -316,7 +316,7 @@ impl Layout {
             let place = self.hers.len();
             self.hers.insert(name.clone(), place);
             let free = self.free_name(&name, "metadata_");
-            self.columns.push(FlatColumn { name: free, kind: Kind::Text, source: Source::Hers(place) });
+            self.columns.push(FlatColumn { name: free, kind: Kind::Text, origin: Origin::Hers(place) });
         }
         for (name, _) in &survey.fields {
             self.add_field(name, Kind::Text);
@@ -360,10 +360,10 @@ impl Layout {
                 }
             }
         }
-        let cell = |column: &FlatColumn| match column.source {
-            Source::Hers(place) => hers.get(place).cloned().unwrap_or(FlatCell::Empty),
-            Source::Field(place) => fields.get(place).cloned().unwrap_or(FlatCell::Empty),
-            Source::Ours(place) => match job {
+        let cell = |column: &FlatColumn| match column.origin {
+            Origin::Hers(place) => hers.get(place).cloned().unwrap_or(FlatCell::Empty),
+            Origin::Field(place) => fields.get(place).cloned().unwrap_or(FlatCell::Empty),
+            Origin::Ours(place) => match job {
                 Some(job) => ours(place, job, answer.as_deref()),
                 None if OURS.get(place).is_some_and(|(name, _)| *name == "state") => FlatCell::text("absent"),
                 None => FlatCell::Empty,
@@ -420,7 +420,9 @@ mod tests {
 
     fn laid_out(jobs: &[ExportedJob], wanted: Fields) -> Layout {
         let mut survey = Survey::new(wanted, true);
-        jobs.iter().for_each(|job| survey.look(job).unwrap());
+        for job in jobs {
+            survey.look(job).unwrap();
+        }
         Layout::of(&survey)
     }
 

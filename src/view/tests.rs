@@ -463,7 +463,7 @@ fn a_change_says_what_it_changed() {
     assert_eq!(serde_json::to_string(&enqueued.table()).unwrap(), row);
     let cancelled = CancelledEnqueueView { batch: "nightly", enqueue: 3, cancelled: 7, begun: 1 };
     assert_eq!(shown(&cancelled), json!({ "batch": "nightly", "enqueue": 3, "cancelled": 7, "begun": 1 }));
-    assert_eq!(cancelled.to_string(), "batch nightly, enqueue 3: 7 jobs cancelled; 1 job has begun, and goes on");
+    assert_eq!(cancelled.to_string(), "batch nightly, enqueue 3: 7 jobs cancelled; 1 job has begun and goes on");
     let listed = ListedJob {
         job: 7,
         custom_id: None,
@@ -473,7 +473,10 @@ fn a_change_says_what_it_changed() {
         error: Some("no".to_owned()),
         cost: None,
     };
-    let row = r#"[{"job":7,"custom_id":null,"state":"failed","attempts":2,"cost":null,"error_class":"timeout","error":"no"}]"#;
+    let row = concat!(
+        r#"[{"job":7,"custom_id":null,"state":"failed","attempts":2,"cost":null,"#,
+        r#""error_class":"timeout","error":"no"}]"#
+    );
     assert_eq!(serde_json::to_string(&batch::jobs_table(&[listed])).unwrap(), row);
     let noted = EnqueueRecord {
         number: 3,

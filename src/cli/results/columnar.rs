@@ -221,7 +221,9 @@ mod tests {
         };
         let jobs = [job(1, r#"{"ok":true,"score":0.5}"#), job(2, "prose")];
         let mut survey = Survey::new(Fields::Found, true);
-        jobs.iter().for_each(|job| survey.look(job).unwrap());
+        for job in &jobs {
+            survey.look(job).unwrap();
+        }
         let layout = Layout::of(&survey);
         let mut bytes = Vec::new();
         let mut sheet = Box::new(ParquetSheet::open(&layout, &mut bytes).unwrap());

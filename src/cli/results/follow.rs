@@ -60,6 +60,17 @@ impl Sink<'_> {
     }
 }
 
+/// How much of a batch was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// Every job that was not known.
+    AtAll,
+    /// A part, which ended with the last job: the next look begins at the front again.
+    RoundTheEnd,
+    /// A part.
+    AtSome,
+}
+
 /// The export under way.
 pub(super) struct Following<'a> {
     store: &'a Store,
@@ -142,8 +153,8 @@ impl<'a> Following<'a> {
             jobs.dedup();
             if self.store.count_in_batch(self.batch, &jobs).await? < u64::try_from(jobs.len()).unwrap_or(0) {
                 return Err(CommandFailure::usage(format!(
-                    "{} holds answers of another batch than {}; nothing was written. Choose another file; --force begins \
-                     it anew",
+                    "{} holds answers of another batch than {}; nothing was written. Choose another file; --force \
+                     begins it anew",
                     path.display(),
                     self.batch
                 ))
@@ -174,12 +185,13 @@ impl<'a> Following<'a> {
     ///
     /// # Errors
     /// Those of the database and of the output.
-    pub(super) async fn to_the_end(
+    pub(super) async fn finish(
         mut self,
         answers: &mut Sink<'_>,
         errors: &mut Option<Sink<'_>>,
     ) -> anyhow::Result<Counts> {
-        let mut looked_at = None;
+        // The sums at which everything was looked at, and those at the end of the last round.
+        let (mut looked_at, mut round) = (None, None);
         loop {
             let batch = find(self.store, self.batch).await?;
             if batch.unfinished() <= 0 {
@@ -192,8 +204,15 @@ impl<'a> Following<'a> {
             let sums = (batch.jobs, batch.done(), batch.attempts);
             // Nothing has ended since everything was looked at.
             if looked_at != Some(sums) {
-                let is_all = self.look(answers, errors).await?;
-                looked_at = is_all.then_some(sums);
+                match self.look(answers, errors).await? {
+                    Looked::AtAll => looked_at = Some(sums),
+                    Looked::RoundTheEnd => {
+                        // Nothing has ended in the whole round, so it has seen everything that had ended before.
+                        looked_at = (round == Some(sums)).then_some(sums);
+                        round = Some(sums);
+                    }
+                    Looked::AtSome => {}
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -204,16 +223,16 @@ impl<'a> Following<'a> {
         self.counted().await
     }
 
-    /// Writes what has ended at the front, and in the next part of the rest. True: there is no more to be found now.
-    async fn look(&mut self, answers: &mut Sink<'_>, errors: &mut Option<Sink<'_>>) -> anyhow::Result<bool> {
+    /// Writes what has ended at the front, and in the next part of the rest.
+    async fn look(&mut self, answers: &mut Sink<'_>, errors: &mut Option<Sink<'_>>) -> anyhow::Result<Looked> {
         let Some(last) = self.walk(self.front, FRONT_PAGES, true, answers, errors).await? else {
             self.further = 0;
-            return Ok(true);
+            return Ok(Looked::AtAll);
         };
         let from = self.further.max(last);
         let end = self.walk(from, FURTHER_PAGES, false, answers, errors).await?;
         self.further = end.unwrap_or(0);
-        Ok(false)
+        Ok(if end.is_none() { Looked::RoundTheEnd } else { Looked::AtSome })
     }
 
     /// Writes everything that has ended.

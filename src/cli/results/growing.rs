@@ -3,7 +3,7 @@
 use crate::cli::failure::CommandFailure;
 use crate::cli::out_file::plain_target;
 use anyhow::Context as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ impl GrowingFile {
             .mode(0o600)
             .open(&path)
             .with_context(writing)?;
-        if file.try_lock().is_err() {
+        // Where nothing can be locked, two commands may write it at once.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             let words = format!("another command is writing {}", path.display());
             return Err(CommandFailure::usage(words).into());
         }

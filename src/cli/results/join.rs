@@ -39,14 +39,15 @@ impl Rows {
         let source = InputSource::new(Some(file));
         let name = source.name();
         let plain = name.strip_suffix(".gz").unwrap_or(&name).to_ascii_lowercase();
-        if plain.ends_with(".parquet") || plain.ends_with(".jsonl") {
+        let ending = plain.rsplit('.').next().unwrap_or_default();
+        if ["parquet", "jsonl"].contains(&ending) {
             return Err(CommandFailure::usage(format!(
                 "--rows {name}: expected a table as CSV (.csv) or with tabs (.tsv)"
             )));
         }
         let fault = |told: &dyn std::fmt::Display| CommandFailure::input(format!("{name}: {told}"));
         let (reader, _) = source.open().map_err(|error| fault(&error))?;
-        let delimiter = if plain.ends_with(".tsv") { b'\t' } else { b',' };
+        let delimiter = if ["tsv", "tab"].contains(&ending) { b'\t' } else { b',' };
         let reader: Box<dyn Read + Send> = reader;
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
         let header: Vec<String> =
@@ -175,8 +176,8 @@ impl Index {
                 index.compared = compared(&rows.header, &job);
                 if index.compared.is_empty() {
                     return Err(CommandFailure::usage(format!(
-                        "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs cannot \
-                         be matched by content. Name the column that holds the custom_id with --id-column",
+                        "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs \
+                         cannot be matched by content. Name the column that holds the custom_id with --id-column",
                         rows.name, of.name
                     ))
                     .into());
@@ -251,7 +252,9 @@ fn hash<'a>(cells: impl Iterator<Item = (&'a str, &'a str)>) -> u128 {
     let mut halves = [DefaultHasher::new(), DefaultHasher::new()];
     1_u8.hash(&mut halves[1]);
     for cell in cells {
-        halves.iter_mut().for_each(|half| cell.hash(half));
+        for half in &mut halves {
+            cell.hash(half);
+        }
     }
     let [one, other] = halves.map(|half| u128::from(half.finish()));
     one << 64 | other

@@ -22,6 +22,7 @@ pub enum Shape {
 impl Shape {
     /// The shape of a file: what was asked for, or what its ending says. `.jsonl` says nothing, for both kinds of
     /// lines are called so.
+    #[must_use]
     pub fn of(asked: Option<Self>, file: Option<&Path>, format: Format) -> Self {
         let ending = || match file?.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -34,11 +35,13 @@ impl Shape {
     }
 
     /// Whether every row of it has the same columns.
+    #[must_use]
     pub const fn is_table(self) -> bool {
         !matches!(self, Self::Openai)
     }
 
     /// Whether it is JSON to those who see it on a terminal.
+    #[must_use]
     pub const fn is_json(self) -> bool {
         matches!(self, Self::Openai | Self::Jsonl)
     }
