@@ -27,6 +27,7 @@ mod forks;
 mod fuzz;
 mod given_up;
 mod hours;
+mod journeys;
 mod keys;
 mod lanes;
 mod late;

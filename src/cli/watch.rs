@@ -5,6 +5,7 @@ use super::batch::find;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
+use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
@@ -173,9 +174,12 @@ impl Screen {
             Self::Bar(bar) => {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
-                // On a line of its own: text that does not fit is cut off.
-                let reason = waits_for.map_or_else(String::new, |why| format!("\n{}", on_one_line(&why.in_words())));
-                bar.set_message(progress(batch, pace, waits_for) + &reason);
+                // On lines of its own: text that does not fit is cut off.
+                let reason = waits_for.map(|why| on_one_line(&why.in_words()).into_owned());
+                let lines = [Some(progress(batch, pace, waits_for)), reason].into_iter().flatten();
+                let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(1));
+                let lines: Vec<String> = lines.flat_map(|line| wrapped(&line, screen)).collect();
+                bar.set_message(lines.join("\n"));
             }
             Self::Lines { next } => {
                 let now = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::bucket::BucketView;
 use super::dollars::Dollars;
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
 use crate::domain::obstacle::{Known, Obstacle, Subject};
@@ -261,7 +261,13 @@ impl StatusView {
     #[must_use]
     pub fn spent_table(&self) -> Table {
         let mut table =
-            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]);
+            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]).laid_out(
+                Layout {
+                    when_told: &["uncertain", "unpriced"],
+                    give_way: &["uncertain", "unpriced", "attempts", "answered", "cost_per_answer"],
+                    ..Layout::default()
+                },
+            );
         for spent in &self.spent {
             table.row([
                 spent.route.as_str().into(),
