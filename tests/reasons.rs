@@ -191,7 +191,7 @@ async fn a_run_that_cannot_go_on_ends_and_says_why_and_its_jobs_stay() {
     let stage = stage().await;
     stage.program.file("q.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n");
     for (route, words) in [
-        ("key", "bad/model: no key is in service: wrong.key was rejected"),
+        ("key", "/wrong.key was rejected "),
         ("model", "good/missing: the model is unknown, or not allowed to the key (HTTP 404: “"),
         ("both", "good/missing: the model is unknown"),
     ] {

@@ -35,7 +35,7 @@ async fn desk() -> Desk {
          [routes.default]\nrungs = [\"main/model\"]\n[routes.misspelt]\nrungs = [\"main/modle\"]\n\
          [routes.slow]\nrungs = [\"small/model\"]\n",
         provider("main", "main.key", ""),
-        provider("small", "small.key", "limits = { requests_per_minute = 2, burst = 1 }"),
+        provider("small", "small.key", "limits = { requests_per_minute = 2 }"),
     );
     let program = Program::new(&config, &database.url());
     program.file("main.key", "right");
@@ -84,11 +84,17 @@ impl Desk {
         let job = self.job(batch).await;
         let explained = self.program.output(&["explain", &job]).await;
         let it_is = explained.lines().find(|line| line.starts_with("It is")).unwrap_or_else(|| panic!("{explained}"));
-        masked(&format!("status\n{queue}{paused}\nwatch\n{line}\n\nexplain\n{it_is}\n"), &self.login().await)
+        self.masked(&format!("status\n{queue}{paused}\nwatch\n{line}\n\nexplain\n{it_is}\n")).await
     }
 
     async fn login(&self) -> String {
         sqlx::query_scalar("select session_user::text").fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// The text without what differs from run to run: folder and login, numbers and times, the room that they take.
+    async fn masked(&self, said: &str) -> String {
+        let folder = format!("{}/", self.program.path("").display()).replace("//", "/");
+        masked(&said.replace(&folder, "FOLDER/"), &self.login().await)
     }
 
     /// A worker that runs until it is told to stop.
@@ -102,7 +108,6 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// The text without what differs from run to run: numbers, times, and the room that they take.
 fn masked(said: &str, login: &str) -> String {
     let mut masked = String::new();
     let mut rest = said.chars().peekable();
@@ -156,10 +161,9 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
 
     // A model that does not exist: a run of its own ends at once, and keeps its jobs.
     let run = desk.program.run(&["run", "q.jsonl", "--batch", "model", "--route", "misspelt", "-o", "out"]).await;
-    let folder = desk.program.path("").display().to_string();
-    let said = text(&run.stderr).replace(&folder, "FOLDER/").replace("FOLDER//", "FOLDER/");
+    let said = text(&run.stderr);
     let said = said.lines().skip_while(|line| !line.contains("cannot go on")).collect::<Vec<_>>().join("\n");
-    insta::assert_snapshot!("unknown_model_run", masked(&said, &desk.login().await));
+    insta::assert_snapshot!("unknown_model_run", desk.masked(&said).await);
     assert_eq!(run.status.code(), Some(10), "{said}");
     desk.waits("model", "main/modle: model").await;
     insta::assert_snapshot!("unknown_model", desk.all_said("model").await);
@@ -178,7 +182,7 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
     let doctor = desk.program.run(&["doctor", "--waiting", "0s", "--format", "table"]).await;
     let found = text(&doctor.stdout);
     let found: Vec<&str> = found.lines().skip_while(|line| !line.starts_with("warning: held up")).take(3).collect();
-    insta::assert_snapshot!("forgotten_pause_doctor", masked(&found.join("\n"), &desk.login().await));
+    insta::assert_snapshot!("forgotten_pause_doctor", desk.masked(&found.join("\n")).await);
     desk.program.output(&["route", "resume", "default"]).await;
     desk.ends("evening").await;
 
