@@ -57,7 +57,7 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
 pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
-    let (mut pace, mut limits) = (Pace::default(), Limits::default());
+    let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -93,12 +93,12 @@ struct Pace {
 
 /// What the limits say of the time that is left.
 #[derive(Debug, Default)]
-struct Limits {
+struct LeastTime {
     looked: Option<Instant>,
     least: Option<Duration>,
 }
 
-impl Limits {
+impl LeastTime {
     /// The least time that the rest of the batch takes; looked up every few seconds.
     async fn look(&mut self, store: &Store, batch: &Batch) -> Result<Option<Duration>, StoreError> {
         let now = Instant::now();
@@ -256,7 +256,7 @@ fn view(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> ProgressVie
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
-    use crate::domain::obstacle::{Known, Subject};
+    use crate::domain::obstacle::{Circumstances, Subject};
     use chrono::DateTime;
 
     fn batch() -> Batch {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn obstacle(code: &str) -> Obstacle {
-        Obstacle::of(code, Subject::default(), &Known::default())
+        Obstacle::of(code, Subject::default(), &Circumstances::default())
     }
 
     #[test]

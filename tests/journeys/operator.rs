@@ -40,6 +40,7 @@ async fn desk() -> Desk {
     let program = Program::new(&config, &database.url());
     program.file("main.key", "right");
     program.file("small.key", "right");
+    program.file("one.jsonl", "{\"prompt\": \"a\"}\n");
     program.file("q.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n");
     Desk { pool: database.pool(), program, _simulator: simulator, _database: database }
 }
@@ -160,14 +161,17 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
     desk.ends("noon").await;
 
     // A model that does not exist: a run of its own ends at once, and keeps its jobs.
-    let run = desk.program.run(&["run", "q.jsonl", "--batch", "model", "--route", "misspelt", "-o", "out"]).await;
+    let run = desk.program.run(&["run", "one.jsonl", "--batch", "model", "--route", "misspelt", "-o", "out"]).await;
     let said = text(&run.stderr);
     let said = said.lines().skip_while(|line| !line.contains("cannot go on")).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!("unknown_model_run", desk.masked(&said).await);
     assert_eq!(run.status.code(), Some(10), "{said}");
-    desk.waits("model", "main/modle: model").await;
-    insta::assert_snapshot!("unknown_model", desk.all_said("model").await);
-    desk.program.output(&["batch", "cancel", "model"]).await;
+    // The worker that runs all the time finds out by the first jobs, which fail; the others wait.
+    desk.ends("model").await;
+    desk.enqueue("afternoon", "misspelt").await;
+    desk.waits("afternoon", "main/modle: model").await;
+    insta::assert_snapshot!("unknown_model", desk.all_said("afternoon").await);
+    desk.program.output(&["batch", "cancel", "afternoon"]).await;
 
     // A slow batch: a small limit, which passes by itself.
     desk.enqueue("slow", "slow").await;
