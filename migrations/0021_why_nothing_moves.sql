@@ -6,7 +6,8 @@ alter table sluice.pause add column paused_by text;
 alter table sluice.pause alter column paused_by set default session_user;
 
 comment on column sluice.pause.paused_by is
-    'The login that paused it; for a stop-loss, that of the worker. NULL: it was paused before version 21 of the schema.';
+    'The login that paused it; for a stop-loss, that of the worker. NULL: it was paused before version 21 of the '
+    'schema.';
 
 -- ------------------------------------------------------------------------------------------------- what is in the way
 create view sluice.hindrances as
@@ -17,7 +18,8 @@ select c.said as claimers,
   from sluice.claimers c;
 
 comment on view sluice.hindrances is
-    'One row: what the workers that take jobs say, and which batches, routes and projects are paused. Read sluice.jobs.waits_for.';
+    'One row: what the workers that take jobs say, and which batches, routes and projects are paused. Read '
+    'sluice.jobs.waits_for.';
 
 -- A job that rests for a target and is not due yet says what it rests for, but only where a worker lives that could go
 -- on with it: otherwise that is what it waits for. A job that is due waits for what ready jobs wait for.
@@ -52,7 +54,9 @@ create function sluice.waits_for(claimers jsonb, paused jsonb, route text, proje
     end;
 
 comment on function sluice.waits_for is
-    'Why a job of this route, project and batch does not go on, from what sluice.hindrances says; rests and is_due: the reason in its row of sluice.parked, and whether that is over (NULL: it is ready). NULL: nothing is known to be in its way.';
+    'Why a job of this route, project and batch does not go on, from what sluice.hindrances says; rests and is_due: the '
+    'reason in its row of sluice.parked, and whether that is over (NULL: it is ready). NULL: nothing is known to be in '
+    'its way.';
 
 create or replace view sluice.jobs with (security_barrier) as
 select j.id,

@@ -169,6 +169,27 @@ pub fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&stderr)
 }
 
+/// How many columns the terminal has that standard output goes to; `None`: it is none, or does not say.
+#[must_use]
+pub fn stdout_width() -> Option<usize> {
+    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let stdout = io::stdout();
+    width_of(&stdout)
+}
+
+/// How many columns the terminal has that standard error goes to; `None`: it is none, or does not say.
+#[must_use]
+pub fn stderr_width() -> Option<usize> {
+    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let stderr = io::stderr();
+    width_of(&stderr)
+}
+
+fn width_of(terminal: &impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

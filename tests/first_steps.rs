@@ -124,7 +124,7 @@ async fn jobs_that_failed_come_with_what_to_do() {
         (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer. "),
         (
             &["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"],
-            "nothing to work on; 1 of 2 jobs have no answer, and --resume does not try them again\n1 of 2 jobs have no \
+            "nothing to work on; 1 of 2 jobs have no answer, and are not tried again\n1 of 2 jobs have no \
              answer. ",
         ),
         (&["watch", "b"], ""),

@@ -2,4 +2,5 @@
 
 mod backend;
 mod data_engineer;
+mod operator;
 mod testing_page;

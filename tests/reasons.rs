@@ -1,7 +1,7 @@
 //! The reason why a job waits: the true one where it is known, and none where it is not.
 
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::program::Program;
+use crate::support::program::{Program, text};
 use crate::support::wait::until;
 use serde_json::Value;
 use sluice::simulate::{Scenario, Simulator};
@@ -30,7 +30,8 @@ async fn stage() -> Stage {
         "[worker]\nmax_in_flight = 2\n[http]\nlisten = \"off\"\n{}{}\
          [models.\"good/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
          [routes.default]\nrungs = [\"good/model\"]\n\
-         [routes.key]\nrungs = [\"bad/model\"]\n[routes.model]\nrungs = [\"good/missing\"]\n",
+         [routes.key]\nrungs = [\"bad/model\"]\n[routes.model]\nrungs = [\"good/missing\"]\n\
+         [routes.both]\nstrategy = \"priority\"\nrungs = [\"good/missing\", \"bad/model\"]\n",
         provider("good", "right.key"),
         provider("bad", "wrong.key")
     );
@@ -94,7 +95,7 @@ async fn a_pause_is_told_whatever_it_is_of() {
         assert!(said.contains("It is queued\n"), "{said}");
         let name = values.trim_matches('\'');
         stage.program.output(&[kind, "pause", name]).await;
-        stage.all_say(job, &format!("{kind} paused"), &format!("queued: its {kind} is paused")).await;
+        stage.all_say(job, &format!("{kind} paused"), &format!("queued: {kind} {name} is paused by ")).await;
         stage.program.output(&[kind, "resume", name]).await;
         assert_eq!(stage.waits_for(job).await, None);
     }
@@ -186,25 +187,76 @@ async fn a_key_a_model_and_a_paused_provider_are_told_by_the_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_whose_only_rung_is_shut_says_why() {
+async fn a_run_that_cannot_go_on_ends_and_says_why_and_its_jobs_stay() {
     let stage = stage().await;
     stage.program.file("q.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n");
-    let arguments = ["run", "q.jsonl", "-o", "out.jsonl", "--route", "key"];
-    let mut run = stage.program.command(&arguments).spawn().unwrap();
-    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().expect("the run goes on");
-        if line.contains("(bad/model: its key is rejected (nowhere else to go))") {
-            assert!(!line.contains("left"), "{line}");
-            break;
-        }
+    for (route, words) in [
+        ("key", "/wrong.key was rejected "),
+        ("model", "good/missing: the model is unknown, or not allowed to the key (HTTP 404: “"),
+        ("both", "good/missing: the model is unknown"),
+    ] {
+        let output = stage.program.run(&["run", "q.jsonl", "-o", "out", "--route", route, "--batch", route]).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(10), "{said}");
+        let told = said.split_once(&format!("batch {route} cannot go on:\n")).unwrap_or_else(|| panic!("{said}")).1;
+        assert!(told.contains(words), "{said}");
+        let line = format!(
+            "stopped: 3 jobs are left and stay queued. When that is mended, go on with:\n  sluice --config {} run \
+             q.jsonl --batch {route} -o out\n",
+            stage.program.path("sluice.toml").display()
+        );
+        assert!(told.ends_with(&line), "{said}");
+        assert!(!stage.program.path("out").exists());
     }
-    let _ = run.kill().await;
-    // The same through `watch`, when no worker runs any more.
-    stage.run("update sluice.worker set state = 'gone'").await;
-    let batch: String = sqlx::query_scalar("select min(batch) from sluice.job").fetch_one(&stage.pool).await.unwrap();
-    let mut watch = stage.program.command(&["watch", &batch]).spawn().unwrap();
+    let states: Vec<String> =
+        sqlx::query_scalar("select distinct state from sluice.jobs").fetch_all(&stage.pool).await.unwrap();
+    assert_eq!(states, ["queued"]);
+    // With the key mended, the same command goes on.
+    stage.program.file("wrong.key", "right");
+    let output = stage.program.run(&["run", "q.jsonl", "-o", "out", "--route", "key", "--batch", "key"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // And `watch` says of the others that no worker is there.
+    let mut watch = stage.program.command(&["watch", "model"]).spawn().unwrap();
     let line = BufReader::new(watch.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
     assert!(line.contains("(no worker is running)"), "{line}");
     let _ = watch.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_needs_a_worker_too() {
+    let stage = stage().await;
+    let alive = "insert into sluice.worker (host, pid, version, lease_until, stats)
+                      values ('h', 1, '1', now() + interval '1 h', '{\"routes\": [\"default\"]}')";
+    stage.run(alive).await;
+    let jobs = [stage.job("batch, run_at", "'b', now() + interval '1 h'").await, stage.job("batch", "'b'").await];
+    let told = async || {
+        let said = stage.program.output(&["batch", "show", "b", "--format", "json"]).await;
+        serde_json::from_str::<Value>(&said).unwrap()["why"]["waits_for"].clone()
+    };
+    assert_eq!(told().await, Value::Null, "one of them is ready");
+    let rest = "insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
+                     select job_id, now() + interval '1 h', flow, prio, attempts, crashes, round,
+                            'one/model: rate_limit (within patience)' from sluice.ready;
+                delete from sluice.ready";
+    stage.run(rest).await;
+    assert_eq!(told().await, Value::Null, "each waits for something of its own");
+    stage.run("update sluice.parked set reason = 'scheduled'").await;
+    assert_eq!(told().await, "scheduled");
+    stage.run("update sluice.parked set reason = 'one/model: rate_limit (within patience)'").await;
+    assert_eq!(told().await, "one/model: rate_limit (within patience)");
+    for job in jobs {
+        stage.all_say(job, "one/model: rate_limit (within patience)", "one/model: its limit is used up until").await;
+    }
+    // What it rests for is nothing without a worker that would go on with it.
+    stage.run("delete from sluice.worker").await;
+    stage.all_say(jobs[0], "no worker", "queued: no worker is running").await;
+    stage
+        .run(
+            "update sluice.parked set reason = 'scheduled'
+              where job_id = (select min(job_id) from sluice.parked)",
+        )
+        .await;
+    assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("scheduled"));
+    stage.run("update sluice.parked set run_at = now() - interval '1 s'").await;
+    assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("no worker"), "its time has come");
 }

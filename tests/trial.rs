@@ -171,7 +171,7 @@ async fn a_trial_ends_at_its_deadline_whatever_it_waits_for() {
     let said = text(&ended.stderr);
     assert_eq!(ended.status.code(), Some(0), "{said}");
     assert!(said.contains("the deadline is over: 4 requests had no answer yet and are cancelled"), "{said}");
-    assert!(said.contains("project is paused"), "{said}");
+    assert!(said.contains("the first waited for: project default is paused by "), "{said}");
     let rows: Vec<Value> = serde_json::from_str(&text(&ended.stdout)).unwrap();
     for row in &rows {
         assert_eq!((&row["cancelled"], &row["attempts"]), (&json!(2), &json!(0)), "{row}");

@@ -11,13 +11,15 @@ use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::domain::MaxFailed;
 use crate::domain::counted::counted;
+use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::batch::Batch;
-use crate::view::batch::{self, BatchView};
+use crate::view::batch::{self, BatchView, HeldBatchView};
 use crate::view::change::{BulkView, CancelledEnqueueView, StopLossView};
+use crate::view::waits::WhyView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// Arguments of `sluice batch`.
@@ -100,7 +102,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         BatchCommand::Show { name } => {
             let batch = find(&context.store, &name).await?;
-            show(&mut context, &batch)?;
+            let obstacle = if batch.unfinished() > 0 { context.store.batch_obstacle(&name).await? } else { None };
+            show(&mut context, &batch, obstacle.as_ref())?;
             ExitCode::Success
         }
         BatchCommand::Jobs(args) => {
@@ -222,11 +225,18 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     Err(CommandFailure::not_found(format!("there is no batch {name:?}{own}; {recent}")).into())
 }
 
-fn show(context: &mut Context, batch: &Batch) -> anyhow::Result<()> {
+fn show(context: &mut Context, batch: &Batch, obstacle: Option<&Obstacle>) -> anyhow::Result<()> {
+    let why = obstacle.map(|obstacle| WhyView::of(obstacle, None));
     if context.output.format() == Format::Json {
-        context.output.json(&BatchView::of(batch))?;
-    } else {
-        context.output.table(&batch::table(std::slice::from_ref(batch)))?;
+        context.output.json(&HeldBatchView { batch: BatchView::of(batch), why })?;
+        return Ok(());
+    }
+    context.output.record(&batch::table(std::slice::from_ref(batch)))?;
+    if let (Format::Table, Some(why)) = (context.output.format(), why) {
+        context.output.told(format_args!(" waits: {}", why.words))?;
+        if let Some(advice) = why.advice {
+            context.output.told(format_args!("   do: {advice}"))?;
+        }
     }
     Ok(())
 }

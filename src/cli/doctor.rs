@@ -10,7 +10,7 @@ use crate::exit_code::ExitCode;
 use crate::store::StoreError;
 use crate::store::doctor::Surroundings;
 use crate::view::finding::DiagnosisView;
-use crate::view::table::Table;
+use crate::view::table::{Layout, Table};
 use std::time::Duration;
 
 /// Arguments of `sluice doctor`.
@@ -103,7 +103,8 @@ fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
 
 /// Prints all findings in short, then what to do about them, the gravest first.
 fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
-    let mut table = Table::new(["severity", "check", "what"]);
+    let mut table =
+        Table::new(["severity", "check", "what"]).laid_out(Layout { prose: &["what"], ..Layout::default() });
     for finding in findings {
         table.row([
             finding.severity.as_str().into(),
@@ -117,11 +118,11 @@ fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), Out
     for finding in wrong {
         output.line("")?;
         let what = format!("{}: {}: {}", finding.severity.as_str(), finding.check.replace('_', " "), finding.what);
-        output.line(what)?;
+        output.told(what)?;
         if !finding.why.is_empty() {
-            output.line(format_args!("  why: {}", finding.why))?;
+            output.told(format_args!("  why: {}", finding.why))?;
         }
-        output.line(format_args!("  do:  {}", finding.remedy))?;
+        output.told(format_args!("  do:  {}", finding.remedy))?;
     }
     Ok(())
 }

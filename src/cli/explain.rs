@@ -39,7 +39,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         context.output.json(&story)?;
     } else {
         for line in story.lines() {
-            context.output.line(line)?;
+            context.output.told(line)?;
         }
         if let Some(request) = &story.job.request {
             context.output.line("\nRequest:")?;

@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::store::job::{Changed, JobRecord};
 use crate::view::change::{JobChangeView, JobOutcome};
 use crate::view::job::{Bodies, JobView, PlaceView};
-use crate::view::table::{Cell, Table};
+use crate::view::table::{Cell, Layout, Table};
 use chrono::SecondsFormat;
 
 /// What to do.
@@ -160,7 +160,7 @@ fn show(context: &mut Context, job: &JobView) -> anyhow::Result<()> {
         context.output.json(job)?;
         return Ok(());
     }
-    let mut table = Table::new(["field", "value"]);
+    let mut table = Table::new(["field", "value"]).laid_out(Layout { prose: &["value"], ..Layout::default() });
     let mut field = |name: &'static str, value: Cell| {
         if value != Cell::Empty {
             table.row([name.into(), value]);
@@ -192,6 +192,7 @@ fn show(context: &mut Context, job: &JobView) -> anyhow::Result<()> {
         field("response", response.map(ToString::to_string).into());
     } else {
         field("where", job.whereabouts().into());
+        field("do", job.why.as_ref().and_then(|why| why.advice.clone()).into());
     }
     field("request", job.request.as_ref().map(ToString::to_string).into());
     context.output.table(&table)?;

@@ -32,6 +32,8 @@ pub mod results;
 pub mod route;
 pub mod rows;
 pub mod run;
+#[cfg(test)]
+mod screens;
 pub mod simulate;
 pub mod status;
 mod table;
@@ -77,6 +79,9 @@ pub struct GlobalArgs {
     /// The shape of the output [default: table on a terminal, plain elsewhere]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
     pub format: Option<Format>,
+    /// All columns of a table; on a terminal only the most telling ones are shown
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub wide: bool,
     /// More log lines on standard error; twice for all of them
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,

@@ -32,6 +32,10 @@ pub struct Output {
     format: Format,
     is_terminal: bool,
     is_quiet: bool,
+    /// How many columns the screen has; `None`: there is none.
+    screen: Option<usize>,
+    /// Whether people want all columns.
+    is_wide: bool,
     writer: Box<dyn Write + Send>,
 }
 
@@ -54,6 +58,8 @@ impl Output {
             format,
             is_terminal,
             is_quiet: global.quiet,
+            screen: printable::stdout_width(),
+            is_wide: global.wide,
             writer: Box::new(BufWriter::new(Printable::new(stdout, notation))),
         }
     }
@@ -69,7 +75,14 @@ impl Output {
         } else {
             Box::new(Dispensable(BufWriter::new(printable::stderr())))
         };
-        Self { format: global.format.unwrap_or(usual), is_terminal, is_quiet: global.quiet, writer }
+        Self {
+            format: global.format.unwrap_or(usual),
+            is_terminal,
+            is_quiet: global.quiet,
+            screen: None,
+            is_wide: global.wide,
+            writer,
+        }
     }
 
     /// The requested shape.
@@ -103,6 +116,29 @@ impl Output {
         &mut *self.writer
     }
 
+    /// Writes sentences for people: on a screen, broken between words and indented by as many blanks as the text.
+    pub fn told(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
+        let text = text.to_string();
+        let Some(screen) = self.screen.filter(|_| self.format == Format::Table) else { return self.line(text) };
+        let words = text.trim_start_matches(' ');
+        let indent = " ".repeat(text.len() - words.len());
+        for (index, line) in
+            table::wrapped(&on_one_line(words), screen.saturating_sub(indent.len() + 2)).iter().enumerate()
+        {
+            let further = if index == 0 { "" } else { "  " };
+            writeln!(self.writer, "{indent}{further}{line}").map_err(OutputError)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all values of a table's rows, a line for each where people read them.
+    pub fn record(&mut self, table: &Table) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table => self.lines(table::for_reading(table, self.screen)),
+            Format::Plain | Format::Json | Format::Csv => self.table(table),
+        }
+    }
+
     /// Writes one line of text, perhaps with empty lines before it. Line breaks in names do not start another line.
     pub fn line(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
         let text = text.to_string();
@@ -133,7 +169,7 @@ impl Output {
     /// Writes a table in the requested shape.
     pub fn table(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
-            Format::Table => self.lines(table::for_terminal(table)),
+            Format::Table => self.lines(table::for_terminal(table, self.screen, self.is_wide)),
             Format::Plain => table::write_plain(table, &mut self.writer).map_err(OutputError),
             Format::Json => self.pretty(table),
             Format::Csv => table::write_csv(table, &mut self.writer).map_err(OutputError),
@@ -226,7 +262,8 @@ mod tests {
         }
         let shown = std::sync::Arc::default();
         let writer = Box::new(Shared(std::sync::Arc::clone(&shown)));
-        let mut output = Output { format: Format::Table, is_terminal: true, is_quiet: false, writer };
+        let mut output =
+            Output { format: Format::Table, is_terminal: true, is_quiet: false, screen: None, is_wide: false, writer };
         output.line("\nbatch b\nerror: forged\r\u{202e}").unwrap();
         let mut table = Table::new(["batch"]);
         table.row(["b\nerror: forged".into()]);

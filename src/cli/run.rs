@@ -4,14 +4,18 @@ use super::batch::find;
 use super::context::Context;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
+use super::table::wrapped;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
+use crate::domain::ErrorClass;
 use crate::domain::counted::counted;
+use crate::domain::error_class::Effect;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
+use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
@@ -91,6 +95,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         };
         context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
     }
+    let stuck = keep_queued(&context.store, &batch, stuck.as_ref()).await?;
     let left = find(&context.store, &summary.batch).await?.unfinished();
     if left > 0 {
         let stopped = context.store.stopped_by_loss(&summary.batch).await?;
@@ -105,8 +110,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
-        if let Some(obstacle) = &stuck {
-            let _ = writeln!(printable::stderr(), "{}", cannot_go_on(&summary.batch, obstacle));
+        if let Some(reasons) = &stuck {
+            let _ = writeln!(printable::stderr(), "{}", cannot_go_on(&summary.batch, reasons));
         }
         let on = if stopped.is_some() {
             GoOn::AfterResume
@@ -307,9 +312,38 @@ async fn stuck_for_good(store: &Store, batch: &str) -> Obstacle {
     }
 }
 
-/// Why no target of a batch can be called, a line for each.
-fn cannot_go_on(batch: &str, obstacle: &Obstacle) -> String {
-    let each = obstacle.stuck.iter().map(|shut| format!("\n  {}", on_one_line(&shut.in_words(None, obstacle.as_of))));
+/// The classes of failures that say that a model is unknown or not allowed.
+fn no_model() -> impl Iterator<Item = &'static str> {
+    ErrorClass::ALL.iter().filter(|class| class.facts().effect == Effect::NoModel).map(|class| class.as_str())
+}
+
+/// Why a batch cannot go on, if it cannot. The jobs that found out that there is no such model have failed of it: they
+/// are put back, to stay queued like the others. `before`: the batch before the run; `stuck`: what ended the run.
+async fn keep_queued(store: &Store, before: &Batch, stuck: Option<&Obstacle>) -> anyhow::Result<Option<Vec<String>>> {
+    let classes: Vec<&str> = no_model().collect();
+    let reasons = match stuck {
+        Some(obstacle) => obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect(),
+        None => {
+            // With few jobs all of them find out before it is noticed that none can go on.
+            let after = find(store, &before.name).await?;
+            let newly_failed = after.failed - before.failed;
+            if newly_failed == 0 || after.succeeded > before.succeeded {
+                return Ok(None);
+            }
+            match store.failed_of(&before.name, &classes).await? {
+                (jobs, Some(reason)) if jobs >= newly_failed => vec![reason],
+                _ => return Ok(None),
+            }
+        }
+    };
+    store.retry_failed(&before.name, &classes).await?;
+    Ok(Some(reasons))
+}
+
+/// Why a batch cannot go on, a line for each reason, and more where it is longer than the screen is wide.
+fn cannot_go_on(batch: &str, reasons: &[String]) -> String {
+    let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(5));
+    let each = reasons.iter().map(|words| format!("\n  {}", wrapped(&on_one_line(words), screen).join("\n    ")));
     format!("batch {} cannot go on:{}", on_one_line(batch), each.collect::<String>())
 }
 

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
 use crate::view::status::{CountView, StatusView};
-use crate::view::table::{Cell, Table};
+use crate::view::table::{Cell, Layout, Table};
 use crate::view::worker::WorkerView;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -40,9 +40,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), OutputError> {
+    let is_for_people = output.format() == Format::Table;
     let (workers, gone) = workers(status, all);
     let sections = [
-        ("Queue", queue(status), "nothing waits and nothing runs"),
+        ("Queue", if is_for_people { jobs(status) } else { queue(status) }, "nothing waits and nothing runs"),
         ("Workers", workers, "none"),
         ("Spent", status.spent_table(), ""),
         ("Buckets", buckets::table(status), ""),
@@ -73,6 +74,9 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         } else {
             output.table(&table)?;
         }
+        if title == "Queue" && is_for_people {
+            tell_waits(output, status)?;
+        }
         if title == "Workers"
             && let Some(gone) = &gone
         {
@@ -95,6 +99,44 @@ fn in_short(count: CountView) -> String {
 fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
     let seconds = u64::try_from((now - since).num_seconds()).unwrap_or(0);
     Cell::Text(humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string())
+}
+
+/// The jobs of each route, for people: the reasons follow as sentences.
+fn jobs(status: &StatusView) -> Table {
+    let mut table = Table::new(["route", "ready", "running", "waiting", "oldest"]);
+    for route in &status.routes {
+        let mut waiting = CountView { jobs: 0, or_more: false };
+        for parked in &route.parked {
+            waiting.jobs += parked.count.jobs;
+            waiting.or_more |= parked.count.or_more;
+        }
+        table.row([
+            route.route.as_str().into(),
+            counted(route.ready),
+            route.running.into(),
+            counted(waiting),
+            route.oldest_ready.map(|since| age(status.now, since)).into(),
+        ]);
+    }
+    table
+}
+
+/// Why jobs do not go on, in sentences, each with what to do about it.
+fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputError> {
+    for route in &status.routes {
+        let ready = route.ready_waits_for.iter().map(|held| (held.count, "ready", &held.why));
+        let parked = route.parked.iter().map(|parked| (parked.count, "waiting", &parked.why));
+        for (count, state, whys) in ready.chain(parked) {
+            let head = format!(" {}: {} {state}", route.route, in_short(count));
+            for why in whys {
+                output.told(format_args!("{head}: {}", why.words))?;
+                if let Some(advice) = &why.advice {
+                    output.told(format_args!("   do: {advice}"))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn queue(status: &StatusView) -> Table {
@@ -149,7 +191,12 @@ fn workers(status: &StatusView, all: bool) -> (Table, Option<String>) {
         "failed",
         "attempts",
         "unsettled",
-    ]);
+    ])
+    .laid_out(Layout {
+        wide: &["pid", "version", "up", "calls", "waiting", "attempts", "unsettled"],
+        give_way: &["host", "of", "failed", "succeeded", "seen"],
+        ..Layout::default()
+    });
     let (shown, others): (Vec<&WorkerView>, Vec<&WorkerView>) =
         status.workers.iter().partition(|worker| all || worker.is_alive || worker.holds > 0);
     for worker in shown {
@@ -211,7 +258,13 @@ fn database(status: &StatusView) -> Table {
 }
 
 fn targets(status: &StatusView) -> Table {
-    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"]);
+    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"])
+        .laid_out(Layout {
+            wide: &["bucket"],
+            when_told: &["shut", "opens_in", "paused"],
+            give_way: &["failures", "calls", "paused", "breaker"],
+            ..Layout::default()
+        });
     for target in &status.targets {
         table.row([
             target.target.as_str().into(),
@@ -228,7 +281,11 @@ fn targets(status: &StatusView) -> Table {
 }
 
 fn keys(status: &StatusView) -> Table {
-    let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
+    let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]).laid_out(Layout {
+        when_told: &["why", "for", "tried_in"],
+        give_way: &["worker", "for", "tried_in"],
+        ..Layout::default()
+    });
     for key in &status.keys {
         table.row([
             key.provider.as_deref().into(),
@@ -244,22 +301,29 @@ fn keys(status: &StatusView) -> Table {
 }
 
 fn pauses(status: &StatusView) -> Table {
-    let mut table = Table::new(["kind", "name", "since", "reason"]);
+    let mut table = Table::new(["kind", "name", "since", "reason", "by"]).laid_out(Layout {
+        when_told: &["reason", "by"],
+        give_way: &["by", "since"],
+        prose: &["reason"],
+        ..Layout::default()
+    });
     for pause in &status.paused {
         table.row([
             pause.kind.as_str().into(),
             pause.name.as_str().into(),
             pause.since.into(),
             pause.reason.as_deref().into(),
+            pause.by.as_deref().into(),
         ]);
     }
     table
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::store::status::{Counted, Held, RouteQueue, Spending, Status, WorkerRecord};
+    use crate::domain::{NanoUsd, Spent};
+    use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
     use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
@@ -328,6 +392,46 @@ mod tests {
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
         }
+    }
+
+    /// The tables of a status with long names.
+    pub(in crate::cli) fn tables() -> Vec<(&'static str, Table)> {
+        let mut status = status();
+        for worker in &mut status.workers {
+            "ip-10-0-12-117.eu-west-1.compute.internal".clone_into(&mut worker.host);
+            let gate = worker.stats.pointer_mut("/gate").unwrap();
+            gate["targets"][0]["target"] = "azure_westeurope/gpt-4.1-mini-2025-04-14".into();
+            gate["targets"][0]["shut"] = json!({ "reason": "rate_limit", "until_ms": 1_800_000_120_000_i64 });
+            gate["keys"][1]["key"] = "AZURE_WESTEUROPE_SECOND_KEY".into();
+        }
+        let queue = status.routes["default"].clone();
+        status.routes.insert("classify_german_invoices".to_owned(), queue);
+        status.pauses = vec![PauseRecord {
+            kind: "batch".to_owned(),
+            name: "nightly-classification-2027-01-15".to_owned(),
+            since: at(9),
+            reason: Some("stop-loss: 1,234 of 8,913,579 jobs failed, and 0.01 % may".to_owned()),
+            by: Some("sluice_worker".to_owned()),
+        }];
+        status.buckets = buckets::tests::shared_by_name();
+        let spent = Spent {
+            cost: NanoUsd(1_234_567_890_123),
+            uncertain: NanoUsd(1_500_000_000),
+            unpriced: 7,
+            accepted: 8_912_345,
+        };
+        let of_route = RouteSpending { attempts: 12_345_678, spent };
+        status.spending.routes.insert("classify_german_invoices".to_owned(), of_route);
+        let view = StatusView::from(status);
+        vec![
+            ("status: queue", jobs(&view)),
+            ("status: workers", workers(&view, false).0),
+            ("status: spent", view.spent_table()),
+            ("status: buckets", buckets::table(&view)),
+            ("status: targets", targets(&view)),
+            ("status: keys", keys(&view)),
+            ("status: paused", pauses(&view)),
+        ]
     }
 
     fn json_of(table: &Table) -> Value {

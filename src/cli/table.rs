@@ -4,18 +4,46 @@ use crate::domain::{NanoUsd, PerAnswer};
 use crate::printable::on_one_line;
 use crate::view::dollars::Dollars;
 use crate::view::table::{Cell, Table, instant};
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Width};
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Columns if the screen is wide enough for them, else a line for each value.
-pub(super) fn for_terminal(table: &Table) -> String {
-    let columns = in_columns(table);
-    match columns.width() {
-        Some(width) if least_width(table) > usize::from(width) => in_blocks(table),
-        _ => columns.to_string(),
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// A column of sentences that is narrower than this cannot be read.
+const LEAST_PROSE: usize = 24;
+
+/// A table for a screen of this many columns; `None`: there is no screen. Columns that have no room give way, the least
+/// important first. Where the rest is still too wide there is a line for each value. `is_wide`: all columns are wanted.
+pub(super) fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
+    let mut columns = asked_for(table, is_wide);
+    let Some(screen) = screen else { return in_columns(&columns, usize::MAX) };
+    while least_width(&columns) > screen {
+        let way = table.layout.give_way.iter().filter(|_| !is_wide);
+        let next =
+            way.filter_map(|name| columns.iter().position(|column| column.name == *name)).find(|place| *place > 0);
+        match next {
+            Some(place) => drop(columns.remove(place)),
+            None => return in_blocks(&asked_for(table, is_wide), screen),
+        }
     }
+    in_columns(&columns, screen)
+}
+
+/// All values of all rows, a line for each.
+pub(super) fn for_reading(table: &Table, screen: Option<usize>) -> String {
+    in_blocks(&asked_for(table, true), screen.unwrap_or(usize::MAX))
+}
+
+/// A column as people see it.
+struct Column {
+    name: &'static str,
+    /// The words of its head.
+    head: String,
+    cells: Vec<String>,
+    /// Whether each cell says something.
+    is_told: Vec<bool>,
+    is_numeric: bool,
+    is_prose: bool,
 }
 
 /// All rows, the totals last.
@@ -23,50 +51,135 @@ fn rows(table: &Table) -> impl Iterator<Item = &Vec<Cell>> {
     table.rows.iter().chain(&table.total)
 }
 
-fn in_columns(table: &Table) -> comfy_table::Table {
-    let mut columns = comfy_table::Table::new();
-    columns
-        .load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    // Text can be broken between words, a name with underscores cannot.
-    columns.set_header(table.columns.iter().map(|column| column.replace('_', " ")));
-    for row in rows(table) {
-        columns.add_row(row.iter().map(shown));
-    }
-    for (index, column) in columns.column_iter_mut().enumerate() {
-        // A column of numbers stays one in spite of an odd word (`100000+`), and one of words in spite of an odd
-        // number.
-        let cells = || rows(table).filter_map(|row| row.get(index)).filter(|cell| **cell != Cell::Empty);
-        if cells().filter(|cell| is_numeric(cell)).count() * 2 > cells().count() {
-            column.set_cell_alignment(CellAlignment::Right);
-            // A number must not be cut: where there is little room, words give way.
-            let widest = cells().map(|cell| shown(cell).chars().count()).max().unwrap_or(0);
-            let least = Width::Fixed(u16::try_from(widest + 2).unwrap_or(u16::MAX));
-            column.set_constraint(ColumnConstraint::LowerBoundary(least));
+/// The columns that are shown where there is room.
+fn asked_for(table: &Table, is_wide: bool) -> Vec<Column> {
+    let says_something = |index: usize| {
+        let mut cells = rows(table).filter_map(|row| row.get(index));
+        cells.any(|cell| !matches!(cell, Cell::Empty | Cell::Count(0) | Cell::Money(NanoUsd::ZERO) | Cell::Flag(false)))
+    };
+    let layout = table.layout;
+    let is_wanted = |&(index, name): &(usize, &&'static str)| {
+        let is_of_use = !layout.wide.contains(name) && (!layout.when_told.contains(name) || says_something(index));
+        is_wide || is_of_use
+    };
+    let column = |(index, name): (usize, &&'static str)| {
+        let cells = || rows(table).filter_map(move |row| row.get(index));
+        let valued = || cells().filter(|cell| **cell != Cell::Empty);
+        Column {
+            name,
+            head: name.replace('_', " "),
+            cells: cells().map(shown).collect(),
+            is_told: cells().map(|cell| *cell != Cell::Empty && !shown(cell).is_empty()).collect(),
+            // A column of numbers stays one in spite of an odd word (`100000+`), and one of words in spite of an odd
+            // number.
+            is_numeric: valued().filter(|cell| is_numeric(cell)).count() * 2 > valued().count(),
+            is_prose: layout.prose.contains(name),
         }
-    }
-    columns
+    };
+    table.columns.iter().enumerate().filter(is_wanted).map(column).collect()
 }
 
-/// The smallest width at which no word is broken.
-fn least_width(table: &Table) -> usize {
-    let longest = |text: &str| text.split([' ', '-']).map(|word| word.chars().count()).max().unwrap_or(0);
-    let of_column = |index: usize, name: &str| {
-        let of_cell = |cell: &Cell| if is_numeric(cell) { shown(cell).chars().count() } else { longest(&shown(cell)) };
-        let cells = rows(table).filter_map(|row| row.get(index));
-        cells.map(of_cell).max().unwrap_or(0).max(longest(&name.replace('_', " ")))
-    };
-    // A blank on either side, and a separator between columns.
-    table.columns.iter().enumerate().map(|(index, name)| of_column(index, name) + 3).sum()
+impl Column {
+    /// The width at which nothing of it is broken but its sentences, and its head between words.
+    fn least(&self) -> usize {
+        let head = longest_word(&self.head);
+        if !self.is_prose {
+            return head.max(self.widest_cell());
+        }
+        let words = self.cells.iter().map(|cell| longest_word(cell)).max().unwrap_or(0);
+        head.max(words).max(self.widest_cell().min(LEAST_PROSE))
+    }
+
+    /// The width at which nothing of it is broken.
+    fn full(&self) -> usize {
+        self.head.chars().count().max(self.widest_cell())
+    }
+
+    fn widest_cell(&self) -> usize {
+        self.cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)
+    }
+}
+
+/// How long the longest word is.
+fn longest_word(text: &str) -> usize {
+    text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0)
+}
+
+/// The smallest width at which no name and no number is broken.
+fn least_width(columns: &[Column]) -> usize {
+    1 + columns.iter().map(|column| column.least() + GAP).sum::<usize>().saturating_sub(GAP)
+}
+
+fn in_columns<'a>(columns: &'a [Column], screen: usize) -> String {
+    let mut widths: Vec<usize> = columns.iter().map(Column::least).collect();
+    let mut room = screen.saturating_sub(least_width(columns));
+    // Heads that fit on one line first, then sentences.
+    for is_prose in [false, true] {
+        for (width, column) in widths.iter_mut().zip(columns).filter(|(_, column)| column.is_prose == is_prose) {
+            let more = column.full().saturating_sub(*width).min(room);
+            *width += more;
+            room -= more;
+        }
+    }
+    let all = 1 + widths.iter().map(|width| width + GAP).sum::<usize>().saturating_sub(GAP);
+    let heads: Vec<&str> = columns.iter().map(|column| column.head.as_str()).collect();
+    let mut lines = laid_side_by_side(columns, &widths, &heads);
+    lines.push("─".repeat(all));
+    for index in 0..columns.iter().map(|column| column.cells.len()).max().unwrap_or(0) {
+        let cell = |column: &'a Column| column.cells.get(index).map_or("", String::as_str);
+        let cells: Vec<&str> = columns.iter().map(cell).collect();
+        lines.extend(laid_side_by_side(columns, &widths, &cells));
+    }
+    lines.join("\n")
+}
+
+/// The lines of one row.
+fn laid_side_by_side(columns: &[Column], widths: &[usize], texts: &[&str]) -> Vec<String> {
+    let cells: Vec<Vec<String>> = texts.iter().zip(widths).map(|(text, width)| wrapped(text, *width)).collect();
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    (0..height)
+        .map(|index| {
+            let parts = columns.iter().zip(widths).zip(&cells).map(|((column, &width), cell)| {
+                let part = cell.get(index).map_or("", String::as_str);
+                if column.is_numeric { format!("{part:>width$}") } else { format!("{part:width$}") }
+            });
+            format!(" {}", parts.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// The text in lines of this width, broken between words. A word that is longer has a line of its own.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// A line for each value, where the rows are too long for the screen.
-fn in_blocks(table: &Table) -> String {
-    let width = table.columns.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    let blocks = rows(table).map(|row| {
-        let is_told = |cell: &Cell| *cell != Cell::Empty && !shown(cell).is_empty();
-        let values = table.columns.iter().zip(row).filter(|(_, cell)| is_told(cell));
-        let lines = values.map(|(name, cell)| format!(" {:width$}   {}\n", name.replace('_', " "), shown(cell)));
+fn in_blocks(columns: &[Column], screen: usize) -> String {
+    let width = columns.iter().map(|column| column.head.chars().count()).max().unwrap_or(0);
+    let room = screen.saturating_sub(width + 4).max(LEAST_PROSE);
+    let height = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
+    let blocks = (0..height).map(|index| {
+        let told = columns.iter().filter(|column| column.is_told.get(index) == Some(&true));
+        let lines = told.flat_map(|column| {
+            let cell = wrapped(column.cells.get(index).map_or("", String::as_str), room);
+            let head = |place: usize| if place == 0 { column.head.clone() } else { String::new() };
+            cell.into_iter()
+                .enumerate()
+                .map(move |(place, part)| format!(" {:width$}   {part}\n", head(place)))
+                .collect::<Vec<_>>()
+        });
         lines.collect::<String>()
     });
     blocks.collect::<Vec<_>>().join("\n").trim_end().to_owned()
@@ -189,17 +302,59 @@ fn shown_money(money: NanoUsd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::table::Layout;
 
     #[test]
     fn rows_that_are_too_long_for_the_screen_become_blocks() {
         let mut table = Table::new(["target", "output_tokens", "cost"]);
-        table.row(["one/a-model of mine".into(), Cell::Count(30_000), Cell::Empty]);
+        table.row(["one/a-model-of-mine".into(), Cell::Count(30_000), Cell::Empty]);
         table.row(["two\x1b[2J".into(), Cell::Count(7), Cell::Money(NanoUsd(1_000_000_000))]);
-        // The longest of each: `two…`, `30,000` and `$1.00`.
-        assert_eq!(least_width(&table), 12 + 6 + 5 + 9, "{}", in_columns(&table));
-        let blocks = " target          one/a-model of mine\n output tokens   30,000\n\n \
+        // The name, the longest word of a head, and `$1.00`, with gaps.
+        let fits = 1 + 19 + 2 + 6 + 2 + 5;
+        let columns = [
+            " target               output   cost",
+            "                      tokens",
+            "───────────────────────────────────",
+            " one/a-model-of-mine  30,000      –",
+            " two\\u{1b}[2J              7  $1.00",
+        ];
+        assert_eq!(for_terminal(&table, Some(fits), false), columns.join("\n"));
+        let blocks = " target          one/a-model-of-mine\n output tokens   30,000\n\n \
                       target          two\\u{1b}[2J\n output tokens   7\n cost            $1.00";
-        assert_eq!(in_blocks(&table), blocks);
+        assert_eq!(for_terminal(&table, Some(fits - 1), false), blocks);
+        assert!(for_terminal(&table, None, false).contains("output tokens"));
+    }
+
+    #[test]
+    fn columns_give_way_in_their_order_and_are_all_there_on_request() {
+        const LAYOUT: Layout =
+            Layout { wide: &["pid"], when_told: &["waiting", "failed"], give_way: &["host", "seen"], prose: &["note"] };
+        let names = ["worker", "host", "pid", "seen", "waiting", "failed", "note"];
+        let mut table = Table::new(names).laid_out(LAYOUT);
+        let note = "a sentence that may be broken between its words, however narrow the screen is";
+        table.row([
+            "12".into(),
+            "ip-10-0-12-117.eu-west-1.compute.internal".into(),
+            "4211".into(),
+            "3s".into(),
+            Cell::Count(0),
+            Cell::Count(2),
+            note.into(),
+        ]);
+        let heads = |screen, is_wide| {
+            let shown = for_terminal(&table, Some(screen), is_wide);
+            assert!(shown.lines().all(|line| line.chars().count() <= screen), "{shown}");
+            let head = shown.lines().next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            (head, shown)
+        };
+        assert_eq!(heads(120, false).0, "worker host seen failed note", "a count of nothing says nothing");
+        assert_eq!(heads(80, false).0, "worker seen failed note");
+        let (head, shown) = heads(42, false);
+        assert_eq!(head, "worker failed note");
+        assert!(shown.contains("however narrow"), "{shown}");
+        assert_eq!(heads(140, true).0, names.join(" "));
+        // Asked for all, none gives way.
+        assert!(heads(80, true).1.contains(" pid       4211"), "{}", heads(80, true).1);
     }
 
     fn sample() -> Table {
@@ -249,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_table_has_a_total_and_groups_digits() {
-        let told = in_columns(&sample()).to_string();
+        let told = for_terminal(&sample(), None, false);
         assert!(told.contains("1,234,567") && told.contains("$0.00015") && told.contains("2.34 s"), "{told}");
         assert!(told.contains("total"), "{told}");
     }
@@ -280,6 +435,6 @@ mod tests {
         let mut plain = Vec::new();
         write_plain(&table, &mut plain).unwrap();
         assert_eq!(String::from_utf8(plain).unwrap(), "message\na\\tb\\u{1b}[31m\n");
-        assert!(!in_columns(&table).to_string().contains('\u{1b}'));
+        assert!(!for_terminal(&table, None, false).contains('\u{1b}'));
     }
 }

@@ -5,6 +5,7 @@ use super::batch::find;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
+use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
@@ -56,7 +57,7 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
 pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
-    let (mut pace, mut limits) = (Pace::default(), Limits::default());
+    let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -92,12 +93,12 @@ struct Pace {
 
 /// What the limits say of the time that is left.
 #[derive(Debug, Default)]
-struct Limits {
+struct LeastTime {
     looked: Option<Instant>,
     least: Option<Duration>,
 }
 
-impl Limits {
+impl LeastTime {
     /// The least time that the rest of the batch takes; looked up every few seconds.
     async fn look(&mut self, store: &Store, batch: &Batch) -> Result<Option<Duration>, StoreError> {
         let now = Instant::now();
@@ -173,9 +174,12 @@ impl Screen {
             Self::Bar(bar) => {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
-                // On a line of its own: text that does not fit is cut off.
-                let reason = waits_for.map_or_else(String::new, |why| format!("\n{}", on_one_line(&why.in_words())));
-                bar.set_message(progress(batch, pace, waits_for) + &reason);
+                // On lines of its own: text that does not fit is cut off.
+                let reason = waits_for.map(|why| on_one_line(&why.in_words()).into_owned());
+                let lines = [Some(progress(batch, pace, waits_for)), reason].into_iter().flatten();
+                let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(1));
+                let lines: Vec<String> = lines.flat_map(|line| wrapped(&line, screen)).collect();
+                bar.set_message(lines.join("\n"));
             }
             Self::Lines { next } => {
                 let now = Instant::now();
@@ -252,7 +256,7 @@ fn view(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> ProgressVie
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
-    use crate::domain::obstacle::{Known, Subject};
+    use crate::domain::obstacle::{Circumstances, Subject};
     use chrono::DateTime;
 
     fn batch() -> Batch {
@@ -319,7 +323,7 @@ mod tests {
     }
 
     fn obstacle(code: &str) -> Obstacle {
-        Obstacle::of(code, Subject::default(), &Known::default())
+        Obstacle::of(code, Subject::default(), &Circumstances::default())
     }
 
     #[test]

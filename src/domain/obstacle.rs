@@ -30,7 +30,7 @@ pub struct Pause {
 
 /// What obstacles are told from, as of one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct Circumstances {
     /// The database's clock.
     pub now: Timestamp,
     pub pauses: Vec<Pause>,
@@ -57,19 +57,19 @@ pub struct Subject<'a> {
 pub struct Obstacle {
     /// The fixed words, as `sluice.jobs.waits_for` has them.
     pub code: String,
-    pub kind: Kind,
+    pub kind: Hindrance,
     /// When it is over by itself, as far as is known.
     pub until: Option<Timestamp>,
     /// When it was looked at.
     pub as_of: Timestamp,
     /// The targets, where no target of the route can be called before a person does something: all keys refused, or the
     /// model unknown. Empty where work may go on by itself.
-    pub stuck: Vec<Shut>,
+    pub stuck: Vec<ShutTarget>,
 }
 
 /// What is in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Hindrance {
     /// The job is in no queue.
     NoQueue,
     /// No worker runs that would take it; `others`: workers that run, but stop or work on other batches alone.
@@ -83,14 +83,14 @@ pub enum Kind {
     /// Its batch, route or project is paused; the pause, where it is still in force.
     PausedBy(PauseKind, Option<Pause>),
     /// A target cannot be called, or the job rests before it is called again.
-    Shut(Shut),
+    Shut(ShutTarget),
     /// Words of another version.
     Other,
 }
 
 /// A target that cannot be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shut {
+pub struct ShutTarget {
     /// `provider/model`.
     pub target: String,
     pub what: What,
@@ -126,32 +126,36 @@ pub struct KeyOut {
 impl Obstacle {
     /// The obstacle behind the fixed words.
     #[must_use]
-    pub fn of(code: &str, subject: Subject<'_>, known: &Known) -> Self {
+    pub fn of(code: &str, subject: Subject<'_>, known: &Circumstances) -> Self {
         let kind = match FixedWait::read(code) {
-            Some(FixedWait::NoQueue) => Kind::NoQueue,
-            Some(FixedWait::NoWorker) => Kind::NoWorker { others: known.workers.len() },
-            Some(FixedWait::RouteUnknown) => Kind::RouteUnknown {
+            Some(FixedWait::NoQueue) => Hindrance::NoQueue,
+            Some(FixedWait::NoWorker) => Hindrance::NoWorker { others: known.workers.len() },
+            Some(FixedWait::RouteUnknown) => Hindrance::RouteUnknown {
                 route: subject.route.to_owned(),
                 known: known.workers.iter().filter_map(|worker| worker.routes.as_ref()).flatten().cloned().collect(),
             },
-            Some(FixedWait::Scheduled) => Kind::Scheduled,
-            Some(FixedWait::Paused) => Kind::Paused,
-            Some(FixedWait::BatchPaused) => Kind::PausedBy(PauseKind::Batch, known.pause_of(PauseKind::Batch, subject)),
-            Some(FixedWait::RoutePaused) => Kind::PausedBy(PauseKind::Route, known.pause_of(PauseKind::Route, subject)),
-            Some(FixedWait::ProjectPaused) => {
-                Kind::PausedBy(PauseKind::Project, known.pause_of(PauseKind::Project, subject))
+            Some(FixedWait::Scheduled) => Hindrance::Scheduled,
+            Some(FixedWait::Paused) => Hindrance::Paused,
+            Some(FixedWait::BatchPaused) => {
+                Hindrance::PausedBy(PauseKind::Batch, known.pause_of(PauseKind::Batch, subject))
             }
-            None => Awaited::read(code).map_or(Kind::Other, |Awaited { target, what, because }| {
-                Kind::Shut(known.shut(target, what, because, subject))
+            Some(FixedWait::RoutePaused) => {
+                Hindrance::PausedBy(PauseKind::Route, known.pause_of(PauseKind::Route, subject))
+            }
+            Some(FixedWait::ProjectPaused) => {
+                Hindrance::PausedBy(PauseKind::Project, known.pause_of(PauseKind::Project, subject))
+            }
+            None => Awaited::read(code).map_or(Hindrance::Other, |Awaited { target, what, because }| {
+                Hindrance::Shut(known.shut(target, what, because, subject))
             }),
         };
         let waits = || known.workers.iter().filter_map(|worker| worker.waits.get(subject.route));
-        let is_of_target = matches!(kind, Kind::Shut(_));
+        let is_of_target = matches!(kind, Hindrance::Shut(_));
         let told = || waits().filter(|wait| wait.reason == code).filter_map(|wait| wait.until_ms).min().map(Timestamp);
         let until = match &kind {
-            Kind::Shut(Shut { what: What::Opens(Reason::Paused), .. }) => None,
-            Kind::Shut(_) => subject.rests_until.filter(|until| *until > known.now).or_else(told),
-            Kind::Scheduled => subject.rests_until,
+            Hindrance::Shut(ShutTarget { what: What::Opens(Reason::Paused), .. }) => None,
+            Hindrance::Shut(_) => subject.rests_until.filter(|until| *until > known.now).or_else(told),
+            Hindrance::Scheduled => subject.rests_until,
             _ => None,
         };
         let stuck: BTreeSet<&String> = waits().filter(|_| is_of_target).flat_map(|wait| &wait.stuck).collect();
@@ -162,20 +166,20 @@ impl Obstacle {
     /// Whether the wait soon ends by itself: work goes on, if slowly.
     #[must_use]
     pub fn is_a_limit(&self) -> bool {
-        matches!(&self.kind, Kind::Shut(Shut { what: What::Opens(reason), .. }) if reason.is_a_limit())
+        matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
     }
 
     /// The pause that is behind it.
     #[must_use]
     pub fn pause(&self) -> Option<&Pause> {
         match &self.kind {
-            Kind::PausedBy(_, pause) | Kind::Shut(Shut { pause, .. }) => pause.as_ref(),
+            Hindrance::PausedBy(_, pause) | Hindrance::Shut(ShutTarget { pause, .. }) => pause.as_ref(),
             _ => None,
         }
     }
 }
 
-impl Known {
+impl Circumstances {
     /// The pause of this kind that holds the subject back; `None`: it is over, or it is not known which it is.
     fn pause_of(&self, kind: PauseKind, subject: Subject<'_>) -> Option<Pause> {
         let name = match kind {
@@ -198,7 +202,7 @@ impl Known {
         all.filter(move |(_, target)| target.target.as_deref() == Some(name))
     }
 
-    fn shut(&self, target: &str, what: What, because: &str, subject: Subject<'_>) -> Shut {
+    fn shut(&self, target: &str, what: What, because: &str, subject: Subject<'_>) -> ShutTarget {
         let code = what.as_str();
         let is_it = |target: &TargetStatistics| {
             target.shut.as_ref().is_some_and(|shut| shut.reason.as_deref().map(read_reason) == Some(read_reason(code)))
@@ -225,7 +229,7 @@ impl Known {
             let from = subject.ready_at.max(since)?.min(self.now);
             Some(from + Duration::from_secs(*seconds))
         });
-        Shut {
+        ShutTarget {
             target: target.to_owned(),
             what,
             because: because.to_owned(),
@@ -239,7 +243,7 @@ impl Known {
     }
 
     /// A target that cannot be called before a person does something.
-    fn stuck(&self, target: &str, subject: Subject<'_>) -> Shut {
+    fn stuck(&self, target: &str, subject: Subject<'_>) -> ShutTarget {
         let mut reasons = self.targets(target).filter_map(|(_, it)| it.shut.as_ref()?.reason.as_deref());
         let reason = reasons.find_map(Reason::parse).unwrap_or(Reason::Auth);
         self.shut(target, What::Opens(reason), "", subject)

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 /// What a batch has taken from one bucket so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakenSoFar {
     pub calls: i64,
     pub input_tokens: i64,
     pub output_tokens: i64,
 }
 
-impl Taken {
+impl TakenSoFar {
     /// Adds what was taken through another target of the bucket.
     pub fn add(&mut self, other: Self) {
         self.calls = self.calls.saturating_add(other.calls);
@@ -39,7 +39,7 @@ impl Taken {
 pub fn by_limits(
     done: i64,
     unfinished: i64,
-    taken: &BTreeMap<String, Taken>,
+    taken: &BTreeMap<String, TakenSoFar>,
     buckets: &BTreeMap<String, BucketStanding>,
 ) -> Option<Duration> {
     let limits = taken.iter().filter_map(|(name, taken)| Some((taken, buckets.get(name)?)));
@@ -80,28 +80,31 @@ mod tests {
         bucket.standing(Timestamp(0))
     }
 
-    fn left(done: i64, unfinished: i64, taken: Taken) -> Option<u64> {
+    fn left(done: i64, unfinished: i64, taken: TakenSoFar) -> Option<u64> {
         let taken = BTreeMap::from([("one".to_owned(), taken)]);
         by_limits(done, unfinished, &taken, &BTreeMap::from([("one".to_owned(), bucket())])).map(|time| time.as_secs())
     }
 
     #[test]
     fn the_burst_is_used_once_and_the_rest_comes_at_the_rate() {
-        let one_each = Taken { calls: 100, ..Taken::default() };
+        let one_each = TakenSoFar { calls: 100, ..TakenSoFar::default() };
         // 99 are there, lent or not, and 10 come back each second.
         assert_eq!(left(100, 99, one_each), Some(0));
         assert_eq!(left(100, 1099, one_each), Some(100));
-        let two_each = Taken { calls: 200, ..Taken::default() };
+        let two_each = TakenSoFar { calls: 200, ..TakenSoFar::default() };
         assert_eq!(left(100, 1099, two_each), Some(209));
     }
 
     #[test]
     fn without_a_job_or_a_limit_nothing_is_known() {
-        assert_eq!(left(0, 1000, Taken { calls: 5, ..Taken::default() }), None);
-        assert_eq!(by_limits(5, 5, &BTreeMap::from([("other".to_owned(), Taken::default())]), &BTreeMap::new()), None);
+        assert_eq!(left(0, 1000, TakenSoFar { calls: 5, ..TakenSoFar::default() }), None);
+        assert_eq!(
+            by_limits(5, 5, &BTreeMap::from([("other".to_owned(), TakenSoFar::default())]), &BTreeMap::new()),
+            None
+        );
         // Tokens are no requests.
-        let tokens = Taken { input_tokens: i64::MAX, output_tokens: i64::MAX, ..Taken::default() };
+        let tokens = TakenSoFar { input_tokens: i64::MAX, output_tokens: i64::MAX, ..TakenSoFar::default() };
         assert_eq!(left(1, i64::MAX, tokens), Some(0));
-        assert_eq!(left(1, i64::MAX, Taken { calls: i64::MAX, ..Taken::default() }), Some(u64::MAX));
+        assert_eq!(left(1, i64::MAX, TakenSoFar { calls: i64::MAX, ..TakenSoFar::default() }), Some(u64::MAX));
     }
 }

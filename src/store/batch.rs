@@ -5,7 +5,7 @@ mod chosen;
 pub use chosen::{JobFilter, ListedJob};
 
 use super::{Doing, Store, StoreError};
-use crate::domain::time_left::{self, Taken};
+use crate::domain::time_left::{self, TakenSoFar};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -195,9 +195,9 @@ impl Store {
         .doing("summing up what the batch has used")?;
         let known = self.known().await?;
         let targets = || known.workers.iter().flat_map(|worker| &worker.gate.targets);
-        let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
+        let mut taken: BTreeMap<String, TakenSoFar> = BTreeMap::new();
         for row in rows {
-            let used = Taken { calls: row.calls, input_tokens: row.input, output_tokens: row.output };
+            let used = TakenSoFar { calls: row.calls, input_tokens: row.input, output_tokens: row.output };
             let buckets = targets().find(|target| target.target.as_ref() == Some(&row.target));
             let buckets = buckets.and_then(|target| target.bucket.as_deref()).unwrap_or_default();
             for bucket in buckets.split(", ") {
@@ -233,6 +233,47 @@ impl Store {
             let Some(last) = row.last else { return Ok(cancelled) };
             after = last;
             progress(cancelled);
+        }
+    }
+
+    /// How many jobs of a batch have failed with one of these classes, and the reason of one of them.
+    pub async fn failed_of(&self, name: &str, classes: &[&str]) -> Result<(i64, Option<String>), StoreError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "jobs!", min(r.error) as reason
+                 from sluice.job j join sluice.result r on r.job_id = j.id
+                where j.batch = $1 and r.state = 'failed' and r.error_class = any ($2)"#,
+            name,
+            classes as _
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at failed jobs")?;
+        Ok((row.jobs, row.reason))
+    }
+
+    /// Puts the failed jobs of a batch whose last failure was of one of these classes back into the queue, and returns
+    /// how many.
+    pub async fn retry_failed(&self, name: &str, classes: &[&str]) -> Result<i64, StoreError> {
+        let (mut after, mut retried) = (0, 0);
+        loop {
+            let row = sqlx::query!(
+                r#"with ended as materialized (
+                        select j.id from sluice.job j join sluice.result r on r.job_id = j.id
+                         where j.batch = $1 and j.id > $2 and r.state = 'failed' and r.error_class = any ($4)
+                         order by j.id limit $3
+                   )
+                   select count(*) filter (where sluice.retry(id)) as "changed!", max(id) as last from ended"#,
+                name,
+                after,
+                CHUNK,
+                classes as _
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("putting failed jobs back")?;
+            retried += row.changed;
+            let Some(last) = row.last else { return Ok(retried) };
+            after = last;
         }
     }
 

@@ -275,9 +275,32 @@ pub fn in_words(error: &sqlx::Error) -> String {
         return words.to_string();
     }
     // The driver's own message ends with the line of the server's source code.
-    let sqlx::Error::Database(error) = error else { return error.to_string() };
+    let error = match error {
+        sqlx::Error::Database(error) => error,
+        sqlx::Error::Io(error) => return connection_in_words(error),
+        sqlx::Error::PoolTimedOut => return "no connection was free in time".to_owned(),
+        other => return other.to_string(),
+    };
     let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
     hint.map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
+}
+
+/// Why a connection could not be made, or broke off, without the words of driver and operating system.
+fn connection_in_words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "no server answers there".to_owned(),
+        ErrorKind::NotFound => "no server has its socket there".to_owned(),
+        ErrorKind::TimedOut => "no answer came in time".to_owned(),
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => "the connection broke off".to_owned(),
+        _ => {
+            let words = error.to_string();
+            words.split(" (os error").next().unwrap_or(&words).to_owned()
+        }
+    }
 }
 
 /// A length of time in words: `75 s`, `500 ms`.

@@ -1,11 +1,11 @@
-//! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and what else is known of it is
-//! read beside them.
+//! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and what else is known of it
+//! is read beside them.
 
 use super::lanes::Lane;
 use super::status::PauseRecord;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
-use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::statistics::Statistics;
 use std::collections::{HashMap, HashSet};
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// What obstacles are told from: pauses, and what live workers say.
-    pub async fn known(&self) -> Result<Known, StoreError> {
+    pub async fn known(&self) -> Result<Circumstances, StoreError> {
         let pauses = self.pause_records().await?;
         let workers =
             sqlx::query_scalar!("select stats from sluice.worker where state = 'live' and lease_until > now()")
@@ -82,7 +82,7 @@ impl Store {
                 .doing("reading workers")?;
         let now =
             sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.db).await.doing("reading the clock")?;
-        Ok(Known {
+        Ok(Circumstances {
             now: Timestamp(now.timestamp_millis()),
             pauses: pauses.iter().filter_map(PauseRecord::known).collect(),
             workers: workers.iter().map(Statistics::read).collect(),

@@ -1,7 +1,7 @@
 //! A batch and its progress.
 
 use super::dollars::Dollars;
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use super::waits::WhyView;
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
@@ -135,6 +135,15 @@ pub fn per_answer_in_words(batch: &Batch) -> Option<String> {
     }
 }
 
+/// A batch, and why it does not go on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HeldBatchView {
+    #[serde(flatten)]
+    pub batch: BatchView,
+    /// What all its unfinished jobs wait for; `None`: nothing is known to be in their way.
+    pub why: Option<WhyView>,
+}
+
 /// A batch that is being worked on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProgressView {
@@ -186,7 +195,13 @@ pub fn table(batches: &[Batch]) -> Table {
         "max_failed",
         "pause_reason",
         "cost_per_answer",
-    ]);
+    ])
+    .laid_out(Layout {
+        wide: &["attempts", "waste", "unpriced", "max_failed", "pause_reason", "cost_per_answer"],
+        when_told: &["cancelled", "paused"],
+        give_way: &["last_hour", "cancelled", "cost", "unfinished", "paused", "succeeded"],
+        prose: &["pause_reason"],
+    });
     for (per_answer, batch) in batches.iter().map(|batch| (batch.spent().per_answer(), BatchView::of(batch))) {
         table.row([
             batch.batch.into(),

@@ -1,7 +1,7 @@
 //! The estimate of a file: what its jobs will cost, what a batch of their kind has cost, and what the ledger says of
 //! the rungs.
 
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{ErrorClass, NanoUsd, PerAnswer, Spent};
@@ -37,7 +37,20 @@ impl EstimateView {
             "output_tokens",
             "expected",
             "worst_without_retries",
-        ]);
+        ])
+        .laid_out(Layout {
+            wide: &["rung"],
+            when_told: &["too_large", "unsupported"],
+            give_way: &[
+                "history_answers",
+                "history_accepted",
+                "first_choice",
+                "input_tokens",
+                "output_tokens",
+                "worst_without_retries",
+            ],
+            prose: &["target", "too_large"],
+        });
         if self.history.is_some() {
             table.columns.extend(["history_answers", "history_accepted", "expected_per_answer"]);
         }

@@ -225,7 +225,7 @@ mod tests {
     use super::super::tests::job;
     use super::*;
     use crate::domain::Timestamp;
-    use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+    use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
     use crate::domain::pause::PauseKind;
 
     /// The words for a job in this place, with the obstacle that its reason names.
@@ -244,7 +244,7 @@ mod tests {
             since: stamp("07:50:00"),
             why: Some(lost),
         };
-        let known = Known { now: stamp("07:59:00"), pauses: vec![pause], workers: Vec::new() };
+        let known = Circumstances { now: stamp("07:59:00"), pauses: vec![pause], workers: Vec::new() };
         let subject = Subject {
             route: "default",
             batch: Some("nightly"),

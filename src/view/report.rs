@@ -2,13 +2,21 @@
 //!
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
 use crate::store::report::{CacheUse, Grouping, LatencyRow, Reasks, Totals};
 use std::cmp::Reverse;
 
+/// How all reports are laid out for people.
+const LAYOUT: Layout = Layout {
+    wide: &["cached_tokens", "first_byte_p50_ms", "mean_ms"],
+    when_told: &["uncertain", "unpriced", "waste"],
+    give_way: &["uncertain", "output_tokens", "input_tokens", "unpriced", "waste", "attempts", "p99_ms", "share"],
+    prose: &[],
+};
+
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
-    Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied()))
+    Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied())).laid_out(LAYOUT)
 }
 
 /// The keys of a row. A key without a value (a job without a batch, an attempt without a failure) is left empty.

@@ -2,10 +2,10 @@
 
 use super::bucket::BucketView;
 use super::dollars::Dollars;
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
-use crate::domain::obstacle::{Known, Obstacle, Subject};
+use crate::domain::obstacle::{Circumstances, Obstacle, Subject};
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::statistics::{GateStatistics, ShutStatistics};
 use crate::domain::{PerAnswer, Timestamp};
@@ -46,7 +46,7 @@ pub struct RouteView {
     pub route: String,
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: CountView,
-    /// Known reasons why ready jobs are not taken.
+    /// Circumstances reasons why ready jobs are not taken.
     pub ready_waits_for: Vec<HeldView>,
     /// The earliest time at which one of them could have been taken.
     pub oldest_ready: Option<DateTime<Utc>>,
@@ -167,7 +167,7 @@ impl From<Counted> for CountView {
 }
 
 impl RouteView {
-    fn of(route: String, queue: RouteQueue, known: &Known) -> Self {
+    fn of(route: String, queue: RouteQueue, known: &Circumstances) -> Self {
         let whys = |code: &str, held: &Held| whys(&route, code, held, known);
         let held: Vec<HeldView> = queue
             .held
@@ -199,7 +199,7 @@ impl RouteView {
 const PAUSES: usize = 3;
 
 /// The whole reason of a wait, or several where several batches or projects are paused.
-fn whys(route: &str, code: &str, held: &Held, known: &Known) -> Vec<WhyView> {
+fn whys(route: &str, code: &str, held: &Held, known: &Circumstances) -> Vec<WhyView> {
     let subject =
         Subject { route, rests_until: held.wakes_at.map(|at| Timestamp(at.timestamp_millis())), ..Subject::default() };
     let paused = FixedWait::read(code).and_then(FixedWait::paused);
@@ -240,7 +240,7 @@ impl From<PauseRecord> for PauseView {
 impl From<Status> for StatusView {
     fn from(status: Status) -> Self {
         let workers: Vec<WorkerView> = status.workers.into_iter().map(WorkerView::from).collect();
-        let known = Known {
+        let known = Circumstances {
             now: Timestamp(status.now.timestamp_millis()),
             pauses: status.pauses.iter().filter_map(PauseRecord::known).collect(),
             workers: workers.iter().filter(|worker| worker.is_alive).map(|worker| worker.said.clone()).collect(),
@@ -265,7 +265,13 @@ impl StatusView {
     #[must_use]
     pub fn spent_table(&self) -> Table {
         let mut table =
-            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]);
+            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]).laid_out(
+                Layout {
+                    when_told: &["uncertain", "unpriced"],
+                    give_way: &["uncertain", "unpriced", "attempts", "answered", "cost_per_answer"],
+                    ..Layout::default()
+                },
+            );
         for spent in &self.spent {
             table.row([
                 spent.route.as_str().into(),

@@ -101,6 +101,8 @@ impl StoryView {
         }
         lines.push(String::new());
         lines.push(self.ending());
+        let advice = self.job.why.as_ref().and_then(|why| why.advice.as_ref());
+        lines.extend(advice.map(|advice| format!("   do: {advice}")));
         lines.extend(race::outcome(&self.attempts));
         lines.push(self.spent());
         lines
@@ -127,7 +129,7 @@ impl StoryView {
     }
 
     fn ending(&self) -> String {
-        let PlaceView::Ended(end) = &self.job.place else { return self.waiting() };
+        let PlaceView::Ended(end) = &self.job.place else { return format!("It is {}", self.job.whereabouts()) };
         let mut line = match self.job.state {
             JobState::Cancelled => format!("It was cancelled at {}", clock(end.finished_at)),
             state => format!("It {state} at {}", clock(end.finished_at)),
@@ -145,13 +147,6 @@ impl StoryView {
             let _ = write!(line, ": {class}, {}", end.error.as_deref().unwrap_or("no reason was noted"));
         }
         line
-    }
-
-    /// Where it is, and what to do about what is in its way.
-    fn waiting(&self) -> String {
-        let advice = self.job.why.as_ref().and_then(|why| why.advice.as_ref());
-        let advice = advice.map_or_else(String::new, |advice| format!(". Do: {advice}"));
-        format!("It is {}{advice}", self.job.whereabouts())
     }
 
     fn spent(&self) -> String {

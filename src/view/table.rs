@@ -115,13 +115,34 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// The totals, if the table has any.
     pub total: Option<Vec<Cell>>,
+    /// How it is laid out for people.
+    pub layout: Layout,
+}
+
+/// How a table is laid out for people, on whose screens not everything has room. Programs get all columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns that are shown on request only.
+    pub wide: &'static [&'static str],
+    /// Columns that are shown where they say something: a cell that is neither empty nor zero nor no.
+    pub when_told: &'static [&'static str],
+    /// Columns that give way on a narrow screen, the first of them first.
+    pub give_way: &'static [&'static str],
+    /// Columns of sentences, which may be broken between words. Names and numbers never are.
+    pub prose: &'static [&'static str],
 }
 
 impl Table {
     /// An empty table with these columns.
     #[must_use]
     pub fn new(columns: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { columns: columns.into_iter().collect(), rows: Vec::new(), total: None }
+        Self { columns: columns.into_iter().collect(), rows: Vec::new(), total: None, layout: Layout::default() }
+    }
+
+    /// The table, laid out for people like this.
+    #[must_use]
+    pub fn laid_out(self, layout: Layout) -> Self {
+        Self { layout, ..self }
     }
 
     /// Adds a row: one cell per column.

@@ -13,7 +13,7 @@ use super::{batch, document, report};
 use crate::domain::diagnosis;
 use crate::domain::job::JobState;
 use crate::domain::limits::{Dimension as Counted, Heard};
-use crate::domain::obstacle::{Known, Obstacle, Pause, Subject};
+use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
 use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
@@ -43,7 +43,7 @@ fn shown(view: &impl Serialize) -> Value {
 fn obstacle(code: &str, pauses: Vec<Pause>) -> Obstacle {
     let subject = Subject { route: "default", batch: Some("nightly"), ..Subject::default() };
     let now = Timestamp(at(60).timestamp_millis());
-    Obstacle::of(code, subject, &Known { now, pauses, workers: Vec::new() })
+    Obstacle::of(code, subject, &Circumstances { now, pauses, workers: Vec::new() })
 }
 
 /// A job at this place.

@@ -2,7 +2,7 @@
 
 use super::dollars::Dollars;
 use super::result_line::text_of;
-use super::table::{Cell, Table};
+use super::table::{Cell, Layout, Table};
 use crate::domain::job::JobState;
 use crate::domain::{NanoUsd, PerAnswer};
 use crate::store::results::{EndedJob, ExportedJob};
@@ -61,7 +61,13 @@ pub fn table(rungs: &[RungTrial]) -> Table {
         "cost",
         "cost_per_answer",
         "whole_file",
-    ]);
+    ])
+    .laid_out(Layout {
+        wide: &["rung", "asked", "attempts", "input_tokens", "output_tokens", "cost"],
+        when_told: &["failed", "cancelled", "rejected", "unanswered"],
+        give_way: &["p95", "cancelled", "unanswered", "rejected", "p50", "failed"],
+        prose: &["rejected", "unanswered"],
+    });
     for (number, rung) in (1_i64..).zip(rungs) {
         table.row([
             number.into(),

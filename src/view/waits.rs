@@ -2,7 +2,7 @@
 
 use super::command::advice;
 use crate::domain::Timestamp;
-use crate::domain::obstacle::{self, Obstacle};
+use crate::domain::obstacle::{Hindrance, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
 use chrono::{DateTime, Utc};
@@ -57,7 +57,7 @@ impl WhyView {
     #[must_use]
     pub fn of(obstacle: &Obstacle, job: Option<i64>) -> Self {
         let keys = match &obstacle.kind {
-            obstacle::Kind::Shut(shut) => shut.keys.as_slice(),
+            Hindrance::Shut(shut) => shut.keys.as_slice(),
             _ => &[],
         };
         let paused = obstacle.pause().map(|pause| PausedView {

@@ -2,7 +2,7 @@
 
 use super::age;
 use crate::view::status::StatusView;
-use crate::view::table::{Cell, Table};
+use crate::view::table::{Cell, Layout, Table};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -22,7 +22,13 @@ pub(super) fn table(status: &StatusView) -> Table {
         "shut",
         "opens_in",
         "429s",
-    ]);
+    ])
+    .laid_out(Layout {
+        wide: &["source", "leased", "places"],
+        when_told: &["of", "shut", "opens_in", "429s"],
+        give_way: &["of", "429s", "last_minute", "amount"],
+        ..Layout::default()
+    });
     let in_use = status.buckets_in_use();
     for bucket in &status.buckets {
         if bucket.is_idle && !in_use.contains(bucket.bucket.as_str()) {
@@ -62,11 +68,11 @@ fn by_worker(amounts: &BTreeMap<i64, impl Display>) -> Cell {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::Timestamp;
     use crate::domain::limits::{Dimension, Heard};
-    use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
+    use crate::domain::shared_bucket::{BucketStanding, Report as Told, SharedBucket, Stock, Wait};
     use crate::domain::shut::Reason;
     use crate::domain::{Limits, Rate, Unit};
     use crate::store::status::{Spending, Status, WorkerRecord};
@@ -132,6 +138,10 @@ mod tests {
         let told = Told { heard: vec![heard], ..told(0, 10, 2) };
         bucket.exchange(2, &limits(Some(8)), &told, Timestamp(NOW));
         bucket
+    }
+
+    pub(in crate::cli) fn shared_by_name() -> BTreeMap<String, BucketStanding> {
+        BTreeMap::from([("azure_westeurope".to_owned(), shared().standing(Timestamp(NOW)))])
     }
 
     #[test]

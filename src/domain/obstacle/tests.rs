@@ -38,7 +38,7 @@ fn worker() -> Statistics {
     }))
 }
 
-fn known() -> Known {
+fn known() -> Circumstances {
     let pause = |kind, name: &str, by: Option<&str>, why: Option<&str>| Pause {
         kind,
         name: name.to_owned(),
@@ -52,7 +52,7 @@ fn known() -> Known {
         pause(PauseKind::Provider, "one", Some("ops"), None),
         pause(PauseKind::Route, "default", None, None),
     ];
-    Known { now: NOW, pauses, workers: vec![worker()] }
+    Circumstances { now: NOW, pauses, workers: vec![worker()] }
 }
 
 fn told(code: &str) -> String {
@@ -94,7 +94,8 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
         ),
         (
             "one/m: rate_limit (within patience)",
-            "one/m: its limit is used up (one: requests/min); it waits for this rung until 08:09:00 UTC (in 8m) at most",
+            "one/m: its limit is used up (one: requests/min); it waits for this rung until 08:09:00 UTC (in 8m) at \
+             most",
         ),
         (
             "one/m: breaker_open (within patience)",

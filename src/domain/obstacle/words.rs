@@ -1,6 +1,6 @@
 //! Obstacles in words: what is in the way, and what a person may type.
 
-use super::{KeyOut, Kind, Obstacle, Pause, Shut};
+use super::{Hindrance, KeyOut, Obstacle, Pause, ShutTarget};
 use crate::domain::Timestamp;
 use crate::domain::awaited::{WITHIN_PATIENCE, What};
 use crate::domain::counted::counted;
@@ -22,28 +22,28 @@ impl Obstacle {
     pub fn in_words(&self) -> String {
         let now = self.as_of;
         match &self.kind {
-            Kind::NoQueue => "in no queue, so no worker finds it: it came in while triggers were off".to_owned(),
-            Kind::NoWorker { others: 0 } => "no worker is running".to_owned(),
-            Kind::NoWorker { others } => format!(
+            Hindrance::NoQueue => "in no queue, so no worker finds it: it came in while triggers were off".to_owned(),
+            Hindrance::NoWorker { others: 0 } => "no worker is running".to_owned(),
+            Hindrance::NoWorker { others } => format!(
                 "no worker is running that takes it: {} or on other batches alone",
                 counted(others, "worker is stopping", "workers are stopping")
             ),
-            Kind::RouteUnknown { route, known } if known.is_empty() => {
+            Hindrance::RouteUnknown { route, known } if known.is_empty() => {
                 format!("no worker that is running has the route {route}")
             }
-            Kind::RouteUnknown { route, known } => {
+            Hindrance::RouteUnknown { route, known } => {
                 let known = roll(known.iter().map(String::as_str));
                 format!("no worker that is running has the route {route}; they have {known}")
             }
-            Kind::Scheduled => match self.until {
+            Hindrance::Scheduled => match self.until {
                 Some(until) => format!("scheduled for {}", moment(until, now)),
                 None => "scheduled for later".to_owned(),
             },
-            Kind::Paused => "the job itself is paused".to_owned(),
-            Kind::PausedBy(kind, None) => format!("its {} is paused", kind.as_str()),
-            Kind::PausedBy(kind, Some(pause)) => paused(&format!("{} {}", kind.as_str(), pause.name), pause, now),
-            Kind::Shut(shut) => shut.in_words(self.until, now),
-            Kind::Other => self.code.clone(),
+            Hindrance::Paused => "the job itself is paused".to_owned(),
+            Hindrance::PausedBy(kind, None) => format!("its {} is paused", kind.as_str()),
+            Hindrance::PausedBy(kind, Some(pause)) => paused(&format!("{} {}", kind.as_str(), pause.name), pause, now),
+            Hindrance::Shut(shut) => shut.in_words(self.until, now),
+            Hindrance::Other => self.code.clone(),
         }
     }
 
@@ -51,15 +51,15 @@ impl Obstacle {
     #[must_use]
     pub fn advice(&self, job: Option<i64>) -> Option<Advice> {
         match &self.kind {
-            Kind::NoQueue => Some(Advice::Words("sluice doctor --repair")),
-            Kind::NoWorker { .. } => Some(Advice::Words("sluice worker")),
-            Kind::RouteUnknown { .. } => {
+            Hindrance::NoQueue => Some(Advice::Words("sluice doctor --repair")),
+            Hindrance::NoWorker { .. } => Some(Advice::Words("sluice worker")),
+            Hindrance::RouteUnknown { .. } => {
                 Some(Advice::Words("add the route to the workers' configuration and reload them, or cancel the jobs"))
             }
-            Kind::Paused => job.map(Advice::ResumeJob),
-            Kind::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
-            Kind::Shut(shut) => shut.advice(),
-            Kind::Scheduled | Kind::Other => None,
+            Hindrance::Paused => job.map(Advice::ResumeJob),
+            Hindrance::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
+            Hindrance::Shut(shut) => shut.advice(),
+            Hindrance::Scheduled | Hindrance::Other => None,
         }
     }
 }
@@ -77,7 +77,7 @@ pub enum Advice {
     Words(&'static str),
 }
 
-impl Shut {
+impl ShutTarget {
     /// Why the target cannot be called. `until`: when it is over, as far as is known.
     #[must_use]
     pub fn in_words(&self, until: Option<Timestamp>, now: Timestamp) -> String {

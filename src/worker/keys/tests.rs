@@ -105,7 +105,11 @@ async fn calls_take_the_keys_in_turn_and_go_on_with_those_that_are_left() {
     assert_eq!(stage.health(NOW), RungHealth::Open);
     let state = |key: &str, state: &str, why: Option<&str>, since: Option<i64>, until: Option<i64>| {
         let shut = why.map(|why| json!({ "reason": why, "since_ms": since, "until_ms": until }));
-        json!({ "provider": "p", "key": key, "state": state, "shut": shut })
+        let mut told = json!({ "provider": "p", "key": key, "state": state, "shut": shut });
+        if why.is_some() {
+            told["said"] = json!("“m”");
+        }
+        told
     };
     let until = (NOW + RECHECK).0;
     let expected = [

@@ -1,0 +1,141 @@
+//! Every table on screens of 80 and of 120 columns, as people see it. A change here is looked at.
+
+use super::status::tests as status;
+use super::table::for_terminal;
+use crate::domain::file_estimate::{FileEstimate, RungEstimate};
+use crate::domain::{MaxFailed, NanoUsd, PerAnswer};
+use crate::store::batch::Batch;
+use crate::store::report::{Grouping, LatencyRow, Totals};
+use crate::view::estimate::EstimateView;
+use crate::view::table::Table;
+use crate::view::trial::{self, RungTrial};
+use crate::view::{batch, report};
+use chrono::DateTime;
+
+/// Names and numbers as long as they get in earnest.
+fn a_batch(name: &str) -> Batch {
+    Batch {
+        name: name.to_owned(),
+        first_hour: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        last_hour: DateTime::from_timestamp(1_800_003_600, 0).unwrap(),
+        jobs: 10_000_000,
+        succeeded: 8_912_345,
+        failed: 1_234,
+        cancelled: 12,
+        attempts: 12_345_678,
+        cost: NanoUsd(1_234_567_890_123),
+        waste: NanoUsd(34_567_890_123),
+        uncertain: NanoUsd(1),
+        unpriced: 7,
+        paused: true,
+        pause_reason: Some("stop-loss: 1,234 of 8,913,579 jobs failed, and 0.01 % may".to_owned()),
+        max_failed: MaxFailed::parse("0.0001").ok(),
+    }
+}
+
+fn totals(keys: &[&str]) -> Totals {
+    Totals {
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        succeeded: 8_912_345,
+        failed: 1_234,
+        attempts: 12_345_678,
+        unused: 3_433_333,
+        fallbacks: 123_456,
+        input_tokens: 12_345_678_901,
+        cached_tokens: 1_234_567_890,
+        output_tokens: 2_345_678_901,
+        cost: NanoUsd(1_234_567_890_123),
+        waste: NanoUsd(34_567_890_123),
+        uncertain: NanoUsd(1_500_000_000),
+        unpriced: 7,
+        ..Totals::default()
+    }
+}
+
+fn tables() -> Vec<(&'static str, Table)> {
+    let by = [Grouping::Provider, Grouping::Model];
+    let rows =
+        || vec![totals(&["azure_westeurope", "gpt-4.1-mini-2025-04-14"]), totals(&["deepseek", "deepseek-chat"])];
+    let (class, of_class) = ([Grouping::Class, Grouping::Detail], totals(&["soft_failure", "schema_violation"]));
+    let latency = LatencyRow {
+        keys: vec!["azure_westeurope".to_owned(), "gpt-4.1-mini-2025-04-14".to_owned()],
+        answers: 8_912_345,
+        first_byte_p50_ms: Some(412),
+        p50_ms: 1_234,
+        p95_ms: 12_345,
+        p99_ms: 123_456,
+        mean_ms: 2_345,
+    };
+    let batches = [a_batch("nightly-classification-2027-01-15"), a_batch("b")];
+    let mut tables = vec![
+        ("batch list", batch::table(&batches)),
+        ("report cost", report::cost(&by, rows(), &totals(&[]))),
+        ("report failures", report::failures(&class, vec![of_class], &totals(&[]))),
+        ("report waste", report::waste(&by, rows(), &totals(&[]))),
+        ("report fallbacks", report::fallbacks(&by, rows())),
+        ("report latency", report::latency(&by, vec![latency])),
+    ];
+    let rung = |target: &str| RungTrial {
+        target: target.to_owned(),
+        asked: 50,
+        accepted: 41,
+        failed: 9,
+        cancelled: 0,
+        attempts: 72,
+        rejected: vec![("schema_violation".to_owned(), 12), ("truncated".to_owned(), 3)],
+        unanswered: vec![("rate_limit".to_owned(), 16)],
+        p50_ms: Some(1_234),
+        p95_ms: Some(12_345),
+        input_tokens: 123_456,
+        output_tokens: 23_456,
+        cost: Some(NanoUsd(12_345_678)),
+        per_answer: Some(PerAnswer::Exactly(NanoUsd(301_114))),
+        whole_file: Some(NanoUsd(301_114_000_000)),
+    };
+    tables.push((
+        "trial",
+        trial::table(&[rung("azure_westeurope/gpt-4.1-mini-2025-04-14"), rung("deepseek/deepseek-chat")]),
+    ));
+    let rung = |target: &str| RungEstimate {
+        target: target.to_owned(),
+        jobs: 1_000_000,
+        first_choice: 987_654,
+        too_large: 12_346,
+        input_tokens: 1_234_567_890,
+        output_tokens: 234_567_890,
+        expected: Some(NanoUsd(301_114_000_000)),
+        worst: Some(NanoUsd(1_301_114_000_000)),
+        ..RungEstimate::default()
+    };
+    let rungs = vec![rung("azure_westeurope/gpt-4.1-mini-2025-04-14"), rung("deepseek/deepseek-chat")];
+    let sums = FileEstimate { jobs: 1_000_000, rungs, as_routed: Some(NanoUsd(301_114_000_000)), stranded: 5 };
+    let pilot = Some(a_batch("pilot"));
+    tables.push(("estimate", EstimateView { sums, pilot, history: None }.table()));
+    tables.extend(status::tables());
+    tables
+}
+
+#[test]
+fn at_80_and_120_columns_no_name_and_no_number_is_split_or_cut() {
+    for screen in [80, 120] {
+        let shown: Vec<String> = tables()
+            .iter()
+            .map(|(name, table)| format!("{name}\n{}\n", for_terminal(table, Some(screen), false)))
+            .collect();
+        for line in shown.iter().flat_map(|table| table.lines()) {
+            assert!(line.chars().count() <= screen, "{line}");
+        }
+        insta::assert_snapshot!(format!("screens_{screen}"), shown.join("\n"));
+    }
+}
+
+#[test]
+fn asked_for_all_columns_a_table_has_them_all() {
+    for (name, table) in tables() {
+        let shown = for_terminal(&table, None, true);
+        let heads = shown.lines().next().unwrap_or_default();
+        for column in &table.columns {
+            assert!(heads.contains(&column.replace('_', " ")), "{name} without {column}: {heads}");
+        }
+    }
+}
