@@ -180,6 +180,7 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
         (&2.into(), &1.into(), &1.into()),
         "{shown}"
     );
+    assert_eq!(shown["waste"].as_f64(), Some(0.0), "{shown}");
     let results = shop.program.run(&["results", "files", "-o", "a.jsonl", "--errors", "e.jsonl"]).await;
     assert_eq!(results.status.code(), Some(5), "{}", text(&results.stderr));
     let answers = json_lines(&shop.program.path("a.jsonl"));
