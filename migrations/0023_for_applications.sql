@@ -101,8 +101,9 @@ begin
       into jobs, succeeded, failed, cancelled, first_at, last_at
       from sluice.job j left join sluice.result r on r.job_id = j.id
      where j.batch = own_batch.batch and j.enqueued_by = session_user;
-    select count(*), sluice.capped(sum(a.cost_nanos)), sluice.capped(sum(a.cost_nanos) filter (where not a.accepted)),
-           sluice.capped(sum(a.uncertain_nanos)), count(*) filter (where a.cost_nanos is null)
+    select count(*), sluice.capped(coalesce(sum(a.cost_nanos), 0)),
+           sluice.capped(coalesce(sum(a.cost_nanos) filter (where not a.accepted), 0)),
+           sluice.capped(coalesce(sum(a.uncertain_nanos), 0)), count(*) filter (where a.cost_nanos is null)
       into attempts, cost_nanos, waste_nanos, uncertain_nanos, unpriced
       from sluice.job j join sluice.attempt a on a.job_id = j.id
      where j.batch = own_batch.batch and j.enqueued_by = session_user;

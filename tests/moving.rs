@@ -25,7 +25,7 @@ impl Stage {
         let scenario = Scenario::from_toml("[providers.one]\ndialect = \"openai\"\n").unwrap();
         let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
         let config = format!(
-            "[database]\ndata_dir = \"{}\"\n[http]\nlisten = \"off\"\n[retention]\nkeep = \"1h\"\n[providers.one]\n\
+            "[database]\ndata_dir = \"{}\"\n[http]\nlisten = \"off\"\n[retention]\nfinished = \"1h\"\n[providers.one]\n\
              dialect = \"openai\"\nbase_url = \"{}\"\n[models.\"one/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.default]\nrungs = [\"one/m\"]\n",
             dir.display(),
@@ -109,9 +109,9 @@ async fn no_password_is_printed_or_given_as_an_argument() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_moves_from_the_private_postgres_to_another_and_goes_on_there() {
     let (stage, database) = (Stage::new().await, database().await);
-    let lines: String =
+    let lines: Vec<String> =
         (0..20).map(|n| format!("{{\"custom_id\": \"a{n}\", \"prompt\": \"Question {n}\"}}\n")).collect();
-    stage.program.file("q.jsonl", &lines);
+    stage.program.file("q.jsonl", lines.concat());
     stage.output(None, &["run", "q.jsonl", "--batch", "b", "-o", "before.jsonl"]).await;
     stage.program.file("more.jsonl", "{\"prompt\": \"left over\"}\n");
     stage.output(None, &["enqueue", "more.jsonl", "--batch", "later"]).await;
@@ -145,7 +145,7 @@ async fn a_queue_moves_from_the_private_postgres_to_another_and_goes_on_there() 
     let told: Vec<(&str, &str, i64)> =
         states.iter().map(|(batch, state, jobs)| (batch.as_str(), state.as_str(), *jobs)).collect();
     assert_eq!(told, expected);
-    let known: Value = serde_json::from_str(&stage.output(there_url, &["doctor", "--format", "json"]).await).unwrap();
+    let known: Value = serde_json::from_str(&stage.run(there_url, &["doctor", "--format", "json"]).await.1).unwrap();
     let of = |check: &str| {
         let findings = known["findings"].as_array().unwrap();
         findings.iter().find(|finding| finding["check"] == check).unwrap()["severity"].clone()

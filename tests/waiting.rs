@@ -1,4 +1,4 @@
-//! What an application asks by SQL: waiting for a job, being told of it, answers as JSON, and cancelling what is its own.
+//! What an application asks by SQL: waiting for a job, being told of it, answers as JSON, and cancelling its own jobs.
 
 use crate::support::queue::{Queue, success};
 use crate::support::wait::{until, within_a_minute};

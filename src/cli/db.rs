@@ -62,6 +62,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 async fn export(file: &Path, force: bool, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
+    if let Some(owner) = context.store.other_owner().await? {
+        let words = format!("an export holds everything, so it needs {owner}, the owner of the schema sluice");
+        return Err(CommandFailure::usage(words).into());
+    }
     let place = Place::of(&context)?;
     let program = place.program("pg_dump").await?;
     let mut out = OutFile::create(file, force)?;

@@ -41,12 +41,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     // The private server has to outlive a Ctrl-C, which is for psql.
     let _signals = Signals::listen()?;
-    let (place, context) = match Place::configured(&config)? {
-        Some(place) => (place, None),
-        None => {
-            let context = Context::open(global).await?;
-            (Place::of(&context)?, Some(context))
-        }
+    let (place, context) = if let Some(place) = Place::configured(&config)? {
+        (place, None)
+    } else {
+        let context = Context::open(global).await?;
+        (Place::of(&context)?, Some(context))
     };
     let program = place.program("psql").await?;
     let status = place.command(&program).args(&args.arguments).status().await;

@@ -9,14 +9,14 @@ const MOST_OUTPUT: u32 = 16;
 
 /// What a failed call says of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum Blame {
     /// The key, the account or the model is refused: as configured it will not work.
     Refused,
     /// The provider was not reached, or is busy: another time it may work.
     Passing,
 }
 
-impl Meaning {
+impl Blame {
     /// What a failure of this class says.
     #[must_use]
     pub fn of(class: ErrorClass) -> Self {
@@ -54,7 +54,6 @@ impl Meaning {
 ///
 /// # Errors
 /// None: a test parses both.
-#[must_use]
 pub fn request(model: &str) -> Result<ChatRequest, RequestError> {
     let body = if model.to_ascii_lowercase().contains("embed") {
         json!({"input": "OK"})
@@ -80,9 +79,9 @@ mod tests {
     #[test]
     fn every_class_says_whether_the_configuration_is_at_fault() {
         for class in ErrorClass::ALL {
-            let _ = Meaning::of(*class);
+            let _ = Blame::of(*class);
         }
-        assert_eq!(Meaning::of(ErrorClass::Auth), Meaning::Refused);
-        assert_eq!(Meaning::of(ErrorClass::RateLimit), Meaning::Passing);
+        assert_eq!(Blame::of(ErrorClass::Auth), Blame::Refused);
+        assert_eq!(Blame::of(ErrorClass::RateLimit), Blame::Passing);
     }
 }

@@ -19,7 +19,8 @@ pub enum EmbeddedError {
     },
     /// A client program was not found.
     #[error(
-        "the program {program} of PostgreSQL was not found. Install it with: {install}, or name its folder in SLUICE_PG_BIN"
+        "the program {program} of PostgreSQL was not found. Install it with: {install}, or name its folder in \
+         SLUICE_PG_BIN"
     )]
     MissingClient {
         /// `psql`, `pg_dump` or `pg_restore`.

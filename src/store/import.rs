@@ -53,6 +53,20 @@ impl Store {
         Ok(None)
     }
 
+    /// The owner of the schema, if this login may not act as that: then it cannot read all that an export holds.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn other_owner(&self) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select pg_get_userbyid(n.nspowner)::text as "owner!" from pg_namespace n
+                where n.nspname = 'sluice' and not pg_has_role(current_user, n.nspowner, 'usage')"#
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing("looking at the rights of this login")
+    }
+
     /// Counts the rows of what was brought in, so that statements are planned as they were before, and returns how many
     /// jobs there are.
     ///

@@ -7,6 +7,7 @@ use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, json_lines, text};
 use crate::support::wait::within_a_minute;
 use serde_json::Value;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use std::process::Stdio;
 
@@ -103,7 +104,10 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
     let base_url = simulator.base_url("openai").unwrap();
     // Another login's work, in a batch of the same name.
     shop.pool
-        .execute("insert into sluice.job (request, batch) select '{\"prompt\": \"an invoice\"}', 'tickets' from generate_series(1, 3)")
+        .execute(
+            "insert into sluice.job (request, batch)
+                  select '{\"prompt\": \"an invoice\"}', 'tickets' from generate_series(1, 3)",
+        )
         .await
         .unwrap();
 
@@ -126,6 +130,12 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
     transaction.commit().await.unwrap();
     assert_ne!(job, given_up);
 
+    // A session of hers listens.
+    let hers =
+        PgPoolOptions::new().max_connections(2).connect_lazy_with(shop.database.connect_options().username(&shop.app));
+    let mut listener = PgListener::connect_with(&hers).await.unwrap();
+    listener.listen("sluice_settled").await.unwrap();
+
     // She waits in one session while a worker works in another process.
     let waiting = async {
         let mut waiter = shop.connect(&shop.app).await;
@@ -135,8 +145,18 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
             .await
             .unwrap()
     };
-    let (answer, ()) = within_a_minute("the answer came", async { tokio::join!(waiting, shop.work(&base_url)) }).await;
+    let both = Box::pin(async { tokio::join!(waiting, shop.work(&base_url)) });
+    let (answer, ()) = within_a_minute("the answer came", both).await;
     assert_eq!(answer, ("succeeded".to_owned(), Some(serde_json::json!({"label": "billing", "sure": true}))));
+    // Her job is among those that the worker tells of, with those of the other login.
+    let mut told: Vec<i64> = Vec::new();
+    while told.len() < 4 {
+        let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+        let notice: Value = serde_json::from_str(notice.payload()).unwrap();
+        told.extend(notice["jobs"].as_array().unwrap().iter().filter_map(Value::as_i64));
+    }
+    told.sort_unstable();
+    assert_eq!(told, [1, 2, 3, job]);
     let labelled = "update public.ticket t set label = r.answer_json ->> 'label' from sluice.results r
                      where r.job_id = t.job and r.state = 'succeeded'";
     assert_eq!(app.execute(labelled).await.unwrap().rows_affected(), 1);
@@ -160,6 +180,7 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
         (&2.into(), &1.into(), &1.into()),
         "{shown}"
     );
+    assert_eq!(shown["waste"].as_f64(), Some(0.0), "{shown}");
     let results = shop.program.run(&["results", "files", "-o", "a.jsonl", "--errors", "e.jsonl"]).await;
     assert_eq!(results.status.code(), Some(5), "{}", text(&results.stderr));
     let answers = json_lines(&shop.program.path("a.jsonl"));
@@ -193,6 +214,7 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
         (&["watch", "of_others"], 6, "there is no batch \"of_others\" with jobs of this login; the latest are: "),
         (&["batch", "retry", "files"], 1, "this needs a role such as sluice_worker"),
         (&["job", "cancel", "1"], 6, "no job 1"),
+        (&["db", "export", "all.dump"], 2, "it needs sluice, the owner of the schema sluice"),
     ] {
         let refused = shop.program.run(arguments).await;
         let said = text(&refused.stderr);

@@ -3,7 +3,7 @@
 use crate::config::{Config, ProviderConfig};
 use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
-use crate::domain::knock::{self, Meaning};
+use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
 use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
 use crate::exit_code::ExitCode;
@@ -143,7 +143,7 @@ impl Trial<'_> {
                 };
                 TriedView {
                     class: Some(failure.class.as_str().to_owned()),
-                    is_refused: Meaning::of(failure.class) == Meaning::Refused,
+                    is_refused: Blame::of(failure.class) == Blame::Refused,
                     message: Some(failure.message),
                     cost: cost.map(Dollars),
                     ..told
