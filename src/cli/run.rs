@@ -336,7 +336,9 @@ async fn keep_queued(store: &Store, before: &Batch, stuck: Option<&Obstacle>) ->
             }
         }
     };
-    store.retry_failed(&before.name, &classes).await?;
+    let classes = classes.into_iter().map(str::to_owned).collect();
+    let unknown = JobFilter { states: vec![JobState::Failed], classes, error: None };
+    store.retry_chosen(&before.name, &unknown, false, |_| {}).await?;
     Ok(Some(reasons))
 }
 

@@ -196,8 +196,8 @@ pub fn sketch(body: &str) -> Option<Result<ChatRequest, RequestError>> {
 /// The fault of `vars` that nothing takes.
 #[must_use]
 pub fn unused_vars() -> RequestError {
-    let reason = "nothing uses them: expected a route with `prompt` or `template`, and none of `messages`, `prompt` and \
-                  `input` beside them";
+    let reason = "nothing uses them: expected a route with `prompt` or `template`, and none of `messages`, `prompt` \
+                  and `input` beside them";
     RequestError { field: VARS.to_owned(), reason: reason.to_owned() }
 }
 

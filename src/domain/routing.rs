@@ -133,8 +133,8 @@ mod tests {
         let asked = Unrouted { body, project, batch: None, metadata: &Metadata::default() };
         let find = |name: &str| known.get(name).copied();
         let routed = route(known["root"], &find, known.len(), &asked).map_err(|fault| fault.to_string())?;
-        let (again, taken) = again(known["root"], &find, known.len(), &asked, &routed.request);
-        assert_eq!((again.name.as_str(), &taken), (routed.route.name.as_str(), &routed.taken), "{body}");
+        let (same, taken) = again(known["root"], &find, known.len(), &asked, &routed.request);
+        assert_eq!((same.name.as_str(), &taken), (routed.route.name.as_str(), &routed.taken), "{body}");
         Ok((routed.route.name.clone(), routed.request.messages[0].text(), routed.taken.len()))
     }
 

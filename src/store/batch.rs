@@ -251,32 +251,6 @@ impl Store {
         Ok((row.jobs, row.reason))
     }
 
-    /// Puts the failed jobs of a batch whose last failure was of one of these classes back into the queue, and returns
-    /// how many.
-    pub async fn retry_failed(&self, name: &str, classes: &[&str]) -> Result<i64, StoreError> {
-        let (mut after, mut retried) = (0, 0);
-        loop {
-            let row = sqlx::query!(
-                r#"with ended as materialized (
-                        select j.id from sluice.job j join sluice.result r on r.job_id = j.id
-                         where j.batch = $1 and j.id > $2 and r.state = 'failed' and r.error_class = any ($4)
-                         order by j.id limit $3
-                   )
-                   select count(*) filter (where sluice.retry(id)) as "changed!", max(id) as last from ended"#,
-                name,
-                after,
-                CHUNK,
-                classes as _
-            )
-            .fetch_one(&self.db)
-            .await
-            .doing("putting failed jobs back")?;
-            retried += row.changed;
-            let Some(last) = row.last else { return Ok(retried) };
-            after = last;
-        }
-    }
-
     /// Puts every failed or cancelled job of a batch back into the queue, and returns how many.
     pub async fn retry_batch(&self, name: &str, progress: impl FnMut(i64)) -> Result<i64, StoreError> {
         self.retry_chosen(name, &JobFilter::default(), false, progress).await

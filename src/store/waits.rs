@@ -142,7 +142,7 @@ impl Store {
             .await
             .doing("looking at what the batch waits for")?;
         let now = Timestamp(row.now.timestamp_millis());
-        let known = Known { now, pauses: Vec::new(), workers: Vec::new() };
+        let known = Circumstances { now, pauses: Vec::new(), workers: Vec::new() };
         let subject = Subject { route: "", project: None, batch: Some(name), ready_at: None, rests_until: None };
         Ok(row.reason.map(|reason| Obstacle::of(&reason, subject, &known)))
     }

@@ -13,7 +13,8 @@ fn what_a_route_adds_is_read() {
     assert!(defaults("").is_empty());
     let all = defaults(
         "prompt = \"Classify: {text}\"\nsystem = \"Be brief.\"\nmax_tokens = 5\ntemperature = 0\n\
-         response_format = { type = \"json_schema\", json_schema = { name = \"label\", schema = { type = \"object\" } } }",
+         response_format = { type = \"json_schema\", json_schema = { name = \"label\", \
+         schema = { type = \"object\" } } }",
     );
     let request = all.read(r#"{"vars": {"text": "it"}}"#).unwrap();
     assert_eq!((request.max_tokens, request.temperature), (Some(5), Some(0.0)));
@@ -59,15 +60,15 @@ fn what_makes_no_request_is_a_fault_with_its_key() {
         (
             "template = { messages = [{ role = \"boss\", content = \"{a}\" }] }",
             format!(
-                "template.messages[0].role: expected one of system, developer, user, assistant, tool, found `boss`; expected \
-             {whole}"
+                "template.messages[0].role: expected one of system, developer, user, assistant, tool, found `boss`; \
+                 expected {whole}"
             ),
         ),
         (
             "template = { seed = 1 }",
             format!(
-                "template: expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, found \
-             none; expected {whole}"
+                "template: expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, \
+                 found none; expected {whole}"
             ),
         ),
         ("max_tokens = 0", "max_tokens: is 0; expected a whole number from 1 to 1000000000".to_owned()),
@@ -75,8 +76,8 @@ fn what_makes_no_request_is_a_fault_with_its_key() {
         ("temperature = \"hot\"", "temperature: is \"hot\"; expected a number from 0 to 2".to_owned()),
         (
             "response_format = { type = \"json_schema\" }",
-            "response_format.json_schema: is missing; expected an object \
-          with `name` and `schema`; expected a form of answers such as { type = \"json_object\" }"
+            "response_format.json_schema: expected an object with `name` and `schema`, \
+             found nothing; expected a form of answers such as { type = \"json_object\" }"
                 .to_owned(),
         ),
     ] {

@@ -27,8 +27,8 @@ fn a_row_that_holds_just_its_values_becomes_the_whole_request() {
     assert_eq!(
         read(&classify(), r#"{"vars": {"text": "good \"tea\"", "id": 7}}"#),
         Ok((
-            r#"{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Classify: good \"tea\""}],"#
-                .to_owned()
+            r#"{"messages":[{"role":"system","content":"Be brief."},"#.to_owned()
+                + r#"{"role":"user","content":"Classify: good \"tea\""}],"#
                 + r#""max_tokens":5,"temperature":0.0,"response_format":{"type":"json_object"}}"#,
             true
         ))

@@ -101,8 +101,8 @@ fn a_header_that_does_not_go_with_what_is_asked_is_told_before_any_row() {
         (
             "id;text",
             prompt("Is {text}?"),
-            "--prompt names the column `text`, which there is not. There are: `id;text`. The cells seem to be separated \
-             by ';': see --delimiter",
+            "--prompt names the column `text`, which there is not. There are: `id;text`. The cells seem to be \
+             separated by ';': see --delimiter",
         ),
         (
             "a,b",
