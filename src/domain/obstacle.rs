@@ -97,6 +97,8 @@ pub struct ShutTarget {
     /// Why the job does not go elsewhere.
     pub because: String,
     pub since: Option<Timestamp>,
+    /// When workers call it again, as far as they say.
+    pub opens: Option<Timestamp>,
     /// The pause of its provider.
     pub pause: Option<Pause>,
     /// The keys of its provider that are out of service.
@@ -121,6 +123,13 @@ pub struct KeyOut {
     pub until: Option<Timestamp>,
     /// The provider's words.
     pub said: Option<String>,
+}
+
+impl ShutTarget {
+    /// Whether it opens for all jobs at once, when a worker finds that it does.
+    fn is_known_by_workers(&self) -> bool {
+        matches!(self.what, What::Opens(reason) if !reason.is_a_limit() && reason != Reason::PeakHours)
+    }
 }
 
 impl Obstacle {
@@ -152,9 +161,12 @@ impl Obstacle {
         let waits = || known.workers.iter().filter_map(|worker| worker.waits.get(subject.route));
         let is_of_target = matches!(kind, Hindrance::Shut(_));
         let told = || waits().filter(|wait| wait.reason == code).filter_map(|wait| wait.until_ms).min().map(Timestamp);
+        let rests = subject.rests_until.filter(|until| *until > known.now);
         let until = match &kind {
             Hindrance::Shut(ShutTarget { what: What::Opens(Reason::Paused), .. }) => None,
-            Hindrance::Shut(_) => subject.rests_until.filter(|until| *until > known.now).or_else(told),
+            // The row of a job rests only for a moment then, because workers know better when the target opens.
+            Hindrance::Shut(shut) if shut.is_known_by_workers() => told().or(shut.opens).or(rests),
+            Hindrance::Shut(shut) => rests.or_else(told).or(shut.opens),
             Hindrance::Scheduled => subject.rests_until,
             _ => None,
         };
@@ -207,9 +219,9 @@ impl Circumstances {
         let is_it = |target: &TargetStatistics| {
             target.shut.as_ref().is_some_and(|shut| shut.reason.as_deref().map(read_reason) == Some(read_reason(code)))
         };
-        let since =
-            || self.targets(target).filter(|(_, it)| is_it(it)).filter_map(|(_, it)| it.shut.as_ref()?.since_ms);
-        let since = since().min().map(Timestamp);
+        let shut = || self.targets(target).filter(|(_, it)| is_it(it)).filter_map(|(_, it)| it.shut.as_ref());
+        let since = shut().filter_map(|shut| shut.since_ms).min().map(Timestamp);
+        let opens = shut().filter_map(|shut| shut.until_ms).min().map(Timestamp);
         let provider = target.split('/').next().unwrap_or(target);
         let (mut keys, mut said, mut limits, mut pause) = (Vec::new(), None, BTreeSet::new(), None);
         match what {
@@ -234,6 +246,7 @@ impl Circumstances {
             what,
             because: because.to_owned(),
             since: since.or_else(|| pause.as_ref().map(|pause| pause.since)),
+            opens,
             pause,
             keys,
             said,

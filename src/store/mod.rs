@@ -446,6 +446,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_fails_is_told_without_the_words_of_driver_and_system() {
+        let told = |error: std::io::Error| in_words(&sqlx::Error::Io(error));
+        assert_eq!(told(std::io::Error::from_raw_os_error(111)), "no server answers there");
+        assert_eq!(told(std::io::ErrorKind::BrokenPipe.into()), "the connection broke off");
+        assert_eq!(told(std::io::Error::other("no name (os error 5)")), "no name");
+        assert_eq!(in_words(&sqlx::Error::PoolTimedOut), "no connection was free in time");
+    }
+
+    #[test]
     fn a_wait_is_told_as_long_as_it_was() {
         for (millis, told) in [(500, "500 ms"), (1, "1 ms"), (5_000, "5 s"), (75_000, "75 s"), (1_500, "1.5 s")] {
             assert_eq!(span(Duration::from_millis(millis)), told);

@@ -57,6 +57,17 @@ fn ask(route: &Route, conditions: &[Condition]) -> Startable {
 }
 
 #[test]
+fn a_route_is_stuck_when_each_of_its_rungs_waits_for_a_person_to_mend_it() {
+    let [key, money, model] = [Reason::Auth, Reason::QuotaExhausted, Reason::Model].map(|reason| shut(reason, HOUR));
+    assert!(is_stuck(&[key.clone(), money, model.clone()]));
+    assert!(is_stuck(&[never(), model]), "what takes no such request does not count");
+    for other in [open(1), shut(Reason::RateLimit, HOUR), shut(Reason::Breaker, HOUR), shut(Reason::Paused, HOUR)] {
+        assert!(!is_stuck(&[key.clone(), other.clone()]) && !is_stuck(&[other, key.clone()]));
+    }
+    assert!(!is_stuck(&[never()]) && !is_stuck(&[]), "its jobs end");
+}
+
+#[test]
 fn jobs_that_would_wait_for_a_full_rung_add_no_room_of_the_next() {
     let patient = route(2, MINUTE * 10);
     assert_eq!(ask(&patient, &[open(5), open(100)]), Startable::Now(5));
