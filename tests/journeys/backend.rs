@@ -225,3 +225,30 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
     assert_eq!(label, "billing");
     assert!(simulator.verdict().clean, "{:?}", simulator.verdict().reasons);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recipes_of_the_cookbook_are_statements_and_a_configuration_that_work() {
+    let (shop, simulator, cookbook) = (Shop::new("cook").await, simulator(), Page::read("cookbook.md"));
+    shop.pool.execute("create table public.review (id bigint, text text, label text)").await.unwrap();
+    shop.pool.execute("insert into public.review values (1, 'an invoice'), (2, 'a crash')").await.unwrap();
+    let [enqueue, label, failures] = cookbook.blocks("sql")[..] else { panic!("the page has three statements") };
+    for _ in 0..2 {
+        let asked: i64 = sqlx::query_scalar(AssertSqlSafe(enqueue.to_owned())).fetch_one(&shop.pool).await.unwrap();
+        assert_eq!(asked, 2);
+    }
+    shop.work(&simulator.base_url("openai").unwrap()).await;
+    let labelled = shop.pool.execute(AssertSqlSafe(label.to_owned())).await.unwrap();
+    assert_eq!(labelled.rows_affected(), 2, "each was asked once");
+    let labels: Vec<String> =
+        sqlx::query_scalar("select label from public.review order by id").fetch_all(&shop.pool).await.unwrap();
+    assert_eq!(labels, ["billing", "fault"]);
+    assert_eq!(shop.pool.execute(AssertSqlSafe(failures.to_owned())).await.unwrap().rows_affected(), 0);
+
+    let providers =
+        ["deepseek", "openai", "anthropic"].map(|name| format!("[providers.{name}]\napi_key_env = \"KEY\"\n"));
+    let config = Program::new(&(providers.concat() + &cookbook.blocks("toml").concat()), "");
+    config.file("invoice.schema.json", cookbook.blocks("json")[0]);
+    let mut check = config.command(&["check"]);
+    let checked = ended(check.env("KEY", "sk-none-123456").env_remove("DATABASE_URL").spawn().unwrap()).await;
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+}
