@@ -97,11 +97,10 @@ fn check_request(section: &Section<'_>, key: &str, request: &RequestTemplate) {
     if request.depends_at(&fault.field) {
         return;
     }
-    match key {
-        "template" if fault.field != "request" => {
-            section.fault(&format!("template.{}", fault.field), fault.reason, EXPECTED)
-        }
-        "template" => section.fault("template", fault.reason, EXPECTED),
-        key => section.fault(key, fault.to_string(), EXPECTED),
-    }
+    let (key, problem) = match key {
+        "template" if fault.field != "request" => (format!("template.{}", fault.field), fault.reason),
+        "template" => ("template".to_owned(), fault.reason),
+        key => (key.to_owned(), fault.to_string()),
+    };
+    section.fault(&key, problem, EXPECTED);
 }

@@ -129,7 +129,7 @@ impl Template {
                 pieces.push(Piece::Name(name.to_owned()));
                 rest = after;
             } else {
-                return Err(fault("a `}` stands alone".to_owned()));
+                return Err(fault("a `}` stands alone"));
             }
         }
         plain.push_str(rest);
@@ -192,16 +192,16 @@ impl Template {
 fn name(text: &str) -> Result<(&str, &str), TemplateError> {
     let end = text.find(['{', '}', '"', '\n', '\r']);
     match end.map(|end| text.split_at(end)) {
-        Some(("", after)) if after.starts_with('}') => Err(fault("`{}` has no name".to_owned())),
+        Some(("", after)) if after.starts_with('}') => Err(fault("`{}` has no name")),
         Some((name, after)) if after.starts_with('}') => Ok((name, after.get(1..).unwrap_or_default())),
         _ => {
             let begin: String = text.chars().take_while(|letter| *letter != '\n' && *letter != '\r').take(20).collect();
-            Err(fault(format!("`{{{begin}` is not a name in braces")))
+            Err(fault(&format!("`{{{begin}` is not a name in braces")))
         }
     }
 }
 
-fn fault(what: String) -> TemplateError {
+fn fault(what: &str) -> TemplateError {
     TemplateError { path: String::new(), reason: format!("{what}; {BRACES}") }
 }
 
@@ -329,7 +329,7 @@ impl RequestTemplate {
                 Part::Text(template) => push(&mut request, &in_quotes(&template.fill(values)?))?,
                 Part::Value { name, is_text } => match look_up(values, name)? {
                     Given::Json(written) if !*is_text || written.starts_with(['{', '[']) => {
-                        push(&mut request, written)?
+                        push(&mut request, written)?;
                     }
                     given => push(&mut request, &in_quotes(given.as_text()))?,
                 },

@@ -61,7 +61,7 @@ impl<R: BufRead> Delimited<R> {
 
     fn row(&self, line: u64, broken: Option<BadQuote>) -> Result<Row, InputError> {
         if let Some(broken) = broken {
-            let column = self.columns.get(broken.cell).map(|name| name.to_string()).unwrap_or_default();
+            let column = self.columns.get(broken.cell).map(ToString::to_string).unwrap_or_default();
             if broken.closes.is_none() {
                 // The rest of the file is in this cell.
                 let column = if column.is_empty() { column } else { format!(" in the column `{column}`") };

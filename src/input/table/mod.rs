@@ -206,7 +206,7 @@ impl<T> TableJobs<T> {
             let is_there = columns.is_none_or(|columns| columns.has("custom_id"));
             is_there.then(|| "custom_id".to_owned())
         });
-        let ask = ask(columns, request, system, route_names)?;
+        let ask = ask(columns, request, system, route_names.as_deref())?;
         let custom_ids = CustomIds::default();
         Ok(Self { rows, ask, id_column, keep, requests, custom_ids, unit, ended: false })
     }
@@ -217,7 +217,7 @@ fn ask(
     columns: Option<&Columns>,
     request: Option<(RequestTemplate, &'static str)>,
     system: Option<Template>,
-    route_names: Option<Vec<String>>,
+    route_names: Option<&[String]>,
 ) -> Result<Question, String> {
     if let Some((request, option)) = request {
         let names = request.names();
@@ -234,7 +234,7 @@ fn ask(
         }
         return Ok(Question::By(request));
     }
-    if let (Some(names), None) = (&route_names, &system)
+    if let (Some(names), None) = (route_names, &system)
         && (columns.is_none_or(|columns| !columns.has("prompt")) || names.iter().any(|name| name == "prompt"))
     {
         if let Some(columns) = columns {

@@ -3,7 +3,7 @@
 use super::row::{Cell, Row};
 use super::{Columns, Rows};
 use crate::input::{InputError, LineError};
-use ::parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as Physical};
+use ::parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit, Type as Physical};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
@@ -52,6 +52,12 @@ impl ParquetRows {
         if let Some(column) = unread {
             let kind = format!("{} ({})", column.converted_type(), column.physical_type());
             return Err(format!("the column `{}` is of the type {kind}, which is not read", column.path().string()));
+        }
+        let groups = reader.metadata().row_groups();
+        let mut ways = groups.iter().flat_map(|group| group.columns()).map(|column| column.compression());
+        if let Some(way) = ways.find(|way| matches!(way, Compression::BROTLI(_) | Compression::LZO)) {
+            let way = if way == Compression::LZO { "LZO" } else { "Brotli" };
+            return Err(format!("is compressed with {way}, which is not read; Snappy, Zstandard, gzip and LZ4 are"));
         }
         let fields = schema.root_schema().get_fields();
         let columns: Arc<[Arc<str>]> = fields.iter().map(|field| Arc::from(field.name())).collect();

@@ -68,8 +68,7 @@ impl Watch {
         }
         self.state = match (self.state, byte) {
             (Within::Quoted, b'"') => Within::Closing,
-            (Within::Quoted, _) => Within::Quoted,
-            (Within::Closing, b'"') => Within::Quoted,
+            (Within::Quoted, _) | (Within::Closing, b'"') => Within::Quoted,
             (Within::Begin, b'"') => {
                 self.quote = (self.at, self.line);
                 Within::Quoted
