@@ -133,7 +133,11 @@ async fn skip_bad_enqueues_the_others() {
     let desk = Desk::new().await;
     desk.file("ten.jsonl", ten_lines_with_a_bad_seventh());
     let run = desk.enqueue(&["ten.jsonl", "--skip-bad", "--batch", "b"]);
-    assert_eq!((run.status, run.stdout.as_str()), (0, "batch\tjobs\texisting\tfaulty\nb\t9\t0\t1\n"), "{run:?}");
+    assert_eq!(
+        (run.status, run.stdout.as_str()),
+        (0, "batch\tjobs\texisting\tfaulty\tenqueue\nb\t9\t0\t1\t1\n"),
+        "{run:?}"
+    );
     assert!(run.stderr.starts_with("ten.jsonl:7: body.messages[0].role: "), "{run:?}");
     assert_eq!(desk.jobs().await, 9);
     desk.file("bad.jsonl", "[]\n");
@@ -179,9 +183,9 @@ async fn the_same_file_enqueued_again_idempotently_adds_only_what_is_new() {
     let desk = Desk::new().await;
     desk.file("week.jsonl", batch_line("a") + &batch_line("b"));
     let args = ["week.jsonl", "--idempotent", "--format", "csv"];
-    assert_eq!(desk.enqueue(&args).stdout, "batch,jobs,existing,faulty\nweek,2,0,0\n");
+    assert_eq!(desk.enqueue(&args).stdout, "batch,jobs,existing,faulty,enqueue\nweek,2,0,0,1\n");
     desk.file("week.jsonl", batch_line("a") + &batch_line("b") + &batch_line("c"));
-    assert_eq!(desk.enqueue(&args).stdout, "batch,jobs,existing,faulty\nweek,1,2,0\n");
+    assert_eq!(desk.enqueue(&args).stdout, "batch,jobs,existing,faulty,enqueue\nweek,1,2,0,2\n");
     assert_eq!(desk.jobs().await, 3);
     desk.file("week.jsonl", "{\"prompt\":\"no name\"}");
     let run = desk.enqueue(&args);
@@ -194,7 +198,11 @@ async fn a_limit_takes_the_first_jobs_only() {
     let desk = Desk::new().await;
     desk.file("ten.jsonl", ten_lines_with_a_bad_seventh());
     let run = desk.enqueue(&["ten.jsonl", "--limit", "6", "--batch", "b"]);
-    assert_eq!((run.status, run.stdout.as_str()), (0, "batch\tjobs\texisting\tfaulty\nb\t6\t0\t0\n"), "{run:?}");
+    assert_eq!(
+        (run.status, run.stdout.as_str()),
+        (0, "batch\tjobs\texisting\tfaulty\tenqueue\nb\t6\t0\t0\t1\n"),
+        "{run:?}"
+    );
     assert_eq!(desk.jobs().await, 6);
 }
 
@@ -215,8 +223,14 @@ async fn a_dry_run_checks_without_a_database() {
     std::fs::write(dir.path().join("ten.jsonl"), ten_lines_with_a_bad_seventh()).unwrap();
     let run = |args: &[&str]| dry_run(dir.path(), args);
     assert_eq!(run(&[]), (7, String::new()));
-    assert_eq!(run(&["--skip-bad", "--batch", "b"]), (0, "batch\tjobs\texisting\tfaulty\nb\t9\t0\t1\n".to_owned()));
-    assert_eq!(run(&["--limit", "3", "--batch", "b"]), (0, "batch\tjobs\texisting\tfaulty\nb\t3\t0\t0\n".to_owned()));
+    assert_eq!(
+        run(&["--skip-bad", "--batch", "b"]),
+        (0, "batch\tjobs\texisting\tfaulty\tenqueue\nb\t9\t0\t1\t\n".to_owned())
+    );
+    assert_eq!(
+        run(&["--limit", "3", "--batch", "b"]),
+        (0, "batch\tjobs\texisting\tfaulty\tenqueue\nb\t3\t0\t0\t\n".to_owned())
+    );
 }
 
 fn dry_run(dir: &Path, args: &[&str]) -> (i32, String) {

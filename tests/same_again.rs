@@ -88,7 +88,7 @@ async fn a_file_that_is_run_again_buys_nothing_twice_and_another_one_is_refused_
         assert_eq!(json_lines(&desk.program.path(&out)).len(), 10);
     }
     let output = desk.program.output(&["enqueue", "b.jsonl", "--format", "csv"]).await;
-    assert_eq!(output, "batch,jobs,existing,faulty\nb,0,10,0\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nb,0,10,0,\n");
 
     // Another file does not, nor does one with another request under a name that is there.
     desk.program.file("q.jsonl", lines(9) + "{\"prompt\": \"new\"}\n");
@@ -111,10 +111,10 @@ async fn a_file_that_is_run_again_buys_nothing_twice_and_another_one_is_refused_
         + "{\"prompt\":\"the same\"}\n{\"prompt\":\"new\"}\n";
     desk.program.file("q.jsonl", more);
     let output = desk.program.output(&["enqueue", "q.jsonl", "--batch", "b", "--resume", "--format", "csv"]).await;
-    assert_eq!(output, "batch,jobs,existing,faulty\nb,3,10,0\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nb,3,10,0,2\n");
 
     let output = desk.program.output(&["enqueue", "q.jsonl", "--batch", "b", "--append", "--format", "csv"]).await;
-    assert_eq!(output, "batch,jobs,existing,faulty\nb,13,0,0\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nb,13,0,0,3\n");
     assert_eq!(desk.jobs().await, 26);
 }
 
@@ -232,7 +232,7 @@ async fn idempotent_leaves_out_what_came_without_it() {
     desk.program.output(&["enqueue", "week.jsonl", "--batch", "week"]).await;
     for _ in 0..2 {
         let output = desk.program.output(&["enqueue", "week.jsonl", "--idempotent", "--format", "csv"]).await;
-        assert_eq!(output, "batch,jobs,existing,faulty\nweek,0,5,0\n");
+        assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nweek,0,5,0,\n");
     }
     assert_eq!(desk.jobs().await, 5);
 }
@@ -348,7 +348,7 @@ async fn a_login_that_may_not_see_all_jobs_of_a_batch_does_not_guess() {
     assert_eq!(app.run(&["enqueue", "q.jsonl", "--batch", "b"]).await.status.code(), Some(2));
     app.output(&["enqueue", "q.jsonl", "--batch", "own"]).await;
     let output = app.output(&["enqueue", "q.jsonl", "--batch", "own", "--resume", "--format", "csv"]).await;
-    assert_eq!(output, "batch,jobs,existing,faulty\nown,0,4,0\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nown,0,4,0,\n");
     assert_eq!(desk.jobs().await, 8);
 }
 

@@ -81,10 +81,13 @@ async fn an_enqueuer_may_use_the_command_that_enqueues() {
     let file =
         program.file("in.jsonl", "{\"prompt\":\"a\",\"custom_id\":\"x\"}\n{\"prompt\":\"b\",\"custom_id\":\"y\"}\n");
     let enqueue = ["enqueue", file.to_str().unwrap(), "--format", "csv", "--batch"];
-    assert_eq!(program.output(&[&enqueue[..], &["mine"]].concat()).await, "batch,jobs,existing,faulty\nmine,2,0,0\n");
-    for counts in ["keyed,2,0,0", "keyed,0,2,0"] {
+    assert_eq!(
+        program.output(&[&enqueue[..], &["mine"]].concat()).await,
+        "batch,jobs,existing,faulty,enqueue\nmine,2,0,0,1\n"
+    );
+    for counts in ["keyed,2,0,0,2", "keyed,0,2,0,"] {
         let output = program.output(&[&enqueue[..], &["keyed", "--idempotent"]].concat()).await;
-        assert_eq!(output, format!("batch,jobs,existing,faulty\n{counts}\n"));
+        assert_eq!(output, format!("batch,jobs,existing,faulty,enqueue\n{counts}\n"));
     }
     for reading in
         [&["status"][..], &["watch", "mine"], &["results", "mine"], &["job", "show", "1"], &["batch", "list"]]
@@ -146,6 +149,7 @@ async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
     queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
     queue.run("update sluice.attempt set reask_of = 1").await;
+    queue.run("insert into sluice.enqueued (batch, after_job, last_job, jobs) values ('b', 0, 1, 1)").await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)
