@@ -267,7 +267,7 @@ async fn an_enqueuer_may_enqueue_and_sees_only_its_own() {
             "insert into sluice.job (id, request) values (1, '{}')",
             "insert into sluice.job (enqueued_by, request) values ('app_b', '{}')",
             "insert into sluice.ready values (1, 1, 1)",
-            "select sluice.cancel(1)",
+            "select sluice.retry(1)",
             "select * from sluice.batches",
         ] {
             let error = sqlx::query(forbidden).execute(&mut *connection).await.unwrap_err();

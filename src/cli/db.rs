@@ -123,7 +123,10 @@ async fn write_out(mut command: Command, program: &Path, out: &mut OutFile) -> a
 /// What a program says when it fails, as one message.
 fn in_its_words(program: &Path, said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(5).collect();
+    // The statements that it ran tell a user nothing.
+    let is_statement = |line: &&str| line.contains("Command was:") || line.contains("Query was:");
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.take_while(|line| !is_statement(line)).take(5).collect();
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let said = lines.join("; ");
     if said.starts_with(&*name) { said } else { format!("{name}: {said}") }
@@ -196,4 +199,24 @@ fn refusal(in_the_way: &InTheWay) -> CommandFailure {
              grant create on database {database} to {login};"
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_fails_in_its_words_without_the_statements_that_it_ran() {
+        let program = Path::new("/usr/bin/pg_restore");
+        for (said, told) in [
+            (
+                "pg_restore: error: query failed: ERROR:  out of memory\nCommand was: CREATE TABLE a\n",
+                "pg_restore: error: query failed: ERROR:  out of memory",
+            ),
+            ("\nno space left\nreally none\n", "pg_restore: no space left; really none"),
+            ("", "pg_restore: "),
+        ] {
+            assert_eq!(in_its_words(program, said.as_bytes()), told);
+        }
+    }
 }

@@ -163,17 +163,19 @@ impl Command {
             Self::Migrate(_) | Self::Db(_) => {
                 "the owner of the schema sluice, or of the database when there is none yet"
             }
-            Self::Enqueue(_)
-            | Self::Watch(_)
+            Self::Enqueue(_) => "a role such as sluice_enqueuer",
+            Self::Watch(_)
             | Self::Results(_)
-            | Self::Batch(batch::Args { command: BatchCommand::Show { .. } | BatchCommand::Cancel { .. } })
-            | Self::Job(job::Args { command: JobCommand::Cancel { .. } }) => "a role such as sluice_enqueuer",
-            Self::Explain(_)
+            | Self::Explain(_)
             | Self::Report(_)
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Batch(batch::Args {
-                command: BatchCommand::List { .. } | BatchCommand::Jobs(_) | BatchCommand::Enqueues { .. },
+                command:
+                    BatchCommand::List { .. }
+                    | BatchCommand::Show { .. }
+                    | BatchCommand::Jobs(_)
+                    | BatchCommand::Enqueues { .. },
             })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
