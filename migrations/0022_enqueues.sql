@@ -49,6 +49,21 @@ select e.number, e.batch, e.enqueued_by, e.at as enqueued_at, e.jobs
 comment on view sluice.enqueues is 'The enqueues by command, each with the number under which it can be cancelled.';
 comment on column sluice.enqueues.jobs is 'How many jobs it added.';
 
+-- Whose job it is, for this function and for those of the next version of the schema.
+create function sluice.may_change(enqueued_by text) returns boolean
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    -- Not sluice.sees_all: a reader of reports sees the jobs of others, and may change none of them.
+    select $1 = session_user or coalesce((
+        select bool_or(pg_has_role(session_user, r.id, 'member'))
+          from (select n.nspowner as id from pg_namespace n where n.nspname = 'sluice'
+                union all select to_regrole('sluice_worker')::oid) r
+         where r.id is not null), false)
+$$;
+
+comment on function sluice.may_change is
+    'Whether this login may cancel a job of that login: it is its own, or this one is the owner of the schema or a '
+    'member of sluice_worker.';
+
 -- A thousand jobs at a time. A row that is locked here cannot be claimed in between; one that is locked by another
 -- session is being claimed, or moves, so it is left to the next look.
 create function sluice.cancel_enqueued(
@@ -62,7 +77,7 @@ declare
 begin
     select x.* into e from sluice.enqueued x where x.number = cancel_enqueued.number;
     -- An enqueue of another login is to an enqueuer what its jobs are: there is none.
-    if not found or not (e.enqueued_by = session_user or sluice.cancels_all()) then
+    if not found or not sluice.may_change(e.enqueued_by) then
         raise no_data_found using message = format('there is no enqueue %s', cancel_enqueued.number);
     end if;
     select max(s.id), array_agg(s.id) filter (where s.created_at = e.at and s.enqueued_by = e.enqueued_by)
@@ -89,17 +104,6 @@ comment on function sluice.cancel_enqueued is
     'One step of sluice.cancel_enqueue: the next thousand jobs above a number. begun: those that a worker has; last: '
     'the last number that was looked at, NULL at the end.';
 
-create function sluice.cancels_all() returns boolean
-    language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(bool_or(pg_has_role(session_user, r.id, 'usage')), false)
-      from (select to_regrole('sluice_worker')::oid union all
-            select n.nspowner from pg_namespace n where n.nspname = 'sluice') r(id)
-     where r.id is not null
-$$;
-
-comment on function sluice.cancels_all is
-    'Whether this login may cancel the jobs of all logins: it is a member of sluice_worker, or of the schema''s owner.';
-
 create function sluice.cancel_enqueue(number bigint) returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -122,4 +126,4 @@ comment on function sluice.cancel_enqueue is
 
 -- Every `sluice migrate` grants what the roles need (src/store/roles.rs).
 revoke execute on function sluice.note_enqueue, sluice.cancel_enqueued, sluice.cancel_enqueue from public;
-grant execute on function sluice.cancels_all to public;
+grant execute on function sluice.may_change to public;

@@ -5,20 +5,6 @@
 set local lock_timeout = '5s';
 
 -- ------------------------------------------------------------------------------------------------- whose job it is
-create function sluice.may_change(enqueued_by text) returns boolean
-    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    -- Not sluice.sees_all: a reader of reports sees the jobs of others, and may change none of them.
-    select $1 = session_user or coalesce((
-        select bool_or(pg_has_role(session_user, r.id, 'member'))
-          from (select n.nspowner as id from pg_namespace n where n.nspname = 'sluice'
-                union all select to_regrole('sluice_worker')::oid) r
-         where r.id is not null), false)
-$$;
-
-comment on function sluice.may_change is
-    'Whether this login may cancel a job of that login: it is its own, or this one is the owner of the schema or a '
-    'member of sluice_worker.';
-
 -- A job of another login is to an enqueuer what it is everywhere else: there is none. Whatever the function is by now,
 -- only the question which job is meant changes.
 do $$
@@ -265,4 +251,4 @@ comment on function sluice.wait is
 -- Every `sluice migrate` grants what the roles need (src/store/roles.rs).
 revoke execute on function sluice.cancellable, sluice.own_batch, sluice.own_batch_waits_for, sluice.own_batches,
     sluice.own_results, sluice.wait from public;
-grant execute on function sluice.as_json, sluice.may_change to public;
+grant execute on function sluice.as_json to public;
