@@ -5,6 +5,7 @@ use super::{Columns, Rows};
 use crate::input::{InputError, LineError};
 use ::parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit, Type as Physical};
 use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row as Record};
@@ -54,7 +55,7 @@ impl ParquetRows {
             return Err(format!("the column `{}` is of the type {kind}, which is not read", column.path().string()));
         }
         let groups = reader.metadata().row_groups();
-        let mut ways = groups.iter().flat_map(|group| group.columns()).map(|column| column.compression());
+        let mut ways = groups.iter().flat_map(RowGroupMetaData::columns).map(ColumnChunkMetaData::compression);
         if let Some(way) = ways.find(|way| matches!(way, Compression::BROTLI(_) | Compression::LZO)) {
             let way = if way == Compression::LZO { "LZO" } else { "Brotli" };
             return Err(format!("is compressed with {way}, which is not read; Snappy, Zstandard, gzip and LZ4 are"));
