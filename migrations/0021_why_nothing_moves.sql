@@ -54,9 +54,9 @@ create function sluice.waits_for(claimers jsonb, paused jsonb, route text, proje
     end;
 
 comment on function sluice.waits_for is
-    'Why a job of this route, project and batch does not go on, from what sluice.hindrances says; rests and is_due: the '
-    'reason in its row of sluice.parked, and whether that is over (NULL: it is ready). NULL: nothing is known to be in '
-    'its way.';
+    'Why a job of this route, project and batch does not go on, from what sluice.hindrances says; rests and is_due: '
+    'the reason in its row of sluice.parked, and whether that is over (NULL: it is ready). NULL: nothing is known to '
+    'be in its way.';
 
 create or replace view sluice.jobs with (security_barrier) as
 select j.id,

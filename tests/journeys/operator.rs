@@ -83,7 +83,8 @@ impl Desk {
         let _ = watch.kill().await;
         let job = self.job(batch).await;
         let explained = self.program.output(&["explain", &job]).await;
-        let it_is = explained.lines().find(|line| line.starts_with("It is")).unwrap_or_else(|| panic!("{explained}"));
+        let told = |line: &&str| line.starts_with("It is") || line.trim_start().starts_with("do: ");
+        let it_is = explained.lines().filter(told).collect::<Vec<_>>().join("\n");
         self.masked(&format!("status\n{queue}{paused}\nwatch\n{line}\n\nexplain\n{it_is}\n")).await
     }
 
@@ -127,16 +128,14 @@ fn masked(said: &str, login: &str) -> String {
     }
     masked = masked.replace(&format!("by {login}"), "by LOGIN");
     // A job rests for a moment before it is ready again.
-    masked = masked
-        .replace("N ready: ", "N jobs: ")
-        .replace("N waiting: ", "N jobs: ")
-        .replace("N  N  N  –", "N  N  N  TIME");
+    masked = masked.replace("N ready: ", "N jobs: ").replace("N waiting: ", "N jobs: ");
     while masked.contains("   ") {
         masked = masked.replace("   ", "  ");
     }
     while masked.contains("──") {
         masked = masked.replace("──", "─");
     }
+    let masked = masked.replace("N  N  N  –", "N  N  N  TIME");
     masked.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
@@ -171,7 +170,12 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
     insta::assert_snapshot!("unknown_model_run", desk.masked(&said).await);
     assert_eq!(run.status.code(), Some(10), "{said}");
     // The worker that runs all the time finds out by the first jobs, which fail; the others wait.
-    desk.ends("model").await;
+    let found_out = "select count(*) from sluice.jobs
+                      where batch = 'model' and (state = 'failed' or waits_for like 'main/modle: model%')";
+    until("the worker finds out", async || {
+        sqlx::query_scalar::<_, i64>(found_out).fetch_one(&desk.pool).await.unwrap() == 1
+    })
+    .await;
     desk.enqueue("afternoon", "misspelt").await;
     desk.is_told("afternoon", "main/modle: the model is unknown").await;
     insta::assert_snapshot!("unknown_model", desk.all_said("afternoon").await);
@@ -179,7 +183,7 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
 
     // A slow batch: a small limit, which passes by itself.
     desk.enqueue("slow", "slow").await;
-    desk.is_told("slow", "small/model: its limit is used up").await;
+    desk.is_told("slow", "small/model: its limit is used up (small: requests/min) until").await;
     insta::assert_snapshot!("slow_batch", desk.all_said("slow").await);
     desk.program.output(&["batch", "cancel", "slow"]).await;
 
