@@ -130,7 +130,9 @@ async fn only_the_chosen_jobs_are_retried_and_counted_before() {
 }
 
 fn lines(from: i32, to: i32) -> String {
-    (from..=to).map(|n| format!("{{\"custom_id\":\"q{n}\",\"body\":{{\"prompt\":\"{n}\"}}}}\n")).collect()
+    let lines: Vec<String> =
+        (from..=to).map(|n| format!("{{\"custom_id\":\"q{n}\",\"body\":{{\"prompt\":\"{n}\"}}}}\n")).collect();
+    lines.concat()
 }
 
 #[tokio::test]
