@@ -176,6 +176,7 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
         sqlx::query_scalar::<_, i64>(found_out).fetch_one(&desk.pool).await.unwrap() == 1
     })
     .await;
+    desk.program.output(&["batch", "cancel", "model"]).await;
     desk.enqueue("afternoon", "misspelt").await;
     desk.is_told("afternoon", "main/modle: the model is unknown").await;
     insta::assert_snapshot!("unknown_model", desk.all_said("afternoon").await);
