@@ -322,19 +322,18 @@ fn no_model() -> impl Iterator<Item = &'static str> {
 /// are put back, to stay queued like the others. `before`: the batch before the run; `stuck`: what ended the run.
 async fn keep_queued(store: &Store, before: &Batch, stuck: Option<&Obstacle>) -> anyhow::Result<Option<Vec<String>>> {
     let classes: Vec<&str> = no_model().collect();
-    let reasons = match stuck {
-        Some(obstacle) => obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect(),
-        None => {
-            // With few jobs all of them find out before it is noticed that none can go on.
-            let after = find(store, &before.name).await?;
-            let newly_failed = after.failed - before.failed;
-            if newly_failed == 0 || after.succeeded > before.succeeded {
-                return Ok(None);
-            }
-            match store.failed_of(&before.name, &classes).await? {
-                (jobs, Some(reason)) if jobs >= newly_failed => vec![reason],
-                _ => return Ok(None),
-            }
+    let reasons = if let Some(obstacle) = stuck {
+        obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect()
+    } else {
+        // With few jobs all of them find out before it is noticed that none can go on.
+        let after = find(store, &before.name).await?;
+        let newly_failed = after.failed - before.failed;
+        if newly_failed == 0 || after.succeeded > before.succeeded {
+            return Ok(None);
+        }
+        match store.failed_of(&before.name, &classes).await? {
+            (jobs, Some(reason)) if jobs >= newly_failed => vec![reason],
+            _ => return Ok(None),
         }
     };
     let classes = classes.into_iter().map(str::to_owned).collect();
