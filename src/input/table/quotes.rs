@@ -178,8 +178,10 @@ impl<R: BufRead> Read for Watched<R> {
 mod tests {
     use super::*;
 
-    /// For each row the line on which it begins, and where its first broken quote opens and closes.
-    fn rows(text: &str) -> Vec<(u64, Option<(u64, Option<u64>, usize)>)> {
+    /// The line on which a row begins; where its first broken quote opens and closes, and in which cell.
+    type Found = (u64, Option<(u64, Option<u64>, usize)>);
+
+    fn rows(text: &str) -> Vec<Found> {
         let mut watched = Watched::new(text.as_bytes(), b',', 1_000);
         io::copy(&mut watched, &mut io::sink()).unwrap();
         let row = |(line, broken): (u64, Option<BadQuote>)| {
