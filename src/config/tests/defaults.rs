@@ -19,7 +19,7 @@ fn what_a_route_adds_is_read() {
     let request = all.read(r#"{"vars": {"text": "it"}}"#).unwrap();
     assert_eq!((request.max_tokens, request.temperature), (Some(5), Some(0.0)));
     assert_eq!(
-        request.messages.iter().map(|message| message.text()).collect::<Vec<_>>(),
+        request.messages.iter().map(crate::domain::Message::text).collect::<Vec<_>>(),
         ["Be brief.", "Classify: it"]
     );
     assert!(request.schema().is_some());

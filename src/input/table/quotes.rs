@@ -178,8 +178,11 @@ impl<R: BufRead> Read for Watched<R> {
 mod tests {
     use super::*;
 
-    /// For each row the line on which it begins, and where its first broken quote opens and closes.
-    fn rows(text: &str) -> Vec<(u64, Option<(u64, Option<u64>, usize)>)> {
+    /// Where a quote in no order opens and closes, and its cell.
+    type Quote = (u64, Option<u64>, usize);
+
+    /// For each row the line on which it begins, and its first quote that is in no order.
+    fn rows(text: &str) -> Vec<(u64, Option<Quote>)> {
         let mut watched = Watched::new(text.as_bytes(), b',', 1_000);
         io::copy(&mut watched, &mut io::sink()).unwrap();
         let row = |(line, broken): (u64, Option<BadQuote>)| {
