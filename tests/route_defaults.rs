@@ -6,6 +6,7 @@ use crate::support::wait::until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::simulate::request_hash;
+use std::fmt::Write as _;
 
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n[providers.two]\ndialect = \"openai\"\n";
 
@@ -13,10 +14,12 @@ const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n[providers.two]\n
 fn config(lines: &str) -> String {
     let mut config = String::new();
     for name in ["one", "two"] {
-        config += &format!(
+        write!(
+            config,
             "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n\
              [models.\"{name}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n"
-        );
+        )
+        .unwrap();
     }
     config + lines
 }

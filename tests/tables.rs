@@ -62,8 +62,8 @@ async fn a_table_is_run_and_run_again_and_nothing_is_bought_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_a_table_that_is_stopped_says_the_whole_command_that_goes_on() {
     let desk = Desk::new("300ms").await;
-    let rows: String = (0..40).map(|n| format!("{n}|text {n}\n")).collect();
-    desk.program.file("rows.txt", format!("id|text\n{rows}"));
+    let rows: Vec<String> = (0..40).map(|n| format!("{n}|text {n}")).collect();
+    desk.program.file("rows.txt", format!("id|text\n{}\n", rows.join("\n")));
     let options = ["--input-format", "csv", "--delimiter", "|", "--prompt", "Is {text} it's?", "--id-column", "id"];
     let child =
         desk.program.command(&[&["run", "rows.txt", "-o", "out.jsonl"], &options[..]].concat()).spawn().unwrap();

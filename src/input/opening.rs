@@ -139,7 +139,7 @@ impl InputSource {
     }
 
     #[cfg(not(feature = "parquet"))]
-    #[expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "as the build that reads it")]
+    #[allow(clippy::unused_self, clippy::needless_pass_by_value, reason = "as the build that reads it")]
     fn read_parquet(&self, _: Asking, _: Requests) -> Result<Opened, String> {
         Err("is a Parquet file, and this program was built without Parquet (cargo's feature `parquet`)".to_owned())
     }

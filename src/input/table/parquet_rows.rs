@@ -152,12 +152,16 @@ fn is_nanos(field: &Type) -> bool {
     matches!(logical, Some(LogicalType::Timestamp(kind)) if kind.unit == TimeUnit::NANOS)
 }
 
+fn null() -> Cell {
+    Cell::Json("null".to_owned())
+}
+
 /// `None`: bytes that are no text.
 fn cell(field: Field) -> Option<Cell> {
     Some(match field {
         Field::Str(text) => Cell::Text(text),
         Field::Bytes(bytes) => Cell::Text(String::from_utf8(bytes.data().to_vec()).ok()?),
-        Field::Null => Cell::null(),
+        Field::Null => null(),
         Field::Date(days) => Cell::Text(date(days)),
         Field::TimestampMillis(millis) => Cell::Text(instant(DateTime::from_timestamp_millis(millis)?)),
         Field::TimestampMicros(micros) => Cell::Text(instant(DateTime::from_timestamp_micros(micros)?)),
@@ -199,13 +203,13 @@ fn json(field: &Field) -> String {
         }
         Field::MapInternal(map) => {
             let member = |(key, value): &(Field, Field)| {
-                let key = cell(key.clone()).unwrap_or_else(Cell::null);
+                let key = cell(key.clone()).unwrap_or_else(null);
                 format!("{}:{}", Value::from(key.as_text()), json(value))
             };
             let members: Vec<String> = map.entries().iter().map(member).collect();
             format!("{{{}}}", members.join(","))
         }
-        other => cell(other.clone()).unwrap_or_else(Cell::null).to_json().into_owned(),
+        other => cell(other.clone()).unwrap_or_else(null).to_json().into_owned(),
     }
 }
 

@@ -178,10 +178,11 @@ impl<R: BufRead> Read for Watched<R> {
 mod tests {
     use super::*;
 
-    /// The line on which a row begins; where its first broken quote opens and closes, and in which cell.
-    type Found = (u64, Option<(u64, Option<u64>, usize)>);
+    /// Where a quote in no order opens and closes, and its cell.
+    type Quote = (u64, Option<u64>, usize);
 
-    fn rows(text: &str) -> Vec<Found> {
+    /// For each row the line on which it begins, and its first quote that is in no order.
+    fn rows(text: &str) -> Vec<(u64, Option<Quote>)> {
         let mut watched = Watched::new(text.as_bytes(), b',', 1_000);
         io::copy(&mut watched, &mut io::sink()).unwrap();
         let row = |(line, broken): (u64, Option<BadQuote>)| {

@@ -29,10 +29,6 @@ impl Cell {
             Self::Json(written) => Cow::Borrowed(written),
         }
     }
-
-    pub(super) fn null() -> Self {
-        Self::Json("null".to_owned())
-    }
 }
 
 /// The cells of a row under the names of their columns.
