@@ -44,6 +44,7 @@ comment on table sluice.following is 'Jobs that wait for the answer of another j
 
 -- What was not bought. One row for each settlement and route with such answers.
 create table sluice.cache_use (
+    id          bigint generated always as identity primary key,
     hour        timestamptz not null,
     route       text not null,
     project     text not null,

@@ -434,7 +434,7 @@ async fn a_foreign_job_stands_in_no_export_of_the_owner() {
         "{\"prompt\": \"a\", \"custom_id\": \"q-1\"}\n{\"prompt\": \"c\", \"custom_id\": \"q-3\"}\n",
     );
     let told = program.output(&["enqueue", "more.jsonl", "--batch", "b", "--resume", "--format", "csv"]).await;
-    assert_eq!(told, "batch,jobs,existing,faulty\nb,1,1,0\n");
+    assert_eq!(told, "batch,jobs,existing,faulty,enqueue\nb,1,1,0,2\n");
     let worker = logins.queue.worker().await;
     for claimed in logins.queue.claim_all(worker).await {
         logins.queue.succeed(&claimed).await;

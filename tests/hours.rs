@@ -60,7 +60,8 @@ async fn a_job_with_patience_rests_until_the_cheap_hours_and_says_so() {
     let job = fleet.number("select max(id) from sluice.job").await.to_string();
     let story = fleet.program(&["explain", &job]).output().await.unwrap();
     let story = String::from_utf8(story.stdout).unwrap();
-    assert!(story.contains("house/one: it is in its peak hours (within patience)"), "{story}");
+    assert!(story.contains("house/one: it is in its peak hours, which end at "), "{story}");
+    assert!(story.contains("it waits for this rung as long as its patience lasts"), "{story}");
     assert_eq!(fleet.verdict().providers["house"].figures.calls, 0);
     worker.stop().await;
 }

@@ -40,8 +40,8 @@ async fn a_table_is_run_and_run_again_and_nothing_is_bought_twice() {
     assert_eq!(again.status.code(), Some(0), "{said}");
     assert!(said.contains("0 jobs enqueued as batch rows, 3 were there before"), "{said}");
     let by_content = ["enqueue", "rows.csv", "--prompt", "Is {text} good?", "--batch", "content", "--format", "csv"];
-    assert_eq!(desk.program.output(&by_content).await, "batch,jobs,existing,faulty\ncontent,3,0,0\n");
-    assert_eq!(desk.program.output(&by_content).await, "batch,jobs,existing,faulty\ncontent,0,3,0\n");
+    assert_eq!(desk.program.output(&by_content).await, "batch,jobs,existing,faulty,enqueue\ncontent,3,0,0,2\n");
+    assert_eq!(desk.program.output(&by_content).await, "batch,jobs,existing,faulty,enqueue\ncontent,0,3,0,\n");
     assert_eq!((desk.jobs().await, desk.calls()), (6, 3));
 
     // Another question is another request, and another row another job.
@@ -56,7 +56,7 @@ async fn a_table_is_run_and_run_again_and_nothing_is_bought_twice() {
     );
     let resume = [&run[1..6], &["--resume", "--format", "csv"]].concat();
     let output = desk.program.output(&[&["enqueue"], &resume[..]].concat()).await;
-    assert_eq!(output, "batch,jobs,existing,faulty\nrows,1,3,0\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nrows,1,3,0,4\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +72,7 @@ async fn a_run_of_a_table_that_is_stopped_says_the_whole_command_that_goes_on() 
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let said = text(&ended(child).await.stderr);
     let words = "--input-format csv --prompt 'Is {text} it'\\''s?' --id-column id --delimiter '|' -o out.jsonl";
-    assert!(said.contains(&format!("run rows.txt --batch rows --resume {words}")), "{said}");
+    assert!(said.contains(&format!("run rows.txt {words}")), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ async fn bad_tables_are_told_once_and_nothing_is_enqueued() {
     }
     // A bad row is left out where that is asked for, and a file that breaks off is not.
     let some = ["enqueue", "same.csv", "--id-column", "id", "--skip-bad", "--prompt", "Is {text}?", "--format", "csv"];
-    assert_eq!(desk.program.output(&some).await, "batch,jobs,existing,faulty\nsame,2,0,1\n");
+    assert_eq!(desk.program.output(&some).await, "batch,jobs,existing,faulty,enqueue\nsame,2,0,1,1\n");
     let said = desk.refused(&["enqueue", "quote.csv", "--skip-bad", "--prompt", "Is {text}?"], 7).await;
     assert!(said.contains("nothing was enqueued"), "{said}");
 }
@@ -153,7 +153,7 @@ async fn standard_input_is_a_table_when_that_is_said() {
     let mut child = desk.program.command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(ROWS.as_bytes()).await.unwrap();
     let output = ended(child).await;
-    assert_eq!(text(&output.stdout), "batch,jobs,existing,faulty\nb,3,0,0\n", "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "batch,jobs,existing,faulty,enqueue\nb,3,0,0,1\n", "{}", text(&output.stderr));
     // The estimate and the dry run read a table as the enqueue does.
     desk.program.file("rows.csv", ROWS);
     let estimated = desk.program.output(&[&["estimate", "rows.csv", "--format", "json"], &ask[..]].concat()).await;

@@ -27,7 +27,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 46] = [
+const INDEXES: [&str; 47] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -40,6 +40,7 @@ const INDEXES: [&str; 46] = [
     "bucket_pkey",
     "bucket_state_pkey",
     "cache_use_hour",
+    "cache_use_pkey",
     "enqueued_pkey",
     "following_leader",
     "following_pkey",

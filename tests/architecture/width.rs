@@ -48,12 +48,14 @@ enum Exempt {
     Row,
     /// What is typed, read and printed, shown on a page as it is: a fenced block that names no language.
     Shown,
+    /// What a command prints, kept as it was printed (`insta`).
+    Printed,
     /// An entry of a catalogue in TOML: an inline table goes over no second line.
     Entry,
 }
 
-const ALL: [Exempt; 6] =
-    [Exempt::Released, Exempt::Generated, Exempt::Recorded, Exempt::Row, Exempt::Shown, Exempt::Entry];
+const ALL: [Exempt; 7] =
+    [Exempt::Released, Exempt::Generated, Exempt::Recorded, Exempt::Row, Exempt::Shown, Exempt::Printed, Exempt::Entry];
 
 /// How literals of recorded answers are found.
 struct Literals {
@@ -107,6 +109,8 @@ fn long_lines(file: &str, text: &str, literals: &Literals) -> Vec<(usize, Option
             Some(Exempt::Row)
         } else if shown == Some(true) {
             Some(Exempt::Shown)
+        } else if Path::new(file).extension().is_some_and(|extension| extension == "snap") {
+            Some(Exempt::Printed)
         } else if is_catalogue && line.starts_with('"') && line.ends_with('}') {
             Some(Exempt::Entry)
         } else if records && fits(&literals.without_recorded(file, line)) {
@@ -183,6 +187,7 @@ fn long_lines_are_found_and_only_the_kinds_that_are_named_are_let_be() {
         ("src/provider/fixtures/a.rs", format!("case(\"{long}\", A)"), vec![(1, Some(Exempt::Recorded))]),
         ("src/provider/fixtures/a.rs", format!("// {long}"), vec![(1, None)]),
         ("src/store/a.rs", body.clone(), vec![(1, None)]),
+        ("tests/snapshots/a.snap", long.clone(), vec![(1, Some(Exempt::Printed))]),
     ] {
         assert_eq!(long_lines(file, &text, &literals), expected, "{file}: {text}");
     }

@@ -65,7 +65,7 @@ async fn twenty_thousand_rows_become_twenty_thousand_answers_and_none_is_bought_
     let refused = ended(run().spawn().unwrap()).await;
     let said = text(&refused.stderr);
     assert_eq!(status(&refused), Some(ExitCode::Input as i32), "{said}");
-    assert!(said.contains(&format!("line {BAD_LINE}")), "{said}");
+    assert!(said.contains(&format!("reviews.csv:{BAD_LINE}: expected 3 cells")), "{said}");
     assert_eq!((count("select count(*) from sluice.job").await, answers()), (0, 0));
 
     // What it will cost.

@@ -32,11 +32,11 @@ pub(super) struct ParquetSheet<'a> {
 
 /// The values of a column in the group that is being filled. `levels` is 1 where there is a value.
 struct Column {
-    values: Values,
+    values: ColumnValues,
     levels: Vec<i16>,
 }
 
-enum Values {
+enum ColumnValues {
     Text(Vec<ByteArray>),
     Integer(Vec<i64>),
     Float(Vec<f64>),
@@ -47,11 +47,11 @@ enum Values {
 impl Column {
     fn new(kind: Kind) -> Self {
         let values = match kind {
-            Kind::Text => Values::Text(Vec::new()),
-            Kind::Integer => Values::Integer(Vec::new()),
-            Kind::Float => Values::Float(Vec::new()),
-            Kind::Flag => Values::Flag(Vec::new()),
-            Kind::Money => Values::Money(Vec::new()),
+            Kind::Text => ColumnValues::Text(Vec::new()),
+            Kind::Integer => ColumnValues::Integer(Vec::new()),
+            Kind::Float => ColumnValues::Float(Vec::new()),
+            Kind::Flag => ColumnValues::Flag(Vec::new()),
+            Kind::Money => ColumnValues::Money(Vec::new()),
         };
         Self { values, levels: Vec::new() }
     }
@@ -67,7 +67,7 @@ impl Column {
             FlatCell::Empty | FlatCell::Text(_) | FlatCell::Verbatim(_) | FlatCell::Money(_) => None,
         };
         let size = match &mut self.values {
-            Values::Text(values) => {
+            ColumnValues::Text(values) => {
                 let text = match cell {
                     FlatCell::Text(text) | FlatCell::Verbatim(text) | FlatCell::Json(text) => text.as_str(),
                     FlatCell::Money(_) | FlatCell::Empty => return None,
@@ -75,19 +75,19 @@ impl Column {
                 values.push(ByteArray::from(text));
                 text.len() + 32
             }
-            Values::Integer(values) => {
+            ColumnValues::Integer(values) => {
                 values.push(json?.parse().ok()?);
                 8
             }
-            Values::Float(values) => {
+            ColumnValues::Float(values) => {
                 values.push(json?.parse().ok()?);
                 8
             }
-            Values::Flag(values) => {
+            ColumnValues::Flag(values) => {
                 values.push(json?.parse().ok()?);
                 1
             }
-            Values::Money(values) => {
+            ColumnValues::Money(values) => {
                 let FlatCell::Money(NanoUsd(nanos)) = cell else { return None };
                 values.push(*nanos);
                 8
@@ -101,20 +101,20 @@ impl Column {
         let Some(mut column) = group.next_column()? else { return Ok(()) };
         let levels = Some(self.levels.as_slice());
         match &self.values {
-            Values::Text(values) => column.typed::<ByteArrayType>().write_batch(values, levels, None)?,
-            Values::Integer(values) | Values::Money(values) => {
+            ColumnValues::Text(values) => column.typed::<ByteArrayType>().write_batch(values, levels, None)?,
+            ColumnValues::Integer(values) | ColumnValues::Money(values) => {
                 column.typed::<Int64Type>().write_batch(values, levels, None)?
             }
-            Values::Float(values) => column.typed::<DoubleType>().write_batch(values, levels, None)?,
-            Values::Flag(values) => column.typed::<BoolType>().write_batch(values, levels, None)?,
+            ColumnValues::Float(values) => column.typed::<DoubleType>().write_batch(values, levels, None)?,
+            ColumnValues::Flag(values) => column.typed::<BoolType>().write_batch(values, levels, None)?,
         };
         column.close()?;
         self.levels.clear();
         match &mut self.values {
-            Values::Text(values) => values.clear(),
-            Values::Integer(values) | Values::Money(values) => values.clear(),
-            Values::Float(values) => values.clear(),
-            Values::Flag(values) => values.clear(),
+            ColumnValues::Text(values) => values.clear(),
+            ColumnValues::Integer(values) | ColumnValues::Money(values) => values.clear(),
+            ColumnValues::Float(values) => values.clear(),
+            ColumnValues::Flag(values) => values.clear(),
         }
         Ok(())
     }

@@ -105,12 +105,12 @@ impl ShutTarget {
         }
         if let Some(until) = until.filter(|until| *until > now) {
             let again = match self.what {
-                What::Opens(reason) if reason.is_a_limit() => "until",
-                What::Opens(_) => "one call tries again at",
-                What::Retry => "at",
+                What::Opens(reason) if reason.is_a_limit() => " until",
+                What::Opens(Reason::PeakHours) => ", which end at",
+                What::Opens(_) => "; one call tries again at",
+                What::Retry => " at",
             };
-            let mark = if again == "one call tries again at" { ";" } else { "" };
-            let _ = write!(words, "{mark} {again} {}", moment(until, now));
+            let _ = write!(words, "{again} {}", moment(until, now));
         }
         if let Some(until) = self.patience_until {
             let _ = write!(words, "; it waits for this rung until {} at most", moment(until, now));
