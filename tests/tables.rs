@@ -56,7 +56,7 @@ async fn a_table_is_run_and_run_again_and_nothing_is_bought_twice() {
     );
     let resume = [&run[1..6], &["--resume", "--format", "csv"]].concat();
     let output = desk.program.output(&[&["enqueue"], &resume[..]].concat()).await;
-    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nrows,1,3,0,4\n");
+    assert_eq!(output, "batch,jobs,existing,faulty,enqueue\nrows,1,3,0,3\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,6 +159,6 @@ async fn standard_input_is_a_table_when_that_is_said() {
     let estimated = desk.program.output(&[&["estimate", "rows.csv", "--format", "json"], &ask[..]].concat()).await;
     assert_eq!(serde_json::from_str::<Value>(&estimated).unwrap()[0]["jobs"], 3, "{estimated}");
     let checked = desk.program.output(&[&["enqueue", "rows.csv", "--dry-run"], &ask[..]].concat()).await;
-    assert_eq!(checked, "batch\tjobs\texisting\tfaulty\nrows\t3\t0\t0\n");
+    assert_eq!(checked, "batch\tjobs\texisting\tfaulty\tenqueue\nrows\t3\t0\t0\t\n");
     assert_eq!(desk.jobs().await, 3);
 }

@@ -82,7 +82,8 @@ async fn twenty_thousand_rows_become_twenty_thousand_answers_and_none_is_bought_
     let interrupted = ended(child).await;
     let said = text(&interrupted.stderr);
     assert_eq!(status(&interrupted), Some(ExitCode::Interrupted as i32), "{said}");
-    assert!(said.contains("sluice run reviews.csv"), "{said}");
+    let goes_on = "run reviews.csv --prompt 'Good or bad? {text}' --id-column id -o answers.jsonl";
+    assert!(said.contains(goes_on), "{said}");
     let done = count("select count(*) from sluice.result").await;
     assert!((3_000..20_000).contains(&done), "{done} are done");
 
@@ -98,7 +99,8 @@ async fn twenty_thousand_rows_become_twenty_thousand_answers_and_none_is_bought_
     let jobs = program.output(&["batch", "jobs", "reviews", "--class", "content_policy", "--format", "csv"]).await;
     assert_eq!(jobs.lines().count(), failed + 1, "{jobs}");
     program.output(&["batch", "retry", "reviews", "--class", "content_policy"]).await;
-    let last = ended(run().spawn().unwrap()).await;
+    // The file of the answers is there already, and is replaced only when that is said.
+    let last = ended(run().arg("--force").spawn().unwrap()).await;
     assert_eq!(status(&last), Some(ExitCode::Success as i32), "{}", text(&last.stderr));
 
     // The answers stand beside her rows, in her order.
