@@ -51,6 +51,10 @@ impl Journal {
     /// Makes a new journal with a first record in `dir`, and the folder too if it is missing (for this user only).
     /// `max`: bytes.
     pub fn create(dir: &Path, max: u64, first: &[u8]) -> io::Result<Self> {
+        // The folders above it may have other uses: the private Postgres runs as another user where root starts it.
+        if let Some(above) = dir.parent() {
+            std::fs::create_dir_all(above)?;
+        }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         require_private_folder(dir)?;
         // The file has a name that no process looks for until it is locked and begun: an empty one would be taken for

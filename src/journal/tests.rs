@@ -139,3 +139,15 @@ proptest! {
         prop_assert!(bytes_of(&found).len() <= bytes.len());
     }
 }
+
+#[test]
+fn only_the_folder_itself_is_shut_to_others_and_not_those_above_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = folder();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let usual = root.path().join("usual");
+    std::fs::create_dir(&usual).unwrap();
+    let dir = root.path().join("state").join("spool");
+    Journal::create(&dir, PLENTY, b"first").unwrap();
+    assert_eq!((mode(&dir), mode(dir.parent().unwrap())), (0o700, mode(&usual)));
+}
