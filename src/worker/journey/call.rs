@@ -22,6 +22,7 @@ use crate::worker::gate::PACE;
 use crate::worker::hands::InHand;
 use crate::worker::opener::Opened;
 use crate::worker::plan::RungPlan;
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,9 @@ pub(super) struct Made {
     pub(super) reask_of: Option<i16>,
 }
 
+/// The calls of a job that have been heard of and that no decision to call has taken into account yet, by number.
+pub(super) type Heard = Arc<Mutex<Vec<i16>>>;
+
 /// A call to be made.
 pub(super) struct Call {
     pub(super) errand: Arc<Errand>,
@@ -80,6 +84,8 @@ pub(super) struct Call {
     pub(super) is_beside: bool,
     /// Tells it that another call has brought the answer; `None`: there is no other.
     pub(super) no_longer_needed: Option<CancellationToken>,
+    /// Whether another call of the job was answered meanwhile.
+    pub(super) heard: Heard,
 }
 
 impl Call {
@@ -114,6 +120,12 @@ impl Call {
             Ok(permit) => PermitGuard::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),
         };
+        // The place may be the very one that another call of the job has just left: whether this one is still needed is
+        // to be decided with that one's outcome.
+        if !self.heard.lock().is_empty() {
+            guard.give_back();
+            return Came::NotBegun;
+        }
         let opened = tokio::select! {
             biased;
             () = self.not_needed() => return Came::NotBegun,
@@ -176,6 +188,8 @@ impl Call {
             failure.bearing = Bearing::AsScoped;
         }
         if let Some(guard) = guard {
+            // Before its places are free.
+            self.heard.lock().push(self.number);
             self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);

@@ -2,12 +2,13 @@
 //!
 //! Each runs in a task of its own, so it goes on while the job's journey decides, or waits for the database.
 
-use super::call::{Call, Came};
+use super::call::{Call, Came, Heard};
 use crate::domain::Timestamp;
 use crate::domain::decide::UnderWay;
 use crate::domain::explanation::Explanation;
 use crate::worker::hands::{InHand, PlaceBeside};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,9 @@ pub(super) struct Calls {
     tasks: Option<JoinSet<(i16, Came)>>,
     /// Calls that have ended and were not looked at yet.
     ended: VecDeque<(Begun, Came)>,
+    heard: Heard,
+    /// Those of them that were looked at since the last call began.
+    looked_at: Vec<i16>,
 }
 
 impl Calls {
@@ -48,6 +52,10 @@ impl Calls {
     ) {
         let no_longer_needed = CancellationToken::new();
         call.no_longer_needed = Some(no_longer_needed.clone());
+        call.heard = Arc::clone(&self.heard);
+        // What they have brought was taken into account when this call was decided on.
+        self.heard.lock().retain(|number| !self.looked_at.contains(number));
+        self.looked_at.clear();
         let (number, rung, in_hand) = (call.number, Some(call.index), in_hand.clone());
         self.begun.push(Begun { number, rung, since, reasons, no_longer_needed });
         self.tasks.get_or_insert_default().spawn(async move {
@@ -94,7 +102,9 @@ impl Calls {
 
     /// A call that has ended.
     pub(super) fn next_ended(&mut self) -> Option<(Begun, Came)> {
-        self.ended.pop_front()
+        let ended = self.ended.pop_front()?;
+        self.looked_at.push(ended.0.number);
+        Some(ended)
     }
 
     /// Drops all calls, because their answers are no longer needed, and waits until they have ended.
