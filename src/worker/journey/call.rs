@@ -67,8 +67,8 @@ pub(super) struct Made {
     pub(super) reask_of: Option<i16>,
 }
 
-/// The calls of a job that have been heard of and that no decision to call has taken into account yet, by number.
-pub(super) type Heard = Arc<Mutex<Vec<i16>>>;
+/// The calls of a job that have come back and that no decision to call has taken into account yet, by number.
+pub(super) type CameBack = Arc<Mutex<Vec<i16>>>;
 
 /// A call to be made.
 pub(super) struct Call {
@@ -85,7 +85,7 @@ pub(super) struct Call {
     /// Tells it that another call has brought the answer; `None`: there is no other.
     pub(super) no_longer_needed: Option<CancellationToken>,
     /// Whether another call of the job was answered meanwhile.
-    pub(super) heard: Heard,
+    pub(super) came_back: CameBack,
 }
 
 impl Call {
@@ -122,7 +122,7 @@ impl Call {
         };
         // The place may be the very one that another call of the job has just left: whether this one is still needed is
         // to be decided with that one's outcome.
-        if !self.heard.lock().is_empty() {
+        if !self.came_back.lock().is_empty() {
             guard.give_back();
             return Came::NotBegun;
         }
@@ -189,7 +189,7 @@ impl Call {
         }
         if let Some(guard) = guard {
             // Before its places are free.
-            self.heard.lock().push(self.number);
+            self.came_back.lock().push(self.number);
             self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);

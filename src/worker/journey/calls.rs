@@ -2,7 +2,7 @@
 //!
 //! Each runs in a task of its own, so it goes on while the job's journey decides, or waits for the database.
 
-use super::call::{Call, Came, Heard};
+use super::call::{Call, Came, CameBack};
 use crate::domain::Timestamp;
 use crate::domain::decide::UnderWay;
 use crate::domain::explanation::Explanation;
@@ -31,7 +31,7 @@ pub(super) struct Calls {
     tasks: Option<JoinSet<(i16, Came)>>,
     /// Calls that have ended and were not looked at yet.
     ended: VecDeque<(Begun, Came)>,
-    heard: Heard,
+    came_back: CameBack,
     /// Those of them that were looked at since the last call began.
     looked_at: Vec<i16>,
 }
@@ -52,9 +52,9 @@ impl Calls {
     ) {
         let no_longer_needed = CancellationToken::new();
         call.no_longer_needed = Some(no_longer_needed.clone());
-        call.heard = Arc::clone(&self.heard);
+        call.came_back = Arc::clone(&self.came_back);
         // What they have brought was taken into account when this call was decided on.
-        self.heard.lock().retain(|number| !self.looked_at.contains(number));
+        self.came_back.lock().retain(|number| !self.looked_at.contains(number));
         self.looked_at.clear();
         let (number, rung, in_hand) = (call.number, Some(call.index), in_hand.clone());
         self.begun.push(Begun { number, rung, since, reasons, no_longer_needed });

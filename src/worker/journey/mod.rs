@@ -32,7 +32,7 @@ use crate::domain::{
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
-use call::{Call, Heard};
+use call::{Call, CameBack};
 use calls::Calls;
 use prepare::{LARGE, Unready, prepare};
 pub(super) use rows::HeldJob;
@@ -437,7 +437,7 @@ impl Journey {
             number,
             is_beside: !self.calls.is_empty(),
             no_longer_needed: None,
-            heard: Heard::default(),
+            came_back: CameBack::default(),
         })
     }
 
