@@ -70,6 +70,29 @@ impl Batch {
     }
 }
 
+/// A row of either statement as a batch.
+macro_rules! batch_of {
+    ($row:ident) => {
+        Batch {
+            name: $row.name,
+            first_hour: $row.first_hour,
+            last_hour: $row.last_hour,
+            jobs: $row.jobs,
+            succeeded: $row.succeeded,
+            failed: $row.failed,
+            cancelled: $row.cancelled,
+            attempts: $row.attempts,
+            cost: NanoUsd($row.cost),
+            waste: NanoUsd($row.waste),
+            uncertain: NanoUsd($row.uncertain),
+            unpriced: $row.unpriced,
+            paused: $row.paused,
+            pause_reason: $row.pause_reason,
+            max_failed: $row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
+        }
+    };
+}
+
 macro_rules! batches {
     ($condition:literal, $order:literal, $($argument:expr),* => $fetch:ident, $store:expr) => {
         sqlx::query!(
@@ -86,23 +109,7 @@ macro_rules! batches {
                  from sluice.totals where batch <> '' "# + $condition + " group by batch " + $order,
             $($argument),*
         )
-        .map(|row| Batch {
-            name: row.name,
-            first_hour: row.first_hour,
-            last_hour: row.last_hour,
-            jobs: row.jobs,
-            succeeded: row.succeeded,
-            failed: row.failed,
-            cancelled: row.cancelled,
-            attempts: row.attempts,
-            cost: NanoUsd(row.cost),
-            waste: NanoUsd(row.waste),
-            uncertain: NanoUsd(row.uncertain),
-            unpriced: row.unpriced,
-            paused: row.paused,
-            pause_reason: row.pause_reason,
-            max_failed: row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
-        })
+        .map(|row| batch_of!(row))
         .$fetch(&$store.db)
         .await
         .doing("reading batches")
@@ -137,8 +144,8 @@ impl Store {
     /// The part of a batch that this login has enqueued. Its jobs are counted: that takes some seconds for a million.
     async fn own_batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
         let row = sqlx::query!(
-            r#"select jobs as "jobs!", succeeded as "succeeded!", failed as "failed!", cancelled as "cancelled!",
-                      attempts as "attempts!", cost_nanos as "cost!", waste_nanos as "waste!",
+            r#"select $1::text as "name!", jobs as "jobs!", succeeded as "succeeded!", failed as "failed!",
+                      cancelled as "cancelled!", attempts as "attempts!", cost_nanos as "cost!", waste_nanos as "waste!",
                       uncertain_nanos as "uncertain!", unpriced as "unpriced!",
                       date_trunc('hour', first_at) as "first_hour!", date_trunc('hour', last_at) as "last_hour!",
                       paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed
@@ -148,23 +155,7 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing("reading batches")?;
-        Ok(row.map(|row| Batch {
-            name: name.to_owned(),
-            first_hour: row.first_hour,
-            last_hour: row.last_hour,
-            jobs: row.jobs,
-            succeeded: row.succeeded,
-            failed: row.failed,
-            cancelled: row.cancelled,
-            attempts: row.attempts,
-            cost: NanoUsd(row.cost),
-            waste: NanoUsd(row.waste),
-            uncertain: NanoUsd(row.uncertain),
-            unpriced: row.unpriced,
-            paused: row.paused,
-            pause_reason: row.pause_reason,
-            max_failed: row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
-        }))
+        Ok(row.map(|row| batch_of!(row)))
     }
 
     /// The names of the batches in which something happened last: of all, or of those of this login.
