@@ -145,8 +145,8 @@ impl Store {
     async fn own_batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
         let row = sqlx::query!(
             r#"select $1::text as "name!", jobs as "jobs!", succeeded as "succeeded!", failed as "failed!",
-                      cancelled as "cancelled!", attempts as "attempts!", cost_nanos as "cost!", waste_nanos as "waste!",
-                      uncertain_nanos as "uncertain!", unpriced as "unpriced!",
+                      cancelled as "cancelled!", attempts as "attempts!", cost_nanos as "cost!",
+                      waste_nanos as "waste!", uncertain_nanos as "uncertain!", unpriced as "unpriced!",
                       date_trunc('hour', first_at) as "first_hour!", date_trunc('hour', last_at) as "last_hour!",
                       paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed
                  from sluice.own_batch($1) where jobs > 0"#,
