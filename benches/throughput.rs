@@ -190,7 +190,7 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
                 let claimed = store.claim(worker, &[take], usize::MAX).await?.jobs;
                 let Some(last) = claimed.iter().map(|job| job.lease.job.0).max() else { return anyhow::Ok(()) };
                 after = last;
-                store.open_calls(&calls(&claimed)).await?;
+                store.open_calls(&calls(&claimed), 0).await?;
                 store.settle(&answered(&claimed)).await?;
             }
         })
@@ -214,6 +214,7 @@ fn calls(claimed: &[Claimed]) -> Vec<OpenCall> {
         rung: 0,
         started_at: now,
         worst: Some(NanoUsd(2000)),
+        labels: Arc::new(job.labels()),
     };
     claimed.iter().map(open).collect()
 }

@@ -10,6 +10,7 @@ use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
 use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
+use std::sync::Arc;
 
 const MAX_CRASHES: u16 = 3;
 
@@ -40,8 +41,9 @@ impl Held {
             rung: 0,
             started_at: Timestamp(clock::millis()),
             worst: Some(NanoUsd(900)),
+        labels: Arc::new(self.claimed.labels()),
         };
-        queue.store.open_calls(&[call]).await.unwrap();
+        queue.store.open_calls(&[call], 0).await.unwrap().unwrap();
     }
 
     fn failed(&mut self, cost: i64, uncertain: i64) -> AttemptRow {

@@ -8,6 +8,7 @@ use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
 use sluice::store::settle::{AttemptRow, Settlement};
 use sqlx::Row as _;
+use std::sync::Arc;
 
 const MAX_CRASHES: u16 = 3;
 
@@ -33,11 +34,12 @@ fn call(claimed: &Claimed, number: i16, worst: Option<i64>) -> OpenCall {
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: worst.map(NanoUsd),
+        labels: Arc::new(claimed.labels()),
     }
 }
 
 async fn open(queue: &Queue, claimed: &Claimed, number: i16) -> bool {
-    queue.store.open_calls(&[call(claimed, number, Some(900))]).await.unwrap().contains(&claimed.lease.fence)
+    queue.store.open_calls(&[call(claimed, number, Some(900))], 0).await.unwrap().unwrap().contains(&(claimed.lease.fence, number))
 }
 
 /// A claim whose worker was silent for too long, so that its jobs were rescued.
@@ -267,7 +269,7 @@ async fn the_word_of_a_worker_that_lives_replaces_what_was_booked_in_its_place()
     let worker = queue.worker().await;
     let claimed = queue.claim_one(worker).await;
     // No price is known: neither what it cost nor what it may have cost.
-    queue.store.open_calls(&[call(&claimed, 1, None)]).await.unwrap();
+    queue.store.open_calls(&[call(&claimed, 1, None)], 0).await.unwrap().unwrap();
     queue.silence(worker).await;
     queue.store.rescue(MAX_CRASHES).await.unwrap();
     assert_eq!(queue.store.batch("b").await.unwrap().unwrap().unpriced, 1);

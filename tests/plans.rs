@@ -15,6 +15,7 @@ use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use std::sync::Arc;
 
 /// The tables that grow with the work, and those that churn.
 const TABLES: [&str; 7] = ["job", "result", "attempt", "inflight", "race_call", "ready", "parked"];
@@ -183,12 +184,13 @@ fn call(claimed: &Claimed) -> OpenCall {
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
+        labels: Arc::new(claimed.labels()),
     }
 }
 
 async fn open(store: &Store, jobs: &[Claimed]) {
     let calls: Vec<OpenCall> = jobs.iter().map(call).collect();
-    assert_eq!(store.open_calls(&calls).await.unwrap().len(), jobs.len());
+    assert_eq!(store.open_calls(&calls, 0).await.unwrap().unwrap().len(), jobs.len());
 }
 
 fn answered(claimed: &Claimed) -> Settlement {
@@ -209,7 +211,7 @@ async fn a_day(stage: &Stage, store: &Store) {
     assert_eq!(jobs.len(), 6);
     open(store, &jobs).await;
     let beside: Vec<OpenCall> = jobs.iter().map(|job| OpenCall { number: 2, ..call(job) }).collect();
-    assert_eq!(store.open_race_calls(&beside).await.unwrap().len(), jobs.len());
+    assert_eq!(store.open_race_calls(&beside, 0).await.unwrap().unwrap().len(), jobs.len());
     let [good, again, waits, faulty, lost, also_lost] = &jobs[..] else { panic!("six jobs") };
     let overdue = Timestamp(clock::millis() - 1000);
     let mut fault = failure(faulty, ErrorClass::Abandoned);

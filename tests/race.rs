@@ -11,6 +11,7 @@ use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
 use sluice::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Two providers of the simulator that behave as these lines say, and a race over both.
 async fn race(first: &str, second: &str, route: &str) -> Fleet {
@@ -302,6 +303,7 @@ fn call(claimed: &Claimed, number: i16, model: &str) -> OpenCall {
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
+        labels: Arc::new(claimed.labels()),
     }
 }
 
@@ -310,10 +312,10 @@ async fn racing(queue: &Queue, alone: bool) -> (i64, Claimed) {
     let worker = queue.worker().await;
     let claimed = queue.claim_one(worker).await;
     if alone {
-        assert_eq!(queue.store.open_calls(&[call(&claimed, 1, "a")]).await.unwrap().len(), 1);
+        assert_eq!(queue.store.open_calls(&[call(&claimed, 1, "a")], 0).await.unwrap().unwrap().len(), 1);
     }
     let beside = [call(&claimed, 2, "b"), call(&claimed, 3, "c")];
-    let open = queue.store.open_race_calls(&beside).await.unwrap();
+    let open = queue.store.open_race_calls(&beside, 0).await.unwrap().unwrap();
     assert_eq!(open, HashSet::from([(claimed.lease.fence, 2), (claimed.lease.fence, 3)]));
     (worker, claimed)
 }
@@ -448,13 +450,13 @@ async fn a_call_of_a_race_is_not_made_when_its_claim_is_gone_and_hides_no_later_
     let (worker, claimed) = racing(&queue, true).await;
     // A statement that was given up, and is run late by the server.
     let early = OpenCall { started_at: Timestamp(clock::millis() - 60_000), ..call(&claimed, 2, "z") };
-    assert_eq!(queue.store.open_race_calls(&[early]).await.unwrap(), HashSet::new());
+    assert_eq!(queue.store.open_race_calls(&[early], 0).await.unwrap().unwrap(), HashSet::new());
     // Its number was not used: the call was not made.
     let again = OpenCall { started_at: Timestamp(clock::millis() + 60_000), ..call(&claimed, 3, "d") };
-    assert_eq!(queue.store.open_race_calls(&[again]).await.unwrap().len(), 1);
+    assert_eq!(queue.store.open_race_calls(&[again], 0).await.unwrap().unwrap().len(), 1);
     queue.silence(worker).await;
     queue.store.rescue(3).await.unwrap();
     assert_eq!(ledger(&queue).await, named("worker_died", &[(1, "a"), (2, "b"), (3, "d")]));
-    assert_eq!(queue.store.open_race_calls(&[call(&claimed, 4, "e")]).await.unwrap(), HashSet::new());
+    assert_eq!(queue.store.open_race_calls(&[call(&claimed, 4, "e")], 0).await.unwrap().unwrap(), HashSet::new());
     none_is_left(&queue).await;
 }

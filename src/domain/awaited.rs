@@ -11,6 +11,15 @@ const RETRY: &str = "retry";
 /// A job waits for a target as long as its patience lasts, although there is another rung.
 pub const WITHIN_PATIENCE: &str = "within patience";
 
+/// What a job waits for that a budget has no room for: these words and the budget's name.
+pub const BUDGET: &str = "budget ";
+
+/// The words for a job that waits for a budget.
+#[must_use]
+pub fn budget(name: &str) -> String {
+    format!("{BUDGET}{name}")
+}
+
 /// What a job that rests waits for, read from the words for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited<'a> {

@@ -28,7 +28,7 @@ mod tried;
 
 use super::price::Price;
 use super::shut::{Reason, Shut};
-use super::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
+use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
 use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
@@ -58,6 +58,20 @@ pub enum Ineligible {
     },
     /// The target lacks something the request asks for: `tools`, `images`, `json_schema`, …
     Unsupported(String),
+    /// The call may cost more than a whole budget.
+    OverBudget {
+        /// The budget.
+        budget: String,
+        /// The most that the call may cost.
+        worst: NanoUsd,
+        /// The most that the budget allows in all.
+        limit: NanoUsd,
+    },
+    /// The price is unknown, and this budget lets no such call be made.
+    Unpriced {
+        /// The budget.
+        budget: String,
+    },
 }
 
 /// Whether one rung may be called for one request, as the gate and the breaker see it.
@@ -211,6 +225,14 @@ impl fmt::Display for Ineligible {
                 write!(f, "needs about {needed} {unit}, its limit allows {size} at once")
             }
             Self::Unsupported(what) => write!(f, "does not support {what}"),
+            Self::OverBudget { budget, worst, limit } => write!(
+                f,
+                "may cost {worst}, and the whole budget {budget} is {limit}: a smaller max_tokens lowers that, or raise \
+                 the budget"
+            ),
+            Self::Unpriced { budget } => {
+                write!(f, "has no price, and the budget {budget} takes only calls whose worst case is known")
+            }
         }
     }
 }

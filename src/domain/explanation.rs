@@ -94,6 +94,16 @@ pub enum Why {
         /// The missing ability.
         what: String,
     },
+    /// The call may cost more than a whole budget; in billionths of a dollar.
+    OverBudget {
+        budget: String,
+        /// The most that the call may cost.
+        worst: i64,
+        /// The most that the budget allows in all.
+        limit: i64,
+    },
+    /// Its price is unknown, and the budget lets no such call be made.
+    Unpriced { budget: String },
     /// The rung failed this job before.
     Failed { class: Cow<'static, str> },
     /// The rung rested after a failure of this job.
@@ -176,6 +186,10 @@ impl From<&Skip> for Why {
                 Self::BucketTooSmall { unit: unit.as_str().into(), needed: *needed, size: *size }
             }
             Skip::Ineligible(Ineligible::Unsupported(what)) => Self::Unsupported { what: what.clone() },
+            Skip::Ineligible(Ineligible::OverBudget { budget, worst, limit }) => {
+                Self::OverBudget { budget: budget.clone(), worst: worst.0, limit: limit.0 }
+            }
+            Skip::Ineligible(Ineligible::Unpriced { budget }) => Self::Unpriced { budget: budget.clone() },
             Skip::Failed(class) => Self::Failed { class: class.as_str().into() },
             Skip::BackingOff { until } => Self::BackingOff { until: Some(*until) },
             Skip::TooLate { until, latest } => Self::TooLate { until: Some(*until), latest: Some(*latest) },
@@ -206,7 +220,7 @@ mod instant {
 mod tests {
     use super::*;
     use crate::domain::shut::Shut;
-    use crate::domain::{ErrorClass, Unit};
+    use crate::domain::{ErrorClass, NanoUsd, Unit};
     use serde_json::json;
 
     const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
@@ -251,6 +265,18 @@ mod tests {
                 Skip::Ineligible(Ineligible::Unsupported("tools".to_owned())),
                 json!({ "why": "unsupported", "what": "tools" }),
             ),
+            (
+                Skip::Ineligible(Ineligible::OverBudget {
+                    budget: "news".to_owned(),
+                    worst: NanoUsd(9),
+                    limit: NanoUsd(8),
+                }),
+                json!({ "why": "over_budget", "budget": "news", "worst": 9, "limit": 8 }),
+            ),
+            (
+                Skip::Ineligible(Ineligible::Unpriced { budget: "news".to_owned() }),
+                json!({ "why": "unpriced", "budget": "news" }),
+            ),
             (Skip::Failed(ErrorClass::Timeout), json!({ "why": "failed", "class": "timeout" })),
             (Skip::BackingOff { until: UNTIL }, json!({ "why": "backing_off", "until": until })),
             (
@@ -268,6 +294,7 @@ mod tests {
             (Reason::Auth, "auth"),
             (Reason::Model, "model"),
             (Reason::Paused, "paused"),
+            (Reason::Budget, "budget"),
         ] {
             all.push((shut(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
         }

@@ -187,10 +187,16 @@ pub struct Taken {
     pub rule: usize,
     #[serde(deserialize_with = "readable::or_default")]
     pub to: String,
+    /// The budget past whose soft threshold it was; `None`: a rule led there.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
 }
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(budget) = &self.budget {
+            return write!(f, "the budget {budget} is past its soft threshold, which led from {} to {}", self.route, self.to);
+        }
         write!(f, "rules[{}] of route {} led to {}", self.rule, self.route, self.to)
     }
 }

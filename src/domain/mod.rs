@@ -11,6 +11,7 @@ pub mod awaited;
 pub mod backoff;
 pub mod bounds;
 pub mod breaker;
+pub mod budget;
 pub mod bulk;
 pub mod cache;
 pub mod calibration;

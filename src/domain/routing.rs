@@ -92,7 +92,7 @@ fn walk<'r>(
         let traits = Traits { project, batch, metadata, input_tokens, needs };
         let Some((rule, fork)) = fork::first(&route.forks, &traits) else { break };
         let Some(other) = find(&fork.to) else { break };
-        taken.push(Taken { route: route.name.clone(), rule, to: fork.to.clone() });
+        taken.push(Taken { route: route.name.clone(), rule, to: fork.to.clone(), budget: None });
         route = other;
     }
     (route, taken)

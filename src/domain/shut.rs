@@ -6,6 +6,10 @@ use super::breaker::Sign;
 use super::error_class::{Effect, ErrorClass};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
+
+/// What opens by no clock is shut for so long, or longer.
+pub const NEVER: Duration = Duration::from_secs(100 * 86_400);
 
 /// A time during which something may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +23,11 @@ pub struct Shut {
 }
 
 impl Shut {
-    /// When it opens, where that is known: only an operator ends a pause.
+    /// When it opens, where that is known: only an operator ends a pause, or raises a budget that counts once.
     #[must_use]
     pub fn known_end(&self) -> Option<Timestamp> {
-        (self.reason != Reason::Paused).then_some(self.until)
+        let is_lasting = self.reason == Reason::Budget && self.until >= self.since + NEVER;
+        (self.reason != Reason::Paused && !is_lasting).then_some(self.until)
     }
 }
 
@@ -48,6 +53,8 @@ pub enum Reason {
     Model,
     /// An operator paused the provider.
     Paused,
+    /// The provider's budget has no room.
+    Budget,
 }
 
 impl Reason {
@@ -62,6 +69,7 @@ impl Reason {
         Self::Auth,
         Self::Model,
         Self::Paused,
+        Self::Budget,
     ];
 
     /// The code of the reason: in rows, in what jobs wait for, in explanations, in status and in metrics.
@@ -77,6 +85,7 @@ impl Reason {
             Self::Auth => "auth",
             Self::Model => "model",
             Self::Paused => "paused",
+            Self::Budget => "budget",
         }
     }
 
@@ -91,7 +100,12 @@ impl Reason {
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::PeakHours | Self::Breaker => true,
+            Self::RateLimit
+            | Self::Concurrency
+            | Self::NoCapacity
+            | Self::PeakHours
+            | Self::Breaker
+            | Self::Budget => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -107,7 +121,8 @@ impl Reason {
             | Self::QuotaExhausted
             | Self::Auth
             | Self::Model
-            | Self::Paused => false,
+            | Self::Paused
+            | Self::Budget => false,
         }
     }
 
@@ -122,7 +137,7 @@ impl Reason {
             Self::Breaker => facts.breaker == Sign::Bad,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
-            Self::PeakHours | Self::Paused => false,
+            Self::PeakHours | Self::Paused | Self::Budget => false,
         }
     }
 }
@@ -155,6 +170,7 @@ impl fmt::Display for Reason {
             Self::Auth => "key rejected",
             Self::Model => "model unknown or not allowed",
             Self::Paused => "paused",
+            Self::Budget => "its budget has no room",
         })
     }
 }

@@ -4,9 +4,11 @@
 
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
+use super::settle::Labels;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Target, Timestamp};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A call that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,57 +24,108 @@ pub struct OpenCall {
     pub started_at: Timestamp,
     /// The most it may cost; `None`: the price is unknown.
     pub worst: Option<NanoUsd>,
+    /// The job's labels, by which budgets cover it.
+    pub labels: Arc<Labels>,
 }
 
 impl Store {
-    /// Notes calls as under way and returns the fences under which they may be made. A call whose claim is gone (its
-    /// worker was declared dead, its job cancelled) must not be made.
-    pub async fn open_calls(&self, calls: &[OpenCall]) -> Result<HashSet<i64>, StoreError> {
-        let open = sqlx::query_scalar!(
-            r#"update sluice.inflight i
-                  set call_number = c.number, call_provider = c.provider, call_model = c.model, call_rung = c.rung,
-                      call_started = c.started, call_worst = c.worst
-                 from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
-                             $7::timestamptz[], $8::bigint[])
-                        as c(job_id, fence, number, provider, model, rung, started, worst)
-                where i.job_id = any (array[c.job_id]) and i.fence = c.fence
-                  -- A statement that was given up and is run late by the server must not hide a later call.
-                  and coalesce(i.call_number, 0) <= c.number
-               returning i.fence"#,
-            &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
-            &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing("opening calls")?;
-        Ok(open.into_iter().collect())
+    /// Notes calls as under way and returns the fences and numbers under which they may be made. A call whose claim is
+    /// gone (its worker was declared dead, its job cancelled) must not be made.
+    ///
+    /// The calls are such that no budget covers, if the budgets are those of this version. `None`: there are others.
+    pub async fn open_calls(
+        &self,
+        calls: &[OpenCall],
+        budgets: i64,
+    ) -> Result<Option<HashSet<(i64, i16)>>, StoreError> {
+        let open = open_alone(&self.db, calls, budgets).await?;
+        self.unless_others(open, budgets).await
     }
 
     /// Notes calls as under way that are made beside another one of the same claim, and returns the fences and numbers
-    /// of those that may be made.
-    pub async fn open_race_calls(&self, calls: &[OpenCall]) -> Result<HashSet<(i64, i16)>, StoreError> {
-        let open = sqlx::query_file!(
-            "src/store/call/open_race.sql",
-            &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
-            &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing("opening the calls of races")?;
-        Ok(open.into_iter().map(|row| (row.fence, row.number)).collect())
+    /// of those that may be made. As for [`open_calls`](Self::open_calls), no budget covers them.
+    pub async fn open_race_calls(
+        &self,
+        calls: &[OpenCall],
+        budgets: i64,
+    ) -> Result<Option<HashSet<(i64, i16)>>, StoreError> {
+        let open = open_beside(&self.db, calls, budgets).await?;
+        self.unless_others(open, budgets).await
     }
+
+    /// What was opened; `None`: nothing, and perhaps because there are other budgets.
+    async fn unless_others(
+        &self,
+        open: HashSet<(i64, i16)>,
+        budgets: i64,
+    ) -> Result<Option<HashSet<(i64, i16)>>, StoreError> {
+        if !open.is_empty() {
+            return Ok(Some(open));
+        }
+        let version = sqlx::query_scalar!("select version from sluice.budget_version")
+            .fetch_one(&self.db)
+            .await
+            .doing("opening calls")?;
+        Ok((version == budgets).then_some(open))
+    }
+}
+
+/// Opens the calls of claims of which no other call is under way; none of them if there are other budgets.
+pub(super) async fn open_alone<'e>(
+    executor: impl sqlx::PgExecutor<'e>,
+    calls: &[OpenCall],
+    budgets: i64,
+) -> Result<HashSet<(i64, i16)>, StoreError> {
+    let open = sqlx::query!(
+        r#"update sluice.inflight i
+              set call_number = c.number, call_provider = c.provider, call_model = c.model, call_rung = c.rung,
+                  call_started = c.started, call_worst = c.worst
+             from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
+                         $7::timestamptz[], $8::bigint[])
+                    as c(job_id, fence, number, provider, model, rung, started, worst)
+            where i.job_id = any (array[c.job_id]) and i.fence = c.fence
+              -- A statement that was given up and is run late by the server must not hide a later call.
+              and coalesce(i.call_number, 0) <= c.number
+              and (select v.version from sluice.budget_version v) = $9
+           returning i.fence, i.call_number as "number!""#,
+        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
+        &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _,
+        budgets
+    )
+    .fetch_all(executor)
+    .await
+    .doing("opening calls")?;
+    Ok(open.into_iter().map(|row| (row.fence, row.number)).collect())
+}
+
+/// Opens calls beside others of their claims; none of them if there are other budgets.
+pub(super) async fn open_beside<'e>(
+    executor: impl sqlx::PgExecutor<'e>,
+    calls: &[OpenCall],
+    budgets: i64,
+) -> Result<HashSet<(i64, i16)>, StoreError> {
+    let open = sqlx::query_file!(
+        "src/store/call/open_race.sql",
+        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
+        &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _,
+        budgets
+    )
+    .fetch_all(executor)
+    .await
+    .doing("opening the calls of races")?;
+    Ok(open.into_iter().map(|row| (row.fence, row.number)).collect())
 }
 
 /// A call of a race, or all calls under its claim.

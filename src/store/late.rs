@@ -80,8 +80,15 @@ pub(super) async fn remove_placeholders(
                         -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
                    from gone g join sluice.job j on j.id = any (array[g.job_id])
                   group by 1, 2, 3, 4, 5, 6, 7, 8
+        ), uncounted as materialized (
+            select sluice.count_spending(array_agg(g.job_id), array_agg(g.round), array_agg(g.provider),
+                                         array_agg(g.ended_at), array_agg(g.cost_nanos),
+                                         array_agg(g.uncertain_nanos), -1)
+              from gone g
+             where exists (select from sluice.budget)
+            having count(*) > 0
         )
-        select count(*) as "removed!" from gone"#,
+        select count(*) as "removed!" from gone where (select count(*) from uncounted) >= 0"#,
         &calls.iter().map(|(lease, _)| lease.job.0).collect::<Vec<_>>(),
         &calls.iter().map(|(lease, _)| lease.fence).collect::<Vec<_>>(),
         &calls.iter().map(|(_, number)| *number).collect::<Vec<_>>()

@@ -15,6 +15,7 @@ mod address;
 pub mod audit;
 pub mod batch;
 mod bill;
+pub mod budget;
 pub mod cache;
 pub mod call;
 pub mod claim;

@@ -7,7 +7,7 @@
 mod sums;
 
 use super::call::{self, Noted};
-use super::claim::{Lease, datetime};
+use super::claim::{Claimed, Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
 use super::{Doing, Store, StoreError, bill, cache, late};
@@ -32,6 +32,14 @@ pub struct Labels {
     pub project: String,
     /// The job's batch.
     pub batch: Option<String>,
+}
+
+impl Claimed {
+    /// The labels of the job.
+    #[must_use]
+    pub fn labels(&self) -> Labels {
+        Labels { route: self.route.clone(), project: self.project.clone(), batch: self.batch.clone() }
+    }
 }
 
 /// A row for the ledger.

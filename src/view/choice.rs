@@ -5,7 +5,7 @@ use super::waits::was_shut;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
 use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
-use crate::domain::{StrategyKind, Timestamp, Unit};
+use crate::domain::{NanoUsd, StrategyKind, Timestamp, Unit};
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
 
@@ -104,6 +104,13 @@ fn why_skipped(why: &Why) -> String {
             format!("about {needed} {unit} can never fit its limit of {size} at once")
         }
         Why::Unsupported { what } => format!("it does not support {what}"),
+        Why::OverBudget { budget, worst, limit } => {
+            let (worst, limit) = (NanoUsd(*worst), NanoUsd(*limit));
+            format!("a call may cost {worst}, more than the whole budget {budget} of {limit}")
+        }
+        Why::Unpriced { budget } => {
+            format!("it has no price, and the budget {budget} takes only calls whose worst case is known")
+        }
         Why::Unknown(said) => word_of(said),
     }
 }

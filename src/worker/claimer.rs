@@ -2,11 +2,12 @@
 
 use super::dealing::Dealing;
 use super::front::Front;
-use super::history;
+use super::{history, money};
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects::{self, Due};
 use super::{LifeSign, Shared};
+use crate::domain::budget::Budgets;
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
@@ -50,7 +51,7 @@ struct Looked {
     began: Instant,
     took: Duration,
     rotation: Rotation,
-    found: Result<(Pauses, Vec<Suspects>, Look), StoreError>,
+    found: Result<(Pauses, Budgets, Vec<Suspects>, Look), StoreError>,
 }
 
 struct Claimer {
@@ -63,6 +64,8 @@ struct Claimer {
     looking: JoinSet<Looked>,
     rotation: Rotation,
     dealing: Dealing,
+    /// Where budgets stand, with what was claimed since the last look.
+    budgets: Budgets,
     look_at: Instant,
     idle_look: Duration,
     suspects: suspects::Waiting,
@@ -88,6 +91,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
         looking: JoinSet::new(),
         rotation: Rotation::of_worker(worker),
         dealing: Dealing::default(),
+        budgets: Budgets::default(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         suspects: suspects::Waiting::default(),
@@ -129,6 +133,8 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
             () = tokio::time::sleep(sleep) => {}
             () = shared.hands.freed.notified() => {}
             () = plan.gate.changed() => {}
+            // Its jobs went back, and where the budgets stand is known better now.
+            () = shared.opener.refused() => claimer.look_at = claimer.look_at.min(Instant::now() + LOOK_IDLE_MIN),
             () = shared.stop.cancelled() => {}
         }
     }
@@ -179,6 +185,7 @@ impl Claimer {
         let plan = self.shared.plan();
         let now = self.shared.clock.now();
         let (mut takes, opens) = self.dealing.choose(&self.front, &plan, free.min(MAX_CLAIM), now);
+        self.keep_within_budgets(&mut takes);
         if takes.is_empty() {
             // There are jobs that may not start: sleep until a gate opens, or until new jobs come.
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
@@ -206,6 +213,26 @@ impl Claimer {
         self.remember(&takes, &claim);
         self.start(claim.jobs).await?;
         Ok(NextStep::Again)
+    }
+
+    /// Takes no more jobs than budgets have money for, by the last look. What is taken here is noted until the next one.
+    fn keep_within_budgets(&mut self, takes: &mut Vec<Take>) {
+        if self.budgets.0.is_empty() {
+            return;
+        }
+        let asked: i32 = takes.iter().map(|take| take.count).sum();
+        for take in &mut *takes {
+            let Some(lane) = self.front.lane((take.flow, take.prio)) else { continue };
+            let lane = money::of_lane(lane);
+            let most = if self.budgets.held_back(&lane).is_some() { Some(0) } else { self.budgets.calls_left(&lane) };
+            let most = most.map_or(i32::MAX, |most| i32::try_from(most).unwrap_or(i32::MAX));
+            take.count = take.count.min(most);
+            self.budgets.take(&lane, usize::try_from(take.count).unwrap_or(0));
+        }
+        takes.retain(|take| take.count > 0);
+        if takes.iter().map(|take| take.count).sum::<i32>() < asked {
+            self.dealing.begin_anew();
+        }
     }
 
     /// Gives back the jobs that this worker holds according to the queue and does not know of: the connection broke
@@ -257,26 +284,39 @@ impl Claimer {
         self.looking.spawn(async move {
             let found = within(PATIENCE, "looking for ready jobs", async {
                 let (pauses, suspects) = (store.pauses().await?, store.suspects().await?);
-                Ok((pauses, suspects, store.look(&mut rotation, &question.flows, question.kept).await?))
+                let budgets = store.budgets().await?.budgets;
+                Ok((pauses, budgets, suspects, store.look(&mut rotation, &question.flows, question.kept).await?))
             });
             let found = found.await;
             Looked { began, took: began.elapsed(), rotation, found }
         });
     }
 
-    fn absorb(&mut self, began: Instant, took: Duration, (pauses, suspects, look): (Pauses, Vec<Suspects>, Look)) {
+    fn absorb(
+        &mut self,
+        began: Instant,
+        took: Duration,
+        (pauses, budgets, suspects, look): (Pauses, Budgets, Vec<Suspects>, Look),
+    ) {
         let plan = self.shared.plan();
         let providers: Vec<&str> = pauses.names(PauseKind::Provider).collect();
         plan.gate.set_paused(&providers, self.shared.clock.now());
+        plan.gate.set_budgets(&budgets, self.shared.clock.now());
         self.suspects.note(suspects);
         let pauses = Arc::new(pauses);
         self.shared.pauses.store(Arc::clone(&pauses));
+        let shared_budgets = Arc::new(budgets.clone());
+        self.shared.budgets.store(Arc::clone(&shared_budgets));
+        self.dealing.budgets = shared_budgets;
+        self.budgets = budgets;
         self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
+        let budgets = &self.budgets;
         let may_claim = |lane: &Lane| {
             plan.routes.contains_key(&lane.route)
                 && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch))
                 && pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none()
+                && budgets.held_back(&money::of_lane(lane)).is_none()
         };
         let is_all = look.is_all;
         self.front.absorb(look, may_claim, began);

@@ -1,8 +1,10 @@
 //! The choice of the lanes that the next claim takes from.
 
 use super::front::{Front, LaneKey, LaneState};
+use super::money;
 use super::plan::{LanePlan, Plan};
 use crate::domain::Timestamp;
+use crate::domain::budget::Budgets;
 use crate::domain::decide::Startable;
 use crate::domain::fair::{Demand, Sorted, Turns};
 use crate::store::claim::Take;
@@ -22,6 +24,8 @@ const MOST_HURRIED: usize = 50;
 pub(super) struct Dealing {
     turns: Turns,
     kept: Option<Order>,
+    /// Where budgets stood at the last look: past a soft threshold jobs may go along other routes.
+    pub budgets: Arc<Budgets>,
 }
 
 /// The lanes in the order of their turns.
@@ -117,7 +121,9 @@ impl Dealing {
 
     /// The lanes that have jobs, in the order of their turns, and how many may be started.
     fn sort(&mut self, front: &Front, plan: &Arc<Plan>, now: Timestamp) -> (Order, StartableGroups) {
-        let of_lane = |lane: &Lane| plan.lane(&lane.route, &lane.project, lane.batch.as_deref());
+        let budgets = Arc::clone(&self.budgets);
+        let of_lane =
+            |lane: &Lane| money::lane(&budgets, plan, &lane.route, &lane.project, lane.batch.as_deref());
         // Of a sticky route those go together that have the same first rung.
         let mut known: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
         let mut groups: Vec<LanePlan> = Vec::new();

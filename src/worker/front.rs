@@ -87,6 +87,11 @@ impl Front {
         self.lanes.get(&key)
     }
 
+    /// A lane, as the last look found it.
+    pub fn lane(&self, key: LaneKey) -> Option<&Lane> {
+        self.lanes.get(&key).map(|state| &state.lane)
+    }
+
     /// Where the job lies that this would take, if it is the only one of its lane and a look has told its place.
     pub fn place(&self, take: &Take) -> Option<String> {
         let state = self.lanes.get(&(take.flow, take.prio))?;

@@ -11,6 +11,7 @@ mod tests;
 
 use super::bucket::{Bucket, BucketHold};
 use super::keys::KeyHold;
+use crate::domain::budget::Budgets;
 use crate::domain::breaker;
 use crate::domain::doubt::RequestHash;
 use crate::domain::error_class::{Effect, Refusal};
@@ -131,6 +132,18 @@ impl Gate {
         for provider in self.providers.values() {
             let mut slot = provider.paused.lock();
             *slot = paused.contains(&provider.name.as_str()).then(|| slot.unwrap_or(now));
+        }
+    }
+
+    /// Closes exactly the providers whose budget has no room.
+    pub fn set_budgets(&self, budgets: &Budgets, now: Timestamp) {
+        let closed: BTreeMap<&str, Shut> = budgets.closed_providers().map(|(name, it)| (name, it.shut(now))).collect();
+        for provider in self.providers.values() {
+            let mut slot = provider.budget.lock();
+            let since = slot.map(|shut| shut.since);
+            *slot = closed
+                .get(provider.name.as_str())
+                .map(|shut| Shut { since: since.unwrap_or(shut.since), ..*shut });
         }
     }
 

@@ -20,6 +20,7 @@ mod keeper;
 mod keys;
 mod line;
 mod loops;
+mod money;
 mod observer;
 mod opener;
 mod outlet;
@@ -40,8 +41,11 @@ mod suspects;
 mod troubles;
 mod upkeep;
 
+use crate::domain::budget::Budgets;
+use crate::domain::fork::Taken;
 use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
+use crate::store::settle::Labels;
 use crate::store::timeline::Loss;
 use crate::store::{SchemaVersion, Store};
 use arc_swap::ArcSwap;
@@ -50,7 +54,7 @@ use hands::Hands;
 pub use loops::Loops;
 pub use observer::{Observer, Vitals};
 use parking_lot::Mutex;
-use plan::Plan;
+use plan::{LanePlan, Plan};
 pub use reload::Reloader;
 use settler::Settler;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -116,6 +120,8 @@ struct Shared {
     hands: Hands,
     /// What was paused at the claim loop's last look.
     pauses: ArcSwap<Pauses>,
+    /// Where budgets stood at that look.
+    budgets: ArcSwap<Budgets>,
     /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
     /// Distinguishes this process from all others, including those that are given its number after the database has
@@ -183,6 +189,17 @@ impl Shared {
 
     fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// The route along which the jobs with these labels go instead of their own, because a budget is past its soft
+    /// threshold.
+    fn other_route(&self, labels: &Labels) -> Option<Taken> {
+        money::other_route(&self.budgets.load(), &self.plan(), &labels.route, &labels.project, labels.batch.as_deref())
+    }
+
+    /// What jobs of a lane may go along now.
+    fn lane(&self, route: &str, project: &str, batch: Option<&str>) -> Option<LanePlan> {
+        money::lane(&self.budgets.load(), &self.plan(), route, project, batch)
     }
 
     /// Stops the worker in order when the schema has become too new for this binary.

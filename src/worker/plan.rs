@@ -201,7 +201,7 @@ impl RoutePlan {
     fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
         let Startable::Later { until, rung, why, .. } = self.startable(None, None, now) else { return None };
         let opens = match why {
-            Skip::Shut { shut, .. } if shut.reason == Reason::Paused => None,
+            Skip::Shut { shut, .. } if shut.known_end().is_none() => None,
             _ => Some(until.0),
         };
         let passes = match why {
@@ -386,7 +386,7 @@ impl Plan {
 
     /// Notes the way that one more job takes.
     pub(super) fn note_way(&self, plan: &RoutePlan, taken: &[Taken]) {
-        for Taken { route, to, .. } in taken {
+        for Taken { route, to, .. } in taken.iter().filter(|taken| taken.budget.is_none()) {
             if let Some(from) = self.routes.get(route) {
                 from.ways.lock().note(to);
             }

@@ -64,6 +64,7 @@ impl Worker {
             abort: CancellationToken::new(),
             hands: Hands::default(),
             pauses: ArcSwap::default(),
+            budgets: ArcSwap::default(),
             schemas: schemas::Schemas::new(),
             life,
             id: AtomicI64::new(id),

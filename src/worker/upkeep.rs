@@ -3,7 +3,7 @@
 
 use super::spool::Spool;
 use super::troubles::Troubles;
-use super::{Shared, history, outlet, retention, stop_losses};
+use super::{Shared, history, money, outlet, retention, stop_losses};
 use crate::store::maintenance::{FOLD_AT_ONCE, Folded};
 use crate::store::within;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ const LONG_PAUSE: u32 = 39;
 const A_FEW: u64 = 1_000;
 /// … unless more than this many rows have been left over by it. Reports read them all.
 const MOST_LEFT: u64 = 4_000_000;
+/// How often budgets are added up of which no call asks for room, and what is reserved for no call is given back.
+const BUDGETS_EVERY: Duration = Duration::from_secs(1);
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
 /// second.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
@@ -62,7 +64,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut said = retention::Said::default();
     let mut troubles = Troubles::default();
     let mut history_after = Instant::now();
-    let mut stop_losses_at = now;
+    let (mut stop_losses_at, mut budgets_at) = (now, now);
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -125,6 +127,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let counted = within(PATIENCE, "counting failed jobs of batches", stop_losses::look(&shared)).await;
             troubles.note("counting failed jobs of batches", counted);
             stop_losses_at = now + STOP_LOSSES_EVERY.max(began.elapsed() * PAUSE_IN_COUNTING);
+        }
+        if now >= budgets_at {
+            let began = Instant::now();
+            let tended = within(PATIENCE, "adding up budgets", money::tend(&shared)).await;
+            troubles.note("adding up budgets", tended);
+            budgets_at = now + BUDGETS_EVERY.max(began.elapsed() * PAUSE_IN_COUNTING);
         }
         if now >= partitions_at {
             partitions_at = now + PARTITIONS_EVERY;

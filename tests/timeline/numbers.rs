@@ -7,6 +7,7 @@ use sluice::domain::{ErrorClass, JobId, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
 use sluice::store::settle::Settlement;
+use std::sync::Arc;
 
 fn answer(claimed: &Claimed) -> Settlement {
     Settlement { attempts: vec![accepted(claimed, 1)], endings: vec![success(claimed)], ..Settlement::default() }
@@ -60,8 +61,9 @@ async fn a_call_whose_outcome_the_database_has_lost_is_named_when_its_job_goes_b
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
+        labels: Arc::new(claimed.labels()),
     };
-    assert!(queue.store.open_calls(&[call]).await.unwrap().contains(&claimed.lease.fence));
+    assert!(queue.store.open_calls(&[call], 0).await.unwrap().unwrap().contains(&(claimed.lease.fence, 1)));
     // The worker has settled it, and knows nothing of the claim any more; the database has gone back to before that.
     assert_eq!(queue.store.give_back_unknown(worker, &[]).await.unwrap(), 1);
     let ledger = "select concat_ws(' ', class, detail, placeholder, uncertain_nanos) from sluice.attempt";

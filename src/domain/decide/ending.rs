@@ -186,6 +186,7 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
         Skip::Ineligible(Ineligible::ContextWindow { .. }) => Some(ErrorClass::ContextLength),
         Skip::Ineligible(Ineligible::BucketTooSmall { .. }) => Some(ErrorClass::NeverFits),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
+        Skip::Ineligible(Ineligible::OverBudget { .. } | Ineligible::Unpriced { .. }) => Some(ErrorClass::NeverFits),
         Skip::Failed(class) => Some(*class),
         Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => None,
     }

@@ -169,6 +169,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::Auth => "its key is rejected",
         Reason::Model => "the model is unknown, or not allowed to the key",
         Reason::Paused => "its provider is paused",
+        Reason::Budget => "its provider's budget has no room",
     }
 }
 

@@ -1,6 +1,6 @@
 -- Notes calls that are made beside another one of the same claim.
 -- For each call $1 its job, $2 the fence of the claim, $3 its number, $4 provider, $5 model, $6 rung, $7 when it
--- begins, $8 the most that it may cost
+-- begins, $8 the most that it may cost; $9 the version of the budgets, none of which covers them
 with c as (
     select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[],
                          $6::smallint[], $7::timestamptz[], $8::bigint[])
@@ -11,6 +11,7 @@ with c as (
        set attempts = greatest(i.attempts, m.number)
       from (select job_id, fence, max(number) as number from c group by job_id, fence) m
      where i.job_id = any (array[m.job_id]) and i.fence = m.fence
+       and (select v.version from sluice.budget_version v) = $9
     returning i.fence
 )
 insert into sluice.race_call as r (job_id, fence, number, provider, model, rung, started, worst)

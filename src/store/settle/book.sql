@@ -26,6 +26,14 @@ with w as (
                 notes::jsonb, reask_of
            from w
     on conflict do nothing
-    returning fence, number
+    returning job_id, fence, number, round, provider, ended_at, cost_nanos, uncertain_nanos
+), counted as materialized (
+    -- Without a budget this is one look at an empty table.
+    select sluice.settle_budgets(array_agg(b.job_id), array_agg(b.fence), array_agg(b.number), array_agg(b.round),
+                                 array_agg(b.provider), array_agg(b.ended_at), array_agg(b.cost_nanos),
+                                 array_agg(b.uncertain_nanos))
+      from booked b
+     where exists (select from sluice.budget)
+    having count(*) > 0
 )
-select fence as "fence!", number as "number!" from booked
+select fence as "fence!", number as "number!" from booked where (select count(*) from counted) >= 0

@@ -181,6 +181,7 @@ impl Gate {
             name: name.to_owned(),
             keys,
             paused: Mutex::new(known.and_then(|known| *known.paused.lock())),
+            budget: Mutex::new(known.and_then(|known| *known.budget.lock())),
             recheck: setup.recheck,
             offline: Arc::clone(&self.offline),
             last_contact: when(|known| &known.last_contact),

@@ -32,6 +32,8 @@ pub struct ProviderState {
     pub(super) name: String,
     pub(super) keys: Arc<Keys>,
     pub(super) paused: Mutex<Option<Timestamp>>,
+    /// Set while its budget has no room.
+    pub(super) budget: Mutex<Option<Shut>>,
     pub(super) recheck: Duration,
     /// Set while no provider can be reached; shared by all providers.
     pub(super) offline: Arc<Mutex<Option<Shut>>>,
@@ -308,7 +310,10 @@ impl TargetState {
 
     /// Why no call may go to it, whatever it asks for; breaker and limits left out.
     fn shut_to_all(&self, now: Timestamp) -> Option<Shut> {
-        self.paused(now).or_else(|| self.provider.keys.shut(now)).or_else(|| self.rests(now))
+        self.paused(now)
+            .or_else(|| still_shut(&self.provider.budget, now))
+            .or_else(|| self.provider.keys.shut(now))
+            .or_else(|| self.rests(now))
     }
 
     /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.

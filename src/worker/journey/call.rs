@@ -16,8 +16,10 @@ use crate::domain::{
     tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
+use crate::store::budget::NoMoney;
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
+use crate::store::settle::Labels;
 use crate::worker::gate::PACE;
 use crate::worker::hands::InHand;
 use crate::worker::opener::Opened;
@@ -40,6 +42,8 @@ pub(super) enum Came {
     ClaimLost,
     /// It cannot be recorded before it is made: the database is away, or outcomes are waiting for it.
     Away,
+    /// A budget has no room for it.
+    NoMoney(Box<NoMoney>),
     Made(Made),
 }
 
@@ -70,6 +74,20 @@ pub(super) struct Made {
 /// The calls of a job that have come back and that no decision to call has taken into account yet, by number.
 pub(super) type CameBack = Arc<Mutex<Vec<i16>>>;
 
+/// What is reserved for a call that was opened; dropped before the call begins, it is given back.
+struct Reserved<'a> {
+    call: &'a Call,
+    is_held: bool,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if self.is_held {
+            self.call.errand.shared.opener.not_made(self.call.lease, self.call.number);
+        }
+    }
+}
+
 /// A call to be made.
 pub(super) struct Call {
     pub(super) errand: Arc<Errand>,
@@ -78,6 +96,8 @@ pub(super) struct Call {
     pub(super) state: RungState,
     /// The claim under which it is made.
     pub(super) lease: Lease,
+    /// The labels of its job.
+    pub(super) labels: Arc<Labels>,
     /// Its ordinal within the job.
     pub(super) number: i16,
     /// Another call of the job is under way.
@@ -104,12 +124,12 @@ impl Call {
         let Errand { shared, plan, request, .. } = &*self.errand;
         let Some((spec, rung)) = plan.rung(self.index) else { return Came::NotBegun };
         let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
-        let reserved = rung.charging.reserve(&sizes);
+        let charge = rung.charging.reserve(&sizes);
         let now_planned = shared.plan();
         let gate = &now_planned.gate;
         let in_line = rung.line.join();
         let admitted = tokio::select! {
-            admitted = gate.admit(&rung.target, reserved, 2 * PACE, shared.clock.now()) => admitted,
+            admitted = gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => admitted,
             () = shared.stop.cancelled() => return Came::NotBegun,
             () = in_hand.recalled.cancelled() => return Came::NotBegun,
             () = in_hand.lost.cancelled() => return Came::NotBegun,
@@ -131,11 +151,12 @@ impl Call {
             () = self.not_needed() => return Came::NotBegun,
             opened = self.open(spec) => opened,
         };
-        match opened {
-            Opened::Yes => {}
+        let mut reserved = match opened {
+            Opened::Yes { is_reserved } => Reserved { call: self, is_held: is_reserved },
             Opened::Lost => return Came::ClaimLost,
             Opened::Away => return Came::Away,
-        }
+            Opened::NoMoney(why) => return Came::NoMoney(why),
+        };
         // Recording a call takes the database a moment, or longer. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
         if let Some(shut) = rung.target.shut_meanwhile(guard.permit(), started_at) {
@@ -146,7 +167,8 @@ impl Call {
         let mut mends = rung.target.mends();
         mends.extend_from_slice(self.state.mends());
         let asked = self.asked(spec, &mends);
-        guard.begin(reserved);
+        guard.begin(charge);
+        let was_reserved = std::mem::take(&mut reserved.is_held);
         let call = rung.provider.call(key, &asked, &spec.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
@@ -159,6 +181,7 @@ impl Call {
             Some(Ok(report)) => (report, Some(guard)),
             Some(Err(ineligible)) => {
                 guard.give_back();
+                reserved.is_held = was_reserved;
                 return Came::Ineligible(ineligible);
             }
             None => {
@@ -243,10 +266,17 @@ impl Call {
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
             started_at,
             worst: spec.price_at(started_at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            labels: Arc::clone(&self.labels),
         };
         let opened = shared.opener.open(call, self.is_beside).await;
-        // A process that was suspended meanwhile may have lost its lease behind the answer.
-        if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
+        match opened {
+            // A process that was suspended meanwhile may have lost its lease behind the answer.
+            Opened::Yes { is_reserved } if !shared.lease_is_fresh() => {
+                drop(Reserved { call: self, is_held: is_reserved });
+                Opened::Away
+            }
+            opened => opened,
+        }
     }
 
     /// The verdict on the outcome of a call that was made at this instant, and what it tells of the provider's limits.

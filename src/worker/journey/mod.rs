@@ -97,6 +97,8 @@ struct Journey {
     rungs: Vec<RungState>,
     /// Since when the job has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
+    /// Until when it rests because a budget has no room for its next call, and the reason in words.
+    waits_for_money: Option<(Timestamp, String)>,
     /// Its turn at the places that it waits for.
     sleeper: Option<Sleeper>,
     /// The calls under way, where the route asks several rungs at once.
@@ -162,6 +164,13 @@ impl Journey {
                 return self.recalled(in_hand).await;
             }
             self.take_ended(in_hand).await;
+            if let Some((until, reason)) = self.waits_for_money.take().filter(|_| !self.is_answered()) {
+                if self.calls.is_empty() {
+                    return self.park(Some(until), reason).await;
+                }
+                self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                continue;
+            }
             if let Err(reason) = self.follow_plan() {
                 if self.calls.is_empty() {
                     return self.park(None, reason.to_owned()).await;
@@ -233,11 +242,12 @@ impl Journey {
     /// read when it was claimed, or its route adds something else to its request.
     fn follow_plan(&mut self) -> Result<(), &'static str> {
         // A job that has its answer is done, whatever happened to its route.
-        if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
+        if self.is_answered() {
             return Ok(());
         }
-        let plan = self.errand.shared.plan();
-        let Some(root) = plan.routes.get(&self.held.labels.route) else { return Err(UNKNOWN_ROUTE) };
+        let (plan, other) = (self.errand.shared.plan(), self.errand.shared.other_route(&self.held.labels));
+        let name = other.as_ref().map_or(&self.held.labels.route, |taken| &taken.to);
+        let Some(root) = plan.routes.get(name) else { return Err(UNKNOWN_ROUTE) };
         if Arc::ptr_eq(root, &self.root) {
             return Ok(());
         }
@@ -247,11 +257,12 @@ impl Journey {
         let labels = &self.held.labels;
         let batch = labels.batch.as_deref();
         let asked = Unrouted { body: "", project: &labels.project, batch, metadata: &self.metadata };
-        let found = plan.resolve_again(&labels.route, &asked, &self.whole);
-        let Some((route, taken)) = found else { return Err(UNKNOWN_ROUTE) };
+        let found = plan.resolve_again(name, &asked, &self.whole);
+        let Some((route, mut taken)) = found else { return Err(UNKNOWN_ROUTE) };
         if route.route.defaults != self.errand.plan.route.defaults {
             return Err(WRITTEN_ANEW);
         }
+        taken.splice(0..0, other.iter().cloned());
         (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
         let old = Arc::clone(&self.errand.plan);
@@ -274,6 +285,11 @@ impl Journey {
         self.held.cache = self.errand.plan.route.cache.map(|_| CacheKey::of(&self.errand.plan.route, &self.whole));
         self.look_at_rungs_anew();
         Ok(())
+    }
+
+    /// Whether its answer has come.
+    fn is_answered(&self) -> bool {
+        self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted)
     }
 
     /// Starts over with the rungs of the route as if none had been called, and drops from the request everything that
@@ -382,7 +398,7 @@ impl Journey {
         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
         let (labels, deadline) = (&self.held.labels, self.errand.job.deadline);
         // The same question as the claimer's, which does not know yet which rung a job draws or which rule matches it.
-        let others = || self.errand.shared.plan().lane(&labels.route, &labels.project, labels.batch.as_deref());
+        let others = || self.errand.shared.lane(&labels.route, &labels.project, labels.batch.as_deref());
         let waits_like_all =
             is_a_limit(why) && !was_told && others().is_some_and(|ahead| ahead.startable(deadline, now).jobs() == 0);
         (!waits_like_all).then_some(rest)
@@ -434,6 +450,7 @@ impl Journey {
             index: rung,
             state: self.rungs.get(rung)?.clone(),
             lease: self.held.lease,
+            labels: Arc::clone(&self.held.labels),
             number,
             is_beside: !self.calls.is_empty(),
             no_longer_needed: None,

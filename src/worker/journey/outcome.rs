@@ -5,8 +5,12 @@ use super::call::{Came, Made};
 use super::calls::Begun;
 use super::rows::{Completion, LastCall};
 use super::rung_state::RungState;
+use crate::domain::awaited;
+use crate::domain::budget::{MOMENT, REST, Refusal};
+use crate::domain::decide::Ineligible;
 use crate::domain::explanation::{self, Explanation};
 use crate::domain::{Attempt, Outcome, Rejected, reask};
+use crate::store::budget::NoMoney;
 use crate::store::settle::AttemptRow;
 use crate::worker::hands::InHand;
 use crate::worker::settler::Then;
@@ -42,23 +46,52 @@ impl Journey {
                 () = in_hand.recalled.cancelled() => {}
                 () = in_hand.lost.cancelled() => {}
             },
+            Came::NoMoney(why) => self.take_no_money(rung, *why),
             Came::Refused(shut) => {
                 if let Some(state) = self.state_of(rung) {
                     state.is_refused(shut);
                 }
             }
-            Came::Ineligible(why) => match rung {
-                // The target takes no such conversation; the request as it was inserted is another matter.
-                Some(rung) if self.state_of(Some(rung)).is_some_and(|state| state.again.is_some()) => {
-                    self.forget_to_ask_again(rung);
-                }
-                rung => {
-                    if let Some(state) = self.state_of(rung) {
-                        state.ineligible = Some(why);
-                    }
-                }
-            },
+            Came::Ineligible(why) => self.take_ineligible(rung, why),
             Came::Made(made) => self.note(rung, made, reasons),
+        }
+    }
+
+    /// The rung takes no such request.
+    fn take_ineligible(&mut self, rung: Option<usize>, why: Ineligible) {
+        match rung {
+            // The target takes no such conversation; the request as it was inserted is another matter.
+            Some(rung) if self.state_of(Some(rung)).is_some_and(|state| state.again.is_some()) => {
+                self.forget_to_ask_again(rung);
+            }
+            rung => {
+                if let Some(state) = self.state_of(rung) {
+                    state.ineligible = Some(why);
+                }
+            }
+        }
+    }
+
+    /// A budget has refused a call. What it never takes is nothing for this rung. A provider without money leaves the
+    /// other rungs; without money for the job itself, the job rests.
+    fn take_no_money(&mut self, rung: Option<usize>, NoMoney { standing, refusal }: NoMoney) {
+        let now = self.errand.shared.clock.now();
+        let (budget, limit) = (standing.budget.name.clone(), standing.budget.limit);
+        match refusal {
+            Refusal::NeverFits { worst, .. } => {
+                self.take_ineligible(rung, Ineligible::OverBudget { budget, worst, limit });
+            }
+            Refusal::Unpriced { .. } => self.take_ineligible(rung, Ineligible::Unpriced { budget }),
+            Refusal::NoRoom { .. } if standing.budget.scope.is_provider() => {
+                if let Some(state) = self.state_of(rung) {
+                    state.is_refused(standing.shut(now));
+                }
+            }
+            Refusal::NoRoom { is_moment, .. } => {
+                let rest = if is_moment { now + MOMENT } else { standing.shut(now).until.min(now + REST) };
+                let until = self.errand.job.deadline.map_or(rest, |deadline| rest.min(deadline));
+                self.waits_for_money = Some((until, awaited::budget(&budget)));
+            }
         }
     }
 

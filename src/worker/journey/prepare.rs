@@ -33,7 +33,9 @@ pub(super) async fn prepare(
     past: &[PastAttempt],
 ) -> Result<Journey, Unready> {
     let plans = shared.plan();
-    let Some(root) = plans.routes.get(&held.labels.route).cloned() else {
+    let other = shared.other_route(&held.labels);
+    let name = other.as_ref().map_or(&held.labels.route, |taken| &taken.to);
+    let Some(root) = plans.routes.get(name).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
         return Err(Unready::Back(UNKNOWN_ROUTE));
     };
@@ -51,12 +53,13 @@ pub(super) async fn prepare(
     }
     let found = if body.len() > LARGE {
         let (plans, labels, body, metadata) = (Arc::clone(&plans), held.labels.clone(), body.clone(), metadata.clone());
-        shared.schemas.aside(move || resolve(&plans, &labels, &body, &metadata)).await
+        let name = name.clone();
+        shared.schemas.aside(move || resolve(&plans, &name, &labels, &body, &metadata)).await
     } else {
-        resolve(&plans, &held.labels, body, &metadata)
+        resolve(&plans, name, &held.labels, body, &metadata)
     };
     let Some(found) = found else { return Err(Unready::Back(UNKNOWN_ROUTE)) };
-    let Resolved { plan, taken, request, input_tokens } = found.map_err(|error| Unready::Unfit(in_request(&error)))?;
+    let Resolved { plan, mut taken, request, input_tokens } = found.map_err(|error| Unready::Unfit(in_request(&error)))?;
     let schema = match request.schema() {
         None => None,
         Some(schema) => match shared.schemas.compile(schema).await {
@@ -65,6 +68,7 @@ pub(super) async fn prepare(
             Err(NoSchema::NoRoom) => return Err(Unready::Back(NO_ROOM)),
         },
     };
+    taken.splice(0..0, other.iter().cloned());
     let request = Arc::new(request);
     let (project, batch) = (held.labels.project.as_str(), held.labels.batch.as_deref());
     plans.note_way(&plan, &taken);
@@ -93,6 +97,7 @@ pub(super) async fn prepare(
         root,
         taken,
         waits_since: None,
+        waits_for_money: None,
         sleeper: None,
         calls: Calls::default(),
         weight,
@@ -107,9 +112,15 @@ pub(super) async fn prepare(
 }
 
 /// Finds the way of a job, and reads its request.
-fn resolve(plans: &Plan, labels: &Labels, body: &str, metadata: &Metadata) -> Option<Result<Resolved, RequestError>> {
+fn resolve(
+    plans: &Plan,
+    route: &str,
+    labels: &Labels,
+    body: &str,
+    metadata: &Metadata,
+) -> Option<Result<Resolved, RequestError>> {
     let (project, batch) = (labels.project.as_str(), labels.batch.as_deref());
-    plans.resolve(&labels.route, &Unrouted { body, project, batch, metadata })
+    plans.resolve(route, &Unrouted { body, project, batch, metadata })
 }
 
 /// A fault of a request, with its place in the row.

@@ -81,12 +81,10 @@ impl Bill {
 
 impl HeldJob {
     pub(in crate::worker) fn of(claimed: &Claimed) -> Self {
-        let labels =
-            Labels { route: claimed.route.clone(), project: claimed.project.clone(), batch: claimed.batch.clone() };
         Self {
             lease: claimed.lease,
             round: claimed.round,
-            labels: Arc::new(labels),
+            labels: Arc::new(claimed.labels()),
             calls: claimed.attempts,
             raced: false,
             cache: None,
