@@ -27,7 +27,7 @@ pub enum ExitCode {
     /// The doctor found something that hurts the queue.
     Unwell = 9,
     /// Work on a batch cannot go on before a person does something: no target of its route has a key in service and
-    /// knows the model. Its jobs stay queued.
+    /// knows the model, or its budget is spent. Its jobs stay queued.
     Stuck = 10,
     /// A signal ended it before it was done (the number that shells use for Ctrl-C).
     Interrupted = 130,
@@ -64,7 +64,7 @@ impl ExitCode {
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
-            Self::Stuck => "work cannot go on: no key is in service, or there is no such model",
+            Self::Stuck => "work cannot go on: no key is in service, there is no such model, or a budget is spent",
             Self::Interrupted => "interrupted",
         }
     }

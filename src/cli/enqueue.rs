@@ -3,7 +3,7 @@
 mod entry;
 mod lines;
 
-use super::GlobalArgs;
+use super::{GlobalArgs, budget};
 use super::context::{Context, environment};
 use super::failure::CommandFailure;
 use super::faults::Faults;
@@ -12,8 +12,9 @@ use super::output::{Dispensable, Format, Output};
 use super::rows::{For, Rows};
 use super::when::GivenTime;
 use crate::config::{Config, Keys};
+use crate::domain::budget::Budget;
 use crate::domain::counted::counted;
-use crate::domain::{MaxFailed, Timestamp, bounds};
+use crate::domain::{MaxFailed, NanoUsd, Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable;
@@ -76,6 +77,10 @@ pub struct Args {
     /// [default: max_failed of the route, for a batch that has none yet]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = max_failed)]
     pub max_failed: Option<MaxFailed>,
+    /// What the batch may cost in all, in dollars: before each call its worst case has to fit, and without room the
+    /// rest waits (docs/budgets.md). Without this option a batch keeps the budget that it has
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, value_parser = budget::amount)]
+    pub max_cost: Option<NanoUsd>,
     /// Only the first N jobs
     #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
@@ -205,7 +210,19 @@ pub(super) async fn load<'a>(
         (Some(store), Some(entry)) => {
             let of_route = config.routes.get(&options.route).and_then(|route| route.max_failed);
             stop_loss = allowed_stop_loss(args, of_route, store, &mut remarks).await?;
-            Some(entry.open(args, store, &mut options, faults).await?)
+            if args.max_cost.is_some() && !store.may_set_budgets().await? {
+                return Err(CommandFailure::usage(
+                    "--max-cost: this login may not set budgets; nothing was enqueued. Use a login with the role \
+                     sluice_worker, or leave out --max-cost",
+                )
+                .into());
+            }
+            let mut entered = entry.open(args, store, &mut options, faults).await?;
+            if let (Some(limit), Some(batch)) = (args.max_cost, options.batch.as_deref()) {
+                entered.bulk.set_budget(limit);
+                remarks.extend(another_budget(store, batch, limit).await?);
+            }
+            Some(entered)
         }
         _ => None,
     };
@@ -237,6 +254,16 @@ pub(super) async fn load<'a>(
         return Err(CommandFailure::input(format!("{name}: reading it broke off; nothing was enqueued")).into());
     }
     Ok(loading)
+}
+
+/// A word where the batch had another budget before.
+async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::Result<Option<String>> {
+    let name = Budget::name_of_batch(batch);
+    let known = store.budgets().await?.budgets.0;
+    let before = known.iter().map(|standing| &standing.budget).find(|budget| budget.name == name);
+    Ok(before.filter(|budget| budget.limit != limit).map(|before| {
+        format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)
+    }))
 }
 
 /// The stop-loss that the batch gets: that of the arguments, or else the route's.

@@ -4,6 +4,7 @@
 //! `run(args, &global) -> anyhow::Result<ExitCode>`; errors are printed once, in [`run`].
 
 pub mod batch;
+pub mod budget;
 pub mod check;
 mod client;
 pub mod context;
@@ -63,7 +64,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
 provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
-10 work cannot go on: no key is in service, or there is no such model, 130 interrupted.";
+10 work cannot go on: no key is in service, there is no such model, or a budget is spent, 130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -135,6 +136,8 @@ pub enum Command {
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),
+    /// List, show, set, raise or remove budgets: what may be spent on what
+    Budget(budget::Args),
     Check(check::Args),
     /// Look for what hurts the queue, and say what to do about it
     Doctor(doctor::Args),
@@ -158,6 +161,7 @@ impl Command {
     /// The role that its login must have, in words.
     fn needs(&self) -> &'static str {
         use batch::BatchCommand;
+        use budget::BudgetCommand;
         use job::JobCommand;
         match self {
             Self::Migrate(_) | Self::Db(_) => {
@@ -177,6 +181,7 @@ impl Command {
                     | BatchCommand::Jobs(_)
                     | BatchCommand::Enqueues { .. },
             })
+            | Self::Budget(budget::Args { command: BudgetCommand::List | BudgetCommand::Show { .. } })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
         }
@@ -240,6 +245,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
+        Command::Budget(args) => budget::run(args, global).await,
         Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::environment;
 use super::worker::{blueprint, settings};
 use crate::config::{Config, ConfigErrors, Database};
+use crate::domain::budget::Budget;
 use crate::shutdown::Hangups;
 use crate::systemd::Notifier;
 use crate::worker::Reloader;
@@ -19,6 +20,7 @@ pub(super) async fn at_each(
     global: GlobalArgs,
     notifier: Arc<Notifier>,
 ) {
+    let mut budgets = started.budgets.clone();
     loop {
         hangups.next().await;
         if reloader.is_stopping() {
@@ -26,13 +28,31 @@ pub(super) async fn at_each(
             continue;
         }
         notifier.reloading();
-        let is_in_force = reload(&mut reloader, &started, &global);
-        notifier.reloaded(is_in_force);
+        let config = reload(&mut reloader, &started, &global);
+        if let Some(config) = &config {
+            apply_budgets(&reloader, &mut budgets, &config.budgets).await;
+        }
+        notifier.reloaded(config.is_some());
     }
 }
 
-/// Returns whether the current configuration is in force.
-fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> bool {
+/// Sets the budgets as they are configured now. `before`: as they were before, for the next time.
+async fn apply_budgets(reloader: &Reloader, before: &mut Vec<Budget>, budgets: &[Budget]) {
+    let is_gone = |name: &String| !budgets.iter().any(|budget| budget.name == *name);
+    let gone: Vec<String> = before.iter().map(|budget| budget.name.clone()).filter(is_gone).collect();
+    match reloader.apply_budgets(budgets, &gone).await {
+        Ok(changed) => {
+            budgets.clone_into(before);
+            if !changed.is_empty() {
+                tracing::info!(budgets = changed.join(", "), "budgets were set or removed");
+            }
+        }
+        Err(error) => tracing::error!(error = %error, "the budgets are as they were; the next SIGHUP tries again"),
+    }
+}
+
+/// Returns the configuration that is in force now, if it is another one.
+fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> Option<Config> {
     let config = match read(started, global) {
         Ok(config) => config,
         Err(errors) => {
@@ -43,19 +63,19 @@ fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> boo
                 faults = errors.faults().len(),
                 "the new configuration is refused; the worker goes on with the one before"
             );
-            return false;
+            return None;
         }
     };
     if let Err(error) = reloader.reload(&blueprint(&config), &settings(&config, false)) {
         tracing::error!(error = %error, "the new configuration is refused; the worker goes on with the one before");
-        return false;
+        return None;
     }
     for key in waits_for_a_restart(started, &config) {
         tracing::warn!(key, "a key of the configuration has changed, and takes effect when the worker is restarted");
     }
     let (routes, providers) = (config.routes.len(), config.providers.len());
     tracing::info!(routes, providers, "the configuration was read again and is in force");
-    true
+    Some(config)
 }
 
 /// The same file and the same variables as at the start.
@@ -86,6 +106,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         spool,
         http,
         log,
+        budgets: _,
         warnings: _,
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());

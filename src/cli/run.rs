@@ -8,7 +8,8 @@ use super::table::wrapped;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
-use crate::domain::ErrorClass;
+use crate::domain::budget::Standing;
+use crate::domain::{ErrorClass, NanoUsd};
 use crate::domain::counted::counted;
 use crate::domain::error_class::Effect;
 use crate::domain::job::JobState;
@@ -18,6 +19,7 @@ use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
 use crate::store::batch::{Batch, JobFilter};
 use crate::store::{Store, StoreError};
+use crate::view::dollars::Dollars;
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
 use futures_util::TryStreamExt as _;
@@ -33,8 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, or when the stop-loss pauses
 /// the batch, it finishes the calls under way, gives back the rest, and says the command that goes on: the same one.
-/// It ends so with exit status 10 when no target of the route has a key in service and knows the model. On a batch
-/// that is finished, it only writes the answers.
+/// It ends so with exit status 10 when no target of the route has a key in service and knows the model, or when the
+/// budget of the batch (--max-cost) is spent. On a batch that is finished, it only writes the answers.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "run")]
 pub struct Args {
@@ -114,14 +116,31 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         if let Some(reasons) = &stuck {
             let _ = writeln!(printable::stderr(), "{}", cannot_go_on(&summary.batch, reasons));
         }
-        let on = if stopped.is_some() {
+        let spent = if stopped.is_none() && stuck.is_none() {
+            spent_budget(&context.store, &summary.batch).await?
+        } else {
+            None
+        };
+        if let Some(standing) = &spent {
+            let budget = on_one_line(&standing.budget.name);
+            let said = format!("the budget {budget} is spent: {}", standing.in_words());
+            let least = standing.least.filter(|least| standing.room().0 > 0 && *least > standing.room());
+            let why = least.map_or_else(String::new, |least| {
+                format!("; {} is left, and the next call may cost {least}", standing.room())
+            });
+            let screen = printable::stderr_width().unwrap_or(usize::MAX);
+            let _ = writeln!(printable::stderr(), "{}", wrapped(&format!("{said}{why}"), screen).join("\n  "));
+        }
+        let on = if let Some(standing) = spent {
+            GoOn::AfterRaise(standing.budget.name, enough(&standing.budget.limit))
+        } else if stopped.is_some() {
             GoOn::AfterResume
         } else if stuck.is_some() {
             GoOn::OnceMended
         } else {
             GoOn::AtOnce
         };
-        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, on));
+        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, &on));
         context.close().await?;
         if let Some(version) = worked.outgrown {
             version.require()?;
@@ -129,7 +148,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         went_down(&worked)?;
         return Ok(match on {
             GoOn::AfterResume => ExitCode::Failure,
-            GoOn::OnceMended => ExitCode::Stuck,
+            GoOn::OnceMended | GoOn::AfterRaise(..) => ExitCode::Stuck,
             GoOn::AtOnce => ExitCode::Interrupted,
         });
     }
@@ -241,6 +260,7 @@ pub(super) async fn work(
     ends_stuck: bool,
 ) -> anyhow::Result<Worked> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
+    context.store.apply_budgets(&context.config.budgets, &[]).await?;
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
@@ -259,6 +279,7 @@ pub(super) async fn work(
         ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
         () = stopped_by_loss(&context.store, batch) => {}
+        () = stopped_by_budget(&context.store, batch), if ends_stuck => {}
         obstacle = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(obstacle),
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
@@ -297,6 +318,29 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
             Err(error) => tracing::debug!(error = %error, "the stop-loss cannot be read at the moment"),
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The budget that keeps a batch from going on until it is raised: it counts once, is spent, and no call is under way
+/// that might give some of it back.
+async fn spent_budget(store: &Store, batch: &str) -> Result<Option<Standing>, StoreError> {
+    let obstacle = store.batch_obstacle(batch).await?;
+    let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
+    Ok(budget.filter(|standing| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO).cloned())
+}
+
+/// Waits until the batch cannot go on before its budget is raised.
+async fn stopped_by_budget(store: &Store, batch: &str) {
+    let mut is_spent = false;
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match spent_budget(store, batch).await {
+            // Twice: between two calls of the last jobs nothing is reserved either.
+            Ok(Some(_)) if is_spent => return,
+            Ok(found) => is_spent = found.is_some(),
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "the budget cannot be read at the moment"),
+        }
     }
 }
 
@@ -350,7 +394,7 @@ fn cannot_go_on(batch: &str, reasons: &[String]) -> String {
 }
 
 /// What has to happen before the command goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum GoOn {
     /// Nothing.
     AtOnce,
@@ -358,22 +402,36 @@ enum GoOn {
     AfterResume,
     /// What it is stuck at has to be mended.
     OnceMended,
+    /// The budget of this name has to be raised, for example to this.
+    AfterRaise(String, NanoUsd),
+}
+
+/// Twice the limit, for a person to look at.
+fn enough(limit: &NanoUsd) -> NanoUsd {
+    *limit + *limit
 }
 
 /// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.
-fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: GoOn) -> String {
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: &GoOn) -> String {
     let jobs = counted(left, "job is left and stays", "jobs are left and stay");
-    let when = if on == GoOn::OnceMended { ". When that is mended, go on with" } else { ". Go on with" };
+    let when = if *on == GoOn::OnceMended { ". When that is mended, go on with" } else { ". Go on with" };
+    let raise = match on {
+        GoOn::AfterRaise(budget, limit) => {
+            format!("{} &&\n  ", about("sluice budget raise", budget, &Dollars(*limit).to_string()))
+        }
+        _ => String::new(),
+    };
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
         let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));
-        return format!("stopped: {jobs} queued{when}: sluice worker --drain\nand then: {results}");
+        return format!("stopped: {jobs} queued{when}: {raise}sluice worker --drain\nand then: {results}");
     };
     let mut words = beginning(global);
-    let resume = if on == GoOn::AfterResume {
-        format!("{} {} &&\n  ", words.join(" "), about("batch resume", batch, ""))
-    } else {
-        String::new()
+    let first = |command: String| format!("{} {command} &&\n  ", words.join(" "));
+    let resume = match on {
+        GoOn::AfterResume => first(about("batch resume", batch, "")),
+        GoOn::AfterRaise(budget, limit) => first(about("budget raise", budget, &Dollars(*limit).to_string())),
+        GoOn::AtOnce | GoOn::OnceMended => String::new(),
     };
     words.extend(["run".to_owned(), path(file)]);
     // The others are in the batch already, and a file whose lines are all there needs no word about it.
@@ -415,7 +473,7 @@ mod tests {
 
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-        resume_line(&command.args, &command.global, "b 1", 3, GoOn::AtOnce)
+        resume_line(&command.args, &command.global, "b 1", 3, &GoOn::AtOnce)
     }
 
     #[test]
@@ -428,7 +486,7 @@ mod tests {
              --limit 7 --skip-bad -o out --errors 'it'\\''s'"
         );
         let paused = Command::try_parse_from(["run", "x", "--batch", "b 1", "-o", "y", "-c", "s.toml"]).unwrap();
-        let said = resume_line(&paused.args, &paused.global, "b 1", 3, GoOn::AfterResume);
+        let said = resume_line(&paused.args, &paused.global, "b 1", 3, &GoOn::AfterResume);
         assert!(
             said.ends_with(
                 "  sluice --config s.toml batch resume 'b 1' &&\n  sluice --config s.toml run x --batch 'b 1' \
@@ -455,7 +513,7 @@ mod tests {
     fn a_batch_that_is_called_like_an_option_is_named_as_it_is() {
         let told = |words: &[&str]| {
             let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-            resume_line(&command.args, &command.global, "-x", 3, GoOn::AtOnce)
+            resume_line(&command.args, &command.global, "-x", 3, &GoOn::AtOnce)
         };
         assert!(told(&["f", "--batch=-x", "-o", "out"]).ends_with("run f --batch=-x -o out"));
         assert!(told(&["-o", "out"]).ends_with("sluice results -o out -- -x"));

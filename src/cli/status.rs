@@ -49,6 +49,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Buckets", buckets::table(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
+        ("Budgets", crate::view::budget::table(&status.budgets), ""),
         ("Paused", pauses(status), ""),
         ("Database", database(status), ""),
     ];
@@ -391,6 +392,7 @@ pub(super) mod tests {
             workers: vec![worker(1, "closed"), worker(2, "open")],
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
+            budgets: Vec::new(),
         }
     }
 

@@ -127,7 +127,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         },
         None => None,
     };
-    let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
+    let plan = Plan::new(&blueprint(config))?;
+    store.apply_budgets(&config.budgets, &[]).await?;
+    let worker = Worker::register(store.clone(), plan, settings(config, args.drain)).await?;
     let notifier = Arc::new(Notifier::new());
     attend(&worker, listener, hangups, config, global, &notifier);
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());

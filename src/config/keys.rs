@@ -3,6 +3,7 @@
 //! [`Section`](super::section::Section) reads by these declarations, and [`render`](super::render) writes the sample
 //! file, the reference and the JSON schema from them.
 
+mod budgets;
 mod catalogue;
 mod daemon;
 mod models;
@@ -28,6 +29,7 @@ pub(super) const ROOT: Table = Table {
         sections("buckets", &providers::BUCKET),
         sections("models", &MODEL),
         sections("routes", &routes::ROUTE),
+        sections("budgets", &budgets::BUDGET),
     ],
     ..Table::EMPTY
 };

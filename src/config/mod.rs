@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod aws;
+mod budgets;
 mod defaults;
 mod fault;
 pub(crate) mod forks;
@@ -31,6 +32,7 @@ pub use settings::{Database, Http, Log, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
 pub use words::LogFormat;
 
+use crate::domain::budget::{Budget, Scope, Unpriced};
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
 use section::Reading;
@@ -59,6 +61,8 @@ pub struct Config {
     pub routes: BTreeMap<String, RouteConfig>,
     /// Every target that a route uses or that has an entry of its own.
     pub models: BTreeMap<Target, Model>,
+    /// What may be spent, by name.
+    pub budgets: Vec<Budget>,
     /// Where outcomes wait while the database is away.
     pub spool: Spool,
     /// The status endpoints.
@@ -134,6 +138,8 @@ impl Config {
         let prices::ReadModels { mut models, buckets: model_buckets } =
             prices::read_models(root.table("models"), reading, &providers, &mut buckets);
         let routes = route::read_all(root.children("routes"), &providers, &mut models);
+        let names: Vec<&str> = providers.keys().map(String::as_str).collect();
+        let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
@@ -147,6 +153,7 @@ impl Config {
             model_buckets,
             routes,
             models,
+            budgets,
             spool,
             http,
             log,
@@ -180,6 +187,7 @@ impl Config {
                 }
             }
         }
+        self.warn_of_unpriced(reading);
         if !self.routes.is_empty() && !self.routes.contains_key("default") {
             reading.warn(
                 "there is no [routes.default]: jobs that name no route stay queued until a worker has it".to_owned(),
@@ -212,6 +220,30 @@ impl Config {
                 let is_signed = endpoint.keys.iter().all(|key| key.access.is_some());
                 let what = if is_signed { "each prompt for" } else { "the key of" };
                 reading.warn(format!("{what} provider {name} is sent unencrypted to {}", endpoint.base_url));
+            }
+        }
+    }
+
+    /// A call without a price is not made where a budget covers it.
+    fn warn_of_unpriced(&self, reading: &Reading) {
+        for budget in self.budgets.iter().filter(|budget| budget.unpriced == Unpriced::Refuse) {
+            let covers = |name: &str, provider: &str| match &budget.scope {
+                Scope::Route(route) => route == name,
+                Scope::Provider(covered) => covered == provider,
+                _ => true,
+            };
+            let rungs = self.routes.iter().flat_map(|(name, route)| route.route.rungs.iter().map(move |rung| (name, rung)));
+            let unpriced = rungs.filter(|(name, rung)| rung.price().is_none() && covers(name, &rung.target.provider));
+            let mut targets: Vec<String> = unpriced.map(|(_, rung)| rung.target.to_string()).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            if !targets.is_empty() {
+                reading.warn(format!(
+                    "the budget {} covers {} without a price, which is not called for that: price it, or set \
+                     unpriced = \"allow\"",
+                    budget.name,
+                    targets.join(", ")
+                ));
             }
         }
     }

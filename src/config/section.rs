@@ -365,6 +365,22 @@ impl<'a> Section<'a> {
         share.map_err(|problem| self.fault(key, problem, MaxFailed::EXPECTED)).ok()
     }
 
+    /// A number above 0 and up to 1, exactly, in millionths.
+    pub fn fraction_of(&mut self, key: &'static str, expected: &str) -> Option<MaxFailed> {
+        let value = self.take(key)?;
+        let share = match &value.kind {
+            ValueKind::Float(number) => MaxFailed::of_number(*number),
+            ValueKind::I64(number) => MaxFailed::parse(&number.to_string()),
+            ValueKind::String(text) if is_from_environment(&value) => MaxFailed::parse(text.trim()),
+            _ => {
+                self.wrong_kind(key, &value, expected);
+                return None;
+            }
+        };
+        let share = share.and_then(|share| if share.millionths() > 0 { Ok(share) } else { Err("is 0".to_owned()) });
+        share.map_err(|problem| self.fault(key, problem, expected)).ok()
+    }
+
     /// True or false.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;

@@ -1,5 +1,6 @@
 //! The keys whose value is one of a few words. Each list is read, documented and offered in messages.
 
+use crate::domain::budget::{Period, Unpriced};
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
 
@@ -12,6 +13,12 @@ pub(super) fn names<T>(words: WordList<T>) -> Vec<&'static str> {
 }
 
 /// `database.pooler`
+pub(super) const PERIODS: WordList<Period> =
+    &[("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month), ("once", Period::Once)];
+
+/// What becomes of calls without a price.
+pub(super) const UNPRICED: WordList<Unpriced> = &[("refuse", Unpriced::Refuse), ("allow", Unpriced::Allow)];
+
 pub(super) const POOLERS: WordList<Pooler> =
     &[("auto", Pooler::Auto), ("none", Pooler::None), ("transaction", Pooler::Transaction)];
 

@@ -187,6 +187,28 @@ pub struct Budget {
     pub unpriced: Unpriced,
 }
 
+impl Budget {
+    /// What a batch may cost in all, as `--max-cost` says it.
+    #[must_use]
+    pub fn of_batch(batch: &str, limit: NanoUsd) -> Self {
+        Self {
+            name: Self::name_of_batch(batch),
+            scope: Scope::Batch(batch.to_owned()),
+            period: Period::Once,
+            limit,
+            soft: None,
+            then_route: None,
+            unpriced: Unpriced::Refuse,
+        }
+    }
+
+    /// The name of that budget.
+    #[must_use]
+    pub fn name_of_batch(batch: &str) -> String {
+        format!("batch:{batch}")
+    }
+}
+
 /// A budget, and where it stands in the window of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -285,6 +307,26 @@ impl Standing {
         }
         let least = self.least.filter(|least| least.0 > 0)?;
         Some(usize::try_from(self.room().0.max(0) / least.0).unwrap_or(usize::MAX))
+    }
+
+    /// When it has room again by itself, as far as is known: where calls under way will give some back, that may be at
+    /// any moment.
+    #[must_use]
+    pub fn opens(&self) -> Option<Timestamp> {
+        self.ends_at.filter(|_| !self.holds_for_a_moment())
+    }
+
+    /// How it stands, in words: `$0.98 of $1.00 is spent, $0.02 may have been spent, $0.01 is reserved`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut words = format!("{} of {} is spent", self.spent, self.budget.limit);
+        if self.uncertain.0 > 0 {
+            words.push_str(&format!(", {} more may have been", self.uncertain));
+        }
+        if self.reserved.0 > 0 {
+            words.push_str(&format!(", {} is reserved for calls under way", self.reserved));
+        }
+        words
     }
 
     /// How long it has no room, as far as is known: a moment where calls under way will give some back, else until its

@@ -8,7 +8,8 @@ mod words;
 pub use words::{Advice, moment, span};
 
 use super::Timestamp;
-use super::awaited::{Awaited, What};
+use super::awaited::{self, Awaited, What};
+use super::budget::Standing;
 use super::pause::{FixedWait, PauseKind};
 use super::shut::Reason;
 use super::statistics::{KeyStatistics, Statistics, TargetStatistics};
@@ -34,6 +35,7 @@ pub struct Circumstances {
     /// The database's clock.
     pub now: Timestamp,
     pub pauses: Vec<Pause>,
+    pub budgets: Vec<Standing>,
     /// What the live workers say of themselves.
     pub workers: Vec<Statistics>,
 }
@@ -82,6 +84,8 @@ pub enum Hindrance {
     Paused,
     /// Its batch, route or project is paused; the pause, where it is still in force.
     PausedBy(PauseKind, Option<Pause>),
+    /// A budget has no room; where it stands, if it is still there.
+    Budget(String, Option<Box<Standing>>),
     /// A target cannot be called, or the job rests before it is called again.
     Shut(ShutTarget),
     /// Words of another version.
@@ -103,6 +107,8 @@ pub struct ShutTarget {
     pub pause: Option<Pause>,
     /// The keys of its provider that are out of service.
     pub keys: Vec<KeyOut>,
+    /// The provider's budget, where that has no room.
+    pub budget: Option<Box<Standing>>,
     /// The provider's words, where the model is unknown.
     pub said: Option<String>,
     /// The limits that are used up, each with its bucket.
@@ -154,6 +160,11 @@ impl Obstacle {
             Some(FixedWait::ProjectPaused) => {
                 Hindrance::PausedBy(PauseKind::Project, known.pause_of(PauseKind::Project, subject))
             }
+            None if code.starts_with(awaited::BUDGET) => {
+                let name = code.trim_start_matches(awaited::BUDGET);
+                let standing = known.budgets.iter().find(|standing| standing.budget.name == name);
+                Hindrance::Budget(name.to_owned(), standing.cloned().map(Box::new))
+            }
             None => Awaited::read(code).map_or(Hindrance::Other, |Awaited { target, what, because }| {
                 Hindrance::Shut(known.shut(target, what, because, subject))
             }),
@@ -164,10 +175,12 @@ impl Obstacle {
         let rests = subject.rests_until.filter(|until| *until > known.now);
         let until = match &kind {
             Hindrance::Shut(ShutTarget { what: What::Opens(Reason::Paused), .. }) => None,
+            Hindrance::Shut(ShutTarget { budget: Some(standing), .. }) => standing.opens(),
             // The row of a job rests only for a moment then, because workers know better when the target opens.
             Hindrance::Shut(shut) if shut.is_known_by_workers() => told().or(shut.opens).or(rests),
             Hindrance::Shut(shut) => rests.or_else(told).or(shut.opens),
             Hindrance::Scheduled => subject.rests_until,
+            Hindrance::Budget(_, standing) => standing.as_ref().and_then(|standing| standing.opens()),
             _ => None,
         };
         let stuck: BTreeSet<&String> = waits().filter(|_| is_of_target).flat_map(|wait| &wait.stuck).collect();
@@ -179,6 +192,15 @@ impl Obstacle {
     #[must_use]
     pub fn is_a_limit(&self) -> bool {
         matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
+    }
+
+    /// The budget that is behind it, where it is known how that stands.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Standing> {
+        match &self.kind {
+            Hindrance::Budget(_, budget) | Hindrance::Shut(ShutTarget { budget, .. }) => budget.as_deref(),
+            _ => None,
+        }
     }
 
     /// The pause that is behind it.
@@ -224,6 +246,7 @@ impl Circumstances {
         let opens = shut().filter_map(|shut| shut.until_ms).min().map(Timestamp);
         let provider = target.split('/').next().unwrap_or(target);
         let (mut keys, mut said, mut limits, mut pause) = (Vec::new(), None, BTreeSet::new(), None);
+        let mut budget = None;
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
             What::Opens(Reason::Model) => {
@@ -232,11 +255,17 @@ impl Circumstances {
             What::Opens(Reason::RateLimit | Reason::Concurrency) => {
                 limits = self.targets(target).flat_map(|(worker, it)| used_up(worker, it)).collect();
             }
+            What::Opens(Reason::Budget) => {
+                let of_provider = |standing: &&Standing| {
+                    standing.budget.scope.is_provider() && standing.budget.scope.name() == provider && standing.holds()
+                };
+                budget = self.budgets.iter().find(of_provider).cloned().map(Box::new);
+            }
             What::Opens(Reason::Paused) => pause = self.pause(PauseKind::Provider, provider).cloned(),
             What::Opens(_) | What::Retry => {}
         }
         let patience = || self.workers.iter().filter_map(|worker| worker.patience.get(subject.route)).max();
-        let is_within = because == super::awaited::WITHIN_PATIENCE;
+        let is_within = because == awaited::WITHIN_PATIENCE;
         let patience_until = is_within.then(patience).flatten().and_then(|seconds| {
             let from = subject.ready_at.max(since)?.min(self.now);
             Some(from + Duration::from_secs(*seconds))
@@ -249,6 +278,7 @@ impl Circumstances {
             opens,
             pause,
             keys,
+            budget,
             said,
             limits: limits.into_iter().collect(),
             patience_until,

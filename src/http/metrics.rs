@@ -4,6 +4,7 @@
 //! configuration and words of ours, so their number is bounded.
 
 use super::families::{Classes, Families, Labels};
+use crate::domain::budget::Standing;
 use crate::domain::pause::FixedWait;
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Timestamp, breaker};
@@ -73,11 +74,12 @@ pub(super) struct Gauged {
     observer: Observer,
     buckets: Cached<BTreeMap<String, BucketStanding>>,
     queue: Cached<BTreeMap<String, RouteQueue>>,
+    budgets: Cached<Vec<Standing>>,
 }
 
 impl Gauged {
     pub(super) fn new(observer: Observer) -> Self {
-        Self { observer, buckets: Cached::new(), queue: Cached::new() }
+        Self { observer, buckets: Cached::new(), queue: Cached::new(), budgets: Cached::new() }
     }
 
     pub(super) fn observer(&self) -> &Observer {
@@ -86,9 +88,12 @@ impl Gauged {
 
     /// All metrics as of now, as text.
     pub(super) async fn exposition(&self) -> String {
-        let (buckets, queue) =
-            tokio::join!(self.buckets.get(self.observer.buckets()), self.queue.get(self.observer.queue()));
-        Page { vitals: self.observer.vitals(), buckets, queue, now: self.observer.now() }.exposition()
+        let (buckets, queue, budgets) = tokio::join!(
+            self.buckets.get(self.observer.buckets()),
+            self.queue.get(self.observer.queue()),
+            self.budgets.get(self.observer.budgets())
+        );
+        Page { vitals: self.observer.vitals(), buckets, queue, budgets, now: self.observer.now() }.exposition()
     }
 }
 
@@ -99,6 +104,7 @@ struct Page {
     /// `None`: the database did not answer.
     buckets: Option<BTreeMap<String, BucketStanding>>,
     queue: Option<BTreeMap<String, RouteQueue>>,
+    budgets: Option<Vec<Standing>>,
     /// The database's time.
     now: Timestamp,
 }
@@ -372,6 +378,31 @@ impl Page {
         )
     }
 
+    fn budgets(&self, page: &mut Families<'_>) -> fmt::Result {
+        let Some(budgets) = &self.budgets else { return Ok(()) };
+        let each = |value: &dyn Fn(&Standing) -> f64| -> Vec<(Labels<'_, 1>, f64)> {
+            budgets.iter().map(|it| ([("budget", it.budget.name.as_str())], value(it))).collect()
+        };
+        page.gauges(
+            "budget_limit_dollars",
+            "What may be spent in a window of the budget; of all workers together, as are the others.",
+            each(&|it| it.budget.limit.dollars()),
+        )?;
+        page.gauges("budget_spent_dollars", "What is spent in this window.", each(&|it| it.spent.dollars()))?;
+        page.gauges(
+            "budget_uncertain_dollars",
+            "What may have been spent on top: it counts against the limit.",
+            each(&|it| it.uncertain.dollars()),
+        )?;
+        page.gauges(
+            "budget_reserved_dollars",
+            "The worst cases of calls under way.",
+            each(&|it| it.reserved.dollars()),
+        )?;
+        page.gauges("budget_soft", "1 past its soft threshold.", each(&|it| flag(it.is_soft())))?;
+        page.gauges("budget_full", "1 while it has no room: its work waits.", each(&|it| flag(it.holds())))
+    }
+
     fn routes(&self, page: &mut Families<'_>) -> fmt::Result {
         let Some(queue) = &self.queue else { return Ok(()) };
         let none = RouteQueue::default();
@@ -432,7 +463,8 @@ impl Collector for Page {
         self.process(&mut page)?;
         self.routes(&mut page)?;
         self.targets(&mut page)?;
-        self.shared_buckets(&mut page)
+        self.shared_buckets(&mut page)?;
+        self.budgets(&mut page)
     }
 }
 

@@ -35,7 +35,7 @@ impl Look {
 }
 
 /// A budget as people are shown it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetRow {
     pub standing: Standing,
     /// When its window began.
@@ -342,6 +342,16 @@ impl Store {
         let changed = set(&mut transaction, budget, None).await?;
         transaction.commit().await.doing(SETTING)?;
         Ok(changed)
+    }
+
+    /// Whether this login may set budgets.
+    pub async fn may_set_budgets(&self) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(
+            r#"select has_function_privilege('sluice.raise_budget(text, numeric)', 'execute') as "may!""#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at rights")
     }
 
     /// Gives a budget another limit. True: it is another one.

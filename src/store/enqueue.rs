@@ -8,7 +8,7 @@ pub use presence::BatchSoFar;
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
-use crate::domain::{MaxFailed, Timestamp};
+use crate::domain::{MaxFailed, NanoUsd, Timestamp};
 use presence::Presence;
 use rows::{Form, Rows};
 use tokio::sync::mpsc;
@@ -117,6 +117,8 @@ pub struct BulkEnqueue {
     compares: bool,
     lines: Vec<CopyLine>,
     line_bytes: usize,
+    /// What the batch may cost.
+    budget: Option<NanoUsd>,
     chunks: mpsc::Sender<Chunk>,
     /// `None` once the task has reported its result.
     writer: Option<JoinHandle<Result<Enqueued, StoreError>>>,
@@ -238,6 +240,7 @@ impl Store {
             pushed: 0,
             rows: Rows::default(),
             keyed: Rows::default(),
+            budget: None,
             compares,
             lines: Vec::new(),
             line_bytes: 0,
@@ -296,6 +299,11 @@ impl BulkEnqueue {
         Ok(())
     }
 
+    /// Gives the batch a budget that counts once, with the commit.
+    pub fn set_budget(&mut self, limit: NanoUsd) {
+        self.budget = Some(limit);
+    }
+
     /// Makes all jobs visible at once; returns how many there are.
     ///
     /// # Errors
@@ -337,6 +345,10 @@ impl BulkEnqueue {
         let keyed = std::mem::take(&mut self.keyed);
         if !keyed.is_empty() {
             self.send(Chunk::Keyed(keyed)).await?;
+        }
+        // At the end, because no call is opened or booked until the commit.
+        if let Some(limit) = self.budget {
+            self.send(Chunk::Budget(limit)).await?;
         }
         // At the end, because the row is locked until the commit, and workers note failures in it.
         if let Some((max_failed, keep)) = stop_loss {

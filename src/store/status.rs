@@ -1,5 +1,6 @@
 //! The state of the queue and its workers.
 
+use super::budget::BudgetRow;
 use super::lanes::{Lane, Look};
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
@@ -149,6 +150,7 @@ pub struct Status {
     pub pauses: Vec<PauseRecord>,
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
+    pub budgets: Vec<BudgetRow>,
 }
 
 impl Store {
@@ -161,7 +163,8 @@ impl Store {
         let workers = self.workers().await?;
         let pauses = self.pause_records().await?;
         let buckets = self.standings().await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets })
+        let budgets = self.budget_rows().await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets })
     }
 
     /// Everything that is paused, for people.
@@ -291,6 +294,7 @@ impl Store {
                 route: group.route.clone(),
                 project: group.project.clone(),
                 batch: group.batch.clone(),
+                login: None,
                 rests: Some(group.reason.clone()),
                 is_due: group.due,
             })

@@ -5,6 +5,7 @@ use super::lanes::Lane;
 use super::status::PauseRecord;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
+use crate::domain::budget::Budgets;
 use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::statistics::Statistics;
@@ -21,6 +22,8 @@ pub(super) struct Spot {
     pub(super) route: String,
     pub(super) project: String,
     pub(super) batch: Option<String>,
+    /// The login that enqueued them; `None`: of several logins, or it is not asked.
+    pub(super) login: Option<String>,
     /// The reason in the row of a parked job; `None`: it is ready.
     pub(super) rests: Option<String>,
     /// Whether that rest is over.
@@ -45,25 +48,30 @@ impl Store {
         .into_iter()
         .collect();
         let pauses = self.pauses().await?;
-        let asked: Vec<Spot> = spots.iter().map(|spot| spot.without_what_does_not_matter(&pauses, &alone)).collect();
+        let budgets = self.budgets().await?.budgets;
+        let asked: Vec<Spot> =
+            spots.iter().map(|spot| spot.without_what_does_not_matter(&pauses, &alone, &budgets)).collect();
         let each: Vec<&Spot> = asked.iter().collect::<HashSet<_>>().into_iter().collect();
         let texts = |of: fn(&Spot) -> Option<&str>| each.iter().map(|spot| of(spot).map(str::to_owned)).collect();
         let routes: Vec<Option<String>> = texts(|spot| Some(&spot.route));
         let projects: Vec<Option<String>> = texts(|spot| Some(&spot.project));
         let batches: Vec<Option<String>> = texts(|spot| spot.batch.as_deref());
         let rests: Vec<Option<String>> = texts(|spot| spot.rests.as_deref());
+        let logins: Vec<Option<String>> = texts(|spot| spot.login.as_deref());
         let due: Vec<bool> = each.iter().map(|spot| spot.is_due).collect();
         let reasons = sqlx::query_scalar!(
-            r#"select sluice.waits_for(h.claimers, h.paused, s.route, s.project, s.batch, s.rests, s.due) as reason
-                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[])
-                          with ordinality s(route, project, batch, rests, due, n)
+            r#"select coalesce(sluice.waits_for(h.claimers, h.paused, s.route, s.project, s.batch, s.rests, s.due),
+                               sluice.login_budget(h.paused, s.login)) as reason
+                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[])
+                          with ordinality s(route, project, batch, rests, due, login, n)
                       cross join sluice.hindrances h
                 order by s.n"#,
             &routes as _,
             &projects as _,
             &batches as _,
             &rests as _,
-            &due
+            &due,
+            &logins as _
         )
         .fetch_all(&self.db)
         .await
@@ -85,6 +93,7 @@ impl Store {
         Ok(Circumstances {
             now: Timestamp(now.timestamp_millis()),
             pauses: pauses.iter().filter_map(PauseRecord::known).collect(),
+            budgets: self.budgets().await?.budgets.0,
             workers: workers.iter().map(Statistics::read).collect(),
         })
     }
@@ -113,6 +122,7 @@ impl Store {
             route: route.to_owned(),
             project: project.to_owned(),
             batch: Some(name.to_owned()),
+            login: None,
             rests: None,
             is_due: true,
         };
@@ -142,7 +152,7 @@ impl Store {
             .await
             .doing("looking at what the batch waits for")?;
         let now = Timestamp(row.now.timestamp_millis());
-        let known = Circumstances { now, pauses: Vec::new(), workers: Vec::new() };
+        let known = Circumstances { now, ..Circumstances::default() };
         let subject = Subject { route: "", project: None, batch: Some(name), ready_at: None, rests_until: None };
         Ok(row.reason.map(|reason| Obstacle::of(&reason, subject, &known)))
     }
@@ -185,6 +195,7 @@ impl Store {
                 route: row.route.clone(),
                 project: row.project.clone(),
                 batch: Some(name.to_owned()),
+                login: None,
                 rests: row.reason.clone(),
                 is_due: row.due,
             })
@@ -205,14 +216,22 @@ impl Spot {
     /// The ready jobs of a lane.
     pub(super) fn ready(lane: &Lane) -> Self {
         let (route, project, batch) = (lane.route.clone(), lane.project.clone(), lane.batch.clone());
-        Self { route, project, batch, rests: None, is_due: true }
+        Self { route, project, batch, login: Some(lane.login.clone()), rests: None, is_due: true }
     }
 
-    fn without_what_does_not_matter(&self, pauses: &Pauses, alone: &HashSet<String>) -> Self {
-        let matters = |batch: &&String| alone.contains(*batch) || pauses.has(PauseKind::Batch, batch);
+    fn without_what_does_not_matter(&self, pauses: &Pauses, alone: &HashSet<String>, budgets: &Budgets) -> Self {
+        let has_budget = |kind: &str, name: &str| {
+            budgets.0.iter().any(|it| it.budget.scope.kind() == kind && it.budget.scope.name() == name)
+        };
+        let matters = |batch: &&String| {
+            alone.contains(*batch) || pauses.has(PauseKind::Batch, batch) || has_budget("batch", batch)
+        };
+        let project_matters =
+            pauses.has(PauseKind::Project, &self.project) || has_budget("project", &self.project);
         Self {
-            project: if pauses.has(PauseKind::Project, &self.project) { self.project.clone() } else { String::new() },
+            project: if project_matters { self.project.clone() } else { String::new() },
             batch: self.batch.as_ref().filter(matters).cloned(),
+            login: self.login.as_ref().filter(|login| has_budget("login", login)).cloned(),
             ..self.clone()
         }
     }

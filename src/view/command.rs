@@ -41,6 +41,7 @@ pub fn advice(advice: &Advice) -> String {
         Advice::Mend { what, provider } => {
             format!("{what}; then `{}` tries again at once", about("sluice provider reopen", provider, ""))
         }
+        Advice::RaiseBudget(name) => about("sluice budget raise", name, "AMOUNT"),
         Advice::ResumeJob(job) => format!("sluice job resume {job}"),
         Advice::Words(words) => (*words).to_owned(),
     }

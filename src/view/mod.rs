@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod batch;
 pub mod bucket;
+pub mod budget;
 pub mod change;
 pub mod check;
 pub mod choice;

@@ -1,6 +1,7 @@
 //! The status: the queue, the workers, the limits, and the pauses.
 
 use super::bucket::BucketView;
+use super::budget::BudgetView;
 use super::dollars::Dollars;
 use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
@@ -35,6 +36,7 @@ pub struct StatusView {
     pub buckets: Vec<BucketView>,
     /// The pauses in force.
     pub paused: Vec<PauseView>,
+    pub budgets: Vec<BudgetView>,
     /// The folder of the private Postgres; `None`: there is another database, or it is not known which.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_postgres: Option<String>,
@@ -243,6 +245,7 @@ impl From<Status> for StatusView {
         let known = Circumstances {
             now: Timestamp(status.now.timestamp_millis()),
             pauses: status.pauses.iter().filter_map(PauseRecord::known).collect(),
+            budgets: status.budgets.iter().map(|row| row.standing.clone()).collect(),
             workers: workers.iter().filter(|worker| worker.is_alive).map(|worker| worker.said.clone()).collect(),
         };
         Self {
@@ -255,6 +258,7 @@ impl From<Status> for StatusView {
             workers,
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
+            budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
             private_postgres: None,
         }
     }

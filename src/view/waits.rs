@@ -1,7 +1,9 @@
 //! Why something does not go on, for people and programs.
 
 use super::command::advice;
+use super::dollars::Dollars;
 use crate::domain::Timestamp;
+use crate::domain::budget::Standing;
 use crate::domain::obstacle::{Hindrance, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
@@ -22,6 +24,8 @@ pub struct WhyView {
     pub until: Option<DateTime<Utc>>,
     /// The pause that is behind it.
     pub paused: Option<PausedView>,
+    /// The budget that is behind it.
+    pub budget: Option<ShortBudgetView>,
     /// The keys that are out of service because of which nothing goes on.
     pub keys: Vec<KeyOutView>,
     /// Whether nothing goes on before a person does something about a key or a model.
@@ -38,6 +42,18 @@ pub struct PausedView {
     pub by: Option<String>,
     pub since: Option<DateTime<Utc>>,
     pub reason: Option<String>,
+}
+
+/// A budget without room, as the reason of a wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShortBudgetView {
+    pub name: String,
+    pub limit: Dollars,
+    pub spent: Dollars,
+    pub uncertain: Dollars,
+    pub reserved: Dollars,
+    /// When its window turns; `None`: it counts once.
+    pub ends_at: Option<DateTime<Utc>>,
 }
 
 /// A key that is out of service.
@@ -80,9 +96,21 @@ impl WhyView {
             advice: obstacle.advice(job).as_ref().map(advice),
             until: obstacle.until.and_then(instant),
             paused,
+            budget: obstacle.budget().map(short),
             keys: keys.collect(),
             stuck: !obstacle.stuck.is_empty(),
         }
+    }
+}
+
+fn short(standing: &Standing) -> ShortBudgetView {
+    ShortBudgetView {
+        name: standing.budget.name.clone(),
+        limit: Dollars(standing.budget.limit),
+        spent: Dollars(standing.spent),
+        uncertain: Dollars(standing.uncertain),
+        reserved: Dollars(standing.reserved),
+        ends_at: standing.ends_at.and_then(instant),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
+use crate::domain::budget::Standing;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
@@ -133,6 +134,11 @@ impl Observer {
         let own: BTreeSet<&str> = plan.gate.buckets().map(|bucket| bucket.name.as_str()).collect();
         standings.retain(|name, _| own.contains(name.as_str()));
         Ok(standings)
+    }
+
+    /// Where all budgets stand.
+    pub async fn budgets(&self) -> Result<Vec<Standing>, StoreError> {
+        Ok(self.shared.store.budgets().await?.budgets.0)
     }
 
     /// Waiting and running jobs, by route. Takes up to a second where millions wait.

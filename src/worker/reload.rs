@@ -2,6 +2,8 @@
 
 use super::plan::Blueprint;
 use super::{Settings, Shared};
+use crate::domain::budget::Budget;
+use crate::store::StoreError;
 use std::sync::Arc;
 
 /// Gives a running worker another configuration.
@@ -14,6 +16,15 @@ impl Reloader {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.shared.stop.is_cancelled()
+    }
+
+    /// Sets the budgets of a configuration, as far as it says something new of them, and removes those that it no longer
+    /// has.
+    ///
+    /// # Errors
+    /// When the database does not take them; none of them is set then.
+    pub async fn apply_budgets(&self, budgets: &[Budget], gone: &[String]) -> Result<Vec<String>, StoreError> {
+        self.shared.store.apply_budgets(budgets, gone).await
     }
 
     /// Switches the worker to this blueprint and these settings. Calls under way end as they began. Jobs in hand switch

@@ -112,6 +112,7 @@ pub(super) mod tests {
             workers: Vec::new(),
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),
+            budgets: Vec::new(),
         }
     }
 

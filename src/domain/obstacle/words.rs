@@ -3,6 +3,7 @@
 use super::{Hindrance, KeyOut, Obstacle, Pause, ShutTarget};
 use crate::domain::Timestamp;
 use crate::domain::awaited::{WITHIN_PATIENCE, What};
+use crate::domain::budget::Standing;
 use crate::domain::counted::counted;
 use crate::domain::pause::PauseKind;
 use crate::domain::roll::roll;
@@ -42,6 +43,8 @@ impl Obstacle {
             Hindrance::Paused => "the job itself is paused".to_owned(),
             Hindrance::PausedBy(kind, None) => format!("its {} is paused", kind.as_str()),
             Hindrance::PausedBy(kind, Some(pause)) => paused(&format!("{} {}", kind.as_str(), pause.name), pause, now),
+            Hindrance::Budget(name, None) => format!("the budget {name} has no room"),
+            Hindrance::Budget(name, Some(standing)) => no_room(&format!("the budget {name}"), standing, now),
             Hindrance::Shut(shut) => shut.in_words(self.until, now),
             Hindrance::Other => self.code.clone(),
         }
@@ -58,6 +61,7 @@ impl Obstacle {
             }
             Hindrance::Paused => job.map(Advice::ResumeJob),
             Hindrance::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
+            Hindrance::Budget(name, standing) => raise(name, standing.as_deref()),
             Hindrance::Shut(shut) => shut.advice(),
             Hindrance::Scheduled | Hindrance::Other => None,
         }
@@ -71,6 +75,8 @@ pub enum Advice {
     Resume(PauseKind, String),
     /// Resume the job.
     ResumeJob(i64),
+    /// Raise the budget of this name.
+    RaiseBudget(String),
     /// Mend what is wrong at the provider of this name, which is then tried again.
     Mend { what: &'static str, provider: String },
     /// Something else: a command without names in it, or what to do in words.
@@ -82,6 +88,13 @@ impl ShutTarget {
     #[must_use]
     pub fn in_words(&self, until: Option<Timestamp>, now: Timestamp) -> String {
         let mut words = format!("{}: ", self.target);
+        if let Some(standing) = &self.budget {
+            words.push_str(&no_room(&format!("its provider's budget {}", standing.budget.name), standing, now));
+            if !self.because.is_empty() && self.because != WITHIN_PATIENCE {
+                let _ = write!(words, " ({})", self.because);
+            }
+            return words;
+        }
         match self.what {
             What::Retry => words.push_str("it failed, and is tried again"),
             What::Opens(Reason::Paused) => match &self.pause {
@@ -128,6 +141,10 @@ impl ShutTarget {
         let provider = self.target.split('/').next().unwrap_or(&self.target).to_owned();
         let what = match self.what {
             What::Opens(Reason::Paused) => return Some(Advice::Resume(PauseKind::Provider, provider)),
+            What::Opens(Reason::Budget) => {
+                let standing = self.budget.as_deref();
+                return standing.and_then(|standing| raise(&standing.budget.name, Some(standing)));
+            }
             What::Opens(Reason::Auth) => "replace the key and reload the workers (SIGHUP)",
             What::Opens(Reason::QuotaExhausted) => "pay the provider, or add a key and reload the workers (SIGHUP)",
             What::Opens(Reason::Model) => {
@@ -154,6 +171,25 @@ impl KeyOut {
         }
         words
     }
+}
+
+/// `the budget news has no room: $0.98 of $1.00 is spent; its day ends at 00:00:00 UTC (in 5h)`.
+fn no_room(what: &str, standing: &Standing, now: Timestamp) -> String {
+    let mut words = format!("{what} has no room: {}", standing.in_words());
+    if standing.holds_for_a_moment() {
+        words.push_str("; work goes on when they end");
+    } else if let Some(until) = standing.ends_at {
+        let _ = write!(words, "; its {} ends at {}", standing.budget.period.as_str(), moment(until, now));
+    } else {
+        words.push_str("; it counts once");
+    }
+    words
+}
+
+/// A budget in which calls under way leave no room is not short of money.
+fn raise(name: &str, standing: Option<&Standing>) -> Option<Advice> {
+    let is_moment = standing.is_some_and(Standing::holds_for_a_moment);
+    (!is_moment).then(|| Advice::RaiseBudget(name.to_owned()))
 }
 
 /// Why a target is shut, in words about the target.

@@ -1,11 +1,12 @@
 //! The transaction of a bulk enqueue: it writes the jobs as they come, and says which one the server refuses.
 
 use super::super::database::{Database, Transaction};
-use super::super::{Doing, StoreError, in_words, stop_loss};
+use super::super::{Doing, StoreError, budget, in_words, stop_loss};
 use super::presence::{Match, Presence};
 use super::rows::{Form, Rows};
 use super::{BulkOptions, ENQUEUEING, Enqueued, LOOKING, NewJob};
-use crate::domain::MaxFailed;
+use crate::domain::budget::Budget;
+use crate::domain::{MaxFailed, NanoUsd};
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::mpsc;
 
@@ -22,6 +23,8 @@ pub(super) enum Chunk {
     Lines(Vec<CopyLine>),
     /// The stop-loss of the batch; true: one that it has stays.
     StopLoss(MaxFailed, bool),
+    /// What the batch may cost.
+    Budget(NanoUsd),
     /// There is no more.
     Commit(Unless),
 }
@@ -95,6 +98,10 @@ impl Writing {
                 Chunk::StopLoss(max_failed, keep) => {
                     let batch = self.options.batch.as_deref().unwrap_or_default();
                     stop_loss::set(&mut self.transaction, batch, max_failed, keep).await?;
+                }
+                Chunk::Budget(limit) => {
+                    let batch = self.options.batch.as_deref().unwrap_or_default();
+                    budget::set(&mut self.transaction, &Budget::of_batch(batch, limit), None).await?;
                 }
                 Chunk::Commit(unless) => {
                     if unless == Unless::Never {

@@ -1,0 +1,261 @@
+//! `sluice budget`: what may be spent on what.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::failure::CommandFailure;
+use super::output::Format;
+use crate::config::Config;
+use crate::domain::budget::{Budget, Period, Scope, Standing, Unpriced};
+use crate::domain::{MaxFailed, NanoUsd};
+use crate::exit_code::ExitCode;
+use crate::store::budget::BudgetRow;
+use crate::view::budget::{BudgetChangeView, BudgetView, table};
+use crate::view::dollars::Dollars;
+use chrono::Utc;
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: BudgetCommand,
+}
+
+/// What to do with budgets.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum BudgetCommand {
+    /// List them: limit, spent, reserved, uncertain, what they spend in an hour, and how long they last
+    List,
+    /// Show one, with all that is known of it
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Set one, for a project, a route, a provider, a batch or a login, or for everything
+    ///
+    /// Before each call its worst case is reserved in every budget that covers it; without room the work waits until
+    /// the window turns, the budget is raised, or calls under way have cost less than they might. What was booked in
+    /// this window counts. A budget of that name is replaced.
+    Set(SetArgs),
+    /// Give one a larger limit: work that waits for it goes on
+    Raise {
+        /// Its name
+        name: String,
+        /// The new limit in dollars, not what is added to it
+        #[arg(value_name = "AMOUNT", allow_hyphen_values = true, value_parser = amount)]
+        limit: NanoUsd,
+    },
+    /// Remove one. One of the configuration comes back when that says something else of it
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A budget to be set.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SetArgs {
+    /// Its name
+    pub name: String,
+    /// Dollars: 25 or 0.50
+    #[arg(value_name = "AMOUNT", allow_hyphen_values = true, value_parser = amount)]
+    pub limit: NanoUsd,
+    /// How often it begins anew, by UTC
+    #[arg(long, value_name = "hour|day|month|once", default_value = "once", value_parser = period)]
+    pub per: Period,
+    /// What it covers
+    #[command(flatten)]
+    pub covers: Covers,
+    /// The share of the limit from which on it is logged and marked: 0.8
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = soft)]
+    pub soft: Option<u32>,
+    /// The route along which its jobs go from there on
+    #[arg(long, value_name = "ROUTE", requires = "soft", conflicts_with_all = ["provider", "login"])]
+    pub then_route: Option<String>,
+    /// Make calls whose price is unknown, and count nothing for them, instead of passing their rungs
+    #[arg(long)]
+    pub allow_unpriced: bool,
+}
+
+/// What a budget covers; nothing: everything.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(multiple = false)]
+pub struct Covers {
+    /// The project that it is for
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub project: Option<String>,
+    /// Or the route
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub route: Option<String>,
+    /// Or the provider
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub provider: Option<String>,
+    /// Or the batch
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub batch: Option<String>,
+    /// Or the login that enqueues
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub login: Option<String>,
+}
+
+/// An amount of dollars above 0, as an argument.
+///
+/// # Errors
+/// What is wrong with it, and what is expected.
+pub(super) fn amount(text: &str) -> Result<NanoUsd, String> {
+    match text.parse::<NanoUsd>() {
+        Ok(amount) if amount.0 > 0 => Ok(amount),
+        Ok(_) => Err("is nothing; expected dollars above 0, such as 0.50 (to let nothing run, pause it)".to_owned()),
+        Err(_) if text.starts_with('-') => Err("is below 0; expected dollars above 0, such as 0.50".to_owned()),
+        Err(_) if text.contains(['$', '€']) => Err("expected dollars without a sign, such as 0.50".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn period(text: &str) -> Result<Period, String> {
+    Period::parse(text).ok_or_else(|| "is a window that never turns; expected hour, day, month or once".to_owned())
+}
+
+fn soft(text: &str) -> Result<u32, String> {
+    const EXPECTED: &str = "expected a share above 0 and up to 1, such as 0.8";
+    let share = MaxFailed::parse(text).map_err(|problem| format!("{problem}; {EXPECTED}"))?;
+    if share.millionths() == 0 { Err(format!("is 0; {EXPECTED}")) } else { Ok(share.millionths()) }
+}
+
+impl Covers {
+    fn scope(&self) -> Scope {
+        let Self { project, route, provider, batch, login } = self.clone();
+        project
+            .map(Scope::Project)
+            .or(route.map(Scope::Route))
+            .or(provider.map(Scope::Provider))
+            .or(batch.map(Scope::Batch))
+            .or(login.map(Scope::Login))
+            .unwrap_or(Scope::Total)
+    }
+}
+
+/// Runs the command.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    match args.command {
+        BudgetCommand::List => {
+            let views = views(&context.store.budget_rows().await?);
+            if context.output.format() == Format::Json {
+                context.output.json(&views)?;
+            } else {
+                context.output.table(&table(&views))?;
+            }
+            if views.is_empty() {
+                context.output.note("there are no budgets; `sluice budget set NAME AMOUNT` sets one");
+            }
+        }
+        BudgetCommand::Show { name } => {
+            let rows = context.store.budget_rows().await?;
+            let row = find(&rows, &name)?;
+            let view = BudgetView::of(row, Utc::now());
+            if context.output.format() == Format::Json {
+                context.output.json(&view)?;
+            } else {
+                context.output.record(&table(&[view]))?;
+            }
+        }
+        BudgetCommand::Set(set) => {
+            let budget = Budget {
+                scope: set.covers.scope(),
+                name: set.name,
+                period: set.per,
+                limit: set.limit,
+                soft: set.soft,
+                then_route: set.then_route,
+                unpriced: if set.allow_unpriced { Unpriced::Allow } else { Unpriced::Refuse },
+            };
+            require_known(&budget, &context.config)?;
+            let before = standing(&context, &budget.name).await?;
+            let changed = context.store.set_budget(&budget).await?;
+            told(&mut context, &budget, changed, Some(budget.limit), before.as_ref())?;
+        }
+        BudgetCommand::Raise { name, limit } => {
+            let rows = context.store.budget_rows().await?;
+            let before = find(&rows, &name)?.standing.clone();
+            if limit < before.budget.limit {
+                return Err(CommandFailure::usage(format!(
+                    "the budget {name} is {} already, which is more than {limit}; `sluice budget set` lowers it",
+                    before.budget.limit
+                ))
+                .into());
+            }
+            let changed = context.store.raise_budget(&name, limit).await?;
+            told(&mut context, &before.budget, changed, Some(limit), Some(&before))?;
+        }
+        BudgetCommand::Remove { name } => {
+            let rows = context.store.budget_rows().await?;
+            let before = find(&rows, &name)?.standing.clone();
+            let changed = context.store.drop_budget(&name).await?;
+            told(&mut context, &before.budget, changed, None, Some(&before))?;
+        }
+    }
+    context.close().await?;
+    Ok(ExitCode::Success)
+}
+
+fn views(rows: &[BudgetRow]) -> Vec<BudgetView> {
+    let now = Utc::now();
+    rows.iter().map(|row| BudgetView::of(row, now)).collect()
+}
+
+async fn standing(context: &Context, name: &str) -> anyhow::Result<Option<Standing>> {
+    let rows = context.store.budget_rows().await?;
+    Ok(rows.into_iter().map(|row| row.standing).find(|standing| standing.budget.name == name))
+}
+
+fn find<'a>(rows: &'a [BudgetRow], name: &str) -> Result<&'a BudgetRow, CommandFailure> {
+    rows.iter().find(|row| row.standing.budget.name == name).ok_or_else(|| {
+        let known: Vec<&str> = rows.iter().map(|row| row.standing.budget.name.as_str()).collect();
+        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        CommandFailure::not_found(format!("there is no budget {name:?}; {known}"))
+    })
+}
+
+/// A typing error in the name of a route or provider would make a budget that covers nothing.
+fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure> {
+    let refuse = |kind: &str, name: &str, known: Vec<&String>| {
+        let known = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        Err(CommandFailure::not_found(format!("there is no {kind} {name:?} in the configuration; there are: {known}")))
+    };
+    let routes = [budget.then_route.as_deref(), Some(budget.scope.name()).filter(|_| budget.scope.kind() == "route")];
+    for route in routes.into_iter().flatten() {
+        if !config.routes.is_empty() && !config.routes.contains_key(route) {
+            return refuse("route", route, config.routes.keys().collect());
+        }
+    }
+    if let Scope::Provider(name) = &budget.scope
+        && !config.providers.is_empty()
+        && !config.providers.contains_key(name)
+    {
+        return refuse("provider", name, config.providers.keys().collect());
+    }
+    Ok(())
+}
+
+fn told(
+    context: &mut Context,
+    budget: &Budget,
+    changed: bool,
+    limit: Option<NanoUsd>,
+    before: Option<&Standing>,
+) -> anyhow::Result<()> {
+    let view = BudgetChangeView {
+        budget: budget.name.clone(),
+        changed,
+        limit: limit.map(Dollars),
+        before: before.map(|standing| Dollars(standing.budget.limit)),
+        covers: budget.scope.to_string(),
+        per: budget.period.as_str(),
+    };
+    if context.output.format() == Format::Json {
+        context.output.json(&view)?;
+    } else {
+        context.output.line(view)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Budgets: what may be spent on what, how much of it is, and when it will end.
+
+use super::dollars::Dollars;
+use super::table::{Cell, Layout, Table};
+use crate::domain::NanoUsd;
+use crate::domain::budget::{Period, Scope};
+use crate::store::budget::BudgetRow;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use std::fmt;
+
+/// A budget.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BudgetView {
+    pub budget: String,
+    /// `total`, `project`, `route`, `provider`, `batch` or `login`.
+    pub scope: &'static str,
+    /// The name of the project, route, provider, batch or login.
+    pub scope_name: Option<String>,
+    /// `hour`, `day`, `month` or `once`.
+    pub per: &'static str,
+    /// When its window began; `None`: it counts once.
+    pub starts_at: Option<DateTime<Utc>>,
+    /// When its window turns; `None`: never.
+    pub ends_at: Option<DateTime<Utc>>,
+    pub limit: Dollars,
+    pub spent: Dollars,
+    /// The worst cases of calls under way.
+    pub reserved: Dollars,
+    /// What may have been spent on top: it counts.
+    pub uncertain: Dollars,
+    /// What is left; negative where the limit was lowered.
+    pub room: Dollars,
+    /// Dollars per hour, by about the last ten minutes.
+    pub burn_per_hour: Dollars,
+    /// When it is spent at that rate; `None`: not in this window.
+    pub lasts_until: Option<DateTime<Utc>>,
+    /// `ok`, `soft` (past its soft threshold) or `full` (its work waits).
+    pub state: &'static str,
+    /// The share of the limit from which on it alerts.
+    pub soft: Option<f64>,
+    /// When that was crossed in this window.
+    pub soft_at: Option<DateTime<Utc>>,
+    /// When it refused a call for the first time in this window.
+    pub full_at: Option<DateTime<Utc>>,
+    /// The route along which its jobs go from the soft threshold on.
+    pub then_route: Option<String>,
+    /// `refuse` or `allow`.
+    pub unpriced: &'static str,
+    /// Calls in this window whose price is unknown.
+    pub unpriced_calls: i64,
+    /// The login that set it last.
+    pub set_by: String,
+    pub set_at: DateTime<Utc>,
+    /// Whether a configuration has it.
+    pub is_configured: bool,
+    #[serde(skip)]
+    covers: Scope,
+}
+
+impl BudgetView {
+    /// A budget as of this instant.
+    #[must_use]
+    pub fn of(row: &BudgetRow, now: DateTime<Utc>) -> Self {
+        let (standing, budget) = (&row.standing, &row.standing.budget);
+        let ends_at = standing.ends_at.and_then(|at| DateTime::from_timestamp_millis(at.0));
+        let state = if standing.holds() {
+            "full"
+        } else if standing.is_soft() {
+            "soft"
+        } else {
+            "ok"
+        };
+        let name = budget.scope.name();
+        Self {
+            budget: budget.name.clone(),
+            scope: budget.scope.kind(),
+            scope_name: (!name.is_empty()).then(|| name.to_owned()),
+            per: budget.period.as_str(),
+            starts_at: (budget.period != Period::Once).then_some(row.starts_at),
+            ends_at,
+            limit: Dollars(budget.limit),
+            spent: Dollars(standing.spent),
+            reserved: Dollars(standing.reserved),
+            uncertain: Dollars(standing.uncertain),
+            room: Dollars(standing.room()),
+            burn_per_hour: Dollars(row.burn),
+            lasts_until: lasts_until(budget.limit - standing.used(), row.burn, ends_at, now),
+            state,
+            soft: budget.soft.map(|millionths| f64::from(millionths) / 1e6),
+            soft_at: row.soft_at,
+            full_at: row.full_at,
+            then_route: budget.then_route.clone(),
+            unpriced: budget.unpriced.as_str(),
+            unpriced_calls: row.unpriced_calls,
+            set_by: row.set_by.clone(),
+            set_at: row.set_at,
+            is_configured: row.is_configured,
+            covers: budget.scope.clone(),
+        }
+    }
+}
+
+/// When what is left is spent at this rate an hour, if that is before the window turns.
+fn lasts_until(
+    left: NanoUsd,
+    burn: NanoUsd,
+    ends_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    if burn.0 <= 0 {
+        return None;
+    }
+    let seconds = i64::try_from(i128::from(left.0.max(0)) * 3600 / i128::from(burn.0)).ok()?;
+    let at = now.checked_add_signed(TimeDelta::try_seconds(seconds)?)?;
+    // A year ahead is no forecast.
+    let is_soon = seconds < 366 * 86_400 && ends_at.is_none_or(|ends_at| at < ends_at);
+    is_soon.then_some(at)
+}
+
+/// All budgets, a row for each.
+#[must_use]
+pub fn table(budgets: &[BudgetView]) -> Table {
+    let mut table = Table::new([
+        "budget",
+        "covers",
+        "per",
+        "limit",
+        "spent",
+        "reserved",
+        "uncertain",
+        "burn_per_hour",
+        "lasts_until",
+        "state",
+        "ends_at",
+        "soft",
+        "then_route",
+        "unpriced",
+        "unpriced_calls",
+        "set_by",
+        "set_at",
+    ])
+    .laid_out(Layout {
+        wide: &["ends_at", "soft", "then_route", "unpriced", "set_by", "set_at"],
+        when_told: &["uncertain", "reserved", "unpriced_calls"],
+        give_way: &["covers", "unpriced_calls", "lasts_until", "burn_per_hour", "per", "reserved"],
+        ..Layout::default()
+    });
+    for budget in budgets {
+        table.row([
+            budget.budget.as_str().into(),
+            budget.covers.to_string().into(),
+            budget.per.into(),
+            budget.limit.into(),
+            budget.spent.into(),
+            budget.reserved.into(),
+            budget.uncertain.into(),
+            budget.burn_per_hour.into(),
+            budget.lasts_until.map(minute).into(),
+            budget.state.into(),
+            budget.ends_at.map(minute).into(),
+            budget.soft.map_or(Cell::Empty, Cell::Share),
+            budget.then_route.clone().into(),
+            budget.unpriced.into(),
+            budget.unpriced_calls.into(),
+            budget.set_by.as_str().into(),
+            Cell::Time(budget.set_at),
+        ]);
+    }
+    table
+}
+
+/// To the minute: it is a forecast, or an hour on the hour.
+fn minute(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A budget was set, raised or removed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BudgetChangeView {
+    pub budget: String,
+    /// Whether something differs from before.
+    pub changed: bool,
+    /// The limit now; `None`: it is removed.
+    pub limit: Option<Dollars>,
+    /// The limit before; `None`: there was none.
+    pub before: Option<Dollars>,
+    /// What it covers, in words.
+    pub covers: String,
+    pub per: &'static str,
+}
+
+impl fmt::Display for BudgetChangeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { budget, covers, .. } = self;
+        let per = if self.per == "once" { "once".to_owned() } else { format!("per {}", self.per) };
+        match (self.limit, self.before) {
+            (None, Some(_)) => write!(f, "budget {budget} is removed: {covers} is spent on without it"),
+            (None, None) => write!(f, "there was no budget {budget}"),
+            (Some(limit), _) if !self.changed => write!(f, "budget {budget} was ${limit} {per} for {covers} already"),
+            (Some(limit), Some(before)) if before != limit => {
+                write!(f, "budget {budget} is ${limit} {per} for {covers}; it was ${before}")
+            }
+            (Some(limit), _) => write!(f, "budget {budget} is ${limit} {per} for {covers}"),
+        }
+    }
+}
