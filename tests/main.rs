@@ -9,6 +9,7 @@ mod bad_input;
 mod bills;
 mod bounds;
 mod buckets;
+mod budgets;
 mod cache;
 #[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]
 mod chaos;

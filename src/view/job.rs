@@ -244,7 +244,7 @@ mod tests {
             since: stamp("07:50:00"),
             why: Some(lost),
         };
-        let known = Circumstances { now: stamp("07:59:00"), pauses: vec![pause], workers: Vec::new() };
+        let known = Circumstances { now: stamp("07:59:00"), pauses: vec![pause], ..Circumstances::default() };
         let subject = Subject {
             route: "default",
             batch: Some("nightly"),

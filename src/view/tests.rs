@@ -43,7 +43,7 @@ fn shown(view: &impl Serialize) -> Value {
 fn obstacle(code: &str, pauses: Vec<Pause>) -> Obstacle {
     let subject = Subject { route: "default", batch: Some("nightly"), ..Subject::default() };
     let now = Timestamp(at(60).timestamp_millis());
-    Obstacle::of(code, subject, &Circumstances { now, pauses, workers: Vec::new() })
+    Obstacle::of(code, subject, &Circumstances { now, pauses, ..Circumstances::default() })
 }
 
 /// A job at this place.

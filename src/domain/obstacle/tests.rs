@@ -52,7 +52,7 @@ fn known() -> Circumstances {
         pause(PauseKind::Provider, "one", Some("ops"), None),
         pause(PauseKind::Route, "default", None, None),
     ];
-    Circumstances { now: NOW, pauses, workers: vec![worker()] }
+    Circumstances { now: NOW, pauses, workers: vec![worker()], ..Circumstances::default() }
 }
 
 fn told(code: &str) -> String {

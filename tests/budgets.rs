@@ -1,0 +1,404 @@
+//! Budgets with real worker processes against the simulator, whose own book says what was charged.
+//!
+//! A call may cost a cent at most, and a budget is a dollar: when no call fits any more, less than five cents are left.
+
+mod statements;
+
+use crate::support::fleet::{Fleet, Process, stop};
+use crate::support::program::{Program, json_lines, text};
+use crate::support::wait::until;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sluice::exit_code::ExitCode;
+
+const DOLLAR: i64 = 1_000_000_000;
+
+/// A provider that answers with so many tokens, for ten dollars a million.
+fn one(latency: &str, output: &str) -> String {
+    format!(
+        "[providers.one]\ndialect = \"openai\"\nlatency = {latency}\noutput = {output}\n\
+         models.model.price = {{ input = \"0\", output = \"10\" }}\n"
+    )
+}
+
+/// A worker of this size with that provider, and these budgets.
+fn worker(max_in_flight: u32, more: &str) -> String {
+    format!(
+        "[worker]\nmax_in_flight = {max_in_flight}\ndrain_timeout = \"30s\"\n\
+         [providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
+         [models.\"one/model\"]\nprice = {{ input = \"0\", output = \"10\" }}\n\
+         [routes.default]\nrungs = [\"one/model\"]\n{more}"
+    )
+}
+
+const A_DOLLAR: &str = "[budgets.all]\nlimit = \"1.00\"\n";
+
+impl Fleet {
+    /// Jobs of which each may answer with so many tokens.
+    async fn enqueue_capped(&self, jobs: i64, max_tokens: i64) {
+        sqlx::query(
+            "insert into sluice.job (request, batch, project)
+                  select jsonb_build_object('prompt', 'question ' || n, 'max_tokens', $2::bigint), 'b', 'p'
+                    from generate_series(1, $1) n",
+        )
+        .bind(jobs)
+        .bind(max_tokens)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// Waits until the budget has no room, and no call is under way that might give some of it back.
+    async fn until_spent(&self, budget: &'static str) {
+        until("the budget is spent", async || {
+            let spent: i64 = sqlx::query_scalar(
+                "select count(*) from sluice.budgets b
+                  where b.name = $1 and b.holds and b.reserved = 0 and not exists (select from sluice.inflight)",
+            )
+            .bind(budget)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            spent == 1
+        })
+        .await;
+    }
+
+    /// Spent, uncertain and reserved of a budget, in billionths of a dollar.
+    async fn sums(&self, budget: &str) -> (i64, i64, i64) {
+        let store = self.database().store().await;
+        let found = store.budgets().await.unwrap().budgets.0.into_iter().find(|it| it.budget.name == budget).unwrap();
+        (found.spent.0, found.uncertain.0, found.reserved.0)
+    }
+
+    /// The budget is used up, and what it says is what the ledger says.
+    async fn is_used_up(&self, budget: &str) -> (i64, i64) {
+        let (spent, uncertain, reserved) = self.sums(budget).await;
+        assert_eq!(reserved, 0);
+        let used = spent + uncertain;
+        assert!((DOLLAR * 95 / 100..=DOLLAR).contains(&used), "{spent} spent, {uncertain} uncertain");
+        let ledger = "select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt";
+        assert_eq!(self.number(ledger).await, spent);
+        let may_be = "select coalesce(sum(uncertain_nanos), 0)::bigint from sluice.attempt";
+        assert_eq!(self.number(may_be).await, uncertain);
+        assert_eq!(self.database().store().await.check_budgets(false).await.unwrap(), []);
+        (spent, uncertain)
+    }
+
+    /// No call of a job was counted as a failure of it.
+    async fn no_attempt_is_used_up(&self) {
+        assert_eq!(self.number("select count(*) from sluice.attempt where not accepted and not placeholder").await, 0);
+        assert_eq!(self.number("select count(*) from sluice.result where state <> 'succeeded'").await, 0);
+    }
+}
+
+fn charged(fleet: &Fleet) -> i64 {
+    i64::try_from(fleet.verdict().total.charged_nano_usd).unwrap()
+}
+
+/// A process that is killed in the midst of its calls, and found dead.
+async fn kill(fleet: &Fleet, mut process: Process) {
+    process.kill().await;
+    sqlx::query("update sluice.worker set lease_until = now() - interval '1 second' where pid = $1 and state = 'live'")
+        .bind(process.pid())
+        .execute(&fleet.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_spend_a_dollar_and_no_more() {
+    let output = "{ uniform = [300, 1000] }";
+    let fleet = Fleet::new(&one("{ uniform = [0.02, 0.1] }", output), &worker(20, A_DOLLAR)).await;
+    let processes = fleet.start_many(3).await;
+    fleet.enqueue_capped(400, 1000).await;
+    fleet.until_spent("all").await;
+    let (spent, uncertain) = fleet.is_used_up("all").await;
+    assert_eq!((charged(&fleet), uncertain), (spent, 0), "the provider's own book");
+    fleet.no_attempt_is_used_up().await;
+    let warned = processes.iter().map(|process| process.said().matches("a budget has no room").count());
+    assert_eq!(warned.sum::<usize>(), 1, "one of them has said so");
+    stop(processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_may_have_spent_counts() {
+    let output = "{ uniform = [300, 1000] }";
+    let fleet = Fleet::new(&one("{ uniform = [0.3, 0.6] }", output), &worker(20, A_DOLLAR)).await;
+    let mut processes = fleet.start_many(3).await;
+    fleet.enqueue_capped(400, 1000).await;
+    fleet.until_admitted(60).await;
+    kill(&fleet, processes.remove(0)).await;
+    fleet.until_spent("all").await;
+    let (spent, uncertain) = fleet.is_used_up("all").await;
+    assert!(uncertain > 0, "it died in the midst of calls");
+    assert!((spent..=spent + uncertain).contains(&charged(&fleet)), "{} were charged", charged(&fleet));
+    stop(processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_calls_at_once_overshoot_nothing() {
+    let fleet = Fleet::new(&one("{ fixed = 0.3 }", "{ uniform = [30, 100] }"), &worker(500, A_DOLLAR)).await;
+    let processes = fleet.start_many(3).await;
+    fleet.enqueue_capped(4_000, 100).await;
+    fleet.until_spent("all").await;
+    let (spent, _) = fleet.is_used_up("all").await;
+    assert_eq!(charged(&fleet), spent);
+    assert!(fleet.verdict().total.max_concurrency > 300, "{}", fleet.verdict().total.max_concurrency);
+    fleet.no_attempt_is_used_up().await;
+    stop(processes).await;
+}
+
+/// A quarter of the cap is what is expected where nothing is known; what is reserved is all that an answer may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_four_times_as_long_as_expected_overshoot_nothing() {
+    let fleet = Fleet::new(&one("{ fixed = 0.05 }", "{ tokens = 5000 }"), &worker(20, A_DOLLAR)).await;
+    let processes = fleet.start_many(3).await;
+    fleet.enqueue_capped(400, 1000).await;
+    fleet.until_spent("all").await;
+    let (spent, _) = fleet.is_used_up("all").await;
+    assert_eq!((charged(&fleet), spent), (DOLLAR, DOLLAR), "each answer is as long as it may be");
+    stop(processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_goes_on_when_a_budget_is_raised_turns_or_is_removed() {
+    let budget = "[budgets.all]\nlimit = \"0.05\"\nper = \"day\"\n";
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 1000 }"), &worker(20, budget)).await;
+    let process = fleet.start();
+    fleet.enqueue_capped(30, 1000).await;
+    fleet.until_spent("all").await;
+    assert_eq!(fleet.answered().await, 5);
+    let waits = "select count(*) from sluice.jobs where waits_for = 'budget all'";
+    assert_eq!(fleet.number(waits).await, 25);
+    // Raised.
+    let raised: bool =
+        sqlx::query_scalar("select sluice.raise_budget('all', 0.10)").fetch_one(&fleet.pool).await.unwrap();
+    assert!(raised);
+    fleet.until_answered(10).await;
+    fleet.until_spent("all").await;
+    assert_eq!(fleet.answered().await, 10);
+    // The window turns: yesterday's sums are not today's.
+    for statement in [
+        "update sluice.budget_window set starts_at = starts_at - interval '1 day'",
+        "update sluice.budget set window_start = window_start - interval '1 day'",
+        "update sluice.parked set run_at = now()",
+    ] {
+        sqlx::query(statement).execute(&fleet.pool).await.unwrap();
+    }
+    fleet.until_answered(20).await;
+    fleet.until_spent("all").await;
+    assert_eq!((fleet.answered().await, fleet.sums("all").await.0), (20, DOLLAR / 10));
+    // Removed.
+    sqlx::query("select sluice.drop_budget('all')").execute(&fleet.pool).await.unwrap();
+    fleet.until_answered(30).await;
+    fleet.no_attempt_is_used_up().await;
+    assert_eq!(fleet.number("select count(*) from sluice.reservation").await, 0);
+    stop(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_providers_budget_closes_its_rungs_and_the_jobs_go_on_elsewhere() {
+    let scenario = one("{ fixed = 0.01 }", "{ tokens = 1000 }")
+        + "[providers.two]\ndialect = \"openai\"\nmodels.model.price = { input = \"0\", output = \"20\" }\n";
+    let more = "[providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/two/v1\"\n\
+                [models.\"two/model\"]\nprice = { input = \"0\", output = \"20\" }\n\
+                [budgets.first]\nlimit = \"0.05\"\nprovider = \"one\"\n";
+    let config = worker(20, more).replace("[\"one/model\"]", "[\"one/model\", \"two/model\"]\npatience = \"0s\"");
+    let fleet = Fleet::new(&scenario, &config).await;
+    let process = fleet.start();
+    fleet.enqueue_capped(30, 1000).await;
+    fleet.until_answered(30).await;
+    let by_provider = "select count(*) from sluice.attempt where provider = 'one' and accepted";
+    assert_eq!(fleet.number(by_provider).await, 5);
+    assert_eq!(fleet.sums("first").await, (DOLLAR / 20, 0, 0));
+    fleet.no_attempt_is_used_up().await;
+    let told = fleet.program(&["explain", "30"]).output().await.unwrap();
+    assert!(text(&told.stdout).contains("its provider's budget had no room"), "{}", text(&told.stdout));
+    stop(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_soft_threshold_jobs_go_along_the_cheaper_route_and_that_is_said_once() {
+    let scenario = one("{ fixed = 0.01 }", "{ tokens = 1000 }")
+        + "[providers.two]\ndialect = \"openai\"\noutput = { tokens = 10 }\n\
+           models.model.price = { input = \"0\", output = \"1\" }\n";
+    let more = "[providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/two/v1\"\n\
+                [models.\"two/model\"]\nprice = { input = \"0\", output = \"1\" }\n\
+                [routes.cheap]\nrungs = [\"two/model\"]\n\
+                [budgets.all]\nlimit = \"0.10\"\nproject = \"p\"\nsoft = 0.5\nthen_route = \"cheap\"\n";
+    let fleet = Fleet::new(&scenario, &worker(2, more)).await;
+    let processes = fleet.start_many(2).await;
+    fleet.enqueue_capped(40, 1000).await;
+    fleet.until_answered(40).await;
+    let dear = fleet.number("select count(*) from sluice.attempt where provider = 'one'").await;
+    // From the threshold on, but for the jobs that are in hand or taken before the workers look.
+    assert!((5..=10).contains(&dear), "{dear}");
+    assert_eq!(fleet.number("select count(*) from sluice.result").await, 40);
+    let soft = fleet.number("select count(*) from sluice.budgets where soft_at is not null").await;
+    assert_eq!(soft, 1);
+    let told = fleet.program(&["explain", "40"]).output().await.unwrap();
+    let expected = "the budget all is past its soft threshold, which led from default to cheap";
+    assert!(text(&told.stdout).contains(expected), "{}", text(&told.stdout));
+    let said = processes.iter().map(|process| process.said().matches("past its soft threshold").count());
+    assert_eq!(said.sum::<usize>(), 1);
+    stop(processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_fits_and_what_has_no_price_is_told_plainly() {
+    let more = "[providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
+                [routes.unpriced]\nrungs = [\"two/model\"]\n\
+                [budgets.all]\nlimit = \"0.05\"\n";
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, more)).await;
+    let process = fleet.start();
+    fleet.enqueue_capped(1, 6_000).await;
+    fleet.enqueue("unpriced", 1).await;
+    let failed = "select count(*) from sluice.result where state = 'failed' and error_class = 'never_fits'";
+    until("both have failed", async || fleet.number(failed).await == 2).await;
+    let said: Vec<String> = sqlx::query_scalar("select error from sluice.result order by job_id")
+        .fetch_all(&fleet.pool)
+        .await
+        .unwrap();
+    assert!(said[0].contains("one/model may cost $0.06, and the whole budget all is $0.05"), "{}", said[0]);
+    assert!(said[0].contains("a smaller max_tokens lowers that"), "{}", said[0]);
+    assert!(said[1].contains("two/model has no price, and the budget all takes only calls"), "{}", said[1]);
+    // What is allowed to be unknown is called, and counted as such.
+    sqlx::query("select sluice.set_budget('all', 0.05, unpriced => 'allow')").execute(&fleet.pool).await.unwrap();
+    sqlx::query("select sluice.retry(max(id)) from sluice.job").execute(&fleet.pool).await.unwrap();
+    fleet.until_answered(1).await;
+    until("the call is counted", async || {
+        fleet.number("select coalesce(max(unpriced_calls), 0) from sluice.budgets").await == 1
+    })
+    .await;
+    assert_eq!(charged(&fleet), 100_000);
+    assert_eq!(fleet.sums("all").await, (0, 0, 0));
+    stop(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_call_without_room_neither_spins_nor_blocks_small_ones() {
+    let budget = "[budgets.all]\nlimit = \"0.10\"\n";
+    let fleet = Fleet::new(&one("{ fixed = 0.02 }", "{ tokens = 100 }"), &worker(20, budget)).await;
+    let process = fleet.start();
+    fleet.enqueue_capped(5, 1000).await;
+    fleet.until_answered(5).await;
+    // Nine of ten cents of room are not enough for these, and enough for all of those.
+    sqlx::query("select sluice.set_budget('all', 0.014)").execute(&fleet.pool).await.unwrap();
+    fleet.enqueue_capped(20, 1000).await;
+    fleet.enqueue_capped(20, 100).await;
+    until("small ones were answered", async || fleet.answered().await >= 14).await;
+    fleet.until_spent("all").await;
+    assert_eq!(fleet.number("select count(*) from sluice.result").await, 14);
+    let claimed = "select max((stats ->> 'claimed')::bigint) from sluice.worker";
+    let before = fleet.number(claimed).await;
+    let beats = "select max((stats ->> 'beats')::bigint) from sluice.worker";
+    let began = fleet.number(beats).await;
+    until("some seconds are over", async || fleet.number(beats).await >= began + 2).await;
+    let now = fleet.number(claimed).await;
+    assert!(now - before <= 40, "{now} claims, of which {before} before");
+    stop(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_max_cost_stops_says_how_to_go_on_and_goes_on_when_raised() {
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 1000 }"), &worker(20, "")).await;
+    let line = "{\"prompt\":\"a\",\"max_tokens\":1000}\n";
+    fleet.file("q.jsonl", &line.repeat(12));
+    let program = |arguments: &'static [&'static str]| async {
+        let output = fleet.program(arguments).output().await.unwrap();
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.05"]).await;
+    assert_eq!(code, ExitCode::Stuck as i32, "{said}");
+    assert!(said.contains("the budget batch:q is spent: $0.05 of $0.05 is spent"), "{said}");
+    let go_on = "7 jobs are left and stay queued. Go on with:\n  sluice budget raise batch:q 0.10 &&\n  sluice run q.jsonl";
+    assert!(said.contains(go_on), "{said}");
+    // The same command again keeps the budget, another amount changes it.
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.05"]).await;
+    assert!(code == ExitCode::Stuck as i32 && !said.contains("from now on"), "{said}");
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.08"]).await;
+    assert!(code == ExitCode::Stuck as i32 && said.contains("is $0.08 from now on; it was $0.05"), "{said}");
+    assert_eq!(fleet.answered().await, 8);
+    let (code, said) = program(&["budget", "raise", "batch:q", "0.20"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(fleet.number("select count(*) from sluice.result").await, 12);
+    assert_eq!(charged(&fleet), 12 * DOLLAR / 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_of_the_configuration_follow_it_and_a_raise_by_hand_stays() {
+    let two = "[budgets.all]\nlimit = \"1\"\n[budgets.mine]\nlimit = \"2\"\nproject = \"p\"\nper = \"day\"\n";
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, two)).await;
+    let process = fleet.start();
+    fleet.until_live(1).await;
+    let limits = async || {
+        let rows: Vec<(String, String)> = sqlx::query_as("select name, \"limit\"::numeric(9, 2)::text from sluice.budgets order by name")
+            .fetch_all(&fleet.pool)
+            .await
+            .unwrap();
+        rows.into_iter().map(|(name, limit)| format!("{name} {limit}")).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(limits().await, "all 1.00, mine 2.00");
+    sqlx::query("select sluice.raise_budget('all', 5)").execute(&fleet.pool).await.unwrap();
+    fleet.configure(&worker(20, "[budgets.all]\nlimit = \"1\"\n[budgets.new]\nlimit = \"3\"\nroute = \"default\"\n"));
+    process.signal(Signal::HUP);
+    until("the budgets were read again", async || limits().await == "all 5.00, new 3.00").await;
+    fleet.configure(&worker(20, "[budgets.all]\nlimit = \"7\"\n"));
+    process.signal(Signal::HUP);
+    until("the budgets were read again", async || limits().await == "all 7.00").await;
+    stop(vec![process]).await;
+}
+
+#[tokio::test]
+async fn commands_set_show_raise_and_remove_budgets_and_refuse_bad_ones() {
+    let database = crate::support::postgres::database().await;
+    let program = Program::new(
+        "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+         [routes.default]\nrungs = [\"local/m\"]\n",
+        &database.url(),
+    );
+    let set = ["budget", "set", "news", "25", "--per", "day", "--project", "news", "--soft", "0.8"];
+    assert_eq!(program.output(&set).await, "budget news is $25.00 per day for project news\n");
+    assert_eq!(program.output(&set).await, "budget news was $25.00 per day for project news already\n");
+    let raised = program.output(&["budget", "raise", "news", "30.50"]).await;
+    assert_eq!(raised, "budget news is $30.50 per day for project news; it was $25.00\n");
+    let listed: Value = serde_json::from_str(&program.output(&["budget", "list", "--format", "json"]).await).unwrap();
+    let budget = &listed[0];
+    assert_eq!(
+        (&budget["budget"], &budget["limit"], &budget["spent"], &budget["state"], &budget["soft"]),
+        (&json!("news"), &json!(30.5), &json!(0.0), &json!("ok"), &json!(0.8))
+    );
+    let shown: Value =
+        serde_json::from_str(&program.output(&["budget", "show", "news", "--format", "json"]).await).unwrap();
+    assert_eq!(&shown, budget);
+    for (arguments, code, expected) in [
+        (&["set", "x", "-1"][..], 2, "is below 0; expected dollars above 0"),
+        (&["set", "x", "0"], 2, "is nothing; expected dollars above 0"),
+        (&["set", "x", "$5"], 2, "expected dollars without a sign"),
+        (&["set", "x", "1,50"], 2, "expected dollars as a decimal number"),
+        (&["set", "x", "1", "--per", "year"], 2, "is a window that never turns; expected hour, day, month or once"),
+        (&["set", "x", "1", "--soft", "0"], 2, "is 0; expected a share above 0 and up to 1"),
+        (&["set", "x", "1", "--soft", "1.5"], 2, "is above 1"),
+        (&["set", "x", "1", "--project", "a", "--batch", "b"], 2, "cannot be used with"),
+        (&["set", "x", "1", "--then-route", "default"], 2, "--soft"),
+        (&["set", "x", "1", "--route", "defalt"], 6, "there is no route \"defalt\" in the configuration"),
+        (&["set", "x", "1", "--provider", "openai"], 6, "there is no provider \"openai\" in the configuration"),
+        (&["set", "x", "1", "--soft", "0.5", "--then-route", "chep"], 6, "there is no route \"chep\""),
+        (&["set", "x", "1", "--project", "news", "--per", "day"], 1, "news covers the same in the same window"),
+        (&["raise", "news", "3"], 2, "is $30.50 already, which is more than $3.00"),
+        (&["raise", "old", "3"], 6, "there is no budget \"old\"; there are: news"),
+        (&["remove", "old"], 6, "there is no budget \"old\""),
+        (&["show", "old"], 6, "there is no budget \"old\""),
+    ] {
+        let output = program.run(&[&["budget"], arguments].concat()).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    let removed = program.output(&["budget", "remove", "news"]).await;
+    assert_eq!(removed, "budget news is removed: project news is spent on without it\n");
+    assert!(json_lines(&program.file("empty", "")).is_empty());
+}
