@@ -267,7 +267,7 @@ begin
     return query
     select b.name, b.scope, b.scope_name, b.period, b.limit_nanos, b.soft, b.then_route, b.unpriced,
            sluice.window_end(b.period, b.window_start), coalesce(w.spent_nanos, 0), coalesce(w.uncertain_nanos, 0),
-           b.reserved_nanos, b.least_nanos, coalesce(b.least_at < hold_budgets.at - interval '1 minute', true),
+           b.reserved_nanos, b.least_nanos, coalesce(b.least_at < hold_budgets.at - interval '15 seconds', true),
            b.name = any (over), (select v.version from sluice.budget_version v)
       from sluice.budget b
            left join sluice.budget_window w on w.budget = b.name and w.starts_at = b.window_start
@@ -288,7 +288,7 @@ select b.name, b.scope, b.scope_name, b.period, b.limit_nanos, b.soft, b.then_ro
        coalesce(w.unpriced_calls, 0) + e.unpriced as unpriced_calls,
        greatest(b.reserved_nanos + e.reserved, 0) as reserved_nanos,
        case when b.window_start = t.starts_at then b.least_nanos end as least_nanos,
-       coalesce(b.least_at < now() - interval '1 minute', true) as least_is_old,
+       coalesce(b.least_at < now() - interval '15 seconds', true) as least_is_old,
        w.soft_at, w.full_at,
        -- What was spent while the average was not yet settled counts for as long as it took, and a minute at least.
        case when b.burn_since is not null then
@@ -494,6 +494,8 @@ begin
         raise invalid_parameter_value using
             message = format('budget %s: expected a name and not an empty text', set_budget.name);
     end if;
+    -- One at a time.
+    perform from sluice.budget_version for update;
     the_name := coalesce(project, route, provider, batch, login, '');
     the_scope := case when project is not null then 'project' when route is not null then 'route'
                       when provider is not null then 'provider' when batch is not null then 'batch'
@@ -602,6 +604,7 @@ comment on function sluice.raise_budget is
 create function sluice.drop_budget(name text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    perform from sluice.budget_version for update;
     delete from sluice.budget b where b.name = drop_budget.name;
     if not found then
         return false;

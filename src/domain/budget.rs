@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long a job rests that would have room if calls under way gave theirs back.
 pub const MOMENT: Duration = Duration::from_secs(2);
 
+/// How many jobs of a lane try whether they need less than those before them.
+const TRIES: usize = 20;
+
 /// How long a job rests at most before it asks a budget again: an uncertain amount may turn out to be none.
 pub const REST: Duration = Duration::from_mins(5);
 
@@ -303,7 +306,7 @@ impl Standing {
     #[must_use]
     pub fn calls_left(&self) -> Option<usize> {
         if self.least_is_old && self.holds() {
-            return Some(1);
+            return Some(TRIES);
         }
         let least = self.least.filter(|least| least.0 > 0)?;
         Some(usize::try_from(self.room().0.max(0) / least.0).unwrap_or(usize::MAX))

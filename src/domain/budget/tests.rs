@@ -119,7 +119,7 @@ fn the_smallest_call_tells_when_jobs_are_held_back_and_one_may_try_again_after_a
     assert_eq!((all[0].least, all[0].holds(), all[0].is_closed()), (Some(NanoUsd(20)), true, true));
     assert!(!all[0].holds_for_a_moment());
     all[0].least_is_old = true;
-    assert_eq!((all[0].holds(), all[0].is_closed(), all[0].calls_left()), (true, false, Some(1)));
+    assert_eq!((all[0].holds(), all[0].is_closed(), all[0].calls_left()), (true, false, Some(TRIES)));
     assert_eq!(grant(&mut all, &asked(4)), Ok(vec![0]));
     assert_eq!((all[0].least, all[0].least_is_old, all[0].holds()), (Some(NanoUsd(4)), false, true));
     // One that never fits says nothing of the room that the others need.
