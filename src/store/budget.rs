@@ -74,6 +74,17 @@ pub enum Covered {
     Refused(Box<NoMoney>),
 }
 
+/// What came of opening calls that budgets may cover.
+#[derive(Clone, Debug)]
+pub struct OpenedCalls {
+    /// For each call, in their order.
+    pub outcomes: Vec<Covered>,
+    /// The thresholds that were crossed by that.
+    pub crossings: Vec<Crossing>,
+    /// Where the budgets that were asked stand now.
+    pub standings: Vec<Standing>,
+}
+
 /// A threshold that was crossed, by this transaction and by no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crossing {
@@ -185,8 +196,7 @@ impl Store {
     }
 
     /// Opens calls that some budget may cover, each of them only if there is room for its worst case in all that do.
-    /// Returns what came of each, in their order, and the thresholds that were crossed. `None`: there are other budgets
-    /// than those of this look.
+    /// `None`: there are other budgets than those of this look.
     ///
     /// `is_beside`: the calls are made beside another one of their claims.
     pub async fn open_covered_calls(
@@ -194,7 +204,7 @@ impl Store {
         calls: &[OpenCall],
         is_beside: bool,
         look: &Look,
-    ) -> Result<Option<(Vec<Covered>, Vec<Crossing>)>, StoreError> {
+    ) -> Result<Option<OpenedCalls>, StoreError> {
         let mut transaction = self.db.begin().await.doing(RESERVING)?;
         let logins = self.logins(&mut transaction, calls, look).await?;
         let login = |call: &OpenCall| logins.get(&call.lease.job.0).map(String::as_str);
@@ -263,7 +273,8 @@ impl Store {
                 None => Covered::Lost,
             },
         };
-        Ok(Some((calls.iter().zip(granted).map(outcome).collect(), crossings)))
+        let outcomes = calls.iter().zip(granted).map(outcome).collect();
+        Ok(Some(OpenedCalls { outcomes, crossings, standings }))
     }
 
     /// The logins of the calls' jobs, by job, if some budget covers a login.

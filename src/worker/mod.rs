@@ -121,7 +121,7 @@ struct Shared {
     /// What was paused at the claim loop's last look.
     pauses: ArcSwap<Pauses>,
     /// Where budgets stood at that look.
-    budgets: ArcSwap<Budgets>,
+    budgets: Arc<ArcSwap<Budgets>>,
     /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
     /// Distinguishes this process from all others, including those that are given its number after the database has

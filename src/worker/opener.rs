@@ -3,11 +3,12 @@
 
 use super::denied::Denied;
 use super::loops::Loops;
-use crate::domain::budget::{Period, Refusal};
-use crate::store::budget::{Covered, Crossing, Look, NoMoney};
+use crate::domain::budget::{Budgets, Period, Refusal, Standing};
+use crate::store::budget::{Covered, Crossing, Look, NoMoney, OpenedCalls};
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
 use crate::store::{Store, StoreError, within};
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,11 +67,19 @@ pub(super) struct Opener {
 
 impl Opener {
     /// An opener, and the loop that the caller has to run for it.
-    pub fn new(store: Store, denied: Denied) -> (Self, OpenLoop) {
+    pub fn new(store: Store, denied: Denied, budgets: Arc<ArcSwap<Budgets>>) -> (Self, OpenLoop) {
         let (openings, incoming) = mpsc::channel(BACKLOG);
         let (not_made, unmade) = mpsc::unbounded_channel();
         let known = Arc::new(Known::default());
-        let looped = OpenLoop { store, denied, incoming, unmade, given_back: not_made.clone(), known: Arc::clone(&known) };
+        let looped = OpenLoop {
+            store,
+            denied,
+            incoming,
+            unmade,
+            given_back: not_made.clone(),
+            known: Arc::clone(&known),
+            budgets,
+        };
         (Self { openings, not_made, known }, looped)
     }
 
@@ -103,6 +112,7 @@ pub(super) struct OpenLoop {
     unmade: mpsc::UnboundedReceiver<(Lease, i16)>,
     given_back: mpsc::UnboundedSender<(Lease, i16)>,
     known: Arc<Known>,
+    budgets: Arc<ArcSwap<Budgets>>,
 }
 
 /// What the statements of one batch share.
@@ -111,6 +121,8 @@ struct Opens {
     denied: Denied,
     known: Arc<Known>,
     given_back: mpsc::UnboundedSender<(Lease, i16)>,
+    /// Where budgets stand, as the worker sees them.
+    budgets: Arc<ArcSwap<Budgets>>,
     is_away: AtomicBool,
 }
 
@@ -118,9 +130,9 @@ impl OpenLoop {
     /// Runs until every [`Opener`] is dropped. A statement that panics counts as the end of a loop: a fault that lasts
     /// would leave a worker that begins no call and looks alive.
     pub async fn run(self, loops: Loops) {
-        let Self { store, denied, mut incoming, mut unmade, given_back, known } = self;
+        let Self { store, denied, mut incoming, mut unmade, given_back, known, budgets } = self;
         let free = Arc::new(Semaphore::new(STATEMENTS));
-        let opens = Arc::new(Opens { store, denied, known, given_back, is_away: AtomicBool::new(false) });
+        let opens = Arc::new(Opens { store, denied, known, given_back, budgets, is_away: AtomicBool::new(false) });
         loop {
             let first = tokio::select! {
                 first = incoming.recv() => first,
@@ -233,7 +245,8 @@ impl Opens {
             return Ok(true);
         }
         let opened = self.store.open_covered_calls(calls, is_beside, look).await?;
-        let Some((outcomes, crossings)) = opened else { return Ok(false) };
+        let Some(OpenedCalls { outcomes, crossings, standings }) = opened else { return Ok(false) };
+        self.see(&standings);
         crossings.iter().for_each(log);
         let mut is_refused = false;
         for (call, outcome) in calls.iter().zip(outcomes) {
@@ -251,6 +264,24 @@ impl Opens {
             self.known.refused.notify_one();
         }
         Ok(true)
+    }
+
+    /// From its soft threshold on, jobs of a budget go another way: the next one already.
+    fn see(&self, standings: &[Standing]) {
+        let known = self.budgets.load();
+        let differs = |it: &&Standing| {
+            let before = known.0.iter().find(|known| known.budget.name == it.budget.name);
+            before.is_some_and(|before| before.is_soft() != it.is_soft())
+        };
+        if standings.iter().any(|it| differs(&it)) {
+            let mut budgets = Budgets::clone(&known);
+            for it in &mut budgets.0 {
+                if let Some(now) = standings.iter().find(|now| now.budget.name == it.budget.name) {
+                    it.clone_from(now);
+                }
+            }
+            self.budgets.store(Arc::new(budgets));
+        }
     }
 
     /// What is left reserved because this fails goes when its claim is over.

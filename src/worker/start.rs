@@ -50,8 +50,9 @@ impl Worker {
             }
         };
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
+        let budgets = Arc::new(ArcSwap::default());
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone());
+        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone(), Arc::clone(&budgets));
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),
@@ -64,7 +65,7 @@ impl Worker {
             abort: CancellationToken::new(),
             hands: Hands::default(),
             pauses: ArcSwap::default(),
-            budgets: ArcSwap::default(),
+            budgets,
             schemas: schemas::Schemas::new(),
             life,
             id: AtomicI64::new(id),

@@ -45,7 +45,7 @@ impl Queue {
 
     async fn open(&self, calls: &[OpenCall]) -> Vec<Covered> {
         let look = self.look().await;
-        self.store.open_covered_calls(calls, false, &look).await.unwrap().unwrap().0
+        self.store.open_covered_calls(calls, false, &look).await.unwrap().unwrap().outcomes
     }
 
     async fn is_right(&self) {
