@@ -372,6 +372,10 @@ create function sluice.check_budgets(repair boolean default false)
 begin
     if not exists (select from sluice.budget) then
         return;
+    elsif check_budgets.repair
+          and not has_function_privilege(session_user, 'sluice.raise_budget(text, numeric)', 'execute') then
+        raise insufficient_privilege using
+            message = format('%s may look at budgets, and not correct them', session_user);
     end if;
     -- In this order: a worker that asks for room locks the budgets first, too. What was booked until the table is locked
     -- is added up by the second look.

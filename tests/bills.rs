@@ -41,7 +41,7 @@ impl Held {
             rung: 0,
             started_at: Timestamp(clock::millis()),
             worst: Some(NanoUsd(900)),
-        labels: Arc::new(self.claimed.labels()),
+            labels: Arc::new(self.claimed.labels()),
         };
         queue.store.open_calls(&[call], 0).await.unwrap().unwrap();
     }

@@ -39,7 +39,13 @@ fn call(claimed: &Claimed, number: i16, worst: Option<i64>) -> OpenCall {
 }
 
 async fn open(queue: &Queue, claimed: &Claimed, number: i16) -> bool {
-    queue.store.open_calls(&[call(claimed, number, Some(900))], 0).await.unwrap().unwrap().contains(&(claimed.lease.fence, number))
+    queue
+        .store
+        .open_calls(&[call(claimed, number, Some(900))], 0)
+        .await
+        .unwrap()
+        .unwrap()
+        .contains(&(claimed.lease.fence, number))
 }
 
 /// A claim whose worker was silent for too long, so that its jobs were rescued.

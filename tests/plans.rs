@@ -14,8 +14,8 @@ use sluice::store::settle::Settlement;
 use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::BTreeSet;
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The tables that grow with the work, and those that churn.
 const TABLES: [&str; 7] = ["job", "result", "attempt", "inflight", "race_call", "ready", "parked"];

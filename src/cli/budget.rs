@@ -211,7 +211,8 @@ async fn standing(context: &Context, name: &str) -> anyhow::Result<Option<Standi
 fn find<'a>(rows: &'a [BudgetRow], name: &str) -> Result<&'a BudgetRow, CommandFailure> {
     rows.iter().find(|row| row.standing.budget.name == name).ok_or_else(|| {
         let known: Vec<&str> = rows.iter().map(|row| row.standing.budget.name.as_str()).collect();
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "there is none".to_owned() } else { format!("there are: {}", known.join(", ")) };
         CommandFailure::not_found(format!("there is no budget {name:?}; {known}"))
     })
 }

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = figure::duration)]
     pub waiting: Duration,
     /// First put jobs that are in no queue into it (they came in while triggers were off), and correct results whose
-    /// cost is not that of their calls
+    /// cost is not that of their calls, and budgets that are not what the ledger says
     #[arg(long)]
     pub repair: bool,
     /// Warnings change the exit status too
@@ -90,6 +90,10 @@ async fn repair(context: &mut Context) -> anyhow::Result<()> {
             "results whose costs were not those of their calls are"
         )
     ));
+    let budgets = context.store.check_budgets(true).await?.len();
+    if budgets > 0 {
+        context.output.note(format_args!("{} corrected", counted(budgets, "budget is", "budgets are")));
+    }
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 mod entry;
 mod lines;
 
-use super::{GlobalArgs, budget};
 use super::context::{Context, environment};
 use super::failure::CommandFailure;
 use super::faults::Faults;
@@ -11,6 +10,7 @@ use super::figure;
 use super::output::{Dispensable, Format, Output};
 use super::rows::{For, Rows};
 use super::when::GivenTime;
+use super::{GlobalArgs, budget};
 use crate::config::{Config, Keys};
 use crate::domain::budget::Budget;
 use crate::domain::counted::counted;
@@ -261,9 +261,9 @@ async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::R
     let name = Budget::name_of_batch(batch);
     let known = store.budgets().await?.budgets.0;
     let before = known.iter().map(|standing| &standing.budget).find(|budget| budget.name == name);
-    Ok(before.filter(|budget| budget.limit != limit).map(|before| {
-        format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)
-    }))
+    Ok(before
+        .filter(|budget| budget.limit != limit)
+        .map(|before| format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)))
 }
 
 /// The stop-loss that the batch gets: that of the arguments, or else the route's.

@@ -4,8 +4,8 @@ use super::route::RouteConfig;
 use super::scalar;
 use super::section::Section;
 use super::words::{PERIODS, UNPRICED};
-use crate::domain::{MaxFailed, NanoUsd};
 use crate::domain::budget::{Budget, Scope, contradictions};
+use crate::domain::{MaxFailed, NanoUsd};
 use std::collections::BTreeMap;
 
 const AMOUNT: &str = "dollars as a text, such as \"25.00\"";
@@ -52,7 +52,11 @@ fn read_one<'a>(
             section.fault("then_route", "is used from the soft threshold on, and there is none", "soft as well");
         }
         if matches!(scope, Some(Scope::Provider(_) | Scope::Login(_))) {
-            section.fault("then_route", "is for the jobs of a project, a route or a batch, or for all", "no then_route");
+            section.fault(
+                "then_route",
+                "is for the jobs of a project, a route or a batch, or for all",
+                "no then_route",
+            );
         }
         if scope == Some(Scope::Route(route.clone())) {
             section.fault("then_route", "is the route itself", "another route");
@@ -77,11 +81,7 @@ fn read_limit(section: &mut Section<'_>) -> Option<NanoUsd> {
 }
 
 /// What it covers; `None`: a fault.
-fn read_scope(
-    section: &mut Section<'_>,
-    providers: &[&str],
-    routes: &BTreeMap<String, RouteConfig>,
-) -> Option<Scope> {
+fn read_scope(section: &mut Section<'_>, providers: &[&str], routes: &BTreeMap<String, RouteConfig>) -> Option<Scope> {
     let mut scopes = Vec::new();
     for key in ["project", "route", "provider", "batch", "login"] {
         if !section.has(key) {

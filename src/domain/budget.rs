@@ -58,11 +58,9 @@ impl Scope {
     pub fn name(&self) -> &str {
         match self {
             Self::Total => "",
-            Self::Project(name)
-            | Self::Route(name)
-            | Self::Provider(name)
-            | Self::Batch(name)
-            | Self::Login(name) => name,
+            Self::Project(name) | Self::Route(name) | Self::Provider(name) | Self::Batch(name) | Self::Login(name) => {
+                name
+            }
         }
     }
 
@@ -350,7 +348,9 @@ impl Standing {
             return match self.budget.unpriced {
                 Unpriced::Refuse => Some(Refusal::Unpriced { budget }),
                 // With no room at all nothing goes on.
-                Unpriced::Allow if self.room().0 <= 0 => Some(Refusal::NoRoom { budget, is_moment: self.reserved.0 > 0 }),
+                Unpriced::Allow if self.room().0 <= 0 => {
+                    Some(Refusal::NoRoom { budget, is_moment: self.reserved.0 > 0 })
+                }
                 Unpriced::Allow => None,
             };
         };
@@ -377,8 +377,9 @@ impl Standing {
 /// Why the call is not made. A budget in which it never fits is named before one without a price, and those before one
 /// without room; of the latter one of a lane before one of a provider, since the job's other rungs would not help.
 pub fn grant(standings: &mut [Standing], asked: &Asked<'_>) -> Result<Vec<usize>, Refusal> {
-    let covering: Vec<usize> =
-        (0..standings.len()).filter(|&index| standings.get(index).is_some_and(|it| it.budget.scope.covers(asked))).collect();
+    let covering: Vec<usize> = (0..standings.len())
+        .filter(|&index| standings.get(index).is_some_and(|it| it.budget.scope.covers(asked)))
+        .collect();
     let mut refusals: Vec<Refusal> =
         covering.iter().filter_map(|&index| standings.get(index)?.refuses(asked.worst, index)).collect();
     let rank = |refusal: &Refusal| match refusal {

@@ -10,6 +10,7 @@ mod timeline;
 
 pub use roles::Roles;
 
+use super::NanoUsd;
 use super::obstacle::Obstacle;
 use super::timeline::History;
 use std::time::Duration;
@@ -139,6 +140,8 @@ pub struct Facts {
     pub unqueued: Seen<Unqueued>,
     /// Results whose cost is not that of their calls.
     pub misbilled: Seen<Misbilled>,
+    /// Budgets whose sums are not those of the books.
+    pub budgets: Seen<Vec<WrongBudget>>,
     /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
     /// The finished work that is still kept.
@@ -278,6 +281,18 @@ pub struct Unqueued {
     pub looked_from: Option<i64>,
 }
 
+/// A budget whose sums are not those of the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongBudget {
+    pub name: String,
+    pub spent: NanoUsd,
+    pub booked: NanoUsd,
+    pub uncertain: NanoUsd,
+    pub booked_uncertain: NanoUsd,
+    pub reserved: NanoUsd,
+    pub under_way: NanoUsd,
+}
+
 /// Results whose cost is not that of their calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misbilled {
@@ -338,6 +353,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     }
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
     findings.push(seen("result_costs", &facts.misbilled, queue::misbilled));
+    findings.push(seen("budgets", &facts.budgets, |wrong| queue::budgets(wrong)));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.extend(timeline::all(&facts.history));

@@ -195,7 +195,11 @@ pub struct Taken {
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(budget) = &self.budget {
-            return write!(f, "the budget {budget} is past its soft threshold, which led from {} to {}", self.route, self.to);
+            return write!(
+                f,
+                "the budget {budget} is past its soft threshold, which led from {} to {}",
+                self.route, self.to
+            );
         }
         write!(f, "rules[{}] of route {} led to {}", self.rule, self.route, self.to)
     }

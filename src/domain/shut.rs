@@ -100,12 +100,9 @@ impl Reason {
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::RateLimit
-            | Self::Concurrency
-            | Self::NoCapacity
-            | Self::PeakHours
-            | Self::Breaker
-            | Self::Budget => true,
+            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::PeakHours | Self::Breaker | Self::Budget => {
+                true
+            }
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }

@@ -8,6 +8,7 @@ use super::claim::{Lease, timestamp};
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::budget::{Asked, Budget, Budgets, Period, Refusal, Scope, Standing, Unpriced, grant};
+use crate::domain::diagnosis::WrongBudget;
 use crate::domain::{NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -91,18 +92,6 @@ pub struct Crossing {
     pub standing: Standing,
     /// Whether a call was refused for the first time; otherwise the soft threshold was crossed.
     pub is_full: bool,
-}
-
-/// A budget whose sums are not those of the books.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrongBudget {
-    pub name: String,
-    pub spent: NanoUsd,
-    pub booked: NanoUsd,
-    pub uncertain: NanoUsd,
-    pub booked_uncertain: NanoUsd,
-    pub reserved: NanoUsd,
-    pub under_way: NanoUsd,
 }
 
 /// Makes a standing of a row that has its columns.
@@ -242,9 +231,9 @@ impl Store {
         let mut asked = Asking::default();
         for (index, standing) in standings.iter().enumerate() {
             let was_asked = calls.iter().any(|call| standing.budget.scope.covers(&call.asked(login(call))));
-            let is_full = granted.iter().any(|granted| {
-                matches!(granted, Err(Refusal::NoRoom { budget, .. }) if *budget == index)
-            });
+            let is_full = granted
+                .iter()
+                .any(|granted| matches!(granted, Err(Refusal::NoRoom { budget, .. }) if *budget == index));
             let is_new = held.get(index).is_some_and(|row| {
                 row.least_is_old != standing.least_is_old || row.least_nanos != standing.least.map(|least| least.0)
             });
@@ -261,9 +250,12 @@ impl Store {
             }
         }
         let full = asked.write(&mut transaction).await?;
-        crossings.extend(standings.iter().filter(|standing| full.contains(&standing.budget.name)).map(|standing| {
-            Crossing { standing: standing.clone(), is_full: true }
-        }));
+        crossings.extend(
+            standings
+                .iter()
+                .filter(|standing| full.contains(&standing.budget.name))
+                .map(|standing| Crossing { standing: standing.clone(), is_full: true }),
+        );
         transaction.commit().await.doing(RESERVING)?;
         let outcome = |(call, granted): (&OpenCall, Result<Vec<usize>, Refusal>)| match granted {
             Ok(_) if opened.contains(&(call.lease.fence, call.number)) => Covered::Open,
@@ -367,14 +359,10 @@ impl Store {
 
     /// Gives a budget another limit. True: it is another one.
     pub async fn raise_budget(&self, name: &str, limit: NanoUsd) -> Result<bool, StoreError> {
-        sqlx::query_scalar!(
-            r#"select sluice.raise_budget($1, $2::bigint / 1000000000.0) as "changed!""#,
-            name,
-            limit.0
-        )
-        .fetch_one(&self.db)
-        .await
-        .doing("raising a budget")
+        sqlx::query_scalar!(r#"select sluice.raise_budget($1, $2::bigint / 1000000000.0) as "changed!""#, name, limit.0)
+            .fetch_one(&self.db)
+            .await
+            .doing("raising a budget")
     }
 
     /// Removes a budget; false: there is none of that name.

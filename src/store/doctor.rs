@@ -27,7 +27,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 47] = [
+const INDEXES: [&str; 52] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -39,6 +39,10 @@ const INDEXES: [&str; 47] = [
     "bucket_name_key",
     "bucket_pkey",
     "bucket_state_pkey",
+    "budget_pkey",
+    "budget_scope",
+    "budget_version_pkey",
+    "budget_window_pkey",
     "cache_use_hour",
     "cache_use_pkey",
     "enqueued_pkey",
@@ -61,6 +65,7 @@ const INDEXES: [&str; 47] = [
     "ready_pkey",
     "ready_suspects",
     "recall_pkey",
+    "reservation_pkey",
     "result_pkey",
     "retired_pkey",
     "retiring_pkey",
@@ -78,7 +83,7 @@ const INDEXES: [&str; 47] = [
 ];
 
 /// The tables whose rows change all day, with the settings that the migrations gave them.
-const CHURNING: [(&str, &[&str]); 9] = [
+const CHURNING: [(&str, &[&str]); 13] = [
     (
         "ready",
         &[
@@ -94,6 +99,10 @@ const CHURNING: [(&str, &[&str]); 9] = [
     ("asking", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("following", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("race_call", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("budget", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("budget_window", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("budget_entry", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("reservation", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("tally", &[]),
     ("worker", &["fillfactor"]),
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
@@ -154,6 +163,7 @@ impl Store {
             queue: seen(self.queue_health(around).await),
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
             misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
+            budgets: seen(self.check_budgets(false).await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             history: seen(self.history_of_database().await),

@@ -372,13 +372,22 @@ impl Store {
             )
             select exists (select from sluice.inflight)
                 -- In these very words: there is an index of what waits for a retry.
-                or exists (select from sluice.parked where reason not in ('scheduled', 'paused'))
+                or exists (select from sluice.parked where reason not in ('scheduled', 'paused')
+                              and not exists (select from sluice.budgets b
+                                               where b.period = 'once' and b.holds and reason = 'budget ' || b.name))
                 or exists (select from lane l cross join lateral (
-                                  select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j
+                                  select b.route, b.project, b.batch, b.enqueued_by
+                                    from sluice.job b where b.id = l.job_id limit 1) j
                             where j.route = any ($1)
                               and not exists (select from sluice.pause p
                                                where (p.kind, p.name) in (('route', j.route), ('project', j.project),
-                                                                          ('batch', j.batch)))) as "busy!",
+                                                                          ('batch', j.batch)))
+                              -- Only a person ends that wait.
+                              and not exists (select from sluice.budgets b
+                                               where b.period = 'once' and b.holds
+                                                 and sluice.budget_covers(b.scope, coalesce(b.scope_name, ''), j.route,
+                                                                          j.project, j.batch, j.enqueued_by, null)))
+                       as "busy!",
                    (select max(flow) from lane having count(*) >= $2) as last"#,
             routes,
             i32::try_from(WINDOW).unwrap_or(i32::MAX)

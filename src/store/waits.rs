@@ -226,8 +226,7 @@ impl Spot {
         let matters = |batch: &&String| {
             alone.contains(*batch) || pauses.has(PauseKind::Batch, batch) || has_budget("batch", batch)
         };
-        let project_matters =
-            pauses.has(PauseKind::Project, &self.project) || has_budget("project", &self.project);
+        let project_matters = pauses.has(PauseKind::Project, &self.project) || has_budget("project", &self.project);
         Self {
             project: if project_matters { self.project.clone() } else { String::new() },
             batch: self.batch.as_ref().filter(matters).cloned(),

@@ -2,11 +2,11 @@
 
 use super::dealing::Dealing;
 use super::front::Front;
-use super::{history, money};
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects::{self, Due};
 use super::{LifeSign, Shared};
+use super::{history, money};
 use crate::domain::budget::Budgets;
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;

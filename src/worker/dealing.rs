@@ -122,8 +122,7 @@ impl Dealing {
     /// The lanes that have jobs, in the order of their turns, and how many may be started.
     fn sort(&mut self, front: &Front, plan: &Arc<Plan>, now: Timestamp) -> (Order, StartableGroups) {
         let budgets = Arc::clone(&self.budgets);
-        let of_lane =
-            |lane: &Lane| money::lane(&budgets, plan, &lane.route, &lane.project, lane.batch.as_deref());
+        let of_lane = |lane: &Lane| money::lane(&budgets, plan, &lane.route, &lane.project, lane.batch.as_deref());
         // Of a sticky route those go together that have the same first rung.
         let mut known: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
         let mut groups: Vec<LanePlan> = Vec::new();

@@ -11,8 +11,8 @@ mod tests;
 
 use super::bucket::{Bucket, BucketHold};
 use super::keys::KeyHold;
-use crate::domain::budget::Budgets;
 use crate::domain::breaker;
+use crate::domain::budget::Budgets;
 use crate::domain::doubt::RequestHash;
 use crate::domain::error_class::{Effect, Refusal};
 use crate::domain::limits::Heard;
@@ -141,9 +141,7 @@ impl Gate {
         for provider in self.providers.values() {
             let mut slot = provider.budget.lock();
             let since = slot.map(|shut| shut.since);
-            *slot = closed
-                .get(provider.name.as_str())
-                .map(|shut| Shut { since: since.unwrap_or(shut.since), ..*shut });
+            *slot = closed.get(provider.name.as_str()).map(|shut| Shut { since: since.unwrap_or(shut.since), ..*shut });
         }
     }
 

@@ -52,7 +52,8 @@ impl Worker {
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
         let budgets = Arc::new(ArcSwap::default());
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone(), Arc::clone(&budgets));
+        let (opener, open_loop) =
+            opener::Opener::new(store.clone(), settler.counters().denied.clone(), Arc::clone(&budgets));
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),

@@ -58,10 +58,7 @@ fn cost(row: AttemptRow, cost: i64) -> AttemptRow {
 }
 
 fn booked(claimed: &Claimed, number: i16, nanos: i64) -> Settlement {
-    Settlement {
-        attempts: vec![cost(failed(claimed, number, ErrorClass::Timeout), nanos)],
-        ..Settlement::default()
-    }
+    Settlement { attempts: vec![cost(failed(claimed, number, ErrorClass::Timeout), nanos)], ..Settlement::default() }
 }
 
 #[tokio::test]
@@ -88,7 +85,13 @@ async fn what_is_reserved_becomes_what_was_spent_in_every_budget_that_covers_the
         assert_eq!(queue.sums(name).await, (0, 0, 50_000), "{name}");
     }
     queue.is_right().await;
-    queue.settle(Settlement { attempts: vec![accepted(&claimed, 1)], endings: vec![success(&claimed)], ..Settlement::default() }).await;
+    queue
+        .settle(Settlement {
+            attempts: vec![accepted(&claimed, 1)],
+            endings: vec![success(&claimed)],
+            ..Settlement::default()
+        })
+        .await;
     for (name, _) in &scopes {
         assert_eq!(queue.sums(name).await, (30_000, 0, 0), "{name}");
     }
@@ -106,8 +109,7 @@ async fn calls_are_let_through_in_order_as_long_as_there_is_room() {
     queue.set(budget("all", Scope::Total, 100)).await;
     queue.enqueue(NewJob::default(), 4).await;
     let jobs = queue.claim_all(worker).await;
-    let calls: Vec<OpenCall> =
-        jobs.iter().zip([60, 50, 30, 200]).map(|(job, worst)| call(job, 1, worst)).collect();
+    let calls: Vec<OpenCall> = jobs.iter().zip([60, 50, 30, 200]).map(|(job, worst)| call(job, 1, worst)).collect();
     let outcomes = queue.open(&calls).await;
     let refusal = |outcome: &Covered| match outcome {
         Covered::Refused(why) => Some(why.refusal),
@@ -274,7 +276,10 @@ async fn bad_budgets_are_refused_by_sql_with_what_was_expected() {
         ("select sluice.set_budget('x', 1, soft => 0)", "soft is 0; expected a share above 0 and up to 1"),
         ("select sluice.set_budget('x', 1, soft => 1.01)", "soft is 1.01; expected a share above 0 and up to 1"),
         ("select sluice.set_budget('x', 1, then_route => 'r')", "expected soft as well"),
-        ("select sluice.set_budget('x', 1, provider => 'p', soft => 0.5, then_route => 'r')", "then_route is for the jobs"),
+        (
+            "select sluice.set_budget('x', 1, provider => 'p', soft => 0.5, then_route => 'r')",
+            "then_route is for the jobs",
+        ),
         ("select sluice.set_budget('x', 1, unpriced => 'maybe')", "unpriced is 'maybe'; expected refuse or allow"),
         ("select sluice.set_budget('x', 1, 'day', project => 'news')", "news covers the same in the same window"),
         ("select sluice.raise_budget('x', 1)", "there is no budget x"),

@@ -59,10 +59,11 @@ fn words_are_read_as_they_are_written() {
 
 #[test]
 fn a_call_is_reserved_in_all_budgets_that_cover_it_or_in_none() {
-    let mut all = [standing(Scope::Total, 100), standing(Scope::Project("p".into()), 30), standing(
-        Scope::Project("other".into()),
-        1,
-    )];
+    let mut all = [
+        standing(Scope::Total, 100),
+        standing(Scope::Project("p".into()), 30),
+        standing(Scope::Project("other".into()), 1),
+    ];
     assert_eq!(grant(&mut all, &asked(20)), Ok(vec![0, 1]));
     assert_eq!(grant(&mut all, &asked(20)), Err(Refusal::NoRoom { budget: 1, is_moment: true }));
     assert_eq!(all.each_ref().map(|it| it.reserved.0), [20, 20, 0], "the total has room, and reserves nothing");
@@ -77,7 +78,11 @@ fn what_never_fits_is_told_apart_from_what_waits() {
     for (standings, worst, expected) in [
         (vec![total()], Some(101), Refusal::NeverFits { budget: 0, worst: NanoUsd(101) }),
         (vec![Standing { spent: NanoUsd(60), ..total() }], Some(50), Refusal::NoRoom { budget: 0, is_moment: false }),
-        (vec![Standing { uncertain: NanoUsd(60), ..total() }], Some(50), Refusal::NoRoom { budget: 0, is_moment: false }),
+        (
+            vec![Standing { uncertain: NanoUsd(60), ..total() }],
+            Some(50),
+            Refusal::NoRoom { budget: 0, is_moment: false },
+        ),
         (vec![Standing { reserved: NanoUsd(60), ..total() }], Some(50), Refusal::NoRoom { budget: 0, is_moment: true }),
         (vec![total()], None, Refusal::Unpriced { budget: 0 }),
         // A provider's budget leaves the other rungs, so that of the job comes first.
@@ -161,12 +166,11 @@ fn budgets_that_contradict_each_other_are_named() {
     let news = || Scope::Project("news".into());
     let faults = |budgets: &[Budget]| contradictions(budgets).into_iter().map(|(_, said)| said).collect::<Vec<_>>();
     assert_eq!(
-        faults(&[budget("a", news(), Period::Hour, 1), budget("b", news(), Period::Day, 5), budget(
-            "c",
-            Scope::Total,
-            Period::Day,
-            3,
-        )]),
+        faults(&[
+            budget("a", news(), Period::Hour, 1),
+            budget("b", news(), Period::Day, 5),
+            budget("c", Scope::Total, Period::Day, 3,)
+        ]),
         Vec::<String>::new()
     );
     let twice = [budget("a", news(), Period::Day, 1), budget("b", news(), Period::Day, 5)];
@@ -188,16 +192,33 @@ struct Call {
 #[derive(Clone, Debug)]
 enum Event {
     /// A worker asks: which of the scopes cover the call, and its worst case.
-    Ask { project: bool, worst: i64 },
+    Ask {
+        project: bool,
+        worst: i64,
+    },
     /// A call ends having cost this part of its worst case, by its own clock perhaps before the window turned.
-    End { call: usize, per_cent: i64, late: bool },
+    End {
+        call: usize,
+        per_cent: i64,
+        late: bool,
+    },
     /// It was opened and is not made.
-    NotMade { call: usize },
+    NotMade {
+        call: usize,
+    },
     /// Its worker dies, and another process books it.
-    Lost { call: usize },
+    Lost {
+        call: usize,
+    },
     /// The report of a lost call comes after all.
-    Found { call: usize, per_cent: i64 },
-    Raise { budget: usize, more: i64 },
+    Found {
+        call: usize,
+        per_cent: i64,
+    },
+    Raise {
+        budget: usize,
+        more: i64,
+    },
     Turn,
 }
 

@@ -1,6 +1,6 @@
 //! Findings on workers, waiting jobs and kept work.
 
-use super::{Finding, FinishedWork, Misbilled, Queue, ServerState, Thresholds, Unqueued, grouped, span};
+use super::{Finding, FinishedWork, Misbilled, Queue, ServerState, Thresholds, Unqueued, WrongBudget, grouped, span};
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::domain::roll::roll;
@@ -158,6 +158,25 @@ pub(super) fn misbilled(misbilled: &Misbilled) -> Finding {
         ),
         "a worker of an older version booked a call after the job had ended; the ledger and the reports are right",
         "sluice doctor --repair corrects these results",
+    )
+}
+
+pub(super) fn budgets(wrong: &[WrongBudget]) -> Finding {
+    const CHECK: &str = "budgets";
+    if wrong.is_empty() {
+        return Finding::ok(CHECK, "every budget says what the ledger says");
+    }
+    let told = wrong.iter().map(|it| {
+        format!(
+            "{}: {} spent, {} on the ledger; {} and {} uncertain; {} reserved, {} under way",
+            it.name, it.spent, it.booked, it.uncertain, it.booked_uncertain, it.reserved, it.under_way
+        )
+    });
+    Finding::warning(
+        CHECK,
+        told.collect::<Vec<_>>().join("; "),
+        "a worker of an older version booked calls, which counts nothing into budgets; so does a change by hand",
+        "end such workers, and sluice doctor --repair corrects the budgets",
     )
 }
 

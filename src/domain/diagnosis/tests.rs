@@ -75,6 +75,7 @@ fn healthy() -> Facts {
         }),
         unqueued: Ok(Unqueued::default()),
         misbilled: Ok(Misbilled::default()),
+        budgets: Ok(Vec::new()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(FinishedWork {
             configured: true,
@@ -199,6 +200,17 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
             f.misbilled = Ok(Misbilled { jobs: 12, some: vec![7, 9], looked_from: None });
         }),
         ("result_costs", Well, "looked at jobs from 5 on", |f| f.misbilled.as_mut().unwrap().looked_from = Some(5)),
+        ("budgets", Warning, "news: $0.10 spent, $0.30 on the ledger", |f| {
+            f.budgets = Ok(vec![WrongBudget {
+                name: "news".to_owned(),
+                spent: NanoUsd(100_000_000),
+                booked: NanoUsd(300_000_000),
+                uncertain: NanoUsd::ZERO,
+                booked_uncertain: NanoUsd::ZERO,
+                reserved: NanoUsd::ZERO,
+                under_way: NanoUsd::ZERO,
+            }]);
+        }),
         ("retention", Warning, "by job 17", |f| f.retention.as_mut().unwrap().held.push((0, 17))),
         ("retention", Warning, "partition 3 has been", |f| f.retention.as_mut().unwrap().stuck = Some((3, 3600))),
         ("retention", Warning, "another partition for 60 min", |f| f.retention.as_mut().unwrap().late = Some(3600)),
@@ -268,6 +280,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         queue: Err(reason()),
         unqueued: Err(reason()),
         misbilled: Err(reason()),
+        budgets: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),

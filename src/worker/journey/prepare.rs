@@ -59,7 +59,8 @@ pub(super) async fn prepare(
         resolve(&plans, name, &held.labels, body, &metadata)
     };
     let Some(found) = found else { return Err(Unready::Back(UNKNOWN_ROUTE)) };
-    let Resolved { plan, mut taken, request, input_tokens } = found.map_err(|error| Unready::Unfit(in_request(&error)))?;
+    let Resolved { plan, mut taken, request, input_tokens } =
+        found.map_err(|error| Unready::Unfit(in_request(&error)))?;
     let schema = match request.schema() {
         None => None,
         Some(schema) => match shared.schemas.compile(schema).await {
