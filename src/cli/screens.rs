@@ -3,12 +3,15 @@
 use super::status::tests as status;
 use super::table::for_terminal;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
-use crate::domain::{MaxFailed, NanoUsd, PerAnswer};
+use crate::domain::budget::{Budget, Period, Scope, Standing, Unpriced};
+use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
+use crate::store::budget::BudgetRow;
 use crate::store::report::{Grouping, LatencyRow, Totals};
 use crate::view::estimate::EstimateView;
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
+use crate::view::budget::{self, BudgetView};
 use crate::view::{batch, report};
 use chrono::DateTime;
 
@@ -31,6 +34,39 @@ fn a_batch(name: &str) -> Batch {
         pause_reason: Some("stop-loss: 1,234 of 8,913,579 jobs failed, and 0.01 % may".to_owned()),
         max_failed: MaxFailed::parse("0.0001").ok(),
     }
+}
+
+fn a_budget(name: &str) -> BudgetView {
+    let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+    let standing = Standing {
+        budget: Budget {
+            name: name.to_owned(),
+            scope: Scope::Batch("nightly-classification-2027-01-15".to_owned()),
+            period: Period::Month,
+            limit: NanoUsd(12_500_000_000_000),
+            soft: Some(800_000),
+            then_route: Some("cheap".to_owned()),
+            unpriced: Unpriced::Refuse,
+        },
+        ends_at: Some(Timestamp(1_801_440_000_000)),
+        spent: NanoUsd(10_234_567_890_123),
+        uncertain: NanoUsd(1_500_000),
+        reserved: NanoUsd(12_345_678),
+        least: Some(NanoUsd(10_014_000)),
+        least_is_old: false,
+    };
+    let row = BudgetRow {
+        standing,
+        starts_at: at(0),
+        unpriced_calls: 0,
+        soft_at: Some(at(60)),
+        full_at: None,
+        burn: NanoUsd(31_002_537_504),
+        set_by: "sluice".to_owned(),
+        set_at: at(0),
+        is_configured: true,
+    };
+    BudgetView::of(&row, at(3600))
 }
 
 fn totals(keys: &[&str]) -> Totals {
@@ -111,6 +147,7 @@ fn tables() -> Vec<(&'static str, Table)> {
     let sums = FileEstimate { jobs: 1_000_000, rungs, as_routed: Some(NanoUsd(301_114_000_000)), stranded: 5 };
     let pilot = Some(a_batch("pilot"));
     tables.push(("estimate", EstimateView { sums, pilot, history: None }.table()));
+    tables.push(("budget list", budget::table(&[a_budget("batch:nightly-classification-2027-01-15"), a_budget("b")])));
     tables.extend(status::tables());
     tables
 }

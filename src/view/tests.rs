@@ -321,7 +321,7 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     expected["why"] = json!({
         "waits_for": "batch paused", "words": "batch nightly is paused by ops since 08:00:09 UTC (51s ago)",
         "do": "sluice batch resume nightly", "until": null, "keys": [], "stuck": false,
-        "paused": {
+        "budget": null, "paused": {
             "kind": "batch", "name": "nightly", "by": "ops", "since": "2027-01-15T08:00:09Z", "reason": null,
         },
     });

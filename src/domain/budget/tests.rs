@@ -183,6 +183,8 @@ fn budgets_that_contradict_each_other_are_named() {
 #[derive(Clone, Debug)]
 struct Call {
     worst: i64,
+    /// The window in which it began.
+    since: usize,
     /// The places of the budgets in which it is reserved.
     budgets: Vec<usize>,
     /// The window in which it was booked as lost.
@@ -254,12 +256,12 @@ proptest! {
                 Event::Ask { project, worst } => {
                     let project = if project { "p" } else { "q" };
                     if let Ok(budgets) = grant(&mut standings, &Asked { project, ..asked(worst) }) {
-                        under_way.push(Call { worst, budgets, lost_in: None });
+                        under_way.push(Call { worst, since: now, budgets, lost_in: None });
                     }
                 }
                 Event::End { call, per_cent, late } if !under_way.is_empty() => {
                     let call = under_way.swap_remove(call % under_way.len());
-                    let window = now.saturating_sub(usize::from(late));
+                    let window = now - usize::from(late && call.since < now);
                     for budget in call.budgets {
                         standings[budget].reserved.0 -= call.worst;
                         ledger[budget][window].0 += call.worst * per_cent / 100;

@@ -85,7 +85,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     let why = |waits_for, words, remedy: Value, until: Value, paused: Value| {
         json!([{
             "waits_for": waits_for, "words": words, "do": remedy, "until": until, "paused": paused, "keys": [],
-            "stuck": false,
+            "stuck": false, "budget": null,
         }])
     };
     let now = Timestamp(at(60).timestamp_millis());
@@ -171,6 +171,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "paused": [{
             "kind": "batch", "name": "nightly", "since": "2027-01-15T08:00:09Z", "reason": "a reason", "by": "ops",
         }],
+        "budgets": [],
     });
     assert_eq!(shown(&StatusView::from(status)), expected);
 }
