@@ -2,16 +2,16 @@
 
 use super::status::tests as status;
 use super::table::for_terminal;
-use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::budget::{Budget, Period, Scope, Standing, Unpriced};
+use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
 use crate::store::budget::BudgetRow;
 use crate::store::report::{Grouping, LatencyRow, Totals};
+use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
-use crate::view::budget::{self, BudgetView};
 use crate::view::{batch, report};
 use chrono::DateTime;
 

@@ -270,11 +270,11 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[budgets.b]\nlimit = \"1\"\nproject = \"p\"\nbatch = \"b\"", "budgets.b.batch: project is said as well"),
         ("[budgets.b]\nlimit = \"1\"\nroute = \"nope\"", "budgets.b.route: there is no route \"nope\""),
         ("[budgets.b]\nlimit = \"1\"\nprovider = \"nope\"", "budgets.b.provider: there is no provider \"nope\""),
-        ("[budgets.b]\nlimit = \"1\"\nsoft = 0.5\nthen_route = \"no\"", "budgets.b.then_route: there is no route \"no\""),
         (
-            "[budgets.a]\nlimit = \"1\"\n[budgets.b]\nlimit = \"2\"",
-            "budgets.b.limit: a covers everything once already",
+            "[budgets.b]\nlimit = \"1\"\nsoft = 0.5\nthen_route = \"no\"",
+            "budgets.b.then_route: there is no route \"no\"",
         ),
+        ("[budgets.a]\nlimit = \"1\"\n[budgets.b]\nlimit = \"2\"", "budgets.b.limit: a covers everything once already"),
         (
             "[budgets.a]\nlimit = \"9\"\nper = \"hour\"\n[budgets.b]\nlimit = \"2\"\nper = \"day\"",
             "budgets.a.limit: is never reached: b allows everything less ($2.00 per day)",

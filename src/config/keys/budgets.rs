@@ -1,6 +1,6 @@
 //! `[budgets.NAME]`.
 
-use super::{Kind, Table, key, needed, with_default};
+use super::{Kind, Table, instead, key, needed, with_default};
 use crate::config::words::{PERIODS, UNPRICED, names};
 
 pub(in crate::config) const BUDGET: Table = Table {
@@ -18,12 +18,12 @@ pub(in crate::config) const BUDGET: Table = Table {
             "How often it begins anew: each hour, day or month by UTC, or never.",
         ),
         key("project", Kind::Text, "news", "The project that it is for."),
-        key("route", Kind::Text, "default", "Or the route: of jobs whose rows name it."),
-        key("provider", Kind::Text, "openai", "Or the provider: without room its rungs are closed."),
-        key("batch", Kind::Text, "nightly", "Or the batch."),
-        key("login", Kind::Text, "app", "Or the login that enqueues."),
+        instead("route", Kind::Text, "default", "Or the route: of jobs whose rows name it."),
+        instead("provider", Kind::Text, "openai", "Or the provider: without room its rungs are closed."),
+        instead("batch", Kind::Text, "nightly", "Or the batch."),
+        instead("login", Kind::Text, "app", "Or the login that enqueues."),
         key("soft", Kind::Share, "0.8", "The share of the limit from which on it is logged and marked."),
-        key("then_route", Kind::Text, "cheap", "The route along which its jobs go from there on."),
+        instead("then_route", Kind::Text, "cheap", "The route along which its jobs go from there on."),
         with_default(
             "unpriced",
             Kind::Word(|| names(UNPRICED)),
