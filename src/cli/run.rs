@@ -132,7 +132,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let _ = writeln!(printable::stderr(), "{}", wrapped(&format!("{said}{why}"), screen).join("\n  "));
         }
         let on = if let Some(standing) = spent {
-            GoOn::AfterRaise(standing.budget.name, enough(&standing.budget.limit))
+            GoOn::AfterRaise(standing.budget.name, enough(standing.budget.limit))
         } else if stopped.is_some() {
             GoOn::AfterResume
         } else if stuck.is_some() {
@@ -407,8 +407,8 @@ enum GoOn {
 }
 
 /// Twice the limit, for a person to look at.
-fn enough(limit: &NanoUsd) -> NanoUsd {
-    *limit + *limit
+fn enough(limit: NanoUsd) -> NanoUsd {
+    limit + limit
 }
 
 /// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.

@@ -37,7 +37,7 @@ fn a_batch(name: &str) -> Batch {
 }
 
 fn a_budget(name: &str) -> BudgetView {
-    let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+    let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
     let standing = Standing {
         budget: Budget {
             name: name.to_owned(),

@@ -7,7 +7,7 @@
 
 use super::shut::{NEVER, Reason, Shut};
 use super::{NanoUsd, Timestamp};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 /// How long a job rests that would have room if calls under way gave theirs back.
@@ -322,10 +322,10 @@ impl Standing {
     pub fn in_words(&self) -> String {
         let mut words = format!("{} of {} is spent", self.spent, self.budget.limit);
         if self.uncertain.0 > 0 {
-            words.push_str(&format!(", {} more may have been", self.uncertain));
+            let _ = write!(words, ", {} more may have been", self.uncertain);
         }
         if self.reserved.0 > 0 {
-            words.push_str(&format!(", {} is reserved for calls under way", self.reserved));
+            let _ = write!(words, ", {} is reserved for calls under way", self.reserved);
         }
         words
     }

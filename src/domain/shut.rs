@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What opens by no clock is shut for so long, or longer.
-pub const NEVER: Duration = Duration::from_secs(100 * 86_400);
+pub const NEVER: Duration = Duration::from_hours(2400);
 
 /// A time during which something may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

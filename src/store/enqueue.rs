@@ -68,6 +68,7 @@ pub enum Admission {
 }
 
 /// How a bulk enqueue begins.
+#[expect(clippy::large_enum_variant, reason = "there is one of it for each command")]
 #[derive(Debug)]
 pub enum Opened {
     /// Jobs may be pushed.
@@ -117,8 +118,8 @@ pub struct BulkEnqueue {
     compares: bool,
     lines: Vec<CopyLine>,
     line_bytes: usize,
-    /// What the batch may cost.
-    budget: Option<NanoUsd>,
+    /// What the batch may cost; zero: nothing is said of it.
+    budget: NanoUsd,
     chunks: mpsc::Sender<Chunk>,
     /// `None` once the task has reported its result.
     writer: Option<JoinHandle<Result<Enqueued, StoreError>>>,
@@ -240,7 +241,7 @@ impl Store {
             pushed: 0,
             rows: Rows::default(),
             keyed: Rows::default(),
-            budget: None,
+            budget: NanoUsd::ZERO,
             compares,
             lines: Vec::new(),
             line_bytes: 0,
@@ -301,7 +302,7 @@ impl BulkEnqueue {
 
     /// Gives the batch a budget that counts once, with the commit.
     pub fn set_budget(&mut self, limit: NanoUsd) {
-        self.budget = Some(limit);
+        self.budget = limit;
     }
 
     /// Makes all jobs visible at once; returns how many there are.
@@ -347,8 +348,8 @@ impl BulkEnqueue {
             self.send(Chunk::Keyed(keyed)).await?;
         }
         // At the end, because no call is opened or booked until the commit.
-        if let Some(limit) = self.budget {
-            self.send(Chunk::Budget(limit)).await?;
+        if self.budget > NanoUsd::ZERO {
+            self.send(Chunk::Budget(self.budget)).await?;
         }
         // At the end, because the row is locked until the commit, and workers note failures in it.
         if let Some((max_failed, keep)) = stop_loss {

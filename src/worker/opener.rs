@@ -224,9 +224,10 @@ impl Opens {
         if calls.is_empty() {
             return Ok(true);
         }
-        let opened = match is_beside {
-            true => self.store.open_race_calls(calls, look.version).await?,
-            false => self.store.open_calls(calls, look.version).await?,
+        let opened = if is_beside {
+            self.store.open_race_calls(calls, look.version).await?
+        } else {
+            self.store.open_calls(calls, look.version).await?
         };
         let Some(opened) = opened else { return Ok(false) };
         answers.extend(opened.into_iter().map(|call| (call, Opened::Yes { is_reserved: false })));

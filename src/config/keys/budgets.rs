@@ -4,7 +4,7 @@ use super::{Kind, Table, instead, key, needed, with_default};
 use crate::config::words::{PERIODS, UNPRICED, names};
 
 pub(in crate::config) const BUDGET: Table = Table {
-    header: Some("[budgets.NAME]"),
+    header: Some("[budgets.news]"),
     title: "[budgets.NAME]",
     doc: "What may be spent (docs/budgets.md). Before each call its worst case is reserved in every budget that covers \
           it; without room the work waits. A budget of which none of project, route, provider, batch and login is said \

@@ -184,9 +184,10 @@ impl fmt::Display for Told<'_> {
 fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
     match why {
         Skip::Ineligible(Ineligible::ContextWindow { .. }) => Some(ErrorClass::ContextLength),
-        Skip::Ineligible(Ineligible::BucketTooSmall { .. }) => Some(ErrorClass::NeverFits),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
-        Skip::Ineligible(Ineligible::OverBudget { .. } | Ineligible::Unpriced { .. }) => Some(ErrorClass::NeverFits),
+        Skip::Ineligible(
+            Ineligible::BucketTooSmall { .. } | Ineligible::OverBudget { .. } | Ineligible::Unpriced { .. },
+        ) => Some(ErrorClass::NeverFits),
         Skip::Failed(class) => Some(*class),
         Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => None,
     }
