@@ -377,8 +377,8 @@ begin
         raise insufficient_privilege using
             message = format('%s may look at budgets, and not correct them', session_user);
     end if;
-    -- In this order: a worker that asks for room locks the budgets first, too. What was booked until the table is locked
-    -- is added up by the second look.
+    -- In this order: a worker that asks for room locks the budgets first, too. What was booked until the table is
+    -- locked is added up by the second look.
     perform sluice.hold_budgets(null, clock_timestamp());
     lock table only sluice.attempt in share mode;
     perform sluice.hold_budgets(null, clock_timestamp());
@@ -533,8 +533,8 @@ begin
     elsif found then
         perform sluice.drop_budget(set_budget.name);
     end if;
-    -- Before its first job, or while that is not committed, a batch has cost nothing. Otherwise no call may be opened or booked while it is counted: a
-    -- call counts either as booked, or as under way, or asks the new budget.
+    -- Before its first job, or while that is not committed, a batch has cost nothing. Otherwise no call may be opened
+    -- or booked while it is counted: a call counts either as booked, or as under way, or asks the new budget.
     select coalesce((select j.xmin = pg_current_xact_id()::xid from sluice.job j where j.batch = the_name
                       order by j.id limit 1), true) into is_new;
     if the_scope = 'batch' and is_new then
@@ -576,7 +576,8 @@ end
 $$;
 
 comment on function sluice.set_budget is
-    'Sets what may be spent, in dollars, on a project, a route, a provider, a batch or a login, or in all, in each hour, '
+    'Sets what may be spent, in dollars, on a project, a route, a provider, a batch or a login, or in all, in each '
+    'hour, '
     'day or month (UTC), or once. A budget that is there is changed. What was booked in this window counts. True: '
     'something was changed.';
 
@@ -623,7 +624,8 @@ begin
 end
 $$;
 
-comment on function sluice.drop_budget is 'Removes a budget: what it covered is spent without it. False: there is none.';
+comment on function sluice.drop_budget is
+    'Removes a budget: what it covered is spent without it. False: there is none.';
 
 -- ------------------------------------------------------------------------------------------------- why work waits
 -- What holds back whole lanes: by scope, the name of a budget without room. A provider's budget closes its rungs, and

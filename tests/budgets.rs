@@ -161,8 +161,8 @@ async fn five_hundred_calls_at_once_overshoot_nothing() {
     stop(processes).await;
 }
 
-/// Five hundred tokens are expected where a request sets no cap, and nothing is known of the answers. What is reserved is
-/// all that the model can write.
+/// Five hundred tokens are expected where a request sets no cap, and nothing is known of the answers. What is reserved
+/// is all that the model can write.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_four_times_as_long_as_expected_overshoot_nothing() {
     let config = worker(20, A_DOLLAR).replace("price = {", "max_output_tokens = 2000\nprice = {");
@@ -248,7 +248,7 @@ async fn past_the_soft_threshold_jobs_go_along_the_cheaper_route_and_that_is_sai
     fleet.until_answered(40).await;
     let dear = fleet.number("select count(*) from sluice.attempt where provider = 'one'").await;
     // From the threshold on, but for the jobs that are in hand.
-    assert!((5..=12).contains(&dear), "{dear}");
+    assert!((5..=16).contains(&dear), "{dear}");
     assert_eq!(fleet.number("select count(*) from sluice.result").await, 40);
     let soft = fleet.number("select count(*) from sluice.budgets where soft_at is not null").await;
     assert_eq!(soft, 1);

@@ -5,13 +5,13 @@ use super::context::Context;
 use super::failure::CommandFailure;
 use super::output::Format;
 use crate::config::Config;
-use crate::domain::budget::{Budget, Period, Scope, Standing, Unpriced};
+use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::{MaxFailed, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::store::budget::BudgetRow;
 use crate::view::budget::{BudgetChangeView, BudgetView, table};
 use crate::view::dollars::Dollars;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -122,15 +122,15 @@ fn soft(text: &str) -> Result<u32, String> {
 }
 
 impl Covers {
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> Coverage {
         let Self { project, route, provider, batch, login } = self.clone();
         project
-            .map(Scope::Project)
-            .or(route.map(Scope::Route))
-            .or(provider.map(Scope::Provider))
-            .or(batch.map(Scope::Batch))
-            .or(login.map(Scope::Login))
-            .unwrap_or(Scope::Total)
+            .map(Coverage::Project)
+            .or(route.map(Coverage::Route))
+            .or(provider.map(Coverage::Provider))
+            .or(batch.map(Coverage::Batch))
+            .or(login.map(Coverage::Login))
+            .unwrap_or(Coverage::Total)
     }
 }
 
@@ -139,7 +139,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     match args.command {
         BudgetCommand::List => {
-            let views = views(&context.store.budget_rows().await?);
+            let now = now(&context).await?;
+            let rows = context.store.budget_rows().await?;
+            let views: Vec<BudgetView> = rows.iter().map(|row| BudgetView::of(row, now)).collect();
             if context.output.format() == Format::Json {
                 context.output.json(&views)?;
             } else {
@@ -152,7 +154,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         BudgetCommand::Show { name } => {
             let rows = context.store.budget_rows().await?;
             let row = find(&rows, &name)?;
-            let view = BudgetView::of(row, Utc::now());
+            let view = BudgetView::of(row, now(&context).await?);
             if context.output.format() == Format::Json {
                 context.output.json(&view)?;
             } else {
@@ -198,12 +200,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-fn views(rows: &[BudgetRow]) -> Vec<BudgetView> {
-    let now = Utc::now();
-    rows.iter().map(|row| BudgetView::of(row, now)).collect()
+/// The database's time.
+async fn now(context: &Context) -> anyhow::Result<DateTime<Utc>> {
+    let now = context.store.known().await?.now;
+    Ok(DateTime::from_timestamp_millis(now.0).unwrap_or_default())
 }
 
-async fn standing(context: &Context, name: &str) -> anyhow::Result<Option<Standing>> {
+async fn standing(context: &Context, name: &str) -> anyhow::Result<Option<BudgetStanding>> {
     let rows = context.store.budget_rows().await?;
     Ok(rows.into_iter().map(|row| row.standing).find(|standing| standing.budget.name == name))
 }
@@ -229,7 +232,7 @@ fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure>
             return refuse("route", route, config.routes.keys().collect());
         }
     }
-    if let Scope::Provider(name) = &budget.scope
+    if let Coverage::Provider(name) = &budget.scope
         && !config.providers.is_empty()
         && !config.providers.contains_key(name)
     {
@@ -243,7 +246,7 @@ fn told(
     budget: &Budget,
     changed: bool,
     limit: Option<NanoUsd>,
-    before: Option<&Standing>,
+    before: Option<&BudgetStanding>,
 ) -> anyhow::Result<()> {
     let view = BudgetChangeView {
         budget: budget.name.clone(),

@@ -8,7 +8,7 @@ use super::table::wrapped;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
-use crate::domain::budget::Standing;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::counted::counted;
 use crate::domain::error_class::Effect;
 use crate::domain::job::JobState;
@@ -323,7 +323,7 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
 
 /// The budget that keeps a batch from going on until it is raised: it counts once, is spent, and no call is under way
 /// that might give some of it back.
-async fn spent_budget(store: &Store, batch: &str) -> Result<Option<Standing>, StoreError> {
+async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
     let obstacle = store.batch_obstacle(batch).await?;
     let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
     Ok(budget.filter(|standing| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO).cloned())

@@ -2,7 +2,7 @@
 
 use super::status::tests as status;
 use super::table::for_terminal;
-use crate::domain::budget::{Budget, Period, Scope, Standing, Unpriced};
+use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
@@ -38,10 +38,10 @@ fn a_batch(name: &str) -> Batch {
 
 fn a_budget(name: &str) -> BudgetView {
     let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
-    let standing = Standing {
+    let standing = BudgetStanding {
         budget: Budget {
             name: name.to_owned(),
-            scope: Scope::Batch("nightly-classification-2027-01-15".to_owned()),
+            scope: Coverage::Batch("nightly-classification-2027-01-15".to_owned()),
             period: Period::Month,
             limit: NanoUsd(12_500_000_000_000),
             soft: Some(800_000),

@@ -4,7 +4,7 @@ use super::route::RouteConfig;
 use super::scalar;
 use super::section::Section;
 use super::words::{PERIODS, UNPRICED};
-use crate::domain::budget::{Budget, Scope, contradictions};
+use crate::domain::budget::{Budget, Coverage, contradictions};
 use crate::domain::{MaxFailed, NanoUsd};
 use std::collections::BTreeMap;
 
@@ -51,14 +51,14 @@ fn read_one<'a>(
         if soft.is_none() && !section.has("soft") {
             section.fault("then_route", "is used from the soft threshold on, and there is none", "soft as well");
         }
-        if matches!(scope, Some(Scope::Provider(_) | Scope::Login(_))) {
+        if matches!(scope, Some(Coverage::Provider(_) | Coverage::Login(_))) {
             section.fault(
                 "then_route",
                 "is for the jobs of a project, a route or a batch, or for all",
                 "no then_route",
             );
         }
-        if scope == Some(Scope::Route(route.clone())) {
+        if scope == Some(Coverage::Route(route.clone())) {
             section.fault("then_route", "is the route itself", "another route");
         }
     }
@@ -81,7 +81,11 @@ fn read_limit(section: &mut Section<'_>) -> Option<NanoUsd> {
 }
 
 /// What it covers; `None`: a fault.
-fn read_scope(section: &mut Section<'_>, providers: &[&str], routes: &BTreeMap<String, RouteConfig>) -> Option<Scope> {
+fn read_scope(
+    section: &mut Section<'_>,
+    providers: &[&str],
+    routes: &BTreeMap<String, RouteConfig>,
+) -> Option<Coverage> {
     let mut scopes = Vec::new();
     for key in ["project", "route", "provider", "batch", "login"] {
         if !section.has(key) {
@@ -97,7 +101,7 @@ fn read_scope(section: &mut Section<'_>, providers: &[&str], routes: &BTreeMap<S
             }
             _ => {}
         }
-        scopes.extend(Scope::of(key, &name).map(|scope| (key, scope)));
+        scopes.extend(Coverage::of(key, &name).map(|scope| (key, scope)));
     }
     if let [(first, _), (second, _), ..] = scopes.as_slice() {
         section.fault(
@@ -107,7 +111,7 @@ fn read_scope(section: &mut Section<'_>, providers: &[&str], routes: &BTreeMap<S
         );
         return None;
     }
-    Some(scopes.pop().map_or(Scope::Total, |(_, scope)| scope))
+    Some(scopes.pop().map_or(Coverage::Total, |(_, scope)| scope))
 }
 
 fn unknown<'a>(section: &Section<'_>, key: &str, kind: &str, name: &str, known: impl Iterator<Item = &'a str>) {

@@ -32,7 +32,7 @@ pub use settings::{Database, Http, Log, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
 pub use words::LogFormat;
 
-use crate::domain::budget::{Budget, Scope, Unpriced};
+use crate::domain::budget::{Budget, Coverage, Unpriced};
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
 use section::Reading;
@@ -228,8 +228,8 @@ impl Config {
     fn warn_of_unpriced(&self, reading: &Reading) {
         for budget in self.budgets.iter().filter(|budget| budget.unpriced == Unpriced::Refuse) {
             let covers = |name: &str, provider: &str| match &budget.scope {
-                Scope::Route(route) => route == name,
-                Scope::Provider(covered) => covered == provider,
+                Coverage::Route(route) => route == name,
+                Coverage::Provider(covered) => covered == provider,
                 _ => true,
             };
             let rungs =

@@ -21,7 +21,7 @@ pub const REST: Duration = Duration::from_mins(5);
 
 /// What a budget covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Scope {
+pub enum Coverage {
     /// Every call.
     Total,
     /// The calls for jobs of a project.
@@ -36,7 +36,7 @@ pub enum Scope {
     Login(String),
 }
 
-impl Scope {
+impl Coverage {
     /// The kinds of scopes by their names in the database, `total` first.
     pub const KINDS: [&'static str; 6] = ["total", "project", "route", "provider", "batch", "login"];
 
@@ -81,7 +81,7 @@ impl Scope {
 
     /// Whether a budget of this scope covers a call.
     #[must_use]
-    pub fn covers(&self, asked: &Asked<'_>) -> bool {
+    pub fn covers(&self, asked: &Outlay<'_>) -> bool {
         match self {
             Self::Total => true,
             Self::Project(name) => asked.project == name,
@@ -99,7 +99,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for Coverage {
     /// `project news`, or `everything`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -178,7 +178,7 @@ impl Unpriced {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub name: String,
-    pub scope: Scope,
+    pub scope: Coverage,
     pub period: Period,
     pub limit: NanoUsd,
     /// The share of the limit, in millionths, from which on it alerts; `None`: it does not.
@@ -194,7 +194,7 @@ impl Budget {
     pub fn of_batch(batch: &str, limit: NanoUsd) -> Self {
         Self {
             name: Self::name_of_batch(batch),
-            scope: Scope::Batch(batch.to_owned()),
+            scope: Coverage::Batch(batch.to_owned()),
             period: Period::Once,
             limit,
             soft: None,
@@ -212,7 +212,7 @@ impl Budget {
 
 /// A budget, and where it stands in the window of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct BudgetStanding {
     pub budget: Budget,
     /// When its window turns; `None`: never.
     pub ends_at: Option<Timestamp>,
@@ -229,7 +229,7 @@ pub struct Standing {
 
 /// A call that asks for room. Without a provider it stands for the jobs of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
+pub struct Outlay<'a> {
     pub route: &'a str,
     pub project: &'a str,
     pub batch: Option<&'a str>,
@@ -241,7 +241,7 @@ pub struct Asked<'a> {
 
 /// Why a call is not made. `budget` is the place of the budget among those that were asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Shortage {
     /// There is no room for its worst case now. `is_moment`: there would be if what is reserved were given back.
     NoRoom { budget: usize, is_moment: bool },
     /// Its worst case is more than the whole budget.
@@ -250,7 +250,7 @@ pub enum Refusal {
     Unpriced { budget: usize },
 }
 
-impl Refusal {
+impl Shortage {
     /// The place of the budget among those that were asked.
     #[must_use]
     pub const fn budget(self) -> usize {
@@ -260,7 +260,7 @@ impl Refusal {
     }
 }
 
-impl Standing {
+impl BudgetStanding {
     /// What may be spent beside what is spent, uncertain and reserved; negative where the limit was lowered, or a call
     /// has cost more than its worst case.
     #[must_use]
@@ -339,25 +339,25 @@ impl Standing {
     }
 
     /// Whether it covers the jobs of a lane whichever rung they go to.
-    fn holds_lane(&self, lane: &Asked<'_>) -> bool {
+    fn holds_lane(&self, lane: &Outlay<'_>) -> bool {
         !self.budget.scope.is_provider() && self.budget.scope.covers(lane)
     }
 
-    fn refuses(&self, worst: Option<NanoUsd>, budget: usize) -> Option<Refusal> {
+    fn refuses(&self, worst: Option<NanoUsd>, budget: usize) -> Option<Shortage> {
         let Some(worst) = worst else {
             return match self.budget.unpriced {
-                Unpriced::Refuse => Some(Refusal::Unpriced { budget }),
+                Unpriced::Refuse => Some(Shortage::Unpriced { budget }),
                 // With no room at all nothing goes on.
                 Unpriced::Allow if self.room().0 <= 0 => {
-                    Some(Refusal::NoRoom { budget, is_moment: self.reserved.0 > 0 })
+                    Some(Shortage::NoRoom { budget, is_moment: self.reserved.0 > 0 })
                 }
                 Unpriced::Allow => None,
             };
         };
         if worst > self.budget.limit {
-            Some(Refusal::NeverFits { budget, worst })
+            Some(Shortage::NeverFits { budget, worst })
         } else if worst > self.room() {
-            Some(Refusal::NoRoom { budget, is_moment: worst <= self.budget.limit - self.used() })
+            Some(Shortage::NoRoom { budget, is_moment: worst <= self.budget.limit - self.used() })
         } else {
             None
         }
@@ -376,16 +376,16 @@ impl Standing {
 /// # Errors
 /// Why the call is not made. A budget in which it never fits is named before one without a price, and those before one
 /// without room; of the latter one of a lane before one of a provider, since the job's other rungs would not help.
-pub fn grant(standings: &mut [Standing], asked: &Asked<'_>) -> Result<Vec<usize>, Refusal> {
+pub fn grant(standings: &mut [BudgetStanding], asked: &Outlay<'_>) -> Result<Vec<usize>, Shortage> {
     let covering: Vec<usize> = (0..standings.len())
         .filter(|&index| standings.get(index).is_some_and(|it| it.budget.scope.covers(asked)))
         .collect();
-    let mut refusals: Vec<Refusal> =
+    let mut refusals: Vec<Shortage> =
         covering.iter().filter_map(|&index| standings.get(index)?.refuses(asked.worst, index)).collect();
-    let rank = |refusal: &Refusal| match refusal {
-        Refusal::NeverFits { .. } => 0,
-        Refusal::Unpriced { .. } => 1,
-        Refusal::NoRoom { budget, .. } => {
+    let rank = |refusal: &Shortage| match refusal {
+        Shortage::NeverFits { .. } => 0,
+        Shortage::Unpriced { .. } => 1,
+        Shortage::NoRoom { budget, .. } => {
             2 + u8::from(standings.get(*budget).is_some_and(|it| it.budget.scope.is_provider()))
         }
     };
@@ -432,17 +432,17 @@ pub fn contradictions(budgets: &[Budget]) -> Vec<(usize, String)> {
 
 /// All budgets, as a worker has seen them last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Budgets(pub Vec<Standing>);
+pub struct Budgets(pub Vec<BudgetStanding>);
 
 impl Budgets {
     /// The budget without room that holds back the jobs of a lane.
     #[must_use]
-    pub fn held_back(&self, lane: &Asked<'_>) -> Option<&Standing> {
+    pub fn held_back(&self, lane: &Outlay<'_>) -> Option<&BudgetStanding> {
         self.0.iter().find(|standing| standing.holds_lane(lane) && standing.is_closed())
     }
 
     /// Notes that so many jobs of a lane are about to ask for room: each of them for as much as the smallest call.
-    pub fn take(&mut self, lane: &Asked<'_>, jobs: usize) {
+    pub fn take(&mut self, lane: &Outlay<'_>, jobs: usize) {
         let jobs = i64::try_from(jobs).unwrap_or(i64::MAX);
         for standing in self.0.iter_mut().filter(|standing| standing.budget.scope.covers(lane)) {
             let least = standing.least.unwrap_or_default();
@@ -453,22 +453,22 @@ impl Budgets {
 
     /// About how many jobs of a lane the budgets have room for; `None`: nothing is known to limit them.
     #[must_use]
-    pub fn calls_left(&self, lane: &Asked<'_>) -> Option<usize> {
-        self.0.iter().filter(|standing| standing.holds_lane(lane)).filter_map(Standing::calls_left).min()
+    pub fn calls_left(&self, lane: &Outlay<'_>) -> Option<usize> {
+        self.0.iter().filter(|standing| standing.holds_lane(lane)).filter_map(BudgetStanding::calls_left).min()
     }
 
     /// The route along which the jobs of a lane go because a budget is past its soft threshold, and that budget.
     #[must_use]
-    pub fn other_route(&self, lane: &Asked<'_>) -> Option<(&str, &Budget)> {
+    pub fn other_route(&self, lane: &Outlay<'_>) -> Option<(&str, &Budget)> {
         let soft = self.0.iter().filter(|standing| standing.holds_lane(lane) && standing.is_soft());
         let mut ways = soft.filter_map(|standing| Some((standing.budget.then_route.as_deref()?, &standing.budget)));
         ways.find(|(route, _)| *route != lane.route)
     }
 
     /// The providers whose rungs are closed, each with the budget that has no room.
-    pub fn closed_providers(&self) -> impl Iterator<Item = (&str, &Standing)> {
+    pub fn closed_providers(&self) -> impl Iterator<Item = (&str, &BudgetStanding)> {
         self.0.iter().filter_map(|standing| match &standing.budget.scope {
-            Scope::Provider(name) if standing.is_closed() => Some((name.as_str(), standing)),
+            Coverage::Provider(name) if standing.is_closed() => Some((name.as_str(), standing)),
             _ => None,
         })
     }

@@ -227,8 +227,8 @@ impl fmt::Display for Ineligible {
             Self::Unsupported(what) => write!(f, "does not support {what}"),
             Self::OverBudget { budget, worst, limit } => write!(
                 f,
-                "may cost {worst}, and the whole budget {budget} is {limit}: a smaller max_tokens lowers that, or raise \
-                 the budget"
+                "may cost {worst}, and the whole budget {budget} is {limit}: a smaller max_tokens lowers that, or \
+                 raise the budget"
             ),
             Self::Unpriced { budget } => {
                 write!(f, "has no price, and the budget {budget} takes only calls whose worst case is known")

@@ -9,7 +9,7 @@ pub use words::{Advice, moment, span};
 
 use super::Timestamp;
 use super::awaited::{self, Awaited, What};
-use super::budget::Standing;
+use super::budget::BudgetStanding;
 use super::pause::{FixedWait, PauseKind};
 use super::shut::Reason;
 use super::statistics::{KeyStatistics, Statistics, TargetStatistics};
@@ -35,7 +35,7 @@ pub struct Circumstances {
     /// The database's clock.
     pub now: Timestamp,
     pub pauses: Vec<Pause>,
-    pub budgets: Vec<Standing>,
+    pub budgets: Vec<BudgetStanding>,
     /// What the live workers say of themselves.
     pub workers: Vec<Statistics>,
 }
@@ -85,7 +85,7 @@ pub enum Hindrance {
     /// Its batch, route or project is paused; the pause, where it is still in force.
     PausedBy(PauseKind, Option<Pause>),
     /// A budget has no room; where it stands, if it is still there.
-    Budget(String, Option<Box<Standing>>),
+    Budget(String, Option<Box<BudgetStanding>>),
     /// A target cannot be called, or the job rests before it is called again.
     Shut(ShutTarget),
     /// Words of another version.
@@ -108,7 +108,7 @@ pub struct ShutTarget {
     /// The keys of its provider that are out of service.
     pub keys: Vec<KeyOut>,
     /// The provider's budget, where that has no room.
-    pub budget: Option<Box<Standing>>,
+    pub budget: Option<Box<BudgetStanding>>,
     /// The provider's words, where the model is unknown.
     pub said: Option<String>,
     /// The limits that are used up, each with its bucket.
@@ -196,7 +196,7 @@ impl Obstacle {
 
     /// The budget that is behind it, where it is known how that stands.
     #[must_use]
-    pub fn budget(&self) -> Option<&Standing> {
+    pub fn budget(&self) -> Option<&BudgetStanding> {
         match &self.kind {
             Hindrance::Budget(_, budget) | Hindrance::Shut(ShutTarget { budget, .. }) => budget.as_deref(),
             _ => None,
@@ -256,7 +256,7 @@ impl Circumstances {
                 limits = self.targets(target).flat_map(|(worker, it)| used_up(worker, it)).collect();
             }
             What::Opens(Reason::Budget) => {
-                let of_provider = |standing: &&Standing| {
+                let of_provider = |standing: &&BudgetStanding| {
                     standing.budget.scope.is_provider() && standing.budget.scope.name() == provider && standing.holds()
                 };
                 budget = self.budgets.iter().find(of_provider).cloned().map(Box::new);

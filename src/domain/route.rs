@@ -318,8 +318,8 @@ impl Route {
     #[must_use]
     pub fn leaves(&self, reason: Reason) -> bool {
         let may = |&class: &ErrorClass| reason.follows_from(class) && self.falls_back_on(class);
-        // The operator who pauses a provider, or gives it a budget, wants its work done elsewhere, and a dear hour is no
-        // failure.
+        // The operator who pauses a provider, or gives it a budget, wants its work done elsewhere, and a dear hour is
+        // no failure.
         matches!(reason, Reason::Paused | Reason::PeakHours | Reason::Budget) || ErrorClass::ALL.iter().any(may)
     }
 }

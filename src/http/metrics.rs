@@ -4,7 +4,7 @@
 //! configuration and words of ours, so their number is bounded.
 
 use super::families::{Classes, Families, Labels};
-use crate::domain::budget::Standing;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::pause::FixedWait;
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Timestamp, breaker};
@@ -74,7 +74,7 @@ pub(super) struct Gauged {
     observer: Observer,
     buckets: Cached<BTreeMap<String, BucketStanding>>,
     queue: Cached<BTreeMap<String, RouteQueue>>,
-    budgets: Cached<Vec<Standing>>,
+    budgets: Cached<Vec<BudgetStanding>>,
 }
 
 impl Gauged {
@@ -104,7 +104,7 @@ struct Page {
     /// `None`: the database did not answer.
     buckets: Option<BTreeMap<String, BucketStanding>>,
     queue: Option<BTreeMap<String, RouteQueue>>,
-    budgets: Option<Vec<Standing>>,
+    budgets: Option<Vec<BudgetStanding>>,
     /// The database's time.
     now: Timestamp,
 }
@@ -380,7 +380,7 @@ impl Page {
 
     fn budgets(&self, page: &mut Families<'_>) -> fmt::Result {
         let Some(budgets) = &self.budgets else { return Ok(()) };
-        let each = |value: &dyn Fn(&Standing) -> f64| -> Vec<(Labels<'_, 1>, f64)> {
+        let each = |value: &dyn Fn(&BudgetStanding) -> f64| -> Vec<(Labels<'_, 1>, f64)> {
             budgets.iter().map(|it| ([("budget", it.budget.name.as_str())], value(it))).collect()
         };
         page.gauges(

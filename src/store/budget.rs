@@ -7,7 +7,7 @@ use super::call::{self, OpenCall};
 use super::claim::{Lease, timestamp};
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
-use crate::domain::budget::{Asked, Budget, Budgets, Period, Refusal, Scope, Standing, Unpriced, grant};
+use crate::domain::budget::{Budget, BudgetStanding, Budgets, Coverage, Outlay, Period, Shortage, Unpriced, grant};
 use crate::domain::diagnosis::WrongBudget;
 use crate::domain::{NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
@@ -30,7 +30,7 @@ impl Look {
     #[must_use]
     pub fn may_cover(&self, call: &OpenCall) -> bool {
         // Whose login a job is of is looked up only where that matters.
-        let covers = |scope: &Scope| matches!(scope, Scope::Login(_)) || scope.covers(&call.asked(None));
+        let covers = |scope: &Coverage| matches!(scope, Coverage::Login(_)) || scope.covers(&call.asked(None));
         self.budgets.0.iter().any(|standing| covers(&standing.budget.scope))
     }
 }
@@ -38,7 +38,7 @@ impl Look {
 /// A budget as people are shown it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetRow {
-    pub standing: Standing,
+    pub standing: BudgetStanding,
     /// When its window began.
     pub starts_at: DateTime<Utc>,
     /// Calls in it whose price is unknown.
@@ -60,8 +60,8 @@ pub struct BudgetRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoMoney {
     /// The budget that refuses it.
-    pub standing: Standing,
-    pub refusal: Refusal,
+    pub standing: BudgetStanding,
+    pub refusal: Shortage,
 }
 
 /// What came of opening one call.
@@ -83,13 +83,13 @@ pub struct OpenedCalls {
     /// The thresholds that were crossed by that.
     pub crossings: Vec<Crossing>,
     /// Where the budgets that were asked stand now.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<BudgetStanding>,
 }
 
 /// A threshold that was crossed, by this transaction and by no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crossing {
-    pub standing: Standing,
+    pub standing: BudgetStanding,
     /// Whether a call was refused for the first time; otherwise the soft threshold was crossed.
     pub is_full: bool,
 }
@@ -97,9 +97,9 @@ pub struct Crossing {
 /// Makes a standing of a row that has its columns.
 macro_rules! standing {
     ($row:expr) => {
-        Standing {
+        BudgetStanding {
             budget: Budget {
-                scope: Scope::of(&$row.scope, &$row.scope_name).unwrap_or(Scope::Total),
+                scope: Coverage::of(&$row.scope, &$row.scope_name).unwrap_or(Coverage::Total),
                 period: Period::parse(&$row.period).unwrap_or(Period::Once),
                 limit: NanoUsd($row.limit_nanos),
                 soft: $row.soft.and_then(|millionths| u32::try_from(millionths).ok()),
@@ -137,8 +137,8 @@ macro_rules! budget_row {
 impl OpenCall {
     /// The call as budgets see it.
     #[must_use]
-    pub fn asked<'a>(&'a self, login: Option<&'a str>) -> Asked<'a> {
-        Asked {
+    pub fn asked<'a>(&'a self, login: Option<&'a str>) -> Outlay<'a> {
+        Outlay {
             route: &self.labels.route,
             project: &self.labels.project,
             batch: self.labels.batch.as_deref(),
@@ -197,7 +197,7 @@ impl Store {
         let mut transaction = self.db.begin().await.doing(RESERVING)?;
         let logins = self.logins(&mut transaction, calls, look).await?;
         let login = |call: &OpenCall| logins.get(&call.lease.job.0).map(String::as_str);
-        let covers = |scope: &Scope| calls.iter().any(|call| scope.covers(&call.asked(login(call))));
+        let covers = |scope: &Coverage| calls.iter().any(|call| scope.covers(&call.asked(login(call))));
         let names: Vec<String> = (look.budgets.0.iter())
             .filter(|standing| covers(&standing.budget.scope))
             .map(|standing| standing.budget.name.clone())
@@ -214,12 +214,12 @@ impl Store {
             transaction.rollback().await.doing(RESERVING)?;
             return Ok(None);
         }
-        let mut standings: Vec<Standing> = held.iter().map(|row| standing!(row)).collect();
+        let mut standings: Vec<BudgetStanding> = held.iter().map(|row| standing!(row)).collect();
         let mut crossings: Vec<Crossing> = (held.iter().zip(&standings))
             .filter(|(row, _)| row.crossed)
             .map(|(_, standing)| Crossing { standing: standing.clone(), is_full: false })
             .collect();
-        let granted: Vec<Result<Vec<usize>, Refusal>> =
+        let granted: Vec<Result<Vec<usize>, Shortage>> =
             calls.iter().map(|call| grant(&mut standings, &call.asked(login(call)))).collect();
         let some: Vec<OpenCall> =
             calls.iter().zip(&granted).filter(|(_, granted)| granted.is_ok()).map(|(call, _)| call.clone()).collect();
@@ -233,7 +233,7 @@ impl Store {
             let was_asked = calls.iter().any(|call| standing.budget.scope.covers(&call.asked(login(call))));
             let is_full = granted
                 .iter()
-                .any(|granted| matches!(granted, Err(Refusal::NoRoom { budget, .. }) if *budget == index));
+                .any(|granted| matches!(granted, Err(Shortage::NoRoom { budget, .. }) if *budget == index));
             let is_new = held.get(index).is_some_and(|row| {
                 row.least_is_old != standing.least_is_old || row.least_nanos != standing.least.map(|least| least.0)
             });
@@ -257,7 +257,7 @@ impl Store {
                 .map(|standing| Crossing { standing: standing.clone(), is_full: true }),
         );
         transaction.commit().await.doing(RESERVING)?;
-        let outcome = |(call, granted): (&OpenCall, Result<Vec<usize>, Refusal>)| match granted {
+        let outcome = |(call, granted): (&OpenCall, Result<Vec<usize>, Shortage>)| match granted {
             Ok(_) if opened.contains(&(call.lease.fence, call.number)) => Covered::Open,
             Ok(_) => Covered::Lost,
             Err(refusal) => match standings.get(refusal.budget()) {
@@ -276,7 +276,7 @@ impl Store {
         calls: &[OpenCall],
         look: &Look,
     ) -> Result<HashMap<i64, String>, StoreError> {
-        if !look.budgets.0.iter().any(|standing| matches!(standing.budget.scope, Scope::Login(_))) {
+        if !look.budgets.0.iter().any(|standing| matches!(standing.budget.scope, Coverage::Login(_))) {
             return Ok(HashMap::new());
         }
         let jobs: Vec<i64> = calls.iter().map(|call| call.lease.job.0).collect();
@@ -373,8 +373,9 @@ impl Store {
             .doing("removing a budget")
     }
 
-    /// Sets the budgets of a configuration, as far as it says something else of them than any did last: what was changed
-    /// by hand since then stays. Removes those in `gone` that only a configuration has. Returns the changed ones.
+    /// Sets the budgets of a configuration, as far as it says something else of them than any did last: what was
+    /// changed by hand since then stays. Removes those in `gone` that only a configuration has. Returns the changed
+    /// ones.
     pub async fn apply_budgets(&self, budgets: &[Budget], gone: &[String]) -> Result<Vec<String>, StoreError> {
         let mut changed = Vec::new();
         if budgets.is_empty() && gone.is_empty() {
@@ -476,7 +477,7 @@ struct Asking {
 
 impl Asking {
     /// A budget that was asked.
-    fn budget(&mut self, standing: &Standing, is_new: bool, is_full: bool) {
+    fn budget(&mut self, standing: &BudgetStanding, is_new: bool, is_full: bool) {
         self.budgets.push(standing.budget.name.clone());
         self.least.push(standing.least.map(|least| least.0));
         self.is_new.push(is_new);

@@ -3,7 +3,7 @@
 use super::dollars::Dollars;
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
-use crate::domain::budget::{Period, Scope};
+use crate::domain::budget::{Coverage, Period};
 use crate::store::budget::BudgetRow;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -55,7 +55,7 @@ pub struct BudgetView {
     /// Whether a configuration has it.
     pub is_configured: bool,
     #[serde(skip)]
-    covers: Scope,
+    covers: Coverage,
 }
 
 impl BudgetView {

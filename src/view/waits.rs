@@ -3,7 +3,7 @@
 use super::command::advice;
 use super::dollars::Dollars;
 use crate::domain::Timestamp;
-use crate::domain::budget::Standing;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::obstacle::{Hindrance, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
@@ -103,7 +103,7 @@ impl WhyView {
     }
 }
 
-fn short(standing: &Standing) -> ShortBudgetView {
+fn short(standing: &BudgetStanding) -> ShortBudgetView {
     ShortBudgetView {
         name: standing.budget.name.clone(),
         limit: Dollars(standing.budget.limit),

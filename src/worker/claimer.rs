@@ -215,7 +215,8 @@ impl Claimer {
         Ok(NextStep::Again)
     }
 
-    /// Takes no more jobs than budgets have money for, by the last look. What is taken here is noted until the next one.
+    /// Takes no more jobs than budgets have money for, by the last look. What is taken here is noted until the next
+    /// one.
     fn keep_within_budgets(&mut self, takes: &mut Vec<Take>) {
         if self.budgets.0.is_empty() {
             return;

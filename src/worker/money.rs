@@ -1,20 +1,20 @@
-//! What budgets mean for the work at hand: which lanes may be claimed from, how many of their jobs have money, and along
-//! which route they go.
+//! What budgets mean for the work at hand: which lanes may be claimed from, how many of their jobs have money, and
+//! along which route they go.
 
 use super::plan::{LanePlan, Plan};
 use super::{Shared, opener};
-use crate::domain::budget::{Asked, Budgets};
+use crate::domain::budget::{Budgets, Outlay};
 use crate::domain::fork::Taken;
 use crate::store::StoreError;
 use crate::store::lanes::Lane;
 
 /// The jobs of a lane as budgets see them.
-pub(super) fn of_lane(lane: &Lane) -> Asked<'_> {
-    Asked { login: Some(&lane.login), ..asked(&lane.route, &lane.project, lane.batch.as_deref()) }
+pub(super) fn of_lane(lane: &Lane) -> Outlay<'_> {
+    Outlay { login: Some(&lane.login), ..asked(&lane.route, &lane.project, lane.batch.as_deref()) }
 }
 
-fn asked<'a>(route: &'a str, project: &'a str, batch: Option<&'a str>) -> Asked<'a> {
-    Asked { route, project, batch, login: None, provider: None, worst: None }
+fn asked<'a>(route: &'a str, project: &'a str, batch: Option<&'a str>) -> Outlay<'a> {
+    Outlay { route, project, batch, login: None, provider: None, worst: None }
 }
 
 /// The route along which jobs go instead of their own because a budget is past its soft threshold. A name that no route

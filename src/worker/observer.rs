@@ -3,7 +3,7 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
-use crate::domain::budget::Standing;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
@@ -137,7 +137,7 @@ impl Observer {
     }
 
     /// Where all budgets stand.
-    pub async fn budgets(&self) -> Result<Vec<Standing>, StoreError> {
+    pub async fn budgets(&self) -> Result<Vec<BudgetStanding>, StoreError> {
         Ok(self.shared.store.budgets().await?.budgets.0)
     }
 

@@ -3,7 +3,7 @@
 
 use super::denied::Denied;
 use super::loops::Loops;
-use crate::domain::budget::{Budgets, Period, Refusal, Standing};
+use crate::domain::budget::{BudgetStanding, Budgets, Period, Shortage};
 use crate::store::budget::{Covered, Crossing, Look, NoMoney, OpenedCalls};
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
@@ -255,7 +255,7 @@ impl Opens {
                 Covered::Open => Opened::Yes { is_reserved: true },
                 Covered::Lost => Opened::Lost,
                 Covered::Refused(why) => {
-                    is_refused |= matches!(why.refusal, Refusal::NoRoom { .. });
+                    is_refused |= matches!(why.refusal, Shortage::NoRoom { .. });
                     Opened::NoMoney(why)
                 }
             };
@@ -268,9 +268,9 @@ impl Opens {
     }
 
     /// From its soft threshold on, jobs of a budget go another way: the next one already.
-    fn see(&self, standings: &[Standing]) {
+    fn see(&self, standings: &[BudgetStanding]) {
         let known = self.budgets.load();
-        let differs = |it: &&Standing| {
+        let differs = |it: &&BudgetStanding| {
             let before = known.0.iter().find(|known| known.budget.name == it.budget.name);
             before.is_some_and(|before| before.is_soft() != it.is_soft())
         };

@@ -18,8 +18,8 @@ impl Reloader {
         self.shared.stop.is_cancelled()
     }
 
-    /// Sets the budgets of a configuration, as far as it says something new of them, and removes those that it no longer
-    /// has.
+    /// Sets the budgets of a configuration, as far as it says something new of them, and removes those that it no
+    /// longer has.
     ///
     /// # Errors
     /// When the database does not take them; none of them is set then.

@@ -2,7 +2,7 @@
 
 use crate::support::clock;
 use crate::support::queue::{NewJob, Queue, accepted, failed, in_batch, park, success};
-use sluice::domain::budget::{Budget, Period, Refusal, Scope, Unpriced};
+use sluice::domain::budget::{Budget, Coverage, Period, Shortage, Unpriced};
 use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::budget::{Covered, Look};
 use sluice::store::call::OpenCall;
@@ -22,7 +22,7 @@ fn call(claimed: &Claimed, number: i16, worst: impl Into<Option<i64>>) -> OpenCa
     }
 }
 
-fn budget(name: &str, scope: Scope, limit: i64) -> Budget {
+fn budget(name: &str, scope: Coverage, limit: i64) -> Budget {
     let (limit, period) = (NanoUsd(limit), Period::Day);
     Budget { name: name.to_owned(), scope, period, limit, soft: None, then_route: None, unpriced: Unpriced::Refuse }
 }
@@ -67,17 +67,17 @@ async fn what_is_reserved_becomes_what_was_spent_in_every_budget_that_covers_the
     let worker = queue.worker().await;
     let login: String = sqlx::query_scalar("select session_user::text").fetch_one(&queue.pool).await.unwrap();
     let scopes = [
-        ("total", Scope::Total),
-        ("project", Scope::Project("p".into())),
-        ("route", Scope::Route("default".into())),
-        ("provider", Scope::Provider("openai".into())),
-        ("batch", Scope::Batch("b".into())),
-        ("login", Scope::Login(login)),
+        ("total", Coverage::Total),
+        ("project", Coverage::Project("p".into())),
+        ("route", Coverage::Route("default".into())),
+        ("provider", Coverage::Provider("openai".into())),
+        ("batch", Coverage::Batch("b".into())),
+        ("login", Coverage::Login(login)),
     ];
     for (name, scope) in scopes.clone() {
         queue.set(budget(name, scope, 1_000_000)).await;
     }
-    queue.set(budget("other", Scope::Project("q".into()), 1_000_000)).await;
+    queue.set(budget("other", Coverage::Project("q".into()), 1_000_000)).await;
     queue.enqueue(NewJob { project: "p", ..in_batch("b") }, 1).await;
     let claimed = queue.claim_one(worker).await;
     assert_eq!(queue.open(&[call(&claimed, 1, 50_000)]).await, [Covered::Open]);
@@ -106,7 +106,7 @@ async fn what_is_reserved_becomes_what_was_spent_in_every_budget_that_covers_the
 async fn calls_are_let_through_in_order_as_long_as_there_is_room() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 100)).await;
+    queue.set(budget("all", Coverage::Total, 100)).await;
     queue.enqueue(NewJob::default(), 4).await;
     let jobs = queue.claim_all(worker).await;
     let calls: Vec<OpenCall> = jobs.iter().zip([60, 50, 30, 200]).map(|(job, worst)| call(job, 1, worst)).collect();
@@ -116,8 +116,8 @@ async fn calls_are_let_through_in_order_as_long_as_there_is_room() {
         Covered::Open | Covered::Lost => None,
     };
     assert_eq!((&outcomes[0], &outcomes[2]), (&Covered::Open, &Covered::Open));
-    assert_eq!(refusal(&outcomes[1]), Some(Refusal::NoRoom { budget: 0, is_moment: true }));
-    assert_eq!(refusal(&outcomes[3]), Some(Refusal::NeverFits { budget: 0, worst: NanoUsd(200) }));
+    assert_eq!(refusal(&outcomes[1]), Some(Shortage::NoRoom { budget: 0, is_moment: true }));
+    assert_eq!(refusal(&outcomes[3]), Some(Shortage::NeverFits { budget: 0, worst: NanoUsd(200) }));
     assert_eq!(queue.sums("all").await, (0, 0, 90));
     // What was refused is not noted as under way.
     assert_eq!(queue.count("select count(*) from sluice.inflight where call_number is not null").await, 2);
@@ -128,7 +128,7 @@ async fn calls_are_let_through_in_order_as_long_as_there_is_room() {
 async fn what_a_dead_worker_may_have_spent_counts_until_its_report_comes() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 1_000)).await;
+    queue.set(budget("all", Coverage::Total, 1_000)).await;
     queue.enqueue(NewJob::default(), 1).await;
     let claimed = queue.claim_one(worker).await;
     queue.open(&[call(&claimed, 1, 900)]).await;
@@ -145,7 +145,7 @@ async fn what_a_dead_worker_may_have_spent_counts_until_its_report_comes() {
 async fn a_cancelled_call_counts_as_uncertain_and_a_call_that_was_not_made_as_nothing() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 10_000)).await;
+    queue.set(budget("all", Coverage::Total, 10_000)).await;
     queue.enqueue(NewJob::default(), 3).await;
     let jobs = queue.claim_all(worker).await;
     queue.open(&jobs.iter().map(|job| call(job, 1, 900)).collect::<Vec<_>>()).await;
@@ -169,7 +169,7 @@ async fn a_cancelled_call_counts_as_uncertain_and_a_call_that_was_not_made_as_no
 async fn the_same_call_opened_again_is_reserved_once() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 10_000)).await;
+    queue.set(budget("all", Coverage::Total, 10_000)).await;
     queue.enqueue(NewJob::default(), 1).await;
     let claimed = queue.claim_one(worker).await;
     queue.open(&[call(&claimed, 1, 900)]).await;
@@ -188,7 +188,7 @@ async fn a_new_budget_counts_what_was_booked_in_its_window_and_what_is_under_way
     queue.run("update sluice.attempt set ended_at = ended_at").await;
     queue.store.open_calls(&[call(&jobs[1], 1, 900)], 0).await.unwrap().unwrap();
     // A worker that does not know of the budget yet opens nothing.
-    queue.set(budget("all", Scope::Batch("b".into()), 10_000)).await;
+    queue.set(budget("all", Coverage::Batch("b".into()), 10_000)).await;
     assert_eq!(queue.sums("all").await, (400, 0, 900));
     assert_eq!(queue.store.open_calls(&[call(&jobs[0], 2, 900)], 0).await.unwrap(), None);
     queue.is_right().await;
@@ -201,7 +201,7 @@ async fn a_new_budget_counts_what_was_booked_in_its_window_and_what_is_under_way
 async fn a_call_counts_in_the_window_in_which_it_ended_and_is_reserved_until_it_is_booked() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 1_000)).await;
+    queue.set(budget("all", Coverage::Total, 1_000)).await;
     queue.enqueue(NewJob::default(), 2).await;
     let jobs = queue.claim_all(worker).await;
     queue.open(&[call(&jobs[0], 1, 600), call(&jobs[1], 1, 400)]).await;
@@ -225,7 +225,7 @@ async fn a_call_counts_in_the_window_in_which_it_ended_and_is_reserved_until_it_
 async fn sums_that_are_wrong_are_found_and_mended() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("all", Scope::Total, 1_000)).await;
+    queue.set(budget("all", Coverage::Total, 1_000)).await;
     queue.enqueue(NewJob::default(), 1).await;
     let claimed = queue.claim_one(worker).await;
     queue.open(&[call(&claimed, 1, 600)]).await;
@@ -242,8 +242,8 @@ async fn sums_that_are_wrong_are_found_and_mended() {
 async fn a_removed_budget_leaves_nothing_and_others_keep_what_is_reserved() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.set(budget("a", Scope::Total, 1_000)).await;
-    queue.set(budget("b", Scope::Project("default".into()), 1_000)).await;
+    queue.set(budget("a", Coverage::Total, 1_000)).await;
+    queue.set(budget("b", Coverage::Project("default".into()), 1_000)).await;
     queue.enqueue(NewJob::default(), 1).await;
     let claimed = queue.claim_one(worker).await;
     queue.open(&[call(&claimed, 1, 600)]).await;
@@ -261,7 +261,7 @@ async fn a_removed_budget_leaves_nothing_and_others_keep_what_is_reserved() {
 #[tokio::test]
 async fn bad_budgets_are_refused_by_sql_with_what_was_expected() {
     let queue = Queue::new().await;
-    queue.set(budget("news", Scope::Project("news".into()), 1_000)).await;
+    queue.set(budget("news", Coverage::Project("news".into()), 1_000)).await;
     for (statement, expected) in [
         ("select sluice.set_budget('x', -1)", "budget x: the amount is -1; expected dollars above 0"),
         ("select sluice.set_budget('x', 0)", "budget x: the amount is 0; expected dollars above 0"),

@@ -4,14 +4,14 @@
 use super::*;
 use proptest::prelude::*;
 
-fn budget(name: &str, scope: Scope, period: Period, limit: i64) -> Budget {
+fn budget(name: &str, scope: Coverage, period: Period, limit: i64) -> Budget {
     let limit = NanoUsd(limit);
     Budget { name: name.to_owned(), scope, period, limit, soft: None, then_route: None, unpriced: Unpriced::Refuse }
 }
 
-fn standing(scope: Scope, limit: i64) -> Standing {
+fn standing(scope: Coverage, limit: i64) -> BudgetStanding {
     let name = scope.to_string();
-    Standing {
+    BudgetStanding {
         budget: budget(&name, scope, Period::Day, limit),
         ends_at: Some(Timestamp(86_400_000)),
         spent: NanoUsd::ZERO,
@@ -22,8 +22,8 @@ fn standing(scope: Scope, limit: i64) -> Standing {
     }
 }
 
-fn asked(worst: impl Into<Option<i64>>) -> Asked<'static> {
-    Asked {
+fn asked(worst: impl Into<Option<i64>>) -> Outlay<'static> {
+    Outlay {
         route: "r",
         project: "p",
         batch: Some("b"),
@@ -35,19 +35,19 @@ fn asked(worst: impl Into<Option<i64>>) -> Asked<'static> {
 
 #[test]
 fn a_scope_covers_what_has_its_name() {
-    let named = |kind: &str, name: &str| Scope::of(kind, name).unwrap();
+    let named = |kind: &str, name: &str| Coverage::of(kind, name).unwrap();
     for (kind, name) in [("project", "p"), ("route", "r"), ("provider", "openai"), ("batch", "b"), ("login", "l")] {
         let scope = named(kind, name);
         assert_eq!((scope.kind(), scope.name(), scope.covers(&asked(1))), (kind, name, true));
         assert!(!named(kind, "other").covers(&asked(1)), "{kind}");
         assert_eq!(scope.to_string(), format!("{kind} {name}"));
     }
-    assert!(Scope::Total.covers(&asked(1)));
-    assert_eq!(Scope::of("colour", "red"), None);
-    let lane = Asked { batch: None, login: None, provider: None, ..asked(1) };
+    assert!(Coverage::Total.covers(&asked(1)));
+    assert_eq!(Coverage::of("colour", "red"), None);
+    let lane = Outlay { batch: None, login: None, provider: None, ..asked(1) };
     assert!(!named("batch", "b").covers(&lane) && !named("login", "l").covers(&lane));
     assert!(!named("provider", "openai").covers(&lane));
-    assert!(Scope::KINDS.iter().all(|kind| Scope::of(kind, "x").is_some_and(|scope| scope.kind() == *kind)));
+    assert!(Coverage::KINDS.iter().all(|kind| Coverage::of(kind, "x").is_some_and(|scope| scope.kind() == *kind)));
 }
 
 #[test]
@@ -60,12 +60,12 @@ fn words_are_read_as_they_are_written() {
 #[test]
 fn a_call_is_reserved_in_all_budgets_that_cover_it_or_in_none() {
     let mut all = [
-        standing(Scope::Total, 100),
-        standing(Scope::Project("p".into()), 30),
-        standing(Scope::Project("other".into()), 1),
+        standing(Coverage::Total, 100),
+        standing(Coverage::Project("p".into()), 30),
+        standing(Coverage::Project("other".into()), 1),
     ];
     assert_eq!(grant(&mut all, &asked(20)), Ok(vec![0, 1]));
-    assert_eq!(grant(&mut all, &asked(20)), Err(Refusal::NoRoom { budget: 1, is_moment: true }));
+    assert_eq!(grant(&mut all, &asked(20)), Err(Shortage::NoRoom { budget: 1, is_moment: true }));
     assert_eq!(all.each_ref().map(|it| it.reserved.0), [20, 20, 0], "the total has room, and reserves nothing");
     assert_eq!(grant(&mut all, &asked(10)), Ok(vec![0, 1]), "a smaller call passes the larger one");
     assert_eq!(all[1].room(), NanoUsd::ZERO);
@@ -74,27 +74,35 @@ fn a_call_is_reserved_in_all_budgets_that_cover_it_or_in_none() {
 
 #[test]
 fn what_never_fits_is_told_apart_from_what_waits() {
-    let total = || standing(Scope::Total, 100);
+    let total = || standing(Coverage::Total, 100);
     for (standings, worst, expected) in [
-        (vec![total()], Some(101), Refusal::NeverFits { budget: 0, worst: NanoUsd(101) }),
-        (vec![Standing { spent: NanoUsd(60), ..total() }], Some(50), Refusal::NoRoom { budget: 0, is_moment: false }),
+        (vec![total()], Some(101), Shortage::NeverFits { budget: 0, worst: NanoUsd(101) }),
         (
-            vec![Standing { uncertain: NanoUsd(60), ..total() }],
+            vec![BudgetStanding { spent: NanoUsd(60), ..total() }],
             Some(50),
-            Refusal::NoRoom { budget: 0, is_moment: false },
+            Shortage::NoRoom { budget: 0, is_moment: false },
         ),
-        (vec![Standing { reserved: NanoUsd(60), ..total() }], Some(50), Refusal::NoRoom { budget: 0, is_moment: true }),
-        (vec![total()], None, Refusal::Unpriced { budget: 0 }),
+        (
+            vec![BudgetStanding { uncertain: NanoUsd(60), ..total() }],
+            Some(50),
+            Shortage::NoRoom { budget: 0, is_moment: false },
+        ),
+        (
+            vec![BudgetStanding { reserved: NanoUsd(60), ..total() }],
+            Some(50),
+            Shortage::NoRoom { budget: 0, is_moment: true },
+        ),
+        (vec![total()], None, Shortage::Unpriced { budget: 0 }),
         // A provider's budget leaves the other rungs, so that of the job comes first.
         (
-            vec![standing(Scope::Provider("openai".into()), 60), Standing { spent: NanoUsd(60), ..total() }],
+            vec![standing(Coverage::Provider("openai".into()), 60), BudgetStanding { spent: NanoUsd(60), ..total() }],
             Some(50),
-            Refusal::NoRoom { budget: 1, is_moment: false },
+            Shortage::NoRoom { budget: 1, is_moment: false },
         ),
         (
-            vec![Standing { spent: NanoUsd(60), ..total() }, standing(Scope::Provider("openai".into()), 40)],
+            vec![BudgetStanding { spent: NanoUsd(60), ..total() }, standing(Coverage::Provider("openai".into()), 40)],
             Some(50),
-            Refusal::NeverFits { budget: 1, worst: NanoUsd(50) },
+            Shortage::NeverFits { budget: 1, worst: NanoUsd(50) },
         ),
     ] {
         let mut standings = standings;
@@ -106,17 +114,17 @@ fn what_never_fits_is_told_apart_from_what_waits() {
 
 #[test]
 fn a_call_without_a_price_passes_where_that_is_allowed_and_something_is_left() {
-    let mut all = [standing(Scope::Total, 100)];
+    let mut all = [standing(Coverage::Total, 100)];
     all[0].budget.unpriced = Unpriced::Allow;
     assert_eq!(grant(&mut all, &asked(None)), Ok(vec![0]));
     assert_eq!((all[0].reserved, all[0].least), (NanoUsd::ZERO, None));
     all[0].spent = NanoUsd(100);
-    assert_eq!(grant(&mut all, &asked(None)), Err(Refusal::NoRoom { budget: 0, is_moment: false }));
+    assert_eq!(grant(&mut all, &asked(None)), Err(Shortage::NoRoom { budget: 0, is_moment: false }));
 }
 
 #[test]
 fn the_smallest_call_tells_when_jobs_are_held_back_and_one_may_try_again_after_a_while() {
-    let mut all = [Standing { spent: NanoUsd(95), ..standing(Scope::Total, 100) }];
+    let mut all = [BudgetStanding { spent: NanoUsd(95), ..standing(Coverage::Total, 100) }];
     assert!(!all[0].holds(), "it has room for something");
     assert!(grant(&mut all, &asked(50)).is_err());
     assert!(grant(&mut all, &asked(20)).is_err());
@@ -132,19 +140,19 @@ fn the_smallest_call_tells_when_jobs_are_held_back_and_one_may_try_again_after_a
     all[0].reserved = NanoUsd::ZERO;
     assert_eq!((all[0].least, all[0].calls_left()), (Some(NanoUsd(4)), Some(1)));
     let (now, day) = (Timestamp(1_000), Timestamp(86_400_000));
-    assert_eq!(Standing { spent: NanoUsd(100), ..all[0].clone() }.shut(now).until, day);
-    let moment = Standing { reserved: NanoUsd(5), ..all[0].clone() };
+    assert_eq!(BudgetStanding { spent: NanoUsd(100), ..all[0].clone() }.shut(now).until, day);
+    let moment = BudgetStanding { reserved: NanoUsd(5), ..all[0].clone() };
     assert_eq!((moment.holds_for_a_moment(), moment.shut(now).until, moment.opens()), (true, now + MOMENT, None));
-    let once = Standing { ends_at: None, spent: NanoUsd(100), ..all[0].clone() };
+    let once = BudgetStanding { ends_at: None, spent: NanoUsd(100), ..all[0].clone() };
     assert_eq!((once.opens(), once.shut(now).known_end()), (None, None));
 }
 
 #[test]
 fn a_lane_is_held_back_sent_elsewhere_or_bounded_by_the_budgets_of_its_jobs() {
-    let lane = Asked { provider: None, worst: None, ..asked(1) };
-    let full = |scope| Standing { spent: NanoUsd(100), ..standing(scope, 100) };
-    let provider = full(Scope::Provider("openai".into()));
-    let mut budgets = Budgets(vec![provider, full(Scope::Project("other".into())), standing(Scope::Total, 100)]);
+    let lane = Outlay { provider: None, worst: None, ..asked(1) };
+    let full = |scope| BudgetStanding { spent: NanoUsd(100), ..standing(scope, 100) };
+    let provider = full(Coverage::Provider("openai".into()));
+    let mut budgets = Budgets(vec![provider, full(Coverage::Project("other".into())), standing(Coverage::Total, 100)]);
     assert_eq!(budgets.held_back(&lane), None);
     assert_eq!(budgets.closed_providers().map(|(name, _)| name).collect::<Vec<_>>(), ["openai"]);
     assert_eq!(budgets.calls_left(&lane), None);
@@ -158,18 +166,18 @@ fn a_lane_is_held_back_sent_elsewhere_or_bounded_by_the_budgets_of_its_jobs() {
         budgets.0[2].spent = NanoUsd(spent);
         assert_eq!(budgets.other_route(&lane).map(|(route, _)| route), expected, "{spent}");
     }
-    assert_eq!(budgets.other_route(&Asked { route: "cheap", ..lane }), None, "it is there already");
+    assert_eq!(budgets.other_route(&Outlay { route: "cheap", ..lane }), None, "it is there already");
 }
 
 #[test]
 fn budgets_that_contradict_each_other_are_named() {
-    let news = || Scope::Project("news".into());
+    let news = || Coverage::Project("news".into());
     let faults = |budgets: &[Budget]| contradictions(budgets).into_iter().map(|(_, said)| said).collect::<Vec<_>>();
     assert_eq!(
         faults(&[
             budget("a", news(), Period::Hour, 1),
             budget("b", news(), Period::Day, 5),
-            budget("c", Scope::Total, Period::Day, 3,)
+            budget("c", Coverage::Total, Period::Day, 3,)
         ]),
         Vec::<String>::new()
     );
@@ -228,7 +236,8 @@ fn event() -> impl Strategy<Value = Event> {
     let call = || 0..64_usize;
     prop_oneof![
         6 => (any::<bool>(), 1..60_i64).prop_map(|(project, worst)| Event::Ask { project, worst }),
-        4 => (call(), 0..=100_i64, any::<bool>()).prop_map(|(call, per_cent, late)| Event::End { call, per_cent, late }),
+        4 => (call(), 0..=100_i64, any::<bool>())
+            .prop_map(|(call, per_cent, late)| Event::End { call, per_cent, late }),
         1 => call().prop_map(|call| Event::NotMade { call }),
         2 => call().prop_map(|call| Event::Lost { call }),
         2 => (call(), 0..=100_i64).prop_map(|(call, per_cent)| Event::Found { call, per_cent }),
@@ -242,11 +251,11 @@ type Ledger = [Vec<(i64, i64)>; 2];
 
 proptest! {
     /// Two budgets, one of them over all calls. In each window and at any moment what is spent, what may have been and
-    /// what is reserved is at most the limit; and when all calls have ended nothing is reserved, and what is left can be
-    /// spent.
+    /// what is reserved is at most the limit; and when all calls have ended nothing is reserved, and what is left can
+    /// be spent.
     #[test]
     fn no_budget_is_overshot_whatever_happens(events in prop::collection::vec(event(), 1..200)) {
-        let mut standings = [standing(Scope::Total, 200), standing(Scope::Project("p".into()), 100)];
+        let mut standings = [standing(Coverage::Total, 200), standing(Coverage::Project("p".into()), 100)];
         let mut ledger: Ledger = [vec![(0, 0)], vec![(0, 0)]];
         let mut under_way: Vec<Call> = Vec::new();
         let mut lost: Vec<Call> = Vec::new();
@@ -255,7 +264,7 @@ proptest! {
             match event {
                 Event::Ask { project, worst } => {
                     let project = if project { "p" } else { "q" };
-                    if let Ok(budgets) = grant(&mut standings, &Asked { project, ..asked(worst) }) {
+                    if let Ok(budgets) = grant(&mut standings, &Outlay { project, ..asked(worst) }) {
                         under_way.push(Call { worst, since: now, budgets, lost_in: None });
                     }
                 }
@@ -307,14 +316,15 @@ proptest! {
         for standing in &mut standings {
             prop_assert_eq!(standing.reserved, NanoUsd::ZERO);
             let room = standing.room().0;
-            let fits = Asked { project: "p", ..asked(room) };
+            let fits = Outlay { project: "p", ..asked(room) };
             prop_assert!(room == 0 || grant(std::slice::from_mut(standing), &fits).is_ok());
         }
     }
 
     #[test]
     fn any_question_is_answered(worst in any::<Option<i64>>(), spent in any::<i64>(), reserved in any::<i64>()) {
-        let mut all = [Standing { spent: NanoUsd(spent), reserved: NanoUsd(reserved), ..standing(Scope::Total, 5) }];
+        let (spent, reserved) = (NanoUsd(spent), NanoUsd(reserved));
+        let mut all = [BudgetStanding { spent, reserved, ..standing(Coverage::Total, 5) }];
         let _ = grant(&mut all, &asked(worst));
         let _ = (all[0].calls_left(), all[0].is_soft(), all[0].shut(Timestamp(0)), all[0].in_words());
     }

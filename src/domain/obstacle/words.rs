@@ -3,7 +3,7 @@
 use super::{Hindrance, KeyOut, Obstacle, Pause, ShutTarget};
 use crate::domain::Timestamp;
 use crate::domain::awaited::{WITHIN_PATIENCE, What};
-use crate::domain::budget::Standing;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::counted::counted;
 use crate::domain::pause::PauseKind;
 use crate::domain::roll::roll;
@@ -174,7 +174,7 @@ impl KeyOut {
 }
 
 /// `the budget news has no room: $0.98 of $1.00 is spent; its day ends at 00:00:00 UTC (in 5h)`.
-fn no_room(what: &str, standing: &Standing, now: Timestamp) -> String {
+fn no_room(what: &str, standing: &BudgetStanding, now: Timestamp) -> String {
     let mut words = format!("{what} has no room: {}", standing.in_words());
     if standing.holds_for_a_moment() {
         words.push_str("; work goes on when they end");
@@ -187,8 +187,8 @@ fn no_room(what: &str, standing: &Standing, now: Timestamp) -> String {
 }
 
 /// A budget in which calls under way leave no room is not short of money.
-fn raise(name: &str, standing: Option<&Standing>) -> Option<Advice> {
-    let is_moment = standing.is_some_and(Standing::holds_for_a_moment);
+fn raise(name: &str, standing: Option<&BudgetStanding>) -> Option<Advice> {
+    let is_moment = standing.is_some_and(BudgetStanding::holds_for_a_moment);
     (!is_moment).then(|| Advice::RaiseBudget(name.to_owned()))
 }
 

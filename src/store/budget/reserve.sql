@@ -1,7 +1,7 @@
 -- Notes what was reserved for calls that are open now, and what was asked of the budgets, which are locked.
--- For each call $1 its job, $2 the fence, $3 its number, $4 the worst case; then for each call and budget $5 the place of
--- the call in these lists, from 1, and $6 the budget; for each budget that was asked $7 its name, $8 the smallest worst
--- case that was asked for lately, $9 whether that was asked for now, $10 whether it has refused a call.
+-- For each call $1 its job, $2 the fence, $3 its number, $4 the worst case; then for each call and budget $5 the place
+-- of the call in these lists, from 1, and $6 the budget; for each budget that was asked $7 its name, $8 the smallest
+-- worst case that was asked for lately, $9 whether that was asked for now, $10 whether it has refused a call.
 -- Says which budgets have refused a call for the first time in their window.
 with c as (
     select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[])

@@ -6,7 +6,7 @@ use super::calls::Begun;
 use super::rows::{Completion, LastCall};
 use super::rung_state::RungState;
 use crate::domain::awaited;
-use crate::domain::budget::{MOMENT, REST, Refusal};
+use crate::domain::budget::{MOMENT, REST, Shortage};
 use crate::domain::decide::Ineligible;
 use crate::domain::explanation::{self, Explanation};
 use crate::domain::{Attempt, Outcome, Rejected, reask};
@@ -78,16 +78,16 @@ impl Journey {
         let now = self.errand.shared.clock.now();
         let (budget, limit) = (standing.budget.name.clone(), standing.budget.limit);
         match refusal {
-            Refusal::NeverFits { worst, .. } => {
+            Shortage::NeverFits { worst, .. } => {
                 self.take_ineligible(rung, Ineligible::OverBudget { budget, worst, limit });
             }
-            Refusal::Unpriced { .. } => self.take_ineligible(rung, Ineligible::Unpriced { budget }),
-            Refusal::NoRoom { .. } if standing.budget.scope.is_provider() => {
+            Shortage::Unpriced { .. } => self.take_ineligible(rung, Ineligible::Unpriced { budget }),
+            Shortage::NoRoom { .. } if standing.budget.scope.is_provider() => {
                 if let Some(state) = self.state_of(rung) {
                     state.is_refused(standing.shut(now));
                 }
             }
-            Refusal::NoRoom { is_moment, .. } => {
+            Shortage::NoRoom { is_moment, .. } => {
                 let rest = if is_moment { now + MOMENT } else { standing.shut(now).until.min(now + REST) };
                 let until = self.errand.job.deadline.map_or(rest, |deadline| rest.min(deadline));
                 self.waits_for_money = Some((until, awaited::budget(&budget)));
