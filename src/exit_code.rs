@@ -29,6 +29,8 @@ pub enum ExitCode {
     /// Work on a batch cannot go on before a person does something: no target of its route has a key in service and
     /// knows the model. Its jobs stay queued.
     Stuck = 10,
+    /// The ledger and the invoice beside it do not agree.
+    Disagrees = 11,
     /// A signal ended it before it was done (the number that shells use for Ctrl-C).
     Interrupted = 130,
 }
@@ -47,6 +49,7 @@ impl ExitCode {
         Self::NotClean,
         Self::Unwell,
         Self::Stuck,
+        Self::Disagrees,
         Self::Interrupted,
     ];
 
@@ -65,6 +68,7 @@ impl ExitCode {
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
             Self::Stuck => "work cannot go on: no key is in service, or there is no such model",
+            Self::Disagrees => "the ledger and the invoice do not agree",
             Self::Interrupted => "interrupted",
         }
     }

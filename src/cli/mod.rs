@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod check;
 mod client;
+mod consent;
 pub mod context;
 pub mod db;
 pub mod demo;
@@ -23,11 +24,14 @@ pub mod moment;
 pub mod out_file;
 pub mod output;
 pub mod pause;
+pub mod prices;
 pub mod project;
 pub mod provider;
 pub mod psql;
 mod reload;
+pub mod reconcile;
 pub mod report;
+pub mod reprice;
 pub mod results;
 pub mod route;
 pub mod rows;
@@ -127,6 +131,10 @@ pub enum Command {
     Explain(explain::Args),
     /// Report cost, failures, waste, fallbacks, latency or what the cache saved
     Report(report::Args),
+    Reprice(reprice::Args),
+    Reconcile(reconcile::Args),
+    /// List or show prices, or take a newer catalogue of them
+    Prices(prices::Args),
     /// Show the queue, the workers, buckets and breakers
     Status(status::Args),
     /// Pause or resume a provider
@@ -168,6 +176,7 @@ impl Command {
             | Self::Results(_)
             | Self::Explain(_)
             | Self::Report(_)
+            | Self::Reconcile(_)
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Batch(batch::Args {
@@ -236,6 +245,9 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Job(args) => job::run(args, global).await,
         Command::Explain(args) => explain::run(args, global).await,
         Command::Report(args) => report::run(args, global).await,
+        Command::Reprice(args) => reprice::run(args, global).await,
+        Command::Reconcile(args) => reconcile::run(args, global).await,
+        Command::Prices(args) => prices::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,

@@ -5,10 +5,12 @@
 
 mod api_keys;
 mod aws;
+mod catalogue;
 mod defaults;
 mod fault;
 pub(crate) mod forks;
 mod keys;
+mod price_book;
 mod prices;
 mod provider;
 mod quirks;
@@ -22,12 +24,14 @@ mod source;
 pub(crate) mod strategy;
 mod words;
 
+pub use catalogue::{BUILT_IN, Block, Catalogue, Entry};
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;
+pub use price_book::PriceBook;
 pub use provider::ProviderConfig;
 pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
-pub use settings::{Database, Http, Log, Spool, Worker};
+pub use settings::{Database, Http, Log, Prices, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
 pub use words::LogFormat;
 
@@ -59,6 +63,8 @@ pub struct Config {
     pub routes: BTreeMap<String, RouteConfig>,
     /// Every target that a route uses or that has an entry of its own.
     pub models: BTreeMap<Target, Model>,
+    /// The catalogue of prices, and when a price is doubted.
+    pub prices: Prices,
     /// Where outcomes wait while the database is away.
     pub spool: Spool,
     /// The status endpoints.
@@ -116,12 +122,12 @@ impl Config {
         let text = text.unwrap_or_default();
         let reading = Reading::new(file.clone(), text.world_readable, environment);
         text.warnings.into_iter().for_each(|warning| reading.warn(warning));
-        let config = Self::from_tree(&reading, tree, keys);
+        let config = Self::from_tree(&reading, tree, keys, is_found);
         reading.into_result().map(|warnings| Self { file, is_found, warnings, ..config })
     }
 
     /// Reads all sections, faulty or not, so that all faults are found.
-    fn from_tree(reading: &Reading, tree: section::Table, keys: Keys) -> Self {
+    fn from_tree(reading: &Reading, tree: section::Table, keys: Keys, is_found: bool) -> Self {
         let mut root = section::Section::new(reading, String::new(), &keys::ROOT, tree);
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
@@ -129,11 +135,12 @@ impl Config {
         let retention = settings::read_retention(root.child("retention"));
         let http = Http::read(root.child("http"));
         let log = Log::read(root.child("log"));
+        let prices = Prices::read(root.child("prices"), is_found);
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
         let prices::ReadModels { mut models, buckets: model_buckets } =
-            prices::read_models(root.table("models"), reading, &providers, &mut buckets);
-        let routes = route::read_all(root.children("routes"), &providers, &mut models);
+            prices::read_models(root.table("models"), reading, &providers, &mut buckets, &prices.catalogue);
+        let routes = route::read_all(root.children("routes"), &providers, &mut models, &prices.catalogue);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
@@ -147,6 +154,7 @@ impl Config {
             model_buckets,
             routes,
             models,
+            prices,
             spool,
             http,
             log,
@@ -167,9 +175,9 @@ impl Config {
         }
         for (name, route) in &self.routes {
             for rung in &route.route.rungs {
-                if rung.price().is_none() {
+                if !rung.is_priced() {
                     let model = rung.target.in_no_tier();
-                    let place = match rung.target.tier.filter(|_| rung.model.price.is_some()) {
+                    let place = match rung.target.tier.filter(|_| rung.model.is_priced()) {
                         Some(_) => format!("to `tiers` in [models.\"{model}\"]"),
                         None => format!("under [models.\"{model}\"]"),
                     };

@@ -129,13 +129,13 @@ impl Trial<'_> {
             Ok(answer) => {
                 let text = answer.text.as_deref().unwrap_or_default();
                 let (usage, _) = answer.usage.believed(sent, &[text]);
-                let cost = price.map(|price| price.cost(&usage)).or(answer.beside.cost);
+                let cost = price.as_ref().map(|price| price.cost(&usage)).or(answer.beside.cost);
                 TriedView { class: None, message: None, cost: cost.map(Dollars), ..told }
             }
             Err(failure) => {
                 let billed = report.failed_usage.map(|(usage, _)| usage);
                 let cost = match billed.filter(|usage| usage.source == UsageSource::Provider) {
-                    Some(usage) => price.map(|price| price.cost(&usage)),
+                    Some(usage) => price.as_ref().map(|price| price.cost(&usage)),
                     // A refusal costs nothing; a call that broke off may have been billed.
                     None if report.status.is_some_and(|status| status >= 400) => Some(NanoUsd::ZERO),
                     None if failure.class.facts().billed == Billed::Never => Some(NanoUsd::ZERO),
