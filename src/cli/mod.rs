@@ -67,7 +67,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
 provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
-10 work cannot go on: no key is in service, or there is no such model, 130 interrupted.";
+10 work cannot go on: no key is in service, or there is no such model, 11 the ledger and the invoice do not agree, \
+130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]

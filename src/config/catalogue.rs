@@ -204,7 +204,8 @@ mod tests {
                         assert!(price.input > 0, "{vendor}/{name}");
                         assert!(price.cached_input.is_none_or(|cached| cached <= price.input), "{vendor}/{name}");
                         assert!(price.cache_write.is_none_or(|write| write >= price.input), "{vendor}/{name}");
-                        assert!(price.cache_write_1h >= price.cache_write, "{vendor}/{name}");
+                        let hour = price.cache_write_1h.zip(price.cache_write);
+                        assert!(hour.is_none_or(|(hour, minutes)| hour >= minutes), "{vendor}/{name}");
                         assert!(price.input >= last.input && price.output >= last.output, "{vendor}/{name}");
                         last = price;
                     }
