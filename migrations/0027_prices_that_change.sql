@@ -16,8 +16,8 @@ comment on column sluice.attempt.computed_cost_nanos is
     'Tokens times the price beside them, in billionths of a dollar, whatever the provider says it cost. NULL: no price '
     'was known, or nothing was charged.';
 comment on column sluice.attempt.cost_source is
-    'Where the cost comes from: reported (the provider''s own figure) or price (tokens times the price beside it). NULL '
-    'when the cost is unknown or nothing was charged.';
+    'Where the cost comes from: reported (the provider''s own figure) or price (tokens times the price beside it). '
+    'NULL when the cost is unknown or nothing was charged.';
 comment on column sluice.attempt.reported_cost_nanos is
     'What the provider says the call cost, in billionths of a dollar. It is the cost where it is there.';
 comment on column sluice.attempt.cache_write_1h_tokens is
@@ -41,14 +41,16 @@ select a.job_id, a.number, a.round, a.provider, a.model, a.rung, a.started_at, a
  where (select sluice.sees_all()) or j.enqueued_by = session_user;
 
 comment on column sluice.attempts.computed_cost is
-    'Dollars by the tokens and the price, whatever the provider says. NULL: no price was known, or nothing was charged.';
+    'Dollars by the tokens and the price, whatever the provider says. NULL: no price was known, or nothing was '
+    'charged.';
 comment on column sluice.attempts.cost_differs is
     'The provider''s figure and the computed one differed by more than the configuration allows.';
-comment on column sluice.attempts.repriced_from is 'What it said of its cost before it was computed again, the latest last.';
+comment on column sluice.attempts.repriced_from is
+    'What it said of its cost before it was computed again, the latest last.';
 
 -- What an attempt says of its cost, as `repriced_from` keeps it.
-create function sluice.repriced_from(earlier jsonb, cost_nanos bigint, computed_cost_nanos bigint, cost_source text,
-                                     price jsonb, until timestamptz) returns jsonb
+create function sluice.repriced_from(earlier jsonb, cost_nanos bigint, computed_cost_nanos bigint,
+                                     cost_source text, price jsonb, until timestamptz) returns jsonb
     language sql immutable parallel safe
     return (select case when jsonb_array_length(k.states) > 16 then k.states - 1 else k.states end
               from (select coalesce(earlier, '[]'::jsonb) || jsonb_build_array(jsonb_build_object(

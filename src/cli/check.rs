@@ -7,6 +7,7 @@ use super::GlobalArgs;
 use super::context::environment;
 use super::figure;
 use super::output::{self, Dispensable, Output, OutputError};
+use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::price::{Price, Tariff};
@@ -15,7 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView, TriedView};
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -204,7 +205,7 @@ fn in_and_out(price: &Tariff) -> String {
 }
 
 fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
-    let now = Timestamp(Utc::now().timestamp_millis());
+    let now = today::now();
     let RouteConfig { route, max_failed, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
     if let Some(max_failed) = max_failed {

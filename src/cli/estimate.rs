@@ -9,6 +9,7 @@ use super::figure;
 use super::moment;
 use super::output::{Dispensable, Output};
 use super::rows::{For, Rows};
+use super::today;
 use crate::config::{Config, Keys, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate, expected_of};
@@ -22,26 +23,25 @@ use crate::store::lately::{PastJob, Sampled};
 use crate::store::report::{Filter, Moment};
 use crate::view::estimate::{EstimateView, PastAnswers, ended};
 use anyhow::Context as _;
-use chrono::Utc;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 /// What a file will cost, rung by rung, before anything is sent
 ///
-/// Three columns say what it costs, for each rung if all jobs went there, and in the last line for each job at its first
-/// choice, as the route decides that.
+/// Three columns say what it costs, for each rung if all jobs went there, and in the last line for each job at its
+/// first choice, as the route decides that.
 ///
-/// `expected` is one call for each job. Tokens are estimated from the text, and an answer without a cap is taken for 500
-/// of them; with --pilot or --history, what answers of the rung have lately cost corrects that.
+/// `expected` is one call for each job. Tokens are estimated from the text, and an answer without a cap is taken for
+/// 500 of them; with --pilot or --history, what answers of the rung have lately cost corrects that.
 ///
 /// `as_lately` adds what is made again or elsewhere: failures that were billed, rejected answers, retries and, in the
 /// last line, fallbacks, as often as lately. It needs --pilot or --history, and 20 jobs that have ended.
 ///
-/// `most` is the most that can be booked: every job has all the calls that max_attempts allows, of the dearest rung that
-/// can take it, each with the longest prompt that its text can be, the whole output cap (without one: that of the model,
-/// or 16,384 tokens), and the dearest price of any hour or day to come. Only a provider that reports more than it was
-/// sent, or than it was allowed to write, can come to more.
+/// `most` is the most that can be booked: every job has all the calls that max_attempts allows, of the dearest rung
+/// that can take it, each with the longest prompt that its text can be, the whole output cap (without one: that of the
+/// model, or 16,384 tokens), and the dearest price of any hour or day to come. Only a provider that reports more than
+/// it was sent, or than it was allowed to write, can come to more.
 ///
 /// `at_least` is how long that takes by the configured limits, nothing else under way. `guessed` names what no answer
 /// of the rung stands behind.
@@ -187,8 +187,7 @@ fn take_time(view: &mut EstimateView, config: &Config, route: &Route) {
         let output = seen
             .and_then(CallsOfTarget::mean_output)
             .map_or_else(|| part(sums.output_tokens), |mean| mean.saturating_mul(signed(jobs)));
-        let need =
-            TakenSoFar { calls: signed(calls), input_tokens: part(sums.input_tokens), output_tokens: output };
+        let need = TakenSoFar { calls: signed(calls), input_tokens: part(sums.input_tokens), output_tokens: output };
         (need, seen.and_then(CallsOfTarget::mean_millis))
     };
     let mut in_all: BTreeMap<String, (TakenSoFar, Option<i64>)> = BTreeMap::new();
@@ -205,9 +204,9 @@ fn take_time(view: &mut EstimateView, config: &Config, route: &Route) {
             all.1 = all.1.max(millis);
         }
     }
-    let times = in_all.iter().filter_map(|(bucket, (need, millis))| {
-        time_left::by_configuration(need, *millis, config.buckets.get(bucket)?)
-    });
+    let times = in_all
+        .iter()
+        .filter_map(|(bucket, (need, millis))| time_left::by_configuration(need, *millis, config.buckets.get(bucket)?));
     view.at_least_in_all = times.max();
     view.at_least = at_least;
 }
@@ -218,7 +217,7 @@ fn take_time(view: &mut EstimateView, config: &Config, route: &Route) {
 /// [`CommandFailure`] when there is no such route or the input is faulty.
 pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<FileEstimate> {
     let route = &route_of(config, &args.route)?.route;
-    let mut estimate = FileEstimate::new(route, Timestamp(Utc::now().timestamp_millis()));
+    let mut estimate = FileEstimate::new(route, today::now());
     let source = InputSource::new(args.file.as_deref());
     let stem = source.stem();
     let jobs = For { config, route: &args.route, project: "default", batch: stem.as_deref() };

@@ -5,13 +5,13 @@ use super::consent::consent;
 use super::context::environment;
 use super::failure::CommandFailure;
 use super::output::Output;
+use super::today;
 use crate::config::{BUILT_IN, Block, Catalogue, Config, Keys};
 use crate::domain::counted::counted;
 use crate::domain::{Model, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::view::prices::{self, Changed, Listed};
 use anyhow::Context as _;
-use chrono::Utc;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,9 +40,9 @@ pub enum PricesCommand {
     /// Take a newer catalogue
     ///
     /// The file is checked as a whole, and what changes is shown; then it is kept beside the configuration (or where
-    /// prices.catalogue says), in place of one that was taken before. Of each vendor that block holds which was compared
-    /// later (`as_of`): this file's, or that of the program, which a new version of it may bring. Entries of the
-    /// configuration ([models]) go over both. Running workers take it when they read their configuration again
+    /// prices.catalogue says), in place of one that was taken before. Of each vendor that block holds which was
+    /// compared later (`as_of`): this file's, or that of the program, which a new version of it may bring. Entries of
+    /// the configuration ([models]) go over both. Running workers take it when they read their configuration again
     /// (systemctl reload, SIGHUP).
     Update {
         /// The catalogue, in the form of config/prices.toml
@@ -63,7 +63,7 @@ pub enum PricesCommand {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
     let mut output = Output::new(global);
-    let now = Timestamp(Utc::now().timestamp_millis());
+    let now = today::now();
     match args.command {
         PricesCommand::List { vendor } => {
             let all = listed(&config);
@@ -78,9 +78,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         PricesCommand::Show { model } => {
             let all = listed(&config);
-            let is_named = |listed: &&Listed<'_>| {
-                listed.name == model || model.split_once('/') == Some((listed.of, listed.name))
-            };
+            let is_named =
+                |listed: &&Listed<'_>| listed.name == model || model.split_once('/') == Some((listed.of, listed.name));
             let found: Vec<&Listed<'_>> = all.iter().filter(is_named).collect();
             if found.is_empty() {
                 return Err(CommandFailure::not_found(format!(
@@ -159,9 +158,9 @@ async fn update(
         }
     }
     let before = &config.prices.catalogue;
-    for (vendor, _) in before.blocks.iter().filter(|(vendor, block)| {
-        block.file.is_some() && newer.blocks.get(*vendor).is_none()
-    }) {
+    for (vendor, _) in
+        before.blocks.iter().filter(|(vendor, block)| block.file.is_some() && !newer.blocks.contains_key(*vendor))
+    {
         output.warn(format!(
             "{vendor} is not in {}: its block of the former file goes, and what the program has of it holds",
             file.display()

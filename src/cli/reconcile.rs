@@ -5,7 +5,7 @@ use super::context::Context;
 use super::failure::CommandFailure;
 use crate::config::Config;
 use crate::domain::counted::counted;
-use crate::domain::reconcile::{Finding, compare};
+use crate::domain::reconcile::{Discrepancy, compare};
 use crate::exit_code::ExitCode;
 use crate::input::invoice::{self, Columns, Kind};
 use crate::view::reconciled;
@@ -17,9 +17,9 @@ use std::path::PathBuf;
 ///
 /// FILE is a CSV export of OpenAI (usage or costs) or Anthropic (usage or costs), known by its columns, or any other
 /// with --date, --model, --cost and --tokens. A day is one of UTC, the one on which a call was made. Shown are the days
-/// and models on which the two do not agree: what only one of them has, other tokens, another price for the same tokens,
-/// and whether calls whose end is not known may explain it. The exit status is 0 when all agree within the tolerance,
-/// and 11 when they do not.
+/// and models on which the two do not agree: what only one of them has, other tokens, another price for the same
+/// tokens, and whether calls whose end is not known may explain it. The exit status is 0 when all agree within the
+/// tolerance, and 11 when they do not.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The export
@@ -82,7 +82,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let end = last.succ_opt().unwrap_or(last);
     let end = args.until.map_or(end, |until| until.min(end));
     if first >= end {
-        let message = format!("{}: it speaks of {} to {}, none of which is asked for", args.file.display(), found.days.0, last);
+        let message =
+            format!("{}: it speaks of {} to {}, none of which is asked for", args.file.display(), found.days.0, last);
         return Err(CommandFailure::usage(message).into());
     }
     let is_asked_for = |day: &str| day.parse::<NaiveDate>().is_ok_and(|day| first <= day && day < end);
@@ -90,7 +91,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
     let ledger = context.store.by_day_and_model(midnight(first), midnight(end), &providers).await?;
     let compared = compare(&ledger, &found.side, args.tolerance);
-    let differing = compared.iter().filter(|line| line.finding != Finding::Agrees).count();
+    let differing = compared.iter().filter(|line| line.finding != Discrepancy::Agrees).count();
     let of = if providers.is_empty() { "all providers".to_owned() } else { providers.join(", ") };
     context.output.note(format_args!("{}, beside the ledger of {of}, {first} to before {end}", found.kind.name()));
     context.output.table(&reconciled::table(&compared, args.all))?;

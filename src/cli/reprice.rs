@@ -15,18 +15,18 @@ use crate::exit_code::ExitCode;
 use crate::provider::cache_writes::for_an_hour;
 use crate::store::Store;
 use crate::store::report::Moment;
-use crate::store::reprice::{Costed, Recosted, Scope};
+use crate::store::reprice::{Costed, Recosted, RepriceScope};
 use crate::view::repriced::{RepricedView, Sums};
 
 /// Compute the costs of the ledger again, from the tokens, with the prices as they are known now
 ///
 /// For history that was booked at a wrong price, or at none. Which price holds for a call is decided by its day, hour,
-/// tier and length of prompt (`changes` of a model). What a provider said of its cost stays the cost of a call; what was
-/// computed beside it follows. Results and reports follow exactly. Each attempt keeps what it said before.
+/// tier and length of prompt (`changes` of a model). What a provider said of its cost stays the cost of a call; what
+/// was computed beside it follows. Results and reports follow exactly. Each attempt keeps what it said before.
 ///
 /// First shows what would change, and asks. It works in steps beside running workers: when it is stopped, what it has
-/// done holds, and the next run goes on; a run that has nothing to do changes nothing. What may have been spent on calls
-/// whose end is not known (`uncertain`) stays as it was reserved.
+/// done holds, and the next run goes on; a run that has nothing to do changes nothing. What may have been spent on
+/// calls whose end is not known (`uncertain`) stays as it was reserved.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only calls to this provider
@@ -74,7 +74,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut found = Sums::default();
     let mut walk = context.store.costed(scope.clone(), below);
     while let Some((_, costed)) = walk.next().await? {
-        costed.into_iter().for_each(|was| drop(recosted(was, &mut book, tolerance, &mut found)));
+        for was in costed {
+            drop(recosted(was, &mut book, tolerance, &mut found));
+        }
     }
     let shown = RepricedView { sums: found.clone(), changed: None };
     if args.dry_run || found.changes == 0 {
@@ -114,7 +116,7 @@ fn show(context: &mut Context, view: &RepricedView) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn scope(args: &Args, store: &Store) -> anyhow::Result<Scope> {
+async fn scope(args: &Args, store: &Store) -> anyhow::Result<RepriceScope> {
     let mut instants = [None; 2];
     for (instant, moment) in instants.iter_mut().zip([args.since, args.until]) {
         *instant = match moment {
@@ -124,7 +126,7 @@ async fn scope(args: &Args, store: &Store) -> anyhow::Result<Scope> {
         };
     }
     let [since, until] = instants;
-    Ok(Scope {
+    Ok(RepriceScope {
         provider: args.provider.clone(),
         model: args.model.clone(),
         route: args.route.clone(),

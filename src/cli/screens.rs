@@ -111,7 +111,8 @@ fn tables() -> Vec<(&'static str, Table)> {
     };
     let rungs = vec![rung("azure_westeurope/gpt-4.1-mini-2025-04-14"), rung("deepseek/deepseek-chat")];
     let amount = Some(NanoUsd(301_114_000_000));
-    let sums = FileEstimate { jobs: 1_000_000, rungs, as_routed: amount, most: amount, stranded: 5, ..Default::default() };
+    let sums =
+        FileEstimate { jobs: 1_000_000, rungs, as_routed: amount, most: amount, stranded: 5, ..Default::default() };
     let time = Some(Duration::from_secs(123_456));
     let view = EstimateView { sums, at_least: vec![time; 2], at_least_in_all: time, ..EstimateView::default() };
     tables.push(("estimate", view.table()));

@@ -130,7 +130,11 @@ impl Catalogue {
         for (vendor, value) in root {
             let ValueKind::Table(entries) = value.kind else {
                 let root = Section::new(&reading, String::new(), &keys::FREE, Table::new());
-                root.fault(&quote(&vendor), "is no block of a vendor", "a block such as [openai] with as_of and source");
+                root.fault(
+                    &quote(&vendor),
+                    "is no block of a vendor",
+                    "a block such as [openai] with as_of and source",
+                );
                 continue;
             };
             let section = Section::new(&reading, quote(&vendor), &keys::CATALOGUE, entries.into_iter().collect());
@@ -217,10 +221,12 @@ mod tests {
 
     #[test]
     fn tiers_are_those_of_the_model_or_of_its_vendor() {
-        let factor = |model: &str, tier: &str| match Catalogue::built_in().model("openai", model).unwrap().terms.tiers.get(tier) {
-            Some(TierPrice::Times(Factor(billionths))) => Some(*billionths),
-            _ => None,
-        };
+        let factor =
+            |model: &str, tier: &str| match Catalogue::built_in().model("openai", model).unwrap().terms.tiers.get(tier)
+            {
+                Some(TierPrice::Times(Factor(billionths))) => Some(*billionths),
+                _ => None,
+            };
         assert_eq!(
             (factor("gpt-5-mini", "flex"), factor("gpt-5-mini", "priority")),
             (Some(500_000_000), Some(1_800_000_000))
@@ -231,8 +237,12 @@ mod tests {
             (Some(2_000_000_000), Some(500_000_000))
         );
         assert!(!Catalogue::built_in().model("openai", "gpt-99").unwrap().is_priced());
-        assert!(matches!(Catalogue::built_in().model("openai", "gpt-4o-mini").unwrap().terms.tiers["priority"], TierPrice::Own(_)));
-        let (_, faults) = Catalogue::parse(None, 
+        assert!(matches!(
+            Catalogue::built_in().model("openai", "gpt-4o-mini").unwrap().terms.tiers["priority"],
+            TierPrice::Own(_)
+        ));
+        let (_, faults) = Catalogue::parse(
+            None,
             "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\ntiers = { default = \"1\", flex = \"half\", odd = 3 }\n\
              [v.models]\n",
         );
@@ -249,7 +259,8 @@ mod tests {
         let model = Catalogue::built_in().model("deepseek", "deepseek-flash").unwrap();
         let input = |hours| model.price_at(None, at(hours)).unwrap().usual.input;
         assert_eq!([input(2), input(5), input(2 - 48)], [300_000_000, 150_000_000, 150_000_000]);
-        let (_, faults) = Catalogue::parse(None, 
+        let (_, faults) = Catalogue::parse(
+            None,
             "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\na = { off_peak = \"0.5\" }\n\
              b = { peak_hours = [\"25:00-26:00\"], off_peak = \"half\" }\nc = { peak_hours = [\"01:00-02:00\"] }\n",
         );
@@ -275,7 +286,9 @@ mod tests {
     /// What is wrong with a model of this entry.
     fn faults(entry: &str) -> String {
         let text = format!("[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\n\"m.1\" = {{ {entry} }}\n");
-        Catalogue::parse(Some(Path::new("new.toml")), &text).1.map_or_else(|faults| faults.to_string(), |()| String::new())
+        Catalogue::parse(Some(Path::new("new.toml")), &text)
+            .1
+            .map_or_else(|faults| faults.to_string(), |()| String::new())
     }
 
     #[test]
@@ -306,12 +319,12 @@ mod tests {
         for (entry, fault) in [
             (
                 format!("changes = [{early}, {early}]"),
-                "new.toml: v.models.\"m.1\".changes[1].from: is 2026-05-01, and so is that of changes[0]: there cannot be \
-                 two prices of one day; expected each day once",
+                "new.toml: v.models.\"m.1\".changes[1].from: is 2026-05-01, and so is that of changes[0]: there \
+                 cannot be two prices of one day; expected each day once",
             ),
             (
                 format!("changes = [{late}, {early}]"),
-                "changes[1].from: is 2026-05-01, which is before 2026-06-01 of changes[0]; expected the days in their order",
+                "changes[1].from: is 2026-05-01, which is before 2026-06-01 of changes[0]; expected the days in order",
             ),
             (format!("changes = [{}]", from("soon", "1")), "\"soon\" is no day; expected a day such as \"2027-01-31\""),
             (format!("changes = [{}]", from("2026-02-30", "1")), "\"2026-02-30\" is no day"),
@@ -330,10 +343,14 @@ mod tests {
     #[test]
     fn long_prompts_have_a_price_of_their_own_and_thresholds_rise() {
         let price = |above: &str| format!("price = {{ input = \"1\", output = \"2\", above = [{above}] }}");
-        let beyond = |tokens: &str| format!("{{ input_tokens = {tokens}, price = {{ input = \"2\", output = \"3\" }} }}");
+        let beyond =
+            |tokens: &str| format!("{{ input_tokens = {tokens}, price = {{ input = \"2\", output = \"3\" }} }}");
         assert_eq!(faults(&price(&beyond("200000"))), "");
         for (above, fault) in [
-            (format!("{}, {}", beyond("200"), beyond("200")), "above[1].input_tokens: is 200, and the one before it 200"),
+            (
+                format!("{}, {}", beyond("200"), beyond("200")),
+                "above[1].input_tokens: is 200, and the one before it 200",
+            ),
             ("{ input_tokens = 9 }".to_owned(), "above[0].price.input: is missing from the price"),
             ("{ price = { input = \"2\", output = \"3\" } }".to_owned(), "above[0].input_tokens: is missing"),
             (beyond("-1"), "input_tokens"),
@@ -353,14 +370,15 @@ mod tests {
             );
             Catalogue::of_text(Path::new("new.toml"), &text).unwrap()
         };
-        let input = |catalogue: &Catalogue| {
-            catalogue.model("v", "m").unwrap().terms.price.unwrap().usual.input / 1_000_000_000
-        };
+        let input =
+            |catalogue: &Catalogue| catalogue.model("v", "m").unwrap().terms.price.unwrap().usual.input / 1_000_000_000;
         let known = block("2026-05-01", "1");
         for (as_of, expected) in [("2026-04-30", 1), ("2026-05-01", 2), ("2026-06-01", 2)] {
             assert_eq!(input(&known.with(block(as_of, "2"))), expected, "{as_of}");
         }
         assert!(Catalogue::of_text(Path::new("x"), "").unwrap_err().to_string().contains("has no vendor in it"));
-        assert!(Catalogue::of_text(Path::new("x"), "v = 1").unwrap_err().to_string().contains("is no block of a vendor"));
+        assert!(
+            Catalogue::of_text(Path::new("x"), "v = 1").unwrap_err().to_string().contains("is no block of a vendor")
+        );
     }
 }

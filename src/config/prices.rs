@@ -4,12 +4,12 @@
 //! name. So `[providers.openai]` finds the prices of OpenAI, and an account that is called `openai_team_b` finds them
 //! with `vendor = "openai"`.
 
+use super::catalogue::Catalogue;
 use super::keys;
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
-use super::catalogue::Catalogue;
-use crate::domain::price::{Above, Change, Factor, OffPeak, Price, Tariff, Terms, TierPrice, special_tier};
+use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice, special_tier};
 use crate::domain::tier::{self, NoTier};
 use crate::domain::{Capabilities, Hours, Limits, Model, Target, Timestamp};
 use crate::provider::{Endpoint, vendors};
@@ -121,7 +121,7 @@ pub(super) fn read_model(section: &mut Section<'_>, known: Model) -> Model {
         // What the list says of later days is no more about this price than what it says of today.
         None if set.price.is_some() => Vec::new(),
         None => {
-            let with = |change: Change| Change { terms: set.over(section, change.terms), ..change };
+            let with = |change: PriceChange| PriceChange { terms: set.over(section, change.terms), ..change };
             known.changes.into_iter().map(with).collect()
         }
     };
@@ -164,7 +164,7 @@ impl SetTerms {
 
     /// The known terms with what is set. List prices of tiers and hours do not apply beside a price that is not the
     /// list's; multiples of the price do.
-    fn over(&self, section: &Section<'_>, known: Terms) -> Terms {
+    fn over(&self, section: &Section<'_>, known: PriceTerms) -> PriceTerms {
         let is_multiple = |price: &TierPrice| matches!(price, TierPrice::Times(_));
         let mut tiers = known.tiers;
         if self.price.is_some() {
@@ -186,12 +186,12 @@ impl SetTerms {
             }
             _ => None,
         };
-        Terms { price: self.price.clone().or(known.price), tiers, off_peak }
+        PriceTerms { price: self.price.clone().or(known.price), tiers, off_peak }
     }
 }
 
 /// The tiers and hours of all models of a vendor.
-pub(super) fn read_tiers_and_hours(section: &mut Section<'_>) -> Terms {
+pub(super) fn read_tiers_and_hours(section: &mut Section<'_>) -> PriceTerms {
     let set = SetTerms {
         price: None,
         tiers: read_tiers(section),
@@ -199,13 +199,13 @@ pub(super) fn read_tiers_and_hours(section: &mut Section<'_>) -> Terms {
         peak: read_peak_hours(section),
         off_peak: read_off_peak(section),
     };
-    set.over(section, Terms::default())
+    set.over(section, PriceTerms::default())
 }
 
 /// `changes = [{ from = "2027-01-01", price = { … } }]`: each over what holds before it.
-fn read_changes(section: &mut Section<'_>, before: &Terms) -> Option<Vec<Change>> {
+fn read_changes(section: &mut Section<'_>, before: &PriceTerms) -> Option<Vec<PriceChange>> {
     const CHANGES: &str = "a list such as [{ from = \"2027-01-01\", price = { input = \"…\", output = \"…\" } }]";
-    let mut changes: Vec<Change> = Vec::new();
+    let mut changes: Vec<PriceChange> = Vec::new();
     let mut days: Vec<(usize, NaiveDate)> = Vec::new();
     for (index, value) in section.list("changes", CHANGES)?.into_iter().enumerate() {
         let key = format!("changes[{index}]");
@@ -224,14 +224,15 @@ fn read_changes(section: &mut Section<'_>, before: &Terms) -> Option<Vec<Change>
         let terms = set.over(&change, known);
         if let Some(day) = day {
             if let Some((twin, _)) = days.iter().find(|(_, other)| *other == day) {
-                let problem = format!("is {day}, and so is that of changes[{twin}]: there cannot be two prices of one day");
+                let problem =
+                    format!("is {day}, and so is that of changes[{twin}]: there cannot be two prices of one day");
                 change.fault("from", problem, "each day once");
             } else if let Some((last, later)) = days.last().filter(|(_, last)| *last > day) {
                 let problem = format!("is {day}, which is before {later} of changes[{last}]");
-                change.fault("from", problem, "the days in their order, the earliest first");
+                change.fault("from", problem, "the days in order, the earliest first");
             }
             days.push((index, day));
-            changes.push(Change { from: Timestamp(midnight(day)), terms });
+            changes.push(PriceChange { from: Timestamp(midnight(day)), terms });
         }
         change.finish();
     }
@@ -312,7 +313,8 @@ fn read_tariff(mut section: Section<'_>) -> Option<Tariff> {
             beyond.fault("input_tokens", "is missing", "the longest prompt that has the usual price");
         }
         let input_tokens = beyond.whole("input_tokens");
-        if let Some((tokens, last)) = input_tokens.zip(above.last()).filter(|(tokens, last)| *tokens <= last.input_tokens)
+        if let Some((tokens, last)) =
+            input_tokens.zip(above.last()).filter(|(tokens, last)| *tokens <= last.input_tokens)
         {
             let problem = format!("is {tokens}, and the one before it {}", last.input_tokens);
             beyond.fault("input_tokens", problem, "rising thresholds, each once");

@@ -314,7 +314,9 @@ impl Prices {
             let source = ConfigSource { path, is_found };
             match Catalogue::of_source(&source) {
                 Ok((newer, warnings)) => {
-                    warnings.into_iter().for_each(|warning| section.reading().warn(warning));
+                    for warning in warnings {
+                        section.reading().warn(warning);
+                    }
                     catalogue = Arc::new(catalogue.with(newer));
                 }
                 Err(errors) => section.reading().fail(errors),

@@ -23,7 +23,7 @@ pub struct Answered<'a> {
 
 /// The price of a call that was answered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Billed<'a> {
+pub struct PricedCall<'a> {
     /// The model that answered.
     pub who: Served<'a>,
     /// The tier that is billed; `None`: the usual one.
@@ -35,7 +35,7 @@ pub struct Billed<'a> {
 impl<'a> Answered<'a> {
     /// The price that holds for the call.
     #[must_use]
-    pub fn billed(&self) -> Billed<'a> {
+    pub fn billed(&self) -> PricedCall<'a> {
         // A vendor that says nothing of the tier has served the one that was asked for.
         let tier = self.tier.or(self.target.tier.map(|tier| tier.name));
         let who = who_served(self.target, self.model, self.served);
@@ -44,7 +44,7 @@ impl<'a> Answered<'a> {
             Served::Other(other) => Some(other),
             Served::Stranger => None,
         };
-        Billed { who, tier, price: model.and_then(|model| model.price_at(tier, self.at)) }
+        PricedCall { who, tier, price: model.and_then(|model| model.price_at(tier, self.at)) }
     }
 }
 

@@ -246,7 +246,10 @@ mod tests {
         let input = 1_251 * 1_250;
         assert_eq!(worst_cost(&PRICE.into(), &model(Some(50)), &job(1_000, Some(100))), NanoUsd(input + 50 * 4_000));
         assert_eq!(worst_cost(&PRICE.into(), &model(None), &job(1_000, Some(100))), NanoUsd(input + 100 * 4_000));
-        assert_eq!(worst_cost(&PRICE.into(), &model(None), &job(1_000, None)), NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000));
+        assert_eq!(
+            worst_cost(&PRICE.into(), &model(None), &job(1_000, None)),
+            NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000)
+        );
     }
 
     proptest::proptest! {

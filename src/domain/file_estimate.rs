@@ -122,7 +122,7 @@ impl FileEstimate {
     pub fn expected(&self, lately: Option<&Lately>) -> Option<NanoUsd> {
         self.rungs.iter().filter(|rung| rung.first_choice > 0).try_fold(NanoUsd::ZERO, |sum, rung| {
             let seen = lately.and_then(|lately| lately.target(&rung.target));
-            Some(sum + rung.corrected(seen, rung.first_choice, rung.expected_first?))
+            Some(sum + RungEstimate::corrected(seen, rung.first_choice, rung.expected_first?))
         })
     }
 
@@ -211,7 +211,7 @@ impl RungEstimate {
     /// One call for each job that it can take, as its answers have lately cost.
     #[must_use]
     pub fn expected_by(&self, seen: Option<&CallsOfTarget>) -> Option<NanoUsd> {
-        Some(self.corrected(seen, self.jobs, self.expected?))
+        Some(Self::corrected(seen, self.jobs, self.expected?))
     }
 
     /// The same with the calls that are made again, as often as lately; `None`: too few of its answers were accepted.
@@ -222,7 +222,8 @@ impl RungEstimate {
         Some(NanoUsd(i64::try_from(whole).unwrap_or(i64::MAX)))
     }
 
-    fn corrected(&self, seen: Option<&CallsOfTarget>, jobs: u64, expected: NanoUsd) -> NanoUsd {
+    /// The expected cost of so many calls, as those of the target have lately cost.
+    fn corrected(seen: Option<&CallsOfTarget>, jobs: u64, expected: NanoUsd) -> NanoUsd {
         seen.and_then(|seen| seen.accepted.of(jobs, expected)).unwrap_or(expected)
     }
 

@@ -44,8 +44,8 @@ impl Fit {
 
     /// What so many things are likely to come to that are expected to cost so much together; `None`: too few pairs.
     ///
-    /// The line has no negative end, and falls for nobody: where the pairs say that more of the expected costs less, the
-    /// average holds.
+    /// The line has no negative end, and falls for nobody: where the pairs say that more of the expected costs less,
+    /// the average holds.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more than 15 digits")]
     pub fn of(&self, things: u64, expected: NanoUsd) -> Option<NanoUsd> {

@@ -171,7 +171,7 @@ impl TierPrice {
 
 /// What a model costs for a time: its price, in other tiers and at other hours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct PriceTerms {
     /// `None`: unknown.
     pub price: Option<Tariff>,
     /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
@@ -180,7 +180,7 @@ pub struct Terms {
     pub off_peak: Option<OffPeak>,
 }
 
-impl Terms {
+impl PriceTerms {
     /// The price in this tier of a call that is made at this instant; `None`: unknown.
     #[must_use]
     pub fn price_at(&self, tier: Option<&str>, at: Timestamp) -> Option<Tariff> {
@@ -209,13 +209,13 @@ impl Terms {
     }
 }
 
-/// Terms that hold from a day on, until the next ones do.
+/// PriceTerms that hold from a day on, until the next ones do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct PriceChange {
     /// The first instant of that day, in UTC.
     pub from: Timestamp,
     /// What holds from then on.
-    pub terms: Terms,
+    pub terms: PriceTerms,
 }
 
 /// A price that holds at some hours of the week only.
@@ -341,7 +341,14 @@ mod tests {
     #[test]
     fn the_largest_numbers_come_to_the_most_of_a_call() {
         let m = i64::MAX;
-        let price = Price { input: m, output: m, cached_input: Some(m), cache_write: Some(m), cache_write_1h: Some(m), reasoning: Some(m) };
+        let price = Price {
+            input: m,
+            output: m,
+            cached_input: Some(m),
+            cache_write: Some(m),
+            cache_write_1h: Some(m),
+            reasoning: Some(m),
+        };
         let most = Usage { input: m, cache_read: m, cache_write: m, cache_write_1h: m, output: m, ..Usage::default() };
         assert_eq!(price.cost(&most), NanoUsd::MOST_OF_A_CALL);
         assert_eq!(price.cost(&usage(i64::MIN, -5, -1)), NanoUsd::ZERO);
@@ -369,7 +376,7 @@ mod tests {
         ] {
             assert_eq!(price_in(&GPT.into(), &tiers, tier), expected.map(Tariff::from), "{tier:?}");
         }
-        assert_eq!(Terms { tiers, ..Terms::default() }.price_at(Some("flex"), Timestamp(0)), None);
+        assert_eq!(PriceTerms { tiers, ..PriceTerms::default() }.price_at(Some("flex"), Timestamp(0)), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What one side says of a model on a day. Money in nano-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct DaySum {
     /// `None`: the side says nothing of money.
     pub cost: Option<i128>,
     /// Tokens of input and output together; `None`: the side says nothing of tokens.
@@ -18,7 +18,7 @@ pub struct Said {
     pub unpriced: i64,
 }
 
-impl Said {
+impl DaySum {
     /// Adds another line of the same side.
     pub fn add(&mut self, other: &Self) {
         let sum = |one: Option<i128>, other: Option<i128>| match (one, other) {
@@ -37,14 +37,14 @@ impl Said {
 }
 
 /// What a side says, by day (`2026-08-05`, UTC) and model.
-pub type Side = BTreeMap<(String, String), Said>;
+pub type Side = BTreeMap<(String, String), DaySum>;
 
 /// The model of an invoice that has no models: all of the day together.
 pub const ALL_MODELS: &str = "(all)";
 
 /// What comes of comparing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum Discrepancy {
     /// Both sides say the same, within the tolerance.
     Agrees,
     /// The invoice has nothing of it.
@@ -59,7 +59,7 @@ pub enum Finding {
     Cost,
 }
 
-impl Finding {
+impl Discrepancy {
     /// The name in tables and for programs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -79,9 +79,9 @@ impl Finding {
 pub struct Compared {
     pub day: String,
     pub model: String,
-    pub ledger: Said,
-    pub invoice: Said,
-    pub finding: Finding,
+    pub ledger: DaySum,
+    pub invoice: DaySum,
+    pub finding: Discrepancy,
     /// What may explain a difference, in words.
     pub perhaps: Vec<String>,
 }
@@ -97,7 +97,7 @@ pub fn compare(ledger: &Side, invoice: &Side, share: f64) -> Vec<Compared> {
             let (ours, theirs) = (of(&ledger, key), of(invoice, key));
             let finding = find(ours, theirs, share)?;
             let (ledger, invoice) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
-            let perhaps = if finding == Finding::Agrees { Vec::new() } else { explained(&ledger, &invoice, share) };
+            let perhaps = if finding == Discrepancy::Agrees { Vec::new() } else { explained(&ledger, &invoice, share) };
             Some(Compared { day: key.0.clone(), model: key.1.clone(), ledger, invoice, finding, perhaps })
         })
         .collect()
@@ -131,28 +131,28 @@ fn plain(name: &str) -> String {
 }
 
 /// `None`: neither side says anything.
-fn find(ledger: Option<Said>, invoice: Option<Said>, share: f64) -> Option<Finding> {
-    let is_nothing = |said: &Said| {
+fn find(ledger: Option<DaySum>, invoice: Option<DaySum>, share: f64) -> Option<Discrepancy> {
+    let is_nothing = |said: &DaySum| {
         said.cost.unwrap_or(0) == 0 && said.tokens.unwrap_or(0) == 0 && said.uncertain == 0 && said.unpriced == 0
     };
     let (ours, theirs) = match (ledger.filter(|said| !is_nothing(said)), invoice.filter(|said| !is_nothing(said))) {
         (None, None) => return None,
         (Some(ours), None) if ours.cost.unwrap_or(0) == 0 && ours.tokens.unwrap_or(0) == 0 && ours.unpriced == 0 => {
             // Money that may have been spent, and was not.
-            return Some(Finding::Agrees);
+            return Some(Discrepancy::Agrees);
         }
-        (Some(_), None) => return Some(Finding::OnlyLedger),
-        (None, Some(_)) => return Some(Finding::OnlyInvoice),
+        (Some(_), None) => return Some(Discrepancy::OnlyLedger),
+        (None, Some(_)) => return Some(Discrepancy::OnlyInvoice),
         (Some(ours), Some(theirs)) => (ours, theirs),
     };
     let tokens = ours.tokens.zip(theirs.tokens).map(|(ours, theirs)| agree(ours, theirs, share, 0));
     let cost = ours.cost.zip(theirs.cost).map(|(ours, theirs)| agree(ours, theirs, share, ROUNDING));
     Some(match (tokens, cost) {
-        (Some(false), _) => Finding::Tokens,
-        (Some(true), Some(false)) => Finding::Price,
-        (None, Some(false)) => Finding::Cost,
-        (_, Some(true) | None) if theirs.cost.is_some() && ours.unpriced > 0 => Finding::Cost,
-        _ => Finding::Agrees,
+        (Some(false), _) => Discrepancy::Tokens,
+        (Some(true), Some(false)) => Discrepancy::Price,
+        (None, Some(false)) => Discrepancy::Cost,
+        (_, Some(true) | None) if theirs.cost.is_some() && ours.unpriced > 0 => Discrepancy::Cost,
+        _ => Discrepancy::Agrees,
     })
 }
 
@@ -166,7 +166,7 @@ fn agree(ours: i128, theirs: i128, share: f64, least: i128) -> bool {
 }
 
 /// What may explain that the sides differ.
-fn explained(ledger: &Said, invoice: &Said, share: f64) -> Vec<String> {
+fn explained(ledger: &DaySum, invoice: &DaySum, share: f64) -> Vec<String> {
     let mut perhaps = Vec::new();
     if ledger.unpriced > 0 {
         perhaps.push(format!("{} calls have no price in the ledger: sluice reprice", ledger.unpriced));
@@ -187,11 +187,11 @@ fn explained(ledger: &Said, invoice: &Said, share: f64) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn said(cost: i128, tokens: i128) -> Said {
-        Said { cost: Some(cost), tokens: Some(tokens), ..Said::default() }
+    fn said(cost: i128, tokens: i128) -> DaySum {
+        DaySum { cost: Some(cost), tokens: Some(tokens), ..DaySum::default() }
     }
 
-    fn side(rows: &[(&str, &str, Said)]) -> Side {
+    fn side(rows: &[(&str, &str, DaySum)]) -> Side {
         let mut side = Side::new();
         for (day, model, said) in rows {
             side.entry(((*day).to_owned(), (*model).to_owned())).or_default().add(said);
@@ -199,7 +199,10 @@ mod tests {
         side
     }
 
-    fn findings(ledger: &[(&str, &str, Said)], invoice: &[(&str, &str, Said)]) -> Vec<(String, Finding, Vec<String>)> {
+    fn findings(
+        ledger: &[(&str, &str, DaySum)],
+        invoice: &[(&str, &str, DaySum)],
+    ) -> Vec<(String, Discrepancy, Vec<String>)> {
         compare(&side(ledger), &side(invoice), 0.01)
             .into_iter()
             .map(|found| (format!("{} {}", found.day, found.model), found.finding, found.perhaps))
@@ -208,19 +211,19 @@ mod tests {
 
     #[test]
     fn each_way_in_which_they_differ_has_its_name() {
-        let uncertain = |uncertain| Said { uncertain, ..said(1_000_000, 100) };
+        let uncertain = |uncertain| DaySum { uncertain, ..said(1_000_000, 100) };
         for (ours, theirs, finding) in [
-            (Some(said(1_000_000, 100)), Some(said(1_000_000, 100)), Finding::Agrees),
-            (Some(said(1_000_000, 100)), Some(said(1_009_000, 100)), Finding::Agrees),
-            (Some(said(1_000_000, 100)), Some(said(1_020_000, 100)), Finding::Price),
-            (Some(said(1_000_000, 100)), Some(said(1_000_000, 120)), Finding::Tokens),
-            (Some(said(1_000_000, 100)), Some(Said { tokens: None, ..said(2_000_000, 0) }), Finding::Cost),
-            (Some(said(1_000_000, 100)), Some(Said { cost: None, ..said(0, 100) }), Finding::Agrees),
-            (Some(said(1_000_000, 100)), None, Finding::OnlyLedger),
-            (None, Some(said(1_000_000, 100)), Finding::OnlyInvoice),
-            (Some(uncertain(500)), Some(said(1_000_000, 100)), Finding::Agrees),
-            (Some(Said { uncertain: 9, ..said(0, 0) }), None, Finding::Agrees),
-            (Some(Said { cost: None, unpriced: 3, ..said(0, 100) }), Some(said(1, 100)), Finding::Cost),
+            (Some(said(1_000_000, 100)), Some(said(1_000_000, 100)), Discrepancy::Agrees),
+            (Some(said(1_000_000, 100)), Some(said(1_009_000, 100)), Discrepancy::Agrees),
+            (Some(said(1_000_000, 100)), Some(said(1_020_000, 100)), Discrepancy::Price),
+            (Some(said(1_000_000, 100)), Some(said(1_000_000, 120)), Discrepancy::Tokens),
+            (Some(said(1_000_000, 100)), Some(DaySum { tokens: None, ..said(2_000_000, 0) }), Discrepancy::Cost),
+            (Some(said(1_000_000, 100)), Some(DaySum { cost: None, ..said(0, 100) }), Discrepancy::Agrees),
+            (Some(said(1_000_000, 100)), None, Discrepancy::OnlyLedger),
+            (None, Some(said(1_000_000, 100)), Discrepancy::OnlyInvoice),
+            (Some(uncertain(500)), Some(said(1_000_000, 100)), Discrepancy::Agrees),
+            (Some(DaySum { uncertain: 9, ..said(0, 0) }), None, Discrepancy::Agrees),
+            (Some(DaySum { cost: None, unpriced: 3, ..said(0, 100) }), Some(said(1, 100)), Discrepancy::Cost),
         ] {
             assert_eq!(find(ours, theirs, 0.01), Some(finding), "{ours:?} {theirs:?}");
         }
@@ -241,16 +244,16 @@ mod tests {
                 ("2026-08-06", ALL_MODELS, said(3_000_000, 30)),
             ],
         );
-        assert!(found.iter().all(|(_, finding, _)| *finding == Finding::Agrees), "{found:?}");
+        assert!(found.iter().all(|(_, finding, _)| *finding == Discrepancy::Agrees), "{found:?}");
         assert_eq!(found.len(), 3);
         let found = findings(&[("d", "gpt-4o", said(1, 1))], &[("d", "gpt-4o-mini", said(1, 1))]);
-        let both: Vec<Finding> = found.into_iter().map(|(_, finding, _)| finding).collect();
-        assert_eq!(both, [Finding::OnlyLedger, Finding::OnlyInvoice]);
+        let both: Vec<Discrepancy> = found.into_iter().map(|(_, finding, _)| finding).collect();
+        assert_eq!(both, [Discrepancy::OnlyLedger, Discrepancy::OnlyInvoice]);
     }
 
     #[test]
     fn what_may_explain_a_difference_is_said() {
-        let ours = Said { uncertain: 600_000, ..said(1_000_000, 100) };
+        let ours = DaySum { uncertain: 600_000, ..said(1_000_000, 100) };
         let perhaps = |theirs| findings(&[("d", "m", ours)], &[("d", "m", theirs)])[0].2.clone();
         assert_eq!(perhaps(said(1_500_000, 130)), ["calls whose end is not known"]);
         assert!(perhaps(said(2_500_000, 130)).is_empty(), "more than what is uncertain");

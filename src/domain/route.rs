@@ -4,7 +4,7 @@ use super::cache::Cache;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
-use super::price::{Change, Tariff, Terms};
+use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
 use super::shut::Reason;
 use super::tier::Tier;
@@ -214,9 +214,9 @@ pub struct Capabilities {
 pub struct Model {
     /// What it has cost since ever, or until the first of the changes. Without a price the costs are NULL and an alert
     /// is raised.
-    pub terms: Terms,
+    pub terms: PriceTerms,
     /// What it costs from certain days on, the earliest first.
-    pub changes: Vec<Change>,
+    pub changes: Vec<PriceChange>,
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
@@ -229,7 +229,7 @@ pub struct Model {
 impl Model {
     /// What it costs at this instant.
     #[must_use]
-    pub fn terms_at(&self, at: Timestamp) -> &Terms {
+    pub fn terms_at(&self, at: Timestamp) -> &PriceTerms {
         let last = self.changes.iter().rev().find(|change| change.from <= at);
         last.map_or(&self.terms, |change| &change.terms)
     }
@@ -241,7 +241,7 @@ impl Model {
     }
 
     /// All terms that it has or will have.
-    pub fn all_terms(&self) -> impl Iterator<Item = &Terms> {
+    pub fn all_terms(&self) -> impl Iterator<Item = &PriceTerms> {
         std::iter::once(&self.terms).chain(self.changes.iter().map(|change| &change.terms))
     }
 
@@ -255,9 +255,10 @@ impl Model {
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.all_terms().all(|terms| {
-            terms.price.as_ref().is_some_and(|price| {
-                price.above.is_empty() && price.usual.input == 0 && price.usual.output == 0
-            })
+            terms
+                .price
+                .as_ref()
+                .is_some_and(|price| price.above.is_empty() && price.usual.input == 0 && price.usual.output == 0)
         })
     }
 }

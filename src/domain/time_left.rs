@@ -2,8 +2,8 @@
 //!
 //! The pace of the last half minute may be that of a burst, which ends; limits go on. So the longer of the two is told.
 
-use super::{Limits, Unit};
 use super::shared_bucket::BucketStanding;
+use super::{Limits, Unit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub fn by_limits(
     seconds.max().map(Duration::from_secs)
 }
 
-/// How long calls take at least that need so much together, by configured limits; `millis` is what one call takes, where
-/// that is known. `None`: no limit says anything.
+/// How long calls take at least that need so much together, by configured limits; `millis` is what one call takes,
+/// where that is known. `None`: no limit says anything.
 #[must_use]
 pub fn by_configuration(need: &TakenSoFar, millis: Option<i64>, limits: &Limits) -> Option<Duration> {
     let rates = limits.rates.iter().map(|rate| {

@@ -272,7 +272,7 @@ impl Page {
         )?;
         page.counters(
             "cost_differences",
-            "Attempts whose cost by the provider differs from the computed one by more than prices.reported_difference.",
+            "Attempts whose cost by the provider is not the computed one, by prices.reported_difference.",
             targets.iter().map(|(target, totals)| (by_target(target), totals.cost_differs)),
         )?;
         page.gauges(

@@ -3,7 +3,7 @@
 //! Which export it is, is seen from the names of its columns. All of a file is read or none of it: a line that is not
 //! understood is a fault.
 
-use crate::domain::reconcile::{ALL_MODELS, Said, Side};
+use crate::domain::reconcile::{ALL_MODELS, DaySum, Side};
 use chrono::{DateTime, NaiveDate};
 use std::fmt;
 use std::io::Read;
@@ -191,9 +191,9 @@ impl Layout {
         };
         let chosen = |option: &str, name: &Option<String>| match name {
             None => Ok(None),
-            Some(name) => place(name).map(Some).ok_or_else(|| {
-                whole(format!("there is no column {name:?} ({option}); there are: {}", shown(names)))
-            }),
+            Some(name) => place(name)
+                .map(Some)
+                .ok_or_else(|| whole(format!("there is no column {name:?} ({option}); there are: {}", shown(names)))),
         };
         let mut layout = Self {
             kind,
@@ -248,7 +248,7 @@ impl Layout {
     }
 
     /// The day, the model and what is said of them.
-    fn line(&self, record: &::csv::StringRecord) -> Result<(NaiveDate, String, Said), String> {
+    fn line(&self, record: &::csv::StringRecord) -> Result<(NaiveDate, String, DaySum), String> {
         let cell = |index: usize| record.get(index).unwrap_or_default();
         let name = |index: usize| self.names.get(index).map_or("", String::as_str);
         let day = day(cell(self.date)).ok_or_else(|| {
@@ -269,9 +269,8 @@ impl Layout {
             return Err(format!("{} is empty; expected a model", self.model.map_or("", name)));
         }
         let cost = self.cost.map(|index| {
-            nanos(cell(index)).ok_or_else(|| {
-                format!("{} is {:?}; expected dollars such as 12.34", name(index), short(cell(index)))
-            })
+            nanos(cell(index))
+                .ok_or_else(|| format!("{} is {:?}; expected dollars such as 12.34", name(index), short(cell(index))))
         });
         let mut tokens = None;
         for &index in &self.tokens {
@@ -281,11 +280,11 @@ impl Layout {
             tokens = Some(tokens.unwrap_or(0_i128).saturating_add(count));
         }
         let calls = self.calls.map(|index| {
-            whole(cell(index)).and_then(|calls| i64::try_from(calls).ok()).ok_or_else(|| {
-                format!("{} is {:?}; expected a whole number of calls", name(index), short(cell(index)))
-            })
+            whole(cell(index))
+                .and_then(|calls| i64::try_from(calls).ok())
+                .ok_or_else(|| format!("{} is {:?}; expected a whole number of calls", name(index), short(cell(index))))
         });
-        let said = Said { cost: cost.transpose()?, tokens, calls: calls.transpose()?, ..Said::default() };
+        let said = DaySum { cost: cost.transpose()?, tokens, calls: calls.transpose()?, ..DaySum::default() };
         Ok((day, model, said))
     }
 }
@@ -433,7 +432,8 @@ mod tests {
             (amounts, Kind::OpenAiCosts, "gpt-4o-2024-08-06", Some(90_000_000), None),
         ] {
             let found = read_text(text).unwrap();
-            let said: Vec<_> = found.side.iter().map(|((_, model), said)| (model.as_str(), said.cost, said.tokens)).collect();
+            let said: Vec<_> =
+                found.side.iter().map(|((_, model), said)| (model.as_str(), said.cost, said.tokens)).collect();
             assert_eq!((found.kind, said.as_slice()), (kind, [(model, cost, tokens)].as_slice()));
         }
     }

@@ -7,10 +7,11 @@ mod plans;
 use super::lanes::Lane;
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
-use crate::domain::diagnosis::{
-    ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
-};
 use crate::domain::NanoUsd;
+use crate::domain::diagnosis::{
+    ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen,
+    ServerState, Session,
+};
 use crate::domain::obstacle::Obstacle;
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
@@ -138,7 +139,8 @@ impl Store {
                  where hour >= now() - interval '1 day' and provider <> '' group by 1, 2 having sum(unpriced) > 0
             ), differing as (
                 -- The index of this column tells which stretches of the ledger are of the last day.
-                select a.provider, a.model, count(*) as calls, sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
+                select a.provider, a.model, count(*) as calls,
+                       sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
                   from sluice.attempt a
                  where a.ended_at >= now() - interval '1 day' and a.cost_differs group by 1, 2
             )

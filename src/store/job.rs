@@ -326,7 +326,8 @@ impl Store {
                     class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
                     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
                     uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source,
-                    computed_cost_nanos, cost_differs, repriced_at, repriced_from, notes, answer is not null as "has_answer!", reask_of
+                    computed_cost_nanos, cost_differs, repriced_at, repriced_from, notes,
+                    answer is not null as "has_answer!", reask_of
                from sluice.attempt where job_id = $1 order by started_at, number, fence"#,
             id.0
         )

@@ -26,12 +26,12 @@ pub struct PastJob {
     pub body: String,
     /// What all its calls cost; `None`: unknown.
     pub cost: Option<NanoUsd>,
-    pub calls: Vec<PastCall>,
+    pub calls: Vec<EarlierCall>,
 }
 
 /// A call of such a job.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PastCall {
+pub struct EarlierCall {
     /// The target as routes name it, with its tier.
     pub target: String,
     pub started_at: Timestamp,
@@ -49,7 +49,9 @@ impl Store {
         let (batch, route, since) = match sampled {
             Sampled::Batch(batch) => (Some(batch), None, None),
             Sampled::Route(route, Moment::At(at)) => (None, Some(route), Some(at)),
-            Sampled::Route(route, Moment::Ago(ago)) => (None, Some(route), Some(self.seconds_ago(ago.as_secs_f64()).await?)),
+            Sampled::Route(route, Moment::Ago(ago)) => {
+                (None, Some(route), Some(self.seconds_ago(ago.as_secs_f64()).await?))
+            }
         };
         let rows = sqlx::query!(
             r#"with jobs as (
@@ -84,9 +86,9 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing(LOOKING)?;
-        let mut by_job: HashMap<i64, Vec<PastCall>> = HashMap::new();
+        let mut by_job: HashMap<i64, Vec<EarlierCall>> = HashMap::new();
         for row in calls {
-            by_job.entry(row.job_id).or_default().push(PastCall {
+            by_job.entry(row.job_id).or_default().push(EarlierCall {
                 target: format!("{}/{}", row.provider, row.model),
                 started_at: Timestamp(row.started_at.timestamp_millis()),
                 class: row.class,

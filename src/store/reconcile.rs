@@ -1,7 +1,7 @@
 //! What the ledger says of each day and model, as a provider's invoice would: by the day on which a call was made.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::reconcile::{Said, Side};
+use crate::domain::reconcile::{DaySum, Side};
 use chrono::{DateTime, NaiveDate, Utc};
 
 impl Store {
@@ -35,7 +35,7 @@ impl Store {
         .await
         .doing("adding up the ledger by day and model")?;
         let said = rows.into_iter().map(|row| {
-            let said = Said {
+            let said = DaySum {
                 cost: Some(i128::from(row.cost)),
                 tokens: Some(i128::from(row.tokens)),
                 calls: Some(row.calls),

@@ -24,7 +24,7 @@ const AT_A_TIME: usize = 500;
 
 /// Which attempts are computed again. What is `None` makes no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
+pub struct RepriceScope {
     pub provider: Option<String>,
     /// The model, with or without its tier.
     pub model: Option<String>,
@@ -80,7 +80,7 @@ pub struct Recosted {
 /// The walk over the attempts of a scope, the newest jobs first.
 pub struct Walk<'a> {
     store: &'a Store,
-    scope: Scope,
+    scope: RepriceScope,
     stretches: super::stretches::Stretches<'a>,
 }
 
@@ -89,7 +89,7 @@ impl Store {
     /// and all those whose cost is unknown. `below`: only jobs with smaller numbers, to go on where a walk was broken
     /// off.
     #[must_use]
-    pub fn costed(&self, scope: Scope, below: Option<JobId>) -> Walk<'_> {
+    pub fn costed(&self, scope: RepriceScope, below: Option<JobId>) -> Walk<'_> {
         let last = below.map_or(i64::MAX, |JobId(job)| job.saturating_sub(1));
         Walk { store: self, scope, stretches: self.stretches(last, AT_ONCE) }
     }

@@ -200,7 +200,8 @@ fn cost(attempt: &AttemptRecord) -> String {
             format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))
         }
         (Some(cost), Some(price)) if is_reported(attempt) => {
-            let computed = attempt.computed_cost_nanos.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
+            let computed =
+                attempt.computed_cost_nanos.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
             format!("cost {}, as the provider says; computed {computed} at {}", NanoUsd(cost), price_in_words(price))
         }
         (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),

@@ -1,7 +1,7 @@
 //! Prices as they are shown: one line for each model, or all that is known of one.
 
 use super::table::{Cell, Layout, Table};
-use crate::domain::price::{Factor, Price, Tariff, Terms, TierPrice};
+use crate::domain::price::{Factor, Price, PriceTerms, Tariff, TierPrice};
 use crate::domain::{Model, NanoUsd, Timestamp};
 use chrono::DateTime;
 
@@ -61,7 +61,9 @@ fn also(model: &Model, now: Timestamp) -> String {
     }
     also.extend(terms.tiers.keys().cloned());
     also.extend(terms.off_peak.as_ref().map(|_| "by the clock".to_owned()));
-    also.extend(model.changes.iter().filter(|change| change.from > now).map(|change| format!("from {}", day(change.from))));
+    also.extend(
+        model.changes.iter().filter(|change| change.from > now).map(|change| format!("from {}", day(change.from))),
+    );
     also.join(", ")
 }
 
@@ -122,15 +124,15 @@ pub fn show(listed: &Listed<'_>) -> Table {
 }
 
 /// The prices of these terms, each with when it holds; nothing is said of the usual one.
-fn cases(terms: &Terms) -> Vec<(String, Option<Price>)> {
+fn cases(terms: &PriceTerms) -> Vec<(String, Option<Price>)> {
     let Some(usual) = &terms.price else { return vec![("unknown".to_owned(), None)] };
-    let mut cases = by_length(String::new(), usual);
+    let mut cases = by_length("", usual);
     if let Some(other) = &terms.off_peak {
         if let Some((case, _)) = cases.first_mut() {
             *case = format!("{} (UTC)", other.peak);
         }
         let words = format!("at other hours{}", times(&other.price));
-        cases.extend(by_length(words, &other.outside(usual)));
+        cases.extend(by_length(&words, &other.outside(usual)));
     }
     for (name, tier) in &terms.tiers {
         let words = format!("tier {name}{}", times(tier));
@@ -138,13 +140,13 @@ fn cases(terms: &Terms) -> Vec<(String, Option<Price>)> {
             TierPrice::Times(factor) => usual.times(*factor),
             TierPrice::Own(own) => own.clone(),
         };
-        cases.extend(by_length(words, &price));
+        cases.extend(by_length(&words, &price));
     }
     cases
 }
 
-fn by_length(words: String, tariff: &Tariff) -> Vec<(String, Option<Price>)> {
-    let mut cases = vec![(words.clone(), Some(tariff.usual))];
+fn by_length(words: &str, tariff: &Tariff) -> Vec<(String, Option<Price>)> {
+    let mut cases = vec![(words.to_owned(), Some(tariff.usual))];
     for above in &tariff.above {
         let beyond = format!("above {} tokens of input", above.input_tokens);
         let words = if words.is_empty() { beyond } else { format!("{words}, {beyond}") };
@@ -209,16 +211,17 @@ pub fn in_words(model: &Model, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::domain::Hours;
-    use crate::domain::price::{Above, Change, OffPeak};
+    use crate::domain::price::{Above, OffPeak, PriceChange};
 
     fn model() -> Model {
         let above = vec![Above { input_tokens: 200_000, price: Price::plain(2_000_000_000, 3_000_000_000) }];
         let usual = Tariff { usual: Price::plain(1_000_000_000, 2_000_000_000), above };
         let half = TierPrice::Times(Factor(500_000_000));
         let off_peak = Some(OffPeak { peak: Hours::parse("01:00-04:00").unwrap(), price: half.clone() });
-        let terms = Terms { price: Some(usual), tiers: [("flex".to_owned(), half)].into(), off_peak };
-        let later = Terms { price: Some(Price::plain(9_000_000_000, 9_000_000_000).into()), ..Terms::default() };
-        Model { terms, changes: vec![Change { from: Timestamp(86_400_000), terms: later }], ..Model::default() }
+        let terms = PriceTerms { price: Some(usual), tiers: [("flex".to_owned(), half)].into(), off_peak };
+        let later =
+            PriceTerms { price: Some(Price::plain(9_000_000_000, 9_000_000_000).into()), ..PriceTerms::default() };
+        Model { terms, changes: vec![PriceChange { from: Timestamp(86_400_000), terms: later }], ..Model::default() }
     }
 
     #[test]

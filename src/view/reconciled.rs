@@ -2,7 +2,7 @@
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
-use crate::domain::reconcile::{Compared, Finding};
+use crate::domain::reconcile::{Compared, Discrepancy};
 
 /// A line for each day and model; the last one has the sums.
 #[must_use]
@@ -25,7 +25,7 @@ pub fn table(compared: &[Compared], all: bool) -> Table {
         give_way: &["uncertain", "ledger_tokens", "invoice_tokens"],
         prose: &["model", "perhaps"],
     });
-    for line in compared.iter().filter(|line| all || line.finding != Finding::Agrees) {
+    for line in compared.iter().filter(|line| all || line.finding != Discrepancy::Agrees) {
         table.row([
             line.day.as_str().into(),
             line.model.as_str().into(),
@@ -39,11 +39,9 @@ pub fn table(compared: &[Compared], all: bool) -> Table {
             line.perhaps.join("; ").into(),
         ]);
     }
-    let sum = |of: &dyn Fn(&Compared) -> Option<i128>| {
-        compared.iter().filter_map(of).reduce(i128::saturating_add)
-    };
+    let sum = |of: &dyn Fn(&Compared) -> Option<i128>| compared.iter().filter_map(of).reduce(i128::saturating_add);
     let (ours, theirs) = (sum(&|line| line.ledger.cost), sum(&|line| line.invoice.cost));
-    let differing = compared.iter().filter(|line| line.finding != Finding::Agrees).count();
+    let differing = compared.iter().filter(|line| line.finding != Discrepancy::Agrees).count();
     table.total([
         "total".into(),
         Cell::Empty,

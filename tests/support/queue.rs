@@ -15,8 +15,7 @@ use std::sync::Arc;
 const PLENTY: i32 = 1_000_000;
 
 /// What the attempts cost by.
-const PRICE: Price =
-    Price::plain(150_000_000, 600_000_000);
+const PRICE: Price = Price::plain(150_000_000, 600_000_000);
 
 /// A job to be enqueued.
 #[derive(Clone, Debug)]

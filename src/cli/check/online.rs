@@ -1,17 +1,17 @@
 //! `sluice check --online`: one cheap call with every key and model.
 
+use crate::cli::today;
 use crate::config::{Config, ProviderConfig};
 use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
-use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
+use crate::domain::{NanoUsd, Rung, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
 use crate::view::check::TriedView;
 use crate::view::dollars::Dollars;
-use chrono::Utc;
 use futures_util::{StreamExt as _, stream};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -119,7 +119,7 @@ impl Trial<'_> {
     }
 
     fn told(&self, target: &str, key: Option<&str>, report: CallReport, sent: Sent) -> TriedView {
-        let price = self.rung.price_at(Timestamp(Utc::now().timestamp_millis()));
+        let price = self.rung.price_at(today::now());
         let told = TriedView {
             total_ms: i64::from(report.total_ms),
             http_status: report.status,

@@ -208,7 +208,7 @@ pub(super) fn costs(doubted: &Seen<Vec<DoubtedCosts>>) -> [Finding; 2] {
             DIFFERING,
             format!("providers say another cost than was computed: {differing}"),
             "what the provider says is booked; estimates and budgets go by the price",
-            "correct the price ([models], or `sluice prices update`); `sluice explain JOB` shows both figures of a call",
+            "correct the price ([models], or `sluice prices update`); `sluice explain JOB` shows both figures",
         )
     };
     [unknown, differing]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::StickyBy;
-use crate::domain::price::{Price, Terms};
+use crate::domain::price::{Price, PriceTerms};
 use crate::domain::request::Pass;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::validation::Rules;
@@ -18,9 +18,9 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
     let rung = |price: &Option<(i64, i64)>| Rung {
         target: Target::new("p", "m"),
         model: Model {
-            terms: Terms {
+            terms: PriceTerms {
                 price: price.map(|(input, output)| Price::plain(input, output).into()),
-                ..Terms::default()
+                ..PriceTerms::default()
             },
             ..Model::default()
         },
@@ -62,7 +62,8 @@ fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
         rung.model.terms.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
         rung.target.tier = tier.map(Tier::new);
     }
-    let inputs: Vec<Option<i64>> = route.rungs.iter().map(|rung| rung.price_at(Timestamp(0)).map(|price| price.usual.input)).collect();
+    let inputs: Vec<Option<i64>> =
+        route.rungs.iter().map(|rung| rung.price_at(Timestamp(0)).map(|price| price.usual.input)).collect();
     assert_eq!(inputs, [Some(4_000_000), None, Some(2_000_000), Some(1_000_000)]);
     assert_eq!(ordered(&route, 1_000, None, &[]), [3, 2, 0, 1]);
     // The tiers of a model draw apart.

@@ -1,5 +1,5 @@
 -- The attempts of the jobs from number $1 to $2 whose cost can be computed, or is not known.
--- $3 provider, $4 model, $5 route, $6 batch, $7 project, $8 and $9 the time in which they ended: null makes no difference
+-- $3 provider, $4 model, $5 route, $6 batch, $7 project, $8 and $9 the time in which they ended; null: any
 select a.job_id, a.fence, a.number, a.provider, a.model, a.model_served, a.service_tier, a.started_at, a.class,
        a.usage_source, a.input_tokens, a.cache_read_tokens, a.cache_write_tokens, a.cache_write_1h_tokens,
        a.output_tokens, a.reasoning_tokens, a.cost_nanos, a.computed_cost_nanos, a.reported_cost_nanos, a.cost_source,

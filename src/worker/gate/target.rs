@@ -220,7 +220,8 @@ impl TargetState {
         if cost.booked.is_none() && is_first(0) {
             tracing::warn!(
                 target.name = %self.target,
-                "a call has no price, so its cost is unknown; more of them are not logged in this hour (`sluice doctor`)"
+                "a call has no price, so its cost is unknown; more of them are not logged in this hour (`sluice \
+                 doctor`)"
             );
         }
         if let (true, Some(computed), Some(reported)) = (cost.differs, cost.computed, cost.reported)
