@@ -38,7 +38,8 @@ async fn wrong_costs(pool: &PgPool) -> Vec<(i64, String, Option<i64>, Option<i64
 /// reasoning. No two are alike, so that no class of tokens can stand for another one.
 const PRICE: &str = "price = { input = \"3.1\", cached_input = \"0.31\", cache_write = \"3.9\", \
                      cache_write_1h = \"6.2\", output = \"15.7\", reasoning = \"17.3\", \
-                     above = [{ input_tokens = 200000, price = { input = \"6.3\", cached_input = \"0.63\", output = \"22.9\" } }] }\n\
+                     above = [{ input_tokens = 200000, price = { input = \"6.3\", \
+                     cached_input = \"0.63\", output = \"22.9\" } }] }\n\
                      tiers = { flex = \"0.5\", batch = \"0.45\", priority = { input = \"5.1\", output = \"30.3\" } }\n";
 
 /// An answer in OpenAI's dialect with this usage.
