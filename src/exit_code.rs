@@ -29,6 +29,8 @@ pub enum ExitCode {
     /// Work on a batch cannot go on before a person does something: no target of its route has a key in service and
     /// knows the model, or its budget is spent. Its jobs stay queued.
     Stuck = 10,
+    /// The ledger and the invoice beside it do not agree.
+    Disagrees = 11,
     /// A signal ended it before it was done (the number that shells use for Ctrl-C).
     Interrupted = 130,
 }
@@ -47,6 +49,7 @@ impl ExitCode {
         Self::NotClean,
         Self::Unwell,
         Self::Stuck,
+        Self::Disagrees,
         Self::Interrupted,
     ];
 
@@ -65,6 +68,7 @@ impl ExitCode {
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
             Self::Stuck => "work cannot go on: no key is in service, there is no such model, or a budget is spent",
+            Self::Disagrees => "the ledger and the invoice do not agree",
             Self::Interrupted => "interrupted",
         }
     }
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn the_numbers_are_a_contract() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 130]);
         assert_eq!(ExitCode::JobsFailed as u8, 5);
     }
 }

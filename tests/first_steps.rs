@@ -213,15 +213,16 @@ async fn a_value_that_is_refused_is_named_without_the_row() {
 async fn a_pilot_tells_what_the_whole_will_cost() {
     let (database, simulator) = (database().await, simulator());
     let program = Program::new(&config(&simulator), &database.url());
-    program.file("few.jsonl", "{\"prompt\":\"good\"}\n".repeat(4));
+    program.file("few.jsonl", "{\"prompt\":\"good\"}\n".repeat(20));
     program.file("many.jsonl", "{\"prompt\":\"good\"}\n".repeat(400));
     assert!(program.run(&["run", "few.jsonl", "--batch", "pilot", "-o", "out.jsonl"]).await.status.success());
     let json = program.output(&["estimate", "many.jsonl", "--pilot", "pilot", "--format", "json"]).await;
     let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
     let cost: f64 =
         sqlx::query_scalar("select cost::float8 from sluice.batches").fetch_one(&database.pool()).await.unwrap();
-    assert_eq!(rows[1]["target"], "as batch pilot: 4 ended in 4 attempts");
-    assert!((rows[1]["expected"].as_f64().unwrap() - cost * 100.0).abs() < 1e-9, "{rows:?}");
+    let path = rows.last().unwrap();
+    assert_eq!((&path["target"], &path["guessed"]), (&"each job to its first choice".into(), &"".into()));
+    assert!((path["as_lately"].as_f64().unwrap() - cost * 20.0).abs() < 1e-9, "{rows:?}");
     assert_eq!(program.run(&["estimate", "many.jsonl", "--pilot", "none"]).await.status.code(), Some(6));
 }
 

@@ -49,6 +49,7 @@ mod plans;
 mod poison;
 mod pooler;
 mod port;
+mod prices;
 mod priority;
 mod queue;
 mod quota;

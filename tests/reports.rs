@@ -150,7 +150,7 @@ async fn an_estimate_takes_what_was_accepted_from_the_ledger_once_there_is_enoug
     let told = |row: &Value| ["history_answers", "history_accepted"].map(|member| row[member].as_i64().unwrap_or(-1));
     assert_eq!(told(&estimate(&[]).await[0]), [-1, -1], "nothing is learned unasked");
     let early = program.run(&["estimate", "q.jsonl", "--history", "--format", "json"]).await;
-    assert!(text(&early.stderr).contains("fewer than 20 answers"), "{}", text(&early.stderr));
+    assert!(text(&early.stderr).contains("fewer than 20 teach nothing"), "{}", text(&early.stderr));
     queue.enqueue(NewJob::default(), 10).await;
     for claimed in queue.claim(worker, 10).await {
         // One answer in three is accepted; a call without an answer is none.

@@ -7,13 +7,16 @@ use super::GlobalArgs;
 use super::context::environment;
 use super::figure;
 use super::output::{self, Dispensable, Output, OutputError};
+use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
-use crate::domain::{Defaults, Limits, NanoUsd, Patience, Route, Strategy, strategy};
+use crate::domain::price::{Price, Tariff};
+use crate::domain::{Defaults, Limits, NanoUsd, Patience, Route, Strategy, Timestamp, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView, TriedView};
+use chrono::DateTime;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -189,7 +192,20 @@ fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::R
     writeln!(out, "  bucket {bucket}: {limits}")
 }
 
+fn day(Timestamp(millis): Timestamp) -> String {
+    DateTime::from_timestamp_millis(millis).map_or_else(String::new, |at| at.date_naive().to_string())
+}
+
+/// What a price says of plain tokens, and of those of long prompts.
+fn in_and_out(price: &Tariff) -> String {
+    let of = |price: &Price| format!("{} in, {} out", NanoUsd(price.input), NanoUsd(price.output));
+    price.above.iter().fold(of(&price.usual), |all, above| {
+        format!("{all} ({} beyond {} tokens of input)", of(&above.price), above.input_tokens)
+    })
+}
+
 fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
+    let now = today::now();
     let RouteConfig { route, max_failed, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
     if let Some(max_failed) = max_failed {
@@ -215,15 +231,18 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             None if shares.is_empty() => String::new(),
             None => ", only as a fallback".to_owned(),
         };
-        let price = rung.price().map_or_else(
-            || "price unknown".to_owned(),
-            |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
-        );
+        let price = rung
+            .peak_price(now)
+            .map_or_else(|| "price unknown".to_owned(), |price| format!("{} per million tokens", in_and_out(&price)));
         let timeout = humantime::format_duration(rung.timeouts.total);
         writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
-        if let (Some(other), Some(price)) = (&rung.model.off_peak, rung.off_peak_price()) {
-            let (input, output) = (NanoUsd(price.input), NanoUsd(price.output));
-            writeln!(out, "    {input} in, {output} out outside {} (UTC)", other.peak)?;
+        if let (Some(other), Some(price)) = (&rung.model.terms_at(now).off_peak, rung.off_peak_price(now)) {
+            writeln!(out, "    {} outside {} (UTC)", in_and_out(&price), other.peak)?;
+        }
+        for change in rung.model.changes.iter().filter(|change| change.from > now) {
+            let price = change.terms.peak_price(rung.target.tier.map(|tier| tier.name));
+            let price = price.map_or_else(|| "price unknown".to_owned(), |price| in_and_out(&price));
+            writeln!(out, "    {price} from {} on", day(change.from))?;
         }
     }
     Ok(())

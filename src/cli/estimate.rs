@@ -9,25 +9,42 @@ use super::figure;
 use super::moment;
 use super::output::{Dispensable, Output};
 use super::rows::{For, Rows};
+use super::today;
 use crate::config::{Config, Keys, RouteConfig};
-use crate::domain::file_estimate::FileEstimate;
+use crate::domain::counted::counted;
+use crate::domain::file_estimate::{FileEstimate, RungEstimate, expected_of};
+use crate::domain::lately::{CallsOfTarget, ENOUGH as ENOUGH_JOBS, Lately};
+use crate::domain::time_left::{self, TakenSoFar};
+use crate::domain::{Route, Rung, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
-use crate::store::batch::Batch;
+use crate::store::lately::{PastJob, Sampled};
 use crate::store::report::{Filter, Moment};
-use crate::view::estimate::{ENOUGH, EstimateView, PastAnswers, ended};
+use crate::view::estimate::{EstimateView, PastAnswers, ended};
 use anyhow::Context as _;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Arguments of `sluice estimate`.
+/// What a file will cost, rung by rung, before anything is sent
 ///
-/// Tokens are estimated, and an answer without a cap is taken for 500 of them. Neither figure is a bound on what a run
-/// costs. `expected` is one call for each job. `worst without retries` is one call for each job, too, with the whole
-/// output cap and a quarter more input: calls that are made again, after a failure or an answer that was rejected, come
-/// on top of it, up to max_attempts of the route. Nothing is learned from earlier jobs, unless --pilot names a batch of
-/// them, or --history asks what share of a rung's answers was accepted.
+/// Three columns say what it costs, for each rung if all jobs went there, and in the last line for each job at its
+/// first choice, as the route decides that.
+///
+/// `expected` is one call for each job. Tokens are estimated from the text, and an answer without a cap is taken for
+/// 500 of them; with --pilot or --history, what answers of the rung have lately cost corrects that.
+///
+/// `as_lately` adds what is made again or elsewhere: failures that were billed, rejected answers, retries and, in the
+/// last line, fallbacks, as often as lately. It needs --pilot or --history, and 20 jobs that have ended.
+///
+/// `most` is the most that can be booked: every job has all the calls that max_attempts allows, of the dearest rung
+/// that can take it, each with the longest prompt that its text can be, the whole output cap (without one: that of the
+/// model, or 16,384 tokens), and the dearest price of any hour or day to come. Only a provider that reports more than
+/// it was sent, or than it was allowed to write, can come to more.
+///
+/// `at_least` is how long that takes by the configured limits, nothing else under way. `guessed` names what no answer
+/// of the rung stands behind.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A file as for `sluice enqueue`; without it, or with -, standard input
@@ -39,12 +56,11 @@ pub struct Args {
     /// Only the first N jobs
     #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
-    /// Estimate also from the average cost of this batch's finished jobs, retries and fallbacks included; needs the
-    /// database
+    /// Learn from the finished jobs of this batch, for example the first hundred of the file; needs the database
     #[arg(long, value_name = "BATCH")]
     pub pilot: Option<String>,
-    /// Tell also how many answers of each rung the route has accepted since then [default: 30d], and what an accepted
-    /// answer would cost at that rate; needs the database
+    /// Learn from the jobs of the route that have ended since then [default: 30d], and tell how many answers of each
+    /// rung it has accepted and what an accepted answer would cost at that rate; needs the database
     #[arg(long, value_name = "SINCE", num_args = 0..=1, require_equals = true, default_missing_value = "30d",
           value_parser = moment::parse)]
     pub history: Option<Moment>,
@@ -56,46 +72,143 @@ pub struct Args {
     pub rows: Rows,
 }
 
+/// The most jobs that are learned from, the newest ones.
+const SAMPLE: i64 = 5_000;
+
 /// Runs the command: without a pilot and a history it needs neither a database nor a key.
 pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
     if config.routes.is_empty() {
         config.require_providers()?;
     }
-    let pilot = match &args.pilot {
-        Some(batch) => Some(pilot(batch, global).await?),
-        None => None,
-    };
     let mut output = Output::new(global);
-    let sums = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
-    let mut estimate = EstimateView { sums, pilot, history: None };
-    if let Some(since) = args.history {
+    let mut view = EstimateView::default();
+    if args.pilot.is_some() || args.history.is_some() {
         let context = Context::open(global).await?;
-        let filter = Filter { since: Some(since), route: Some(args.route.clone()), ..Filter::default() };
-        let history = PastAnswers::of_sums(context.store.totals(&PastAnswers::BY, &filter).await?);
+        learn(args, &context, &config, &mut view, &mut output).await?;
         context.close().await?;
-        if !history.is_enough() {
-            output.note(format_args!(
-                "the ledger has fewer than {ENOUGH} answers of each rung of the route: too few to say what an accepted \
-                 answer would cost"
-            ));
-        }
-        estimate.history = Some(history);
     }
-    output.table(&estimate.table())?;
+    view.sums = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
+    take_time(&mut view, &config, &route_of(&config, &args.route)?.route);
+    output.table(&view.table())?;
     output.finish()?;
     Ok(ExitCode::Success)
 }
 
-/// The batch that was a trial run of the same kind.
-async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
-    let context = Context::open(global).await?;
-    let batch = find(&context.store, name).await?;
-    context.close().await?;
-    if ended(&batch) == 0 {
-        return Err(CommandFailure::usage(format!("--pilot {name}: none of its jobs has ended yet")).into());
+/// Reads what the ledger teaches.
+async fn learn(
+    args: &Args,
+    context: &Context,
+    config: &Config,
+    view: &mut EstimateView,
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    let route = &route_of(config, &args.route)?.route;
+    if let Some(since) = args.history {
+        let filter = Filter { since: Some(since), route: Some(args.route.clone()), ..Filter::default() };
+        view.history = Some(PastAnswers::of_sums(context.store.totals(&PastAnswers::BY, &filter).await?));
     }
-    Ok(batch)
+    let (sampled, of) = match (&args.pilot, args.history) {
+        (Some(name), _) => {
+            let batch = find(&context.store, name).await?;
+            if ended(&batch) == 0 {
+                return Err(CommandFailure::usage(format!("--pilot {name}: none of its jobs has ended yet")).into());
+            }
+            (Sampled::Batch(name), format!("of batch {name}"))
+        }
+        (None, Some(since)) => (Sampled::Route(&args.route, since), format!("of route {}", args.route)),
+        (None, None) => return Ok(()),
+    };
+    let past = context.store.past_jobs(sampled, SAMPLE).await?;
+    let lately = of_past(route, &past);
+    let jobs = counted(lately.seen, "job", "jobs");
+    output.note(if lately.unpriced > 0 {
+        let unknown = counted(lately.unpriced, "of them has an unknown cost", "of them have an unknown cost");
+        format!("learned from {jobs} {of} that ended; {unknown}, so what the file costs as lately is unknown too")
+    } else if lately.seen < ENOUGH_JOBS {
+        format!("{jobs} {of} ended: fewer than {ENOUGH_JOBS} teach nothing, so what is told is guessed")
+    } else {
+        format!("learned from {jobs} {of} that ended")
+    });
+    view.lately = Some(lately);
+    Ok(())
+}
+
+/// What jobs that have ended teach of a route.
+fn of_past(route: &Route, past: &[PastJob]) -> Lately {
+    let mut lately = Lately::default();
+    for job in past {
+        lately.seen += 1;
+        // What the file's jobs are compared with is what this one would be expected to cost, at the prices of its day.
+        let at = job.calls.first().map_or(Timestamp(0), |call| call.started_at);
+        let Ok(request) = route.defaults.read(&job.body) else { continue };
+        let (first, each) = expected_of(route, &request, at);
+        match (job.cost, first) {
+            (None, _) => lately.unpriced += 1,
+            (Some(cost), Some(first)) => lately.jobs.add(first, cost),
+            (Some(_), None) => {}
+        }
+        for call in &job.calls {
+            let index = route.rungs.iter().position(|rung| rung.target.to_string() == call.target);
+            let expected = index.and_then(|index| each.get(index).copied().flatten());
+            let of = lately.targets.entry(call.target.clone()).or_default();
+            let cost = call.cost.unwrap_or_default();
+            of.calls += 1;
+            of.millis = of.millis.saturating_add(i64::from(call.total_ms));
+            of.spent += cost;
+            if call.class.is_none() {
+                of.answers += 1;
+                of.spent_on_accepted += cost;
+                of.output_tokens = of.output_tokens.saturating_add(call.output_tokens);
+                if let Some(expected) = expected {
+                    of.accepted.add(expected, cost);
+                }
+            }
+        }
+    }
+    lately
+}
+
+/// Tells how long the jobs take by the limits of the configuration.
+fn take_time(view: &mut EstimateView, config: &Config, route: &Route) {
+    let bucket_of = |rung: &Rung| {
+        let target = rung.target.in_no_tier();
+        let provider = config.providers.get(&target.provider).map(|provider| &provider.bucket);
+        config.model_buckets.get(&target).or(provider).cloned()
+    };
+    let need_of = |sums: &RungEstimate, jobs: u64| {
+        let seen = view.lately.as_ref().and_then(|lately| lately.target(&sums.target));
+        let part = |whole: i64| {
+            let share = i128::from(whole).saturating_mul(i128::from(jobs)).checked_div(i128::from(sums.jobs));
+            i64::try_from(share.unwrap_or(0)).unwrap_or(i64::MAX)
+        };
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let calls = seen.and_then(CallsOfTarget::calls_each).map_or(jobs, |each| jobs.saturating_mul(each) / 1_000);
+        let output = seen
+            .and_then(CallsOfTarget::mean_output)
+            .map_or_else(|| part(sums.output_tokens), |mean| mean.saturating_mul(signed(jobs)));
+        let need = TakenSoFar { calls: signed(calls), input_tokens: part(sums.input_tokens), output_tokens: output };
+        (need, seen.and_then(CallsOfTarget::mean_millis))
+    };
+    let mut in_all: BTreeMap<String, (TakenSoFar, Option<i64>)> = BTreeMap::new();
+    let mut at_least = Vec::new();
+    for (rung, sums) in route.rungs.iter().zip(&view.sums.rungs) {
+        let bucket = bucket_of(rung);
+        let limits = bucket.as_ref().and_then(|bucket| config.buckets.get(bucket));
+        let (need, millis) = need_of(sums, sums.jobs);
+        at_least.push(limits.and_then(|limits| time_left::by_configuration(&need, millis, limits)));
+        if let Some(bucket) = bucket.filter(|_| sums.first_choice > 0) {
+            let (need, millis) = need_of(sums, sums.first_choice);
+            let all = in_all.entry(bucket).or_default();
+            all.0.add(need);
+            all.1 = all.1.max(millis);
+        }
+    }
+    let times = in_all
+        .iter()
+        .filter_map(|(bucket, (need, millis))| time_left::by_configuration(need, *millis, config.buckets.get(bucket)?));
+    view.at_least_in_all = times.max();
+    view.at_least = at_least;
 }
 
 /// Reads a file and sums up its jobs. Faulty lines are reported on `faults`.
@@ -104,7 +217,7 @@ async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
 /// [`CommandFailure`] when there is no such route or the input is faulty.
 pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<FileEstimate> {
     let route = &route_of(config, &args.route)?.route;
-    let mut estimate = FileEstimate::new(route);
+    let mut estimate = FileEstimate::new(route, today::now());
     let source = InputSource::new(args.file.as_deref());
     let stem = source.stem();
     let jobs = For { config, route: &args.route, project: "default", batch: stem.as_deref() };
@@ -215,22 +328,23 @@ mod tests {
         assert_eq!((found.jobs, found.stranded), (3, 0));
         assert_eq!((dear.jobs, dear.first_choice, dear.too_large), (3, 1, 0));
         assert_eq!((cheap.jobs, cheap.first_choice, cheap.too_large), (2, 2, 1));
-        assert_eq!((free.jobs, free.expected, free.worst), (3, None, None));
+        assert_eq!((free.jobs, free.expected, free.most), (3, None, None));
         assert_eq!((cheap.output_tokens, dear.output_tokens), (200, 300));
         // In nano-dollars: a thousand for an input token, two thousand for an output token.
         assert_eq!(cheap.expected, Some(NanoUsd(cheap.input_tokens * 1_000 + 200 * 2_000)));
-        assert!(cheap.worst > cheap.expected);
+        assert!(cheap.most > cheap.expected && found.most.is_none());
         assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
-        let shown = serde_json::to_value(EstimateView { sums: found, pilot: None, history: None }.table()).unwrap();
+        let shown = serde_json::to_value(EstimateView { sums: found, ..EstimateView::default() }.table()).unwrap();
         assert_eq!((&shown[2]["expected"], &shown[2]["target"]), (&serde_json::Value::Null, &"a/free".into()));
     }
 
     #[test]
-    fn the_worst_is_that_of_the_dearest_hours() {
+    fn the_most_is_that_of_the_dearest_hours() {
         let found = estimate_of("{\"prompt\":\"word\",\"max_tokens\":100}\n", &["--route", "hours"]).unwrap();
         let [by_day, always] = found.rungs.as_slice() else { panic!("{found:?}") };
         assert_eq!(by_day.expected, always.expected);
-        assert_eq!(by_day.worst, always.worst.map(|NanoUsd(worst)| NanoUsd(worst * 3)));
+        assert_eq!(by_day.most, always.most.map(|NanoUsd(most)| NanoUsd(most * 3)));
+        assert_eq!(found.most, by_day.most);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod budget;
 pub mod check;
 mod client;
+mod consent;
 pub mod context;
 pub mod db;
 pub mod demo;
@@ -24,11 +25,14 @@ pub mod moment;
 pub mod out_file;
 pub mod output;
 pub mod pause;
+pub mod prices;
 pub mod project;
 pub mod provider;
 pub mod psql;
+pub mod reconcile;
 mod reload;
 pub mod report;
+pub mod reprice;
 pub mod results;
 pub mod route;
 pub mod rows;
@@ -38,6 +42,7 @@ mod screens;
 pub mod simulate;
 pub mod status;
 mod table;
+mod today;
 pub mod trial;
 pub mod watch;
 pub mod when;
@@ -64,7 +69,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
 provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
-10 work cannot go on: no key is in service, there is no such model, or a budget is spent, 130 interrupted.";
+10 work cannot go on: no key is in service, there is no such model, or a budget is spent, 11 the ledger and the \
+invoice do not agree, 130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -128,6 +134,10 @@ pub enum Command {
     Explain(explain::Args),
     /// Report cost, failures, waste, fallbacks, latency or what the cache saved
     Report(report::Args),
+    Reprice(reprice::Args),
+    Reconcile(reconcile::Args),
+    /// List or show prices, or take a newer catalogue of them
+    Prices(prices::Args),
     /// Show the queue, the workers, buckets and breakers
     Status(status::Args),
     /// Pause or resume a provider
@@ -172,6 +182,7 @@ impl Command {
             | Self::Results(_)
             | Self::Explain(_)
             | Self::Report(_)
+            | Self::Reconcile(_)
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Batch(batch::Args {
@@ -241,6 +252,9 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Job(args) => job::run(args, global).await,
         Command::Explain(args) => explain::run(args, global).await,
         Command::Report(args) => report::run(args, global).await,
+        Command::Reprice(args) => reprice::run(args, global).await,
+        Command::Reconcile(args) => reconcile::run(args, global).await,
+        Command::Prices(args) => prices::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,

@@ -103,6 +103,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         model_buckets: _,
         routes: _,
         models: _,
+        prices: _,
         spool,
         http,
         log,

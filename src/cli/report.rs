@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::moment;
+use crate::domain::Model;
 use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
@@ -213,8 +214,8 @@ async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> 
         let name = target.to_string();
         let mut rungs = context.config.routes.values().flat_map(|route| &route.route.rungs);
         match rungs.find(|rung| rung.target.to_string() == name) {
-            Some(rung) => rung.price().is_some(),
-            None => context.config.models.get(target).is_some_and(|model| model.price.is_some()),
+            Some(rung) => rung.is_priced(),
+            None => context.config.models.get(target).is_some_and(Model::is_priced),
         }
     }))
 }

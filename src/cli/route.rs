@@ -1,6 +1,7 @@
 //! `sluice route`: pauses and resumes routes, and cancels or retries all of their jobs.
 
 use super::GlobalArgs;
+use super::consent::consent;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::output::Format;
@@ -8,10 +9,8 @@ use super::pause::{self, PauseCommand};
 use crate::domain::counted::counted;
 use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
-use crate::printable;
 use crate::view::change::BulkView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -90,24 +89,7 @@ async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Re
         counted(jobs.len(), &format!("{which} job"), &format!("{which} jobs")),
         bulk.name
     );
-    if !io::stdin().is_terminal() {
-        return Err(CommandFailure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
-    }
-    let mut stderr = printable::stderr();
-    write!(stderr, "{wish}? [y/N] ")?;
-    stderr.flush()?;
-    // A thread of its own, which the command does not wait for: Ctrl-C is an answer too.
-    let (tell, told) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut answer = String::new();
-        let read = io::stdin().lock().read_line(&mut answer);
-        drop(tell.send(read.map(|_| answer)));
-    });
-    let answer = told.await??;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    anyhow::bail!("nothing was changed")
+    consent(&wish).await
 }
 
 fn counter(jobs: &[i64]) -> ProgressBar {

@@ -14,6 +14,7 @@ use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
 use crate::view::{batch, report};
 use chrono::DateTime;
+use std::time::Duration;
 
 /// Names and numbers as long as they get in earnest.
 fn a_batch(name: &str) -> Batch {
@@ -140,13 +141,17 @@ fn tables() -> Vec<(&'static str, Table)> {
         input_tokens: 1_234_567_890,
         output_tokens: 234_567_890,
         expected: Some(NanoUsd(301_114_000_000)),
-        worst: Some(NanoUsd(1_301_114_000_000)),
+        expected_first: Some(NanoUsd(301_114_000_000)),
+        most: Some(NanoUsd(1_301_114_000_000)),
         ..RungEstimate::default()
     };
     let rungs = vec![rung("azure_westeurope/gpt-4.1-mini-2025-04-14"), rung("deepseek/deepseek-chat")];
-    let sums = FileEstimate { jobs: 1_000_000, rungs, as_routed: Some(NanoUsd(301_114_000_000)), stranded: 5 };
-    let pilot = Some(a_batch("pilot"));
-    tables.push(("estimate", EstimateView { sums, pilot, history: None }.table()));
+    let amount = Some(NanoUsd(301_114_000_000));
+    let sums =
+        FileEstimate { jobs: 1_000_000, rungs, as_routed: amount, most: amount, stranded: 5, ..Default::default() };
+    let time = Some(Duration::from_secs(123_456));
+    let view = EstimateView { sums, at_least: vec![time; 2], at_least_in_all: time, ..EstimateView::default() };
+    tables.push(("estimate", view.table()));
     tables.push(("budget list", budget::table(&[a_budget("batch:nightly-classification-2027-01-15"), a_budget("b")])));
     tables.extend(status::tables());
     tables

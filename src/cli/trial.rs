@@ -10,6 +10,7 @@ use super::output::{Dispensable, Output, OutputError};
 use super::results::each_of_batch;
 use super::rows::{For, Rows, of_route_alone};
 use super::run::{outlive_hangups, rehearse, work};
+use super::today;
 use super::when::GivenTime;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, went_down};
@@ -17,7 +18,7 @@ use crate::config::{Config, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::FileEstimate;
 use crate::domain::trial::{self, Sample};
-use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
+use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds, per_answer};
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
@@ -239,7 +240,8 @@ fn draw(args: &Args, source: &InputSource, config: &Config, route: &Arc<Route>) 
     // The rules of the route lead no request of a trial away from it.
     let reading = Reading { completion: of_route_alone(route), ..reading };
     let mut sample = Sample::of(usize::from(args.requests));
-    let (mut whole, mut part) = (FileEstimate::new(route), FileEstimate::new(route));
+    let now = today::now();
+    let (mut whole, mut part) = (FileEstimate::new(route, now), FileEstimate::new(route, now));
     let jobs = each_job(source, reading, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
         whole.add(route, &job.request);
         sample.offer(job.line, || job);
@@ -398,8 +400,7 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
     for kinds in [&mut figures.rejected, &mut figures.unanswered] {
         kinds.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
     }
-    let is_known = spent.unpriced == 0 || spent.unpriced < figures.attempts;
-    figures.cost = Some(spent.cost).filter(|_| is_known);
+    figures.cost = per_answer::known_cost(spent.cost, spent.unpriced, figures.attempts);
     figures.per_answer = Some(spent.per_answer());
     figures
 }

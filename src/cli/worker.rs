@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::reload;
 use crate::config::Config;
+use crate::domain::billing::Tolerance;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::http;
@@ -56,6 +57,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         drain_timeout: config.worker.drain_timeout,
         max_crashes: config.worker.max_crashes,
         retention: config.retention,
+        tolerance: Tolerance { share: config.prices.reported_difference },
         until_done,
         only_batch: None,
         spool: config.spool.dir.clone().map(|dir| SpoolSettings { dir, max_bytes: config.spool.max_bytes }),

@@ -43,6 +43,10 @@ impl ConfigErrors {
         Self(vec![fault])
     }
 
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        self.0
+    }
+
     /// All faults.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {

@@ -12,7 +12,7 @@ mod routes;
 
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
 pub(super) use daemon::LOG;
-pub(super) use models::{MODEL, PRICE};
+pub(super) use models::{ABOVE, CHANGE, MODEL, PRICE};
 pub(super) use providers::{API_KEY, TIMEOUTS};
 pub(super) use routes::{RULE, RUNG};
 
@@ -27,6 +27,7 @@ pub(super) const ROOT: Table = Table {
         section("log", &LOG),
         sections("providers", &providers::PROVIDER),
         sections("buckets", &providers::BUCKET),
+        section("prices", &models::PRICES),
         sections("models", &MODEL),
         sections("routes", &routes::ROUTE),
         sections("budgets", &budgets::BUDGET),

@@ -6,10 +6,12 @@
 mod api_keys;
 mod aws;
 mod budgets;
+mod catalogue;
 mod defaults;
 mod fault;
 pub(crate) mod forks;
 mod keys;
+mod price_book;
 mod prices;
 mod provider;
 mod quirks;
@@ -23,12 +25,14 @@ mod source;
 pub(crate) mod strategy;
 mod words;
 
+pub use catalogue::{BUILT_IN, Block, Catalogue, Entry};
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;
+pub use price_book::PriceBook;
 pub use provider::ProviderConfig;
 pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
-pub use settings::{Database, Http, Log, Spool, Worker};
+pub use settings::{Database, Http, Log, Prices, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
 pub use words::LogFormat;
 
@@ -63,6 +67,8 @@ pub struct Config {
     pub models: BTreeMap<Target, Model>,
     /// What may be spent, by name.
     pub budgets: Vec<Budget>,
+    /// The catalogue of prices, and when a price is doubted.
+    pub prices: Prices,
     /// Where outcomes wait while the database is away.
     pub spool: Spool,
     /// The status endpoints.
@@ -120,12 +126,12 @@ impl Config {
         let text = text.unwrap_or_default();
         let reading = Reading::new(file.clone(), text.world_readable, environment);
         text.warnings.into_iter().for_each(|warning| reading.warn(warning));
-        let config = Self::from_tree(&reading, tree, keys);
+        let config = Self::from_tree(&reading, tree, keys, is_found);
         reading.into_result().map(|warnings| Self { file, is_found, warnings, ..config })
     }
 
     /// Reads all sections, faulty or not, so that all faults are found.
-    fn from_tree(reading: &Reading, tree: section::Table, keys: Keys) -> Self {
+    fn from_tree(reading: &Reading, tree: section::Table, keys: Keys, is_found: bool) -> Self {
         let mut root = section::Section::new(reading, String::new(), &keys::ROOT, tree);
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
@@ -133,11 +139,12 @@ impl Config {
         let retention = settings::read_retention(root.child("retention"));
         let http = Http::read(root.child("http"));
         let log = Log::read(root.child("log"));
+        let prices = Prices::read(root.child("prices"), is_found);
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
         let prices::ReadModels { mut models, buckets: model_buckets } =
-            prices::read_models(root.table("models"), reading, &providers, &mut buckets);
-        let routes = route::read_all(root.children("routes"), &providers, &mut models);
+            prices::read_models(root.table("models"), reading, &providers, &mut buckets, &prices.catalogue);
+        let routes = route::read_all(root.children("routes"), &providers, &mut models, &prices.catalogue);
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
         root.finish();
@@ -154,6 +161,7 @@ impl Config {
             routes,
             models,
             budgets,
+            prices,
             spool,
             http,
             log,
@@ -174,9 +182,9 @@ impl Config {
         }
         for (name, route) in &self.routes {
             for rung in &route.route.rungs {
-                if rung.price().is_none() {
+                if !rung.is_priced() {
                     let model = rung.target.in_no_tier();
-                    let place = match rung.target.tier.filter(|_| rung.model.price.is_some()) {
+                    let place = match rung.target.tier.filter(|_| rung.model.is_priced()) {
                         Some(_) => format!("to `tiers` in [models.\"{model}\"]"),
                         None => format!("under [models.\"{model}\"]"),
                     };

@@ -1,35 +1,21 @@
-//! The prices and capabilities of models: `[models."provider/model"]` over the catalogue that comes with the program.
+//! The prices and capabilities of models: `[models."provider/model"]` over the catalogue.
 //!
-//! The catalogue (`config/prices.toml`) is keyed by vendor and the vendor's name of the model. A provider's vendor is
-//! its `vendor`, or its own name. So `[providers.openai]` finds the prices of OpenAI, and an account that is called
-//! `openai_team_b` finds them with `vendor = "openai"`.
+//! The catalogue is keyed by vendor and the vendor's name of the model. A provider's vendor is its `vendor`, or its own
+//! name. So `[providers.openai]` finds the prices of OpenAI, and an account that is called `openai_team_b` finds them
+//! with `vendor = "openai"`.
 
+use super::catalogue::Catalogue;
 use super::keys;
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
-use crate::domain::price::{Factor, OffPeak, Price, TierPrice, special_tier};
+use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice, special_tier};
 use crate::domain::tier::{self, NoTier};
-use crate::domain::{Capabilities, Hours, Limits, Model, Target};
+use crate::domain::{Capabilities, Hours, Limits, Model, Target, Timestamp};
 use crate::provider::{Endpoint, vendors};
-use config::{FileFormat, ValueKind};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
-
-/// By vendor and model, aliases included.
-type Catalogue = HashMap<(String, String), Model>;
-
-/// The catalogue, read once. A fault in it is a fault of the build; a test reads it.
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| parse_catalogue(include_str!("../../config/prices.toml")).0);
-
-/// Stands for all models of a vendor that are not listed.
-const OTHERS: &str = "";
-
-/// The catalogue's entry for a model.
-pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
-    let of_vendor = || CATALOGUE.get(&(vendor.to_owned(), OTHERS.to_owned()));
-    CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).or_else(of_vendor).cloned()
-}
+use chrono::{Datelike as _, NaiveDate, NaiveTime};
+use config::ValueKind;
+use std::collections::BTreeMap;
 
 /// The target with the tier that its name asks for, where the provider's vendor has that.
 ///
@@ -78,6 +64,7 @@ pub(super) fn read_models(
     reading: &Reading,
     providers: &BTreeMap<String, ReadProvider>,
     buckets: &mut BTreeMap<String, Limits>,
+    catalogue: &Catalogue,
 ) -> ReadModels {
     let root = Section::new(reading, "models".to_owned(), &keys::FREE, Table::new());
     let mut read = ReadModels::default();
@@ -112,7 +99,7 @@ pub(super) fn read_models(
                 }
             }
         }
-        let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
+        let known = vendor.and_then(|vendor| catalogue.model(vendor, &target.model)).unwrap_or_default();
         let mut section = root.nested(&path, &keys::MODEL, entries.into_iter().collect());
         let model = read_model(&mut section, known);
         if section.has("bucket") || section.has("limits") {
@@ -125,20 +112,22 @@ pub(super) fn read_models(
 }
 
 /// The model as the section sets it, over the known values.
-fn read_model(section: &mut Section<'_>, known: Model) -> Model {
+pub(super) fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     let capabilities = known.capabilities;
-    let price = read_price(section.child("price"));
-    let mut tiers = known.tiers;
-    if price.is_some() {
-        // List prices of tiers do not apply beside a price that is not the list's.
-        tiers.retain(|_, tier| matches!(tier, TierPrice::Times(_)));
-    }
-    tiers.extend(read_tiers(section));
-    let off_peak = known.off_peak.filter(|other| price.is_none() || matches!(other.price, TierPrice::Times(_)));
+    let set = SetTerms::read(section);
+    let terms = set.over(section, known.terms);
+    let changes = match read_changes(section, &terms) {
+        Some(changes) => changes,
+        // What the list says of later days is no more about this price than what it says of today.
+        None if set.price.is_some() => Vec::new(),
+        None => {
+            let with = |change: PriceChange| PriceChange { terms: set.over(section, change.terms), ..change };
+            known.changes.into_iter().map(with).collect()
+        }
+    };
     Model {
-        off_peak: read_off_peak(section, off_peak),
-        price: price.or(known.price),
-        tiers,
+        terms,
+        changes,
         output_burndown: section.whole("output_burndown").or(known.output_burndown),
         served_as: read_served_as(section).unwrap_or(known.served_as),
         neighbours: known.neighbours,
@@ -153,6 +142,122 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     }
 }
 
+/// What a table sets of the terms of a model.
+struct SetTerms {
+    price: Option<Tariff>,
+    tiers: BTreeMap<String, TierPrice>,
+    peak: Option<Hours>,
+    off_peak: Option<TierPrice>,
+    /// Of `peak_hours` and `off_peak`, the one that is written down.
+    says: (bool, bool),
+}
+
+const HOURS: &str = "hours of UTC such as [\"mon-fri 01:00-04:00\", \"22:00-06:00\"]";
+
+impl SetTerms {
+    fn read(section: &mut Section<'_>) -> Self {
+        let price = read_tariff(section.child("price"));
+        let tiers = read_tiers(section);
+        let says = (section.has("peak_hours"), section.has("off_peak"));
+        Self { price, tiers, says, peak: read_peak_hours(section), off_peak: read_off_peak(section) }
+    }
+
+    /// The known terms with what is set. List prices of tiers and hours do not apply beside a price that is not the
+    /// list's; multiples of the price do.
+    fn over(&self, section: &Section<'_>, known: PriceTerms) -> PriceTerms {
+        let is_multiple = |price: &TierPrice| matches!(price, TierPrice::Times(_));
+        let mut tiers = known.tiers;
+        if self.price.is_some() {
+            tiers.retain(|_, tier| is_multiple(tier));
+        }
+        tiers.extend(self.tiers.iter().map(|(name, price)| (name.clone(), price.clone())));
+        let known_hours = known.off_peak.filter(|other| self.price.is_none() || is_multiple(&other.price));
+        let (known_peak, known_price) = known_hours.map(|known| (known.peak, known.price)).unzip();
+        let peak = self.peak.clone().or(known_peak);
+        let off_peak = match (peak, self.off_peak.clone().or(known_price)) {
+            (Some(peak), Some(price)) => Some(OffPeak { peak, price }),
+            (Some(_), None) if !self.says.1 => {
+                section.fault("off_peak", "is missing beside peak_hours", "a factor such as \"0.5\", or prices");
+                None
+            }
+            (None, Some(_)) if !self.says.0 => {
+                section.fault("peak_hours", "is missing beside off_peak", HOURS);
+                None
+            }
+            _ => None,
+        };
+        PriceTerms { price: self.price.clone().or(known.price), tiers, off_peak }
+    }
+}
+
+/// The tiers and hours of all models of a vendor.
+pub(super) fn read_tiers_and_hours(section: &mut Section<'_>) -> PriceTerms {
+    let set = SetTerms {
+        price: None,
+        tiers: read_tiers(section),
+        says: (section.has("peak_hours"), section.has("off_peak")),
+        peak: read_peak_hours(section),
+        off_peak: read_off_peak(section),
+    };
+    set.over(section, PriceTerms::default())
+}
+
+/// `changes = [{ from = "2027-01-01", price = { … } }]`: each over what holds before it.
+fn read_changes(section: &mut Section<'_>, before: &PriceTerms) -> Option<Vec<PriceChange>> {
+    const CHANGES: &str = "a list such as [{ from = \"2027-01-01\", price = { input = \"…\", output = \"…\" } }]";
+    let mut changes: Vec<PriceChange> = Vec::new();
+    let mut days: Vec<(usize, NaiveDate)> = Vec::new();
+    for (index, value) in section.list("changes", CHANGES)?.into_iter().enumerate() {
+        let key = format!("changes[{index}]");
+        let ValueKind::Table(table) = value.kind else {
+            section.fault(&key, "is no table", CHANGES);
+            continue;
+        };
+        let mut change = section.nested(&key, &keys::CHANGE, table.into_iter().collect());
+        let day = read_day(&mut change, "from");
+        let is_empty = ["price", "tiers", "peak_hours", "off_peak"].iter().all(|key| !change.has(key));
+        if is_empty {
+            change.fault("", "changes nothing", "price, tiers, peak_hours or off_peak");
+        }
+        let set = SetTerms::read(&mut change);
+        let known = changes.last().map_or_else(|| before.clone(), |last| last.terms.clone());
+        let terms = set.over(&change, known);
+        if let Some(day) = day {
+            if let Some((twin, _)) = days.iter().find(|(_, other)| *other == day) {
+                let problem =
+                    format!("is {day}, and so is that of changes[{twin}]: there cannot be two prices of one day");
+                change.fault("from", problem, "each day once");
+            } else if let Some((last, later)) = days.last().filter(|(_, last)| *last > day) {
+                let problem = format!("is {day}, which is before {later} of changes[{last}]");
+                change.fault("from", problem, "the days in order, the earliest first");
+            }
+            days.push((index, day));
+            changes.push(PriceChange { from: Timestamp(midnight(day)), terms });
+        }
+        change.finish();
+    }
+    Some(changes)
+}
+
+/// Milliseconds of the first instant of a day, in UTC.
+fn midnight(day: NaiveDate) -> i64 {
+    day.and_time(NaiveTime::MIN).and_utc().timestamp_millis()
+}
+
+/// A day, written like `2027-01-31`.
+pub(super) fn read_day(section: &mut Section<'_>, key: &'static str) -> Option<NaiveDate> {
+    const DAY: &str = "a day such as \"2027-01-31\"";
+    if !section.has(key) {
+        section.fault(key, "is missing", DAY);
+        return None;
+    }
+    section.parsed(key, DAY, |text| {
+        let is_written_so = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let day = text.parse::<NaiveDate>().ok().filter(|day| is_written_so && (1970..=9999).contains(&day.year()));
+        day.ok_or_else(|| format!("{text:?} is no day"))
+    })
+}
+
 /// `served_as = ["deepseek-v4-flash"]`: names under which the model's answers come; `"*"` for any.
 fn read_served_as(section: &mut Section<'_>) -> Option<Vec<String>> {
     section.parsed_list("served_as", "a list of names such as [\"gpt-4o-2024-08-06\"], or [\"*\"]", |name| {
@@ -161,19 +266,21 @@ fn read_served_as(section: &mut Section<'_>) -> Option<Vec<String>> {
 }
 
 /// The models of a provider whose prices are known: the configured ones over the catalogue of its vendor.
-pub(super) fn priced(provider: &str, vendor: &str, models: &BTreeMap<Target, Model>) -> BTreeMap<String, Model> {
-    let listed = CATALOGUE.iter().filter(|((of, name), _)| of == vendor && name != OTHERS);
-    let mut priced: BTreeMap<String, Model> = listed.map(|((_, name), model)| (name.clone(), model.clone())).collect();
+pub(super) fn priced(
+    provider: &str,
+    vendor: &str,
+    models: &BTreeMap<Target, Model>,
+    catalogue: &Catalogue,
+) -> BTreeMap<String, Model> {
+    let listed = catalogue.of_vendor(vendor);
+    let mut priced: BTreeMap<String, Model> = listed.map(|(name, model)| (name.to_owned(), model.clone())).collect();
     let own = models.iter().filter(|(target, _)| target.provider == provider);
     priced.extend(own.map(|(target, model)| (target.model.clone(), model.clone())));
-    priced.retain(|_, model| model.price.is_some());
+    priced.retain(|_, model| model.is_priced());
     priced
 }
 
-fn read_price(mut section: Section<'_>) -> Option<Price> {
-    if section.is_empty() {
-        return None;
-    }
+fn read_price(section: &mut Section<'_>) -> Option<Price> {
     for needed in ["input", "output"] {
         if !section.has(needed) {
             section.fault(needed, "is missing from the price", format!("{MONEY} (\"0\" when it costs nothing)"));
@@ -183,8 +290,43 @@ fn read_price(mut section: Section<'_>) -> Option<Price> {
     let (input, output) = (money("input"), money("output"));
     let (cached_input, cache_write, cache_write_1h) =
         (money("cached_input"), money("cache_write"), money("cache_write_1h"));
+    let reasoning = money("reasoning");
+    Some(Price { input: input?, output: output?, cached_input, cache_write, cache_write_1h, reasoning })
+}
+
+/// A price with its `above = [{ input_tokens = 200000, price = { … } }]`; `None`: there is none, or it is faulty.
+fn read_tariff(mut section: Section<'_>) -> Option<Tariff> {
+    const ABOVE: &str = "a list such as [{ input_tokens = 200000, price = { input = \"…\", output = \"…\" } }]";
+    if section.is_empty() {
+        return None;
+    }
+    let usual = read_price(&mut section);
+    let mut above: Vec<Above> = Vec::new();
+    for (index, value) in section.list("above", ABOVE).into_iter().flatten().enumerate() {
+        let key = format!("above[{index}]");
+        let ValueKind::Table(table) = value.kind else {
+            section.fault(&key, "is no table", ABOVE);
+            continue;
+        };
+        let mut beyond = section.nested(&key, &keys::ABOVE, table.into_iter().collect());
+        if !beyond.has("input_tokens") {
+            beyond.fault("input_tokens", "is missing", "the longest prompt that has the usual price");
+        }
+        let input_tokens = beyond.whole("input_tokens");
+        if let Some((tokens, last)) =
+            input_tokens.zip(above.last()).filter(|(tokens, last)| *tokens <= last.input_tokens)
+        {
+            let problem = format!("is {tokens}, and the one before it {}", last.input_tokens);
+            beyond.fault("input_tokens", problem, "rising thresholds, each once");
+        }
+        let mut price = beyond.child("price");
+        let read = read_price(&mut price);
+        price.finish();
+        beyond.finish();
+        above.extend(input_tokens.zip(read).map(|(input_tokens, price)| Above { input_tokens, price }));
+    }
     section.finish();
-    Some(Price { input: input?, output: output?, cached_input, cache_write, cache_write_1h })
+    Some(Tariff { usual: usual?, above })
 }
 
 /// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: keyed by the word for the tier in the
@@ -207,7 +349,7 @@ fn other_price(section: &Section<'_>, key: &str, value: ValueKind) -> Option<Tie
     const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
     match value {
         ValueKind::Table(entries) => {
-            read_price(section.nested(key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
+            read_tariff(section.nested(key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
         }
         ValueKind::String(text) => {
             let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
@@ -223,143 +365,11 @@ fn other_price(section: &Section<'_>, key: &str, value: ValueKind) -> Option<Tie
     }
 }
 
-/// `peak_hours = ["mon-fri 01:00-04:00"]` and `off_peak = "0.5"`: each of them over what is known.
-fn read_off_peak(section: &mut Section<'_>, known: Option<OffPeak>) -> Option<OffPeak> {
-    const HOURS: &str = "hours of UTC such as [\"mon-fri 01:00-04:00\", \"22:00-06:00\"]";
-    let says_hours = section.has("peak_hours");
+fn read_peak_hours(section: &mut Section<'_>) -> Option<Hours> {
     let listed = section.parsed_list("peak_hours", HOURS, Hours::parse);
-    let says_price = section.has("off_peak");
-    let price = section.take("off_peak").and_then(|value| other_price(section, "off_peak", value.kind));
-    let (known_peak, known_price) = known.map(|known| (known.peak, known.price)).unzip();
-    let peak = listed.map(|parts| parts.into_iter().fold(Hours::default(), Hours::and)).or(known_peak);
-    match (peak, price.or(known_price)) {
-        (Some(peak), Some(price)) => Some(OffPeak { peak, price }),
-        (Some(_), None) if !says_price => {
-            section.fault("off_peak", "is missing beside peak_hours", "a factor such as \"0.5\", or prices");
-            None
-        }
-        (None, Some(_)) if !says_hours => {
-            section.fault("peak_hours", "is missing beside off_peak", HOURS);
-            None
-        }
-        _ => None,
-    }
+    listed.map(|parts| parts.into_iter().fold(Hours::default(), Hours::and))
 }
 
-/// The catalogue, and its faults.
-fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
-    let parsed = config::Config::builder().add_source(config::File::from_str(text, FileFormat::Toml)).build();
-    let root = match parsed {
-        Ok(parsed) => parsed.cache,
-        Err(error) => return (Catalogue::new(), Err(error.to_string())),
-    };
-    let ValueKind::Table(root) = root.kind else { return (Catalogue::new(), Err("is empty".to_owned())) };
-    let reading = Reading::new(Some("config/prices.toml".into()), None, BTreeMap::new());
-    let vendors = Table::from([("vendors".to_owned(), config::Value::from(root))]);
-    let mut root = Section::new(&reading, String::new(), &keys::CATALOGUE, vendors);
-    let mut catalogue = Catalogue::new();
-    for (vendor, mut section) in root.children("vendors") {
-        for needed in ["as_of", "source"] {
-            if section.text(needed, "where and when the prices were read").is_none() {
-                section.fault(needed, "is missing", "where and when the prices were read");
-            }
-        }
-        let tiers = read_tiers(&mut section);
-        let off_peak = read_off_peak(&mut section, None);
-        let others = Model { tiers, off_peak, ..Model::default() };
-        catalogue.insert((vendor.clone(), OTHERS.to_owned()), others.clone());
-        for (name, value) in section.table("models") {
-            let ValueKind::Table(entries) = value.kind else {
-                section.fault(&name, "is not a table", "a model");
-                continue;
-            };
-            let mut entry =
-                section.nested(&join("models", &quote(&name)), &keys::CATALOGUE_MODEL, entries.into_iter().collect());
-            let aliases =
-                entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
-            let model = read_model(&mut entry, others.clone());
-            for name in aliases.into_iter().chain([name]) {
-                if catalogue.insert((vendor.clone(), name.clone()), model.clone()).is_some() {
-                    entry.fault("", format!("{name} is listed twice"), "each name once");
-                }
-            }
-            entry.finish();
-        }
-        section.finish();
-    }
-    (catalogue, reading.into_result().map(drop).map_err(|errors| errors.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_catalogue_is_without_fault_and_every_model_in_it_has_a_price() {
-        let (catalogue, result) = parse_catalogue(include_str!("../../config/prices.toml"));
-        assert_eq!(result, Ok(()));
-        for ((vendor, model), entry) in catalogue.iter().filter(|((_, model), _)| model != OTHERS) {
-            let price = entry.price.unwrap_or_else(|| panic!("{vendor}/{model} has no price"));
-            assert!(price.input > 0, "{vendor}/{model}");
-            assert!(price.cached_input.is_none_or(|cached| cached <= price.input), "{vendor}/{model}");
-            assert!(price.cache_write.is_none_or(|write| write >= price.input), "{vendor}/{model}");
-        }
-    }
-
-    #[test]
-    fn tiers_are_those_of_the_model_or_of_its_vendor() {
-        let factor = |model: &str, tier: &str| match catalogued("openai", model).unwrap().tiers.get(tier) {
-            Some(TierPrice::Times(Factor(billionths))) => Some(*billionths),
-            _ => None,
-        };
-        assert_eq!(
-            (factor("gpt-5-mini", "flex"), factor("gpt-5-mini", "priority")),
-            (Some(500_000_000), Some(1_800_000_000))
-        );
-        // A snapshot and a model that is not listed.
-        assert_eq!(
-            (factor("gpt-5-2025-08-07", "priority"), factor("gpt-99", "flex")),
-            (Some(2_000_000_000), Some(500_000_000))
-        );
-        assert_eq!(catalogued("openai", "gpt-99").unwrap().price, None);
-        assert!(matches!(catalogued("openai", "gpt-4o-mini").unwrap().tiers["priority"], TierPrice::Own(_)));
-        let (_, faults) = parse_catalogue(
-            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\ntiers = { default = \"1\", flex = \"half\", odd = 3 }\n\
-             [v.models]\n",
-        );
-        let faults = faults.unwrap_err();
-        for fault in ["default", "is the usual tier", "\"half\" is no factor", "is no factor and no price"] {
-            assert!(faults.contains(fault), "{fault}: {faults}");
-        }
-    }
-
-    #[test]
-    fn the_hours_of_a_vendor_hold_for_its_models() {
-        // Monday, 2026-11-23, at 02:00, 05:00 and on the Saturday before at 02:00.
-        let at = |hours: i64| crate::domain::Timestamp(1_795_392_000_000 + hours * 3_600_000);
-        let model = catalogued("deepseek", "deepseek-flash").unwrap();
-        let input = |hours| model.price_at(None, at(hours)).unwrap().input;
-        assert_eq!([input(2), input(5), input(2 - 48)], [300_000_000, 150_000_000, 150_000_000]);
-        let (_, faults) = parse_catalogue(
-            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\na = { off_peak = \"0.5\" }\n\
-             b = { peak_hours = [\"25:00-26:00\"], off_peak = \"half\" }\nc = { peak_hours = [\"01:00-02:00\"] }\n",
-        );
-        let faults = faults.unwrap_err();
-        for fault in [
-            "is missing beside off_peak",
-            "\"25:00\" is no time of day",
-            "\"half\" is no factor",
-            "is missing beside peak_hours",
-        ] {
-            assert!(faults.contains(fault), "{fault}: {faults}");
-        }
-    }
-
-    #[test]
-    fn a_catalogue_entry_listed_twice_is_noticed() {
-        let text = "[v]\nas_of = \"2026-01-01\"\nsource = \"https://example.com\"\n[v.models]\n\
-                    a = { price = { input = \"1\", output = \"2\" } }\n\
-                    b = { price = { input = \"1\", output = \"2\" }, aliases = [\"a\"] }\n";
-        assert!(parse_catalogue(text).1.unwrap_err().contains("listed twice"));
-    }
+fn read_off_peak(section: &mut Section<'_>) -> Option<TierPrice> {
+    section.take("off_peak").and_then(|value| other_price(section, "off_peak", value.kind))
 }

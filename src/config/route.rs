@@ -1,5 +1,6 @@
 //! `[routes.NAME]`.
 
+use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
@@ -34,16 +35,17 @@ pub(super) fn read_all(
     sections: Vec<(String, Section<'_>)>,
     providers: &BTreeMap<String, ReadProvider>,
     models: &mut BTreeMap<Target, Model>,
+    catalogue: &Catalogue,
 ) -> BTreeMap<String, RouteConfig> {
     let neighbours: Neighbours = providers
         .iter()
-        .map(|(name, provider)| (name.clone(), Arc::new(prices::priced(name, &provider.vendor, models))))
+        .map(|(name, provider)| (name.clone(), Arc::new(prices::priced(name, &provider.vendor, models, catalogue))))
         .collect();
     let leads = forks::leads(&sections);
     sections
         .into_iter()
         .map(|(name, section)| {
-            let route = read_one(&name, section, providers, &neighbours, models, &leads);
+            let route = read_one(&name, section, providers, &neighbours, (&mut *models, catalogue), &leads);
             (name, route)
         })
         .collect()
@@ -54,7 +56,7 @@ fn read_one(
     mut section: Section<'_>,
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
-    models: &mut BTreeMap<Target, Model>,
+    models: (&mut BTreeMap<Target, Model>, &Catalogue),
     leads: &forks::Leads,
 ) -> RouteConfig {
     let rungs = read_rungs(&mut section, providers, neighbours, models);
@@ -82,7 +84,7 @@ fn read_rungs(
     section: &mut Section<'_>,
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
-    models: &mut BTreeMap<Target, Model>,
+    (models, catalogue): (&mut BTreeMap<Target, Model>, &Catalogue),
 ) -> Vec<Rung> {
     let is_missing = !section.has("rungs");
     let values = section.list("rungs", RUNGS);
@@ -117,7 +119,7 @@ fn read_rungs(
         );
         let model = models
             .entry(target.in_no_tier())
-            .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
+            .or_insert_with(|| catalogue.model(&provider.vendor, &target.model).unwrap_or_default())
             .clone();
         let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
         if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {

@@ -14,6 +14,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn nano_dollars(text: &str) -> Result<i64, String> {
     let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit())) {
+        return Err(format!("{text:?} is negative"));
+    }
     if (whole.is_empty() && fraction.is_empty()) || !is_number(whole) || !is_number(fraction) {
         return Err(format!("{text:?} is not an amount of money"));
     }

@@ -37,6 +37,11 @@ impl Reading {
         self.warnings.borrow_mut().push(warning);
     }
 
+    /// Notes the faults of another file.
+    pub fn fail(&self, errors: ConfigErrors) {
+        self.faults.borrow_mut().extend(errors.into_faults());
+    }
+
     /// The warnings, or the faults if there are any.
     pub fn into_result(self) -> Result<Vec<String>, ConfigErrors> {
         match ConfigErrors::from_faults(self.faults.into_inner()) {
@@ -47,6 +52,11 @@ impl Reading {
 
     fn file_name(&self) -> String {
         self.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string())
+    }
+
+    /// A file beside the configuration; `None`: there is no configuration file.
+    pub fn beside(&self, name: &str) -> Option<PathBuf> {
+        self.file.as_deref().map(|file| file.with_file_name(name))
     }
 
     /// Resolves a path: those in the file are relative to the file, those in variables to the working directory.

@@ -1,9 +1,10 @@
 //! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[http]`, `[log]`.
 
+use super::catalogue::Catalogue;
 use super::keys::LOG;
 use super::scalar;
 use super::section::{Reading, Section, Table};
-use super::source::database_url;
+use super::source::{ConfigSource, database_url};
 use super::words::{LOG_FORMATS, LogFormat, POOLERS};
 use crate::domain::retention::Retention;
 use crate::permissions::read_secret;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `[database]`
@@ -276,6 +278,52 @@ impl Log {
         };
         section.finish();
         log
+    }
+}
+
+/// The section `[prices]`.
+#[derive(Clone, Debug)]
+pub struct Prices {
+    /// The catalogue that comes with the program, with the newer blocks of the file.
+    pub catalogue: Arc<Catalogue>,
+    /// Where a newer catalogue is kept; it need not exist. `None`: there is no configuration file.
+    pub file: Option<PathBuf>,
+    /// A reported cost that differs from the computed one by a larger share of that is an alert.
+    pub reported_difference: f64,
+}
+
+impl Prices {
+    /// Reads the section and the catalogue. `is_found`: the configuration lay in the current folder, and so may the
+    /// catalogue beside it, where another user can have put it.
+    pub(super) fn read(mut section: Section<'_>, is_found: bool) -> Self {
+        let named = section.path("catalogue");
+        let reported_difference = section.fraction_or_default("reported_difference");
+        let beside = || section.reading().beside("prices.toml");
+        let is_named = named.is_some();
+        let file = named.or_else(beside);
+        let mut catalogue = Catalogue::built_in();
+        let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
+        if let Some(missing) = file.as_ref().filter(|path| is_named && !is_there(path)) {
+            // `sluice prices update` may be about to write it.
+            section.reading().warn(format!(
+                "prices.catalogue: there is no {}: the prices that come with the program hold",
+                missing.display()
+            ));
+        }
+        if let Some(path) = file.clone().filter(is_there) {
+            let source = ConfigSource { path, is_found };
+            match Catalogue::of_source(&source) {
+                Ok((newer, warnings)) => {
+                    for warning in warnings {
+                        section.reading().warn(warning);
+                    }
+                    catalogue = Arc::new(catalogue.with(newer));
+                }
+                Err(errors) => section.reading().fail(errors),
+            }
+        }
+        section.finish();
+        Self { catalogue, file, reported_difference }
     }
 }
 

@@ -47,6 +47,13 @@ pub(super) struct Text {
     pub world_readable: Option<Exposed>,
 }
 
+impl Text {
+    /// What it says.
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+}
+
 impl ConfigSource {
     /// Reads the file, once: it may be a pipe. A file in the current folder may have been put there by another user as
     /// a trap: the file and the folder have to belong to this user, or to root.

@@ -223,12 +223,12 @@ fn everything_of_a_full_file_arrives() {
     assert!(route.rules.forbidden_patterns[0].is_match("Lorem ipsum"));
 
     let known = &route.rungs[0].model;
-    assert_eq!(known.price.unwrap().input, 150_000_000);
+    assert_eq!(known.terms.price.as_ref().unwrap().usual.input, 150_000_000);
     let overlaid = &route.rungs[1].model;
-    assert_eq!((overlaid.price, overlaid.capabilities.context_window), (known.price, Some(4096)));
+    assert_eq!((&overlaid.terms, overlaid.capabilities.context_window), (&known.terms, Some(4096)));
     let own = &route.rungs[2];
     assert_eq!(own.target.model, "house/model.1");
-    let price = own.model.price.unwrap();
+    let price = own.model.terms.price.as_ref().unwrap().usual;
     assert_eq!((price.input, price.output, price.cached_input), (1_000_000_000, 2_500_000_000, Some(100_000_000)));
     assert_eq!(own.model.capabilities.tools, Some(false));
     let pinned = &config.routes["pinned"].route;
@@ -540,7 +540,7 @@ fn the_default_file_loads_with_everything_uncommented() {
     assert_eq!(config.providers.len(), 3);
     let default = &config.routes["default"].route;
     assert_eq!(default.rungs.len(), 3);
-    assert!(default.rungs.iter().all(|rung| rung.model.price.is_some()), "{:#?}", default.rungs);
+    assert!(default.rungs.iter().all(|rung| rung.model.is_priced()), "{:#?}", default.rungs);
     // The defaults that the file shows are the real ones.
     let plain = route("").config().routes["default"].route.clone();
     assert_eq!(

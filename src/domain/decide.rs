@@ -26,7 +26,7 @@ mod startable;
 mod tests;
 mod tried;
 
-use super::price::Price;
+use super::price::Tariff;
 use super::shut::{Reason, Shut};
 use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
 use ending::MOST_ATTEMPTS;
@@ -425,10 +425,10 @@ fn access_of(
 /// Keeps a job from an open rung that costs less after its peak hours, if the route tries rungs by their cost and the
 /// job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
 fn cheaper_soon(job: &Job, route: &Route, rung: &Rung, now: Timestamp) -> Option<Access> {
-    let other = rung.model.off_peak.as_ref().filter(|_| route.strategy == Strategy::Cost)?;
+    let other = rung.model.terms_at(now).off_peak.as_ref().filter(|_| route.strategy == Strategy::Cost)?;
     let until = other.peak.end_after(now).filter(|until| *until > now)?;
-    let cost = |price: Price| estimate::expected_cost(&price, job.input_tokens, job.max_output_tokens);
-    if cost(rung.off_peak_price()?) >= cost(rung.price()?) {
+    let cost = |price: Tariff| estimate::expected_cost(&price, job.input_tokens, job.max_output_tokens);
+    if cost(rung.off_peak_price(now)?) >= cost(rung.peak_price(now)?) {
         return None;
     }
     let patience_ends = match route.patience {

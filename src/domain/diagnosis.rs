@@ -142,6 +142,8 @@ pub struct Facts {
     pub misbilled: Seen<Misbilled>,
     /// Budgets whose sums are not those of the books.
     pub budgets: Seen<Vec<WrongBudget>>,
+    /// Targets with calls of the last day whose cost is in doubt.
+    pub doubted_costs: Seen<Vec<DoubtedCosts>>,
     /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
     /// The finished work that is still kept.
@@ -304,6 +306,19 @@ pub struct Misbilled {
     pub looked_from: Option<i64>,
 }
 
+/// Calls of one target whose cost is in doubt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoubtedCosts {
+    /// `provider/model`.
+    pub target: String,
+    /// Calls whose cost is unknown, because their price is.
+    pub unpriced: i64,
+    /// Calls whose cost by the provider differs from the computed one.
+    pub differing: i64,
+    /// How much more the provider says than was computed; negative: less.
+    pub more: NanoUsd,
+}
+
 /// The finished work that is still kept.
 #[derive(Clone, Debug)]
 pub struct FinishedWork {
@@ -354,6 +369,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
     findings.push(seen("result_costs", &facts.misbilled, queue::misbilled));
     findings.push(seen("budgets", &facts.budgets, |wrong| queue::budgets(wrong)));
+    findings.extend(queue::costs(&facts.doubted_costs));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.extend(timeline::all(&facts.history));

@@ -3,7 +3,7 @@
 //! No tokenizer runs here: every vendor has its own, and a guess is enough to order rungs, to reserve quota and to hold
 //! back money. The provider's report corrects the estimate afterwards.
 
-use super::price::Price;
+use super::price::{Price, Tariff};
 use super::request::{Inputs, Tool, ToolChoice};
 use super::{Capabilities, ChatRequest, ContentPart, Job, Message, NanoUsd, ResponseFormat, Usage, UsageSource};
 use serde_json::Value;
@@ -115,22 +115,37 @@ fn sum(parts: impl Iterator<Item = i64>) -> i64 {
 /// What a request will probably cost by its estimated tokens of input and its output cap, or else
 /// [`USUAL_OUTPUT_TOKENS`]. For comparing rungs.
 #[must_use]
-pub fn expected_cost(price: &Price, input_tokens: i64, cap: Option<i64>) -> NanoUsd {
+pub fn expected_cost(price: &Tariff, input_tokens: i64, cap: Option<i64>) -> NanoUsd {
     price.cost(&estimated(input_tokens, cap.unwrap_or(USUAL_OUTPUT_TOKENS)))
 }
 
 /// The most that one call for the job can cost: the amount that a budget holds back before the call.
 ///
 /// The prompt is taken a quarter larger than estimated and at the dearest price of input (a cache write may cost more
-/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. So it
-/// is a bound as far as the estimate is within a quarter, and a model that ignores its cap can still cost more.
+/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. Where
+/// so long a prompt may have a dearer price, that counts. So it is a bound as far as the estimate is within a quarter,
+/// and a model that ignores its cap can still cost more.
 #[must_use]
-pub fn worst_cost(price: &Price, capabilities: &Capabilities, job: &Job) -> NanoUsd {
+pub fn worst_cost(price: &Tariff, capabilities: &Capabilities, job: &Job) -> NanoUsd {
     let input = job.input_tokens.max(0);
-    let caps = [job.max_output_tokens, capabilities.max_output_tokens];
-    let output = caps.into_iter().flatten().min().unwrap_or(UNKNOWN_OUTPUT_CAP);
-    let dearest = Price { input: price.dearest_input(), ..*price };
-    dearest.cost(&estimated(input.saturating_add(input / 4).saturating_add(1), output))
+    let input = input.saturating_add(input / 4).saturating_add(1);
+    dearest_cost(price, input, most_output_tokens(capabilities, job.max_output_tokens))
+}
+
+/// The most tokens of an answer: the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`].
+#[must_use]
+pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 {
+    [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or(UNKNOWN_OUTPUT_CAP)
+}
+
+/// The most that a call with up to so many tokens costs, whatever classes they are of.
+#[must_use]
+pub fn dearest_cost(price: &Tariff, input: i64, output: i64) -> NanoUsd {
+    let of = |price: Price| {
+        let dearest = Price { input: price.dearest_input(), output: price.dearest_output(), ..price };
+        dearest.cost(&estimated(input, output))
+    };
+    price.up_to(input).map(of).max().unwrap_or_default()
 }
 
 fn estimated(input: i64, output: i64) -> Usage {
@@ -149,6 +164,7 @@ mod tests {
         cached_input: Some(100_000_000),
         cache_write: Some(1_250_000_000),
         cache_write_1h: None,
+        reasoning: None,
     };
 
     fn job(input_tokens: i64, max_output_tokens: Option<i64>) -> Job {
@@ -220,17 +236,20 @@ mod tests {
 
     #[test]
     fn the_expected_cost_takes_the_cap_as_the_output() {
-        assert_eq!(expected_cost(&PRICE, 1_000, Some(100)), NanoUsd(1_000_000 + 400_000));
-        assert_eq!(expected_cost(&PRICE, 1_000, None), NanoUsd(1_000_000 + 2_000_000));
+        assert_eq!(expected_cost(&PRICE.into(), 1_000, Some(100)), NanoUsd(1_000_000 + 400_000));
+        assert_eq!(expected_cost(&PRICE.into(), 1_000, None), NanoUsd(1_000_000 + 2_000_000));
     }
 
     #[test]
     fn the_worst_cost_takes_the_smaller_cap_and_the_dearest_input() {
         let model = |max_output_tokens| Capabilities { max_output_tokens, ..Capabilities::default() };
         let input = 1_251 * 1_250;
-        assert_eq!(worst_cost(&PRICE, &model(Some(50)), &job(1_000, Some(100))), NanoUsd(input + 50 * 4_000));
-        assert_eq!(worst_cost(&PRICE, &model(None), &job(1_000, Some(100))), NanoUsd(input + 100 * 4_000));
-        assert_eq!(worst_cost(&PRICE, &model(None), &job(1_000, None)), NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000));
+        assert_eq!(worst_cost(&PRICE.into(), &model(Some(50)), &job(1_000, Some(100))), NanoUsd(input + 50 * 4_000));
+        assert_eq!(worst_cost(&PRICE.into(), &model(None), &job(1_000, Some(100))), NanoUsd(input + 100 * 4_000));
+        assert_eq!(
+            worst_cost(&PRICE.into(), &model(None), &job(1_000, None)),
+            NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000)
+        );
     }
 
     proptest::proptest! {
@@ -241,8 +260,8 @@ mod tests {
         ) {
             let job = job(input, cap);
             proptest::prop_assert!(
-                worst_cost(&PRICE, &Capabilities::default(), &job)
-                    >= expected_cost(&PRICE, job.input_tokens, job.max_output_tokens)
+                worst_cost(&PRICE.into(), &Capabilities::default(), &job)
+                    >= expected_cost(&PRICE.into(), job.input_tokens, job.max_output_tokens)
             );
         }
 

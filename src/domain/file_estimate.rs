@@ -1,21 +1,32 @@
 //! What the jobs of a file will cost, rung by rung, before anything is sent.
 
-use super::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, longest_input, worst_cost};
+use super::estimate::{
+    USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
+};
+use super::lately::{CallsOfTarget, ENOUGH, Lately};
 use super::strategy::{self, Conditions};
 use super::{Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp};
 
 /// The sums of a file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileEstimate {
+    /// When the calls are taken to be made.
+    pub at: Timestamp,
     /// How many jobs there are.
     pub jobs: u64,
     /// For each rung, in listed order.
     pub rungs: Vec<RungEstimate>,
-    /// Expected cost when each job goes to the first rung of its order that can take it; `None`: one of those has no
-    /// price.
+    /// Cost of one call for each job to the first rung of its order that can take it, by the estimated tokens alone;
+    /// `None`: one of those has no price.
     pub as_routed: Option<NanoUsd>,
+    /// The most that all jobs can cost, whichever rungs they come to; `None`: a rung that can take one has no price.
+    pub most: Option<NanoUsd>,
     /// Jobs that no rung can take.
     pub stranded: u64,
+    /// Calls that a job may have at most.
+    pub max_attempts: u64,
+    /// Whether a rejected answer is asked for again in the same conversation.
+    pub reask: bool,
 }
 
 /// The sums for a rung, if all jobs that it can take went there.
@@ -33,79 +44,205 @@ pub struct RungEstimate {
     pub unsupported: u64,
     /// Tokens of the prompts.
     pub input_tokens: i64,
-    /// Tokens of the answers, as expected.
+    /// Tokens of the answers, by their caps or as usual.
     pub output_tokens: i64,
-    /// Expected cost; `None`: the price is unknown.
+    /// Jobs that set no cap on the answer.
+    pub uncapped: u64,
+    /// Cost of one call for each job by these tokens; `None`: the price is unknown.
     pub expected: Option<NanoUsd>,
-    /// Worst case of one call for each job; `None`: the price is unknown.
-    pub worst: Option<NanoUsd>,
+    /// The same of the jobs whose first rung it is.
+    pub expected_first: Option<NanoUsd>,
+    /// The most that the jobs can cost there; `None`: the price is unknown.
+    pub most: Option<NanoUsd>,
 }
 
 impl FileEstimate {
-    /// Nothing yet, of the rungs of this route.
+    /// Nothing yet, of the rungs of this route, with the prices from this instant on.
     #[must_use]
-    pub fn new(route: &Route) -> Self {
+    pub fn new(route: &Route, at: Timestamp) -> Self {
         let rung = |rung: &Rung| {
-            let nothing = rung.price().map(|_| NanoUsd::ZERO);
+            let nothing = rung.price_at(at).map(|_| NanoUsd::ZERO);
             RungEstimate {
                 target: rung.target.to_string(),
                 expected: nothing,
-                worst: nothing,
+                expected_first: nothing,
+                most: nothing,
                 ..RungEstimate::default()
             }
         };
-        Self { jobs: 0, rungs: route.rungs.iter().map(rung).collect(), as_routed: Some(NanoUsd::ZERO), stranded: 0 }
+        Self {
+            at,
+            jobs: 0,
+            rungs: route.rungs.iter().map(rung).collect(),
+            as_routed: Some(NanoUsd::ZERO),
+            most: Some(NanoUsd::ZERO),
+            stranded: 0,
+            max_attempts: u64::from(route.max_attempts).max(1),
+            reask: route.reask,
+        }
     }
 
     /// Adds a job of that route.
     pub fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
-        let job = Job {
-            // Of each job another one: a strategy that draws spreads them as it will spread the jobs.
-            id: JobId(i64::try_from(self.jobs).unwrap_or(i64::MAX)),
-            ready_at: Timestamp(0),
-            deadline: None,
-            max_attempts: None,
-            input_tokens: input_tokens(request),
-            max_output_tokens: request.max_tokens,
-            sticky: None,
-        };
-        let mut takes = Vec::with_capacity(route.rungs.len());
+        let job = job_of(request, self.jobs);
+        let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(NanoUsd::ZERO));
+        let repeats = i64::try_from(self.max_attempts - 1).unwrap_or(i64::MAX);
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
             let lack = lack(&rung.model.capabilities, request, &job);
             takes.push(lack.is_none());
             match lack {
                 Some(Lack::Window) => sums.too_large += 1,
                 Some(Lack::Ability) => sums.unsupported += 1,
-                None => sums.add(rung, &job),
+                None => {
+                    let most = most(rung, self.at, &job, repeats, self.reask);
+                    dearest = dearest.zip(most).map(|(dearest, most)| dearest.max(most));
+                    sums.add(rung, self.at, &job, most);
+                }
             }
         }
-        let mut order = Vec::new();
-        strategy::order(route, &Conditions::of_job(&job, Some(NanoUsd::ZERO), job.ready_at, &[]), &mut order);
-        let first = order.into_iter().find(|index| takes.get(*index) == Some(&true));
-        match first.and_then(|index| Some((route.rungs.get(index)?, self.rungs.get_mut(index)?))) {
+        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most);
+        match first_choice(route, &job, &takes, self.at).and_then(|index| {
+            let rung = route.rungs.get(index)?;
+            Some((rung, self.rungs.get_mut(index)?))
+        }) {
             None => self.stranded += 1,
             Some((rung, sums)) => {
                 sums.first_choice += 1;
-                let cost = rung.price().map(|price| expected_cost(&price, job.input_tokens, job.max_output_tokens));
+                let cost = expected(rung, self.at, &job);
+                sums.expected_first = sums.expected_first.zip(cost).map(|(sum, cost)| sum + cost);
                 self.as_routed = self.as_routed.zip(cost).map(|(sum, cost)| sum + cost);
             }
         }
     }
+
+    /// What one call for each job to its first choice costs: as the targets' answers have lately cost, where there are
+    /// enough of them, and by the estimated tokens elsewhere. `None`: a price is unknown.
+    #[must_use]
+    pub fn expected(&self, lately: Option<&Lately>) -> Option<NanoUsd> {
+        self.rungs.iter().filter(|rung| rung.first_choice > 0).try_fold(NanoUsd::ZERO, |sum, rung| {
+            let seen = lately.and_then(|lately| lately.target(&rung.target));
+            Some(sum + RungEstimate::corrected(seen, rung.first_choice, rung.expected_first?))
+        })
+    }
+
+    /// What the jobs are likely to cost with all their retries and fallbacks; `None`: too little is known.
+    #[must_use]
+    pub fn as_lately(&self, lately: Option<&Lately>) -> Option<NanoUsd> {
+        lately?.of(self.jobs - self.stranded, self.as_routed)
+    }
 }
 
+/// A job as an estimate sees it. Of each job another `number`: a strategy that draws spreads them as it will spread the
+/// jobs.
+fn job_of(request: &ChatRequest, number: u64) -> Job {
+    Job {
+        id: JobId(i64::try_from(number).unwrap_or(i64::MAX)),
+        ready_at: Timestamp(0),
+        deadline: None,
+        max_attempts: None,
+        input_tokens: input_tokens(request),
+        max_output_tokens: request.max_tokens,
+        sticky: None,
+    }
+}
+
+/// The first rung of the job's order that can take it.
+fn first_choice(route: &Route, job: &Job, takes: &[bool], at: Timestamp) -> Option<usize> {
+    let mut order = Vec::new();
+    let seen = Conditions::of_job(job, Some(NanoUsd::ZERO), job.ready_at, &[]);
+    strategy::order(route, &Conditions { now: at, ..seen }, &mut order);
+    order.into_iter().find(|index| takes.get(*index) == Some(&true))
+}
+
+/// What one call for the job to the rung costs by the estimated tokens; `None`: the price is unknown.
+fn expected(rung: &Rung, at: Timestamp, job: &Job) -> Option<NanoUsd> {
+    // The hours of the calls are not known; those of the peak are the ones that are told.
+    let price = rung.peak_price(at)?;
+    Some(expected_cost(&price, job.input_tokens, job.max_output_tokens))
+}
+
+/// What a past job's first choice and each of its calls were expected to cost: the figures that later ones are
+/// compared with.
+#[must_use]
+pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
+    let job = job_of(request, 1);
+    let takes: Vec<bool> =
+        route.rungs.iter().map(|rung| lack(&rung.model.capabilities, request, &job).is_none()).collect();
+    let each: Vec<Option<NanoUsd>> = route.rungs.iter().map(|rung| expected(rung, at, &job)).collect();
+    let first = first_choice(route, &job, &takes, at).and_then(|index| each.get(index).copied().flatten());
+    (first, each)
+}
+
+/// The most that a job can cost at a rung: so many repeated calls after the first one. `None`: the price is unknown.
+///
+/// A token has at least one byte, and a token of the estimate at most four: so four times the estimate is a bound on
+/// the prompt, whatever the text. A call that is repeated may have the rejected answer, and the words about it, on top.
+fn most(rung: &Rung, at: Timestamp, job: &Job, repeats: i64, reask: bool) -> Option<NanoUsd> {
+    let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
+    let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
+    let longer = if reask { input.saturating_add(output).saturating_add(WORDS_OF_A_FAULT) } else { input };
+    // Neither the day nor the hour of the calls is known.
+    rung.prices_from(at)
+        .map(|price| {
+            let NanoUsd(first) = dearest_cost(&price, input, output);
+            let NanoUsd(again) = dearest_cost(&price, longer, output);
+            NanoUsd(first.saturating_add(again.saturating_mul(repeats)))
+        })
+        .max()
+}
+
+/// Tokens of what a vendor puts around a prompt.
+const FRAME: i64 = 64;
+/// The most tokens of the message that names the fault of an answer.
+const WORDS_OF_A_FAULT: i64 = 4_000;
+
 impl RungEstimate {
-    fn add(&mut self, rung: &Rung, job: &Job) {
+    fn add(&mut self, rung: &Rung, at: Timestamp, job: &Job, most: Option<NanoUsd>) {
         self.jobs += 1;
         self.input_tokens = self.input_tokens.saturating_add(job.input_tokens);
+        self.uncapped += u64::from(job.max_output_tokens.is_none());
         let output = job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS);
         self.output_tokens = self.output_tokens.saturating_add(output);
-        let Some(price) = &rung.price() else { return };
-        self.expected = self.expected.map(|sum| sum + expected_cost(price, job.input_tokens, job.max_output_tokens));
-        // The hours of the calls are not known yet, and outside the peak hours they may be dearer.
-        let worst = [Some(*price), rung.off_peak_price()].into_iter().flatten();
-        let worst = worst.map(|price| worst_cost(&price, &rung.model.capabilities, job)).max().unwrap_or_default();
-        self.worst = self.worst.map(|sum| sum + worst);
+        self.expected = self.expected.zip(expected(rung, at, job)).map(|(sum, cost)| sum + cost);
+        self.most = self.most.zip(most).map(|(sum, most)| sum + most);
+    }
+
+    /// One call for each job that it can take, as its answers have lately cost.
+    #[must_use]
+    pub fn expected_by(&self, seen: Option<&CallsOfTarget>) -> Option<NanoUsd> {
+        Some(Self::corrected(seen, self.jobs, self.expected?))
+    }
+
+    /// The same with the calls that are made again, as often as lately; `None`: too few of its answers were accepted.
+    #[must_use]
+    pub fn as_lately(&self, seen: Option<&CallsOfTarget>) -> Option<NanoUsd> {
+        let NanoUsd(expected) = self.expected_by(seen)?;
+        let whole = i128::from(expected).saturating_mul(seen?.markup()?) / 1_000;
+        Some(NanoUsd(i64::try_from(whole).unwrap_or(i64::MAX)))
+    }
+
+    /// The expected cost of so many calls, as those of the target have lately cost.
+    fn corrected(seen: Option<&CallsOfTarget>, jobs: u64, expected: NanoUsd) -> NanoUsd {
+        seen.and_then(|seen| seen.accepted.of(jobs, expected)).unwrap_or(expected)
+    }
+
+    /// The figures that no answer of the target stands behind, in a word or two each.
+    #[must_use]
+    pub fn guessed(&self, seen: Option<&CallsOfTarget>) -> Vec<&'static str> {
+        let is_known = seen.is_some_and(|seen| seen.accepted.pairs() >= ENOUGH);
+        let mut guessed = Vec::new();
+        if self.expected.is_none() {
+            guessed.push("the price");
+        }
+        if !is_known {
+            guessed.push("tokens");
+            if self.uncapped > 0 {
+                guessed.push("length of answers");
+            }
+            guessed.push("retries");
+        }
+        guessed
     }
 }
 

@@ -31,6 +31,12 @@ pub enum PerAnswer {
     AtLeast(NanoUsd),
 }
 
+/// The known part of a cost; `None`: no call of so many has a price, so that nothing is known of it.
+#[must_use]
+pub const fn known_cost(cost: NanoUsd, unpriced: i64, calls: i64) -> Option<NanoUsd> {
+    if unpriced <= 0 || unpriced < calls { Some(cost) } else { None }
+}
+
 impl Spent {
     /// The money per accepted answer.
     #[must_use]

@@ -4,7 +4,7 @@ use super::cache::Cache;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
-use super::price::{OffPeak, Price, TierPrice, price_in};
+use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
 use super::shut::Reason;
 use super::tier::Tier;
@@ -212,12 +212,11 @@ pub struct Capabilities {
 /// A model as configured: its price and its abilities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// `None`: unknown, so costs are NULL and an alert is raised.
-    pub price: Option<Price>,
-    /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
-    pub tiers: BTreeMap<String, TierPrice>,
-    /// The hours in which the price holds, and the price at other hours; `None`: it always holds.
-    pub off_peak: Option<OffPeak>,
+    /// What it has cost since ever, or until the first of the changes. Without a price the costs are NULL and an alert
+    /// is raised.
+    pub terms: PriceTerms,
+    /// What it costs from certain days on, the earliest first.
+    pub changes: Vec<PriceChange>,
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
@@ -228,11 +227,39 @@ pub struct Model {
 }
 
 impl Model {
+    /// What it costs at this instant.
+    #[must_use]
+    pub fn terms_at(&self, at: Timestamp) -> &PriceTerms {
+        let last = self.changes.iter().rev().find(|change| change.from <= at);
+        last.map_or(&self.terms, |change| &change.terms)
+    }
+
     /// The price in this tier of a call that is made at this instant; `None`: unknown.
     #[must_use]
-    pub fn price_at(&self, tier: Option<&str>, at: Timestamp) -> Option<Price> {
-        let usual = self.price.map(|price| self.off_peak.as_ref().map_or(price, |other| other.price_at(price, at)));
-        price_in(usual, &self.tiers, tier)
+    pub fn price_at(&self, tier: Option<&str>, at: Timestamp) -> Option<Tariff> {
+        self.terms_at(at).price_at(tier, at)
+    }
+
+    /// All terms that it has or will have.
+    pub fn all_terms(&self) -> impl Iterator<Item = &PriceTerms> {
+        std::iter::once(&self.terms).chain(self.changes.iter().map(|change| &change.terms))
+    }
+
+    /// Whether it has a price at some time.
+    #[must_use]
+    pub fn is_priced(&self) -> bool {
+        self.all_terms().any(|terms| terms.price.is_some())
+    }
+
+    /// Whether it costs nothing, at any time.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.all_terms().all(|terms| {
+            terms
+                .price
+                .as_ref()
+                .is_some_and(|price| price.above.is_empty() && price.usual.input == 0 && price.usual.output == 0)
+        })
     }
 }
 
@@ -249,21 +276,37 @@ pub struct Rung {
 impl Rung {
     /// The price of a call at this instant, in the tier that it asks for; `None`: unknown.
     #[must_use]
-    pub fn price_at(&self, at: Timestamp) -> Option<Price> {
-        self.model.price_at(self.target.tier.map(|tier| tier.name), at)
+    pub fn price_at(&self, at: Timestamp) -> Option<Tariff> {
+        self.model.price_at(self.tier(), at)
     }
 
-    /// The price outside the peak hours, in the tier that it asks for; `None`: unknown, or the same at all hours.
+    /// The price on this day outside the peak hours, in the tier that it asks for; `None`: unknown, or the same at all
+    /// hours.
     #[must_use]
-    pub fn off_peak_price(&self) -> Option<Price> {
-        let other = self.model.off_peak.as_ref()?.outside(self.model.price?);
-        price_in(Some(other), &self.model.tiers, self.target.tier.map(|tier| tier.name))
+    pub fn off_peak_price(&self, day: Timestamp) -> Option<Tariff> {
+        self.model.terms_at(day).off_peak_price(self.tier())
     }
 
-    /// The price in the tier that it asks for, in the peak hours; `None`: unknown.
+    /// The price on this day in the peak hours, in the tier that it asks for; `None`: unknown.
     #[must_use]
-    pub fn price(&self) -> Option<Price> {
-        price_in(self.model.price, &self.model.tiers, self.target.tier.map(|tier| tier.name))
+    pub fn peak_price(&self, day: Timestamp) -> Option<Tariff> {
+        self.model.terms_at(day).peak_price(self.tier())
+    }
+
+    /// All prices that a call in its tier can have from this instant on, at whatever hour and whenever it is made.
+    pub fn prices_from(&self, at: Timestamp) -> impl Iterator<Item = Tariff> {
+        let later = self.model.changes.iter().filter(move |change| change.from > at).map(|change| &change.terms);
+        std::iter::once(self.model.terms_at(at)).chain(later).flat_map(|terms| terms.prices(self.tier()))
+    }
+
+    /// Whether the tier that it asks for has a price at some time.
+    #[must_use]
+    pub fn is_priced(&self) -> bool {
+        self.model.all_terms().any(|terms| terms.peak_price(self.tier()).is_some())
+    }
+
+    fn tier(&self) -> Option<&'static str> {
+        self.target.tier.map(|tier| tier.name)
     }
 }
 

@@ -20,9 +20,8 @@ pub enum Served<'a> {
 /// The model of an answer that names `served` as its model.
 #[must_use]
 pub fn who_served<'a>(target: &Target, model: &'a Model, served: &str) -> Served<'a> {
-    let is_free = model.price.is_some_and(|price| price.input == 0 && price.output == 0);
     let is_told = model.served_as.iter().any(|name| name == "*" || name.eq_ignore_ascii_case(served));
-    if is_free || is_told || is_same_model(&target.model, served) {
+    if model.is_free() || is_told || is_same_model(&target.model, served) {
         return Served::AsAsked;
     }
     let exact = model.neighbours.get(served);
@@ -80,7 +79,7 @@ const SIZES: &[&str] = &[
 
 /// Whether an answer from `served` is an answer of `asked`. Names that say nothing count as the same.
 #[must_use]
-pub fn is_same_model(asked: &str, served: &str) -> bool {
+pub(super) fn is_same_model(asked: &str, served: &str) -> bool {
     let (asked, served) = (Parts::of(asked), Parts::of(served));
     if served.0.is_empty() || asked.0.is_empty() {
         return true;

@@ -2,8 +2,8 @@
 //!
 //! The pace of the last half minute may be that of a burst, which ends; limits go on. So the longer of the two is told.
 
-use super::Unit;
 use super::shared_bucket::BucketStanding;
+use super::{Limits, Unit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,12 +54,28 @@ pub fn by_limits(
     seconds.max().map(Duration::from_secs)
 }
 
+/// How long calls take at least that need so much together, by configured limits; `millis` is what one call takes,
+/// where that is known. `None`: no limit says anything.
+#[must_use]
+pub fn by_configuration(need: &TakenSoFar, millis: Option<i64>, limits: &Limits) -> Option<Duration> {
+    let rates = limits.rates.iter().map(|rate| {
+        let short = u128::try_from(need.of(rate.unit)).unwrap_or(0).saturating_sub(u128::from(rate.burst));
+        let millis = short.saturating_mul(rate.per.as_millis()).checked_div(u128::from(rate.amount)).unwrap_or(0);
+        u64::try_from(millis).unwrap_or(u64::MAX)
+    });
+    let at_once = limits.concurrency.zip(millis).map(|(places, millis)| {
+        let work = need.calls.saturating_mul(millis);
+        u64::try_from(work).unwrap_or(0).checked_div(u64::from(places)).unwrap_or(0)
+    });
+    rates.chain(at_once).max().map(Duration::from_millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::limits::Dimension;
     use crate::domain::shared_bucket::{Report, SharedBucket, Stock};
-    use crate::domain::{Limits, Rate, Timestamp};
+    use crate::domain::{Rate, Timestamp};
 
     /// 600 requests a minute with a burst of 100, of which one is held back.
     fn bucket() -> BucketStanding {
@@ -93,6 +109,19 @@ mod tests {
         assert_eq!(left(100, 1099, one_each), Some(100));
         let two_each = TakenSoFar { calls: 200, ..TakenSoFar::default() };
         assert_eq!(left(100, 1099, two_each), Some(209));
+    }
+
+    #[test]
+    fn configured_limits_tell_the_slowest_of_them() {
+        let rate = |unit, amount| Rate { unit, amount, per: Duration::from_mins(1), burst: 100 };
+        let need = TakenSoFar { calls: 700, input_tokens: 5_000, output_tokens: 5_000 };
+        let limits = |rates: Vec<Rate>, concurrency| Limits { rates, concurrency };
+        let seconds = |millis, limits| by_configuration(&need, millis, &limits).map(|time| time.as_secs());
+        assert_eq!(seconds(None, limits(vec![rate(Unit::Requests, 600)], None)), Some(60));
+        let both = vec![rate(Unit::Requests, 600), rate(Unit::Tokens, 1_000)];
+        assert_eq!(seconds(None, limits(both, None)), Some(594));
+        assert_eq!(seconds(Some(2_000), limits(vec![], Some(7))), Some(200));
+        assert_eq!((seconds(None, limits(vec![], Some(7))), seconds(Some(9), limits(vec![], None))), (None, None));
     }
 
     #[test]

@@ -276,6 +276,11 @@ impl Page {
             "Attempts whose price is not known: their cost is not in sluice_cost_dollars.",
             targets.iter().map(|(target, totals)| (by_target(target), totals.unpriced)),
         )?;
+        page.counters(
+            "cost_differences",
+            "Attempts whose cost by the provider is not the computed one, by prices.reported_difference.",
+            targets.iter().map(|(target, totals)| (by_target(target), totals.cost_differs)),
+        )?;
         page.gauges(
             "breaker_state",
             "1 for the state in which the target's breaker is in this worker.",

@@ -13,6 +13,7 @@
 //! which a second use is found. Of Parquet, a page of each column.
 
 mod custom_ids;
+pub mod invoice;
 mod json_text;
 mod line;
 mod line_reader;

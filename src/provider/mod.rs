@@ -4,6 +4,7 @@
 //! network. The transport sends, times and caps, and does not look into the bodies. A [`Provider`] combines the two.
 
 pub mod auth;
+pub mod cache_writes;
 pub mod charging;
 pub mod durations;
 pub mod limit_headers;

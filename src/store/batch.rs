@@ -5,6 +5,7 @@ mod chosen;
 pub use chosen::{JobFilter, ListedJob};
 
 use super::{Doing, Store, StoreError};
+use crate::domain::per_answer;
 use crate::domain::time_left::{self, TakenSoFar};
 use crate::domain::{MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
@@ -60,7 +61,7 @@ impl Batch {
     /// The cost; `None` when no attempt has a known price.
     #[must_use]
     pub fn known_cost(&self) -> Option<NanoUsd> {
-        (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
+        per_answer::known_cost(self.cost, self.unpriced, self.attempts)
     }
 
     /// The money that was spent, and the answers that it bought.

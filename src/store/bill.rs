@@ -87,7 +87,7 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
 }
 
 /// Makes the results of these jobs, as far as they have any, cost what their calls cost.
-async fn add_up(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
+pub(super) async fn add_up(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
     // The locks come first, in a statement of their own: the sums must see what another process has just booked.
     let results = sqlx::query_scalar!(
         "select r.job_id
@@ -124,9 +124,15 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
     .fetch_all(&mut *transaction)
     .await
     .doing(BILLING)?;
+    hold(transaction, &astray).await?;
+    Ok(astray)
+}
+
+/// Keeps the jobs that are open where they are until this transaction ends.
+pub(super) async fn hold(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
     let mut found = HashSet::new();
     for _ in 0..LOOKS {
-        let open: Vec<i64> = astray.iter().copied().filter(|job| !found.contains(job)).collect();
+        let open: Vec<i64> = jobs.iter().copied().filter(|job| !found.contains(job)).collect();
         if open.is_empty() {
             break;
         }
@@ -136,7 +142,7 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
             .doing(BILLING)?;
         found.extend(held);
     }
-    Ok(astray)
+    Ok(())
 }
 
 impl Store {

@@ -7,8 +7,10 @@ mod plans;
 use super::lanes::Lane;
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
+use crate::domain::NanoUsd;
 use crate::domain::diagnosis::{
-    ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
+    ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen,
+    ServerState, Session,
 };
 use crate::domain::obstacle::Obstacle;
 use crate::domain::retention::Retention;
@@ -137,6 +139,38 @@ fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
 }
 
 impl Store {
+    /// The targets whose calls of the last day have a cost that is unknown, or that the provider puts at another
+    /// figure, with how many.
+    async fn doubted_costs(&self) -> Result<Vec<DoubtedCosts>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with unpriced as (
+                select provider, model, sum(unpriced)::bigint as calls from sluice.totals
+                 where hour >= now() - interval '1 day' and provider <> '' group by 1, 2 having sum(unpriced) > 0
+            ), differing as (
+                -- The index of this column tells which stretches of the ledger are of the last day.
+                select a.provider, a.model, count(*) as calls,
+                       sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
+                  from sluice.attempt a
+                 where a.ended_at >= now() - interval '1 day' and a.cost_differs group by 1, 2
+            )
+            select coalesce(u.provider, d.provider) as "provider!", coalesce(u.model, d.model) as "model!",
+                   coalesce(u.calls, 0) as "unpriced!", coalesce(d.calls, 0) as "differing!",
+                   sluice.capped(coalesce(d.more, 0)) as "more!"
+              from unpriced u full join differing d on d.provider = u.provider and d.model = u.model
+             order by coalesce(u.calls, 0) + coalesce(d.calls, 0) desc, 1, 2"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let doubted = rows.into_iter().map(|row| DoubtedCosts {
+            target: format!("{}/{}", row.provider, row.model),
+            unpriced: row.unpriced,
+            differing: row.differing,
+            more: NanoUsd(row.more),
+        });
+        Ok(doubted.collect())
+    }
+
     /// Reads every fact that this login may read.
     pub async fn facts(&self, around: &Surroundings) -> Facts {
         Facts {
@@ -164,6 +198,7 @@ impl Store {
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
             misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
             budgets: seen(self.check_budgets(false).await),
+            doubted_costs: seen(self.doubted_costs().await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             history: seen(self.history_of_database().await),

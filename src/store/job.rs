@@ -188,6 +188,14 @@ pub struct AttemptRecord {
     pub reported_cost_nanos: Option<i64>,
     /// The origin of the cost: `price` or `reported`.
     pub cost_source: Option<String>,
+    /// Tokens times the price, in billionths of a dollar, whatever the provider says.
+    pub computed_cost_nanos: Option<i64>,
+    /// Whether the two differed by more than the configuration allowed.
+    pub cost_differs: bool,
+    /// When its cost was computed again for the last time.
+    pub repriced_at: Option<DateTime<Utc>>,
+    /// What it said of its cost before: a list, the latest last.
+    pub repriced_from: Option<Value>,
     /// Repairs and cuts that the answer needed, and doubts about it.
     pub notes: Option<Value>,
     /// Whether the ledger has the answer as it came, because it was rejected or repaired.
@@ -317,7 +325,8 @@ impl Store {
             r#"select number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms, accepted,
                     class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
                     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
-                    uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source, notes,
+                    uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source,
+                    computed_cost_nanos, cost_differs, repriced_at, repriced_from, notes,
                     answer is not null as "has_answer!", reask_of
                from sluice.attempt where job_id = $1 order by started_at, number, fence"#,
             id.0

@@ -5,7 +5,7 @@
 //! answer are few: both are read from the ledger itself, by time.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::{NanoUsd, Spent};
+use crate::domain::{NanoUsd, Spent, per_answer};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder, Row};
 use std::time::Duration;
@@ -197,7 +197,7 @@ impl Totals {
     /// The cost; `None` when no attempt of the group has a known price.
     #[must_use]
     pub fn known_cost(&self) -> Option<NanoUsd> {
-        (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
+        per_answer::known_cost(self.cost, self.unpriced, self.attempts)
     }
 
     /// The waste; `None` when no attempt of the group has a known price.

@@ -218,6 +218,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "take_batch_turn",
             "take_turn",
             "own_keys",
+            "repriced_from",
             "cancel",
             "cancellable",
             "wait",

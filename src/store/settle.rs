@@ -93,7 +93,7 @@ pub struct AttemptRow {
     pub cost: Option<NanoUsd>,
     /// What may have been spent in addition to `cost`.
     pub uncertain: NanoUsd,
-    /// The price that was used.
+    /// The price by which `computed_cost` was computed.
     pub price: Option<Price>,
     /// Why this rung; `None` when it was simply the first.
     pub decision: Option<Explanation>,
@@ -106,6 +106,12 @@ pub struct AttemptRow {
     /// What the provider says it cost.
     #[serde(default)]
     pub reported_cost: Option<NanoUsd>,
+    /// Tokens times the price; `None`: no price is known, or nothing was charged.
+    #[serde(default)]
+    pub computed_cost: Option<NanoUsd>,
+    /// Whether the two differ by more than the configuration allows.
+    #[serde(default)]
+    pub cost_differs: bool,
     /// The origin of `cost`: `price` or `reported`.
     #[serde(default)]
     pub cost_source: Option<Cow<'static, str>>,
@@ -243,7 +249,7 @@ fn clean_option(text: Option<&String>) -> Option<String> {
 }
 
 /// JSON as `jsonb` takes it: it holds no NUL either.
-fn json_text(value: &impl Serialize) -> String {
+pub(super) fn json_text(value: &impl Serialize) -> String {
     const PLAIN: &str = "values and types of ours have text for keys, and nothing in them fails to be written";
     fn without_nul(value: &Value) -> Value {
         match value {
@@ -512,6 +518,9 @@ async fn book_attempts<'a>(
         &column!(row => row.cost_source.as_deref()) as _,
         &column!(row => notes_text(&row.notes)) as _,
         &column!(row => row.reask_of) as _,
+        &column!(row => row.computed_cost.map(|cost| cost.of_a_call().0)) as _,
+        &column!(row => tokens(row.usage.cache_write_1h)),
+        &column!(row => row.cost_differs),
     )
     .fetch_all(transaction)
     .await

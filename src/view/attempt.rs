@@ -196,15 +196,29 @@ fn is_reported(attempt: &AttemptRecord) -> bool {
 
 fn cost(attempt: &AttemptRecord) -> String {
     let mut line = match (attempt.cost_nanos, &attempt.price) {
-        (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),
         (Some(cost), None) if is_reported(attempt) => {
             format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))
         }
+        (Some(cost), Some(price)) if is_reported(attempt) => {
+            let computed =
+                attempt.computed_cost_nanos.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
+            format!("cost {}, as the provider says; computed {computed} at {}", NanoUsd(cost), price_in_words(price))
+        }
+        (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),
         (Some(cost), None) => format!("cost {}", NanoUsd(cost)),
         (None, _) => "cost unknown: the price was not known".to_owned(),
     };
     if let Some(reported) = attempt.reported_cost_nanos.filter(|_| !is_reported(attempt)) {
         let _ = write!(line, "; the provider says {}", NanoUsd(reported));
+    }
+    if attempt.cost_differs {
+        line.push_str(" (they differ by more than prices.reported_difference)");
+    }
+    if let Some(at) = attempt.repriced_at {
+        let states = attempt.repriced_from.as_ref().and_then(Value::as_array);
+        let before = states.and_then(|states| states.last()?.get("cost_nanos")?.as_i64());
+        let was = before.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
+        let _ = write!(line, "; repriced {}, before that {was}", at.format("%Y-%m-%d %H:%M UTC"));
     }
     if attempt.uncertain_nanos > 0 {
         let _ = write!(line, ", and perhaps up to {} more: its end is not known", NanoUsd(attempt.uncertain_nanos));
@@ -219,6 +233,7 @@ fn price_in_words(price: &Value) -> String {
         ("cache_write", "into the cache"),
         ("cache_write_1h", "into the cache for an hour"),
         ("output", "out"),
+        ("reasoning", "for reasoning"),
     ];
     let parts: Vec<String> =
         names.iter().filter_map(|(key, name)| Some(format!("{} {name}", NanoUsd(price.get(key)?.as_i64()?)))).collect();

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 /// An amount as an exact decimal number of dollars, without a currency sign: `0.00015`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dollars(pub NanoUsd);
 
 impl fmt::Display for Dollars {

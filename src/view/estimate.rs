@@ -2,30 +2,38 @@
 //! the rungs.
 
 use super::table::{Cell, Layout, Table};
-use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
+use crate::domain::lately::{CallsOfTarget, Lately};
 use crate::domain::{ErrorClass, NanoUsd, PerAnswer, Spent};
 use crate::store::batch::Batch;
 use crate::store::report::{Grouping, Totals};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// The estimate of a file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EstimateView {
     /// The sums of its jobs.
     pub sums: FileEstimate,
-    /// A finished batch of the same kind.
-    pub pilot: Option<Batch>,
+    /// What jobs of the route, or of a batch, have lately cost.
+    pub lately: Option<Lately>,
+    /// How long the jobs take at least by the configured limits: for each rung if all went there.
+    pub at_least: Vec<Option<Duration>>,
+    /// The same if each goes to its first choice.
+    pub at_least_in_all: Option<Duration>,
     /// What was accepted of each rung before.
     pub history: Option<PastAnswers>,
 }
 
 impl EstimateView {
-    /// A row for each rung.
+    /// A row for each rung, and one for each job at its first choice.
     #[must_use]
     pub fn table(&self) -> Table {
         let sums = &self.sums;
+        let lately = self.lately.as_ref();
         let money = |amount: Option<NanoUsd>| amount.map_or(Cell::UnknownMoney, Cell::Money);
+        // Nothing is known of the past where nothing was asked for.
+        let past = |amount: Option<NanoUsd>| amount.map_or(Cell::Empty, Cell::Money);
         let mut table = Table::new([
             "rung",
             "target",
@@ -36,27 +44,32 @@ impl EstimateView {
             "input_tokens",
             "output_tokens",
             "expected",
-            "worst_without_retries",
+            "as_lately",
+            "most",
+            "at_least",
+            "guessed",
         ])
         .laid_out(Layout {
             wide: &["rung"],
-            when_told: &["too_large", "unsupported"],
+            when_told: &["too_large", "unsupported", "as_lately", "at_least"],
             give_way: &[
                 "history_answers",
                 "history_accepted",
-                "first_choice",
                 "input_tokens",
                 "output_tokens",
-                "worst_without_retries",
+                "first_choice",
+                "at_least",
+                "guessed",
             ],
-            prose: &["target", "too_large"],
+            prose: &["target", "too_large", "guessed"],
         });
         if self.history.is_some() {
             table.columns.extend(["history_answers", "history_accepted", "expected_per_answer"]);
         }
-        for (index, rung) in (1..).zip(&sums.rungs) {
+        for (index, rung) in sums.rungs.iter().enumerate() {
+            let seen = lately.and_then(|lately| lately.target(&rung.target));
             let cells = [
-                Cell::Count(index),
+                Cell::Count(i64::try_from(index + 1).unwrap_or(i64::MAX)),
                 rung.target.as_str().into(),
                 rung.jobs.into(),
                 rung.first_choice.into(),
@@ -64,37 +77,17 @@ impl EstimateView {
                 rung.unsupported.into(),
                 rung.input_tokens.into(),
                 rung.output_tokens.into(),
-                money(rung.expected),
-                money(rung.worst),
+                money(rung.expected_by(seen)),
+                past(rung.as_lately(seen)),
+                money(rung.most),
+                time(self.at_least.get(index).copied().flatten()),
+                rung.guessed(seen).join(", ").into(),
             ];
-            table.row(cells.into_iter().chain(self.of_history(rung)));
-        }
-        if let Some(pilot) = &self.pilot {
-            let seen = format!(
-                "as batch {}: {} ended in {}",
-                pilot.name,
-                ended(pilot),
-                counted(pilot.attempts, "attempt", "attempts")
-            );
-            let empty = || [const { Cell::Empty }; 3];
-            let [large, unsupported, input] = empty();
-            let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
-            let cells = [
-                Cell::Empty,
-                seen.into(),
-                sums.jobs.into(),
-                Cell::Empty,
-                large,
-                unsupported,
-                input,
-                Cell::Empty,
-                money(like(pilot, sums.jobs)),
-                Cell::Empty,
-            ];
-            table.row(cells.into_iter().chain(nothing));
+            table.row(cells.into_iter().chain(self.of_history(rung, seen)));
         }
         let stranded = if sums.stranded > 0 { format!("no rung can take {}", sums.stranded) } else { String::new() };
         let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
+        let as_lately = sums.as_lately(lately);
         let cells = [
             Cell::Empty,
             "each job to its first choice".into(),
@@ -104,32 +97,53 @@ impl EstimateView {
             Cell::Empty,
             Cell::Empty,
             Cell::Empty,
-            money(sums.as_routed),
-            Cell::Empty,
+            money(sums.expected(lately)),
+            past(as_lately),
+            money(sums.most),
+            time(self.at_least_in_all),
+            self.guessed(as_lately.is_some()).join(", ").into(),
         ];
-        table.total(cells.into_iter().chain(nothing));
+        // A row like the others: programs are told it too.
+        table.row(cells.into_iter().chain(nothing));
         table
     }
 
+    /// What is guessed of the likely path: of each rung that is a first choice.
+    fn guessed(&self, is_known: bool) -> Vec<&'static str> {
+        let mut guessed: Vec<&'static str> = Vec::new();
+        for rung in self.sums.rungs.iter().filter(|rung| rung.first_choice > 0) {
+            let seen = self.lately.as_ref().and_then(|lately| lately.target(&rung.target));
+            for what in rung.guessed(seen) {
+                let is_told = guessed.contains(&what) || (is_known && what == "retries");
+                if !is_told {
+                    guessed.push(what);
+                }
+            }
+        }
+        guessed
+    }
+
     /// What the ledger says of a rung: answers, those that were accepted, and what one of those would cost.
-    fn of_history(&self, rung: &RungEstimate) -> Vec<Cell> {
+    fn of_history(&self, rung: &RungEstimate, lately: Option<&CallsOfTarget>) -> Vec<Cell> {
         let Some(history) = &self.history else { return Vec::new() };
         let seen = history.of(&rung.target);
-        vec![seen.answers.into(), seen.accepted.into(), seen.per_answer(rung.expected, rung.jobs).into()]
+        let each = seen.per_answer(rung.expected_by(lately), rung.jobs);
+        vec![seen.answers.into(), seen.accepted.into(), each.into()]
     }
+}
+
+/// A time that need not be known to the second.
+fn time(time: Option<Duration>) -> Cell {
+    let Some(time) = time else { return Cell::Empty };
+    let seconds = time.as_secs();
+    let coarse = if seconds >= 7_200 { seconds / 60 * 60 } else { seconds };
+    humantime::format_duration(Duration::from_secs(coarse)).to_string().into()
 }
 
 /// Jobs that succeeded or failed; cancelled ones do not show what a job costs.
 #[must_use]
 pub fn ended(pilot: &Batch) -> i64 {
     pilot.succeeded + pilot.failed
-}
-
-/// The cost of this many jobs at the average of a batch; `None`: a price is unknown.
-fn like(pilot: &Batch, jobs: u64) -> Option<NanoUsd> {
-    let sum = i128::from(pilot.cost.0) * i128::from(jobs);
-    let average = sum.checked_div(i128::from(ended(pilot)))?;
-    (pilot.unpriced == 0).then(|| NanoUsd(i64::try_from(average).unwrap_or(i64::MAX)))
 }
 
 /// Answers of a rung from which on a share of them says something.
@@ -248,37 +262,49 @@ mod tests {
     }
 
     #[test]
-    fn a_pilot_tells_what_a_job_has_cost_with_all_its_attempts() {
-        let pilot = |unpriced| Batch {
-            name: "trial".to_owned(),
-            first_hour: chrono::DateTime::UNIX_EPOCH,
-            last_hour: chrono::DateTime::UNIX_EPOCH,
-            jobs: 12,
-            succeeded: 9,
-            failed: 1,
-            cancelled: 0,
-            attempts: 17,
-            cost: NanoUsd(1_000_000),
-            waste: NanoUsd::ZERO,
-            uncertain: NanoUsd::ZERO,
-            unpriced,
-            paused: false,
-            pause_reason: None,
-            max_failed: None,
+    fn columns_of_the_past_are_filled_from_enough_of_it_and_say_what_is_guessed() {
+        let cost = |nanos: i64| Some(NanoUsd(nanos));
+        let rung = RungEstimate {
+            target: "a/m".to_owned(),
+            jobs: 1_000,
+            first_choice: 1_000,
+            uncapped: 3,
+            expected: cost(100_000),
+            expected_first: cost(100_000),
+            most: cost(900_000),
+            ..RungEstimate::default()
         };
-        assert_eq!(like(&pilot(0), 2_000), Some(NanoUsd(200_000_000)));
-        assert_eq!(like(&pilot(1), 2_000), None, "an unknown price is no price");
-        let rung =
-            RungEstimate { target: "a/m".to_owned(), jobs: 1, worst: Some(NanoUsd(9)), ..RungEstimate::default() };
-        let sums = FileEstimate { jobs: 1, rungs: vec![rung], as_routed: None, stranded: 0 };
-        let mut found = EstimateView { sums, pilot: Some(pilot(0)), history: None };
-        let shown = serde_json::to_value(found.table()).unwrap();
-        assert_eq!(shown[1]["target"], "as batch trial: 10 ended in 17 attempts");
-        assert_eq!(shown[1]["worst_without_retries"], serde_json::Value::Null);
-        found.history = Some(PastAnswers::default());
-        let wider = found.table();
-        assert_eq!(wider.columns.len(), 13);
-        assert!(wider.rows.iter().chain(&wider.total).all(|row| row.len() == 13));
-        assert!(shown[0]["worst_without_retries"].is_number() && shown[0].get("worst").is_none(), "{shown}");
+        let sums = FileEstimate {
+            jobs: 1_000,
+            rungs: vec![rung],
+            as_routed: cost(100_000),
+            most: cost(900_000),
+            ..FileEstimate::default()
+        };
+        let shown = |view: &EstimateView| serde_json::to_value(view.table()).unwrap();
+        let mut view =
+            EstimateView { sums, at_least_in_all: Some(Duration::from_secs(7_290)), ..EstimateView::default() };
+        let bare = shown(&view);
+        assert_eq!((&bare[0]["as_lately"], &bare[0]["expected"]), (&serde_json::Value::Null, &0.000_1.into()));
+        assert_eq!(bare[0]["guessed"], "tokens, length of answers, retries");
+        let mut lately = Lately::default();
+        let mut of = CallsOfTarget::default();
+        for _ in 0..20 {
+            lately.jobs.add(NanoUsd(100), NanoUsd(150));
+            of.accepted.add(NanoUsd(100), NanoUsd(110));
+        }
+        (of.spent, of.spent_on_accepted, of.calls) = (NanoUsd(2_640), NanoUsd(2_200), 24);
+        lately.targets.insert("a/m".to_owned(), of);
+        view.lately = Some(lately);
+        let taught = shown(&view);
+        assert_eq!((&taught[0]["expected"], &taught[0]["as_lately"]), (&0.000_11.into(), &0.000_132.into()));
+        assert_eq!((&taught[0]["guessed"], &taught[0]["most"]), (&"".into(), &0.000_9.into()));
+        assert_eq!((&taught[1]["as_lately"], &taught[1]["at_least"]), (&0.000_15.into(), &"2h 1m".into()));
+        view.lately.as_mut().unwrap().unpriced = 1;
+        assert_eq!(shown(&view)[1]["as_lately"], serde_json::Value::Null, "an unknown price is no price");
+        view.history = Some(PastAnswers::default());
+        let wider = view.table();
+        assert_eq!(wider.columns.len(), 16);
+        assert!(wider.rows.iter().all(|row| row.len() == 16));
     }
 }

@@ -4,6 +4,7 @@
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
+use crate::domain::per_answer::known_cost;
 use crate::store::report::{CacheUse, Grouping, LatencyRow, Reasks, Totals};
 use std::cmp::Reverse;
 
@@ -181,7 +182,7 @@ pub fn reasks(by: &[Grouping], mut rows: Vec<Reasks>) -> Table {
         rows.sort_by_key(|row| Reverse(row.calls));
     }
     let measures = |row: &Reasks| -> [Cell; 6] {
-        let is_priced = row.unpriced == 0 || row.unpriced < row.calls;
+        let is_priced = known_cost(row.cost, row.unpriced, row.calls).is_some();
         [
             row.calls.into(),
             row.accepted.into(),

@@ -8,6 +8,7 @@ use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
 use crate::domain::obstacle::{Circumstances, Obstacle, Subject};
 use crate::domain::pause::{FixedWait, PauseKind};
+use crate::domain::per_answer::known_cost;
 use crate::domain::statistics::{GateStatistics, ShutStatistics};
 use crate::domain::{PerAnswer, Timestamp};
 use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Status};
@@ -224,7 +225,7 @@ impl OfRouteView {
             route,
             answered: spent.accepted,
             attempts,
-            cost: (spent.unpriced < attempts || spent.unpriced == 0).then_some(Dollars(spent.cost)),
+            cost: known_cost(spent.cost, spent.unpriced, attempts).map(Dollars),
             uncertain_cost: Dollars(spent.uncertain),
             unpriced_attempts: spent.unpriced,
             cost_per_answer: per_answer.amount().map(Dollars),

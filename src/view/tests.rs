@@ -194,6 +194,10 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         decision: Some(json!({ "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 })),
         service_tier: None,
         reported_cost_nanos: None,
+        computed_cost_nanos: None,
+        cost_differs: false,
+        repriced_at: None,
+        repriced_from: None,
         cost_source: Some("price".to_owned()),
         notes: Some(json!(["mended"])),
         has_answer: true,
@@ -211,7 +215,8 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         "input_tokens": 100, "cache_read_tokens": 20, "cache_write_tokens": 0, "output_tokens": 300,
         "reasoning_tokens": 0, "cost_nanos": 195_000, "uncertain_nanos": 5_000_000,
         "price": { "input": 150_000_000 }, "decision": { "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 },
-        "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "notes": ["mended"],
+        "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "computed_cost_nanos": null,
+        "cost_differs": false, "repriced_at": null, "repriced_from": null, "notes": ["mended"],
         "has_answer": true, "reask_of": 1, "cost": 0.000_195, "uncertain_cost": 0.005,
     });
     let mut second = first.clone();

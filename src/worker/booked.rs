@@ -65,6 +65,8 @@ pub struct OfTarget {
     pub uncertain: NanoUsd,
     /// Attempts whose price is not known.
     pub unpriced: u64,
+    /// Attempts whose cost by the provider differs from the computed one.
+    pub cost_differs: u64,
 }
 
 /// Totals of the jobs of one route.
@@ -109,6 +111,7 @@ impl Booked {
             }
             None => totals.unpriced += 1,
         }
+        totals.cost_differs += u64::from(row.cost_differs);
         totals.uncertain += row.uncertain;
     }
 
@@ -194,6 +197,8 @@ mod tests {
             answer: None,
             service_tier: None,
             reported_cost: None,
+            computed_cost: None,
+            cost_differs: false,
             cost_source: None,
             reask_of: None,
             raced: false,

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-pub use target::TargetState;
+pub use target::{CostSeen, TargetState};
 use target::{ProviderState, shut_for, still_shut};
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -43,6 +43,7 @@ mod upkeep;
 
 use crate::domain::budget::Budgets;
 use crate::domain::fork::Taken;
+use crate::domain::billing::Tolerance;
 use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
 use crate::store::settle::Labels;
@@ -90,6 +91,8 @@ pub struct Settings {
     pub max_crashes: u16,
     /// How long finished work is kept; `None`: for ever.
     pub retention: Option<Retention>,
+    /// How far a cost that a provider reports may be from the computed one.
+    pub tolerance: Tolerance,
     /// Stops the worker by itself when no work is left.
     pub until_done: bool,
     /// Work on the jobs of this batch only.

@@ -27,7 +27,7 @@ const RARE: [(&str, &str, &[&str]); 7] = [
             "cli/trial.rs",
             "telemetry.rs",
             // Prices by the clock, where no database is asked.
-            "cli/check/online.rs",
+            "cli/today.rs",
             // Against another machine's clock: dates of headers, the database's own, replicas that are behind.
             "provider/client.rs",
             "store/database.rs",

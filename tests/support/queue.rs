@@ -15,8 +15,7 @@ use std::sync::Arc;
 const PLENTY: i32 = 1_000_000;
 
 /// What the attempts cost by.
-const PRICE: Price =
-    Price { input: 150_000_000, output: 600_000_000, cached_input: None, cache_write: None, cache_write_1h: None };
+const PRICE: Price = Price::plain(150_000_000, 600_000_000);
 
 /// A job to be enqueued.
 #[derive(Clone, Debug)]
@@ -226,6 +225,8 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         answer: None,
         service_tier: None,
         reported_cost: None,
+        computed_cost: None,
+        cost_differs: false,
         cost_source: None,
         reask_of: None,
         raced: false,

@@ -1,17 +1,17 @@
 //! `sluice check --online`: one cheap call with every key and model.
 
+use crate::cli::today;
 use crate::config::{Config, ProviderConfig};
 use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
-use crate::domain::{NanoUsd, Rung, Timestamp, UsageSource, estimate};
+use crate::domain::{NanoUsd, Rung, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
 use crate::view::check::TriedView;
 use crate::view::dollars::Dollars;
-use chrono::Utc;
 use futures_util::{StreamExt as _, stream};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -119,7 +119,7 @@ impl Trial<'_> {
     }
 
     fn told(&self, target: &str, key: Option<&str>, report: CallReport, sent: Sent) -> TriedView {
-        let price = self.rung.price_at(Timestamp(Utc::now().timestamp_millis()));
+        let price = self.rung.price_at(today::now());
         let told = TriedView {
             total_ms: i64::from(report.total_ms),
             http_status: report.status,
@@ -129,13 +129,13 @@ impl Trial<'_> {
             Ok(answer) => {
                 let text = answer.text.as_deref().unwrap_or_default();
                 let (usage, _) = answer.usage.believed(sent, &[text]);
-                let cost = price.map(|price| price.cost(&usage)).or(answer.beside.cost);
+                let cost = price.as_ref().map(|price| price.cost(&usage)).or(answer.beside.cost);
                 TriedView { class: None, message: None, cost: cost.map(Dollars), ..told }
             }
             Err(failure) => {
                 let billed = report.failed_usage.map(|(usage, _)| usage);
                 let cost = match billed.filter(|usage| usage.source == UsageSource::Provider) {
-                    Some(usage) => price.map(|price| price.cost(&usage)),
+                    Some(usage) => price.as_ref().map(|price| price.cost(&usage)),
                     // A refusal costs nothing; a call that broke off may have been billed.
                     None if report.status.is_some_and(|status| status >= 400) => Some(NanoUsd::ZERO),
                     None if failure.class.facts().billed == Billed::Never => Some(NanoUsd::ZERO),

@@ -1,15 +1,12 @@
 //! The catalogue of prices that comes with the program (`config/prices.toml`). It is read like the configuration, but
 //! is not part of it.
 
-use super::{Key, Kind, MODEL, TEXTS, Table, key};
+use super::{Kind, MODEL, TEXTS, Table, key};
 
-/// The file: vendors by name.
-pub(in crate::config) const CATALOGUE: Table =
-    Table { keys: &[Key { name: "vendors", kind: Kind::Named(&VENDOR), ..Key::EMPTY }], ..Table::EMPTY };
-
-const VENDOR: Table = Table {
+/// The block of a vendor. The file has one under each vendor's name.
+pub(in crate::config) const CATALOGUE: Table = Table {
     keys: &[
-        key("as_of", Kind::Text, "", "When the prices were read."),
+        key("as_of", Kind::Text, "", "The day on which the prices were compared last."),
         key("source", Kind::Text, "", "Where the prices were read."),
         key("tiers", Kind::Map(&Kind::Any), "", "Tiers of all models."),
         key("peak_hours", TEXTS, "", "Hours of the prices of all models."),

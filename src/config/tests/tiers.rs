@@ -24,7 +24,8 @@ fn a_rung_with_a_tier_has_the_models_settings_the_tiers_price_and_time() {
     assert_eq!(names, ["openai/gpt-5@flex", "openai/gpt-5", "openai/gpt-5@priority"]);
     assert!(rungs.iter().all(|rung| rung.target.model == "gpt-5"));
     assert_eq!(rungs[0].target.tier, Some(Tier::spare("flex")));
-    let prices: Vec<i64> = rungs.iter().map(|rung| rung.price().unwrap().input).collect();
+    let prices: Vec<i64> =
+        rungs.iter().map(|rung| rung.price_at(crate::domain::Timestamp(0)).unwrap().usual.input).collect();
     assert_eq!(prices, [625_000_000, 1_250_000_000, 2_500_000_000]);
     assert!(rungs.iter().all(|rung| rung.model.capabilities.context_window == Some(99)));
     let usual = config.providers["openai"].endpoint.timeouts;

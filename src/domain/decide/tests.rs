@@ -8,7 +8,6 @@ mod race;
 mod worlds;
 
 use super::*;
-use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::shut::Reason;
 use crate::domain::validation::Rules;
@@ -29,7 +28,7 @@ fn job() -> Job {
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target::new("p", index.to_string()),
-        model: Model { price: None::<Price>, ..Model::default() },
+        model: Model::default(),
         timeouts: Timeouts::of(MINUTE),
     };
     Route {

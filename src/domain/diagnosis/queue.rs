@@ -1,6 +1,10 @@
 //! Findings on workers, waiting jobs and kept work.
 
-use super::{Finding, FinishedWork, Misbilled, Queue, ServerState, Thresholds, Unqueued, WrongBudget, grouped, span};
+use super::{
+    DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued, WrongBudget,
+    grouped, span,
+};
+use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::domain::roll::roll;
@@ -179,6 +183,59 @@ pub(super) fn budgets(wrong: &[WrongBudget]) -> Finding {
         "end such workers, and sluice doctor --repair corrects the budgets",
     )
 }
+
+/// Whether the costs of the last day are known, and are those that the providers say.
+pub(super) fn costs(doubted: &Seen<Vec<DoubtedCosts>>) -> [Finding; 2] {
+    const UNKNOWN: &str = "unknown_prices";
+    const DIFFERING: &str = "reported_costs";
+    let doubted = match doubted {
+        Ok(doubted) => doubted,
+        Err(reason) => return [UNKNOWN, DIFFERING].map(|check| Finding::unseen(check, reason)),
+    };
+    let targets = |calls: fn(&DoubtedCosts) -> i64, words: &dyn Fn(&DoubtedCosts) -> String| {
+        let found: Vec<&DoubtedCosts> = doubted.iter().filter(|doubted| calls(doubted) > 0).collect();
+        let mut named: Vec<String> = found.iter().take(NAMED_TARGETS).map(|found| words(found)).collect();
+        if found.len() > NAMED_TARGETS {
+            named.push(format!("{} more targets", found.len() - NAMED_TARGETS));
+        }
+        named.join("; ")
+    };
+    let unknown = targets(|doubted| doubted.unpriced, &|doubted| {
+        format!("{} of {}", counted(grouped(doubted.unpriced), "call", "calls"), doubted.target)
+    });
+    let differing = targets(|doubted| doubted.differing, &|doubted| {
+        let (more, word) = match doubted.more {
+            NanoUsd(more) if more < 0 => (NanoUsd(more.saturating_neg()), "less"),
+            more => (more, "more"),
+        };
+        let calls = counted(grouped(doubted.differing), "call", "calls");
+        format!("{calls} of {}, together {more} {word} than computed", doubted.target)
+    });
+    let unknown = if unknown.is_empty() {
+        Finding::ok(UNKNOWN, "every call of the last 24 hours has a price")
+    } else {
+        Finding::warning(
+            UNKNOWN,
+            format!("the cost is unknown of {unknown}"),
+            "their cost is NULL, and no sum has it",
+            "give the model a price ([models] in the configuration, or `sluice prices update`), then `sluice reprice`",
+        )
+    };
+    let differing = if differing.is_empty() {
+        Finding::ok(DIFFERING, "no provider said another cost than its price comes to in the last 24 hours")
+    } else {
+        Finding::warning(
+            DIFFERING,
+            format!("providers say another cost than was computed: {differing}"),
+            "what the provider says is booked; estimates and budgets go by the price",
+            "correct the price ([models], or `sluice prices update`); `sluice explain JOB` shows both figures",
+        )
+    };
+    [unknown, differing]
+}
+
+/// How many targets a finding names.
+const NAMED_TARGETS: usize = 3;
 
 /// How far a look at the newest jobs came, in words; empty when it saw all.
 fn looked_from(first: Option<i64>) -> String {

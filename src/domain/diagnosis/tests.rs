@@ -1,5 +1,4 @@
 use super::*;
-use crate::domain::NanoUsd;
 use crate::domain::timeline::{Change, Stray, TimelineSwitch};
 use std::time::Duration;
 
@@ -76,6 +75,7 @@ fn healthy() -> Facts {
         unqueued: Ok(Unqueued::default()),
         misbilled: Ok(Misbilled::default()),
         budgets: Ok(Vec::new()),
+        doubted_costs: Ok(Vec::new()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(FinishedWork {
             configured: true,
@@ -211,6 +211,19 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
                 under_way: NanoUsd::ZERO,
             }]);
         }),
+        ("unknown_prices", Warning, "unknown of 12 calls of p/m; 1 call of p/n", |f| {
+            let of = |target: &str, unpriced| DoubtedCosts {
+                target: target.to_owned(),
+                unpriced,
+                differing: 0,
+                more: NanoUsd::ZERO,
+            };
+            f.doubted_costs = Ok(vec![of("p/m", 12), of("p/n", 1)]);
+        }),
+        ("reported_costs", Warning, "2 calls of p/m, together $0.25 less than computed", |f| {
+            let (target, more) = ("p/m".to_owned(), NanoUsd(-250_000_000));
+            f.doubted_costs = Ok(vec![DoubtedCosts { target, unpriced: 0, differing: 2, more }]);
+        }),
         ("retention", Warning, "by job 17", |f| f.retention.as_mut().unwrap().held.push((0, 17))),
         ("retention", Warning, "partition 3 has been", |f| f.retention.as_mut().unwrap().stuck = Some((3, 3600))),
         ("retention", Warning, "another partition for 60 min", |f| f.retention.as_mut().unwrap().late = Some(3600)),
@@ -281,6 +294,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         unqueued: Err(reason()),
         misbilled: Err(reason()),
         budgets: Err(reason()),
+        doubted_costs: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),

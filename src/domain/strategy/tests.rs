@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::StickyBy;
-use crate::domain::price::Price;
+use crate::domain::price::{Price, PriceTerms};
 use crate::domain::request::Pass;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::validation::Rules;
@@ -18,13 +18,10 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
     let rung = |price: &Option<(i64, i64)>| Rung {
         target: Target::new("p", "m"),
         model: Model {
-            price: price.map(|(input, output)| Price {
-                input,
-                output,
-                cached_input: None,
-                cache_write: None,
-                cache_write_1h: None,
-            }),
+            terms: PriceTerms {
+                price: price.map(|(input, output)| Price::plain(input, output).into()),
+                ..PriceTerms::default()
+            },
             ..Model::default()
         },
         timeouts: Timeouts::of(Duration::from_mins(1)),
@@ -62,10 +59,11 @@ fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
     let mut route = route(Strategy::Cost, &[Some((2_000_000, 2_000_000)); 4]);
     let tiers = [("flex", 500_000_000), ("fast", 2_000_000_000)];
     for (rung, tier) in route.rungs.iter_mut().zip([Some("fast"), Some("odd"), None, Some("flex")]) {
-        rung.model.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
+        rung.model.terms.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
         rung.target.tier = tier.map(Tier::new);
     }
-    let inputs: Vec<Option<i64>> = route.rungs.iter().map(|rung| rung.price().map(|price| price.input)).collect();
+    let inputs: Vec<Option<i64>> =
+        route.rungs.iter().map(|rung| rung.price_at(Timestamp(0)).map(|price| price.usual.input)).collect();
     assert_eq!(inputs, [Some(4_000_000), None, Some(2_000_000), Some(1_000_000)]);
     assert_eq!(ordered(&route, 1_000, None, &[]), [3, 2, 0, 1]);
     // The tiers of a model draw apart.
@@ -79,7 +77,7 @@ fn a_rung_is_compared_at_the_price_of_the_hour() {
     use crate::domain::price::{Factor, OffPeak, TierPrice};
     let mut route = route(Strategy::Cost, &[Some((3_000_000, 3_000_000)), Some((2_000_000, 2_000_000))]);
     let peak = Hours::parse("mon-fri 06:00-10:00").unwrap();
-    route.rungs[0].model.off_peak = Some(OffPeak { peak, price: TierPrice::Times(Factor(500_000_000)) });
+    route.rungs[0].model.terms.off_peak = Some(OffPeak { peak, price: TierPrice::Times(Factor(500_000_000)) });
     let first = |hours: i64| {
         // From Monday, 2026-11-23.
         let now = Timestamp(1_795_392_000_000 + hours * 3_600_000);

@@ -4,7 +4,6 @@
 use super::*;
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Condition, RungHealth, Step, decide};
-use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung, Timeouts};
@@ -157,7 +156,7 @@ fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered()
 fn route() -> Route {
     let rung = |model: &str| Rung {
         target: Target::new(model, model),
-        model: Model { price: None::<Price>, ..Model::default() },
+        model: Model::default(),
         timeouts: Timeouts::of(SECOND * 60),
     };
     Route {

@@ -11,7 +11,7 @@ use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Target, Timestamp, Unit, Usage};
+use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, NanoUsd, Target, Timestamp, Unit, Usage};
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
 use parking_lot::Mutex;
@@ -42,6 +42,17 @@ pub struct ProviderState {
     pub(super) last_silence: AtomicI64,
 }
 
+/// What one call has cost.
+#[derive(Clone, Copy, Debug)]
+pub struct CostSeen {
+    /// `None`: unknown.
+    pub booked: Option<NanoUsd>,
+    pub computed: Option<NanoUsd>,
+    pub reported: Option<NanoUsd>,
+    /// Whether the last two differ by more than is allowed.
+    pub differs: bool,
+}
+
 /// The state of one target.
 #[derive(Debug)]
 pub struct TargetState {
@@ -59,6 +70,8 @@ pub struct TargetState {
     pub(super) mends: Mutex<Vec<Mend>>,
     /// Models that have answered in its place.
     pub(super) others: Mutex<BTreeSet<String>>,
+    /// The hours in which a cost without a price, and one that differs from the provider's, was logged last.
+    pub(super) doubted_costs: Mutex<[Option<i64>; 2]>,
     pub(super) record: Arc<Record>,
     /// The last reopening of one of its buckets that it has noticed: milliseconds since the epoch.
     pub(super) reopened: AtomicI64,
@@ -194,6 +207,34 @@ impl TargetState {
                 target.name = %self.target,
                 model.served = ?model,
                 "a different model answered: {what}"
+            );
+        }
+    }
+
+    /// Logs a cost that is unknown, or that the provider puts at another figure: one line an hour each.
+    pub fn watch_cost(&self, cost: &CostSeen, now: Timestamp) {
+        const HOUR: i64 = 3_600_000;
+        let hour = now.0.div_euclid(HOUR);
+        let is_first = |kind: usize| {
+            let mut hours = self.doubted_costs.lock();
+            hours.get_mut(kind).is_some_and(|last| last.replace(hour) != Some(hour))
+        };
+        if cost.booked.is_none() && is_first(0) {
+            tracing::warn!(
+                target.name = %self.target,
+                "a call has no price, so its cost is unknown; more of them are not logged in this hour (`sluice \
+                 doctor`)"
+            );
+        }
+        if let (true, Some(computed), Some(reported)) = (cost.differs, cost.computed, cost.reported)
+            && is_first(1)
+        {
+            tracing::warn!(
+                target.name = %self.target,
+                cost.computed = %computed,
+                cost.reported = %reported,
+                "the provider says another cost than the price comes to, and that is booked; more of them are not \
+                 logged in this hour (`sluice doctor`)"
             );
         }
     }

@@ -200,6 +200,8 @@ impl Call {
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
+        judged.cost_differs = shared.settings().tolerance.is_exceeded(judged.computed_cost, judged.reported_cost);
+        rung.target.watch_cost(&judged.cost_seen(), ended_at);
         let reask_of = self.state.again.as_ref().map(|again| again.of);
         // A refusal of the longer conversation says nothing about the request as it was inserted.
         let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());

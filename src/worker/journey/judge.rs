@@ -1,11 +1,12 @@
 //! The outcome of one call: the verdict on its answer, and its cost.
 
+use crate::domain::billing::{Answered, Cost};
 use crate::domain::charging::{self, Charging, Sizes};
 use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
 use crate::domain::json_schema::Schema;
 use crate::domain::price::Price;
-use crate::domain::served::{Served, who_served};
+use crate::domain::served::Served;
 use crate::domain::usage::{CostSource, Sent};
 use crate::domain::validation::Rules;
 use crate::domain::{
@@ -13,6 +14,7 @@ use crate::domain::{
     Timestamp, Usage, Verdict, estimate,
 };
 use crate::provider::{CallReport, Head};
+use crate::worker::gate::CostSeen;
 use serde_json::Value;
 
 /// The request that the call was made for.
@@ -49,8 +51,12 @@ pub(super) struct Judged {
     /// The price that was applied: that of the tier, and of the model that answered.
     pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
+    /// Tokens times the price, whatever the provider says; `None`: no price is known, or nothing was charged.
+    pub(super) computed_cost: Option<NanoUsd>,
     pub(super) reported_cost: Option<NanoUsd>,
     pub(super) cost_source: Option<CostSource>,
+    /// Whether the provider's figure differs from the computed one by more than is allowed.
+    pub(super) cost_differs: bool,
     pub(super) uncertain: NanoUsd,
     pub(super) status: Option<u16>,
     pub(super) request_id: Option<String>,
@@ -63,7 +69,7 @@ pub(super) struct Judged {
 /// Validates an answer and computes the cost of the call, which was made at the instant `at`.
 pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport, at: Timestamp) -> Judged {
     let price = spec.price_at(at);
-    let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, asked.job));
+    let worst = || price.as_ref().map(|price| estimate::worst_cost(price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
         report;
     let mut judged = Judged {
@@ -79,10 +85,12 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         usage_raw: None,
         service_tier: None,
         other_model: None,
-        price,
+        price: price.as_ref().map(|price| price.of(asked.job.input_tokens)),
         cost: Some(NanoUsd::ZERO),
+        computed_cost: None,
         reported_cost: None,
         cost_source: None,
+        cost_differs: false,
         uncertain: NanoUsd::ZERO,
         status,
         request_id,
@@ -127,13 +135,14 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                 judged.usage = usage;
                 judged.counted_usage = Some(usage);
                 judged.usage_raw = Some(raw);
-                judged.cost = price.map(|price| price.cost(&usage));
-                judged.cost_source = price.map(|_| CostSource::Price);
+                judged.price = price.as_ref().map(|price| price.of(usage.total_input()));
+                judged.book(Cost::of(price.as_ref(), &usage, None));
                 if let Some(doubt) = doubt {
                     // The answer that it was billed for was never seen.
                     judged.notes.push(format!("{doubt}: estimated"));
                     judged.cost = worst().map(|_| NanoUsd::ZERO);
                     judged.cost_source = None;
+                    judged.computed_cost = None;
                     judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
                 }
             } else if may_have_been_billed(&failure, judged.status) {
@@ -162,26 +171,37 @@ impl Judged {
         self.counted_usage = Some(usage);
     }
 
-    /// Computes the cost: from the price of the model and the tier that served the answer, else from what the provider
-    /// says.
+    /// What it has cost, to be watched.
+    pub(super) fn cost_seen(&self) -> CostSeen {
+        CostSeen {
+            booked: self.cost,
+            computed: self.computed_cost,
+            reported: self.reported_cost,
+            differs: self.cost_differs,
+        }
+    }
+
+    fn book(&mut self, cost: Cost) {
+        self.cost = cost.booked;
+        self.computed_cost = cost.computed;
+        self.cost_source = cost.source;
+    }
+
+    /// Computes the cost: what the provider says, or else from the price of the model and the tier that served the
+    /// answer.
     fn bill(&mut self, answer: &Answer, spec: &Rung, at: Timestamp) {
-        // A vendor that says nothing of the tier has served the one that was asked for.
-        let tier = answer.beside.service_tier.as_deref().or(spec.target.tier.map(|tier| tier.name));
         let served = answer.model.as_deref().unwrap_or_default();
-        let who = who_served(&spec.target, &spec.model, served);
-        let model = match who {
-            Served::AsAsked => Some(&spec.model),
-            Served::Other(other) => Some(other),
-            Served::Stranger => None,
-        };
-        self.price = model.and_then(|model| model.price_at(tier, at));
+        let tier = answer.beside.service_tier.as_deref();
+        let billed = Answered { target: &spec.target, model: &spec.model, served, tier, at }.billed();
+        let (who, tier) = (billed.who, billed.tier);
+        self.price = billed.price.as_ref().map(|price| price.of(self.usage.total_input()));
         self.reported_cost = answer.beside.cost;
-        self.cost = self.price.map(|price| price.cost(&self.usage)).or(self.reported_cost);
-        self.cost_source = match (self.price, self.reported_cost) {
-            (Some(_), _) => Some(CostSource::Price),
-            (None, Some(_)) => Some(CostSource::Reported),
-            (None, None) => None,
-        };
+        self.book(Cost::of(billed.price.as_ref(), &self.usage, self.reported_cost));
+        let is_tier_unpriced = match who {
+            Served::AsAsked => spec.model.is_priced(),
+            Served::Other(other) => other.is_priced(),
+            Served::Stranger => false,
+        } && billed.price.is_none();
         let name: String = served.chars().take(60).collect();
         match who {
             Served::AsAsked => {}
@@ -198,7 +218,7 @@ impl Judged {
             }
         }
         self.other_model = (who != Served::AsAsked).then_some(name);
-        if model.is_some_and(|model| model.price.is_some()) && self.price.is_none() {
+        if is_tier_unpriced {
             let tier: String = tier.unwrap_or_default().chars().take(60).collect();
             self.notes.push(format!(
                 "the tier {tier:?} has no price: `tiers` in [models.\"{}\"] can give it one",

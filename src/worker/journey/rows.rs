@@ -133,6 +133,8 @@ impl HeldJob {
             answer: if class.is_none() { judged.original } else { answer },
             service_tier: judged.service_tier,
             reported_cost: judged.reported_cost,
+            computed_cost: judged.computed_cost,
+            cost_differs: judged.cost_differs,
             cost_source: judged.cost_source.map(|source| Cow::Borrowed(source.as_str())),
             notes: judged.notes,
             reask_of,

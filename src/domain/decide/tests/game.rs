@@ -102,8 +102,7 @@ fn stage(strategy: Strategy) -> (Job, Route) {
     let mut route = Route { strategy, ..route(3) };
     for (rung, dollars) in route.rungs.iter_mut().zip([3, 1, 2]) {
         let (input, output) = (dollars * 1_000_000, dollars * 1_000_000);
-        let (cached_input, cache_write, cache_write_1h) = (None, None, None);
-        rung.model.price = Some(Price { input, output, cached_input, cache_write, cache_write_1h });
+        rung.model.terms.price = Some(Price::plain(input, output).into());
     }
     (Job { sticky: Some(strategy::hash_of("acme\0nightly")), ..job() }, route)
 }

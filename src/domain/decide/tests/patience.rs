@@ -84,9 +84,8 @@ fn a_job_waits_for_the_cheap_hours_as_long_as_it_has_patience_and_time() {
     let routed = |patience, factor| {
         let mut route = Route { patience, strategy: Strategy::Cost, ..route(2) };
         let (input, output) = (1_000_000_000, 2_000_000_000);
-        let price = Price { input, output, cached_input: None, cache_write: None, cache_write_1h: None };
-        route.rungs[0].model.price = Some(price);
-        route.rungs[0].model.off_peak = Some(off_peak(factor));
+        route.rungs[0].model.terms.price = Some(Price::plain(input, output).into());
+        route.rungs[0].model.terms.off_peak = Some(off_peak(factor));
         route
     };
     let half = 500_000_000;

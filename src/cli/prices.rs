@@ -1,0 +1,240 @@
+//! `sluice prices`: what models cost, and a newer catalogue.
+
+use super::GlobalArgs;
+use super::consent::consent;
+use super::context::environment;
+use super::failure::CommandFailure;
+use super::output::Output;
+use super::today;
+use crate::config::{BUILT_IN, Block, Catalogue, Config, Keys};
+use crate::domain::counted::counted;
+use crate::domain::{Model, Timestamp};
+use crate::exit_code::ExitCode;
+use crate::view::prices::{self, Changed, Listed};
+use anyhow::Context as _;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: PricesCommand,
+}
+
+/// What to do with prices.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PricesCommand {
+    /// List what models cost now, in dollars per million tokens
+    List {
+        /// Only models of this vendor of the catalogue, or of this provider
+        #[arg(long, value_name = "NAME")]
+        vendor: Option<String>,
+    },
+    /// Show every price of a model: by day, hour, tier and length of prompt
+    Show {
+        /// The model: gpt-5, openai/gpt-5, or provider/model of the configuration
+        model: String,
+    },
+    /// Take a newer catalogue
+    ///
+    /// The file is checked as a whole, and what changes is shown; then it is kept beside the configuration (or where
+    /// prices.catalogue says), in place of one that was taken before. Of each vendor that block holds which was
+    /// compared later (`as_of`): this file's, or that of the program, which a new version of it may bring. Entries of
+    /// the configuration ([models]) go over both. Running workers take it when they read their configuration again
+    /// (systemctl reload, SIGHUP).
+    Update {
+        /// The catalogue, in the form of config/prices.toml
+        file: PathBuf,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Runs the command. It needs neither a database nor a key.
+///
+/// # Errors
+/// A fault of a file; the user says no.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    let mut output = Output::new(global);
+    let now = today::now();
+    match args.command {
+        PricesCommand::List { vendor } => {
+            let all = listed(&config);
+            let some: Vec<Listed<'_>> =
+                all.into_iter().filter(|listed| vendor.as_deref().is_none_or(|vendor| vendor == listed.of)).collect();
+            if let Some(vendor) = vendor.filter(|_| some.is_empty()) {
+                let known = config.prices.catalogue.blocks.keys().cloned().collect::<Vec<_>>().join(", ");
+                let message = format!("no price is known of a vendor or provider {vendor:?}; there are: {known}");
+                return Err(CommandFailure::not_found(message).into());
+            }
+            output.table(&prices::list(&some, now))?;
+        }
+        PricesCommand::Show { model } => {
+            let all = listed(&config);
+            let is_named =
+                |listed: &&Listed<'_>| listed.name == model || model.split_once('/') == Some((listed.of, listed.name));
+            let found: Vec<&Listed<'_>> = all.iter().filter(is_named).collect();
+            if found.is_empty() {
+                return Err(CommandFailure::not_found(format!(
+                    "no price is known of a model {model:?}; `sluice prices list` shows those that are"
+                ))
+                .into());
+            }
+            for listed in found {
+                let alias = listed.alias_of.map_or_else(String::new, |of| format!(", another name of {of}"));
+                let as_of = if listed.as_of.is_empty() { String::new() } else { format!(", as of {}", listed.as_of) };
+                let source = if listed.source.is_empty() { String::new() } else { format!(" ({})", listed.source) };
+                output.note(format_args!("{}/{}{alias}: by {}{as_of}{source}", listed.of, listed.name, listed.origin));
+                output.table(&prices::show(listed))?;
+            }
+        }
+        PricesCommand::Update { file, dry_run, yes } => update(&config, &file, dry_run, yes, now, &mut output).await?,
+    }
+    output.finish()?;
+    Ok(ExitCode::Success)
+}
+
+/// All models with a price: those of the configuration first.
+fn listed(config: &Config) -> Vec<Listed<'_>> {
+    let own = config.models.iter().filter(|(target, model)| {
+        let vendor = config.providers.get(&target.provider).and_then(|provider| provider.endpoint.vendor.as_deref());
+        let known = vendor.and_then(|vendor| config.prices.catalogue.model(vendor, &target.model));
+        // A model that a route names has the catalogue's price unless the configuration gives it another.
+        model.is_priced() && known.is_none_or(|known| (&known.terms, &known.changes) != (&model.terms, &model.changes))
+    });
+    let own = own.map(|(target, model)| Listed {
+        of: &target.provider,
+        name: &target.model,
+        alias_of: None,
+        model,
+        as_of: String::new(),
+        source: "",
+        origin: "the configuration".to_owned(),
+    });
+    own.chain(config.prices.catalogue.blocks.iter().flat_map(|(vendor, block)| of_block(vendor, block))).collect()
+}
+
+fn of_block<'a>(vendor: &'a str, block: &'a Block) -> impl Iterator<Item = Listed<'a>> {
+    block.models.iter().map(move |(name, entry)| Listed {
+        of: vendor,
+        name,
+        alias_of: entry.alias_of.as_deref(),
+        model: &entry.model,
+        as_of: block.as_of.to_string(),
+        source: &block.source,
+        origin: block.file.as_deref().map_or_else(|| BUILT_IN.to_owned(), |file| file.display().to_string()),
+    })
+}
+
+async fn update(
+    config: &Config,
+    file: &Path,
+    dry_run: bool,
+    yes: bool,
+    now: Timestamp,
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    let Some(place) = &config.prices.file else {
+        let message = "there is no configuration file beside which a catalogue could be kept: name one with --config";
+        return Err(CommandFailure::usage(message).into());
+    };
+    let text = read(file)?;
+    let newer = Catalogue::of_text(file, &text)?;
+    let built_in = Catalogue::built_in();
+    let after = built_in.with(newer.clone());
+    for (vendor, block) in &newer.blocks {
+        if let Some(known) = built_in.blocks.get(vendor).filter(|known| known.as_of > block.as_of) {
+            output.warn(format!(
+                "{vendor} is as of {}, and that of the program as of {}: the program's goes on to hold",
+                block.as_of, known.as_of
+            ));
+        }
+    }
+    let before = &config.prices.catalogue;
+    for (vendor, _) in
+        before.blocks.iter().filter(|(vendor, block)| block.file.is_some() && !newer.blocks.contains_key(*vendor))
+    {
+        output.warn(format!(
+            "{vendor} is not in {}: its block of the former file goes, and what the program has of it holds",
+            file.display()
+        ));
+    }
+    let changes = differences(before, &after, now);
+    let count = changes.len();
+    output.table(&prices::changes(changes))?;
+    if dry_run {
+        output.note(format_args!("{} would change", counted(count, "price", "prices")));
+        return Ok(());
+    }
+    if !yes {
+        consent(&format!("change {} and keep the file as {}", counted(count, "price", "prices"), place.display()))
+            .await?;
+    }
+    keep(place, &text).with_context(|| format!("keeping the catalogue as {}", place.display()))?;
+    output.note(format_args!(
+        "{} changed, by {}; workers take it when they read their configuration again",
+        counted(count, "price", "prices"),
+        place.display()
+    ));
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| CommandFailure::input(format!("{}: cannot be read: {error}", file.display())).into())
+}
+
+/// Puts the file in its place at once, so that a worker reads the former one or this one.
+fn keep(place: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut new = tempfile_beside(folder, place)?;
+    new.1.write_all(text.as_bytes())?;
+    new.1.sync_all()?;
+    std::fs::rename(&new.0, place)?;
+    Ok(())
+}
+
+fn tempfile_beside(folder: &Path, place: &Path) -> anyhow::Result<(PathBuf, std::fs::File)> {
+    let name = place.file_name().context("it is no file")?.to_string_lossy();
+    let path = folder.join(format!(".{name}.{}", std::process::id()));
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    Ok((path, file))
+}
+
+/// The models whose terms differ.
+fn differences(before: &Catalogue, after: &Catalogue, now: Timestamp) -> Vec<Changed> {
+    let names = |catalogue: &Catalogue| -> BTreeSet<(String, String)> {
+        let of = |(vendor, block): (&String, &Block)| {
+            block.models.keys().map(|name| (vendor.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        catalogue.blocks.iter().flat_map(of).collect()
+    };
+    let all: BTreeSet<(String, String)> = names(before).union(&names(after)).cloned().collect();
+    let entry = |catalogue: &Catalogue, (vendor, name): &(String, String)| {
+        Some(catalogue.blocks.get(vendor)?.models.get(name)?.model.clone())
+    };
+    let mut changes = Vec::new();
+    for key in all {
+        let (old, new) = (entry(before, &key), entry(after, &key));
+        let what = match (&old, &new) {
+            (None, Some(_)) => "new",
+            (Some(_), None) => "gone",
+            (Some(old), Some(new)) if is_same(old, new) => continue,
+            _ => "changed",
+        };
+        let words = |model: Option<Model>| model.map_or_else(String::new, |model| prices::in_words(&model, now));
+        changes.push(Changed { vendor: key.0, model: key.1, what, before: words(old), after: words(new) });
+    }
+    changes
+}
+
+fn is_same(old: &Model, new: &Model) -> bool {
+    (&old.terms, &old.changes) == (&new.terms, &new.changes)
+}

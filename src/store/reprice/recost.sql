@@ -1,0 +1,32 @@
+-- Gives attempts a new cost, where they still say what was read of them, and books the difference in their hours.
+-- Returns the job of each attempt that was changed.
+-- $1 job, $2 fence, $3 number, $4 and $5 its cost and computed cost as read, $6 and $7 as they are to be, $8 the origin
+-- of the cost, $9 the price, $10 whether the provider's figure differs, $11 the tokens written for an hour
+with w as (
+    select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                         $7::bigint[], $8::text[], $9::text[], $10::boolean[], $11::bigint[])
+      as w(job_id, fence, number, was_cost, was_computed, cost, computed, source, price, differs, for_an_hour)
+), changed as (
+    update sluice.attempt a
+       set cost_nanos = w.cost, computed_cost_nanos = w.computed, cost_source = w.source, price = w.price::jsonb,
+           cost_differs = w.differs, cache_write_1h_tokens = w.for_an_hour, repriced_at = now(),
+           repriced_from = sluice.repriced_from(a.repriced_from, a.cost_nanos, a.computed_cost_nanos, a.cost_source,
+                                                a.price, now())
+      from w
+     where a.job_id = any (array[w.job_id]) and a.fence = w.fence and a.number = w.number and not a.placeholder
+       and a.cost_nanos is not distinct from w.was_cost and a.computed_cost_nanos is not distinct from w.was_computed
+    returning a.job_id, a.ended_at, a.provider, a.model, a.class, a.detail, w.was_cost, w.cost
+), told as (
+    insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, cost_nanos, waste_nanos,
+                              unpriced)
+         select date_trunc('hour', c.ended_at), j.route, j.project, coalesce(j.batch, ''), c.provider, c.model,
+                coalesce(c.class, ''), coalesce(c.detail, ''),
+                sluice.capped(sum(coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0))),
+                sluice.capped(sum(case when c.class is null then 0
+                                       else coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0) end)),
+                count(c.was_cost) - count(c.cost)
+           from changed c join sluice.job j on j.id = any (array[c.job_id])
+          where c.cost is distinct from c.was_cost
+          group by 1, 2, 3, 4, 5, 6, 7, 8
+)
+select job_id as "job_id!" from changed
