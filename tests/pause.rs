@@ -104,9 +104,9 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
     queue.settle(Settlement { attempts, parks, ..Settlement::default() }).await;
     let fresh = queue.enqueue_one().await;
     for id in [tried, fresh] {
-        assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Yes);
+        assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Yes);
         assert_eq!((queue.places(id).await.as_str(), queue.state(id).await.as_str()), ("p", "queued"));
-        assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::No);
+        assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::No);
     }
     // Nothing wakes them, and no statement fails over the instant at which they would wake.
     assert_eq!((queue.store.promote().await.unwrap(), queue.claim_all(worker).await.len()), (0, 0));
@@ -138,7 +138,7 @@ async fn a_scheduled_job_that_was_paused_still_waits_for_its_time() {
     let id = queue.count("select id from sluice.job").await;
     let same = "select count(*) from sluice.parked p join sluice.job j on j.id = p.job_id where p.run_at = j.run_at \
                 and p.reason = 'scheduled'";
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Yes);
     assert_eq!(queue.count(same).await, 0);
     assert_eq!(queue.store.resume_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.count(same).await, 1);
@@ -151,14 +151,14 @@ async fn a_job_that_a_worker_has_or_that_has_ended_is_not_paused() {
     let worker = queue.worker().await;
     let id = queue.enqueue_one().await;
     let claimed = queue.claim_one(worker).await;
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Running);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Running);
     let message = format!("job {id} is in the hands of a worker and cannot be paused now");
     assert_eq!(refusal(&queue, &format!("select sluice.pause({id})")).await, ("55006".to_owned(), message));
     assert_eq!(queue.places(id).await, "i");
     queue.succeed(&claimed).await;
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::No);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::No);
     assert_eq!((queue.state(id).await.as_str(), queue.places(id).await.as_str()), ("succeeded", "e"));
-    assert_eq!(queue.store.pause_job(JobId(99)).await.unwrap(), Changed::NoSuchJob);
+    assert_eq!(queue.store.pause_job(JobId(99), None).await.unwrap(), Changed::NoSuchJob);
     assert_eq!(queue.store.resume_job(JobId(99)).await.unwrap(), Changed::NoSuchJob);
 }
 
@@ -166,7 +166,7 @@ async fn a_job_that_a_worker_has_or_that_has_ended_is_not_paused() {
 async fn a_paused_job_can_be_cancelled_and_tried_anew() {
     let queue = Queue::new().await;
     let id = queue.enqueue_one().await;
-    queue.store.pause_job(JobId(id)).await.unwrap();
+    queue.store.pause_job(JobId(id), None).await.unwrap();
     assert_eq!(queue.store.cancel_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.places(id).await, "e");
     assert_eq!(queue.store.retry_job(JobId(id)).await.unwrap(), Changed::Yes);
@@ -184,7 +184,7 @@ async fn pausing_and_claiming_at_the_same_time_leave_a_job_in_one_place() {
         tokio::spawn(async move {
             let mut paused = 0;
             for id in ids.into_iter().rev() {
-                paused += usize::from(store.pause_job(JobId(id)).await.unwrap() == Changed::Yes);
+                paused += usize::from(store.pause_job(JobId(id), None).await.unwrap() == Changed::Yes);
             }
             paused
         })
@@ -225,7 +225,7 @@ async fn infinite_instants_are_read_as_very_far_ones() {
     let claimed = queue.claim_all(worker).await;
     let deadlines: Vec<_> = claimed.iter().map(|job| job.deadline.map(|at| at.0)).collect();
     assert_eq!(deadlines, [None, None, Some(0)], "what is long past is past");
-    assert_eq!(queue.store.pause_job(JobId(ids[2])).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.store.pause_job(JobId(ids[2]), None).await.unwrap(), Changed::Yes);
     assert_eq!(queue.store.resume_job(JobId(ids[2])).await.unwrap(), Changed::Yes);
     assert_eq!(queue.places(ids[2]).await, "p");
 }

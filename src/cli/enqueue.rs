@@ -9,7 +9,8 @@ use super::failure::CommandFailure;
 use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
-use super::rows::{For, Rows};
+use super::results::RowsOf;
+use super::rows::{self, For, Rows};
 use super::when::GivenTime;
 use crate::config::{Config, Keys};
 use crate::domain::counted::counted;
@@ -97,17 +98,36 @@ pub struct Args {
     pub max_line: u16,
 }
 
+impl Args {
+    /// How the file is read again, to put the answers beside its rows.
+    pub(super) fn rows_of(&self) -> RowsOf {
+        RowsOf {
+            id_column: self.rows.id_column.clone(),
+            format: self.rows.input_format.map(rows::Format::of_input),
+            delimiter: self.rows.delimiter,
+            limits: ReadLimits { line_bytes: usize::from(self.max_line) << 20 },
+            limit: self.limit,
+            skips_bad: self.skip_bad,
+        }
+    }
+}
+
 /// The treatment of an existing batch. Without an option, the command goes on with it and adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Again {
     /// Add to a batch that exists the lines that it does not have: those that it has are known by custom_id, or by
     /// their content where they have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry`
     /// puts those back)
-    #[arg(long, conflicts_with = "append")]
+    #[arg(long, conflicts_with_all = ["append", "replace"])]
     pub resume: bool,
     /// Add every line to a batch that exists, those that it has too
     #[arg(long)]
     pub append: bool,
+    /// Let the file take the place of what waits in a batch that exists: its jobs that no worker has in hand are
+    /// cancelled, and the lines that it then does not have as they are now are added. What was answered or has begun is
+    /// not bought again, unless its line has changed. All or nothing; how many of each is said first
+    #[arg(long, conflicts_with_all = ["append", "idempotent"])]
+    pub replace: bool,
     /// As --resume, for lines that all have a custom_id; and each job gets the idempotency key BATCH/CUSTOM_ID, so that
     /// no insert or enqueue with that key brings it into the project again. The key does not recognise the same request
     /// in another batch, under another custom_id or without a key. It is kept only as long as its job
@@ -325,18 +345,22 @@ fn bulk_options(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result
 
 /// The name of the batch: that of the file, so that the same command finds it again.
 fn batch_name(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<String, CommandFailure> {
-    let Again { resume, append, idempotent } = args.again;
+    let Again { resume, append, idempotent, replace } = args.again;
     if let Some(name) = args.batch.clone().or_else(|| source.stem()) {
         return Ok(name);
     }
     if idempotent {
         return Err(CommandFailure::usage("--idempotent needs --batch when standard input is read"));
     }
-    if resume || append {
+    if resume || append || replace {
         return Err(CommandFailure::usage(format!(
             "--{} needs --batch when standard input is read: the name that was told when it was enqueued; \
              `sluice batch list` shows the latest",
-            if resume { "resume" } else { "append" }
+            match (resume, append) {
+                (true, _) => "resume",
+                (_, true) => "append",
+                _ => "replace",
+            }
         )));
     }
     Ok(format!("stdin-{}", now.format("%Y%m%d-%H%M%S")))
@@ -587,7 +611,7 @@ mod tests {
         ] {
             assert_eq!(options(args).unwrap().batch.as_deref(), Some(batch));
         }
-        for option in ["--idempotent", "--resume", "--append"] {
+        for option in ["--idempotent", "--resume", "--append", "--replace"] {
             assert!(options(&["-", option]).unwrap_err().contains(&format!("{option} needs --batch")), "{option}");
         }
     }

@@ -1,11 +1,13 @@
 //! How a command reports that it failed: one message on standard error, and an exit status.
 
+use super::colour;
 use super::output::OutputError;
 use crate::config::ConfigErrors;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, is_hidden};
 use crate::store::StoreError;
+use crate::view::tone::Tone;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 
@@ -83,7 +85,7 @@ pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
         return ExitCode::Success;
     }
     // When standard error is gone too, only the exit status can tell.
-    let _ = writeln!(printable::stderr(), "error: {}", in_words(error, needs));
+    let _ = colour::headed(Tone::Bad, &format!("error: {}", in_words(error, needs)));
     exit_code(error)
 }
 

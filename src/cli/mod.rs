@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod check;
 mod client;
+pub mod colour;
 pub mod context;
 pub mod db;
 pub mod demo;
@@ -82,6 +83,17 @@ pub struct GlobalArgs {
     /// All columns of a table; on a terminal only the most telling ones are shown
     #[arg(long, global = true, help_heading = "Global options")]
     pub wide: bool,
+    /// Colours on a terminal, everywhere, or nowhere. NO_COLOR and CLICOLOR are honoured
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        help_heading = "Global options",
+        hide_possible_values = false
+    )]
+    pub color: colour::When,
     /// More log lines on standard error; twice for all of them
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
@@ -205,6 +217,7 @@ impl Command {
 
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
+    colour::choose(cli.global.color);
     let (needs, minds_signals) = (cli.command.needs(), cli.command.minds_signals());
     // On the heap: the future holds the state of the largest command, whichever one runs.
     let command = Box::pin(perform(cli));

@@ -1,7 +1,7 @@
 //! Every table on screens of 80 and of 120 columns, as people see it. A change here is looked at.
 
 use super::status::tests as status;
-use super::table::for_terminal;
+use super::table;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer};
 use crate::store::batch::Batch;
@@ -113,6 +113,10 @@ fn tables() -> Vec<(&'static str, Table)> {
     tables.push(("estimate", EstimateView { sums, pilot, history: None }.table()));
     tables.extend(status::tables());
     tables
+}
+
+fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
+    table::for_terminal(table, screen, is_wide).to_string()
 }
 
 #[test]

@@ -96,6 +96,9 @@ impl TimelineSwitch {
             (None, _) if self.change == Change::Timeline => {
                 "it is not known that anything is lost, and with a synchronous standby nothing need be".to_owned()
             }
+            (None, _) if matches!(self.change, Change::Cluster | Change::Database | Change::Tables) => {
+                "what the original has committed after that is not in it".to_owned()
+            }
             (None, _) => "all commits after the backup are lost".to_owned(),
         };
         format!("{what}.{} {lost}", seen.unwrap_or_default())

@@ -12,7 +12,6 @@ use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob};
 use crate::view::flat_row::{Fields, Layout, Survey};
 use crate::view::result_line::LineView;
-use futures_util::TryStreamExt as _;
 use serde::Deserialize;
 use std::io::Write;
 use std::path::Path;
@@ -108,8 +107,7 @@ impl<'a> Following<'a> {
             let mut survey = Survey::new(fields.clone(), true);
             let first = store.ended_after(batch, login, 0).await?;
             let first: Vec<i64> = first.into_iter().take(TOGETHER).map(|(job, _)| job).collect();
-            let mut jobs = std::pin::pin!(store.export_jobs(batch, &first));
-            while let Some(job) = jobs.try_next().await? {
+            for job in store.export_jobs(batch, &first).await? {
                 survey.look(&job).map_err(no_table)?;
             }
             Some((Layout::of(&survey), fields.clone()))
@@ -294,11 +292,14 @@ impl<'a> Following<'a> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         let mut found = Vec::new();
         {
-            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, jobs));
-            while let Some(job) = jobs.try_next().await? {
+            for job in self.store.export_jobs(self.batch, jobs).await? {
                 let is_answer = matches!(job.ending, Some(EndedJob::Succeeded { .. }));
                 // It was put back into the queue in between.
                 if job.ending.is_none() || (only_answers && !is_answer) {
+                    continue;
+                }
+                if job.is_replaced {
+                    found.push((job.job, false));
                     continue;
                 }
                 let line = match &mut self.flat {
@@ -332,8 +333,7 @@ impl<'a> Following<'a> {
         let failed: Vec<i64> = self.failed.iter().collect();
         // They have no answers, so more of them can be read together.
         for some in failed.chunks(usize::try_from(EXPORT_PAGE).unwrap_or(TOGETHER)) {
-            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, some));
-            while let Some(job) = jobs.try_next().await? {
+            for job in self.store.export_jobs(self.batch, some).await? {
                 self.counts.note(&job);
             }
         }
