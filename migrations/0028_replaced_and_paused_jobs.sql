@@ -16,23 +16,30 @@ create table sluice.paused_job (
 
 comment on table sluice.paused_job is 'Who has paused a single job last, when and why. Read sluice.parked for whether.';
 
-alter function sluice.pause(bigint) rename to pause_waiting;
-revoke execute on function sluice.pause_waiting from public;
-
-create function sluice.pause(job bigint, reason text default null) returns boolean
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+-- The function is what it was, with the reason as a further argument and the row that it writes.
+do $$
+declare
+    note constant text :=
+        E'\n            insert into sluice.paused_job (job_id, reason) values (pause.job, pause.reason)'
+        '\n                on conflict (job_id) do update set by = excluded.by, since = excluded.since,'
+        '\n                                                   reason = excluded.reason;'
+        '\n            return true;\n';
+    definition text := pg_get_functiondef('sluice.pause(bigint)'::regprocedure);
+    changed text := replace(definition, 'sluice.pause(job bigint)',
+                            'sluice.pause(job bigint, reason text default null)');
+    noted text := replace(changed, E'\n            return true;\n', note);
 begin
-    if not sluice.pause_waiting(pause.job) then
-        return false;
+    if changed = definition or noted = changed then
+        raise exception 'sluice.pause(bigint) is written in a way that this migration does not know';
     end if;
-    insert into sluice.paused_job (job_id, reason) values (pause.job, pause.reason)
-        on conflict (job_id) do update set by = excluded.by, since = excluded.since, reason = excluded.reason;
-    return true;
+    drop function sluice.pause(bigint);
+    execute noted;
 end
 $$;
 
 comment on function sluice.pause(bigint, text) is
-    'Pauses a job that waits: true. One that has ended or is paused already stays as it is: false. One that a worker has is an error (object_in_use).';
+    'Pauses a job that waits: true. One that has ended or is paused already stays as it is: false. One that a worker has '
+    'is an error (object_in_use).';
 
 revoke execute on function sluice.pause(bigint, text) from public;
 

@@ -64,7 +64,7 @@ impl ExitCode {
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
-            Self::Stuck => "work cannot go on: no key is in service, or there is no such model",
+            Self::Stuck => "work cannot go on: no key is in service, there is no such model, or no server is reached",
             Self::Interrupted => "interrupted",
         }
     }

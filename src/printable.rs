@@ -185,6 +185,13 @@ pub fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&stderr)
 }
 
+/// What holds of standard error, to which nothing is written here.
+pub fn stderr_has<T>(of: impl FnOnce(&io::Stderr) -> T) -> T {
+    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let stderr = io::stderr();
+    of(&stderr)
+}
+
 /// How many columns the terminal has that standard output goes to; `None`: it is none, or does not say.
 #[must_use]
 pub fn stdout_width() -> Option<usize> {

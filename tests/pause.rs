@@ -130,6 +130,27 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_paused_job_says_who_paused_it_since_when_and_why() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue_one().await;
+    let words = async || queue.store.job(JobId(id)).await.unwrap().unwrap().obstacle.map(|why| why.in_words());
+    assert_eq!(queue.store.pause_job(JobId(id), Some("looks odd")).await.unwrap(), Changed::Yes);
+    let told = words().await.unwrap();
+    assert!(told.starts_with("the job itself is paused by sluice since ") && told.ends_with(": looks odd"), "{told}");
+    let noted = "select count(*) from sluice.paused_job";
+    assert_eq!(queue.store.resume_job(JobId(id)).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.count(noted).await, 0);
+    // By SQL as well, with and without a reason; and a job that is cancelled leaves nothing behind.
+    queue.execute(format!("select sluice.pause({id})")).await;
+    let told = words().await.unwrap();
+    assert!(told.starts_with("the job itself is paused by sluice since ") && told.ends_with("ago)"), "{told}");
+    queue.execute(format!("select sluice.resume({id}); select sluice.pause({id}, 'again')")).await;
+    assert!(words().await.unwrap().ends_with(": again"));
+    queue.execute(format!("select sluice.cancel({id}::bigint)")).await;
+    assert_eq!((queue.count(noted).await, words().await), (0, None));
+}
+
+#[tokio::test]
 async fn a_scheduled_job_that_was_paused_still_waits_for_its_time() {
     let queue = Queue::new().await;
     queue

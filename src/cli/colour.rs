@@ -1,5 +1,5 @@
-//! Colours, by what a text means: all of them are chosen and written here. They underline a word and never replace it, so
-//! that nothing is lost without them.
+//! Colours, by what a text means: all of them are chosen and written here. They underline a word and never replace
+//! it, so that nothing is lost without them.
 
 use super::output::for_stderr;
 use crate::printable::{self, Printable};
@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 
 /// When colours are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum When {
+pub enum Colours {
     /// On a terminal, unless NO_COLOR or CLICOLOR=0 is set.
     #[default]
     Auto,
@@ -21,11 +21,11 @@ pub enum When {
 }
 
 /// Decides it for the whole process.
-pub(super) fn choose(when: When) {
+pub(super) fn choose(when: Colours) {
     let choice = match when {
-        When::Auto => ColorChoice::Auto,
-        When::Always => ColorChoice::Always,
-        When::Never => ColorChoice::Never,
+        Colours::Auto => ColorChoice::Auto,
+        Colours::Always => ColorChoice::Always,
+        Colours::Never => ColorChoice::Never,
     };
     choice.write_global();
 }
@@ -37,9 +37,7 @@ pub(super) fn on_stdout() -> bool {
 
 /// Whether standard error takes colours.
 pub(super) fn on_stderr() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
-    let stderr = io::stderr();
-    AutoStream::choice(&stderr) != ColorChoice::Never
+    printable::stderr_has(|stderr| AutoStream::choice(stderr) != ColorChoice::Never)
 }
 
 const fn style(tone: Tone) -> Style {

@@ -64,7 +64,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
 provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
-10 work cannot go on: no key is in service, or there is no such model, 130 interrupted.";
+10 work cannot go on: no key is in service, there is no such model, or no server is reached, \
+130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -93,7 +94,7 @@ pub struct GlobalArgs {
         help_heading = "Global options",
         hide_possible_values = false
     )]
-    pub color: colour::When,
+    pub color: colour::Colours,
     /// More log lines on standard error; twice for all of them
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,

@@ -27,6 +27,18 @@ pub struct Args {
     pub arguments: Vec<std::ffi::OsString>,
 }
 
+/// Checks that -c was not meant for psql, as it is its most usual option.
+fn require_separate(global: &GlobalArgs) -> Result<(), CommandFailure> {
+    let statement = global.config.as_deref().filter(|file| !file.exists()).map(|file| file.to_string_lossy());
+    match statement.filter(|words| words.contains(' ')) {
+        None => Ok(()),
+        Some(words) => Err(CommandFailure::usage(format!(
+            "-c names the configuration here; what psql gets comes after --: sluice psql -- -c {}",
+            quoted(&words)
+        ))),
+    }
+}
+
 /// The exit status with which psql says that the connection was lost or not made.
 const NO_CONNECTION: i32 = 2;
 
@@ -35,6 +47,7 @@ const NO_CONNECTION: i32 = 2;
 /// # Errors
 /// There is no psql, or no database.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    require_separate(global)?;
     let config = Config::load_with(global.config.as_deref(), context::environment(global), Keys::Ignored)?;
     if args.print {
         return print(&config, global).await;

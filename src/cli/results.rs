@@ -2,6 +2,7 @@
 
 #[cfg(feature = "parquet")]
 mod columnar;
+mod counts;
 mod follow;
 mod growing;
 mod join;
@@ -25,6 +26,7 @@ use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
 use crate::view::flat_row::{Fields, Layout, NoTable, Survey};
 use crate::view::result_line::LineView;
+pub use counts::Counts;
 use follow::{Following, Sink};
 use futures_util::TryStreamExt as _;
 use futures_util::future::Either;
@@ -32,7 +34,6 @@ pub use join::RowsOf;
 use join::{Batch, Index, Rows};
 pub use shape::Shape;
 use sheet::Sheet;
-use std::fmt;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,8 @@ pub struct Args {
     /// In a table: no columns for fields of answers
     #[arg(long, conflicts_with = "fields")]
     pub no_fields: bool,
-    /// In a table: all rows of this table of yours (CSV, TSV, JSON Lines, Parquet), in their order, each with its answer
+    /// In a table: all rows of this table of yours (CSV, TSV, JSON Lines, Parquet), in their order, each with its
+    /// answer
     #[arg(long, value_name = "FILE", conflicts_with_all = ["errors", "follow"])]
     pub rows: Option<PathBuf>,
     /// The column of --rows that holds the custom_id [default: custom_id; without such a column rows are known by
@@ -89,68 +91,6 @@ impl Args {
             (names, _) if names.is_empty() => Fields::Found,
             (names, _) => Fields::Named(names.clone()),
         }
-    }
-}
-
-/// The jobs of a batch, counted by how they ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Jobs with an answer.
-    pub succeeded: u64,
-    /// Jobs that failed.
-    pub failed: u64,
-    /// Jobs that were cancelled.
-    pub cancelled: u64,
-    /// Jobs that have not ended.
-    pub unfinished: u64,
-    /// Jobs whose place another file took before they began. No answer of them is missed, so they count nowhere else.
-    pub replaced: u64,
-}
-
-impl Counts {
-    /// All jobs of the batch.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.succeeded + self.failed + self.cancelled + self.unfinished
-    }
-
-    /// Jobs that ended without an answer.
-    #[must_use]
-    pub fn without_answer(&self) -> u64 {
-        self.failed + self.cancelled
-    }
-
-    /// Counts one more job.
-    fn note(&mut self, job: &ExportedJob) {
-        match job.ending {
-            Some(_) if job.is_replaced => self.replaced += 1,
-            None => self.unfinished += 1,
-            Some(EndedJob::Succeeded { .. }) => self.succeeded += 1,
-            Some(EndedJob::Failed { .. }) => self.failed += 1,
-            Some(EndedJob::Cancelled) => self.cancelled += 1,
-        }
-    }
-
-    /// The exit status for scripts.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        if self.unfinished > 0 {
-            ExitCode::Failure
-        } else if self.failed + self.cancelled > 0 {
-            ExitCode::JobsFailed
-        } else {
-            ExitCode::Success
-        }
-    }
-}
-
-/// The jobs without an answer: `2 failed, 1 cancelled, 3 not finished`; empty when all have one.
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.unfinished, "not finished")];
-        let told: Vec<String> =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-        f.write_str(&told.join(", "))
     }
 }
 
@@ -263,9 +203,14 @@ fn require_form(args: &Args, form: &Form) -> Result<(), CommandFailure> {
         )));
     }
     let all = if args.errors.is_some() { vec![form.answers, form.errors] } else { vec![form.answers] };
-    if args.follow && all.iter().any(|shape| !shape.is_json()) {
+    if args.follow && all.contains(&Shape::Parquet) {
         return Err(CommandFailure::usage(
-            "--follow writes lines: --as openai or --as jsonl. The columns of a table are known when the batch is done",
+            "--follow writes lines or tables of text (openai, jsonl, csv, tsv): a Parquet file is whole or none",
+        ));
+    }
+    if args.follow && all.iter().any(|shape| shape.is_table()) && all.iter().any(|shape| *shape != form.answers) {
+        return Err(CommandFailure::usage(
+            "with --follow the answers and the failures have the same shape: let both files end alike, or say --as",
         ));
     }
     Ok(())
@@ -602,25 +547,6 @@ impl<'a> Part<'a> {
         match self {
             Self::Lines(_) => Ok(()),
             Self::Table(sheet, _) => sheet.end(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_status_says_whether_all_jobs_have_answers() {
-        let counts =
-            |succeeded, failed, cancelled, unfinished| Counts { succeeded, failed, cancelled, unfinished, replaced: 0 };
-        for (counts, code, words) in [
-            (counts(3, 0, 0, 0), ExitCode::Success, ""),
-            (counts(3, 1, 0, 0), ExitCode::JobsFailed, "1 failed"),
-            (counts(0, 1, 2, 0), ExitCode::JobsFailed, "1 failed, 2 cancelled"),
-            (counts(3, 1, 0, 4), ExitCode::Failure, "1 failed, 4 not finished"),
-        ] {
-            assert_eq!((counts.exit_code(), counts.to_string().as_str()), (code, words));
         }
     }
 }

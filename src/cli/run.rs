@@ -41,8 +41,8 @@ pub struct Args {
     #[command(flatten)]
     pub enqueue: enqueue::Args,
     /// Where the answers go; - is standard output. The file appears when all jobs have ended. A name that ends in
-    /// .csv, .tsv or .parquet makes it a table, any other lines as OpenAI writes them. In a table the answers of a table
-    /// stand beside its rows, all of them and in their order
+    /// .csv, .tsv or .parquet makes it a table, any other lines as OpenAI writes them. A table that was made of a table
+    /// has all its rows, in their order, each with its answer
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
     /// Where failed and cancelled jobs go; - is standard output

@@ -194,7 +194,7 @@ mod tests {
                 "the last of it",
             ),
             (turn(Change::Cluster), "in another cluster", "timeline"),
-            (turn(Change::Database), "commits after the backup are lost", "nothing need be"),
+            (turn(Change::Database), "what the original has committed after that", "nothing need be"),
             (turn(Change::Tables), "tables were restored from a dump", "timeline"),
             (turn(Change::WentBack), "went back in time", "nothing need be"),
             (TimelineSwitch { timeline: None, ..turn(Change::Timeline) }, "went back in time", "None"),

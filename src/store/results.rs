@@ -195,8 +195,8 @@ impl Store {
         .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }
 
-    /// These jobs, in the order of their numbers. Numbers of other batches are left out, and so are jobs of others where
-    /// this login sees only its own. They are in memory together: at most [`EXPORT_PAGE`] numbers.
+    /// These jobs, in the order of their numbers. Numbers of other batches are left out, and so are jobs of others
+    /// where this login sees only its own. They are in memory together: at most [`EXPORT_PAGE`] numbers.
     pub async fn export_jobs(&self, batch: &str, jobs: &[i64]) -> Result<Vec<ExportedJob>, StoreError> {
         if !self.reads_all().await? {
             return sqlx::query!(

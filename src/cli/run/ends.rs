@@ -12,8 +12,8 @@ use crate::store::batch::{Batch, Calls, JobFilter};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a run in which not one call has reached a server goes on. A name that is misspelt, a wrong port and a server
-/// that was not started look so; an outage begins, as a rule, when calls have been answered.
+/// How long a run in which not one call has reached a server goes on. A name that is misspelt, a wrong port and a
+/// server that was not started look so; an outage begins, as a rule, when calls have been answered.
 const UNREACHED: Duration = Duration::from_secs(8);
 
 /// Waits until the batch is paused by its stop-loss: a command that waited on would wait for an operator.
@@ -29,8 +29,8 @@ pub(super) async fn stopped_by_loss(store: &Store, batch: &str) {
     }
 }
 
-/// Waits until no target of the batch can be called before a person does something, or until it turns out that no call of
-/// this run reaches a server: what is in the way.
+/// Waits until no target of the batch can be called before a person does something, or until it turns out that no call
+/// of this run reaches a server: what is in the way.
 pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
     let (mut at_first, mut since) = (None, None);
     loop {

@@ -57,8 +57,8 @@ async fn open(
     .into())
 }
 
-/// Whether a file holds an export of this batch: its first row with a job names one of it. A file without anything in it
-/// holds nothing that could be lost.
+/// Whether a file holds an export of this batch: its first row with a job names one of it. A file without anything in
+/// it holds nothing that could be lost.
 async fn is_export_of(path: &Path, shape: Shape, batch: &str, store: &Store) -> anyhow::Result<bool> {
     if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
         return Ok(true);

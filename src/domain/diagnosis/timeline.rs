@@ -49,8 +49,8 @@ fn timeline(history: &History) -> Finding {
         return Finding::warning(
             CHECK,
             format!("{} ago (noticed at {}) {}", span(turn.age), turn.began_at, turn.in_words()),
-            "what was done in the original after its export is not here. After a move with the workers stopped, nothing \
-             is missing",
+            "what was done in the original after its export is not here; after a move with the workers stopped, \
+             nothing is missing",
             format!(
                 "only if the original went on after the export: enqueue again what your application has enqueued \
                  since, with the same idempotency keys, and repeat its pauses and cancellations. New jobs are numbered \
