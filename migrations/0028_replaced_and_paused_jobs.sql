@@ -38,8 +38,8 @@ end
 $$;
 
 comment on function sluice.pause(bigint, text) is
-    'Pauses a job that waits: true. One that has ended or is paused already stays as it is: false. One that a worker has '
-    'is an error (object_in_use).';
+    'Pauses a job that waits: true. One that has ended or is paused already stays as it is: false. One that a worker '
+    'has is an error (object_in_use).';
 
 revoke execute on function sluice.pause(bigint, text) from public;
 

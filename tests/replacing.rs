@@ -36,7 +36,7 @@ async fn a_file_takes_the_place_of_what_has_not_begun_and_nothing_is_bought_twic
         .unwrap();
 
     // The last ten rows ask something else, and there are five more. The refusal names the way.
-    desk.program.file("t.csv", rows(45, |n| n >= 30 && n < 40));
+    desk.program.file("t.csv", rows(45, |n| (30..40).contains(&n)));
     let refusal = desk.refused(&run, 2).await;
     for way in ["--resume ", "--append ", "--replace ", "--batch NAME "] {
         assert!(refusal.contains(&format!("\n  {way}")), "{refusal}");

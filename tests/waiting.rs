@@ -225,7 +225,7 @@ async fn sessions_that_listen_are_told_which_jobs_have_ended_and_the_enqueuing_t
     }
     assert_eq!(told, jobs);
 
-    // A job that ends without a worker is told of as well: one that is cancelled, in whatever way, once it is committed.
+    // A job that ends without a worker is told of as well: one that is cancelled, once that is committed.
     let cancelled = jobs[0];
     queue.execute(format!("begin; select sluice.cancel({cancelled}::bigint); rollback")).await;
     queue.execute(format!("begin; select sluice.cancel({}::bigint); commit", jobs[1])).await;

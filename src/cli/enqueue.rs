@@ -111,6 +111,7 @@ impl Args {
 
 /// The treatment of an existing batch. Without an option, the command goes on with it and adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "an option of the command line each")]
 pub struct Again {
     /// Add to a batch that exists the lines that it does not have: those that it has are known by custom_id, or by
     /// their content where they have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry`

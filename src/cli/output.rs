@@ -311,10 +311,10 @@ mod tests {
 
     #[test]
     fn sentences_are_broken_between_words_and_commands_are_not() {
-        let text = "warning: 1 of 3 jobs has no answer; `sluice batch jobs b --state failed` lists them\n  sluice as it is, \
-                    as it is";
-        let shown = "warning: 1 of 3 jobs\n  has no answer;\n  `sluice batch jobs b --state failed`\n  lists them\n  \
-                     sluice as it is, as it is";
+        let text = "warning: 1 of 3 jobs has no answer; `sluice batch jobs b --state failed` lists them\n\
+                    \x20 sluice as it is, as it is";
+        let shown = "warning: 1 of 3 jobs\n  has no answer;\n  `sluice batch jobs b --state failed`\n  lists them\n\
+                     \x20 sluice as it is, as it is";
         assert_eq!(broken(text, 22), shown);
         assert_eq!(broken(text, 200), text);
     }

@@ -106,3 +106,17 @@ async fn print(config: &Config, global: &GlobalArgs) -> anyhow::Result<ExitCode>
 fn line(program: &Path, url: &str) -> String {
     format!("{} {}", quoted(&program.display().to_string()), quoted(url))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_behind_c_is_not_taken_for_a_file() {
+        let with = |config: &str| GlobalArgs { config: Some(config.into()), ..GlobalArgs::default() };
+        let told = require_separate(&with("select 1")).unwrap_err().to_string();
+        assert!(told.ends_with("what psql gets comes after --: sluice psql -- -c 'select 1'"), "{told}");
+        require_separate(&with("sluice.toml")).unwrap();
+        require_separate(&GlobalArgs::default()).unwrap();
+    }
+}

@@ -361,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn wide_letters_and_accents_leave_the_columns_in_line() {
+        let mut table = Table::new(["batch", "failed"]);
+        for name in ["夜间批次", "e\u{301}te\u{301}", "plain", "👍🏽 ok"] {
+            table.row([name.into(), Cell::Count(12)]);
+        }
+        let shown = for_terminal(&table, Some(40), false);
+        let ends: Vec<usize> = shown.lines().skip(2).map(columns_of).collect();
+        assert_eq!(ends, [1 + 8 + 2 + 6; 4], "{shown}");
+        let blocks = for_terminal(&table, Some(12), false);
+        assert!(blocks.contains(" batch    夜间批次\n failed   12"), "{blocks}");
+        assert_eq!(wrapped("一二 三四 五六", 9), ["一二 三四", "五六"]);
+    }
+
+    #[test]
     fn columns_give_way_in_their_order_and_are_all_there_on_request() {
         const LAYOUT: Layout =
             Layout { wide: &["pid"], when_told: &["waiting", "failed"], give_way: &["host", "seen"], prose: &["note"] };

@@ -2,7 +2,7 @@
 
 use super::table::{self, Rows};
 use super::{InputError, InputFormat, InputSource, LineError, ReadLimits};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// More columns than these make no table.
 const MOST_COLUMNS: usize = 10_000;
@@ -68,7 +68,7 @@ impl InputSource {
 /// The members of all rows, in the order in which they come.
 fn header_of(rows: &mut dyn Rows) -> Result<Vec<String>, String> {
     let mut header: Vec<String> = Vec::new();
-    let mut known = HashMap::new();
+    let mut known = HashSet::new();
     while let Some(row) = rows.next_row() {
         let row = match row {
             Ok(row) => row,
@@ -77,7 +77,7 @@ fn header_of(rows: &mut dyn Rows) -> Result<Vec<String>, String> {
             Err(error) => return Err(format!("line {error}")),
         };
         for (name, _) in row.cells {
-            if known.insert(name.to_string(), ()).is_none() {
+            if known.insert(name.to_string()) {
                 header.push(name.to_string());
             }
         }
@@ -116,13 +116,11 @@ impl Iterator for AuthorRows {
         };
         let mut cells = vec![AuthorCell::Empty; self.header.len()];
         for (name, cell) in row.cells {
-            match self.places.get(&*name).and_then(|place| cells.get_mut(*place)) {
-                Some(place) => *place = cell.into(),
-                None => {
-                    let reason = "has come into the file while it was read".to_owned();
-                    return Some(Err(InputError::Line(LineError::new(row.line, name.to_string(), reason))));
-                }
-            }
+            let Some(place) = self.places.get(&*name).and_then(|place| cells.get_mut(*place)) else {
+                let reason = "has come into the file while it was read".to_owned();
+                return Some(Err(InputError::Line(LineError::new(row.line, name.to_string(), reason))));
+            };
+            *place = cell.into();
         }
         Some(Ok(cells))
     }

@@ -89,7 +89,7 @@ pub enum Opened {
     /// Jobs may be pushed.
     Open {
         /// Takes the jobs.
-        bulk: BulkEnqueue,
+        bulk: Box<BulkEnqueue>,
         /// The state of the batch before; `None` when it is new, or was not examined.
         before: Option<BatchSoFar>,
         /// What is cancelled together with the commit, where that was asked for.
@@ -155,7 +155,11 @@ impl Store {
     /// Only those of the database; the state of the batch is reported by [`Opened`].
     pub async fn enqueue_into(&self, options: BulkOptions, admission: Admission) -> Result<Opened, StoreError> {
         let Some(batch) = options.batch.clone() else {
-            return Ok(Opened::Open { bulk: self.bulk_enqueue(options).await?, before: None, replaced: None });
+            return Ok(Opened::Open {
+                bulk: Box::new(self.bulk_enqueue(options).await?),
+                before: None,
+                replaced: None,
+            });
         };
         self.partitions_ahead().await?;
         let mut transaction = loop {
@@ -204,7 +208,7 @@ impl Store {
             return Ok(Opened::Exists(so_far));
         }
         let before = Some(so_far).filter(|so_far| so_far.jobs > 0);
-        Ok(Opened::Open { bulk: self.bulk(transaction, options, presence), before, replaced })
+        Ok(Opened::Open { bulk: Box::new(self.bulk(transaction, options, presence)), before, replaced })
     }
 
     /// The known state of a batch: whether it has jobs, and which.

@@ -25,8 +25,7 @@ impl Tone {
             ("state" | "severity" | "breaker" | "verdict", Cell::Text(words)) => Self::of_words(words),
             ("error_class" | "class" | "error" | "shut", Cell::Text(words)) if !words.is_empty() => Some(Self::Bad),
             ("failed" | "failures" | "jobs_failed" | "unpriced", Cell::Count(1..)) => Some(Self::Bad),
-            ("too_large", Cell::Count(1..)) => Some(Self::Warning),
-            ("paused", Cell::Flag(true)) => Some(Self::Warning),
+            ("too_large", Cell::Count(1..)) | ("paused", Cell::Flag(true)) => Some(Self::Warning),
             ("waste" | "uncertain" | "uncertain_cost", Cell::Money(money)) if *money > NanoUsd::ZERO => {
                 Some(Self::Warning)
             }

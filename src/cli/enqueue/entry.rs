@@ -24,7 +24,7 @@ pub(super) struct Entry {
 
 /// A batch that takes a file.
 pub(super) struct Entered {
-    pub bulk: BulkEnqueue,
+    pub bulk: Box<BulkEnqueue>,
     /// The batch as it was, if it had jobs before.
     pub before: Option<BatchSoFar>,
     /// Whether it may get further jobs: it is new, or the arguments say so. Otherwise it takes the file only if it has

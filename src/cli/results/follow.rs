@@ -163,9 +163,14 @@ impl<'a> Following<'a> {
         };
         let mut file = GrowingFile::open(path, force, begins, |line| {
             if let (Some(table), Some((job, state))) = (&mut table, &names) {
-                let Some(row) = table.take(line, job, state)? else { return Ok(false) };
-                found.extend(row);
-                return Ok(true);
+                return Ok(match table.take(line, job, state)? {
+                    Taken::Part => false,
+                    Taken::Head => true,
+                    Taken::Row(job, is_answer) => {
+                        found.push((job, is_answer));
+                        true
+                    }
+                });
             }
             let (job, is_answer) = match &names {
                 None => of_openai(line),
@@ -387,6 +392,16 @@ impl<'a> Following<'a> {
     }
 }
 
+/// What a line of a table is.
+enum Taken {
+    /// Its row goes on.
+    Part,
+    /// The head ends with it.
+    Head,
+    /// The row of this job ends with it; whether it has an answer.
+    Row(i64, bool),
+}
+
 /// A table that is gone on with.
 struct Resumed {
     delimiter: u8,
@@ -403,15 +418,15 @@ impl Resumed {
         Self { delimiter, head: head.to_owned(), has_head: false, pending: String::new(), names: Vec::new() }
     }
 
-    /// Takes a line. `None`: its row goes on; within, the job of the row, but of the first row, which is the head.
+    /// Takes a line.
     ///
     /// # Errors
     /// The line is not of such an export.
-    fn take(&mut self, line: &str, job: &str, state: &str) -> Result<Option<Option<(i64, bool)>>, String> {
+    fn take(&mut self, line: &str, job: &str, state: &str) -> Result<Taken, String> {
         self.pending.push_str(line);
         self.pending.push('\n');
         if self.pending.matches('"').count() % 2 == 1 {
-            return Ok(None);
+            return Ok(Taken::Part);
         }
         let text = std::mem::take(&mut self.pending);
         if !self.has_head {
@@ -420,14 +435,14 @@ impl Resumed {
             }
             self.has_head = true;
             self.names = self.cells(&text).unwrap_or_default();
-            return Ok(Some(None));
+            return Ok(Taken::Head);
         }
         let cells = self.cells(&text).filter(|cells| cells.len() == self.names.len());
         let cell = |cells: &[String], name: &str| {
             self.names.iter().position(|column| column == name).and_then(|place| cells.get(place).cloned())
         };
         let row = cells.and_then(|cells| Some((cell(&cells, job)?.parse().ok()?, cell(&cells, state)? == "succeeded")));
-        row.map(|row| Some(Some(row))).ok_or_else(|| NOT_OURS.to_owned())
+        row.map(|(job, is_answer)| Taken::Row(job, is_answer)).ok_or_else(|| NOT_OURS.to_owned())
     }
 
     fn cells(&self, text: &str) -> Option<Vec<String>> {

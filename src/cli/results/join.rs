@@ -22,7 +22,7 @@ const USUAL_ID: &str = "custom_id";
 /// A file of rows.
 pub(super) struct Rows {
     name: String,
-    rows: AuthorRows,
+    table: AuthorRows,
     /// The column with the custom ids; `None`: rows are known by their content.
     id: Option<usize>,
     /// How many rows are written, and whether those that are in no order are left out.
@@ -61,13 +61,13 @@ impl Rows {
             })?),
             None => header.iter().position(|name| name == USUAL_ID),
         };
-        Ok(Self { name, rows, id, limit: of.limit.unwrap_or(u64::MAX), skips_bad: of.skips_bad })
+        Ok(Self { name, table: rows, id, limit: of.limit.unwrap_or(u64::MAX), skips_bad: of.skips_bad })
     }
 
     /// The next row, if there is one.
     fn next(&mut self) -> anyhow::Result<Option<Vec<AuthorCell>>> {
         while self.limit > 0 {
-            match self.rows.next() {
+            match self.table.next() {
                 None => break,
                 Some(Ok(row)) => {
                     self.limit -= 1;
@@ -126,7 +126,7 @@ impl Rows {
 
     /// The names of its columns.
     pub(super) fn header(&self) -> &[String] {
-        self.rows.header()
+        self.table.header()
     }
 }
 

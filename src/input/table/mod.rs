@@ -60,7 +60,7 @@ impl From<Cell> for AuthorCell {
 type Headed = (Box<dyn Rows + Send>, Vec<String>);
 
 fn headed(rows: impl Rows + Send + 'static, columns: &Columns) -> Headed {
-    (Box::new(rows), columns.names.iter().map(|name| name.to_string()).collect())
+    (Box::new(rows), columns.names.iter().map(ToString::to_string).collect())
 }
 
 /// The rows of CSV or TSV.
