@@ -364,12 +364,15 @@ async fn jobs_are_paused_and_resumed_by_number() {
     let (one, held) = (id.to_string(), running.to_string());
     let csv = async |arguments: &[&str]| program.run(&[arguments, &["--format", "csv"]].concat()).await;
 
-    let paused = csv(&["job", "pause", &one]).await;
+    let paused = csv(&["job", "pause", &one, "--reason", "looks odd"]).await;
     assert_eq!((text(&paused.stdout), paused.status.code()), (format!("job,outcome\n{one},paused\n"), Some(0)));
     let again = csv(&["job", "pause", &one]).await;
     assert_eq!(text(&again.stdout), format!("job,outcome\n{one},has ended or was paused already\n"));
     assert_eq!(again.status.code(), Some(0));
-    assert!(program.output(&["job", "show", &one]).await.contains("paused, until it is resumed"));
+    for command in [&["job", "show", &one][..], &["explain", &one]] {
+        let told = program.output(command).await;
+        assert!(told.contains("paused by sluice since ") && told.contains(": looks odd"), "{told}");
+    }
     let shown: Value = serde_json::from_str(&program.output(&["job", "show", &one, "--format", "json"]).await).unwrap();
     assert_eq!(shown["place"], json!({ "where": "parked", "until": null, "waits_for": "paused" }));
     assert!(program.output(&["explain", &one]).await.contains("paused"));

@@ -113,6 +113,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "inflight",
             "worker",
             "pause",
+            "paused_job",
             "bucket",
             "bucket_state",
             "retired",

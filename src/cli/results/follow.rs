@@ -164,9 +164,9 @@ impl<'a> Following<'a> {
         let mut file = GrowingFile::open(path, force, begins, |line| {
             if let (Some(table), Some((job, state))) = (&mut table, &names) {
                 return Ok(match table.take(line, job, state)? {
-                    Taken::Part => false,
-                    Taken::Head => true,
-                    Taken::Row(job, is_answer) => {
+                    LineOfTable::Part => false,
+                    LineOfTable::Head => true,
+                    LineOfTable::Row(job, is_answer) => {
                         found.push((job, is_answer));
                         true
                     }
@@ -393,7 +393,7 @@ impl<'a> Following<'a> {
 }
 
 /// What a line of a table is.
-enum Taken {
+enum LineOfTable {
     /// Its row goes on.
     Part,
     /// The head ends with it.
@@ -422,11 +422,11 @@ impl Resumed {
     ///
     /// # Errors
     /// The line is not of such an export.
-    fn take(&mut self, line: &str, job: &str, state: &str) -> Result<Taken, String> {
+    fn take(&mut self, line: &str, job: &str, state: &str) -> Result<LineOfTable, String> {
         self.pending.push_str(line);
         self.pending.push('\n');
         if self.pending.matches('"').count() % 2 == 1 {
-            return Ok(Taken::Part);
+            return Ok(LineOfTable::Part);
         }
         let text = std::mem::take(&mut self.pending);
         if !self.has_head {
@@ -435,14 +435,14 @@ impl Resumed {
             }
             self.has_head = true;
             self.names = self.cells(&text).unwrap_or_default();
-            return Ok(Taken::Head);
+            return Ok(LineOfTable::Head);
         }
         let cells = self.cells(&text).filter(|cells| cells.len() == self.names.len());
         let cell = |cells: &[String], name: &str| {
             self.names.iter().position(|column| column == name).and_then(|place| cells.get(place).cloned())
         };
         let row = cells.and_then(|cells| Some((cell(&cells, job)?.parse().ok()?, cell(&cells, state)? == "succeeded")));
-        row.map(|(job, is_answer)| Taken::Row(job, is_answer)).ok_or_else(|| NOT_OURS.to_owned())
+        row.map(|(job, is_answer)| LineOfTable::Row(job, is_answer)).ok_or_else(|| NOT_OURS.to_owned())
     }
 
     fn cells(&self, text: &str) -> Option<Vec<String>> {
