@@ -6,6 +6,7 @@ mod online;
 use super::GlobalArgs;
 use super::colour;
 use super::context::environment;
+use super::failure::without_numbers;
 use super::figure;
 use super::output::{self, Output, OutputError, for_stderr};
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
@@ -74,7 +75,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    for line in String::from_utf8_lossy(&err).lines() {
+    for line in without_numbers(String::from_utf8_lossy(&err).into_owned()).lines() {
         // When standard error is gone, the exit status tells.
         let _ = match line.split_once(": ").map(|(head, _)| head) {
             Some("warning") => colour::headed(Tone::Warning, line),

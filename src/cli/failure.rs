@@ -144,7 +144,7 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
 }
 
 /// The words without the numbers that the system has for its errors: `(os error 2)` says nothing to a user.
-fn without_numbers(mut words: String) -> String {
+pub(super) fn without_numbers(mut words: String) -> String {
     const BEGIN: &str = " (os error ";
     while let Some(at) = words.find(BEGIN) {
         let Some(end) = words.get(at..).and_then(|rest| rest.find(')')) else { break };
