@@ -67,7 +67,7 @@ impl ExitCode {
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",
-            Self::Stuck => "work cannot go on: no key is in service, there is no such model, or a budget is spent",
+            Self::Stuck => "work cannot go on: no key in service, no such model, no server reached, or a budget spent",
             Self::Disagrees => "the ledger and the invoice do not agree",
             Self::Interrupted => "interrupted",
         }

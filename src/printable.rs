@@ -5,9 +5,11 @@
 //! have no width. All of them are written as their code: `\u{1b}`, and `\u001b` in JSON, which means the same text
 //! there.
 
+use anstyle::Style;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use unicode_width::UnicodeWidthStr as _;
 
 /// Whether a character steers a terminal, or is invisible although it changes what is read.
 #[must_use]
@@ -28,6 +30,12 @@ pub fn is_hidden(c: char) -> bool {
 #[must_use]
 pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
+}
+
+/// How many columns a text takes on a terminal: a Chinese letter takes two, an accent on the letter before it none.
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    text.width()
 }
 
 fn escaped(text: &str, may_stay: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -94,6 +102,14 @@ impl<W: Write> Printable<W> {
 
     fn write_text(&mut self, text: &str) -> io::Result<()> {
         self.inner.write_all(self.notation.apply(text).as_bytes())
+    }
+
+    /// Writes a text in a style of its own. The text cannot end it, nor begin another one: its hidden characters are
+    /// written as their code, as everywhere.
+    pub fn write_styled(&mut self, style: Style, text: &str) -> io::Result<()> {
+        write!(self.inner, "{style}")?;
+        self.write_text(text)?;
+        write!(self.inner, "{style:#}")
     }
 
     fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -167,6 +183,13 @@ pub fn stderr_is_terminal() -> bool {
     #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
     let stderr = io::stderr();
     io::IsTerminal::is_terminal(&stderr)
+}
+
+/// What holds of standard error, to which nothing is written here.
+pub fn stderr_has<T>(of: impl FnOnce(&io::Stderr) -> T) -> T {
+    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let stderr = io::stderr();
+    of(&stderr)
 }
 
 /// How many columns the terminal has that standard output goes to; `None`: it is none, or does not say.

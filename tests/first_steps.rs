@@ -118,17 +118,17 @@ async fn jobs_that_failed_come_with_what_to_do() {
     let (database, simulator) = (database().await, simulator());
     let program = Program::new(&config(&simulator), &database.url());
     program.file("q.jsonl", "{\"prompt\":\"good\"}\n{\"prompt\":\"bad\"}\n");
-    let why = "sluice report failures --batch b counts them by reason; sluice results b --errors FILE tells why each \
-               did; sluice batch retry b puts them back into the queue";
+    let why = "  sluice batch jobs b --state failed  lists them, each with its error\n  sluice report failures --batch \
+               b    counts them by reason\n  sluice batch retry b                puts them back into the queue\n";
     for (arguments, words) in [
-        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer. "),
+        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer:\n"),
         (
             &["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"],
             "nothing to work on; 1 of 2 jobs have no answer, and are not tried again\n1 of 2 jobs have no \
-             answer. ",
+             answer:\n",
         ),
         (&["watch", "b"], ""),
-        (&["results", "b"], "1 of 2 jobs have an answer; 1 failed. "),
+        (&["results", "b"], "1 of 2 jobs have an answer; 1 failed\n"),
     ] {
         let output = program.run(arguments).await;
         let said = text(&output.stderr);
@@ -137,7 +137,7 @@ async fn jobs_that_failed_come_with_what_to_do() {
     }
     let told = program.run(&["run", "q.jsonl", "--batch", "b", "--resume", "-o", "3", "--errors", "bad"]).await;
     assert!(
-        text(&told.stderr).contains("; bad tells why each did; sluice batch retry b puts"),
+        text(&told.stderr).contains("lists them, each with its error (bad has them, too)\n"),
         "{}",
         text(&told.stderr)
     );

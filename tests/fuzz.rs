@@ -11,7 +11,7 @@ mod targets;
 type Target = fn(&[u8]);
 
 /// The targets by their names.
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 8] = [
     ("answer", targets::answer::run),
     ("config", targets::config::run),
     ("decode", targets::decode::run),
@@ -19,6 +19,7 @@ const TARGETS: [(&str, Target); 7] = [
     ("input", targets::input::run),
     ("request", targets::request::run),
     ("spool", targets::spool::run),
+    ("tables", targets::tables::run),
 ];
 
 /// The names of what lies in a folder of `fuzz`.

@@ -291,7 +291,7 @@ async fn what_was_queued_before_lanes_belonged_to_logins_goes_on() {
     let first = lane.first;
     assert!(matches!(queue.store.job(JobId(first)).await.unwrap().unwrap().place, Place::Ready { .. }));
     assert_eq!(queue.store.cancel_job(JobId(first)).await.unwrap(), Changed::Yes);
-    assert_eq!(queue.store.pause_job(JobId(first + 1)).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.store.pause_job(JobId(first + 1), None).await.unwrap(), Changed::Yes);
     assert_eq!(queue.store.resume_job(JobId(first + 1)).await.unwrap(), Changed::Yes);
     // A late answer finds its job in the queue.
     let worker = queue.worker().await;

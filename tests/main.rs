@@ -60,6 +60,7 @@ mod refusals;
 mod refused_jobs;
 mod refusing;
 mod reload;
+mod replacing;
 mod reports;
 mod results;
 mod retention;

@@ -104,9 +104,9 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
     queue.settle(Settlement { attempts, parks, ..Settlement::default() }).await;
     let fresh = queue.enqueue_one().await;
     for id in [tried, fresh] {
-        assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Yes);
+        assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Yes);
         assert_eq!((queue.places(id).await.as_str(), queue.state(id).await.as_str()), ("p", "queued"));
-        assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::No);
+        assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::No);
     }
     // Nothing wakes them, and no statement fails over the instant at which they would wake.
     assert_eq!((queue.store.promote().await.unwrap(), queue.claim_all(worker).await.len()), (0, 0));
@@ -130,6 +130,27 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_paused_job_says_who_paused_it_since_when_and_why() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue_one().await;
+    let words = async || queue.store.job(JobId(id)).await.unwrap().unwrap().obstacle.map(|why| why.in_words());
+    assert_eq!(queue.store.pause_job(JobId(id), Some("looks odd")).await.unwrap(), Changed::Yes);
+    let told = words().await.unwrap();
+    assert!(told.starts_with("the job itself is paused by sluice since ") && told.ends_with(": looks odd"), "{told}");
+    let noted = "select count(*) from sluice.paused_job";
+    assert_eq!(queue.store.resume_job(JobId(id)).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.count(noted).await, 0);
+    // By SQL as well, with and without a reason; and a job that is cancelled leaves nothing behind.
+    queue.execute(format!("select sluice.pause({id})")).await;
+    let told = words().await.unwrap();
+    assert!(told.starts_with("the job itself is paused by sluice since ") && told.ends_with("ago)"), "{told}");
+    queue.execute(format!("select sluice.resume({id}); select sluice.pause({id}, 'again')")).await;
+    assert!(words().await.unwrap().ends_with(": again"));
+    queue.execute(format!("select sluice.cancel({id}::bigint)")).await;
+    assert_eq!((queue.count(noted).await, words().await), (0, None));
+}
+
+#[tokio::test]
 async fn a_scheduled_job_that_was_paused_still_waits_for_its_time() {
     let queue = Queue::new().await;
     queue
@@ -138,7 +159,7 @@ async fn a_scheduled_job_that_was_paused_still_waits_for_its_time() {
     let id = queue.count("select id from sluice.job").await;
     let same = "select count(*) from sluice.parked p join sluice.job j on j.id = p.job_id where p.run_at = j.run_at \
                 and p.reason = 'scheduled'";
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Yes);
     assert_eq!(queue.count(same).await, 0);
     assert_eq!(queue.store.resume_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.count(same).await, 1);
@@ -151,14 +172,14 @@ async fn a_job_that_a_worker_has_or_that_has_ended_is_not_paused() {
     let worker = queue.worker().await;
     let id = queue.enqueue_one().await;
     let claimed = queue.claim_one(worker).await;
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Running);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::Running);
     let message = format!("job {id} is in the hands of a worker and cannot be paused now");
     assert_eq!(refusal(&queue, &format!("select sluice.pause({id})")).await, ("55006".to_owned(), message));
     assert_eq!(queue.places(id).await, "i");
     queue.succeed(&claimed).await;
-    assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::No);
+    assert_eq!(queue.store.pause_job(JobId(id), None).await.unwrap(), Changed::No);
     assert_eq!((queue.state(id).await.as_str(), queue.places(id).await.as_str()), ("succeeded", "e"));
-    assert_eq!(queue.store.pause_job(JobId(99)).await.unwrap(), Changed::NoSuchJob);
+    assert_eq!(queue.store.pause_job(JobId(99), None).await.unwrap(), Changed::NoSuchJob);
     assert_eq!(queue.store.resume_job(JobId(99)).await.unwrap(), Changed::NoSuchJob);
 }
 
@@ -166,7 +187,7 @@ async fn a_job_that_a_worker_has_or_that_has_ended_is_not_paused() {
 async fn a_paused_job_can_be_cancelled_and_tried_anew() {
     let queue = Queue::new().await;
     let id = queue.enqueue_one().await;
-    queue.store.pause_job(JobId(id)).await.unwrap();
+    queue.store.pause_job(JobId(id), None).await.unwrap();
     assert_eq!(queue.store.cancel_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.places(id).await, "e");
     assert_eq!(queue.store.retry_job(JobId(id)).await.unwrap(), Changed::Yes);
@@ -184,7 +205,7 @@ async fn pausing_and_claiming_at_the_same_time_leave_a_job_in_one_place() {
         tokio::spawn(async move {
             let mut paused = 0;
             for id in ids.into_iter().rev() {
-                paused += usize::from(store.pause_job(JobId(id)).await.unwrap() == Changed::Yes);
+                paused += usize::from(store.pause_job(JobId(id), None).await.unwrap() == Changed::Yes);
             }
             paused
         })
@@ -225,7 +246,7 @@ async fn infinite_instants_are_read_as_very_far_ones() {
     let claimed = queue.claim_all(worker).await;
     let deadlines: Vec<_> = claimed.iter().map(|job| job.deadline.map(|at| at.0)).collect();
     assert_eq!(deadlines, [None, None, Some(0)], "what is long past is past");
-    assert_eq!(queue.store.pause_job(JobId(ids[2])).await.unwrap(), Changed::Yes);
+    assert_eq!(queue.store.pause_job(JobId(ids[2]), None).await.unwrap(), Changed::Yes);
     assert_eq!(queue.store.resume_job(JobId(ids[2])).await.unwrap(), Changed::Yes);
     assert_eq!(queue.places(ids[2]).await, "p");
 }
@@ -343,12 +364,15 @@ async fn jobs_are_paused_and_resumed_by_number() {
     let (one, held) = (id.to_string(), running.to_string());
     let csv = async |arguments: &[&str]| program.run(&[arguments, &["--format", "csv"]].concat()).await;
 
-    let paused = csv(&["job", "pause", &one]).await;
+    let paused = csv(&["job", "pause", &one, "--reason", "looks odd"]).await;
     assert_eq!((text(&paused.stdout), paused.status.code()), (format!("job,outcome\n{one},paused\n"), Some(0)));
     let again = csv(&["job", "pause", &one]).await;
     assert_eq!(text(&again.stdout), format!("job,outcome\n{one},has ended or was paused already\n"));
     assert_eq!(again.status.code(), Some(0));
-    assert!(program.output(&["job", "show", &one]).await.contains("paused, until it is resumed"));
+    for command in [&["job", "show", &one][..], &["explain", &one]] {
+        let told = program.output(command).await;
+        assert!(told.contains("paused by sluice since ") && told.contains(": looks odd"), "{told}");
+    }
     let shown: Value = serde_json::from_str(&program.output(&["job", "show", &one, "--format", "json"]).await).unwrap();
     assert_eq!(shown["place"], json!({ "where": "parked", "until": null, "waits_for": "paused" }));
     assert!(program.output(&["explain", &one]).await.contains("paused"));

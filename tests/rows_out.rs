@@ -157,14 +157,63 @@ async fn her_rows_come_back_in_her_order_with_their_answers() {
 }
 
 #[tokio::test]
+async fn her_rows_may_be_of_any_format_that_is_read() {
+    let (database, dir) = stage().await;
+    let lines = "{\"id\":\"r4\",\"n\":1.50}\n{\"id\":\"r1\",\"note\":null}\n{\"id\":\"r9\"}\n";
+    fs::write(dir.path().join("rows.jsonl"), lines).unwrap();
+    fs::write(dir.path().join("rows.csv"), "id;n\nr4;1,5\nr1;\nr9;\n").unwrap();
+    let begins = |file: &str| {
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        text.lines().map(|line| line.split('\t').take(6).collect::<Vec<_>>().join("|")).collect::<Vec<_>>()
+    };
+    let rest = ["--id-column", "id", "--no-fields", "-o"];
+    for (rows, out, expected) in [
+        (
+            &["--rows", "rows.jsonl"][..],
+            "lines.tsv",
+            ["id|n|note|job|custom_id|state", "r4|1.50||204|r4|failed", "r1|||201|r1|succeeded", "r9|||||absent"],
+        ),
+        (
+            &["--rows", "rows.csv", "--delimiter", ";"],
+            "cells.tsv",
+            ["id|n|job|custom_id|state|answer", "r4|1,5|204|r4|failed|", "r1||201|r1|succeeded|", "r9||||absent|"],
+        ),
+    ] {
+        let args = [&["results", "b"][..], rows, &rest, &[out]].concat();
+        let (status, _, stderr) = sluice(dir.path(), &database, &args);
+        assert_eq!(status, 1, "{stderr}");
+        let begins = begins(out);
+        for (line, expected) in begins.iter().zip(expected) {
+            assert!(line.starts_with(expected), "{line} {expected}");
+        }
+        assert_eq!(begins.len(), 4);
+    }
+    if cfg!(feature = "parquet") {
+        // What was written as Parquet is read as such, and joined again.
+        let parquet =
+            ["results", "b", "--rows", "rows.csv", "--delimiter", ";", "--id-column", "id", "-o", "p.parquet"];
+        sluice(dir.path(), &database, &parquet);
+        let again = ["results", "b", "--rows", "p.parquet", "--id-column", "id", "--no-fields", "-o", "again.tsv"];
+        let (_, _, stderr) = sluice(dir.path(), &database, &again);
+        assert!(stderr.contains("1 row has no job in batch b"), "{stderr}");
+        let text = fs::read_to_string(dir.path().join("again.tsv")).unwrap();
+        assert!(
+            text.starts_with("id\tn\tjob\tcustom_id\tstate\tanswer\t") && text.contains("\tsluice_job\t"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_joined_say_why_and_write_nothing() {
     let (database, dir) = stage().await;
     for (name, rows, words) in [
-        ("twice.csv", "id,id\n1,2\n", "twice.csv: two columns are called \"id\""),
-        ("short.csv", "id,text\nr1\n", "short.csv: line 2: has 1 value; expected 2, as in the first line"),
+        ("twice.csv", "id,id\n1,2\n", "twice.csv: the columns 1 and 2 are both called `id`"),
+        ("short.csv", "id,text\nr1\n", "short.csv:2: expected 2 cells, as the header has, found 1"),
         ("strange.csv", "a,b\n1,2\n", "no column of it is in the metadata of the jobs of batch b"),
-        ("empty.csv", "", "empty.csv: expected a first line with the names of the columns"),
-        ("x.parquet", "PAR1", "expected a table as CSV (.csv) or with tabs (.tsv)"),
+        ("empty.csv", "", "empty.csv: is empty: expected a table"),
+        ("x.parquet", "PAR1", "x.parquet: is no Parquet file"),
+        ("x.jsonl", "{\"id\": \"r1\"}\n[]\n", "x.jsonl:2: expected an object"),
     ] {
         fs::write(dir.path().join(name), rows).unwrap();
         let args = ["results", "b", "--rows", name, "-o", "out.csv"];
@@ -175,7 +224,7 @@ async fn rows_that_cannot_be_joined_say_why_and_write_nothing() {
     fs::write(dir.path().join("bytes.csv"), b"id,text\nr1,\xff\n").unwrap();
     let rows = ["results", "b", "-o", "out.csv", "--rows"];
     for (args, words) in [
-        (&["bytes.csv", "--id-column", "id"][..], "bytes.csv: line 2: is not UTF-8"),
+        (&["bytes.csv", "--id-column", "id"][..], "bytes.csv:2: text: expected UTF-8"),
         (&["bytes.csv", "--id-column", "nr"], "--id-column: there is no column \"nr\"; there are id, text"),
         (&["none.csv"], "none.csv: No such file"),
         (&["out.csv"], "--rows out.csv"),
@@ -192,7 +241,9 @@ async fn options_that_do_not_go_together_say_so() {
     for (args, words) in [
         (&["--fields", "a"][..], "--fields is for tables"),
         (&["--rows", "x.csv"], "--rows is for tables"),
-        (&["--follow", "-o", "x.csv"], "--follow writes lines"),
+        (&["--follow", "-o", "x.parquet"], "a Parquet file is whole or none"),
+        (&["--follow", "-o", "x.csv", "--errors", "y.jsonl"], "have the same shape"),
+        (&["--delimiter", ";"], "--rows <FILE>"),
         (&["--as", "xml"], "possible values: openai, jsonl, csv, tsv, parquet"),
         (&["--id-column", "a"], "--rows <FILE>"),
         (&["-o", "x.csv", "--errors", "x.csv"], "give each a file of its own"),
@@ -400,4 +451,49 @@ async fn what_ends_far_behind_the_others_is_found_too() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_table_is_followed_row_by_row_and_gone_on_with() {
+    let database = postgres::database().await;
+    execute(
+        &database,
+        "insert into sluice.job (batch, custom_id, metadata, request)
+              select 'b', n::text, jsonb_build_object('text', E'two\nlines ' || n), '{}' from generate_series(1, 6) n",
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.csv");
+    let job = |n: &str| format!("select id from sluice.job where custom_id in ({n})");
+    let rows = || {
+        let text = fs::read_to_string(&out).unwrap_or_default();
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        reader.records().map(|row| row.unwrap()[2].to_owned()).collect::<Vec<_>>()
+    };
+    let args = ["results", "b", "--follow", "-o", "out.csv"];
+    let spawn = || command(dir.path(), &database, &args).stderr(Stdio::piped()).spawn().unwrap();
+    end(&database, &job("'5'")).await;
+    let child = spawn();
+    wait::until("the first answer", async || rows().len() == 1).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    child.wait_with_output().unwrap();
+    // A row that was torn in the middle of a cell is removed.
+    let torn = fs::read_to_string(&out).unwrap() + "\"two\nli";
+    fs::write(&out, torn).unwrap();
+    end(&database, &job("'1', '2', '3', '4', '6'")).await;
+    let output = spawn().wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut ids = rows();
+    ids.sort();
+    assert_eq!(ids, ["1", "2", "3", "4", "5", "6"]);
+    let table = fs::read_to_string(&out).unwrap();
+    assert!(table.starts_with("text,job,custom_id,state,answer,provider,"), "{table}");
+    // Another table is not taken for it.
+    fs::write(&out, "a,b\n1,2\n").unwrap();
+    let (status, _, stderr) = sluice(dir.path(), &database, &args);
+    assert!(status == 2 && stderr.contains("line 1: has other columns than this export"), "{stderr}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "a,b\n1,2\n");
+    let (_, stdout, _) = sluice(dir.path(), &database, &["results", "b", "--follow", "--as", "tsv"]);
+    assert!(stdout.starts_with("text\tjob\t"), "{stdout}");
 }

@@ -272,7 +272,7 @@ const ONE: NewJob<'static> =
 /// Of two that begin at once one is first; the other is told so, or waits and then sees what the first has put there.
 async fn two_at_once(first: &Store, second: &Store, pool: &PgPool) {
     let open = async |store: &Store, admission| store.enqueue_into(options("b"), admission).await.unwrap();
-    let Opened::Open { mut bulk, before: None } = open(first, Admission::New).await else { panic!("it is new") };
+    let Opened::Open { mut bulk, before: None, .. } = open(first, Admission::New).await else { panic!("it is new") };
     for admission in [Admission::New, Admission::Resume { wait: false }] {
         assert!(matches!(open(second, admission).await, Opened::Busy), "{admission:?}");
     }
@@ -294,7 +294,7 @@ async fn two_at_once(first: &Store, second: &Store, pool: &PgPool) {
     })
     .await;
     assert_eq!(bulk.commit().await.unwrap().jobs, 1);
-    let Opened::Open { mut bulk, before: Some(before) } = waiting.await.unwrap() else { panic!("it goes on") };
+    let Opened::Open { mut bulk, before: Some(before), .. } = waiting.await.unwrap() else { panic!("it goes on") };
     assert_eq!((before.jobs, before.ended), (1, 0));
     bulk.push(&ONE).await.unwrap();
     bulk.push(&NewJob { custom_id: Some("b"), ..ONE }).await.unwrap();

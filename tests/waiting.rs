@@ -224,4 +224,11 @@ async fn sessions_that_listen_are_told_which_jobs_have_ended_and_the_enqueuing_t
         told.extend(notice["jobs"].as_array().unwrap().iter().map(|job| job.as_i64().unwrap()));
     }
     assert_eq!(told, jobs);
+
+    // A job that ends without a worker is told of as well: one that is cancelled, once that is committed.
+    let cancelled = jobs[0];
+    queue.execute(format!("begin; select sluice.cancel({cancelled}::bigint); rollback")).await;
+    queue.execute(format!("begin; select sluice.cancel({}::bigint); commit", jobs[1])).await;
+    let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+    assert_eq!(notice.payload(), format!("{{\"jobs\":[{}]}}", jobs[1]), "and not of {cancelled}");
 }

@@ -7,6 +7,7 @@ pub mod headers;
 pub mod input;
 pub mod request;
 pub mod spool;
+pub mod tables;
 
 use sluice::provider::{HeaderMap, HeaderName, HeaderValue};
 

@@ -19,6 +19,7 @@ use crate::store::Store;
 use crate::store::batch::Batch;
 use crate::view::batch::{self, BatchView, HeldBatchView};
 use crate::view::change::{BulkView, CancelledEnqueueView, StopLossView};
+use crate::view::tone::Tone;
 use crate::view::waits::WhyView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
@@ -233,7 +234,8 @@ fn show(context: &mut Context, batch: &Batch, obstacle: Option<&Obstacle>) -> an
     }
     context.output.record(&batch::table(std::slice::from_ref(batch)))?;
     if let (Format::Table, Some(why)) = (context.output.format(), why) {
-        context.output.told(format_args!(" waits: {}", why.words))?;
+        let tone = if why.stuck || why.advice.is_some() { Tone::Bad } else { Tone::Warning };
+        context.output.told_as(Some(tone), format_args!(" waits: {}", why.words))?;
         if let Some(advice) = why.advice {
             context.output.told(format_args!("   do: {advice}"))?;
         }

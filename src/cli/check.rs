@@ -4,9 +4,11 @@
 mod online;
 
 use super::GlobalArgs;
+use super::colour;
 use super::context::environment;
+use super::failure::without_numbers;
 use super::figure;
-use super::output::{self, Dispensable, Output, OutputError};
+use super::output::{self, Output, OutputError, for_stderr};
 use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
@@ -17,6 +19,7 @@ use crate::printable;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView, TriedView};
 use chrono::DateTime;
+use crate::view::tone::Tone;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -65,8 +68,23 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     let mut output = Output::new(global);
-    let code = report(format, &loaded, tried.as_deref(), output.writer(), &mut Dispensable(printable::stderr()));
-    let code = code.map_err(OutputError)?;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = report(format, &loaded, tried.as_deref(), &mut out, &mut err).map_err(OutputError)?;
+    match format {
+        Format::Json => output.writer().write_all(&out).map_err(OutputError)?,
+        Format::Text => {
+            for line in String::from_utf8_lossy(&out).lines() {
+                output.told(line)?;
+            }
+        }
+    }
+    for line in without_numbers(String::from_utf8_lossy(&err).into_owned()).lines() {
+        // When standard error is gone, the exit status tells.
+        let _ = match line.split_once(": ").map(|(head, _)| head) {
+            Some("warning") => colour::headed(Tone::Warning, line),
+            _ => writeln!(printable::stderr(), "{}", for_stderr(line)),
+        };
+    }
     output.finish()?;
     Ok(code)
 }

@@ -11,6 +11,7 @@ use crate::store::StoreError;
 use crate::store::doctor::Surroundings;
 use crate::view::finding::DiagnosisView;
 use crate::view::table::{Layout, Table};
+use crate::view::tone::Tone;
 use std::time::Duration;
 
 /// Arguments of `sluice doctor`.
@@ -122,7 +123,7 @@ fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), Out
     for finding in wrong {
         output.line("")?;
         let what = format!("{}: {}: {}", finding.severity.as_str(), finding.check.replace('_', " "), finding.what);
-        output.told(what)?;
+        output.told_as(Tone::of_words(finding.severity.as_str()), what)?;
         if !finding.why.is_empty() {
             output.told(format_args!("  why: {}", finding.why))?;
         }

@@ -1,42 +1,40 @@
 //! `sluice enqueue`: puts the requests of a file into the queue, all or none.
 
+mod ahead;
 mod entry;
 mod lines;
+mod options;
 
 use super::context::{Context, environment};
 use super::failure::CommandFailure;
 use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
-use super::rows::{For, Rows};
+use super::results::RowsOf;
+use super::rows::{self, For, Rows};
 use super::when::GivenTime;
 use super::{GlobalArgs, budget};
 use crate::config::{Config, Keys};
 use crate::domain::budget::Budget;
 use crate::domain::counted::counted;
-use crate::domain::{MaxFailed, NanoUsd, Timestamp, bounds};
+use crate::domain::{MaxFailed, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable;
-use crate::store::enqueue::{BulkOptions, NewJob};
+use crate::store::enqueue::NewJob;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
+use ahead::{Lot, read_ahead};
 use anyhow::Context as _;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use entry::{Entered, Entry, differs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lines::Lines;
+use options::{bulk_options, own_options};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::mpsc;
-
-/// Jobs that go from the reader to the database at once, and how many such lots may wait.
-const LOT: usize = 256;
-const LOT_BYTES: usize = 1 << 20;
-const LOTS_AHEAD: usize = 8;
+use std::sync::atomic::Ordering;
 
 /// The longest line that is accepted by default, in MiB.
 pub const MAX_LINE: u16 = 32;
@@ -102,17 +100,37 @@ pub struct Args {
     pub max_line: u16,
 }
 
+impl Args {
+    /// How the file is read again, to put the answers beside its rows.
+    pub(super) fn rows_of(&self) -> RowsOf {
+        RowsOf {
+            id_column: self.rows.id_column.clone(),
+            format: self.rows.input_format.map(rows::Format::of_input),
+            delimiter: self.rows.delimiter,
+            limits: ReadLimits { line_bytes: usize::from(self.max_line) << 20 },
+            limit: self.limit,
+            skips_bad: self.skip_bad,
+        }
+    }
+}
+
 /// The treatment of an existing batch. Without an option, the command goes on with it and adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "an option of the command line each")]
 pub struct Again {
     /// Add to a batch that exists the lines that it does not have: those that it has are known by custom_id, or by
     /// their content where they have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry`
     /// puts those back)
-    #[arg(long, conflicts_with = "append")]
+    #[arg(long, conflicts_with_all = ["append", "replace"])]
     pub resume: bool,
     /// Add every line to a batch that exists, those that it has too
     #[arg(long)]
     pub append: bool,
+    /// Let the file take the place of what waits in a batch that exists: its jobs that no worker has in hand are
+    /// cancelled, and the lines that it then does not have as they are now are added. What was answered or has begun is
+    /// not bought again, unless its line has changed. All or nothing; how many of each is said first
+    #[arg(long, conflicts_with_all = ["append", "idempotent"])]
+    pub replace: bool,
     /// As --resume, for lines that all have a custom_id; and each job gets the idempotency key BATCH/CUSTOM_ID, so that
     /// no insert or enqueue with that key brings it into the project again. The key does not recognise the same request
     /// in another batch, under another custom_id or without a key. It is kept only as long as its job
@@ -292,20 +310,6 @@ async fn allowed_stop_loss(
     Ok(None)
 }
 
-/// Options that apply only to new jobs, when some jobs were there before.
-fn own_options(args: &Args) -> Option<String> {
-    let given = [
-        (args.priority.is_some(), "--priority"),
-        (args.run_at.is_some(), "--run-at"),
-        (args.deadline.is_some(), "--deadline"),
-        (args.max_attempts.is_some(), "--max-attempts"),
-    ];
-    let given: Vec<&str> = given.into_iter().filter_map(|(is_given, name)| is_given.then_some(name)).collect();
-    (!given.is_empty()).then(|| {
-        format!("{}: only for the jobs that are new; those that were there keep what they have", given.join(", "))
-    })
-}
-
 /// Checks the route's name: a typing error would be noticed only when no worker takes the jobs.
 fn require_route(config: &Config, route: &str) -> Result<(), CommandFailure> {
     if config.routes.is_empty() || config.routes.contains_key(route) {
@@ -318,57 +322,6 @@ fn require_route(config: &Config, route: &str) -> Result<(), CommandFailure> {
     )))
 }
 
-fn bulk_options(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<BulkOptions, CommandFailure> {
-    let instant = |when: Option<GivenTime>, name: &str| match when.map(|when| when.from(now)) {
-        None => Ok(None),
-        Some(None) => Err(CommandFailure::usage(format!("{name}: that is too far in the future"))),
-        Some(at) => Ok(at),
-    };
-    let run_at = instant(args.run_at, "--run-at")?;
-    let deadline = instant(args.deadline, "--deadline")?;
-    if deadline.is_some_and(|deadline| deadline <= now.max(run_at.unwrap_or(now))) {
-        return Err(CommandFailure::usage(
-            "--deadline: every job would fail, as it lies in the past or before --run-at",
-        ));
-    }
-    let timestamp = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
-    let options = BulkOptions {
-        route: args.route.clone().unwrap_or_else(|| "default".to_owned()),
-        project: args.project.clone().unwrap_or_else(|| "default".to_owned()),
-        batch: Some(batch_name(args, source, now)?),
-        priority: args.priority.unwrap_or(0),
-        run_at: run_at.map(timestamp),
-        deadline: deadline.map(timestamp),
-        max_attempts: args.max_attempts,
-    };
-    let names =
-        [("route", Some(&options.route)), ("project", Some(&options.project)), ("batch", options.batch.as_ref())];
-    for (column, name) in names {
-        let name = name.map_or("", String::as_str);
-        bounds::check(column, name).map_err(|reason| CommandFailure::usage(format!("--{column}: {reason}")))?;
-    }
-    Ok(options)
-}
-
-/// The name of the batch: that of the file, so that the same command finds it again.
-fn batch_name(args: &Args, source: &InputSource, now: DateTime<Utc>) -> Result<String, CommandFailure> {
-    let Again { resume, append, idempotent } = args.again;
-    if let Some(name) = args.batch.clone().or_else(|| source.stem()) {
-        return Ok(name);
-    }
-    if idempotent {
-        return Err(CommandFailure::usage("--idempotent needs --batch when standard input is read"));
-    }
-    if resume || append {
-        return Err(CommandFailure::usage(format!(
-            "--{} needs --batch when standard input is read: the name that was told when it was enqueued; \
-             `sluice batch list` shows the latest",
-            if resume { "resume" } else { "append" }
-        )));
-    }
-    Ok(format!("stdin-{}", now.format("%Y%m%d-%H%M%S")))
-}
-
 /// Checks the demands that only some arguments make on a line.
 fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
     if needs_name && job.custom_id.is_none() {
@@ -376,46 +329,6 @@ fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
         return Err(InputError::Line(LineError { line: job.line, field: "custom_id".to_owned(), reason }));
     }
     Ok(job)
-}
-
-type Lot = Vec<Result<InputJob, InputError>>;
-
-/// Reads and checks on a thread of its own while the database works, up to this many jobs ahead. Ends when the receiver
-/// is gone; a thread that waits for a pipe does not keep the program from ending. The flag is set when all jobs have
-/// been read, and not when the thread came to grief.
-fn read_ahead(
-    jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
-    limit: Option<u64>,
-) -> anyhow::Result<(mpsc::Receiver<Lot>, Arc<AtomicBool>)> {
-    let (sender, lots) = mpsc::channel(LOTS_AHEAD);
-    let is_whole = Arc::new(AtomicBool::new(false));
-    let read_all = Arc::clone(&is_whole);
-    let read = move || {
-        let mut lot = Vec::with_capacity(LOT);
-        let (mut bytes, mut count) = (0, 0);
-        for job in jobs {
-            if let Ok(job) = &job {
-                bytes += job.body.len();
-                count += 1;
-            }
-            lot.push(job);
-            if limit == Some(count) {
-                break;
-            }
-            // Long lines are sent sooner, so that the waiting jobs are bounded in bytes too.
-            if lot.len() >= LOT || bytes >= LOT_BYTES {
-                bytes = 0;
-                if sender.blocking_send(std::mem::take(&mut lot)).is_err() {
-                    return;
-                }
-            }
-        }
-        read_all.store(true, Ordering::Release);
-        // If the receiver is gone, the lot is not needed.
-        let _ = sender.blocking_send(lot);
-    };
-    std::thread::Builder::new().name("input".to_owned()).spawn(read).context("starting the reader")?;
-    Ok((lots, is_whole))
 }
 
 /// An enqueue under way.
@@ -584,56 +497,4 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
         Format::Plain | Format::Csv => output.table(&view.table())?,
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser as _;
-
-    #[derive(clap::Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn options(args: &[&str]) -> Result<BulkOptions, String> {
-        let args = Command::try_parse_from([&["enqueue"], args].concat()).map_err(|error| error.to_string())?.args;
-        let now = DateTime::from_timestamp(1_000_000_000, 0).unwrap();
-        bulk_options(&args, &InputSource::new(args.file.as_deref()), now).map_err(|failure| failure.to_string())
-    }
-
-    #[test]
-    fn a_batch_is_named_after_its_file_so_that_the_same_command_finds_it() {
-        for (args, batch) in [
-            (&["data/week.jsonl.gz"][..], "week"),
-            (&["week.jsonl", "--resume"], "week"),
-            (&[], "stdin-20010909-014640"),
-            (&["week.jsonl", "--batch", "mine"], "mine"),
-            (&["week.jsonl", "--idempotent"], "week"),
-        ] {
-            assert_eq!(options(args).unwrap().batch.as_deref(), Some(batch));
-        }
-        for option in ["--idempotent", "--resume", "--append"] {
-            assert!(options(&["-", option]).unwrap_err().contains(&format!("{option} needs --batch")), "{option}");
-        }
-    }
-
-    #[test]
-    fn instants_are_taken_from_now_and_must_leave_time_to_work() {
-        let found = options(&["--run-at", "1h", "--deadline", "2h", "--priority", "-5"]).unwrap();
-        let hour = 3_600_000_i64;
-        let at = |millis: i64| Some(Timestamp(1_000_000_000_000 + millis));
-        assert_eq!((found.run_at, found.deadline, found.priority), (at(hour), at(2 * hour), -5));
-        for args in [
-            &["--run-at", "2h", "--deadline", "1h"][..],
-            &["--deadline", "2001-01-01T00:00:00Z"],
-            &["--run-at", "9000years"],
-            &["--priority", "1001"],
-            &["--max-attempts", "0"],
-            &["--limit", "0"],
-        ] {
-            assert!(options(args).is_err(), "{args:?}");
-        }
-    }
 }

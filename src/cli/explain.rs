@@ -8,6 +8,7 @@ use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::view::job::{Bodies, JobView};
 use crate::view::story::StoryView;
+use crate::view::tone::Tone;
 
 /// Arguments of `sluice explain`.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -39,7 +40,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         context.output.json(&story)?;
     } else {
         for line in story.lines() {
-            context.output.told(line)?;
+            let tone = Tone::of_words(line.trim_start());
+            context.output.told_as(tone, line)?;
         }
         if let Some(request) = &story.job.request {
             context.output.line("\nRequest:")?;

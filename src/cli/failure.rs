@@ -1,11 +1,13 @@
 //! How a command reports that it failed: one message on standard error, and an exit status.
 
+use super::colour;
 use super::output::OutputError;
 use crate::config::ConfigErrors;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, is_hidden};
 use crate::store::StoreError;
+use crate::view::tone::Tone;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 
@@ -83,7 +85,7 @@ pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
         return ExitCode::Success;
     }
     // When standard error is gone too, only the exit status can tell.
-    let _ = writeln!(printable::stderr(), "error: {}", in_words(error, needs));
+    let _ = colour::headed(Tone::Bad, &format!("error: {}", in_words(error, needs)));
     exit_code(error)
 }
 
@@ -138,6 +140,16 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
             break;
         }
     }
+    without_numbers(words)
+}
+
+/// The words without the numbers that the system has for its errors: `(os error 2)` says nothing to a user.
+pub(super) fn without_numbers(mut words: String) -> String {
+    const BEGIN: &str = " (os error ";
+    while let Some(at) = words.find(BEGIN) {
+        let Some(end) = words.get(at..).and_then(|rest| rest.find(')')) else { break };
+        words.replace_range(at..=at + end, "");
+    }
     words
 }
 
@@ -145,6 +157,13 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
 mod tests {
     use super::*;
     use anyhow::Context as _;
+
+    #[test]
+    fn a_system_s_error_is_told_without_its_number() {
+        let error = anyhow::Error::from(std::io::Error::from_raw_os_error(2)).context("reading a");
+        assert_eq!(in_words(&error, ""), "reading a: No such file or directory");
+        assert_eq!(without_numbers("a (os error 2), b (os error 111) (os error".to_owned()), "a, b (os error");
+    }
 
     #[test]
     fn each_kind_of_failure_has_its_exit_status() {

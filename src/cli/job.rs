@@ -51,6 +51,9 @@ pub enum JobCommand {
         /// The jobs' numbers
         #[arg(required = true, value_name = "ID")]
         ids: Vec<i64>,
+        /// Why; it is shown with the jobs
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
     /// Let paused jobs go on
     Resume {
@@ -72,7 +75,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         JobCommand::Cancel { ids } => change(&mut context, &ids, Action::Cancel).await?,
         JobCommand::Retry { ids } => change(&mut context, &ids, Action::Retry).await?,
-        JobCommand::Pause { ids } => change(&mut context, &ids, Action::Pause).await?,
+        JobCommand::Pause { ids, reason } => change(&mut context, &ids, Action::Pause(reason.as_deref())).await?,
         JobCommand::Resume { ids } => change(&mut context, &ids, Action::Resume).await?,
     };
     context.close().await?;
@@ -95,21 +98,21 @@ pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
 }
 
 #[derive(Clone, Copy)]
-enum Action {
+enum Action<'a> {
     Cancel,
     Retry,
-    Pause,
+    Pause(Option<&'a str>),
     Resume,
 }
 
-async fn change(context: &mut Context, ids: &[i64], action: Action) -> anyhow::Result<ExitCode> {
+async fn change(context: &mut Context, ids: &[i64], action: Action<'_>) -> anyhow::Result<ExitCode> {
     let mut changes = Vec::with_capacity(ids.len());
     let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
         let changed = match action {
             Action::Cancel => context.store.cancel_job(JobId(*id)).await?,
             Action::Retry => context.store.retry_job(JobId(*id)).await?,
-            Action::Pause => context.store.pause_job(JobId(*id)).await?,
+            Action::Pause(reason) => context.store.pause_job(JobId(*id), reason).await?,
             Action::Resume => context.store.resume_job(JobId(*id)).await?,
         };
         let outcome = match (changed, action) {
@@ -117,9 +120,9 @@ async fn change(context: &mut Context, ids: &[i64], action: Action) -> anyhow::R
             (Changed::Yes, Action::Retry) => JobOutcome::QueuedAgain,
             (Changed::No, Action::Cancel) => JobOutcome::HadEnded,
             (Changed::No, Action::Retry) => JobOutcome::HasNotFailed,
-            (Changed::Yes, Action::Pause) => JobOutcome::Paused,
+            (Changed::Yes, Action::Pause(_)) => JobOutcome::Paused,
             (Changed::Yes, Action::Resume) => JobOutcome::Resumed,
-            (Changed::No, Action::Pause) => JobOutcome::NotPaused,
+            (Changed::No, Action::Pause(_)) => JobOutcome::NotPaused,
             (Changed::No, Action::Resume) => JobOutcome::WasNotPaused,
             (Changed::Running, _) => {
                 running.push(id.to_string());

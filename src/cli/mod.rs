@@ -7,6 +7,7 @@ pub mod batch;
 pub mod budget;
 pub mod check;
 mod client;
+pub mod colour;
 mod consent;
 pub mod context;
 pub mod db;
@@ -69,8 +70,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
 provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
-10 work cannot go on: no key is in service, there is no such model, or a budget is spent, 11 the ledger and the \
-invoice do not agree, 130 interrupted.";
+10 work cannot go on: no key is in service, there is no such model, no server is reached, or a budget is spent, \
+11 the ledger and the invoice do not agree, 130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -89,6 +90,17 @@ pub struct GlobalArgs {
     /// All columns of a table; on a terminal only the most telling ones are shown
     #[arg(long, global = true, help_heading = "Global options")]
     pub wide: bool,
+    /// Colours on a terminal, everywhere, or nowhere. NO_COLOR and CLICOLOR are honoured
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        help_heading = "Global options",
+        hide_possible_values = false
+    )]
+    pub color: colour::Colours,
     /// More log lines on standard error; twice for all of them
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
@@ -221,6 +233,7 @@ impl Command {
 
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
+    colour::choose(cli.global.color);
     let (needs, minds_signals) = (cli.command.needs(), cli.command.minds_signals());
     // On the heap: the future holds the state of the largest command, whichever one runs.
     let command = Box::pin(perform(cli));

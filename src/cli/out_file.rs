@@ -117,7 +117,14 @@ impl OutFile {
             }
             Ok(_) | Err(_) => {}
         }
-        let (part, file) = begin_part(target).with_context(writing)?;
+        let (part, file) = begin_part(target).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let folder = folder_of(target).display();
+                CommandFailure::usage(format!("there is no folder {folder} for {}", target.display())).into()
+            }
+            // Without the name of the part, which is of no use to a user.
+            kind => anyhow::Error::from(io::Error::from(kind)).context(writing()),
+        })?;
         // An existing file keeps its mode, since that was chosen; a new one is this user's alone.
         if let Ok(found) = fs::metadata(target) {
             file.set_permissions(found.permissions()).with_context(writing)?;
@@ -340,6 +347,14 @@ mod tests {
         file.write_all(b"two").unwrap();
         file.finish().unwrap();
         assert_eq!((fs::read(&path).unwrap().as_slice(), files()), (&b"two"[..], 1));
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named_and_no_unfinished_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = OutFile::create(&dir.path().join("none/out.jsonl"), false).unwrap_err().to_string();
+        let folder = dir.path().join("none");
+        assert_eq!(told, format!("there is no folder {} for {}", folder.display(), folder.join("out.jsonl").display()));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The destination of a command's output, and its shape.
 
 use super::GlobalArgs;
+use super::colour::{self, Canvas, Coloured};
 use super::table;
 use crate::printable::{self, Notation, Printable, on_one_line};
 use crate::view;
 use crate::view::table::Table;
+use crate::view::tone::Tone;
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -36,7 +38,7 @@ pub struct Output {
     screen: Option<usize>,
     /// Whether people want all columns.
     is_wide: bool,
-    writer: Box<dyn Write + Send>,
+    writer: Box<dyn Canvas + Send>,
 }
 
 impl fmt::Debug for Output {
@@ -54,13 +56,19 @@ impl Output {
         let usual = if is_terminal { Format::Table } else { Format::Plain };
         let format = global.format.unwrap_or(usual);
         let notation = if format == Format::Json { Notation::Json } else { Notation::Text };
+        let printable = Printable::new(BufWriter::new(stdout), notation);
+        let writer: Box<dyn Canvas + Send> = if format == Format::Table && colour::on_stdout() {
+            Box::new(Coloured(printable))
+        } else {
+            Box::new(plain(printable))
+        };
         Self {
             format,
             is_terminal,
             is_quiet: global.quiet,
             screen: printable::stdout_width(),
             is_wide: global.wide,
-            writer: Box::new(BufWriter::new(Printable::new(stdout, notation))),
+            writer,
         }
     }
 
@@ -79,9 +87,9 @@ impl Output {
             format: global.format.unwrap_or(usual),
             is_terminal,
             is_quiet: global.quiet,
-            screen: None,
+            screen: printable::stderr_width(),
             is_wide: global.wide,
-            writer,
+            writer: Box::new(writer),
         }
     }
 
@@ -107,7 +115,7 @@ impl Output {
     /// terminal, hidden characters appear as visible escapes.
     pub fn export(&mut self, is_json: bool) -> Result<&mut (dyn Write + Send), OutputError> {
         self.finish()?;
-        self.writer = export_to(self.is_terminal, is_json);
+        self.writer = Box::new(export_to(self.is_terminal, is_json));
         Ok(&mut *self.writer)
     }
 
@@ -118,15 +126,27 @@ impl Output {
 
     /// Writes sentences for people: on a screen, broken between words and indented by as many blanks as the text.
     pub fn told(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
+        self.told_as(None, text)
+    }
+
+    /// The same in the colour of what it means.
+    pub fn told_as(&mut self, tone: Option<Tone>, text: impl fmt::Display) -> Result<(), OutputError> {
         let text = text.to_string();
-        let Some(screen) = self.screen.filter(|_| self.format == Format::Table) else { return self.line(text) };
         let words = text.trim_start_matches(' ');
         let indent = " ".repeat(text.len() - words.len());
-        for (index, line) in
-            table::wrapped(&on_one_line(words), screen.saturating_sub(indent.len() + 2)).iter().enumerate()
-        {
+        let room = match self.screen.filter(|_| self.format == Format::Table) {
+            Some(screen) => screen.saturating_sub(indent.len() + 2),
+            None => usize::MAX,
+        };
+        for (index, line) in table::wrapped(&on_one_line(words), room).iter().enumerate() {
             let further = if index == 0 { "" } else { "  " };
-            writeln!(self.writer, "{indent}{further}{line}").map_err(OutputError)?;
+            write!(self.writer, "{indent}{further}").map_err(OutputError)?;
+            match tone {
+                Some(tone) => self.writer.paint(tone, line),
+                None => self.writer.write_all(line.as_bytes()),
+            }
+            .and_then(|()| writeln!(self.writer))
+            .map_err(OutputError)?;
         }
         Ok(())
     }
@@ -134,7 +154,7 @@ impl Output {
     /// Writes all values of a table's rows, a line for each where people read them.
     pub fn record(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
-            Format::Table => self.lines(table::for_reading(table, self.screen)),
+            Format::Table => self.toned(&table::for_reading(table, self.screen)),
             Format::Plain | Format::Json | Format::Csv => self.table(table),
         }
     }
@@ -169,11 +189,15 @@ impl Output {
     /// Writes a table in the requested shape.
     pub fn table(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
-            Format::Table => self.lines(table::for_terminal(table, self.screen, self.is_wide)),
+            Format::Table => self.toned(&table::for_terminal(table, self.screen, self.is_wide)),
             Format::Plain => table::write_plain(table, &mut self.writer).map_err(OutputError),
             Format::Json => self.pretty(table),
             Format::Csv => table::write_csv(table, &mut self.writer).map_err(OutputError),
         }
+    }
+
+    fn toned(&mut self, lines: &colour::Toned) -> Result<(), OutputError> {
+        lines.write(&mut *self.writer).and_then(|()| writeln!(self.writer)).map_err(OutputError)
     }
 
     fn pretty(&mut self, value: &impl Serialize) -> Result<(), OutputError> {
@@ -188,16 +212,52 @@ impl Output {
 
     /// Tells the user something, on standard error, unless that is to be quiet.
     pub fn note(&self, text: impl fmt::Display) {
-        if !self.is_quiet {
-            // Without a standard error the user cannot be told.
-            let _ = writeln!(printable::stderr(), "{text}");
+        if self.is_quiet {
+            return;
         }
+        let text = text.to_string();
+        // Without a standard error the user cannot be told.
+        let _ = if text.starts_with("warning: ") {
+            colour::headed(Tone::Warning, &text)
+        } else {
+            writeln!(printable::stderr(), "{}", for_stderr(&text))
+        };
     }
 
     /// Writes out everything that is held back. A command that ends without this may lose an error.
     pub fn finish(&mut self) -> Result<(), OutputError> {
         self.writer.flush().map_err(OutputError)
     }
+}
+
+/// Sentences for standard error: on a screen, broken between words. Commands in backquotes stay whole, and lines that
+/// are commands stay as they are.
+pub(super) fn for_stderr(text: &str) -> String {
+    printable::stderr_width().map_or_else(|| text.to_owned(), |screen| broken(text, screen))
+}
+
+fn broken(text: &str, screen: usize) -> String {
+    const HELD: char = '\u{1}';
+    let each = text.split('\n').map(|line| {
+        // A command that is to be typed stays on its line.
+        if line.starts_with("  sluice ") {
+            return line.to_owned();
+        }
+        let words = line.trim_start_matches(' ');
+        let indent = " ".repeat(line.len() - words.len());
+        let parts = words.split('`').enumerate();
+        let held = parts.map(|(place, part)| if place % 2 == 1 { part.replace(' ', "\u{1}") } else { part.to_owned() });
+        let words = held.collect::<Vec<_>>().join("`");
+        let room = screen.saturating_sub(indent.len() + 2);
+        let lines = table::wrapped(&words, room).join(&format!("\n{indent}  "));
+        format!("{indent}{}", lines.replace(HELD, " "))
+    });
+    each.collect::<Vec<_>>().join("\n")
+}
+
+/// A screen without colours.
+fn plain(writer: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+    Box::new(writer)
 }
 
 /// Standard output for an export.
@@ -250,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn sentences_are_broken_between_words_and_commands_are_not() {
+        let text = "warning: 1 of 3 jobs has no answer; `sluice batch jobs b --state failed` lists them\n\
+                    \x20 sluice as it is, as it is";
+        let shown = "warning: 1 of 3 jobs\n  has no answer;\n  `sluice batch jobs b --state failed`\n  lists them\n\
+                     \x20 sluice as it is, as it is";
+        assert_eq!(broken(text, 22), shown);
+        assert_eq!(broken(text, 200), text);
+    }
+
+    #[test]
     fn no_name_begins_a_line_of_its_own() {
         struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
         impl Write for Shared {
@@ -261,7 +331,7 @@ mod tests {
             }
         }
         let shown = std::sync::Arc::default();
-        let writer = Box::new(Shared(std::sync::Arc::clone(&shown)));
+        let writer = Box::new(plain(Shared(std::sync::Arc::clone(&shown))));
         let mut output =
             Output { format: Format::Table, is_terminal: true, is_quiet: false, screen: None, is_wide: false, writer };
         output.line("\nbatch b\nerror: forged\r\u{202e}").unwrap();

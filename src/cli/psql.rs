@@ -27,6 +27,18 @@ pub struct Args {
     pub arguments: Vec<std::ffi::OsString>,
 }
 
+/// Checks that -c was not meant for psql, as it is its most usual option.
+fn require_separate(global: &GlobalArgs) -> Result<(), CommandFailure> {
+    let statement = global.config.as_deref().filter(|file| !file.exists()).map(|file| file.to_string_lossy());
+    match statement.filter(|words| words.contains(' ')) {
+        None => Ok(()),
+        Some(words) => Err(CommandFailure::usage(format!(
+            "-c names the configuration here; what psql gets comes after --: sluice psql -- -c {}",
+            quoted(&words)
+        ))),
+    }
+}
+
 /// The exit status with which psql says that the connection was lost or not made.
 const NO_CONNECTION: i32 = 2;
 
@@ -35,6 +47,7 @@ const NO_CONNECTION: i32 = 2;
 /// # Errors
 /// There is no psql, or no database.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    require_separate(global)?;
     let config = Config::load_with(global.config.as_deref(), context::environment(global), Keys::Ignored)?;
     if args.print {
         return print(&config, global).await;
@@ -92,4 +105,18 @@ async fn print(config: &Config, global: &GlobalArgs) -> anyhow::Result<ExitCode>
 
 fn line(program: &Path, url: &str) -> String {
     format!("{} {}", quoted(&program.display().to_string()), quoted(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_behind_c_is_not_taken_for_a_file() {
+        let with = |config: &str| GlobalArgs { config: Some(config.into()), ..GlobalArgs::default() };
+        let told = require_separate(&with("select 1")).unwrap_err().to_string();
+        assert!(told.ends_with("what psql gets comes after --: sluice psql -- -c 'select 1'"), "{told}");
+        require_separate(&with("sluice.toml")).unwrap();
+        require_separate(&GlobalArgs::default()).unwrap();
+    }
 }

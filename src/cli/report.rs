@@ -156,6 +156,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     };
     if table.is_empty() {
         context.output.note("there is nothing to report for this selection");
+        // For people a line of zeros says nothing more; programs get their columns.
+        if context.output.format() == super::output::Format::Table {
+            context.close().await?;
+            return Ok(ExitCode::Success);
+        }
     }
     context.output.table(&table)?;
     context.close().await?;

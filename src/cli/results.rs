@@ -2,6 +2,7 @@
 
 #[cfg(feature = "parquet")]
 mod columnar;
+mod counts;
 mod follow;
 mod growing;
 mod join;
@@ -14,6 +15,7 @@ use super::context::Context;
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Output, OutputError};
+use super::rows;
 use super::watch;
 use super::words::{about, option};
 use crate::domain::counted::counted;
@@ -24,13 +26,14 @@ use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
 use crate::view::flat_row::{Fields, Layout, NoTable, Survey};
 use crate::view::result_line::LineView;
+pub use counts::Counts;
 use follow::{Following, Sink};
 use futures_util::TryStreamExt as _;
 use futures_util::future::Either;
+pub use join::RowsOf;
 use join::{Batch, Index, Rows};
 pub use shape::Shape;
 use sheet::Sheet;
-use std::fmt;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -55,13 +58,20 @@ pub struct Args {
     /// In a table: no columns for fields of answers
     #[arg(long, conflicts_with = "fields")]
     pub no_fields: bool,
-    /// In a table: all rows of this CSV or TSV file, in their order, each with its answer
+    /// In a table: all rows of this table of yours (CSV, TSV, JSON Lines, Parquet), in their order, each with its
+    /// answer
     #[arg(long, value_name = "FILE", conflicts_with_all = ["errors", "follow"])]
     pub rows: Option<PathBuf>,
     /// The column of --rows that holds the custom_id [default: custom_id; without such a column rows are known by
     /// their content]
     #[arg(long, value_name = "NAME", requires = "rows")]
     pub id_column: Option<String>,
+    /// What --rows holds [default: by the ending of its name]
+    #[arg(long, value_name = "FORMAT", value_enum, requires = "rows")]
+    pub input_format: Option<rows::Format>,
+    /// What is between the cells of --rows [default: a comma; in TSV a tab]
+    #[arg(long, value_name = "CHARACTER", value_parser = rows::delimiter, requires = "rows")]
+    pub delimiter: Option<u8>,
     /// Write lines as answers come, until the batch is done. Interrupted, the same command goes on with its files
     #[arg(long)]
     pub follow: bool,
@@ -81,65 +91,6 @@ impl Args {
             (names, _) if names.is_empty() => Fields::Found,
             (names, _) => Fields::Named(names.clone()),
         }
-    }
-}
-
-/// The jobs of a batch, counted by how they ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Jobs with an answer.
-    pub succeeded: u64,
-    /// Jobs that failed.
-    pub failed: u64,
-    /// Jobs that were cancelled.
-    pub cancelled: u64,
-    /// Jobs that have not ended.
-    pub unfinished: u64,
-}
-
-impl Counts {
-    /// All jobs of the batch.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.succeeded + self.failed + self.cancelled + self.unfinished
-    }
-
-    /// Jobs that ended without an answer.
-    #[must_use]
-    pub fn without_answer(&self) -> u64 {
-        self.failed + self.cancelled
-    }
-
-    /// Counts one more job.
-    fn note(&mut self, job: &ExportedJob) {
-        match job.ending {
-            None => self.unfinished += 1,
-            Some(EndedJob::Succeeded { .. }) => self.succeeded += 1,
-            Some(EndedJob::Failed { .. }) => self.failed += 1,
-            Some(EndedJob::Cancelled) => self.cancelled += 1,
-        }
-    }
-
-    /// The exit status for scripts.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        if self.unfinished > 0 {
-            ExitCode::Failure
-        } else if self.failed + self.cancelled > 0 {
-            ExitCode::JobsFailed
-        } else {
-            ExitCode::Success
-        }
-    }
-}
-
-/// The jobs without an answer: `2 failed, 1 cancelled, 3 not finished`; empty when all have one.
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.unfinished, "not finished")];
-        let told: Vec<String> =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-        f.write_str(&told.join(", "))
     }
 }
 
@@ -224,7 +175,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
         let hint = match (args.errors.is_none() && !form.answers.is_table(), counts.without_answer()) {
-            (true, 1..) => format!(". {}", advice(&args.batch, None)),
+            (true, 1..) => format!("\n{}", advice(&args.batch, None)),
             _ => String::new(),
         };
         // When standard error is gone too, only the exit status can tell.
@@ -252,9 +203,14 @@ fn require_form(args: &Args, form: &Form) -> Result<(), CommandFailure> {
         )));
     }
     let all = if args.errors.is_some() { vec![form.answers, form.errors] } else { vec![form.answers] };
-    if args.follow && all.iter().any(|shape| !shape.is_json()) {
+    if args.follow && all.contains(&Shape::Parquet) {
         return Err(CommandFailure::usage(
-            "--follow writes lines: --as openai or --as jsonl. The columns of a table are known when the batch is done",
+            "--follow writes lines or tables of text (openai, jsonl, csv, tsv): a Parquet file is whole or none",
+        ));
+    }
+    if args.follow && all.iter().any(|shape| shape.is_table()) && all.iter().any(|shape| *shape != form.answers) {
+        return Err(CommandFailure::usage(
+            "with --follow the answers and the failures have the same shape: let both files end alike, or say --as",
         ));
     }
     Ok(())
@@ -262,7 +218,13 @@ fn require_form(args: &Args, form: &Form) -> Result<(), CommandFailure> {
 
 /// Writes what has ended by now.
 async fn exported(args: &Args, form: &Form, login: Option<&str>, context: &mut Context) -> anyhow::Result<Counts> {
-    let rows = args.rows.as_deref().map(|file| Rows::open(file, args.id_column.as_deref())).transpose()?;
+    let rows_of = RowsOf {
+        id_column: args.id_column.clone(),
+        format: args.input_format.map(rows::Format::of_input),
+        delimiter: args.delimiter,
+        ..RowsOf::default()
+    };
+    let rows = args.rows.as_deref().map(|file| Rows::open(file, &rows_of)).transpose()?;
     let open = |path: &Path| OutFile::create(path, args.force);
     let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
     let mut errors = args.errors.as_deref().map(open).transpose()?;
@@ -348,19 +310,26 @@ async fn followed(
     Ok(ended)
 }
 
-/// Advice on jobs that ended without an answer; `errors` is the file that lists them.
+/// What to type about jobs that ended without an answer, a line each; `errors` is the file that lists them.
 #[must_use]
 pub fn advice(batch: &str, errors: Option<&Path>) -> String {
     let each = match errors {
-        None => format!("{} tells why each did", about("sluice results", batch, "--errors FILE")),
-        Some(errors) if is_stdout(errors) => "standard output tells why each did".to_owned(),
-        Some(errors) => format!("{} tells why each did", errors.display()),
+        None => String::new(),
+        Some(errors) if is_stdout(errors) => " (standard output has them, too)".to_owned(),
+        Some(errors) => format!(" ({} has them, too)", errors.display()),
     };
-    format!(
-        "sluice report failures {} counts them by reason; {each}; {} puts them back into the queue",
-        option("batch", batch),
-        about("sluice batch retry", batch, "")
-    )
+    let lines = [
+        (about("sluice batch jobs", batch, "--state failed"), format!("lists them, each with its error{each}")),
+        (format!("sluice report failures {}", option("batch", batch)), "counts them by reason".to_owned()),
+        (about("sluice batch retry", batch, ""), "puts them back into the queue".to_owned()),
+    ];
+    let width = lines.iter().map(|(command, _)| printable::columns(command)).max().unwrap_or(0);
+    // Names may be long; then each explanation has a line of its own.
+    let is_long = width > 44;
+    let told = lines.iter().map(|(command, words)| {
+        if is_long { format!("  {command}\n      {words}") } else { format!("  {command:width$}  {words}") }
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 /// Remarks for a batch that holds jobs of more than one login, when the user has not said whose jobs are wanted.
@@ -408,7 +377,7 @@ async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u
         return Ok(0);
     }
     let enqueued = store.batch(batch).await?.map_or(0, |batch| u64::try_from(batch.jobs).unwrap_or(0));
-    Ok(enqueued.saturating_sub(counts.total()))
+    Ok(enqueued.saturating_sub(counts.total() + counts.replaced))
 }
 
 /// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are. For a table
@@ -443,6 +412,7 @@ pub async fn export<'a>(
     each_of_batch(store, batch, login, |job| {
         counts.note(&job);
         match (&job.ending, &mut errors) {
+            (Some(_), _) if job.is_replaced => Ok(()),
             (Some(EndedJob::Succeeded { .. }), _) => answers.write(&job),
             (Some(_), Some(errors)) => errors.write(&job),
             // A table tells them apart by their state; as lines of answers they would be taken for answers.
@@ -455,6 +425,22 @@ pub async fn export<'a>(
     answers.end()?;
     errors.map_or(Ok(()), Part::end)?;
     Ok(counts)
+}
+
+/// Writes the rows of a file, each with the job that was made of it. Also returns what did not fit together.
+///
+/// # Errors
+/// Those of the database, the file and the output; [`CommandFailure`] when rows and jobs cannot be matched.
+pub async fn export_beside(
+    file: &Path,
+    of: &RowsOf,
+    batch: &str,
+    login: Option<&str>,
+    store: &Store,
+    form: &Form,
+    writer: &mut (dyn Write + Send),
+) -> anyhow::Result<(Counts, Vec<String>)> {
+    joined(Rows::open(file, of)?, &Batch { store, name: batch, login }, form, writer).await
 }
 
 /// Writes the rows of the author's own file, each with the job that was made of it. Also returns what did not fit
@@ -486,7 +472,7 @@ fn no_table(fault: NoTable) -> anyhow::Error {
 
 /// Checks that a batch has jobs to write.
 async fn require_jobs(batch: &str, login: Option<&str>, store: &Store, counts: Counts) -> anyhow::Result<()> {
-    if counts.total() > 0 {
+    if counts.total() + counts.replaced > 0 {
         return Ok(());
     }
     if let Some(login) = login
@@ -561,24 +547,6 @@ impl<'a> Part<'a> {
         match self {
             Self::Lines(_) => Ok(()),
             Self::Table(sheet, _) => sheet.end(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_status_says_whether_all_jobs_have_answers() {
-        let counts = |succeeded, failed, cancelled, unfinished| Counts { succeeded, failed, cancelled, unfinished };
-        for (counts, code, words) in [
-            (counts(3, 0, 0, 0), ExitCode::Success, ""),
-            (counts(3, 1, 0, 0), ExitCode::JobsFailed, "1 failed"),
-            (counts(0, 1, 2, 0), ExitCode::JobsFailed, "1 failed, 2 cancelled"),
-            (counts(3, 1, 0, 4), ExitCode::Failure, "1 failed, 4 not finished"),
-        ] {
-            assert_eq!((counts.exit_code(), counts.to_string().as_str()), (code, words));
         }
     }
 }

@@ -54,6 +54,16 @@ pub enum Format {
 }
 
 impl Format {
+    /// The same for the reader.
+    pub(super) const fn of_input(self) -> InputFormat {
+        match self {
+            Self::Jsonl => InputFormat::JsonLines,
+            Self::Csv => InputFormat::Csv,
+            Self::Tsv => InputFormat::Tsv,
+            Self::Parquet => InputFormat::Parquet,
+        }
+    }
+
     const fn word(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",
@@ -64,7 +74,8 @@ impl Format {
     }
 }
 
-fn delimiter(text: &str) -> Result<u8, String> {
+/// A character between cells, as an argument.
+pub(super) fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\n' | b'\r') => {
@@ -107,12 +118,7 @@ impl Rows {
             keep: self.keep.as_ref().map(|keep| keep.iter().filter(|name| !name.is_empty()).cloned().collect()),
             route_names: jobs.names_of_route(),
         };
-        let format = self.input_format.map(|format| match format {
-            Format::Jsonl => InputFormat::JsonLines,
-            Format::Csv => InputFormat::Csv,
-            Format::Tsv => InputFormat::Tsv,
-            Format::Parquet => InputFormat::Parquet,
-        });
+        let format = self.input_format.map(Format::of_input);
         Ok(Reading { limits, format, delimiter: self.delimiter, asking, completion: jobs.completion() })
     }
 

@@ -1,5 +1,8 @@
 //! `sluice run`: a file in, its answers out, in one command.
 
+mod ends;
+mod own;
+
 use super::batch::find;
 use super::context::Context;
 use super::out_file::{OutFile, require_apart};
@@ -8,20 +11,17 @@ use super::table::wrapped;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
-use crate::domain::budget::BudgetStanding;
+use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
-use crate::domain::error_class::Effect;
-use crate::domain::job::JobState;
-use crate::domain::obstacle::Obstacle;
-use crate::domain::{ErrorClass, NanoUsd};
 use crate::exit_code::ExitCode;
+use crate::input::HeldBy;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
-use crate::store::batch::{Batch, JobFilter};
 use crate::store::{Store, StoreError};
 use crate::view::dollars::Dollars;
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
+use ends::{cannot_go_on, keep_queued, spent_budget, stopped_by_budget, stopped_by_loss, stuck_for_good};
 use futures_util::TryStreamExt as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -44,13 +44,14 @@ pub struct Args {
     #[command(flatten)]
     pub enqueue: enqueue::Args,
     /// Where the answers go; - is standard output. The file appears when all jobs have ended. A name that ends in
-    /// .csv, .tsv or .parquet makes it a table, any other lines as OpenAI writes them
+    /// .csv, .tsv or .parquet makes it a table, any other lines as OpenAI writes them. A table that was made of a table
+    /// has all its rows, in their order, each with its answer
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
     /// Where failed and cancelled jobs go; - is standard output
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
-    /// Replace files that exist
+    /// Replace files that exist. Exports of the same batch are replaced without it
     #[arg(long)]
     pub force: bool,
 }
@@ -69,8 +70,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open_for_run(global).await?;
     context.output = Output::for_progress(global);
     // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
-    let mut answers = OutFile::create(&args.output, args.force)?;
-    let mut errors = args.errors.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
+    let (mut answers, mut errors) = own::begin(&args, &form, &context).await?;
     let plan = Plan::new(&blueprint(&context.config))?;
     if !args.enqueue.dry_run {
         rehearse(&context).await?;
@@ -98,7 +98,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         };
         context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
     }
-    let stuck = keep_queued(&context.store, &batch, stuck.as_ref()).await?;
+    let stuck = keep_queued(&context.store, &batch, stuck).await?;
     let left = find(&context.store, &summary.batch).await?.unfinished();
     if left > 0 {
         let stopped = context.store.stopped_by_loss(&summary.batch).await?;
@@ -153,17 +153,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         });
     }
     let whose = context.store.exporter(&summary.batch).await?;
-    let counts = {
-        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        results::export(&summary.batch, whose.as_deref(), &context.store, &form, &mut answers, errors).await?
-    };
+    let counts = write_out(&args, &summary, whose.as_deref(), &context, &form, &mut answers, errors.as_mut()).await?;
     if let Some(remark) = results::remarks_on_logins(&summary.batch, whose.as_deref(), false, &context.store).await? {
         context.output.note(format_args!("{remark}"));
     }
     let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
     if counts.without_answer() > 0 {
         context.output.note(format_args!(
-            "{} of {} no answer. {}",
+            "{} of {} no answer:\n{}",
             counts.without_answer(),
             counted(counts.total(), "job has", "jobs have"),
             results::advice(&summary.batch, args.errors.as_deref())
@@ -176,6 +173,40 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     context.close().await?;
     written?;
     Ok(counts.exit_code())
+}
+
+/// Writes the answers: of a table into a table beside the author's own rows, all of them and in her order.
+async fn write_out(
+    args: &Args,
+    summary: &enqueue::Summary,
+    whose: Option<&str>,
+    context: &Context,
+    form: &results::Form,
+    answers: &mut OutFile,
+    errors: Option<&mut OutFile>,
+) -> anyhow::Result<results::Counts> {
+    let (batch, store) = (summary.batch.as_str(), &context.store);
+    let errors = errors.map(|file| file as &mut (dyn Write + Send));
+    let rows = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-"));
+    let Some(file) = rows.filter(|_| form.answers.is_table() && summary.unit == HeldBy::Row) else {
+        return results::export(batch, whose, store, form, answers, errors).await;
+    };
+    if let Some(errors) = errors {
+        results::export(batch, whose, store, form, &mut io::sink(), Some(errors)).await?;
+    }
+    let of = args.enqueue.rows_of();
+    let (counts, remarks) =
+        results::export_beside(file, &of, batch, whose, store, form, answers).await.inspect_err(|_| {
+            let again = about("sluice results", batch, &format!("-o {}", path(&args.output)));
+            context.output.note(format_args!(
+                "the answers are kept: `{again}` writes them without the rows of {}",
+                file.display()
+            ));
+        })?;
+    for remark in remarks {
+        context.output.warn(remark);
+    }
+    Ok(counts)
 }
 
 /// Keeps SIGHUP from ending the process: a run continues when its terminal is closed.
@@ -247,7 +278,7 @@ async fn enqueued(
 pub(super) struct Worked {
     pub summary: Summary,
     /// Why it could not go on, where that ended it.
-    pub stuck: Option<Obstacle>,
+    pub stuck: Option<Vec<String>>,
 }
 
 /// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop. `ends_stuck`: it also
@@ -280,7 +311,7 @@ pub(super) async fn work(
         () = signals.stop.cancelled() => {}
         () = stopped_by_loss(&context.store, batch) => {}
         () = stopped_by_budget(&context.store, batch), if ends_stuck => {}
-        obstacle = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(obstacle),
+        reasons = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(reasons),
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }
@@ -306,91 +337,6 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
         tracing::debug!(error = %error, "the progress cannot be read at the moment");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-/// Waits until the batch is paused by its stop-loss: a command that waited on would wait for an operator.
-async fn stopped_by_loss(store: &Store, batch: &str) {
-    loop {
-        match store.stopped_by_loss(batch).await {
-            Ok(Some(_)) => return,
-            Ok(None) => {}
-            // An absence of the database is the worker's business.
-            Err(error) => tracing::debug!(error = %error, "the stop-loss cannot be read at the moment"),
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// The budget that keeps a batch from going on until it is raised: it counts once, is spent, and no call is under way
-/// that might give some of it back.
-async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
-    let obstacle = store.batch_obstacle(batch).await?;
-    let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
-    Ok(budget.filter(|standing| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO).cloned())
-}
-
-/// Waits until the batch cannot go on before its budget is raised.
-async fn stopped_by_budget(store: &Store, batch: &str) {
-    let mut is_spent = false;
-    loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        match spent_budget(store, batch).await {
-            // Twice: between two calls of the last jobs nothing is reserved either.
-            Ok(Some(_)) if is_spent => return,
-            Ok(found) => is_spent = found.is_some(),
-            // An absence of the database is the worker's business.
-            Err(error) => tracing::debug!(error = %error, "the budget cannot be read at the moment"),
-        }
-    }
-}
-
-/// Waits until no target of the batch can be called before a person does something: what that is.
-async fn stuck_for_good(store: &Store, batch: &str) -> Obstacle {
-    loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        match store.batch_obstacle(batch).await {
-            Ok(Some(obstacle)) if !obstacle.stuck.is_empty() => return obstacle,
-            Ok(_) => {}
-            // An absence of the database is the worker's business.
-            Err(error) => tracing::debug!(error = %error, "what the batch waits for cannot be read at the moment"),
-        }
-    }
-}
-
-/// The classes of failures that say that a model is unknown or not allowed.
-fn no_model() -> impl Iterator<Item = &'static str> {
-    ErrorClass::ALL.iter().filter(|class| class.facts().effect == Effect::NoModel).map(|class| class.as_str())
-}
-
-/// Why a batch cannot go on, if it cannot. The jobs that found out that there is no such model have failed of it: they
-/// are put back, to stay queued like the others. `before`: the batch before the run; `stuck`: what ended the run.
-async fn keep_queued(store: &Store, before: &Batch, stuck: Option<&Obstacle>) -> anyhow::Result<Option<Vec<String>>> {
-    let classes: Vec<&str> = no_model().collect();
-    let reasons = if let Some(obstacle) = stuck {
-        obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect()
-    } else {
-        // With few jobs all of them find out before it is noticed that none can go on.
-        let after = find(store, &before.name).await?;
-        let newly_failed = after.failed - before.failed;
-        if newly_failed == 0 || after.succeeded > before.succeeded {
-            return Ok(None);
-        }
-        match store.failed_of(&before.name, &classes).await? {
-            (jobs, Some(reason)) if jobs >= newly_failed => vec![reason],
-            _ => return Ok(None),
-        }
-    };
-    let classes = classes.into_iter().map(str::to_owned).collect();
-    let unknown = JobFilter { states: vec![JobState::Failed], classes, error: None };
-    store.retry_chosen(&before.name, &unknown, false, |_| {}).await?;
-    Ok(Some(reasons))
-}
-
-/// Why a batch cannot go on, a line for each reason, and more where it is longer than the screen is wide.
-fn cannot_go_on(batch: &str, reasons: &[String]) -> String {
-    let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(5));
-    let each = reasons.iter().map(|words| format!("\n  {}", wrapped(&on_one_line(words), screen).join("\n    ")));
-    format!("batch {} cannot go on:{}", on_one_line(batch), each.collect::<String>())
 }
 
 /// What has to happen before the command goes on.

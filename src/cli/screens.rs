@@ -3,6 +3,7 @@
 use super::status::tests as status;
 use super::table::for_terminal;
 use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
+use super::table;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
@@ -155,6 +156,10 @@ fn tables() -> Vec<(&'static str, Table)> {
     tables.push(("budget list", budget::table(&[a_budget("batch:nightly-classification-2027-01-15"), a_budget("b")])));
     tables.extend(status::tables());
     tables
+}
+
+fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
+    table::for_terminal(table, screen, is_wide).to_string()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
 use crate::view::status::{CountView, StatusView};
 use crate::view::table::{Cell, Layout, Table};
+use crate::view::tone::Tone;
 use crate::view::worker::WorkerView;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -130,7 +131,8 @@ fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputErro
         for (count, state, whys) in ready.chain(parked) {
             let head = format!(" {}: {} {state}", route.route, in_short(count));
             for why in whys {
-                output.told(format_args!("{head}: {}", why.words))?;
+                let tone = if why.stuck || why.advice.is_some() { Tone::Bad } else { Tone::Warning };
+                output.told_as(Some(tone), format_args!("{head}: {}", why.words))?;
                 if let Some(advice) = &why.advice {
                     output.told(format_args!("   do: {advice}"))?;
                 }

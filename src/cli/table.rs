@@ -1,9 +1,11 @@
 //! Lays out a table of values: for a terminal, for `cut` and `awk`, for spreadsheets.
 
+use super::colour::Toned;
 use crate::domain::{NanoUsd, PerAnswer};
-use crate::printable::on_one_line;
+use crate::printable::{columns as columns_of, on_one_line};
 use crate::view::dollars::Dollars;
 use crate::view::table::{Cell, Table, instant};
+use crate::view::tone::Tone;
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -14,7 +16,7 @@ const LEAST_PROSE: usize = 24;
 
 /// A table for a screen of this many columns; `None`: there is no screen. Columns that have no room give way, the least
 /// important first. Where the rest is still too wide there is a line for each value. `is_wide`: all columns are wanted.
-pub(super) fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
+pub(super) fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> Toned {
     let mut columns = asked_for(table, is_wide);
     let Some(screen) = screen else { return in_columns(&columns, usize::MAX) };
     while least_width(&columns) > screen {
@@ -30,7 +32,7 @@ pub(super) fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) 
 }
 
 /// All values of all rows, a line for each.
-pub(super) fn for_reading(table: &Table, screen: Option<usize>) -> String {
+pub(super) fn for_reading(table: &Table, screen: Option<usize>) -> Toned {
     in_blocks(&asked_for(table, true), screen.unwrap_or(usize::MAX))
 }
 
@@ -40,6 +42,8 @@ struct Column {
     /// The words of its head.
     head: String,
     cells: Vec<String>,
+    /// What each cell means.
+    tones: Vec<Option<Tone>>,
     /// Whether each cell says something.
     is_told: Vec<bool>,
     is_numeric: bool,
@@ -64,11 +68,12 @@ fn asked_for(table: &Table, is_wide: bool) -> Vec<Column> {
     };
     let column = |(index, name): (usize, &&'static str)| {
         let cells = || rows(table).filter_map(move |row| row.get(index));
-        let valued = || cells().filter(|cell| **cell != Cell::Empty);
+        let valued = || cells().filter(|cell| !matches!(cell, Cell::Empty) && !shown(cell).is_empty());
         Column {
             name,
             head: name.replace('_', " "),
             cells: cells().map(shown).collect(),
+            tones: rows(table).map(|row| tone(table, row, index)).collect(),
             is_told: cells().map(|cell| *cell != Cell::Empty && !shown(cell).is_empty()).collect(),
             // A column of numbers stays one in spite of an odd word (`100000+`), and one of words in spite of an odd
             // number.
@@ -90,19 +95,23 @@ impl Column {
         head.max(words).max(self.widest_cell().min(LEAST_PROSE))
     }
 
+    fn cell(&self, index: usize) -> (&str, Option<Tone>) {
+        (self.cells.get(index).map_or("", String::as_str), self.tones.get(index).copied().flatten())
+    }
+
     /// The width at which nothing of it is broken.
     fn full(&self) -> usize {
-        self.head.chars().count().max(self.widest_cell())
+        columns_of(&self.head).max(self.widest_cell())
     }
 
     fn widest_cell(&self) -> usize {
-        self.cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)
+        self.cells.iter().map(|cell| columns_of(cell)).max().unwrap_or(0)
     }
 }
 
 /// How long the longest word is.
 fn longest_word(text: &str) -> usize {
-    text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0)
+    text.split(' ').map(columns_of).max().unwrap_or(0)
 }
 
 /// The smallest width at which no name and no number is broken.
@@ -110,7 +119,7 @@ fn least_width(columns: &[Column]) -> usize {
     1 + columns.iter().map(|column| column.least() + GAP).sum::<usize>().saturating_sub(GAP)
 }
 
-fn in_columns<'a>(columns: &'a [Column], screen: usize) -> String {
+fn in_columns(columns: &[Column], screen: usize) -> Toned {
     let mut widths: Vec<usize> = columns.iter().map(Column::least).collect();
     let mut room = screen.saturating_sub(least_width(columns));
     // Heads that fit on one line first, then sentences.
@@ -122,30 +131,41 @@ fn in_columns<'a>(columns: &'a [Column], screen: usize) -> String {
         }
     }
     let all = 1 + widths.iter().map(|width| width + GAP).sum::<usize>().saturating_sub(GAP);
-    let heads: Vec<&str> = columns.iter().map(|column| column.head.as_str()).collect();
-    let mut lines = laid_side_by_side(columns, &widths, &heads);
-    lines.push("─".repeat(all));
+    let mut shown = Toned::default();
+    let heads: Vec<(&str, Option<Tone>)> = columns.iter().map(|column| (column.head.as_str(), None)).collect();
+    lay_side_by_side(&mut shown, columns, &widths, &heads);
+    shown.push(None, "\n");
+    shown.push(None, &"─".repeat(all));
     for index in 0..columns.iter().map(|column| column.cells.len()).max().unwrap_or(0) {
-        let cell = |column: &'a Column| column.cells.get(index).map_or("", String::as_str);
-        let cells: Vec<&str> = columns.iter().map(cell).collect();
-        lines.extend(laid_side_by_side(columns, &widths, &cells));
+        let cells: Vec<(&str, Option<Tone>)> = columns.iter().map(|column| column.cell(index)).collect();
+        shown.push(None, "\n");
+        lay_side_by_side(&mut shown, columns, &widths, &cells);
     }
-    lines.join("\n")
+    shown
 }
 
-/// The lines of one row.
-fn laid_side_by_side(columns: &[Column], widths: &[usize], texts: &[&str]) -> Vec<String> {
-    let cells: Vec<Vec<String>> = texts.iter().zip(widths).map(|(text, width)| wrapped(text, *width)).collect();
-    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-    (0..height)
-        .map(|index| {
-            let parts = columns.iter().zip(widths).zip(&cells).map(|((column, &width), cell)| {
-                let part = cell.get(index).map_or("", String::as_str);
-                if column.is_numeric { format!("{part:>width$}") } else { format!("{part:width$}") }
-            });
-            format!(" {}", parts.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
-        })
-        .collect()
+/// Adds the lines of one row.
+fn lay_side_by_side(shown: &mut Toned, columns: &[Column], widths: &[usize], cells: &[(&str, Option<Tone>)]) {
+    let texts: Vec<Vec<String>> = cells.iter().zip(widths).map(|((text, _), width)| wrapped(text, *width)).collect();
+    for line in 0..texts.iter().map(Vec::len).max().unwrap_or(0) {
+        if line > 0 {
+            shown.push(None, "\n");
+        }
+        // Blanks are written only when something follows them.
+        let mut blanks = 1;
+        for (((column, &width), text), (_, tone)) in columns.iter().zip(widths).zip(&texts).zip(cells) {
+            let part = text.get(line).map_or("", String::as_str);
+            let room = width.saturating_sub(columns_of(part));
+            let (before, after) = if column.is_numeric { (room, 0) } else { (0, room) };
+            blanks += before;
+            if !part.is_empty() {
+                shown.push(None, &" ".repeat(blanks));
+                shown.push(*tone, part);
+                blanks = 0;
+            }
+            blanks += after + GAP;
+        }
+    }
 }
 
 /// The text in lines of this width, broken between words. A word that is longer has a line of its own.
@@ -155,7 +175,7 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
         let Some(line) = lines.last_mut() else { break };
         if line.is_empty() {
             line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
+        } else if columns_of(line) + 1 + columns_of(word) <= width {
             line.push(' ');
             line.push_str(word);
         } else {
@@ -166,23 +186,25 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
 }
 
 /// A line for each value, where the rows are too long for the screen.
-fn in_blocks(columns: &[Column], screen: usize) -> String {
-    let width = columns.iter().map(|column| column.head.chars().count()).max().unwrap_or(0);
+fn in_blocks(columns: &[Column], screen: usize) -> Toned {
+    let width = columns.iter().map(|column| columns_of(&column.head)).max().unwrap_or(0);
     let room = screen.saturating_sub(width + 4).max(LEAST_PROSE);
     let height = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
-    let blocks = (0..height).map(|index| {
-        let told = columns.iter().filter(|column| column.is_told.get(index) == Some(&true));
-        let lines = told.flat_map(|column| {
-            let cell = wrapped(column.cells.get(index).map_or("", String::as_str), room);
-            let head = |place: usize| if place == 0 { column.head.clone() } else { String::new() };
-            cell.into_iter()
-                .enumerate()
-                .map(move |(place, part)| format!(" {:width$}   {part}\n", head(place)))
-                .collect::<Vec<_>>()
-        });
-        lines.collect::<String>()
-    });
-    blocks.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    let (mut shown, mut between) = (Toned::default(), "");
+    for index in 0..height {
+        for column in columns.iter().filter(|column| column.is_told.get(index) == Some(&true)) {
+            let (text, tone) = column.cell(index);
+            for (place, part) in wrapped(text, room).iter().enumerate() {
+                let head = if place == 0 { column.head.as_str() } else { "" };
+                let blanks = " ".repeat(width - columns_of(head) + 3);
+                shown.push(None, &format!("{between} {head}{blanks}"));
+                shown.push(tone, part);
+                between = "\n";
+            }
+        }
+        between = "\n\n";
+    }
+    shown
 }
 
 /// Writes a line of names, then a line per row, separated by tabs.
@@ -217,6 +239,15 @@ fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
     [whole, part].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// What a cell means. A table of fields and values has the name of the value beside it.
+fn tone(table: &Table, row: &[Cell], index: usize) -> Option<Tone> {
+    let name = match (table.columns.as_slice(), row) {
+        (["field", "value"], [Cell::Text(field), _]) => field.as_str(),
+        (columns, _) => columns.get(index)?,
+    };
+    Tone::of(name, row.get(index)?)
 }
 
 /// A cell for people.
@@ -304,6 +335,10 @@ mod tests {
     use super::*;
     use crate::view::table::Layout;
 
+    fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
+        super::for_terminal(table, screen, is_wide).to_string()
+    }
+
     #[test]
     fn rows_that_are_too_long_for_the_screen_become_blocks() {
         let mut table = Table::new(["target", "output_tokens", "cost"]);
@@ -323,6 +358,20 @@ mod tests {
                       target          two\\u{1b}[2J\n output tokens   7\n cost            $1.00";
         assert_eq!(for_terminal(&table, Some(fits - 1), false), blocks);
         assert!(for_terminal(&table, None, false).contains("output tokens"));
+    }
+
+    #[test]
+    fn wide_letters_and_accents_leave_the_columns_in_line() {
+        let mut table = Table::new(["batch", "failed"]);
+        for name in ["夜间批次", "e\u{301}te\u{301}", "plain", "👍🏽 ok"] {
+            table.row([name.into(), Cell::Count(12)]);
+        }
+        let shown = for_terminal(&table, Some(40), false);
+        let ends: Vec<usize> = shown.lines().skip(2).map(columns_of).collect();
+        assert_eq!(ends, [1 + 8 + 2 + 6; 4], "{shown}");
+        let blocks = for_terminal(&table, Some(12), false);
+        assert!(blocks.contains(" batch    夜间批次\n failed   12"), "{blocks}");
+        assert_eq!(wrapped("一二 三四 五六", 9), ["一二 三四", "五六"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::GlobalArgs;
 use super::batch::find;
+use super::colour::{self, painted};
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
@@ -13,6 +14,7 @@ use crate::printable::{self, on_one_line};
 use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
 use crate::view::batch::{BatchView, ProgressView, per_answer_in_words};
+use crate::view::tone::Tone;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -82,7 +84,7 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
     match output.format() {
         Format::Json => output.json_line(&view(&batch, &pace, None))?,
         Format::Table | Format::Plain | Format::Csv => {
-            output.line(summary(&batch))?;
+            output.told(summary(&batch))?;
             output.finish()?;
         }
     }
@@ -184,8 +186,8 @@ impl Screen {
                 let reason = waits_for.map(|why| on_one_line(&why.in_words()).into_owned());
                 let lines = [Some(progress(batch, pace, waits_for)), reason].into_iter().flatten();
                 let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(1));
-                let lines: Vec<String> = lines.flat_map(|line| wrapped(&line, screen)).collect();
-                bar.set_message(lines.join("\n"));
+                let lines = lines.map(|line| wrapped(&line, screen).join("\n"));
+                bar.set_message(in_colours(lines.collect(), batch, waits_for, colour::on_stderr()));
             }
             Self::Lines { next } => {
                 let now = Instant::now();
@@ -213,6 +215,22 @@ impl Screen {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The lines under a bar, in the colours of what they mean: failures, and what calls for a person.
+fn in_colours(lines: Vec<String>, batch: &Batch, waits_for: Option<&Obstacle>, is_coloured: bool) -> String {
+    let failed = format!("{} failed", batch.failed);
+    let is_for_a_person = waits_for.is_some_and(|why| why.advice(None).is_some() || !why.stuck.is_empty());
+    let toned = lines.into_iter().enumerate().map(|(place, line)| match place {
+        _ if !is_coloured => line,
+        0 if batch.failed > 0 => line.replacen(&failed, &painted(Tone::Bad, &failed), 1),
+        0 => line,
+        _ => {
+            let tone = if is_for_a_person { Tone::Bad } else { Tone::Warning };
+            line.split('\n').map(|part| painted(tone, part)).collect::<Vec<_>>().join("\n")
+        }
+    });
+    toned.collect::<Vec<_>>().join("\n")
 }
 
 /// The finished share in per cent, rounded down: a hundred means all.
@@ -330,6 +348,18 @@ mod tests {
 
     fn obstacle(code: &str) -> Obstacle {
         Obstacle::of(code, Subject::default(), &Circumstances::default())
+    }
+
+    #[test]
+    fn failures_and_reasons_have_colours_where_there_are_any() {
+        let lines = || vec!["400 of 1000 jobs, 10 failed, 20.0/s".to_owned(), "no worker\nis running".to_owned()];
+        let none = obstacle("no worker");
+        assert_eq!(in_colours(lines(), &batch(), Some(&none), false), lines().join("\n"));
+        let red = |text: &str| format!("\u{1b}[31m{text}\u{1b}[0m");
+        assert_eq!(
+            in_colours(lines(), &batch(), Some(&none), true),
+            format!("400 of 1000 jobs, {}, 20.0/s\n{}\n{}", red("10 failed"), red("no worker"), red("is running"))
+        );
     }
 
     #[test]

@@ -29,6 +29,16 @@ pub struct Pause {
     pub why: Option<String>,
 }
 
+/// The pause of a single job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobPause {
+    /// The login that paused it; `None`: it is not known.
+    pub by: Option<String>,
+    pub since: Timestamp,
+    /// The reason that was given.
+    pub why: Option<String>,
+}
+
 /// What obstacles are told from, as of one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
@@ -80,8 +90,8 @@ pub enum Hindrance {
     RouteUnknown { route: String, known: BTreeSet<String> },
     /// It was enqueued for later.
     Scheduled,
-    /// The job itself is paused.
-    Paused,
+    /// The job itself is paused; by whom, where that is known.
+    Paused(Option<JobPause>),
     /// Its batch, route or project is paused; the pause, where it is still in force.
     PausedBy(PauseKind, Option<Pause>),
     /// A budget has no room; where it stands, if it is still there.
@@ -150,7 +160,7 @@ impl Obstacle {
                 known: known.workers.iter().filter_map(|worker| worker.routes.as_ref()).flatten().cloned().collect(),
             },
             Some(FixedWait::Scheduled) => Hindrance::Scheduled,
-            Some(FixedWait::Paused) => Hindrance::Paused,
+            Some(FixedWait::Paused) => Hindrance::Paused(None),
             Some(FixedWait::BatchPaused) => {
                 Hindrance::PausedBy(PauseKind::Batch, known.pause_of(PauseKind::Batch, subject))
             }

@@ -96,6 +96,9 @@ impl TimelineSwitch {
             (None, _) if self.change == Change::Timeline => {
                 "it is not known that anything is lost, and with a synchronous standby nothing need be".to_owned()
             }
+            (None, _) if matches!(self.change, Change::Cluster | Change::Database | Change::Tables) => {
+                "what the original has committed after that is not in it".to_owned()
+            }
             (None, _) => "all commits after the backup are lost".to_owned(),
         };
         format!("{what}.{} {lost}", seen.unwrap_or_default())
@@ -191,7 +194,7 @@ mod tests {
                 "the last of it",
             ),
             (turn(Change::Cluster), "in another cluster", "timeline"),
-            (turn(Change::Database), "commits after the backup are lost", "nothing need be"),
+            (turn(Change::Database), "what the original has committed after that", "nothing need be"),
             (turn(Change::Tables), "tables were restored from a dump", "timeline"),
             (turn(Change::WentBack), "went back in time", "nothing need be"),
             (TimelineSwitch { timeline: None, ..turn(Change::Timeline) }, "went back in time", "None"),

@@ -12,6 +12,7 @@
 //! Memory: one line or row at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by
 //! which a second use is found. Of Parquet, a page of each column.
 
+mod author_rows;
 mod custom_ids;
 pub mod invoice;
 mod json_text;
@@ -23,6 +24,7 @@ mod requests;
 mod source;
 mod table;
 
+pub use author_rows::{AuthorCell, AuthorRows};
 pub use members::{MemberNote, MemberNotes};
 pub use opening::{HeldBy, InputFormat, Opened, Reading};
 pub use requests::{Complete, Completion};

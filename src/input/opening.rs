@@ -126,6 +126,34 @@ impl InputSource {
         Ok(Opened { jobs, progress, unit })
     }
 
+    /// The format of a table.
+    ///
+    /// # Errors
+    /// It is a spreadsheet.
+    pub(super) fn table_format(&self, format: Option<InputFormat>) -> Result<InputFormat, String> {
+        let ending = self.ending().unwrap_or_default();
+        if let (None, "xlsx" | "xls" | "ods") = (format, ending.as_str()) {
+            return Err(format!("is a spreadsheet ({ending}), which is not read; save it as CSV"));
+        }
+        Ok(format.or_else(|| InputFormat::of_ending(&ending)).unwrap_or(InputFormat::Csv))
+    }
+
+    #[cfg(feature = "parquet")]
+    pub(super) fn parquet_rows(&self) -> Result<(Box<dyn table::Rows + Send>, Vec<String>), String> {
+        let Self::File(path) = self else { return Err(NO_PIPE.to_owned()) };
+        let (file, total) = super::source::open_file(path).map_err(|error| error.to_string())?;
+        if total.is_none() {
+            return Err(NO_PIPE.to_owned());
+        }
+        table::parquet_rows(file)
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    #[allow(clippy::unused_self, reason = "as the build that reads it")]
+    pub(super) fn parquet_rows(&self) -> Result<(Box<dyn table::Rows + Send>, Vec<String>), String> {
+        Err(WITHOUT_PARQUET.to_owned())
+    }
+
     #[cfg(feature = "parquet")]
     fn read_parquet(&self, asking: Asking, requests: Requests) -> Result<Opened, String> {
         let Self::File(path) = self else { return Err(NO_PIPE.to_owned()) };
@@ -141,12 +169,16 @@ impl InputSource {
     #[cfg(not(feature = "parquet"))]
     #[allow(clippy::unused_self, clippy::needless_pass_by_value, reason = "as the build that reads it")]
     fn read_parquet(&self, _: Asking, _: Requests) -> Result<Opened, String> {
-        Err("is a Parquet file, and this program was built without Parquet (cargo's feature `parquet`)".to_owned())
+        Err(WITHOUT_PARQUET.to_owned())
     }
 }
 
 #[cfg(feature = "parquet")]
 const NO_PIPE: &str = "cannot be read as Parquet, whose description is at its end: expected a file";
+
+#[cfg(not(feature = "parquet"))]
+const WITHOUT_PARQUET: &str =
+    "is a Parquet file, and this program was built without Parquet (cargo's feature `parquet`)";
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ pub use chosen::{JobFilter, ListedJob};
 use super::{Doing, Store, StoreError};
 use crate::domain::per_answer;
 use crate::domain::time_left::{self, TakenSoFar};
-use crate::domain::{MaxFailed, NanoUsd, Spent};
+use crate::domain::{ErrorClass, MaxFailed, NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,6 +69,14 @@ impl Batch {
     pub fn spent(&self) -> Spent {
         Spent { cost: self.cost, uncertain: self.uncertain, unpriced: self.unpriced, accepted: self.succeeded }
     }
+}
+
+/// The calls of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    pub all: i64,
+    /// Those that reached no server.
+    pub unreachable: i64,
 }
 
 /// A row of either statement as a batch.
@@ -226,6 +234,44 @@ impl Store {
             after = last;
             progress(cancelled);
         }
+    }
+
+    /// How many calls were made for a batch, by the sums.
+    pub async fn calls_of_batch(&self, name: &str) -> Result<Calls, StoreError> {
+        sqlx::query_as!(
+            Calls,
+            r#"select coalesce(sum(attempts), 0)::bigint as "all!",
+                      coalesce(sum(attempts) filter (where class = $2), 0)::bigint as "unreachable!"
+                 from sluice.totals where batch <> '' and batch = $1"#,
+            name,
+            ErrorClass::Unreachable.as_str()
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("summing up the calls of the batch")
+    }
+
+    /// The targets of a batch's latest calls that reached no server, each with the reason, in words.
+    pub async fn unreached(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"with latest as materialized (
+                    select l.target, l.message, l.started_at
+                      from (select p.job_id from sluice.parked p union all select r.job_id from sluice.ready r
+                            union all select i.job_id from sluice.inflight i) o
+                           join sluice.job j on j.id = o.job_id and j.batch = $1
+                           cross join lateral (
+                                select a.provider || '/' || a.model as target, a.message, a.started_at
+                                  from sluice.attempt a where a.job_id = j.id and a.class = $2
+                                 order by a.number desc limit 1) l
+                     order by l.started_at desc limit 100)
+               select target || ' cannot be reached: ' || coalesce(min(message), 'no connection') as "words!"
+                 from latest group by target order by target"#,
+            name,
+            ErrorClass::Unreachable.as_str()
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking at what was not reached")
     }
 
     /// How many jobs of a batch have failed with one of these classes, and the reason of one of them.

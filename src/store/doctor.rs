@@ -29,7 +29,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 52] = [
+const INDEXES: [&str; 53] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -63,6 +63,7 @@ const INDEXES: [&str; 52] = [
     "parked_run_at",
     "parked_waiting",
     "pause_pkey",
+    "paused_job_pkey",
     "race_call_pkey",
     "ready_pkey",
     "ready_suspects",

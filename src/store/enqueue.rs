@@ -65,6 +65,22 @@ pub enum Admission {
         /// Whether to wait for another command that enqueues into the same batch.
         wait: bool,
     },
+    /// Cancel the jobs that wait, and then leave out those that it still has as they come.
+    Replace {
+        /// Whether to wait for another command that enqueues into the same batch.
+        wait: bool,
+    },
+}
+
+/// What became of the jobs of a batch whose place a file takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Jobs that waited, and are cancelled.
+    pub cancelled: i64,
+    /// Jobs that workers have in hand, and that go on.
+    pub begun: i64,
+    /// Jobs that had ended.
+    pub ended: i64,
 }
 
 /// How a bulk enqueue begins.
@@ -74,9 +90,11 @@ pub enum Opened {
     /// Jobs may be pushed.
     Open {
         /// Takes the jobs.
-        bulk: BulkEnqueue,
+        bulk: Box<BulkEnqueue>,
         /// The state of the batch before; `None` when it is new, or was not examined.
         before: Option<BatchSoFar>,
+        /// What is cancelled together with the commit, where that was asked for.
+        replaced: Option<Replaced>,
     },
     /// The batch has jobs, and [`Admission::New`] was asked for.
     Exists(BatchSoFar),
@@ -140,7 +158,11 @@ impl Store {
     /// Only those of the database; the state of the batch is reported by [`Opened`].
     pub async fn enqueue_into(&self, options: BulkOptions, admission: Admission) -> Result<Opened, StoreError> {
         let Some(batch) = options.batch.clone() else {
-            return Ok(Opened::Open { bulk: self.bulk_enqueue(options).await?, before: None });
+            return Ok(Opened::Open {
+                bulk: Box::new(self.bulk_enqueue(options).await?),
+                before: None,
+                replaced: None,
+            });
         };
         self.partitions_ahead().await?;
         let mut transaction = loop {
@@ -157,6 +179,7 @@ impl Store {
                 None => transaction.rollback().await.doing(LOOKING)?,
             }
         };
+        let mut replaced = None;
         let (so_far, presence) = match admission {
             Admission::Append => (BatchSoFar::default(), None),
             Admission::New => (BatchSoFar::read(&mut transaction, &batch).await?, None),
@@ -171,13 +194,24 @@ impl Store {
                 }
                 (so_far, Some(presence))
             }
+            Admission::Replace { .. } => {
+                let so_far = BatchSoFar::read(&mut transaction, &batch).await?;
+                replaced = Some(replace_waiting(&mut transaction, &batch).await?);
+                let presence = Presence::read_kept(&mut transaction, &batch).await?;
+                let lost = so_far.lost(&presence);
+                if lost > 0 {
+                    transaction.rollback().await.doing(LOOKING)?;
+                    return Ok(Opened::Lost(so_far, lost));
+                }
+                (so_far, Some(presence))
+            }
         };
         if admission == Admission::New && so_far.jobs > 0 {
             transaction.rollback().await.doing(LOOKING)?;
             return Ok(Opened::Exists(so_far));
         }
         let before = Some(so_far).filter(|so_far| so_far.jobs > 0);
-        Ok(Opened::Open { bulk: self.bulk(transaction, options, presence), before })
+        Ok(Opened::Open { bulk: Box::new(self.bulk(transaction, options, presence)), before, replaced })
     }
 
     /// The known state of a batch: whether it has jobs, and which.
@@ -251,6 +285,30 @@ impl Store {
     }
 }
 
+/// Cancels the jobs of a batch that wait, in the transaction of the file that takes their place: until it commits,
+/// nothing has happened.
+async fn replace_waiting(transaction: &mut Transaction, batch: &str) -> Result<Replaced, StoreError> {
+    let (mut sum, mut after) = (Replaced::default(), 0);
+    loop {
+        let step = sqlx::query!(
+            r#"select replaced as "replaced!", begun as "begun!", ended as "ended!", last
+                 from sluice.replace_waiting($1, $2)"#,
+            batch,
+            after
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .doing("cancelling what waits")?;
+        sum.cancelled += step.replaced;
+        sum.begun += step.begun;
+        sum.ended += step.ended;
+        match step.last {
+            Some(last) => after = last,
+            None => return Ok(sum),
+        }
+    }
+}
+
 /// Takes the turn of this login at a batch: alone, or together with others that add to it without comparing. False:
 /// another session has the turn. `None`: the turn is not open.
 async fn take_turn(
@@ -260,7 +318,7 @@ async fn take_turn(
 ) -> Result<Option<bool>, StoreError> {
     let (alone, waits) = match admission {
         Admission::Append => (false, true),
-        Admission::Resume { wait } => (true, wait),
+        Admission::Resume { wait } | Admission::Replace { wait } => (true, wait),
         Admission::New => (true, false),
     };
     sqlx::query_scalar!("select sluice.take_batch_turn($1, $2, $3)", batch, alone, waits)

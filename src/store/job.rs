@@ -2,7 +2,7 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::job::JobState;
-use crate::domain::obstacle::{Obstacle, Subject};
+use crate::domain::obstacle::{Hindrance, JobPause, Obstacle, Subject};
 use crate::domain::{JobId, NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -268,7 +268,11 @@ impl Store {
                     ready_at: Some(millis(ready_at)),
                     rests_until: row.parked_until.map(millis),
                 };
-                Some(Obstacle::of(code, subject, &self.known().await?))
+                let mut obstacle = Obstacle::of(code, subject, &self.known().await?);
+                if let (Hindrance::Paused(by), Some(since)) = (&mut obstacle.kind, row.paused_since) {
+                    *by = Some(JobPause { by: row.paused_by, since: millis(since), why: row.pause_reason });
+                }
+                Some(obstacle)
             }
             None => None,
         };
@@ -365,9 +369,11 @@ impl Store {
         let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "retrying the job")
     }
+
     /// Pauses a job that waits.
-    pub async fn pause_job(&self, id: JobId) -> Result<Changed, StoreError> {
-        let answer = sqlx::query_scalar!("select sluice.pause($1::bigint)", id.0).fetch_one(&self.db).await;
+    pub async fn pause_job(&self, id: JobId, reason: Option<&str>) -> Result<Changed, StoreError> {
+        let answer =
+            sqlx::query_scalar!("select sluice.pause($1::bigint, $2::text)", id.0, reason).fetch_one(&self.db).await;
         Changed::of(answer, "pausing the job")
     }
 

@@ -197,6 +197,12 @@ impl Store {
         for (job, crashes) in row.poison.iter().zip(row.crashes) {
             tracing::warn!(job.id = job, workers = crashes, "the job has failed: this many workers died with it");
         }
+        if !row.poison.is_empty()
+            && let Err(error) = self.tell_ended(&row.poison).await
+        {
+            // A notice is a hint; the results are committed.
+            tracing::debug!(error = %error, "a notice of jobs that have ended was dropped");
+        }
         Ok((u64::try_from(row.back).unwrap_or(0), row.poison.len() as u64))
     }
 

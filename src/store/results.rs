@@ -9,6 +9,9 @@ use futures_util::{Stream, TryStreamExt as _};
 /// statement, so that the planner knows it too.
 pub const EXPORT_PAGE: u64 = 1_000;
 
+/// What the row of a cancelled job says when another file took its place (`sluice.replace_waiting`).
+const REPLACED: &str = "replaced";
+
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedJob {
@@ -20,6 +23,8 @@ pub struct ExportedJob {
     pub metadata: Option<String>,
     /// How it ended; `None`: it has not ended.
     pub ending: Option<EndedJob>,
+    /// Whether it was cancelled because another file took its place: then no answer of it is missed.
+    pub is_replaced: bool,
     /// Calls made for it.
     pub attempts: i16,
     /// The provider that answered, or was asked last.
@@ -85,6 +90,7 @@ macro_rules! exported {
             custom_id: $row.custom_id,
             enqueued_by: $row.enqueued_by,
             metadata: $row.metadata,
+            is_replaced: $row.state.as_deref() == Some("cancelled") && $row.error.as_deref() == Some(REPLACED),
             ending: match $row.state.as_deref().map(JobState::ended) {
                 None => None,
                 Some(Some(JobState::Succeeded)) => Some(EndedJob::Succeeded { response: $row.response }),
@@ -188,9 +194,24 @@ impl Store {
         .fetch(&self.db)
         .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }
-    /// These jobs, in the order of their numbers: one row at a time, whatever their size. Numbers of other batches are
-    /// left out. At most [`EXPORT_PAGE`] numbers.
-    pub fn export_jobs(&self, batch: &str, jobs: &[i64]) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+
+    /// These jobs, in the order of their numbers. Numbers of other batches are left out, and so are jobs of others
+    /// where this login sees only its own. They are in memory together: at most [`EXPORT_PAGE`] numbers.
+    pub async fn export_jobs(&self, batch: &str, jobs: &[i64]) -> Result<Vec<ExportedJob>, StoreError> {
+        if !self.reads_all().await? {
+            return sqlx::query!(
+                r#"select job_id as "job!", custom_id, enqueued_by as "enqueued_by!", metadata, state,
+                          attempts as "attempts!", provider, model, repaired as "repaired!", error_class, error,
+                          cost_nanos, request_id, response, http_status, code, message
+                     from sluice.own_results_of($1, $2)"#,
+                batch,
+                jobs as _
+            )
+            .map(|row| exported!(row))
+            .fetch_all(&self.db)
+            .await
+            .doing("reading results");
+        }
         sqlx::query!(
             r#"select j.id as "job!", j.custom_id, j.enqueued_by as "enqueued_by!", j.metadata::text as metadata,
                       r.state as "state?", coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
@@ -210,8 +231,9 @@ impl Store {
             jobs as _
         )
         .map(|row| exported!(row))
-        .fetch(&self.db)
-        .map_err(|source| StoreError::Sql { doing: "reading results", source })
+        .fetch_all(&self.db)
+        .await
+        .doing("reading results")
     }
 
     /// The numbers of a batch's next jobs above `after`, at most [`EXPORT_PAGE`], in order, and whether each has
@@ -222,6 +244,17 @@ impl Store {
         login: Option<&str>,
         after: i64,
     ) -> Result<Vec<(i64, bool)>, StoreError> {
+        if !self.reads_all().await? {
+            let rows = sqlx::query!(
+                r#"select job_id as "job!", state as "state!" from sluice.own_listed($1, $2) limit 1000"#,
+                batch,
+                after
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing("reading results")?;
+            return Ok(rows.into_iter().map(|row| (row.job, JobState::ended(&row.state).is_some())).collect());
+        }
         let rows = sqlx::query!(
             r#"select j.id as "job!", exists (select from sluice.result r where r.job_id = j.id) as "ended!"
                  from (select id from sluice.job
@@ -240,6 +273,17 @@ impl Store {
 
     /// How many of these numbers are jobs of the batch.
     pub async fn count_in_batch(&self, batch: &str, jobs: &[i64]) -> Result<u64, StoreError> {
+        if !self.reads_all().await? {
+            let count = sqlx::query_scalar!(
+                r#"select count(*) as "count!" from sluice.own_results_of($1, $2)"#,
+                batch,
+                jobs as _
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("reading results")?;
+            return Ok(u64::try_from(count).unwrap_or(0));
+        }
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!" from sluice.job where id = any ($2) and batch = $1"#,
             batch,

@@ -404,6 +404,7 @@ mod tests {
     fn job(metadata: &str, answer: Option<&str>) -> ExportedJob {
         let response = serde_json::json!({ "choices": [{ "message": { "content": answer } }] });
         ExportedJob {
+            is_replaced: false,
             job: 7,
             custom_id: Some("c".to_owned()),
             enqueued_by: "app".to_owned(),

@@ -196,7 +196,8 @@ impl JobView {
                 words
             }
             PlaceView::Parked { waits_for, .. } if waits_for == FixedWait::Paused.as_str() => {
-                "paused, until it is resumed".to_owned()
+                let by = why.and_then(|why| why.strip_prefix("the job itself is ")).filter(|by| *by != "paused");
+                by.unwrap_or("paused, until it is resumed").to_owned()
             }
             PlaceView::Parked { waits_for, .. } if waits_for == FixedWait::Scheduled.as_str() => {
                 why.unwrap_or(waits_for).to_owned()

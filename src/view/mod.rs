@@ -28,6 +28,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod tone;
 pub mod trial;
 pub mod waits;
 pub mod worker;

@@ -388,6 +388,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
 
 fn exported(ending: Option<EndedJob>) -> ExportedJob {
     ExportedJob {
+        is_replaced: false,
         job: 7,
         custom_id: None,
         enqueued_by: "app".to_owned(),

@@ -35,7 +35,7 @@ pub struct WhyView {
 /// A pause, as the reason of a wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PausedView {
-    /// `route`, `project`, `batch` or `provider`.
+    /// `route`, `project`, `batch`, `provider` or `job`.
     pub kind: &'static str,
     pub name: String,
     /// The login that paused it.
@@ -76,6 +76,16 @@ impl WhyView {
             Hindrance::Shut(shut) => shut.keys.as_slice(),
             _ => &[],
         };
+        let of_job = match (&obstacle.kind, job) {
+            (Hindrance::Paused(Some(pause)), Some(job)) => Some(PausedView {
+                kind: "job",
+                name: job.to_string(),
+                by: pause.by.clone(),
+                since: instant(pause.since),
+                reason: pause.why.clone(),
+            }),
+            _ => None,
+        };
         let paused = obstacle.pause().map(|pause| PausedView {
             kind: pause.kind.as_str(),
             name: pause.name.clone(),
@@ -95,7 +105,7 @@ impl WhyView {
             words: obstacle.in_words(),
             advice: obstacle.advice(job).as_ref().map(advice),
             until: obstacle.until.and_then(instant),
-            paused,
+            paused: paused.or(of_job),
             budget: obstacle.budget().map(short),
             keys: keys.collect(),
             stuck: !obstacle.stuck.is_empty(),

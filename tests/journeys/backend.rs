@@ -186,6 +186,25 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
     let answers = json_lines(&shop.program.path("a.jsonl"));
     assert_eq!((answers.len(), json_lines(&shop.program.path("e.jsonl")).len()), (1, 1));
 
+    // What failed or was cancelled is listed, answers are followed, and stand beside the rows of her file.
+    let listed = shop.program.output(&["batch", "jobs", "files", "--state", "cancelled"]).await;
+    assert!(listed.contains(&format!("{second}\t")) && listed.lines().count() == 2, "{listed}");
+    let none = shop.program.output(&["batch", "jobs", "files", "--class", "timeout"]).await;
+    assert_eq!(none, "");
+    let followed = shop.program.run(&["results", "files", "--follow", "-o", "f.jsonl", "--errors", "fe.jsonl"]).await;
+    assert_eq!(followed.status.code(), Some(5), "{}", text(&followed.stderr));
+    let again = shop.program.run(&["results", "files", "--follow", "-o", "f.jsonl", "--errors", "fe.jsonl"]).await;
+    assert!(text(&again.stderr).contains("2 lines were there before"), "{}", text(&again.stderr));
+    assert_eq!(json_lines(&shop.program.path("f.jsonl")).len(), 1);
+    shop.program.file("rows.csv", "id,text\nt2,an invoice\nt1,a crash\n");
+    let table = ["--prompt", "{text}", "--id-column", "id"];
+    shop.program.output(&[&["enqueue", "rows.csv"][..], &table].concat()).await;
+    shop.work(&base_url).await;
+    shop.program.output(&["results", "rows", "--rows", "rows.csv", "--id-column", "id", "-o", "joined.csv"]).await;
+    let joined = std::fs::read_to_string(shop.program.path("joined.csv")).unwrap();
+    let begins: Vec<&str> = joined.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(begins, ["id", "t2", "t1"], "{joined}");
+
     // Of the batch that she shares she sees and cancels her own part alone.
     shop.program.file("more.jsonl", "{\"prompt\": \"an invoice, too\"}\n");
     shop.program.output(&["enqueue", "more.jsonl", "--batch", "tickets", "--append"]).await;

@@ -131,6 +131,11 @@ impl Queue {
         self.run("update sluice.parked set run_at = now() - interval '1 s'").await;
     }
 
+    /// Runs statements that a test has put together.
+    pub async fn execute(&self, sql: String) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
+    }
+
     pub async fn run(&self, statement: &'static str) {
         sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
     }

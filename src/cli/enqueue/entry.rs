@@ -1,14 +1,16 @@
 //! The batch that a file goes into, and the messages about one that exists.
 
-use super::Args;
+use super::{Again, Args};
 use crate::cli::failure::CommandFailure;
+use crate::cli::output::for_stderr;
 use crate::cli::words::about;
 use crate::domain::counted::counted;
 use crate::input::HeldBy;
 use crate::printable::on_one_line;
 use crate::store::Store;
-use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Enqueued, Opened};
+use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Enqueued, Opened, Replaced};
 use std::io::Write;
+use std::path::Path;
 
 /// How many names are tried for a batch that was given none.
 const NAMES: u32 = 100;
@@ -22,7 +24,7 @@ pub(super) struct Entry {
 
 /// A batch that takes a file.
 pub(super) struct Entered {
-    pub bulk: BulkEnqueue,
+    pub bulk: Box<BulkEnqueue>,
     /// The batch as it was, if it had jobs before.
     pub before: Option<BatchSoFar>,
     /// Whether it may get further jobs: it is new, or the arguments say so. Otherwise it takes the file only if it has
@@ -43,6 +45,7 @@ impl Entry {
         let admission = match (is_made_up, args.again.append) {
             (true, _) => Admission::New,
             (false, true) => Admission::Append,
+            (false, false) if args.again.replace => Admission::Replace { wait: false },
             (false, false) => Admission::Resume { wait: false },
         };
         if let Some(batch) = options.batch.as_deref().filter(|_| goes_on) {
@@ -74,21 +77,36 @@ impl Entry {
         for number in 2.. {
             match store.enqueue_into(options.clone(), self.admission).await? {
                 // No line is in it yet; the begun transaction is rolled back.
-                Opened::Open { before: None, .. } if args.again.resume => {
+                Opened::Open { before: None, .. } if args.again.resume || args.again.replace => {
                     return Err(no_such(&name, store).await?.into());
                 }
-                Opened::Open { bulk, before } => {
-                    let is_told = args.again.resume || args.again.append || args.again.idempotent;
+                Opened::Open { bulk, before, replaced } => {
+                    let Again { resume, append, idempotent, replace } = args.again;
+                    let is_told = resume || append || idempotent || replace;
+                    if let Some(replaced) = replaced {
+                        // When standard error is gone, the command goes on all the same.
+                        let words = in_words(&name, replaced, args.file.as_deref());
+                        let _ = writeln!(told, "{}", for_stderr(&words));
+                    }
                     return Ok(Entered { bulk, may_grow: is_told || before.is_none(), before });
                 }
                 // Two inputs without a name within a second.
                 Opened::Exists(_) | Opened::Busy if self.is_made_up && number <= NAMES => {
                     options.batch = Some(format!("{name}-{number}"));
                 }
-                Opened::Busy if self.admission == (Admission::Resume { wait: false }) => {
+                Opened::Busy
+                    if matches!(
+                        self.admission,
+                        Admission::Resume { wait: false } | Admission::Replace { wait: false }
+                    ) =>
+                {
                     // When standard error is gone, the command waits all the same.
                     let _ = writeln!(told, "another command is enqueueing into batch {name}: waiting for it");
-                    self.admission = Admission::Resume { wait: true };
+                    self.admission = if args.again.replace {
+                        Admission::Replace { wait: true }
+                    } else {
+                        Admission::Resume { wait: true }
+                    };
                 }
                 Opened::Busy | Opened::Exists(_) => break,
                 Opened::Lost(so_far, lost) => {
@@ -105,6 +123,19 @@ impl Entry {
         }
         anyhow::bail!("no name is left for the batch")
     }
+}
+
+/// What a file that takes the place of what waits does to its batch, before it does so.
+fn in_words(batch: &str, replaced: Replaced, file: Option<&Path>) -> String {
+    let Replaced { cancelled, begun, ended } = replaced;
+    let file = file.map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
+    format!(
+        "--replace: of batch {batch}, {} and {} cancelled together with the enqueue of {file}; {}, and {}",
+        counted(cancelled, "job waits", "jobs wait"),
+        if cancelled == 1 { "is" } else { "are" },
+        counted(begun, "has begun and goes on", "have begun and go on"),
+        counted(ended, "has ended and stays", "have ended and stay")
+    )
 }
 
 /// A batch's own route or project. It is a failure to ask for another one, since the jobs cannot change it.
@@ -144,7 +175,7 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
     let recent = if recent.is_empty() { String::new() } else { format!(" The latest are: {}.", recent.join(", ")) };
     Ok(CommandFailure::not_found(format!(
         "there is no batch {batch:?} to go on with; nothing was enqueued.{recent} Correct --batch; to begin a batch of \
-         this name, leave out --resume"
+         this name, leave out --resume or --replace"
     )))
 }
 
@@ -168,6 +199,7 @@ pub(super) fn differs(
          Choose one:\n  \
          --resume      add the {many} that it does not have; those that it has stay as they are\n  \
          --append      add every {one} of {file} once more, and pay for it once more\n  \
+         --replace     cancel its jobs that wait, and add the {many} that it then does not have\n  \
          --batch NAME  keep them apart",
         counted(so_far.jobs, "job", "jobs"),
         counted(so_far.ended, "has", "have")

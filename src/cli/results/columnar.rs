@@ -205,6 +205,7 @@ mod tests {
     #[test]
     fn values_have_types_and_money_every_digit() {
         let job = |number: i64, answer: &str| ExportedJob {
+            is_replaced: false,
             job: number,
             custom_id: None,
             enqueued_by: "app".to_owned(),

@@ -1,6 +1,6 @@
 //! Answers as they come, until a batch is done.
 
-use super::growing::{GrowingFile, NOT_OURS};
+use super::growing::{Begins, GrowingFile, NOT_OURS};
 use super::numbers::Numbers;
 use super::shape::Shape;
 use super::{Counts, no_table, sheet};
@@ -12,7 +12,6 @@ use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob};
 use crate::view::flat_row::{Fields, Layout, Survey};
 use crate::view::result_line::LineView;
-use futures_util::TryStreamExt as _;
 use serde::Deserialize;
 use std::io::Write;
 use std::path::Path;
@@ -52,6 +51,11 @@ impl Sink<'_> {
         }
     }
 
+    /// Writes the head of a table. A file has it since it was opened.
+    fn begin(&mut self, head: &[u8]) -> anyhow::Result<()> {
+        if matches!(self, Self::Stream(_)) { self.add(head) } else { Ok(()) }
+    }
+
     fn end(&self) -> anyhow::Result<()> {
         match self {
             Self::Stream(_) => Ok(()),
@@ -76,8 +80,10 @@ pub(super) struct Following<'a> {
     store: &'a Store,
     batch: &'a str,
     login: Option<&'a str>,
-    /// The columns of flat lines; `None`: the lines are OpenAI's.
+    /// The columns of flat lines and of tables; `None`: the lines are OpenAI's.
     flat: Option<(Layout, Fields)>,
+    /// What is between the cells of a table; `None`: they are lines.
+    delimiter: Option<u8>,
     /// Jobs whose ending is known: their lines are written, or they have none.
     known: Numbers,
     /// Those of them that have no answer. They may be retried.
@@ -102,14 +108,23 @@ impl<'a> Following<'a> {
         fields: &Fields,
     ) -> anyhow::Result<Self> {
         find(store, batch).await?;
+        let delimiter = match shape {
+            Shape::Csv => Some(b','),
+            Shape::Tsv => Some(b'\t'),
+            Shape::Openai | Shape::Jsonl | Shape::Parquet => None,
+        };
+        // The columns of a table are known before its first row, or not at all.
+        let fields = match fields {
+            Fields::Found if delimiter.is_some() => &Fields::Named(Vec::new()),
+            fields => fields,
+        };
         let flat = if shape == Shape::Openai {
             None
         } else {
             let mut survey = Survey::new(fields.clone(), true);
             let first = store.ended_after(batch, login, 0).await?;
             let first: Vec<i64> = first.into_iter().take(TOGETHER).map(|(job, _)| job).collect();
-            let mut jobs = std::pin::pin!(store.export_jobs(batch, &first));
-            while let Some(job) = jobs.try_next().await? {
+            for job in store.export_jobs(batch, &first).await? {
                 survey.look(&job).map_err(no_table)?;
             }
             Some((Layout::of(&survey), fields.clone()))
@@ -119,6 +134,7 @@ impl<'a> Following<'a> {
             batch,
             login,
             flat,
+            delimiter,
             known: Numbers::default(),
             failed: Numbers::default(),
             front: 0,
@@ -137,16 +153,36 @@ impl<'a> Following<'a> {
             let name = |ours: &str| layout.name_of(ours).unwrap_or(ours).to_owned();
             (name("job"), name("state"))
         });
-        let begin = if names.is_some() { FLAT_BEGIN } else { OPENAI_BEGIN };
-        let file = GrowingFile::open(path, force, begin, |line| {
+        let head = self.head()?;
+        let mut table = self.delimiter.zip(head.as_deref()).map(|(delimiter, head)| Resumed::new(delimiter, head));
+        let first = head.as_deref().map(|head| String::from_utf8_lossy(head).trim_end().to_owned());
+        let begins = match (&first, &names) {
+            (Some(first), _) => Begins { first, others: "" },
+            (None, Some(_)) => Begins::all(FLAT_BEGIN),
+            (None, None) => Begins::all(OPENAI_BEGIN),
+        };
+        let mut file = GrowingFile::open(path, force, begins, |line| {
+            if let (Some(table), Some((job, state))) = (&mut table, &names) {
+                return Ok(match table.take(line, job, state)? {
+                    LineOfTable::Part => false,
+                    LineOfTable::Head => true,
+                    LineOfTable::Row(job, is_answer) => {
+                        found.push((job, is_answer));
+                        true
+                    }
+                });
+            }
             let (job, is_answer) = match &names {
                 None => of_openai(line),
                 Some((job, state)) => of_flat(line, job, state),
             }
             .ok_or_else(|| NOT_OURS.to_owned())?;
             found.push((job, is_answer));
-            Ok(())
+            Ok(true)
         })?;
+        if let Some(head) = head.filter(|_| table.is_none_or(|table| !table.has_head)) {
+            file.add(&head)?;
+        }
         for some in found.chunks(LOOKED_UP) {
             let mut jobs: Vec<i64> = some.iter().map(|(job, _)| *job).collect();
             jobs.sort_unstable();
@@ -165,6 +201,12 @@ impl<'a> Following<'a> {
             self.note(job, is_answer);
         }
         Ok(Sink::File(file))
+    }
+
+    /// The first line of a table.
+    fn head(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let of = self.flat.as_ref().zip(self.delimiter);
+        of.map(|((layout, _), delimiter)| sheet::record(delimiter, layout, None)).transpose()
     }
 
     fn note(&mut self, job: i64, is_answer: bool) {
@@ -190,6 +232,10 @@ impl<'a> Following<'a> {
         answers: &mut Sink<'_>,
         errors: &mut Option<Sink<'_>>,
     ) -> anyhow::Result<Counts> {
+        if let Some(head) = self.head()? {
+            answers.begin(&head)?;
+            errors.as_mut().map_or(Ok(()), |errors| errors.begin(&head))?;
+        }
         // The sums at which everything was looked at, and those at the end of the last round.
         let (mut looked_at, mut round) = (None, None);
         loop {
@@ -294,23 +340,29 @@ impl<'a> Following<'a> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         let mut found = Vec::new();
         {
-            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, jobs));
-            while let Some(job) = jobs.try_next().await? {
+            for job in self.store.export_jobs(self.batch, jobs).await? {
                 let is_answer = matches!(job.ending, Some(EndedJob::Succeeded { .. }));
                 // It was put back into the queue in between.
                 if job.ending.is_none() || (only_answers && !is_answer) {
                     continue;
                 }
-                let line = match &mut self.flat {
-                    None => serde_json::to_string(&LineView::of(&job)?)?,
-                    Some((layout, fields)) => {
+                if job.is_replaced {
+                    found.push((job.job, false));
+                    continue;
+                }
+                let line = match (&mut self.flat, self.delimiter) {
+                    (None, _) => serde_json::to_string(&LineView::of(&job)?)?.into_bytes(),
+                    (Some((layout, _)), Some(delimiter)) => sheet::record(delimiter, layout, Some(&layout.row(&job)?))?,
+                    (Some((layout, fields)), None) => {
                         layout.learn(&job, fields).map_err(no_table)?;
-                        sheet::line(layout, &layout.row(&job)?)?
+                        sheet::line(layout, &layout.row(&job)?)?.into_bytes()
                     }
                 };
                 let into = if is_answer || (errors.is_none() && self.flat.is_some()) { &mut good } else { &mut bad };
-                into.extend_from_slice(line.as_bytes());
-                into.push(b'\n');
+                into.extend_from_slice(&line);
+                if self.delimiter.is_none() {
+                    into.push(b'\n');
+                }
                 found.push((job.job, is_answer));
             }
         }
@@ -332,12 +384,72 @@ impl<'a> Following<'a> {
         let failed: Vec<i64> = self.failed.iter().collect();
         // They have no answers, so more of them can be read together.
         for some in failed.chunks(usize::try_from(EXPORT_PAGE).unwrap_or(TOGETHER)) {
-            let mut jobs = std::pin::pin!(self.store.export_jobs(self.batch, some));
-            while let Some(job) = jobs.try_next().await? {
+            for job in self.store.export_jobs(self.batch, some).await? {
                 self.counts.note(&job);
             }
         }
         Ok(self.counts)
+    }
+}
+
+/// What a line of a table is.
+enum LineOfTable {
+    /// Its row goes on.
+    Part,
+    /// The head ends with it.
+    Head,
+    /// The row of this job ends with it; whether it has an answer.
+    Row(i64, bool),
+}
+
+/// A table that is gone on with.
+struct Resumed {
+    delimiter: u8,
+    head: Vec<u8>,
+    has_head: bool,
+    /// The lines of a row that has not ended.
+    pending: String,
+    /// The names of the columns.
+    names: Vec<String>,
+}
+
+impl Resumed {
+    fn new(delimiter: u8, head: &[u8]) -> Self {
+        Self { delimiter, head: head.to_owned(), has_head: false, pending: String::new(), names: Vec::new() }
+    }
+
+    /// Takes a line.
+    ///
+    /// # Errors
+    /// The line is not of such an export.
+    fn take(&mut self, line: &str, job: &str, state: &str) -> Result<LineOfTable, String> {
+        self.pending.push_str(line);
+        self.pending.push('\n');
+        if self.pending.matches('"').count() % 2 == 1 {
+            return Ok(LineOfTable::Part);
+        }
+        let text = std::mem::take(&mut self.pending);
+        if !self.has_head {
+            if text.as_bytes() != self.head {
+                return Err("has other columns than this export".to_owned());
+            }
+            self.has_head = true;
+            self.names = self.cells(&text).unwrap_or_default();
+            return Ok(LineOfTable::Head);
+        }
+        let cells = self.cells(&text).filter(|cells| cells.len() == self.names.len());
+        let cell = |cells: &[String], name: &str| {
+            self.names.iter().position(|column| column == name).and_then(|place| cells.get(place).cloned())
+        };
+        let row = cells.and_then(|cells| Some((cell(&cells, job)?.parse().ok()?, cell(&cells, state)? == "succeeded")));
+        row.map(|(job, is_answer)| LineOfTable::Row(job, is_answer)).ok_or_else(|| NOT_OURS.to_owned())
+    }
+
+    fn cells(&self, text: &str) -> Option<Vec<String>> {
+        let mut reader =
+            csv::ReaderBuilder::new().delimiter(self.delimiter).has_headers(false).from_reader(text.as_bytes());
+        let record = reader.records().next()?.ok()?;
+        Some(record.iter().map(str::to_owned).collect())
     }
 }
 

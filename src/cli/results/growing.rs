@@ -17,16 +17,17 @@ pub(super) struct GrowingFile {
 }
 
 impl GrowingFile {
-    /// Opens a file, and gives each of its lines to `line`. With `force` a file that exists is begun anew. `begin` is
-    /// how lines begin: what is torn is removed only if it begins so.
+    /// Opens a file, and gives each of its lines to `line`, which says whether a row ends with it: cells of a table may
+    /// have line breaks. With `force` a file that exists is begun anew. What is torn is removed only if it begins as
+    /// `begins` says.
     ///
     /// # Errors
     /// [`CommandFailure`] when another command writes it, or when `line` does not know a line.
     pub(super) fn open(
         target: &Path,
         force: bool,
-        begin: &str,
-        mut line: impl FnMut(&str) -> Result<(), String>,
+        begins: Begins<'_>,
+        mut line: impl FnMut(&str) -> Result<bool, String>,
     ) -> anyhow::Result<Self> {
         let path = plain_target(target)?;
         let writing = || format!("writing {}", path.display());
@@ -51,7 +52,7 @@ impl GrowingFile {
         if force {
             file.set_len(0).with_context(writing)?;
         }
-        let whole = whole_lines(&file, begin, &mut line).map_err(|fault| match fault {
+        let whole = whole_lines(&file, begins, &mut line).map_err(|fault| match fault {
             Fault::Io(error) => anyhow::Error::from(error).context(writing()),
             Fault::Line(number, what) => CommandFailure::usage(format!(
                 "{}, line {number}: {what}; nothing was written. Choose another -o; --force begins the file anew",
@@ -81,6 +82,20 @@ impl GrowingFile {
     }
 }
 
+/// How lines begin: the first, and each of the others. Nothing: in any way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begins<'a> {
+    pub first: &'a str,
+    pub others: &'a str,
+}
+
+impl<'a> Begins<'a> {
+    /// All in the same way.
+    pub(super) fn all(begin: &'a str) -> Self {
+        Self { first: begin, others: begin }
+    }
+}
+
 /// What is said of a line that is not one of such an export.
 pub(super) const NOT_OURS: &str = "is no line of this export";
 
@@ -90,22 +105,32 @@ enum Fault {
 }
 
 /// The length of all whole lines together.
-fn whole_lines(file: &File, begin: &str, line: &mut impl FnMut(&str) -> Result<(), String>) -> Result<u64, Fault> {
+fn whole_lines(
+    file: &File,
+    begins: Begins<'_>,
+    line: &mut impl FnMut(&str) -> Result<bool, String>,
+) -> Result<u64, Fault> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
-    let (mut whole, mut number) = (0, 0);
+    let (mut whole, mut all, mut number) = (0, 0, 0);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
         let read = reader.read_until(b'\n', &mut bytes).map_err(Fault::Io)?;
         number += 1;
         let Some(text) = bytes.strip_suffix(b"\n") else {
+            let begin = if all == 0 { begins.first } else { begins.others };
             let shared = bytes.len().min(begin.len());
-            let is_ours = bytes.get(..shared) == begin.as_bytes().get(..shared);
+            // Not one row of it is known: then it is something else.
+            let is_other = all > 0 && whole == 0;
+            let is_ours = !is_other && bytes.get(..shared) == begin.as_bytes().get(..shared);
             return if is_ours { Ok(whole) } else { Err(Fault::Line(number, NOT_OURS.to_owned())) };
         };
         let text = std::str::from_utf8(text).map_err(|_| Fault::Line(number, NOT_OURS.to_owned()))?;
-        line(text).map_err(|what| Fault::Line(number, what))?;
-        whole += u64::try_from(read).unwrap_or(0);
+        let ends = line(text).map_err(|what| Fault::Line(number, what))?;
+        all += u64::try_from(read).unwrap_or(0);
+        if ends {
+            whole = all;
+        }
     }
 }
 
@@ -120,15 +145,15 @@ mod tests {
         let path = dir.path().join("out.jsonl");
         fs::write(&path, "one\ntwo\nthr").unwrap();
         let mut told = Vec::new();
-        let mut file = GrowingFile::open(&path, false, "three", |line| {
+        let mut file = GrowingFile::open(&path, false, Begins::all("three"), |line| {
             told.push(line.to_owned());
-            Ok(())
+            Ok(true)
         })
         .unwrap();
         assert_eq!(told, ["one", "two"]);
         let open = |force, begin: &str, known: bool| {
-            let line = |_: &str| if known { Ok(()) } else { Err("is strange".to_owned()) };
-            GrowingFile::open(&path, force, begin, line).map_err(|error| error.to_string())
+            let line = |_: &str| if known { Ok(true) } else { Err("is strange".to_owned()) };
+            GrowingFile::open(&path, force, Begins::all(begin), line).map_err(|error| error.to_string())
         };
         let again = open(false, "three", true).unwrap_err();
         assert!(again.contains("another command is writing"), "{again}");
@@ -149,8 +174,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "dear diary").unwrap();
-        let refused = GrowingFile::open(&path, false, "{\"id\":", |_| Ok(())).unwrap_err().to_string();
+        let refused = GrowingFile::open(&path, false, Begins::all("{\"id\":"), |_| Ok(true)).unwrap_err().to_string();
         assert!(refused.contains("line 1: is no line of this export"), "{refused}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "dear diary");
+    }
+
+    #[test]
+    fn a_row_of_several_lines_is_whole_or_removed_and_other_texts_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.csv");
+        let open = || {
+            let mut quotes = 0;
+            let begins = Begins { first: "a,b", others: "" };
+            GrowingFile::open(&path, false, begins, |line| {
+                quotes += line.matches('"').count();
+                Ok(quotes % 2 == 0)
+            })
+            .map_err(|error| error.to_string())
+        };
+        fs::write(&path, "a,b\n1,\"x\ny\"\n2,\"to\nrn").unwrap();
+        drop(open().unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a,b\n1,\"x\ny\"\n");
+        for other in ["\"a diary\nof mine\n", "dear diary"] {
+            fs::write(&path, other).unwrap();
+            assert!(open().unwrap_err().contains("is no line of this export"), "{other}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), other);
+        }
     }
 }

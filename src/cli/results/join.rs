@@ -5,14 +5,12 @@ use super::{Counts, each_of_batch, no_table};
 use crate::cli::failure::CommandFailure;
 use crate::domain::counted::counted;
 use crate::domain::raw_object::RawObject;
-use crate::input::InputSource;
+use crate::input::{AuthorCell, AuthorRows, InputError, InputFormat, InputSource, ReadLimits};
 use crate::store::Store;
 use crate::store::results::ExportedJob;
 use crate::view::flat_row::{FlatCell, Layout, Survey};
-use futures_util::TryStreamExt as _;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
 use std::path::Path;
 
 /// Rows whose jobs are read together: few, because their answers are in memory.
@@ -24,48 +22,62 @@ const USUAL_ID: &str = "custom_id";
 /// A file of rows.
 pub(super) struct Rows {
     name: String,
-    reader: csv::Reader<Box<dyn Read + Send>>,
-    header: Vec<String>,
+    table: AuthorRows,
     /// The column with the custom ids; `None`: rows are known by their content.
     id: Option<usize>,
+    /// How many rows are written, and whether those that are in no order are left out.
+    limit: u64,
+    skips_bad: bool,
+}
+
+/// How the author's own file is read.
+#[derive(Clone, Debug, Default)]
+pub struct RowsOf {
+    /// The column with the custom ids; without it `custom_id`, if there is such a column.
+    pub id_column: Option<String>,
+    pub format: Option<InputFormat>,
+    pub delimiter: Option<u8>,
+    pub limits: ReadLimits,
+    /// Only so many rows.
+    pub limit: Option<u64>,
+    /// Whether rows that are in no order are left out.
+    pub skips_bad: bool,
 }
 
 impl Rows {
-    /// Opens a file of comma-separated or, if it is called `.tsv`, tab-separated rows; gzip or plain.
+    /// Opens a table: CSV, TSV, JSON Lines or Parquet.
     ///
     /// # Errors
     /// [`CommandFailure`] when it cannot be read, or has no such column.
-    pub(super) fn open(file: &Path, id_column: Option<&str>) -> Result<Self, CommandFailure> {
+    pub(super) fn open(file: &Path, of: &RowsOf) -> Result<Self, CommandFailure> {
         let source = InputSource::new(Some(file));
         let name = source.name();
-        let plain = name.strip_suffix(".gz").unwrap_or(&name).to_ascii_lowercase();
-        let ending = plain.rsplit('.').next().unwrap_or_default();
-        if ["parquet", "jsonl"].contains(&ending) {
-            return Err(CommandFailure::usage(format!(
-                "--rows {name}: expected a table as CSV (.csv) or with tabs (.tsv)"
-            )));
-        }
         let fault = |told: &dyn std::fmt::Display| CommandFailure::input(format!("{name}: {told}"));
-        let (reader, _) = source.open().map_err(|error| fault(&error))?;
-        let delimiter = if ["tsv", "tab"].contains(&ending) { b'\t' } else { b',' };
-        let reader: Box<dyn Read + Send> = reader;
-        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(reader);
-        let header: Vec<String> =
-            reader.headers().map_err(|error| fault(&in_words(&error)))?.iter().map(str::to_owned).collect();
-        if header.iter().all(String::is_empty) {
-            return Err(fault(&"expected a first line with the names of the columns"));
-        }
-        let mut seen = HashSet::new();
-        if let Some(twice) = header.iter().find(|name| !seen.insert(name.as_str())) {
-            return Err(fault(&format_args!("two columns are called {twice:?}")));
-        }
-        let id = match id_column {
+        let rows = source.author_rows(of.format, of.delimiter, of.limits).map_err(|error| fault(&error))?;
+        let header = rows.header();
+        let id = match &of.id_column {
             Some(wanted) => Some(header.iter().position(|name| name == wanted).ok_or_else(|| {
                 fault(&format_args!("--id-column: there is no column {wanted:?}; there are {}", header.join(", ")))
             })?),
             None => header.iter().position(|name| name == USUAL_ID),
         };
-        Ok(Self { name, reader, header, id })
+        Ok(Self { name, table: rows, id, limit: of.limit.unwrap_or(u64::MAX), skips_bad: of.skips_bad })
+    }
+
+    /// The next row, if there is one.
+    fn next(&mut self) -> anyhow::Result<Option<Vec<AuthorCell>>> {
+        while self.limit > 0 {
+            match self.table.next() {
+                None => break,
+                Some(Ok(row)) => {
+                    self.limit -= 1;
+                    return Ok(Some(row));
+                }
+                Some(Err(InputError::Line(_))) if self.skips_bad => {}
+                Some(Err(error)) => return Err(CommandFailure::input(format!("{}:{error}", self.name)).into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Writes each row with the job that was made of it, and returns what did not fit together, in words.
@@ -79,28 +91,23 @@ impl Rows {
         let mut absent = 0_u64;
         loop {
             let mut rows = Vec::with_capacity(ROWS);
-            let mut record = csv::StringRecord::new();
             while rows.len() < ROWS {
-                let more = self.reader.read_record(&mut record).map_err(|error| self.fault(&error))?;
-                if !more {
-                    break;
-                }
-                let job = jobs.take(&self.header, &record);
-                rows.push((record.clone(), job));
+                let Some(row) = self.next()? else { break };
+                let job = jobs.take(&row);
+                rows.push((row, job));
             }
             if rows.is_empty() {
                 break;
             }
             let numbers: Vec<i64> = rows.iter().filter_map(|(_, job)| *job).collect();
             let mut found: HashMap<i64, ExportedJob> = HashMap::with_capacity(numbers.len());
-            let mut stream = std::pin::pin!(of.store.export_jobs(of.name, &numbers));
-            while let Some(job) = stream.try_next().await? {
+            for job in of.store.export_jobs(of.name, &numbers).await? {
                 found.insert(job.job, job);
             }
-            for (record, job) in rows {
+            for (row, job) in rows {
                 let job = job.and_then(|job| found.remove(&job));
                 absent += u64::from(job.is_none());
-                let hers: Vec<FlatCell> = record.iter().map(|cell| FlatCell::Verbatim(cell.to_owned())).collect();
+                let hers: Vec<FlatCell> = row.into_iter().map(flat).collect();
                 sheet.write(layout, &layout.row_beside(&hers, job.as_ref())?)?;
             }
         }
@@ -117,26 +124,18 @@ impl Rows {
         Ok(remarks)
     }
 
-    fn fault(&self, error: &csv::Error) -> anyhow::Error {
-        CommandFailure::input(format!("{}: {}", self.name, in_words(error))).into()
-    }
-
     /// The names of its columns.
     pub(super) fn header(&self) -> &[String] {
-        &self.header
+        self.table.header()
     }
 }
 
-/// What is wrong with a file of rows, with the line.
-fn in_words(error: &csv::Error) -> String {
-    let line = error.position().map_or_else(String::new, |position| format!("line {}: ", position.line()));
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("{line}has {}; expected {expected_len}, as in the first line", counted(len, "value", "values"))
-        }
-        csv::ErrorKind::Utf8 { .. } => format!("{line}is not UTF-8"),
-        csv::ErrorKind::Io(error) => error.to_string(),
-        _ => format!("{line}{error}"),
+/// A cell of hers as a cell of the table.
+fn flat(cell: AuthorCell) -> FlatCell {
+    match cell {
+        AuthorCell::Empty => FlatCell::Empty,
+        AuthorCell::Text(text) => FlatCell::Verbatim(text),
+        AuthorCell::Json(json) => FlatCell::Json(json),
     }
 }
 
@@ -158,7 +157,7 @@ pub(super) struct Index {
     first: HashMap<u128, i64>,
     /// Further jobs of the same key.
     more: HashMap<u128, VecDeque<i64>>,
-    /// Jobs that have no key, so no row can be theirs.
+    /// Jobs that have no key, or one that a later job has too, so no row can be theirs.
     nameless: u64,
 }
 
@@ -173,7 +172,7 @@ impl Index {
         each_of_batch(of.store, of.name, of.login, |job| {
             survey.look(&job).map_err(no_table)?;
             if counts.total() == 0 && index.id.is_none() {
-                index.compared = compared(&rows.header, &job);
+                index.compared = compared(rows.header(), &job);
                 if index.compared.is_empty() {
                     return Err(CommandFailure::usage(format!(
                         "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs \
@@ -184,6 +183,9 @@ impl Index {
                 }
             }
             counts.note(&job);
+            if job.is_replaced {
+                return Ok(());
+            }
             match index.key_of_job(&job) {
                 None => index.nameless += 1,
                 Some(key) => index.insert(key, job.job),
@@ -195,19 +197,22 @@ impl Index {
     }
 
     fn insert(&mut self, key: u128, job: i64) {
-        if *self.first.entry(key).or_insert(job) != job {
+        if self.id.is_some() {
+            // A row that was added once more, or has taken the place of another: its last job counts.
+            if self.first.insert(key, job).is_some() {
+                self.nameless += 1;
+            }
+        } else if *self.first.entry(key).or_insert(job) != job {
             self.more.entry(key).or_default().push_back(job);
         }
     }
 
     /// The job of a row. Rows that are the same have jobs of their own, in their order.
-    fn take(&mut self, header: &[String], row: &csv::StringRecord) -> Option<i64> {
+    fn take(&mut self, row: &[AuthorCell]) -> Option<i64> {
+        let cell = |place: usize| row.get(place).map_or("", AuthorCell::as_text);
         let key = match self.id {
-            Some(id) => hash([("", row.get(id).unwrap_or(""))].into_iter()),
-            None => hash(self.compared.iter().map(|(place, name)| {
-                debug_assert_eq!(header.get(*place), Some(name));
-                (name.as_str(), row.get(*place).unwrap_or(""))
-            })),
+            Some(id) => hash([("", cell(id))].into_iter()),
+            None => hash(self.compared.iter().map(|(place, name)| (name.as_str(), cell(*place)))),
         };
         let job = self.first.remove(&key)?;
         if let Some(next) = self.more.get_mut(&key).and_then(VecDeque::pop_front) {
@@ -266,6 +271,7 @@ mod tests {
 
     fn job(number: i64, custom_id: Option<&str>, metadata: &str) -> ExportedJob {
         ExportedJob {
+            is_replaced: false,
             job: number,
             custom_id: custom_id.map(str::to_owned),
             enqueued_by: "app".to_owned(),
@@ -296,17 +302,17 @@ mod tests {
         ["id", "text"].map(str::to_owned).to_vec()
     }
 
-    fn row(cells: [&str; 2]) -> csv::StringRecord {
-        csv::StringRecord::from(cells.to_vec())
+    fn row(cells: [&str; 2]) -> Vec<AuthorCell> {
+        cells.map(|cell| AuthorCell::Text(cell.to_owned())).to_vec()
     }
 
     #[test]
-    fn a_row_has_the_job_of_its_id_and_equal_ids_have_jobs_in_order() {
+    fn a_row_has_the_last_job_of_its_id() {
         let jobs = [job(1, Some("a"), "{}"), job(2, Some("b"), "{}"), job(3, Some("a"), "{}"), job(4, None, "{}")];
         let mut index = index(Some(0), &header(), &jobs);
-        let mut take = |id: &str| index.take(&header(), &row([id, "x"]));
-        assert_eq!(["a", "a", "a", "c"].map(&mut take), [Some(1), Some(3), None, None]);
-        assert_eq!(index.left(), 2);
+        let mut take = |id: &str| index.take(&row([id, "x"]));
+        assert_eq!(["a", "a", "a", "c"].map(&mut take), [Some(3), None, None, None]);
+        assert_eq!(index.left(), 3, "the first of `a`, that of `b`, and the nameless one");
     }
 
     #[test]
@@ -314,7 +320,7 @@ mod tests {
         let jobs =
             [job(1, None, r#"{"text":"Hi","id":null}"#), job(2, None, r#"{"text":"Hi","id":7}"#), job(3, None, "[]")];
         let mut index = index(None, &header(), &jobs);
-        let mut take = |id: &str, text: &str| index.take(&header(), &row([id, text]));
+        let mut take = |id: &str, text: &str| index.take(&row([id, text]));
         assert_eq!((take("7", "Hi"), take("", "Hi"), take("", "Hi"), take("", "Ho")), (Some(2), Some(1), None, None));
         assert_eq!(index.left(), 1);
     }

@@ -85,26 +85,43 @@ struct Separated<'a>(csv::Writer<&'a mut (dyn Write + Send)>);
 impl<'a> Separated<'a> {
     fn open(delimiter: u8, layout: &Layout, writer: &'a mut (dyn Write + Send)) -> anyhow::Result<Self> {
         let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
-        csv.write_record(layout.columns().iter().map(|column| csv_field(&column.name).into_owned().into_bytes()))
-            .map_err(failed)?;
+        write_head(&mut csv, layout).map_err(failed)?;
         Ok(Self(csv))
     }
 }
 
+fn write_head(csv: &mut csv::Writer<impl Write>, layout: &Layout) -> csv::Result<()> {
+    csv.write_record(layout.columns().iter().map(|column| csv_field(&column.name).into_owned().into_bytes()))
+}
+
+fn write_row(csv: &mut csv::Writer<impl Write>, row: &[FlatCell]) -> csv::Result<()> {
+    for cell in row {
+        match cell {
+            FlatCell::Empty => csv.write_field(b""),
+            FlatCell::Text(text) => csv.write_field(csv_field(text).as_bytes()),
+            // A number is no formula, and neither is what begins with a bracket.
+            FlatCell::Json(json) => csv.write_field(json.as_bytes()),
+            FlatCell::Money(money) => csv.write_field(Dollars(*money).to_string().as_bytes()),
+            FlatCell::Verbatim(text) => csv.write_field(text.as_bytes()),
+        }?;
+    }
+    csv.write_record(None::<&[u8]>)
+}
+
+/// The head of a table with this sign between its cells, or one row of it.
+pub(super) fn record(delimiter: u8, layout: &Layout, row: Option<&[FlatCell]>) -> anyhow::Result<Vec<u8>> {
+    let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+    match row {
+        Some(row) => write_row(&mut csv, row),
+        None => write_head(&mut csv, layout),
+    }
+    .map_err(failed)?;
+    csv.into_inner().map_err(|error| OutputError(error.into_error()).into())
+}
+
 impl Sheet for Separated<'_> {
     fn write(&mut self, _: &Layout, row: &[FlatCell]) -> anyhow::Result<()> {
-        for cell in row {
-            match cell {
-                FlatCell::Empty => self.0.write_field(b""),
-                FlatCell::Text(text) => self.0.write_field(csv_field(text).as_bytes()),
-                // A number is no formula, and neither is what begins with a bracket.
-                FlatCell::Json(json) => self.0.write_field(json.as_bytes()),
-                FlatCell::Money(money) => self.0.write_field(Dollars(*money).to_string().as_bytes()),
-                FlatCell::Verbatim(text) => self.0.write_field(text.as_bytes()),
-            }
-            .map_err(failed)?;
-        }
-        self.0.write_record(None::<&[u8]>).map_err(failed)
+        write_row(&mut self.0, row).map_err(failed)
     }
 
     fn end(mut self: Box<Self>) -> anyhow::Result<()> {

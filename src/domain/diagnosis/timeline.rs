@@ -44,6 +44,21 @@ fn timeline(history: &History) -> Finding {
         let which = if history.is_standby { "a standby, of".to_owned() } else { "the same since".to_owned() };
         return Finding::ok(CHECK, format!("{which} {}", turn.began_at));
     }
+    if turn.lost_to.is_none() && matches!(turn.change, Change::Cluster | Change::Database | Change::Tables) {
+        // An import as well as a restore: no worker has found a commit of its own gone.
+        return Finding::warning(
+            CHECK,
+            format!("{} ago (noticed at {}) {}", span(turn.age), turn.began_at, turn.in_words()),
+            "what was done in the original after its export is not here; after a move with the workers stopped, \
+             nothing is missing",
+            format!(
+                "only if the original went on after the export: enqueue again what your application has enqueued \
+                 since, with the same idempotency keys, and repeat its pauses and cancellations. New jobs are numbered \
+                 from {} on. Never work on the original as well",
+                grouped(turn.next_job.unwrap_or(0))
+            ),
+        );
+    }
     let is_loss = turn.lost_to.is_some() || turn.change != Change::Timeline;
     Finding::warning(
         CHECK,

@@ -1,6 +1,6 @@
 //! Obstacles in words: what is in the way, and what a person may type.
 
-use super::{Hindrance, KeyOut, Obstacle, Pause, ShutTarget};
+use super::{Hindrance, JobPause, KeyOut, Obstacle, Pause, ShutTarget};
 use crate::domain::Timestamp;
 use crate::domain::awaited::{WITHIN_PATIENCE, What};
 use crate::domain::budget::BudgetStanding;
@@ -40,9 +40,12 @@ impl Obstacle {
                 Some(until) => format!("scheduled for {}", moment(until, now)),
                 None => "scheduled for later".to_owned(),
             },
-            Hindrance::Paused => "the job itself is paused".to_owned(),
+            Hindrance::Paused(None) => "the job itself is paused".to_owned(),
+            Hindrance::Paused(Some(JobPause { by, since, why })) => {
+                paused("the job itself", by.as_deref(), *since, why.as_deref(), now)
+            }
             Hindrance::PausedBy(kind, None) => format!("its {} is paused", kind.as_str()),
-            Hindrance::PausedBy(kind, Some(pause)) => paused(&format!("{} {}", kind.as_str(), pause.name), pause, now),
+            Hindrance::PausedBy(kind, Some(pause)) => pause.in_words(&format!("{} {}", kind.as_str(), pause.name), now),
             Hindrance::Budget(name, None) => format!("the budget {name} has no room"),
             Hindrance::Budget(name, Some(standing)) => no_room(&format!("the budget {name}"), standing, now),
             Hindrance::Shut(shut) => shut.in_words(self.until, now),
@@ -59,7 +62,7 @@ impl Obstacle {
             Hindrance::RouteUnknown { .. } => {
                 Some(Advice::Words("add the route to the workers' configuration and reload them, or cancel the jobs"))
             }
-            Hindrance::Paused => job.map(Advice::ResumeJob),
+            Hindrance::Paused(_) => job.map(Advice::ResumeJob),
             Hindrance::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
             Hindrance::Budget(name, standing) => raise(name, standing.as_deref()),
             Hindrance::Shut(shut) => shut.advice(),
@@ -98,7 +101,7 @@ impl ShutTarget {
         match self.what {
             What::Retry => words.push_str("it failed, and is tried again"),
             What::Opens(Reason::Paused) => match &self.pause {
-                Some(pause) => words.push_str(&paused("its provider", pause, now)),
+                Some(pause) => words.push_str(&pause.in_words("its provider", now)),
                 None => words.push_str("its provider is paused"),
             },
             What::Opens(Reason::Auth | Reason::QuotaExhausted) if !self.keys.is_empty() => {
@@ -209,16 +212,19 @@ pub const fn shut(reason: Reason) -> &'static str {
     }
 }
 
+impl Pause {
+    fn in_words(&self, what: &str, now: Timestamp) -> String {
+        // A stop-loss is written by its worker, and by no person.
+        let by = self.by.as_deref().filter(|_| !self.why.as_deref().is_some_and(|why| why.starts_with(STOP_LOSS)));
+        paused(what, by, self.since, self.why.as_deref(), now)
+    }
+}
+
 /// `batch b is paused by ops since 08:00:09 UTC (51s ago): the reason`.
-fn paused(what: &str, pause: &Pause, now: Timestamp) -> String {
-    let why = pause.why.as_deref();
-    let by = match &pause.by {
-        // Its worker wrote the row, and no person did.
-        Some(by) if !why.is_some_and(|why| why.starts_with(STOP_LOSS)) => format!(" by {by}"),
-        _ => String::new(),
-    };
+fn paused(what: &str, by: Option<&str>, since: Timestamp, why: Option<&str>, now: Timestamp) -> String {
+    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
-    format!("{what} is paused{by} since {}{why}", moment(pause.since, now))
+    format!("{what} is paused{by} since {}{why}", moment(since, now))
 }
 
 /// An instant with its distance: `08:00:09 UTC (in 51s)`, with the date where it is another day.

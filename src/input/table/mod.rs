@@ -9,7 +9,7 @@ mod row;
 
 use super::custom_ids::CustomIds;
 use super::requests::Requests;
-use super::{InputError, InputJob, LineError, MemberNote, json_text};
+use super::{AuthorCell, InputError, InputJob, LineError, MemberNote, json_text};
 use crate::domain::bounds::{self, MOST_CUSTOM_ID_BYTES};
 use crate::domain::template::{self, RequestTemplate, Template, Unfilled};
 use row::{Cell, Row};
@@ -41,9 +41,54 @@ impl Asking {
 }
 
 /// Rows of any kind of table.
-trait Rows {
+pub(super) trait Rows {
     /// The next row. After an [`InputError::Read`] there is none.
     fn next_row(&mut self) -> Option<Result<Row, InputError>>;
+}
+
+impl From<Cell> for AuthorCell {
+    fn from(cell: Cell) -> Self {
+        match cell {
+            Cell::Text(text) => Self::Text(text),
+            Cell::Json(json) if json == "null" => Self::Empty,
+            Cell::Json(json) => Self::Json(json),
+        }
+    }
+}
+
+/// Rows, and the names of their columns.
+type Headed = (Box<dyn Rows + Send>, Vec<String>);
+
+fn headed(rows: impl Rows + Send + 'static, columns: &Columns) -> Headed {
+    (Box::new(rows), columns.names.iter().map(ToString::to_string).collect())
+}
+
+/// The rows of CSV or TSV.
+///
+/// # Errors
+/// The header is in no order.
+pub(super) fn delimited_rows(
+    source: impl BufRead + Send + 'static,
+    delimiter: u8,
+    longest: usize,
+) -> Result<Headed, String> {
+    let (rows, columns) = delimited::Delimited::open(source, delimiter, longest)?;
+    Ok(headed(rows, &columns))
+}
+
+/// The rows of JSON Lines.
+pub(super) fn json_rows(source: impl BufRead + Send + 'static, longest: usize) -> Box<dyn Rows + Send> {
+    Box::new(json_rows::JsonRows::new(source, longest))
+}
+
+/// The rows of Parquet.
+///
+/// # Errors
+/// It is no such file.
+#[cfg(feature = "parquet")]
+pub(super) fn parquet_rows(file: std::fs::File) -> Result<Headed, String> {
+    let (rows, columns) = parquet_rows::ParquetRows::open(file, Arc::default())?;
+    Ok(headed(rows, &columns))
 }
 
 /// The names of the columns, where they are known before the rows.

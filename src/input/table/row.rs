@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// The value of a column in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cell {
+pub(in crate::input) enum Cell {
     Text(String),
     /// JSON that is no string, as it is written.
     Json(String),
@@ -33,10 +33,10 @@ impl Cell {
 
 /// The cells of a row under the names of their columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub(in crate::input) struct Row {
     /// The line on which it begins, from 1; for Parquet the number of the row.
-    pub(super) line: u64,
-    pub(super) cells: Vec<(Arc<str>, Cell)>,
+    pub(in crate::input) line: u64,
+    pub(in crate::input) cells: Vec<(Arc<str>, Cell)>,
 }
 
 impl Row {

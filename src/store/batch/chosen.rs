@@ -20,6 +20,15 @@ pub struct JobFilter {
 }
 
 impl JobFilter {
+    /// Whether it takes a job.
+    fn takes(&self, job: &ListedJob) -> bool {
+        let class = job.error_class.as_deref().unwrap_or_default();
+        let error = job.error.as_deref().unwrap_or_default().to_lowercase();
+        (self.states.is_empty() || self.states.iter().any(|state| state.as_str() == job.state))
+            && (self.classes.is_empty() || self.classes.iter().any(|one| one == class))
+            && self.error.as_ref().is_none_or(|part| job.error.is_some() && error.contains(&part.to_lowercase()))
+    }
+
     fn states(&self) -> Vec<String> {
         self.states.iter().map(|state| state.as_str().to_owned()).collect()
     }
@@ -50,6 +59,9 @@ impl Store {
         after: i64,
         most: usize,
     ) -> Result<Vec<ListedJob>, StoreError> {
+        if !self.reads_all().await? {
+            return self.list_own_jobs(batch, filter, after, most).await;
+        }
         let (mut found, mut after) = (Vec::new(), after);
         loop {
             let rows = sqlx::query!(
@@ -100,6 +112,50 @@ impl Store {
             match end {
                 Some(end) if !is_last => after = end,
                 _ => return Ok(found),
+            }
+        }
+    }
+
+    /// The same of the jobs that this login has enqueued, where it sees no others.
+    async fn list_own_jobs(
+        &self,
+        batch: &str,
+        filter: &JobFilter,
+        mut after: i64,
+        most: usize,
+    ) -> Result<Vec<ListedJob>, StoreError> {
+        let mut found = Vec::new();
+        loop {
+            let rows = sqlx::query!(
+                r#"select job_id as "job!", custom_id, state as "state!", attempts, error_class, error, cost_nanos
+                     from sluice.own_listed($1, $2)"#,
+                batch,
+                after
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing("reading the jobs of the batch")?;
+            let read = u64::try_from(rows.len()).unwrap_or(0);
+            for row in rows {
+                after = row.job;
+                let job = ListedJob {
+                    job: row.job,
+                    custom_id: row.custom_id,
+                    state: row.state,
+                    attempts: row.attempts,
+                    error_class: row.error_class,
+                    error: row.error,
+                    cost: row.cost_nanos.map(NanoUsd),
+                };
+                if filter.takes(&job) {
+                    found.push(job);
+                }
+                if found.len() >= most {
+                    return Ok(found);
+                }
+            }
+            if read < LISTED {
+                return Ok(found);
             }
         }
     }

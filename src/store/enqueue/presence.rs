@@ -64,8 +64,10 @@ pub(super) struct Presence {
     named: HashSet<u128>,
     /// For jobs without a custom id: how many have the same digest and are not yet matched.
     unnamed: HashMap<Vec<u8>, u32>,
-    /// The digests of some of the jobs with a custom id.
+    /// The digests of some of the jobs with a custom id; of all of them where lines take the place of jobs.
     sample: HashMap<u128, Vec<u8>>,
+    /// Whether a line with other content under a custom id that is there is a new line.
+    replaces: bool,
 }
 
 impl Presence {
@@ -82,6 +84,30 @@ impl Presence {
                 }
             } else if let Some(digest) = row.digest {
                 *presence.unnamed.entry(digest).or_default() += 1;
+            }
+        }
+        Ok(presence)
+    }
+
+    /// The jobs whose lines are not asked again although the file takes the place of what waits: those that were
+    /// answered, have failed, or are in the hands of workers. Of several jobs of one custom id the last one counts.
+    pub(super) async fn read_kept(transaction: &mut Transaction, batch: &str) -> Result<Self, StoreError> {
+        let mut presence = Self { replaces: true, ..Self::default() };
+        let mut rows = sqlx::query!(
+            r#"select custom_id, digest as "digest!", is_kept as "is_kept!" from sluice.batch_lines_kept($1)"#,
+            batch
+        )
+        .fetch(transaction);
+        while let Some(row) = rows.try_next().await.doing(LOOKING)? {
+            presence.jobs += 1;
+            match row.custom_id {
+                _ if !row.is_kept => {}
+                Some(custom_id) => {
+                    let name = hash(&custom_id);
+                    presence.named.insert(name);
+                    presence.sample.insert(name, row.digest);
+                }
+                None => *presence.unnamed.entry(row.digest).or_default() += 1,
             }
         }
         Ok(presence)
@@ -108,7 +134,13 @@ impl Presence {
         let name = hash(custom_id);
         match (self.named.contains(&name), digest, self.sample.get(&name)) {
             (false, ..) => Match::New,
-            (true, Some(digest), Some(known)) if digest != known.as_slice() => Match::Changed,
+            (true, Some(digest), Some(known)) if digest != known.as_slice() => {
+                if self.replaces {
+                    Match::New
+                } else {
+                    Match::Changed
+                }
+            }
             (true, ..) => Match::Same,
         }
     }

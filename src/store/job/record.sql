@@ -15,7 +15,7 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
        case when p.run_at is not null
             then least(greatest(p.run_at, '1970-01-01 00:00:00+00'),
               '9999-12-31 00:00:00+00') end as parked_until,
-       p.reason as "parked_reason?",
+       p.reason as "parked_reason?", x.by as "paused_by?", x.since as "paused_since?", x.reason as "pause_reason?",
        (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
        i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
        coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
@@ -28,6 +28,7 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
               on q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by))
              and q.prio = -(j.priority::integer) and q.job_id = j.id
        left join sluice.parked p on p.job_id = j.id
+       left join sluice.paused_job x on x.job_id = j.id
        left join sluice.inflight i on i.job_id = j.id
        left join sluice.worker w on w.id = i.worker
  where j.id = $1

@@ -1,0 +1,136 @@
+//! Why a run ends before its work does: its batch is paused, its budget is spent, or only a person can help it on.
+
+use super::LOOK_AGAIN;
+use crate::cli::batch::find;
+use crate::cli::table::wrapped;
+use crate::domain::budget::BudgetStanding;
+use crate::domain::error_class::Effect;
+use crate::domain::job::JobState;
+use crate::domain::obstacle::Obstacle;
+use crate::domain::{ErrorClass, NanoUsd};
+use crate::printable::{self, on_one_line};
+use crate::store::batch::{Batch, Calls, JobFilter};
+use crate::store::{Store, StoreError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a run in which not one call has reached a server goes on. A name that is misspelt, a wrong port and a
+/// server that was not started look so; an outage begins, as a rule, when calls have been answered.
+const UNREACHED: Duration = Duration::from_secs(8);
+
+/// Waits until the batch is paused by its stop-loss: a command that waited on would wait for an operator.
+pub(super) async fn stopped_by_loss(store: &Store, batch: &str) {
+    loop {
+        match store.stopped_by_loss(batch).await {
+            Ok(Some(_)) => return,
+            Ok(None) => {}
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "the stop-loss cannot be read at the moment"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The budget that keeps a batch from going on until it is raised: it counts once, is spent, and no call is under way
+/// that might give some of it back.
+pub(super) async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
+    let obstacle = store.batch_obstacle(batch).await?;
+    let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
+    Ok(budget.filter(|standing| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO).cloned())
+}
+
+/// Waits until the batch cannot go on before its budget is raised.
+pub(super) async fn stopped_by_budget(store: &Store, batch: &str) {
+    let mut is_spent = false;
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match spent_budget(store, batch).await {
+            // Twice: between two calls of the last jobs nothing is reserved either.
+            Ok(Some(_)) if is_spent => return,
+            Ok(found) => is_spent = found.is_some(),
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "the budget cannot be read at the moment"),
+        }
+    }
+}
+
+/// Waits until no target of the batch can be called before a person does something, or until it turns out that no call
+/// of this run reaches a server: what is in the way.
+pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
+    let (mut at_first, mut since) = (None, None);
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match store.calls_of_batch(batch).await {
+            Ok(calls) => {
+                let first = *at_first.get_or_insert(calls);
+                let (made, in_vain) = (calls.all - first.all, calls.unreachable - first.unreachable);
+                if made > in_vain {
+                    // A server was reached: then an outage passes.
+                    at_first = Some(Calls { all: i64::MIN / 2, ..calls });
+                } else if in_vain > 0 && since.get_or_insert_with(Instant::now).elapsed() >= UNREACHED {
+                    match store.unreached(batch).await {
+                        Ok(reasons) if !reasons.is_empty() => {
+                            return reasons.iter().map(|words| without_number(words)).collect();
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::debug!(error = %error, "what was not reached cannot be read"),
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(error = %error, "the calls of the batch cannot be read at the moment"),
+        }
+        match store.batch_obstacle(batch).await {
+            Ok(Some(obstacle)) if !obstacle.stuck.is_empty() => {
+                return obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect();
+            }
+            Ok(_) => {}
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "what the batch waits for cannot be read at the moment"),
+        }
+    }
+}
+
+/// The words of a system's error without its number.
+fn without_number(words: &str) -> String {
+    words.split_once(" (os error").map_or(words, |(words, _)| words).to_owned()
+}
+
+/// The classes of failures that say that a model is unknown or not allowed.
+fn no_model() -> impl Iterator<Item = &'static str> {
+    ErrorClass::ALL.iter().filter(|class| class.facts().effect == Effect::NoModel).map(|class| class.as_str())
+}
+
+/// Why a batch cannot go on, if it cannot. The jobs that found out that there is no such model have failed of it: they
+/// are put back, to stay queued like the others. `before`: the batch before the run; `stuck`: what ended the run.
+pub(super) async fn keep_queued(
+    store: &Store,
+    before: &Batch,
+    stuck: Option<Vec<String>>,
+) -> anyhow::Result<Option<Vec<String>>> {
+    let classes: Vec<&str> = no_model().collect();
+    let reasons = if let Some(reasons) = stuck {
+        reasons
+    } else {
+        // With few jobs all of them find out before it is noticed that none can go on.
+        let after = find(store, &before.name).await?;
+        let newly_failed = after.failed - before.failed;
+        if newly_failed == 0 || after.succeeded > before.succeeded {
+            return Ok(None);
+        }
+        match store.failed_of(&before.name, &classes).await? {
+            (jobs, Some(reason)) if jobs >= newly_failed => vec![reason],
+            _ => return Ok(None),
+        }
+    };
+    let classes = classes.into_iter().map(str::to_owned).collect();
+    let unknown = JobFilter { states: vec![JobState::Failed], classes, error: None };
+    store.retry_chosen(&before.name, &unknown, false, |_| {}).await?;
+    Ok(Some(reasons))
+}
+
+/// Why a batch cannot go on, a line for each reason, and more where it is longer than the screen is wide.
+pub(super) fn cannot_go_on(batch: &str, reasons: &[String]) -> String {
+    let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(5));
+    let each = reasons.iter().map(|words| format!("\n  {}", wrapped(&on_one_line(words), screen).join("\n    ")));
+    format!("batch {} cannot go on:{}", on_one_line(batch), each.collect::<String>())
+}
