@@ -39,6 +39,7 @@ pub mod limits;
 pub mod long_wait;
 pub mod metadata;
 pub mod money;
+pub mod news;
 pub mod notice;
 pub mod obstacle;
 pub mod pause;
