@@ -30,6 +30,7 @@ mod first_steps;
 mod forks;
 mod fuzz;
 mod given_up;
+mod health;
 mod hours;
 mod journeys;
 mod keys;

@@ -1,9 +1,8 @@
 //! Every table on screens of 80 and of 120 columns, as people see it. A change here is looked at.
 
 use super::status::tests as status;
-use super::table::for_terminal;
-use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
 use super::table;
+use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;

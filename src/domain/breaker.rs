@@ -23,6 +23,7 @@
 
 mod window;
 
+use super::news::BreakerNews;
 use super::{Outcome, Timestamp};
 use std::time::Duration;
 use window::Window;
@@ -136,13 +137,15 @@ pub struct Breaker {
     /// Counts changes of state.
     era: u64,
     window: Window,
+    /// Since when it had not been closed when it last closed.
+    disproved: Option<Timestamp>,
 }
 
 impl Breaker {
     /// A closed breaker that has seen nothing.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: State::Closed, era: 0, window: Window::default() }
+        Self { settings, state: State::Closed, era: 0, window: Window::default(), disproved: None }
     }
 
     /// A breaker that continues from the state that another process, or this one before a restart, had reached.
@@ -178,6 +181,52 @@ impl Breaker {
             }
         };
         self.enter(State::Open { since, until: now + rest, failed_probes });
+    }
+
+    /// Takes in what another process has found out about the target. Returns whether it changes anything.
+    ///
+    /// A breaker that has judged enough calls of its own by now stays closed: these count more than what others say. If
+    /// it opens, the process that tells of the trouble asks first, and this one a quarter of the usual time later,
+    /// unless it has heard more by then. If the target answers again, a few calls go, and the first answer closes the
+    /// breaker. What its own calls have disproved is not heard again: the trouble is the other process's own.
+    pub fn hear(&mut self, news: &BreakerNews, now: Timestamp) -> bool {
+        match (self.state, *news) {
+            (State::Closed, BreakerNews::Open { since, .. }) if self.disproved == Some(since) => false,
+            (State::Closed, BreakerNews::Open { since, until, failed_probes }) => {
+                let (calls, _) = self.window.totals_at(now, self.settings.window);
+                if calls >= self.settings.min_calls {
+                    return false;
+                }
+                let until = until + self.settings.open / 4;
+                self.enter(State::Open { since, until, failed_probes });
+                true
+            }
+            (State::Open { since, until: before, .. }, BreakerNews::Open { until, failed_probes, .. }) => {
+                let until = until + self.settings.open / 4;
+                if until <= before {
+                    return false;
+                }
+                self.enter(State::Open { since, until, failed_probes });
+                true
+            }
+            (State::Open { since, failed_probes, .. }, BreakerNews::Closed) => {
+                let successes = RAMP - 1;
+                self.enter(State::HalfOpen { since, failed_probes, successes, running: 0, probed_at: now });
+                true
+            }
+            // A probe of this process finds out by itself.
+            (State::HalfOpen { .. }, _) | (State::Closed, BreakerNews::Closed) => false,
+        }
+    }
+
+    /// What it would tell other processes; `None`: it is finding out.
+    #[must_use]
+    pub fn news(&self) -> Option<BreakerNews> {
+        match self.state {
+            State::Closed => Some(BreakerNews::Closed),
+            State::Open { since, until, failed_probes } => Some(BreakerNews::Open { since, until, failed_probes }),
+            State::HalfOpen { .. } => None,
+        }
     }
 
     /// Lets a call go at once, to ask again, if the breaker is open.
@@ -242,7 +291,10 @@ impl Breaker {
             State::Open { .. } => {}
             State::HalfOpen { since, failed_probes, successes, running, probed_at } => match sign {
                 Sign::Bad => self.open(since, failed_probes.saturating_add(1), now),
-                Sign::Good if successes.saturating_add(1) >= RAMP => self.close(),
+                Sign::Good if successes.saturating_add(1) >= RAMP => {
+                    self.disproved = Some(since);
+                    self.close();
+                }
                 Sign::Good | Sign::Neutral => {
                     let successes = successes.saturating_add(u32::from(sign == Sign::Good));
                     let running = running.saturating_sub(1);

@@ -18,6 +18,7 @@
 
 use super::shut::{Reason, Shut};
 use super::{Outcome, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long a probe may take before another call may try the key in its place.
@@ -27,7 +28,8 @@ pub const PROBE_LIMIT: Duration = Duration::from_mins(15);
 const PROBE_POLL: Duration = Duration::from_secs(1);
 
 /// Why a key is out of service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "Reason", try_from = "Reason")]
 pub enum KeyFault {
     /// It is wrong, expired or revoked.
     Rejected,
@@ -43,6 +45,21 @@ impl KeyFault {
             Self::Rejected => Reason::Auth,
             Self::OutOfMoney => Reason::QuotaExhausted,
         }
+    }
+}
+
+impl From<KeyFault> for Reason {
+    fn from(fault: KeyFault) -> Self {
+        fault.reason()
+    }
+}
+
+impl TryFrom<Reason> for KeyFault {
+    type Error = String;
+
+    fn try_from(reason: Reason) -> Result<Self, String> {
+        let fault = [Self::Rejected, Self::OutOfMoney].into_iter().find(|fault| fault.reason() == reason);
+        fault.ok_or_else(|| format!("{} is no fault of a key", reason.as_str()))
     }
 }
 
@@ -149,6 +166,8 @@ struct Key {
     era: u64,
     /// The turn in which it was last taken; 0: never.
     used: u64,
+    /// Since when it had not been in service when a call of this process last brought it back.
+    disproved: Option<Timestamp>,
 }
 
 /// The keys of one provider. See the [module](self) for its guarantees.
@@ -164,7 +183,7 @@ impl KeyRing {
     /// key.
     #[must_use]
     pub fn new(keys: usize, recheck: Duration) -> Self {
-        let fresh = Key { state: KeyState::InService, era: 0, used: 0 };
+        let fresh = Key { state: KeyState::InService, era: 0, used: 0, disproved: None };
         Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
     }
 
@@ -226,6 +245,24 @@ impl KeyRing {
         }
     }
 
+    /// Takes in what another process has found out about the key with this index: why it is out of service and since
+    /// when, or that it is back. That process may have another secret under the same name, so one call of this process
+    /// tries the key, at once; once for each refusal there. Returns whether it changes anything.
+    pub fn hear(&mut self, index: usize, out: Option<(KeyFault, Timestamp)>, now: Timestamp) -> bool {
+        let Some(key) = self.keys.get_mut(index) else { return false };
+        let state = match (key.state, out) {
+            (KeyState::InService, Some((fault, since))) if key.disproved != Some(since) => {
+                KeyState::Retired { fault, since, until: now }
+            }
+            (KeyState::Retired { fault, since, until }, None) if until > now => {
+                KeyState::Retired { fault, since, until: now }
+            }
+            _ => return false,
+        };
+        key.enter(state);
+        true
+    }
+
     /// Takes the key for the next call: of the keys in service and those due to be tried again, the one that has not
     /// been used for longest.
     ///
@@ -265,7 +302,8 @@ impl KeyRing {
                 key.enter(KeyState::Retired { fault, since, until });
                 Some(KeyChange::StillOut(fault))
             }
-            (KeyState::Probed { .. }, KeySign::Works) => {
+            (KeyState::Probed { since, .. }, KeySign::Works) => {
+                key.disproved = Some(since);
                 key.enter(KeyState::InService);
                 Some(KeyChange::Back)
             }

@@ -42,6 +42,7 @@ pub mod limits;
 pub mod long_wait;
 pub mod metadata;
 pub mod money;
+pub mod news;
 pub mod notice;
 pub mod obstacle;
 pub mod pause;

@@ -8,6 +8,7 @@ use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::Timeouts;
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
 
@@ -87,6 +88,15 @@ impl Endpoint {
     #[must_use]
     pub fn is_same_server_as(&self, other: &Self) -> bool {
         (self.dialect, &self.base_url) == (other.dialect, &other.base_url)
+    }
+
+    /// A mark of the server. Two processes with the same mark call the same server; of its address, which may hold
+    /// secrets, nothing can be read from the mark.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        let digest = Sha256::digest(format!("{}\n{}", self.dialect.name, self.base_url));
+        let start = digest.iter().take(8).fold(0, |start, &byte| start << 8 | u64::from(byte));
+        format!("{start:016x}")
     }
 
     /// Whether all settings are the same, so that a client of the one is a client of the other.

@@ -29,7 +29,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 53] = [
+const INDEXES: [&str; 54] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -50,6 +50,7 @@ const INDEXES: [&str; 53] = [
     "enqueued_pkey",
     "following_leader",
     "following_pkey",
+    "health_pkey",
     "idempotency_pkey",
     "idempotency_unowned_pkey",
     "inflight_pkey",

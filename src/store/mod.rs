@@ -24,6 +24,7 @@ pub mod demo;
 pub mod doctor;
 pub mod enqueue;
 pub mod enqueues;
+pub mod health;
 pub mod import;
 pub mod job;
 pub mod lanes;

@@ -1,5 +1,6 @@
 //! Decides which targets may be called now, by their buckets and breakers and by keys and models out of service.
 
+mod news;
 #[cfg(test)]
 mod refusals;
 mod setup;

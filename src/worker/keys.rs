@@ -5,6 +5,7 @@ mod tests;
 
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState};
+use crate::domain::news::KeyNews;
 use crate::domain::shut::Shut;
 use crate::domain::statistics::{KeyStatistics, ShutStatistics};
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
@@ -25,6 +26,8 @@ pub(super) struct Keys {
     doubts: Mutex<Vec<Doubt>>,
     /// By key: the provider's words when it refused the key last.
     said: Mutex<BTreeMap<usize, String>>,
+    /// By key: why other processes believe it to be out of service, and since when.
+    told: Mutex<BTreeMap<usize, (KeyFault, Timestamp)>>,
 }
 
 /// A key taken for one call. Dropped without a report it counts as if the call had not been made.
@@ -39,8 +42,8 @@ impl Keys {
     /// A set in which all keys are in service.
     pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
         let ring = Mutex::new(KeyRing::new(names.len(), recheck));
-        let (doubts, said) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts, said })
+        let (doubts, said, told) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts, said, told })
     }
 
     /// The keys of a new configuration. A key that is out of service and has not changed (`same`, by name) is tried by
@@ -64,7 +67,8 @@ impl Keys {
         };
         let said = Mutex::new(names.iter().enumerate().filter_map(said_of).collect());
         let (provider, names) = (before.provider.clone(), names.to_vec());
-        Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts: Mutex::default(), said })
+        let (doubts, told) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts, said, told })
     }
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {
@@ -120,6 +124,53 @@ impl Keys {
     pub(super) fn counts(&self) -> (usize, usize) {
         let in_service = self.ring().in_service();
         (self.names.len(), in_service.min(self.names.len()))
+    }
+
+    /// What other processes do not know yet of its keys, by name.
+    pub(super) fn news(&self) -> Vec<(String, KeyNews)> {
+        let states: Vec<KeyState> = self.ring().states().collect();
+        let (told, said) = (self.told.lock(), self.said.lock());
+        let named = self.names.iter().zip(states).enumerate();
+        let news = named.filter(|(index, (_, state))| state.fault() != told.get(index).copied());
+        news.map(|(index, (name, state))| {
+            let news = state.fault().map_or(KeyNews::InService, |(fault, since)| {
+                let said = said.get(&index).cloned();
+                KeyNews::Out { fault, since, said }
+            });
+            (name.clone(), news)
+        })
+        .collect()
+    }
+
+    /// Other processes know this of the key with this name.
+    pub(super) fn told(&self, name: &str, news: &KeyNews) {
+        let Some(index) = self.names.iter().position(|known| known == name) else { return };
+        match news {
+            KeyNews::InService => _ = self.told.lock().remove(&index),
+            KeyNews::Out { fault, since, .. } => _ = self.told.lock().insert(index, (*fault, *since)),
+        }
+    }
+
+    /// Takes in what another process has found out about the key with this name; returns whether it changes anything.
+    pub(super) fn hear(&self, name: &str, news: &KeyNews, now: Timestamp) -> bool {
+        let Some(index) = self.names.iter().position(|known| known == name) else { return false };
+        let out = match news {
+            KeyNews::InService => None,
+            KeyNews::Out { fault, since, .. } => Some((*fault, *since)),
+        };
+        let is_news = self.ring().hear(index, out, now);
+        // Where the two differ after that, they may have different secrets: there is nothing to tell.
+        let own = self.ring().states().nth(index).and_then(KeyState::fault);
+        match own {
+            Some(out) => _ = self.told.lock().insert(index, out),
+            None => _ = self.told.lock().remove(&index),
+        }
+        if let KeyNews::Out { said: Some(said), .. } = news
+            && is_news
+        {
+            self.said.lock().insert(index, said.clone());
+        }
+        is_news
     }
 
     /// The keys as status shows them.

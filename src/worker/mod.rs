@@ -11,6 +11,7 @@ mod dealing;
 mod denied;
 mod front;
 pub mod gate;
+mod gossip;
 mod hands;
 mod heartbeat;
 mod herald;

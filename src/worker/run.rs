@@ -1,7 +1,7 @@
 //! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
 //! calls under way, then writes everything, and only then signs off.
 
-use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, heartbeat, keeper, upkeep};
+use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, upkeep};
 use crate::store::within;
 use futures_util::FutureExt as _;
 use std::sync::Arc;
@@ -31,6 +31,12 @@ impl Worker {
         });
         let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
+        // Before the first call: a provider that has asked for a rest has asked every worker.
+        let mut heard = gossip::Hearsay::default();
+        if let Err(error) = heard.listen(&shared).await {
+            tracing::debug!(error = %error, "could not hear what is known of targets and keys");
+        }
+        let sharing = loops.endless("gossip", gossip::run(Arc::clone(&shared), heard));
         let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
         tracing::info!(
             worker.id = shared.worker_id(),
@@ -71,6 +77,9 @@ impl Worker {
         keeping.abort();
         let _ = keeping.await;
         keeper::close(&shared).await;
+        sharing.abort();
+        let _ = sharing.await;
+        gossip::close(&shared).await;
         if loops.fallen().is_some() {
             // A claim may have been under way when its loop ended: this process does not know the jobs of that claim.
             let known = shared.known_fences();

@@ -35,6 +35,8 @@ const BUDGETS_EVERY: Duration = Duration::from_secs(1);
 /// second.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
 const TIDY_EVERY: Duration = Duration::from_mins(1);
+/// How long a word about a target or a key is kept.
+const KEEP_HEALTH: Duration = Duration::from_hours(7 * 24);
 /// Parked jobs are woken when the next is due, and at least this often: other workers park jobs too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,6 +146,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let kept = async {
                 shared.store.forget_workers().await?;
                 shared.store.forget_turns().await?;
+                shared.store.forget_health(KEEP_HEALTH).await?;
                 shared.store.own_keys().await
             };
             let kept = within(PATIENCE, "keeping tables in shape", kept).await;

@@ -303,3 +303,80 @@ proptest! {
         prop_assert_eq!(breaker.peek(later), None);
     }
 }
+
+const OPEN: BreakerNews = BreakerNews::Open { since: START, until: Timestamp(1_030_000), failed_probes: 1 };
+
+#[test]
+fn what_another_process_tells_opens_a_breaker_that_knows_too_little() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..3 {
+        call(&mut breaker, Sign::Good, START);
+    }
+    assert!(breaker.hear(&OPEN, START));
+    let until = START + SECOND * 30 + SECOND * 30 / 4;
+    assert_eq!(breaker.state(), State::Open { since: START, until, failed_probes: 1 }, "the other one asks first");
+    assert!(!breaker.hear(&OPEN, START), "it is known");
+    // A probe has failed there.
+    let later = BreakerNews::Open { since: START, until: START + SECOND * 90, failed_probes: 2 };
+    assert!(breaker.hear(&later, START));
+    assert_eq!(breaker.peek(START).map(|(since, _)| since), Some(START));
+    assert!(breaker.peek(START + SECOND * 97).is_some() && breaker.peek(START + SECOND * 98).is_none());
+}
+
+#[test]
+fn a_breaker_with_enough_calls_of_its_own_judges_by_these() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..4 {
+        call(&mut breaker, Sign::Good, START);
+    }
+    assert!(!breaker.hear(&OPEN, START));
+    assert_eq!(breaker.state(), State::Closed);
+    // They are long past.
+    assert!(breaker.hear(&OPEN, START + SECOND * 61));
+}
+
+#[test]
+fn where_another_process_got_answers_a_few_calls_go_and_the_first_answer_closes() {
+    let mut breaker = opened();
+    assert!(breaker.hear(&BreakerNews::Closed, START));
+    let permits: Vec<Passage> = (0..4).map(|_| breaker.admit(START).expect("is admitted")).collect();
+    assert!(breaker.admit(START).is_err(), "no more than a few");
+    assert_eq!(breaker.news(), None, "it is finding out");
+    for permit in permits {
+        breaker.record(permit, Sign::Good, START);
+    }
+    assert_eq!((breaker.state(), breaker.news()), (State::Closed, Some(BreakerNews::Closed)));
+    assert!(!breaker.hear(&BreakerNews::Closed, START));
+    // The target works there and not here.
+    let mut breaker = opened();
+    assert!(breaker.hear(&BreakerNews::Closed, START));
+    call(&mut breaker, Sign::Bad, START);
+    assert!(matches!(breaker.state(), State::Open { failed_probes: 1, .. }));
+}
+
+#[test]
+fn trouble_that_only_another_process_has_is_heard_once() {
+    let mut breaker = Breaker::new(SETTINGS);
+    assert!(breaker.hear(&OPEN, START));
+    let mut now = START + SECOND * 40;
+    for _ in 0..RAMP {
+        call(&mut breaker, Sign::Good, now);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    now = now + SECOND * 120;
+    let still = BreakerNews::Open { since: START, until: now + SECOND * 60, failed_probes: 3 };
+    assert!(!breaker.hear(&still, now));
+    let anew = BreakerNews::Open { since: now, until: now + SECOND * 30, failed_probes: 0 };
+    assert!(breaker.hear(&anew, now));
+}
+
+#[test]
+fn a_breaker_that_asks_itself_does_not_listen() {
+    let mut breaker = opened();
+    let now = START + SECOND * 30;
+    let probe = breaker.admit(now).expect("is admitted");
+    let before = breaker.state();
+    assert!(!breaker.hear(&OPEN, now) && !breaker.hear(&BreakerNews::Closed, now));
+    assert_eq!(breaker.state(), before);
+    breaker.record(probe, Sign::Good, now);
+}

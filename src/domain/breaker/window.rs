@@ -24,8 +24,7 @@ struct WindowSlice {
 impl Window {
     /// Counts a call. If the clock was set back, the call counts into the newest slice.
     pub(super) fn count(&mut self, failed: bool, now: Timestamp, length: Duration) {
-        let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
-        let number = now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0);
+        let number = slice_at(now, length);
         self.newest = if self.is_empty() { number } else { self.newest.max(number) };
         let place = usize::try_from(self.newest.rem_euclid(i64::from(SLICES))).unwrap_or(0);
         let Some(slice) = self.slices.get_mut(place) else { return };
@@ -45,7 +44,20 @@ impl Window {
         })
     }
 
+    /// The same of the window that ends now: after a quiet time fewer calls than when the last one was counted.
+    pub(super) fn totals_at(&self, now: Timestamp, length: Duration) -> (u32, u32) {
+        let mut seen = *self;
+        seen.newest = seen.newest.max(slice_at(now, length));
+        seen.totals()
+    }
+
     fn is_empty(&self) -> bool {
         self.slices.iter().all(|slice| slice.calls == 0)
     }
+}
+
+/// The number of the slice to which an instant belongs.
+fn slice_at(now: Timestamp, length: Duration) -> i64 {
+    let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
+    now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0)
 }

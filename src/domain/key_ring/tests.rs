@@ -272,3 +272,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_of_which_another_process_tells_is_tried_by_one_call() {
+    let mut ring = ring(1);
+    let out = Some((KeyFault::OutOfMoney, NOW));
+    let before = take(&mut ring, NOW);
+    assert!(ring.hear(0, out, NOW));
+    assert!(!ring.hear(0, out, NOW), "it is known");
+    let probe = take(&mut ring, NOW);
+    let shut = ring.shut(NOW).expect("one call at a time");
+    assert_eq!((shut.reason, shut.since), (Reason::QuotaExhausted, NOW));
+    assert!(!ring.hear(0, None, NOW) && !ring.hear(0, out, NOW), "it is being found out");
+    // A call from before says nothing, and the probe decides: the secret may be another one here.
+    assert_eq!(ring.report(before, KeySign::Works, NOW), None);
+    assert_eq!(ring.report(probe, KeySign::Works, NOW), Some(KeyChange::Back));
+    assert!(!ring.hear(0, out, NOW), "it works here, whatever happens there");
+    // It is refused there once more, and it is the same secret.
+    let out = Some((KeyFault::OutOfMoney, NOW + SECOND));
+    assert!(ring.hear(0, out, NOW));
+    let probe = take(&mut ring, NOW);
+    assert_eq!(ring.report(probe, PENNILESS, NOW), Some(KeyChange::StillOut(KeyFault::OutOfMoney)));
+    assert_eq!(ring.shut(NOW).map(|shut| shut.until), Some(NOW + RECHECK));
+    // The bill was paid, as another process finds out first.
+    assert!(ring.hear(0, None, NOW + SECOND));
+    let probe = take(&mut ring, NOW + SECOND);
+    assert_eq!(ring.report(probe, KeySign::Works, NOW + SECOND), Some(KeyChange::Back));
+    assert!(!ring.hear(0, None, NOW) && !ring.hear(7, out, NOW), "nothing to learn");
+}

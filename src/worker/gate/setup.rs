@@ -31,6 +31,8 @@ pub struct ProviderSetup {
     pub keys: Vec<String>,
     /// How long a rejected or penniless key rests before one call tries it again.
     pub recheck: Duration,
+    /// A mark of its server, by which processes know that they call the same one.
+    pub server: String,
     /// Its targets, as routes name them.
     pub targets: Vec<Target>,
     /// The buckets of models that have their own. A call to such a model enters all of them.
@@ -184,6 +186,7 @@ impl Gate {
             paused: Mutex::new(known.and_then(|known| *known.paused.lock())),
             budget: Mutex::new(known.and_then(|known| *known.budget.lock())),
             recheck: setup.recheck,
+            server: setup.server.clone(),
             offline: Arc::clone(&self.offline),
             last_contact: when(|known| &known.last_contact),
             last_silence: when(|known| &known.last_silence),
@@ -251,6 +254,7 @@ impl Record {
             latency: Mutex::new(Latency::default()),
             scarcity: Mutex::default(),
             resting: Mutex::new(None),
+            told: Mutex::default(),
             under_way: AtomicI64::new(0),
             calls: AtomicI64::new(0),
             failures: AtomicI64::new(0),

@@ -36,6 +36,7 @@ fn gate_of<const N: usize>(buckets: [(&str, Limits); N], models: [(&str, [&str; 
         breaker,
         keys: Vec::new(),
         recheck: Duration::from_mins(10),
+        server: String::new(),
         targets: models.iter().map(|(model, _)| Target::new("p", *model)).collect(),
         model_buckets: models.map(|(model, buckets)| (model.to_owned(), buckets.map(str::to_owned).to_vec())).into(),
     };
@@ -57,6 +58,7 @@ fn tiers() -> (Gate, [Arc<TargetState>; 2]) {
         breaker,
         keys: Vec::new(),
         recheck: Duration::from_mins(10),
+        server: String::new(),
         targets: vec![usual.clone(), flex.clone()],
         model_buckets: BTreeMap::new(),
     };
@@ -132,6 +134,7 @@ fn a_tier_has_the_bucket_of_its_model_unless_it_has_limits_of_its_own() {
         breaker: BreakerSettings { min_calls: 1, failure_rate: 1.0, window: MINUTE, open: MINUTE },
         keys: Vec::new(),
         recheck: MINUTE,
+        server: String::new(),
         targets: Vec::new(),
         model_buckets: BTreeMap::new(),
     };

@@ -7,6 +7,7 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::latency::Latency;
+use crate::domain::news::TargetNews;
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
@@ -35,6 +36,8 @@ pub struct ProviderState {
     /// Set while its budget has no room.
     pub(super) budget: Mutex<Option<Shut>>,
     pub(super) recheck: Duration,
+    /// By which other processes know that they call the same server.
+    pub(super) server: String,
     /// Set while no provider can be reached; shared by all providers.
     pub(super) offline: Arc<Mutex<Option<Shut>>>,
     /// When it last answered at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
@@ -91,6 +94,8 @@ pub(super) struct Record {
     pub(super) scarcity: Mutex<Scarcity>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
+    /// What other processes know of it.
+    pub(super) told: Mutex<TargetNews>,
     /// Calls that have their leave and no outcome yet.
     pub(super) under_way: AtomicI64,
     pub(super) calls: AtomicI64,
@@ -114,6 +119,16 @@ pub(super) fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duratio
         Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
         _ => Shut { reason, since: now, until },
     });
+}
+
+/// Lets something rest as another process says; returns whether that is longer than it would rest anyway.
+pub(super) fn shut_until(slot: &Mutex<Option<Shut>>, told: Shut, now: Timestamp) -> bool {
+    let known = still_shut(slot, now);
+    let is_longer = told.until > now && known.is_none_or(|known| known.until < told.until);
+    if is_longer {
+        *slot.lock() = Some(told);
+    }
+    is_longer
 }
 
 impl TargetState {

@@ -73,6 +73,7 @@ mod tests {
             breaker,
             keys: vec!["A".to_owned()],
             recheck: SECOND * 600,
+            server: String::new(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),
         };

@@ -37,6 +37,7 @@ impl Stage {
             breaker,
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: RECHECK,
+            server: String::new(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),
         };

@@ -36,6 +36,7 @@ impl Stage {
             breaker: BREAKER,
             keys: vec!["one".to_owned(), "other".to_owned()],
             recheck: Duration::from_mins(10),
+            server: String::new(),
             targets: ["a", "b"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),
         };

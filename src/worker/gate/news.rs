@@ -1,0 +1,119 @@
+//! What this gate tells other processes of its targets and keys, and what it takes in from them.
+
+#[cfg(test)]
+mod tests;
+
+use super::Gate;
+use super::target::{TargetState, shut_until, still_shut};
+use crate::domain::Timestamp;
+use crate::domain::news::{ModelNews, TargetNews};
+use crate::store::health::{Health, HealthNews};
+
+impl Gate {
+    /// What other processes do not know yet. It counts as told once [`Gate::told`] hears of it.
+    #[must_use]
+    pub fn news(&self, now: Timestamp) -> Vec<HealthNews> {
+        let of_targets = self.targets.values().filter_map(|state| {
+            let news = Some(state.news(now)).filter(|news| !news.is_empty())?;
+            let health = Health::Target { target: state.target.to_string(), news };
+            Some(HealthNews { server: state.provider.server.clone(), health })
+        });
+        let of_keys = self.providers.values().flat_map(|provider| {
+            provider.keys.news().into_iter().map(|(key, news)| HealthNews {
+                server: provider.server.clone(),
+                health: Health::Key { provider: provider.name.clone(), key, news },
+            })
+        });
+        of_targets.chain(of_keys).collect()
+    }
+
+    /// These news have reached the other processes.
+    pub fn told(&self, news: Vec<HealthNews>) {
+        for HealthNews { server, health } in news {
+            match health {
+                Health::Target { target, news } => {
+                    if let Some(state) = self.target_of(&target, &server) {
+                        state.record.told.lock().add(news);
+                    }
+                }
+                Health::Key { provider, key, news } => {
+                    if let Some(known) = self.providers.get(&provider).filter(|known| known.server == server) {
+                        known.keys.told(&key, &news);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in the news of another process; `is_first`: of any process, also of earlier ones, when this one begins.
+    ///
+    /// A process that begins asks once more: breakers that were open let one call go at once, and a model that was
+    /// refused is not taken for refused. Only a rest that the provider has asked for is kept to its end.
+    pub fn hear(&self, news: HealthNews, is_first: bool, now: Timestamp) {
+        let HealthNews { server, health } = news;
+        let (name, is_news) = match health {
+            Health::Target { target, news } => {
+                let Some(state) = self.target_of(&target, &server) else { return };
+                let is_news = state.hear(news, is_first, now);
+                (target, is_news)
+            }
+            Health::Key { provider, key, news } => {
+                let Some(known) = self.providers.get(&provider).filter(|known| known.server == server) else { return };
+                let is_news = known.keys.hear(&key, &news, now);
+                (format!("{provider}, key {key}"), is_news)
+            }
+        };
+        if is_news {
+            tracing::info!(target.name = name, "another worker has found something out, and this one goes by it");
+            self.has_changed();
+        }
+    }
+
+    fn target_of(&self, name: &str, server: &str) -> Option<&TargetState> {
+        let mut states = self.targets.values().map(AsRef::as_ref);
+        states.find(|state: &&TargetState| state.provider.server == server && state.target.to_string() == name)
+    }
+}
+
+impl TargetState {
+    /// All that could be told of it now, known or not.
+    fn whole_news(&self, now: Timestamp) -> TargetNews {
+        let said = self.said.lock().clone();
+        TargetNews {
+            breaker: self.record.breaker.lock().news(),
+            model: still_shut(&self.shut, now).map(|shut| ModelNews { shut, said }),
+            rest: still_shut(&self.record.resting, now),
+        }
+    }
+
+    fn news(&self, now: Timestamp) -> TargetNews {
+        self.whole_news(now).since(&self.record.told.lock(), now)
+    }
+
+    /// Takes in news of another process; returns whether they change anything.
+    fn hear(&self, news: TargetNews, is_first: bool, now: Timestamp) -> bool {
+        self.record.told.lock().add(news.clone());
+        let TargetNews { breaker, model, rest } = news;
+        let mut is_news = false;
+        if let Some(breaker) = breaker {
+            let mut own = self.record.breaker.lock();
+            is_news |= own.hear(&breaker, now);
+            if is_first {
+                own.try_again(now);
+            }
+        }
+        if let Some(ModelNews { shut, said }) = model.filter(|_| !is_first)
+            && shut_until(&self.shut, shut, now)
+        {
+            *self.said.lock() = said;
+            is_news = true;
+        }
+        if let Some(rest) = rest {
+            is_news |= shut_until(&self.record.resting, rest, now);
+        }
+        // What it goes by is known to the others, and where it does not go by it there is nothing to tell.
+        let known = self.whole_news(now);
+        self.record.told.lock().add(known);
+        is_news
+    }
+}
