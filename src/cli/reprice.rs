@@ -98,6 +98,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             tracing::info!(below = first.0, changed, "costs were computed again");
         }
     }
+    // Budgets count what was booked when it was booked; here that changes.
+    context.store.check_budgets(true).await?;
     show(&mut context, &RepricedView { sums: done, changed: Some(changed) })?;
     context.close().await?;
     Ok(ExitCode::Success)

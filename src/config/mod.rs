@@ -242,7 +242,7 @@ impl Config {
             };
             let rungs =
                 self.routes.iter().flat_map(|(name, route)| route.route.rungs.iter().map(move |rung| (name, rung)));
-            let unpriced = rungs.filter(|(name, rung)| rung.price().is_none() && covers(name, &rung.target.provider));
+            let unpriced = rungs.filter(|(name, rung)| !rung.is_priced() && covers(name, &rung.target.provider));
             let mut targets: Vec<String> = unpriced.map(|(_, rung)| rung.target.to_string()).collect();
             targets.sort_unstable();
             targets.dedup();

@@ -84,7 +84,6 @@ pub struct Replaced {
 }
 
 /// How a bulk enqueue begins.
-#[expect(clippy::large_enum_variant, reason = "there is one of it for each command")]
 #[derive(Debug)]
 pub enum Opened {
     /// Jobs may be pushed.

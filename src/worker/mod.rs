@@ -42,9 +42,9 @@ mod suspects;
 mod troubles;
 mod upkeep;
 
+use crate::domain::billing::Tolerance;
 use crate::domain::budget::Budgets;
 use crate::domain::fork::Taken;
-use crate::domain::billing::Tolerance;
 use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
 use crate::store::settle::Labels;

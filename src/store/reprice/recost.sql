@@ -19,13 +19,14 @@ with w as (
 ), told as (
     insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, cost_nanos, waste_nanos,
                               unpriced)
-         select date_trunc('hour', c.ended_at), j.route, j.project, coalesce(j.batch, ''), c.provider, c.model,
-                coalesce(c.class, ''), coalesce(c.detail, ''),
+         select date_trunc('hour', c.ended_at), coalesce(j.route, ''), coalesce(j.project, ''), coalesce(j.batch, ''),
+                c.provider, c.model, coalesce(c.class, ''), coalesce(c.detail, ''),
                 sluice.capped(sum(coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0))),
                 sluice.capped(sum(case when c.class is null then 0
                                        else coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0) end)),
                 count(c.was_cost) - count(c.cost)
-           from changed c join sluice.job j on j.id = any (array[c.job_id])
+           -- The ledger keeps calls of jobs that a restore of the database has lost.
+           from changed c left join sluice.job j on j.id = any (array[c.job_id])
           where c.cost is distinct from c.was_cost
           group by 1, 2, 3, 4, 5, 6, 7, 8
 )
