@@ -53,6 +53,8 @@ create table sluice.budget_window (
 
 -- What was booked and given back since the sums were added up.
 create table sluice.budget_entry (
+    -- A table without a primary key is refused by logical replication.
+    id              bigint generated always as identity primary key,
     budget          text not null,
     starts_at       timestamptz,
     spent_nanos     bigint not null default 0,

@@ -7,6 +7,7 @@ use crate::support::program::{Program, text};
 use crate::support::scripted::{Reply, Scripted};
 use crate::support::wait::until;
 use serde_json::{Value, json};
+use sluice::store::Store;
 use sqlx::{PgPool, Row as _};
 use std::fmt::Write as _;
 
@@ -304,8 +305,12 @@ async fn history_without_a_price_is_priced_later_and_every_book_follows() {
     let (code, _, err) = run(&fleet, &["reprice"]).await;
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("say --yes; nothing was changed"), "{err}");
+    let (code, _, err) = run(&fleet, &["budget", "set", "total", "500", "--per", "once"]).await;
+    assert_eq!(code, Some(0), "{err}");
     let done = json_of(&fleet, &["reprice", "--yes"]).await;
     assert_eq!(done["changed"], dry["changes"]);
+    let wrong = Store::from_pool(fleet.pool.clone()).check_budgets(false).await.unwrap();
+    assert_eq!(wrong, [], "a budget counts the new costs");
     let [ledger, results, sums] = three_books(&fleet).await;
     assert_eq!((ledger, results.0), (sums, ledger.0));
     assert!(ledger.0 > 0 && ledger.1 == 0 && results.1 == 0, "{ledger:?} {results:?}");

@@ -29,7 +29,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 54] = [
+const INDEXES: [&str; 55] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -41,6 +41,7 @@ const INDEXES: [&str; 54] = [
     "bucket_name_key",
     "bucket_pkey",
     "bucket_state_pkey",
+    "budget_entry_pkey",
     "budget_pkey",
     "budget_scope",
     "budget_version_pkey",
