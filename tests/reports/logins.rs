@@ -148,6 +148,7 @@ async fn a_reporter_reads_everything_and_changes_nothing() {
     queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
     queue.run("update sluice.attempt set reask_of = 1").await;
     queue.run("insert into sluice.enqueued (batch, after_job, last_job, jobs) values ('b', 0, 1, 1)").await;
+    queue.run("select sluice.set_budget('all', 1, per => 'once')").await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)
