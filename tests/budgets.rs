@@ -343,6 +343,15 @@ async fn a_run_with_max_cost_stops_says_how_to_go_on_and_goes_on_when_raised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_last_jobs_rest_for_reservations_goes_on_to_its_end() {
+    let fleet = Fleet::new(&one("{ uniform = [0.02, 0.05] }", "{ tokens = 10 }"), &worker(100, "")).await;
+    fleet.file("q.jsonl", &"{\"prompt\":\"a\",\"max_tokens\":1000}\n".repeat(150));
+    let output = fleet.program(&["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.05"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!((fleet.answered().await, charged(&fleet)), (150, 150 * DOLLAR / 10_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn budgets_of_the_configuration_follow_it_and_a_raise_by_hand_stays() {
     let two = "[budgets.all]\nlimit = \"1\"\n[budgets.mine]\nlimit = \"2\"\nproject = \"p\"\nper = \"day\"\n";
     let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, two)).await;

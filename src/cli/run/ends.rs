@@ -36,7 +36,9 @@ pub(super) async fn stopped_by_loss(store: &Store, batch: &str) {
 pub(super) async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
     let obstacle = store.batch_obstacle(batch).await?;
     let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
-    Ok(budget.filter(|standing| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO).cloned())
+    // A job may still rest for some seconds after the last call has given room back.
+    let is_spent = |standing: &&BudgetStanding| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO;
+    Ok(budget.filter(is_spent).filter(|standing| standing.holds()).cloned())
 }
 
 /// Waits until the batch cannot go on before its budget is raised.
