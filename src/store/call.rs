@@ -7,6 +7,7 @@ use super::database::Transaction;
 use super::settle::Labels;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Target, Timestamp};
+use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -70,12 +71,40 @@ impl Store {
     }
 }
 
+/// Calls as the columns of a statement.
+struct CallColumns {
+    jobs: Vec<i64>,
+    fences: Vec<i64>,
+    numbers: Vec<i16>,
+    providers: Vec<String>,
+    models: Vec<String>,
+    rungs: Vec<i16>,
+    started: Vec<DateTime<Utc>>,
+    worst: Vec<Option<i64>>,
+}
+
+impl CallColumns {
+    fn of(calls: &[OpenCall]) -> Self {
+        Self {
+            jobs: calls.iter().map(|call| call.lease.job.0).collect(),
+            fences: calls.iter().map(|call| call.lease.fence).collect(),
+            numbers: calls.iter().map(|call| call.number).collect(),
+            providers: calls.iter().map(|call| call.target.provider.clone()).collect(),
+            models: calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect(),
+            rungs: calls.iter().map(|call| call.rung).collect(),
+            started: calls.iter().map(|call| datetime(call.started_at)).collect(),
+            worst: calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect(),
+        }
+    }
+}
+
 /// Opens the calls of claims of which no other call is under way; none of them if there are other budgets.
 pub(super) async fn open_alone<'e>(
     executor: impl sqlx::PgExecutor<'e>,
     calls: &[OpenCall],
     budgets: i64,
 ) -> Result<HashSet<(i64, i16)>, StoreError> {
+    let columns = CallColumns::of(calls);
     let open = sqlx::query!(
         r#"update sluice.inflight i
               set call_number = c.number, call_provider = c.provider, call_model = c.model, call_rung = c.rung,
@@ -88,14 +117,14 @@ pub(super) async fn open_alone<'e>(
               and coalesce(i.call_number, 0) <= c.number
               and (select v.version from sluice.budget_version v) = $9
            returning i.fence, i.call_number as "number!""#,
-        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
-        &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _,
+        &columns.jobs,
+        &columns.fences,
+        &columns.numbers,
+        &columns.providers,
+        &columns.models,
+        &columns.rungs,
+        &columns.started,
+        &columns.worst as _,
         budgets
     )
     .fetch_all(executor)
@@ -110,16 +139,17 @@ pub(super) async fn open_beside<'e>(
     calls: &[OpenCall],
     budgets: i64,
 ) -> Result<HashSet<(i64, i16)>, StoreError> {
+    let columns = CallColumns::of(calls);
     let open = sqlx::query_file!(
         "src/store/call/open_race.sql",
-        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.target.model_and_tier().into_owned()).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
-        &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
-        &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _,
+        &columns.jobs,
+        &columns.fences,
+        &columns.numbers,
+        &columns.providers,
+        &columns.models,
+        &columns.rungs,
+        &columns.started,
+        &columns.worst as _,
         budgets
     )
     .fetch_all(executor)
