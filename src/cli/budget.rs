@@ -142,13 +142,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let now = now(&context).await?;
             let rows = context.store.budget_rows().await?;
             let views: Vec<BudgetView> = rows.iter().map(|row| BudgetView::of(row, now)).collect();
-            if context.output.format() == Format::Json {
-                context.output.json(&views)?;
-            } else {
-                context.output.table(&table(&views))?;
-            }
-            if views.is_empty() {
-                context.output.note("there are no budgets; `sluice budget set NAME AMOUNT` sets one");
+            match context.output.format() {
+                Format::Json => context.output.json(&views)?,
+                Format::Table if views.is_empty() => {
+                    context.output.note("there are no budgets; `sluice budget set NAME AMOUNT` sets one");
+                }
+                Format::Table | Format::Plain | Format::Csv => context.output.table(&table(&views))?,
             }
         }
         BudgetCommand::Show { name } => {

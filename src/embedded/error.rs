@@ -71,8 +71,8 @@ pub enum EmbeddedError {
     /// Root runs the server as an unprivileged user, and that user cannot get to the directory.
     #[error(
         "PostgreSQL does not run as root, and the user id {uid} that it would run as may not enter {}: \
-         choose a database.data_dir such as /var/lib/sluice/postgres",
-        blocked.display()
+         let it through (chmod o+x {}), or choose a database.data_dir elsewhere",
+        blocked.display(), blocked.display()
     )]
     NotTraversable {
         /// The server's user.
