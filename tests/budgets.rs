@@ -352,6 +352,74 @@ async fn a_run_whose_last_jobs_rest_for_reservations_goes_on_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_last_jobs_need_more_than_is_left_says_so_and_ends() {
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 100 }"), &worker(20, "")).await;
+    let (small, large) = ("{\"prompt\":\"a\",\"max_tokens\":250}\n", "{\"prompt\":\"b\",\"max_tokens\":1000}\n");
+    fleet.file("q.jsonl", &format!("{}{}", small.repeat(6), large.repeat(3)));
+    let run = ["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.0101"];
+    let output = fleet.program(&run).output().await.unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(ExitCode::Stuck as i32), "{said}");
+    // One of the large calls may have come first.
+    assert!(said.contains("the budget batch:q is spent: $0.00") && said.contains(" of $0.0101 is spent"), "{said}");
+    assert!(said.contains("budget raise batch:q 0.0202 &&\n"), "{said}");
+    // There is room for a small call, and no work for which a worker would have to stay.
+    let drained = fleet.program(&["worker", "--drain"]).output().await.unwrap();
+    assert_eq!(drained.status.code(), Some(0), "{}", text(&drained.stderr));
+    assert!((6..=7).contains(&fleet.answered().await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_of_the_only_provider_ends_a_run_and_a_drain() {
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 1000 }"), &worker(20, "")).await;
+    fleet.file("q.jsonl", &"{\"prompt\":\"a\",\"max_tokens\":1000}\n".repeat(3));
+    let program = |arguments: &'static [&'static str]| async {
+        let output = fleet.program(arguments).output().await.unwrap();
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, said) = program(&["budget", "set", "prov", "0.01", "--provider", "one"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl"]).await;
+    assert_eq!(code, ExitCode::Stuck as i32, "{said}");
+    assert!(said.contains("the budget prov is spent: $0.01 of $0.01 is spent"), "{said}");
+    assert!(said.contains("budget raise prov 0.02 &&\n"), "{said}");
+    let (code, said) = program(&["worker", "--drain"]).await;
+    assert_eq!((code, fleet.answered().await), (0, 1), "{said}");
+    // What the program says helps.
+    assert_eq!(program(&["budget", "raise", "prov", "0.03"]).await.0, 0);
+    let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl"]).await;
+    assert_eq!((code, fleet.answered().await), (0, 3), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_keeps_what_it_covers_until_it_is_removed() {
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, "")).await;
+    fleet.file("q.jsonl", "{\"prompt\":\"a\"}\n");
+    let program = |arguments: &'static [&'static str]| async {
+        let output = fleet.program(arguments).output().await.unwrap();
+        (output.status.code().unwrap(), text(&output.stderr) + &text(&output.stdout))
+    };
+    let set = ["budget", "set", "news", "25", "--per", "day", "--project", "news", "--soft", "0.8"];
+    assert_eq!(fleet.program(&set).output().await.unwrap().status.code(), Some(0));
+    let (code, said) = program(&["budget", "set", "news", "10"]).await;
+    assert!(
+        code == 2 && said.contains("covers project news per day, and this one would cover everything once"),
+        "{said}"
+    );
+    let (code, said) = program(&["budget", "lower", "news", "10"]).await;
+    assert!(code == 0 && said.contains("$10.00 per day for project news; it was $25.00"), "{said}");
+    let (code, said) = program(&["budget", "lower", "news", "11"]).await;
+    assert!(code == 2 && said.contains("`sluice budget raise` raises it"), "{said}");
+    let soft = "select count(*) from sluice.budgets where name = 'news' and soft = 0.8 and \"limit\" = 10";
+    assert_eq!(fleet.number(soft).await, 1, "the rest of it stays");
+    // The name under which `--max-cost` keeps its budget is taken by another one.
+    assert_eq!(program(&["budget", "set", "batch:q", "5", "--project", "p"]).await.0, 0);
+    let (code, said) = program(&["enqueue", "q.jsonl", "--max-cost", "1"]).await;
+    assert!(code == 2 && said.contains("covers project p, and would be lost; nothing was enqueued"), "{said}");
+    assert_eq!(fleet.number("select count(*) from sluice.job").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn budgets_of_the_configuration_follow_it_and_a_raise_by_hand_stays() {
     let two = "[budgets.all]\nlimit = \"1\"\n[budgets.mine]\nlimit = \"2\"\nproject = \"p\"\nper = \"day\"\n";
     let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, two)).await;

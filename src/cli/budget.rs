@@ -34,13 +34,22 @@ pub enum BudgetCommand {
     ///
     /// Before each call its worst case is reserved in every budget that covers it; without room the work waits until
     /// the window turns, the budget is raised, or calls under way have cost less than they might. What was booked in
-    /// this window counts. A budget of that name is replaced.
+    /// this window counts. A budget of that name gets these settings, if it covers the same; `sluice budget raise` and
+    /// `lower` change the amount alone.
     Set(SetArgs),
     /// Give one a larger limit: work that waits for it goes on
     Raise {
         /// Its name
         name: String,
         /// The new limit in dollars, not what is added to it
+        #[arg(value_name = "AMOUNT", allow_hyphen_values = true, value_parser = amount)]
+        limit: NanoUsd,
+    },
+    /// Give one a smaller limit, and leave the rest of it as it is
+    Lower {
+        /// Its name
+        name: String,
+        /// The new limit in dollars, not what is taken from it
         #[arg(value_name = "AMOUNT", allow_hyphen_values = true, value_parser = amount)]
         limit: NanoUsd,
     },
@@ -172,6 +181,25 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             };
             require_known(&budget, &context.config)?;
             let before = standing(&context, &budget.name).await?;
+            if let Some(other) = before.as_ref().map(|before| &before.budget)
+                && (&other.scope, other.period) != (&budget.scope, budget.period)
+            {
+                let per = |period: Period| match period {
+                    Period::Once => "once".to_owned(),
+                    period => format!("per {}", period.as_str()),
+                };
+                return Err(CommandFailure::usage(format!(
+                    "the budget {} covers {} {}, and this one would cover {} {}; nothing was changed. `sluice budget \
+                     raise` and `lower` change its amount alone; for another target or window remove it first, or \
+                     take another name",
+                    budget.name,
+                    other.scope,
+                    per(other.period),
+                    budget.scope,
+                    per(budget.period)
+                ))
+                .into());
+            }
             let changed = context.store.set_budget(&budget).await?;
             told(&mut context, &budget, changed, Some(budget.limit), before.as_ref())?;
         }
@@ -180,7 +208,20 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let before = find(&rows, &name)?.standing.clone();
             if limit < before.budget.limit {
                 return Err(CommandFailure::usage(format!(
-                    "the budget {name} is {} already, which is more than {limit}; `sluice budget set` lowers it",
+                    "the budget {name} is {} already, which is more than {limit}; `sluice budget lower` lowers it",
+                    before.budget.limit
+                ))
+                .into());
+            }
+            let changed = context.store.raise_budget(&name, limit).await?;
+            told(&mut context, &before.budget, changed, Some(limit), Some(&before))?;
+        }
+        BudgetCommand::Lower { name, limit } => {
+            let rows = context.store.budget_rows().await?;
+            let before = find(&rows, &name)?.standing.clone();
+            if limit > before.budget.limit {
+                return Err(CommandFailure::usage(format!(
+                    "the budget {name} is {}, which is less than {limit}; `sluice budget raise` raises it",
                     before.budget.limit
                 ))
                 .into());
@@ -226,6 +267,11 @@ fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure>
         Err(CommandFailure::not_found(format!("there is no {kind} {name:?} in the configuration; there are: {known}")))
     };
     let routes = [budget.then_route.as_deref(), Some(budget.scope.name()).filter(|_| budget.scope.kind() == "route")];
+    if let (Some(to), Coverage::Route(own)) = (&budget.then_route, &budget.scope)
+        && to == own
+    {
+        return Err(CommandFailure::usage(format!("--then-route: {to} is the route itself")));
+    }
     for route in routes.into_iter().flatten() {
         if !config.routes.is_empty() && !config.routes.contains_key(route) {
             return refuse("route", route, config.routes.keys().collect());

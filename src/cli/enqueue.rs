@@ -15,7 +15,7 @@ use super::rows::{self, For, Rows};
 use super::when::GivenTime;
 use super::{GlobalArgs, budget};
 use crate::config::{Config, Keys};
-use crate::domain::budget::Budget;
+use crate::domain::budget::{Budget, Coverage};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, NanoUsd};
 use crate::exit_code::ExitCode;
@@ -279,6 +279,14 @@ async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::R
     let name = Budget::name_of_batch(batch);
     let known = store.budgets().await?.budgets.0;
     let before = known.iter().map(|standing| &standing.budget).find(|budget| budget.name == name);
+    if let Some(other) = before.filter(|budget| budget.scope != Coverage::Batch(batch.to_owned())) {
+        return Err(CommandFailure::usage(format!(
+            "--max-cost: the budget {name} covers {}, and would be lost; nothing was enqueued. Give that one another \
+             name first",
+            other.scope
+        ))
+        .into());
+    }
     Ok(before
         .filter(|budget| budget.limit != limit)
         .map(|before| format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)))

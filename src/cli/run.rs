@@ -12,6 +12,7 @@ use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::domain::NanoUsd;
+use crate::domain::budget::BudgetStanding;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::input::HeldBy;
@@ -85,9 +86,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     let batch = find(&context.store, &summary.batch).await?;
-    let (mut worked, mut stuck) = (Summary::default(), None);
+    let (mut worked, mut stuck, mut spent) = (Summary::default(), None, None);
     if batch.unfinished() > 0 {
-        Worked { summary: worked, stuck } = work(&mut context, plan, &summary.batch, &signals, true).await?;
+        Worked { summary: worked, stuck, spent } = work(&mut context, plan, &summary.batch, &signals, true).await?;
     } else {
         let failed = match batch.failed + batch.cancelled {
             0 => String::new(),
@@ -116,11 +117,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         if let Some(reasons) = &stuck {
             let _ = writeln!(printable::stderr(), "{}", cannot_go_on(&summary.batch, reasons));
         }
-        let spent = if stopped.is_none() && stuck.is_none() {
-            spent_budget(&context.store, &summary.batch).await?
-        } else {
-            None
-        };
+        let spent = spent.filter(|_| stopped.is_none() && stuck.is_none());
         if let Some(standing) = &spent {
             let budget = on_one_line(&standing.budget.name);
             let said = format!("the budget {budget} is spent: {}", standing.in_words());
@@ -132,7 +129,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let _ = writeln!(printable::stderr(), "{}", wrapped(&format!("{said}{why}"), screen).join("\n  "));
         }
         let on = if let Some(standing) = spent {
-            GoOn::AfterRaise(standing.budget.name, enough(standing.budget.limit))
+            GoOn::AfterRaise(standing.budget.name.clone(), enough(&standing))
         } else if stopped.is_some() {
             GoOn::AfterResume
         } else if stuck.is_some() {
@@ -279,6 +276,8 @@ pub(super) struct Worked {
     pub summary: Summary,
     /// Why it could not go on, where that ended it.
     pub stuck: Option<Vec<String>>,
+    /// The budget without which it could not go on.
+    pub spent: Option<BudgetStanding>,
 }
 
 /// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop. `ends_stuck`: it also
@@ -305,15 +304,19 @@ pub(super) async fn work(
         }
     };
     let mut working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
-    let (mut worked, mut watched, mut stuck) = (None, Ok(()), None);
+    let (mut worked, mut watched, mut stuck, mut spent) = (None, Ok(()), None, None);
     tokio::select! {
         ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
         () = stopped_by_loss(&context.store, batch) => {}
-        () = stopped_by_budget(&context.store, batch), if ends_stuck => {}
+        standing = stopped_by_budget(&context.store, batch), if ends_stuck => spent = Some(standing),
         reasons = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(reasons),
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
+    }
+    if spent.is_none() && ends_stuck && worked.is_none() {
+        // Interrupted: once the worker has ended, that is what the jobs wait for.
+        spent = spent_budget(&context.store, batch).await.unwrap_or_default();
     }
     // In order, whatever the result of watching: outcomes under way are written.
     finished.cancel();
@@ -322,7 +325,7 @@ pub(super) async fn work(
         None => working.await?,
     };
     watched?;
-    Ok(Worked { summary: worked, stuck })
+    Ok(Worked { summary: worked, stuck, spent })
 }
 
 /// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
@@ -352,9 +355,9 @@ enum GoOn {
     AfterRaise(String, NanoUsd),
 }
 
-/// Twice the limit, for a person to look at.
-fn enough(limit: NanoUsd) -> NanoUsd {
-    limit + limit
+/// As much again as the limit was, for a person to look at.
+fn enough(standing: &BudgetStanding) -> NanoUsd {
+    standing.used().max(standing.budget.limit) + standing.budget.limit
 }
 
 /// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.

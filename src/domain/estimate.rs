@@ -11,8 +11,9 @@ use serde_json::Value;
 /// Tokens of an answer whose request sets no cap: the guess that costs are compared with.
 pub const USUAL_OUTPUT_TOKENS: i64 = 500;
 
-/// The most tokens of an answer when neither the request nor the model sets a cap.
-pub const UNKNOWN_OUTPUT_CAP: i64 = 16_384;
+/// The most tokens of an answer when neither the request nor the model sets a cap: no model of the catalogue writes
+/// more. A context window that is known to be smaller counts in its place.
+pub const UNKNOWN_OUTPUT_CAP: i64 = 131_072;
 
 /// Tokens of an image. Providers bill from 85 to some 1,600 by size, which is unknown for an image behind an address.
 const IMAGE_TOKENS: i64 = 1_000;
@@ -135,7 +136,8 @@ pub fn worst_cost(price: &Tariff, capabilities: &Capabilities, job: &Job) -> Nan
 /// The most tokens of an answer: the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`].
 #[must_use]
 pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 {
-    [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or(UNKNOWN_OUTPUT_CAP)
+    let window = || capabilities.context_window.map_or(UNKNOWN_OUTPUT_CAP, |window| window.min(UNKNOWN_OUTPUT_CAP));
+    [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or_else(window)
 }
 
 /// The most that a call with up to so many tokens costs, whatever classes they are of.
@@ -250,6 +252,8 @@ mod tests {
             worst_cost(&PRICE.into(), &model(None), &job(1_000, None)),
             NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000)
         );
+        let small = Capabilities { context_window: Some(8_192), ..Capabilities::default() };
+        assert_eq!(worst_cost(&PRICE.into(), &small, &job(1_000, None)), NanoUsd(input + 8_192 * 4_000));
     }
 
     proptest::proptest! {

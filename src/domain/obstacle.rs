@@ -213,6 +213,14 @@ impl Obstacle {
         }
     }
 
+    /// The budget without which nothing goes on, where that counts once: only a person ends that wait. While a job has
+    /// patience for a provider's budget, it goes to another rung in time.
+    #[must_use]
+    pub fn lasting_budget(&self) -> Option<&BudgetStanding> {
+        let is_within = matches!(&self.kind, Hindrance::Shut(shut) if shut.because == awaited::WITHIN_PATIENCE);
+        self.budget().filter(|standing| !is_within && standing.ends_at.is_none())
+    }
+
     /// The pause that is behind it.
     #[must_use]
     pub fn pause(&self) -> Option<&Pause> {

@@ -7,7 +7,9 @@ use super::call::{self, OpenCall};
 use super::claim::{Lease, timestamp};
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
-use crate::domain::budget::{Budget, BudgetStanding, Budgets, Coverage, Outlay, Period, Shortage, Unpriced, grant};
+use crate::domain::budget::{
+    Budget, BudgetStanding, Budgets, Coverage, MOMENT, Outlay, Period, Shortage, Unpriced, grant,
+};
 use crate::domain::diagnosis::WrongBudget;
 use crate::domain::{NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
@@ -345,6 +347,21 @@ impl Store {
         let changed = set(&mut transaction, budget, None).await?;
         transaction.commit().await.doing(SETTING)?;
         Ok(changed)
+    }
+
+    /// Whether a job that this budget has refused asks it again soon: it would have room if what was reserved then is
+    /// given back. All others rest for minutes.
+    pub async fn asks_soon(&self, name: &str) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(
+            r#"select exists (select from sluice.parked p
+                               where p.reason not in ('scheduled', 'paused') and p.reason = 'budget ' || $1
+                                 and p.run_at < now() + make_interval(secs => $2)) as "soon!""#,
+            name,
+            MOMENT.as_secs_f64() + 1.0
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(READING)
     }
 
     /// Whether this login may set budgets.

@@ -373,8 +373,10 @@ impl Store {
             select exists (select from sluice.inflight)
                 -- In these very words: there is an index of what waits for a retry.
                 or exists (select from sluice.parked where reason not in ('scheduled', 'paused')
+                              -- Where there is room for some job, one that rests for long needs more.
                               and not exists (select from sluice.budgets b
-                                               where b.period = 'once' and b.holds and reason = 'budget ' || b.name))
+                                               where b.period = 'once' and reason = 'budget ' || b.name
+                                                 and (b.holds or run_at > now() + interval '3 seconds')))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch, b.enqueued_by
                                     from sluice.job b where b.id = l.job_id limit 1) j

@@ -8,8 +8,10 @@ use super::suspects::{self, Due};
 use super::{LifeSign, Shared};
 use super::{history, money};
 use crate::domain::budget::Budgets;
+use crate::domain::decide::{Skip, Startable};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
+use crate::domain::shut::Reason;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take, Terms};
 use crate::store::lanes::{Lane, Look};
@@ -407,13 +409,25 @@ impl Claimer {
         if self.shared.hands.jobs() > 0 || self.shared.settler.unsettled() > 0 {
             return Ok(false);
         }
-        let routes: Vec<String> = self.shared.plan().routes.keys().cloned().collect();
+        let (plan, now) = (self.shared.plan(), self.shared.clock.now());
+        let routes: Vec<String> =
+            plan.routes.keys().filter(|route| !waits_for_a_raise(&plan, route, now)).cloned().collect();
         let left = within(LAST_LOOK, "counting what is left", self.shared.store.outstanding(&routes)).await?;
         if !left {
             tracing::info!("nothing is left to do");
         }
         Ok(!left)
     }
+}
+
+/// Whether jobs of the route wait for the budget of a provider that counts once, which only a person raises.
+fn waits_for_a_raise(plan: &Plan, route: &str, now: Timestamp) -> bool {
+    let ahead = plan.any_lane(route).map(|ahead| ahead.startable(None, now));
+    matches!(
+        ahead,
+        Some(Startable::Later { why: Skip::Shut { shut, .. }, .. })
+            if shut.reason == Reason::Budget && shut.known_end().is_none()
+    )
 }
 
 /// Whether jobs of the route may be started now or soon.

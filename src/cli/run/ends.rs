@@ -31,24 +31,25 @@ pub(super) async fn stopped_by_loss(store: &Store, batch: &str) {
     }
 }
 
-/// The budget that keeps a batch from going on until it is raised: it counts once, is spent, and no call is under way
-/// that might give some of it back.
+/// The budget that keeps a batch from going on until it is raised: it counts once, no call is under way that might give
+/// some of it back, and no job that was refused is about to ask it again.
 pub(super) async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
     let obstacle = store.batch_obstacle(batch).await?;
-    let budget = obstacle.as_ref().and_then(Obstacle::budget).filter(|standing| !standing.budget.scope.is_provider());
-    // A job may still rest for some seconds after the last call has given room back.
-    let is_spent = |standing: &&BudgetStanding| standing.ends_at.is_none() && standing.reserved == NanoUsd::ZERO;
-    Ok(budget.filter(is_spent).filter(|standing| standing.holds()).cloned())
+    let budget = obstacle.as_ref().and_then(Obstacle::lasting_budget);
+    let Some(standing) = budget.filter(|standing| standing.reserved == NanoUsd::ZERO) else { return Ok(None) };
+    // Where there is room for some call, the jobs that are left may need more.
+    let is_spent = standing.holds() || !store.asks_soon(&standing.budget.name).await?;
+    Ok(is_spent.then(|| standing.clone()))
 }
 
-/// Waits until the batch cannot go on before its budget is raised.
-pub(super) async fn stopped_by_budget(store: &Store, batch: &str) {
+/// Waits until the batch cannot go on before a budget is raised: which one.
+pub(super) async fn stopped_by_budget(store: &Store, batch: &str) -> BudgetStanding {
     let mut is_spent = false;
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         match spent_budget(store, batch).await {
             // Twice: between two calls of the last jobs nothing is reserved either.
-            Ok(Some(_)) if is_spent => return,
+            Ok(Some(standing)) if is_spent => return standing,
             Ok(found) => is_spent = found.is_some(),
             // An absence of the database is the worker's business.
             Err(error) => tracing::debug!(error = %error, "the budget cannot be read at the moment"),
