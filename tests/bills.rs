@@ -9,10 +9,15 @@ use proptest::test_runner::TestRunner;
 use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
+use sluice::store::reprice::{Recosted, RepriceScope};
 use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
 use std::sync::Arc;
 
 const MAX_CRASHES: u16 = 3;
+
+/// Sessions of this test's database that wait for a lock.
+const WAITING_FOR_A_LOCK: &str =
+    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
 
 /// What the calls of a claim cost, and its next number.
 struct Held {
@@ -157,12 +162,54 @@ async fn a_late_report_and_the_end_of_the_job_at_the_same_time_see_each_other() 
             store.settle(&Settlement { attempts: vec![row], ..Settlement::default() }).await.unwrap();
         })
     };
-    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    let waits = WAITING_FOR_A_LOCK;
     until("the report waits for the other transaction", async || queue.count(waits).await > 0).await;
     cancelling.commit().await.unwrap();
     reporting.await.unwrap();
     books_are_in_order(&queue).await;
     assert_eq!(queue.count("select cost_nanos * 100 + uncertain_nanos from sluice.result").await, 705);
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_jobs_in_another_order_loses_nothing_to_a_reprice() {
+    let queue = Queue::new().await;
+    queue.enqueue(in_batch("b"), 3).await;
+    let worker = queue.worker().await;
+    let mut attempts = Vec::new();
+    for claimed in queue.claim_all(worker).await {
+        let mut held = Held::of(&queue, claimed).await;
+        held.call(&queue).await;
+        attempts.push(held.failed(7, 0));
+    }
+    queue.settle(Settlement { attempts, ..Settlement::default() }).await;
+    let mut walk = queue.store.costed(RepriceScope::default(), None);
+    let (_, costed) = walk.next().await.unwrap().unwrap();
+    let changes: Vec<Recosted> = costed
+        .into_iter()
+        .map(|was| {
+            let cost = Some(NanoUsd(11));
+            Recosted { was, cost, computed: cost, source: Some("price"), price: None, differs: false }
+        })
+        .collect();
+    assert_eq!(changes.len(), 3);
+    // The job in the middle is in other hands: whatever the order, the reprice has a job of its own when it waits.
+    let mut ending = queue.pool.begin().await.unwrap();
+    let lock = "select job_id from sluice.inflight where job_id = any ($1) for update";
+    let take = async |jobs: &[i64], transaction: &mut sqlx::PgTransaction<'_>| {
+        sqlx::query(lock).bind(jobs).execute(&mut **transaction).await.map(|_| ())
+    };
+    let [first, middle, last] = [0, 1, 2].map(|nth: usize| changes[nth].was.job.0);
+    take(&[middle], &mut ending).await.unwrap();
+    let repricing = {
+        let store = queue.store.clone();
+        tokio::spawn(async move { store.recost(&changes).await })
+    };
+    until("the reprice waits", async || queue.count(WAITING_FOR_A_LOCK).await > 0).await;
+    take(&[first, last], &mut ending).await.expect("the worker's transaction goes on");
+    ending.commit().await.unwrap();
+    assert_eq!(repricing.await.unwrap().unwrap(), 3);
+    books_are_in_order(&queue).await;
+    assert_eq!(queue.count("select sum(cost_nanos)::bigint from sluice.attempt").await, 33);
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //!
 //! Live workers are not hurt: a step reads without locks, and then changes a few hundred attempts in one short
 //! transaction, each only if it still says what was read. Those that have changed meanwhile are left to the next run.
+//! Where a worker settles some of the same jobs at that moment, it is the step that yields: it waits for a lock for less
+//! than Postgres waits until it looks for a deadlock, and then tries again with half as many attempts.
 
 use super::database::Transaction;
 use super::stretches::IdRange;
@@ -21,6 +23,13 @@ const AT_ONCE: i64 = 2_000;
 
 /// How many attempts one transaction changes.
 const AT_A_TIME: usize = 500;
+
+/// How long a step waits for a lock: less than `deadlock_timeout` (1 s), so that no worker loses its transaction, and
+/// less than a worker waits for Postgres before it spools what came of its calls (500 ms).
+const LOCK_TIMEOUT: &str = "200ms";
+
+/// How often one step yields before the command gives up.
+const YIELDS: u32 = 100;
 
 /// Which attempts are computed again. What is `None` makes no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,11 +107,33 @@ impl Store {
     /// than what was read.
     pub async fn recost(&self, changes: &[Recosted]) -> Result<u64, StoreError> {
         let mut changed = 0;
-        for some in changes.chunks(AT_A_TIME) {
-            let mut transaction = self.db.begin().await.doing(REPRICING)?;
-            changed += write(&mut transaction, some).await?;
-            transaction.commit().await.doing(REPRICING)?;
+        let mut left: Vec<&[Recosted]> = changes.chunks(AT_A_TIME).rev().collect();
+        let mut yields = 0;
+        while let Some(some) = left.pop() {
+            match self.recost_step(some).await {
+                Ok(written) => {
+                    changed += written;
+                    yields = 0;
+                }
+                Err(error) if error.is_contention() && yields < YIELDS => {
+                    yields += 1;
+                    let (first, second) = some.split_at(some.len().div_ceil(2));
+                    left.extend([second, first].into_iter().filter(|part| !part.is_empty()));
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(changed)
+    }
+
+    async fn recost_step(&self, changes: &[Recosted]) -> Result<u64, StoreError> {
+        let mut transaction = self.db.begin().await.doing(REPRICING)?;
+        sqlx::query!("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
+            .fetch_one(&mut transaction)
+            .await
+            .doing(REPRICING)?;
+        let changed = write(&mut transaction, changes).await?;
+        transaction.commit().await.doing(REPRICING)?;
         Ok(changed)
     }
 
