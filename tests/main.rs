@@ -44,6 +44,7 @@ mod metrics;
 mod money;
 mod moving;
 mod never_fits;
+mod pages;
 mod patience;
 mod pause;
 mod plans;

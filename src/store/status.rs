@@ -153,6 +153,16 @@ pub struct Status {
     pub budgets: Vec<BudgetRow>,
 }
 
+/// Jobs that rest, and have their obstacle in common.
+pub(super) struct Resting {
+    pub(super) spot: Spot,
+    /// The reason in their rows.
+    reason: String,
+    count: Counted,
+    /// When the first of them wakes.
+    wakes_at: DateTime<Utc>,
+}
+
 impl Store {
     /// Everything that `sluice status` shows. Takes about a second at most, however long the queue.
     pub async fn status(&self) -> Result<Status, StoreError> {
@@ -267,8 +277,9 @@ impl Store {
         Ok(())
     }
 
-    async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
-        let groups = sqlx::query!(
+    /// The jobs that rest, in groups that have their obstacle in common. Of very many those that wake first are counted.
+    pub(super) async fn resting(&self) -> Result<Vec<Resting>, StoreError> {
+        let rows = sqlx::query!(
             r#"with seen as materialized (
                 select flow, reason, run_at, job_id from sluice.parked order by run_at limit $1
             ), flow as (
@@ -288,25 +299,35 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("counting parked jobs")?;
-        let spots: Vec<Spot> = groups
-            .iter()
-            .map(|group| Spot {
-                route: group.route.clone(),
-                project: group.project.clone(),
-                batch: group.batch.clone(),
-                login: None,
-                rests: Some(group.reason.clone()),
-                is_due: group.due,
+        Ok(rows
+            .into_iter()
+            .map(|row| Resting {
+                // It is not known which group the uncounted rows belong to.
+                count: Counted { rows: row.rows, more: row.seen > LANE_CAP },
+                wakes_at: row.wakes_at,
+                reason: row.reason.clone(),
+                spot: Spot {
+                    route: row.route,
+                    project: row.project,
+                    batch: row.batch,
+                    login: None,
+                    rests: Some(row.reason),
+                    is_due: row.due,
+                },
             })
-            .collect();
+            .collect())
+    }
+
+    async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
+        let groups = self.resting().await?;
+        let spots: Vec<Spot> = groups.iter().map(|group| group.spot.clone()).collect();
         let reasons = self.obstacles(&spots).await?;
-        for ((spot, group), reason) in spots.iter().zip(groups).zip(reasons) {
-            let queue = routes.entry(spot.route.clone()).or_default();
+        for (group, reason) in groups.into_iter().zip(reasons) {
+            let queue = routes.entry(group.spot.route.clone()).or_default();
             // One that is due and held up by nothing is about to be woken.
             let reason = reason.unwrap_or(group.reason);
             let held = queue.parked.entry(reason.clone()).or_default();
-            // It is not known which group the uncounted rows belong to.
-            held.add(group.rows, group.seen > LANE_CAP, Some(group.wakes_at), &reason, spot);
+            held.add(group.count.rows, group.count.more, Some(group.wakes_at), &reason, &group.spot);
         }
         Ok(())
     }
