@@ -44,6 +44,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
                     letters.next_if(|next| *next == letter);
                     end(&mut words, &mut word);
                 }
+                // What follows is a file.
+                ('>' | '<', None) if word.is_none() => break,
                 (letter, None) => word.get_or_insert_default().push(letter),
             }
         }
@@ -56,8 +58,9 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 fn of_sluice(commands: Vec<Vec<String>>) -> impl Iterator<Item = Vec<String>> {
     commands.into_iter().filter_map(|words| {
         let at = words.iter().position(|word| word == "sluice")?;
-        let is_before = |word: &String| word.contains('=') || ["sudo", "exec", "nice", "time", "-u"].contains(&&**word);
-        (words[..at].iter().all(|word| is_before(word) || !word.contains(' ')) && at < 6).then(|| words[at..].to_vec())
+        // Cron's five fields, or variables.
+        let is_before = |word: &String| word.contains('=') || word.chars().all(|c| "0123456789*/,-".contains(c));
+        words[..at].iter().all(is_before).then(|| words[at..].to_vec())
     })
 }
 
@@ -88,12 +91,13 @@ fn every_command_that_the_documentation_shows_is_one() {
         }
         let prose = prose.replace("```", "");
         let in_prose = prose.split('`').skip(1).step_by(2).map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-        let in_prose = in_prose.filter(|part| part.starts_with("sluice ")).collect::<Vec<_>>();
+        // One that ends with an ellipsis is not a whole command.
+        let in_prose = in_prose.filter(|part| part.starts_with("sluice ") && !part.ends_with('…'));
+        let in_prose = in_prose.collect::<Vec<_>>();
         for text in shells.chain(in_prose) {
             for words in of_sluice(commands(&text)) {
                 count += 1;
-                // A word on its own is the name of a thing: `sluice 0.1.0`, as `--version` prints it.
-                let words: Vec<String> = words.iter().filter(|word| *word != "…").map(|word| filled_in(word)).collect();
+                let words: Vec<String> = words.iter().map(|word| filled_in(word)).collect();
                 let Err(fault) = Cli::try_parse_from(&words) else { continue };
                 let is_shortened = [
                     ErrorKind::MissingRequiredArgument,

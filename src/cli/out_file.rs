@@ -128,11 +128,11 @@ impl OutFile {
             };
             return Ok(Self::of(Path::new("standard output"), None, earlier, sink));
         }
-        let writing = || format!("writing {}", target.display());
         let target = &plain_target(target)?;
+        let unwritten = |error| unwritten(target, error);
         match fs::metadata(target) {
             Ok(found) if !found.is_file() => {
-                let file = File::options().write(true).open(target).with_context(writing)?;
+                let file = File::options().write(true).open(target).map_err(unwritten)?;
                 return Ok(Self::of(target, None, earlier, Sink::File(file)));
             }
             Ok(_) if earlier == Earlier::Stays => {
@@ -147,11 +147,11 @@ impl OutFile {
                 CommandFailure::usage(format!("there is no folder {folder} for {}", target.display())).into()
             }
             // Without the name of the part, which is of no use to a user.
-            kind => anyhow::Error::from(io::Error::from(kind)).context(writing()),
+            kind => unwritten(io::Error::from(kind)),
         })?;
         // An existing file keeps its mode, since that was chosen; a new one is this user's alone.
         if let Ok(found) = fs::metadata(target) {
-            file.set_permissions(found.permissions()).with_context(writing)?;
+            file.set_permissions(found.permissions()).map_err(unwritten)?;
         }
         Ok(Self::of(target, Some(part), earlier, Sink::File(file)))
     }
@@ -187,7 +187,7 @@ impl OutFile {
                  another file; --force replaces it",
                 self.target.display()
             ),
-            published => published.with_context(|| format!("writing {}", self.target.display()))?,
+            published => published.map_err(|error| unwritten(&self.target, error))?,
         };
         self.part = None;
         Ok(kept)
@@ -216,6 +216,24 @@ impl OutFile {
         }
         ended.map(|()| remarks)
     }
+}
+
+/// Why a file is not written, and what to do about it.
+pub(super) fn unwritten(target: &Path, error: io::Error) -> anyhow::Error {
+    let what = match error.kind() {
+        ErrorKind::StorageFull => "the disk is full: make room there, or choose another file",
+        ErrorKind::QuotaExceeded => "this user's share of the disk is used up: make room there, or choose another file",
+        ErrorKind::ReadOnlyFilesystem => "the disk there is read-only: choose another file",
+        ErrorKind::PermissionDenied => {
+            "this user may not write there: choose another file, or correct the rights of its folder"
+        }
+        ErrorKind::FileTooLarge => {
+            "it would become larger than this process may make a file (`ulimit -f` tells how large), or than the disk \
+             takes: raise that limit, or choose another file"
+        }
+        _ => return anyhow::Error::from(error).context(format!("writing {}", target.display())),
+    };
+    anyhow::anyhow!("writing {}: {what}", target.display())
 }
 
 /// The file that is written when this one is named. A link remains: the file that it leads to is written.

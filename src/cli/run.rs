@@ -269,7 +269,7 @@ async fn enqueued(
     context.output.note(format_args!(
         "{} enqueued as batch {}{before}{number}",
         counted(summary.jobs, "job", "jobs"),
-        summary.batch
+        on_one_line(&summary.batch)
     ));
     for remark in &summary.remarks {
         context.output.note(remark);

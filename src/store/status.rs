@@ -376,7 +376,8 @@ impl Store {
     }
 
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
-    /// nor do paused ones and those of paused routes, projects and batches.
+    /// nor do paused ones, those of paused routes, projects and batches, and those that rest because their only provider
+    /// is paused.
     ///
     /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     /// Only where very many lanes have nothing that counts are the others looked through after that, a page at a time.
@@ -397,7 +398,11 @@ impl Store {
                               -- Where there is room for some job, one that rests for long needs more.
                               and not exists (select from sluice.budgets b
                                                where b.period = 'once' and reason = 'budget ' || b.name
-                                                 and (b.holds or run_at > now() + interval '3 seconds')))
+                                                 and (b.holds or run_at > now() + interval '3 seconds'))
+                              -- A paused provider, where there is no other rung.
+                              and not exists (select from sluice.pause v
+                                               where v.kind = 'provider' and starts_with(reason, v.name || '/')
+                                                 and reason ~ ': paused \((nowhere|no fallback|patience without)'))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch, b.enqueued_by
                                     from sluice.job b where b.id = l.job_id limit 1) j

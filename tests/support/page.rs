@@ -23,12 +23,12 @@ impl Page {
         Self(std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap())
     }
 
-    /// All pages that users read, by their paths: decisions and the design are for those who change the code.
+    /// All pages that users read, by their paths: some are for those who change the code.
     pub fn all() -> Vec<String> {
         let docs = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
         let names = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-        let mut paths: Vec<String> =
-            names.filter(|path| path != "docs/decisions.md").chain(["README.md".to_owned()]).collect();
+        let is_for_users = |path: &String| !["docs/decisions.md", "docs/architecture.md"].contains(&path.as_str());
+        let mut paths: Vec<String> = names.filter(is_for_users).chain(["README.md".to_owned()]).collect();
         paths.sort();
         paths
     }

@@ -6,6 +6,7 @@ use crate::cli::failure::CommandFailure;
 use crate::cli::out_file::{Earlier, OutFile, is_stdout};
 use crate::cli::results::{Form, Shape};
 use crate::input::{AuthorCell, InputFormat, InputSource, ReadLimits};
+use crate::printable::on_one_line;
 use crate::store::Store;
 use serde::Deserialize;
 use std::fs::{self, File};
@@ -49,7 +50,7 @@ async fn open(
     {
         return OutFile::begin(path, Earlier::IsKept);
     }
-    let of = batch.map_or_else(String::new, |batch| format!(", and is no export of batch {batch}"));
+    let of = batch.map_or_else(String::new, |batch| format!(", and is no export of batch {}", on_one_line(batch)));
     Err(CommandFailure::usage(format!(
         "{} exists already{of}; nothing was enqueued. Choose another file, or add --force, which replaces it",
         path.display()
