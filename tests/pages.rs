@@ -276,3 +276,22 @@ async fn the_nightly_recipes_of_the_cookbook_run_as_they_stand() {
     shell.types(trial, &[]).await;
     assert!(std::fs::read_to_string(shell.program.path("compared.md")).unwrap().contains("invoice 1"));
 }
+
+/// The help of each command, on a screen of 80 columns.
+#[test]
+fn help_fits_on_a_screen() {
+    fn fits(command: &mut clap::Command, name: &str) {
+        *command = command.clone().term_width(80);
+        for help in [command.render_long_help(), command.render_help()] {
+            let wide = help.to_string().lines().find(|line| line.chars().count() > 80).map(str::to_owned);
+            assert_eq!(wide, None, "{name}");
+        }
+        let below: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+        for each in below {
+            fits(command.find_subcommand_mut(&each).unwrap(), &format!("{name} {each}"));
+        }
+    }
+    let mut command = <Cli as clap::CommandFactory>::command();
+    command.build();
+    fits(&mut command, "sluice");
+}

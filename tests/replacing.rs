@@ -102,7 +102,7 @@ async fn the_same_command_after_the_end_writes_its_own_file_again_and_no_other()
     let said = text(&again.stderr);
     assert_eq!(again.status.code(), Some(0), "{said}");
     assert!(said.contains("every job of it has ended: there is nothing to work on"), "{said}");
-    assert_eq!((fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), desk.calls()), (written, 2));
+    assert_eq!((fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), desk.calls()), (written.clone(), 2));
     // What was edited in it is not lost: that file is kept beside the new one, and it is said.
     let edited = written.replacen("\"sluice\"", "\"checked\":\"by me\",\"sluice\"", 1);
     assert_ne!(edited, written);
