@@ -17,5 +17,5 @@ comment on function sluice.retry(text) is
     'Retries every failed or cancelled job of a batch, but for those whose place another file took; returns how many.';
 
 comment on function sluice.retry(text, text) is
-    'Retries every failed or cancelled job of a batch, but for those whose place another file took, or every failed job '
-    'of a route; returns how many.';
+    'Retries every failed or cancelled job of a batch, but for those whose place another file took, or every failed '
+    'job of a route; returns how many.';

@@ -58,7 +58,7 @@ fn shut(reason: &str, said: &str) -> Value {
 
 fn cases() -> Vec<Case> {
     let idle = || Some(json!({"version": 2, "routes": ["default"], "waits": {}}));
-    let waits = |code: &str, stuck: &[&str]| json!({"for": code, "stuck": stuck});
+    let waits = |code: &str, stuck: &[&str]| json!({"for": code, "stuck": stuck, "until_ms": 1_900_000_000_000_i64});
     let target = |name, code: &'static str, reason: &str, words, doctor| Case {
         name,
         sql: "",
@@ -289,7 +289,8 @@ async fn every_face_gives_the_same_reason_wherever_the_job_waits() {
             let status = stage.json(&["status"]).await;
             let route = &status["routes"][0];
             let of = |member: &str| route[member].as_array().unwrap().clone();
-            let in_status = of("ready_waits_for").into_iter().chain(of("parked")).find(|held| held["waits_for"] == case.code);
+            let in_status =
+                of("ready_waits_for").into_iter().chain(of("parked")).find(|held| held["waits_for"] == case.code);
             let in_status = in_status.unwrap_or_else(|| panic!("{what}: {route:#}"))["why"][0].clone();
             let faces = [
                 ("job show", stage.json(&["job", "show", &id]).await["why"].clone()),
@@ -304,15 +305,16 @@ async fn every_face_gives_the_same_reason_wherever_the_job_waits() {
                 for part in case.words {
                     assert!(words.contains(part), "{what}: {face} says {words}");
                 }
-                // Patience is told from when the job could have run, which only its own faces know.
-                if case.name != "patience" && case.name != "scheduled" {
+                // When the job itself wakes, and since when it could have run, only its own faces know.
+                if !["limit", "patience", "scheduled"].contains(&case.name) {
                     assert_eq!(without_times(words), first, "{what}: {face}");
                 }
                 assert_eq!(why["waits_for"], case.code, "{what}: {face}");
             }
             let doctor = stage.json(&["doctor", "--waiting", "0s"]).await;
             let finding = |check: &str| {
-                let found = doctor["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).cloned();
+                let found =
+                    doctor["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).cloned();
                 found.unwrap_or_else(|| panic!("{doctor:#}"))
             };
             if case.code == "no worker" && case.doctor == "bad" {
@@ -340,7 +342,10 @@ async fn every_face_gives_the_same_reason_wherever_the_job_waits() {
              delete from sluice.ready",
         )
         .await;
-    let row: (String, Option<String>) =
-        sqlx::query_as("select state, waits_for from sluice.jobs where id = $1").bind(job).fetch_one(&stage.pool).await.unwrap();
+    let row: (String, Option<String>) = sqlx::query_as("select state, waits_for from sluice.jobs where id = $1")
+        .bind(job)
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
     assert_eq!(row, ("running".to_owned(), None));
 }

@@ -171,7 +171,10 @@ async fn answers_that_find_no_room_are_kept_and_the_same_command_writes_them() {
         let output = desk.program.run(arguments).await;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("writing /dev/full: the disk is full: make room there, or choose another file"), "{said}");
+        assert!(
+            said.contains("writing /dev/full: the disk is full: make room there, or choose another file"),
+            "{said}"
+        );
     }
     // With room, the same commands go on: nothing is bought again.
     for arguments in [&["run", "q.jsonl", "-o", "out.jsonl"][..], &["results", "q", "-o", "grows.jsonl", "--follow"]] {
@@ -182,9 +185,9 @@ async fn answers_that_find_no_room_are_kept_and_the_same_command_writes_them() {
         assert_eq!(json_lines(&desk.program.path(file)).len(), 40, "{file}");
     }
     assert_eq!(desk.calls(), 40);
-    let parts = fs::read_dir(desk.program.path(".")).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().contains(".part-")
-    });
+    let parts = fs::read_dir(desk.program.path("."))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".part-"));
     assert_eq!(parts.count(), 0, "nothing is left lying about");
 }
 

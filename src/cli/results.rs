@@ -367,7 +367,8 @@ pub async fn remarks_on_logins(
 
 /// Some logins with the number of their jobs.
 fn told(logins: &[(String, i64)]) -> String {
-    let some: Vec<String> = logins.iter().take(5).map(|(login, jobs)| format!("{} ({jobs})", on_one_line(login))).collect();
+    let some: Vec<String> =
+        logins.iter().take(5).map(|(login, jobs)| format!("{} ({jobs})", on_one_line(login))).collect();
     let more = if logins.len() > 5 { ", …" } else { "" };
     format!("{}{more}", some.join(", "))
 }

@@ -91,8 +91,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if batch.unfinished() > 0 {
         Worked { summary: worked, stuck, spent } = work(&mut context, plan, &summary.batch, &signals, true).await?;
     } else {
-        let replaced =
-            if batch.cancelled > 0 { context.store.replaced_of_batch(&summary.batch).await? } else { 0 };
+        let replaced = if batch.cancelled > 0 { context.store.replaced_of_batch(&summary.batch).await? } else { 0 };
         let failed = match batch.failed + batch.cancelled - replaced {
             0 => String::new(),
             failed => format!(

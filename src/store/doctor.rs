@@ -482,8 +482,8 @@ impl Store {
         })
     }
 
-    /// What holds up the jobs of these lanes, and those that rest, each obstacle once. Jobs that were enqueued for later,
-    /// or are paused one by one, are meant to wait.
+    /// What holds up the jobs of these lanes, and those that rest, each obstacle once. Jobs that were enqueued for
+    /// later, or are paused one by one, are meant to wait.
     async fn held_up(&self, lanes: &[Lane]) -> Result<Vec<Obstacle>, StoreError> {
         let resting = self.resting().await?.into_iter().map(|group| group.spot);
         let spots: Vec<Spot> = lanes.iter().map(Spot::ready).chain(resting).collect();

@@ -277,7 +277,8 @@ impl Store {
         Ok(())
     }
 
-    /// The jobs that rest, in groups that have their obstacle in common. Of very many those that wake first are counted.
+    /// The jobs that rest, in groups that have their obstacle in common. Of very many those that wake first are
+    /// counted.
     pub(super) async fn resting(&self) -> Result<Vec<Resting>, StoreError> {
         let rows = sqlx::query!(
             r#"with seen as materialized (
@@ -376,8 +377,8 @@ impl Store {
     }
 
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
-    /// nor do paused ones, those of paused routes, projects and batches, and those that rest because their only provider
-    /// is paused.
+    /// nor do paused ones, those of paused routes, projects and batches, and those that rest because their only
+    /// provider is paused.
     ///
     /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     /// Only where very many lanes have nothing that counts are the others looked through after that, a page at a time.
@@ -394,15 +395,15 @@ impl Store {
             )
             select exists (select from sluice.inflight)
                 -- In these very words: there is an index of what waits for a retry.
-                or exists (select from sluice.parked where reason not in ('scheduled', 'paused')
+                or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
                               -- Where there is room for some job, one that rests for long needs more.
                               and not exists (select from sluice.budgets b
-                                               where b.period = 'once' and reason = 'budget ' || b.name
-                                                 and (b.holds or run_at > now() + interval '3 seconds'))
+                                               where b.period = 'once' and k.reason = 'budget ' || b.name
+                                                 and (b.holds or k.run_at > now() + interval '3 seconds'))
                               -- A paused provider, where there is no other rung.
                               and not exists (select from sluice.pause v
-                                               where v.kind = 'provider' and starts_with(reason, v.name || '/')
-                                                 and reason ~ ': paused \((nowhere|no fallback|patience without)'))
+                                               where v.kind = 'provider' and starts_with(k.reason, v.name || '/')
+                                                 and k.reason ~ ': paused \((nowhere|no fallback|patience without)'))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch, b.enqueued_by
                                     from sluice.job b where b.id = l.job_id limit 1) j

@@ -44,7 +44,8 @@ impl Page {
         let mut rest = self.0.as_str();
         while let Some((_, after)) = rest.split_once("\n```") {
             let (language, after) = after.split_once('\n').expect("a fence ends its line");
-            let (text, after) = after.split_once("\n```\n").or_else(|| Some((after.strip_suffix("\n```")?, ""))).unwrap();
+            let (text, after) =
+                after.split_once("\n```\n").or_else(|| Some((after.strip_suffix("\n```")?, ""))).unwrap();
             blocks.push(Block { language, text });
             // So that a block may follow at once.
             rest = after;

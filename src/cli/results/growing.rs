@@ -35,14 +35,8 @@ impl GrowingFile {
             return Ok(Self { path, file });
         }
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(of_path)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(of_path)?;
         // Where nothing can be locked, two commands may write it at once.
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             let words = format!("another command is writing {}", path.display());

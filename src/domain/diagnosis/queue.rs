@@ -117,8 +117,8 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
             CHECK,
             what,
             "these jobs do not go on by themselves: a person has to do something",
-            "sluice status says for each what to do: resume what is paused, mend the key or the name of the model, raise \
-             the budget, start a worker that has the route",
+            "sluice status says for each what to do: resume what is paused, mend the key or the name of the model, \
+             raise the budget, start a worker that has the route",
         ),
     }
 }

@@ -161,8 +161,8 @@ impl Store {
     }
 
     /// Puts the jobs of a batch that the filter takes back into the queue, of those that failed or were cancelled, a
-    /// thousand at a time; with `only_counts` they are counted. Jobs whose place another file took stay as they are. Returns how many. `progress` gets the number of each
-    /// step.
+    /// thousand at a time; with `only_counts` they are counted. Jobs whose place another file took stay as they are.
+    /// Returns how many. `progress` gets the number of each step.
     pub async fn retry_chosen(
         &self,
         batch: &str,
