@@ -121,8 +121,8 @@ fn every_command_that_the_documentation_shows_is_one() {
 #[test]
 fn commands_are_found_in_a_text_for_a_shell() {
     let found: Vec<_> = of_sluice(commands(
-        "$ sluice run a.csv --prompt 'Good or \"bad\"? {text}' \\\n  -o out   # the answers\nA=1 sluice x && sluice y | cat\n\
-         export B=2\nsluice db export /b/s-$(date +%F x).dump; echo sluice's",
+        "$ sluice run a.csv --prompt 'Good or \"bad\"? {text}' \\\n  -o out   # the answers\nA=1 sluice x && \
+         sluice y | cat\nexport B=2\nsluice db export /b/s-$(date +%F x).dump; echo sluice's",
     ))
     .map(|words| words.join("·"))
     .collect();
