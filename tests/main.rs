@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 #![allow(clippy::disallowed_types, reason = "tests look into the tables")]
 
+mod agree;
 mod answers;
 mod architecture;
 mod bad_input;
@@ -44,6 +45,7 @@ mod metrics;
 mod money;
 mod moving;
 mod never_fits;
+mod pages;
 mod patience;
 mod pause;
 mod plans;

@@ -53,7 +53,7 @@ impl Stage {
 }
 
 /// An empty database beside the one of a test.
-async fn empty(database: &TestDatabase, suffix: &str) -> (String, PgPool) {
+pub async fn empty(database: &TestDatabase, suffix: &str) -> (String, PgPool) {
     let name: String = sqlx::query_scalar("select current_database()::text").fetch_one(&database.pool()).await.unwrap();
     let other = format!("{name}_{suffix}");
     let statement = format!("create database \"{other}\" template template0");

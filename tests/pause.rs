@@ -482,4 +482,23 @@ async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
     let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
     assert!(drained.status.success(), "{}", text(&drained.stderr));
     assert_eq!((fleet.answered().await, fleet.number("select count(*) from sluice.ready").await), (1, 3));
+    // So is one whose only provider is paused, whether its jobs have been looked at or not.
+    fleet.program(&["provider", "pause", "local"]).output().await.unwrap();
+    fleet.enqueue("default", 3).await;
+    let drained = fleet.program(&["worker", "--drain"]).output();
+    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
+    assert!(drained.status.success(), "{}", text(&drained.stderr));
+    sqlx::raw_sql(
+        "insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
+              select job_id, now() + interval '1 h', flow, prio, attempts, crashes, round,
+                     'local/m: paused (nowhere else to go)' from sluice.ready;
+         delete from sluice.ready",
+    )
+    .execute(&fleet.pool)
+    .await
+    .unwrap();
+    let drained = fleet.program(&["worker", "--drain"]).output();
+    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
+    assert!(drained.status.success(), "{}", text(&drained.stderr));
+    assert_eq!(fleet.answered().await, 1);
 }

@@ -6,9 +6,10 @@ use crate::support::fleet::Fleet;
 use crate::support::program::Program;
 use crate::support::queue::{NewJob, Queue, in_batch};
 use crate::support::scripted::{Scripted, answer};
-use crate::support::wait::until;
+use crate::support::wait::{until, within_a_minute};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::store::claim::Take;
+use sqlx::postgres::PgListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -49,9 +50,14 @@ async fn a_job_is_accused_only_when_its_worker_held_no_other() {
     let worker = queue.worker().await;
     queue.store.claim(worker, &take(1), usize::MAX).await.unwrap();
     queue.silence(worker).await;
+    let mut listener = PgListener::connect_with(&queue.pool).await.unwrap();
+    listener.listen("sluice_settled").await.unwrap();
     let rescued = queue.store.rescue(MAX_CRASHES).await.unwrap();
     assert_eq!((rescued.jobs, rescued.poisoned), (0, 1));
     assert_eq!(queue.state(ids[0]).await, "failed");
+    // No worker ends such a job, and yet the sessions that listen are told of it, and of no other.
+    let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+    assert_eq!(notice.payload(), format!("{{\"jobs\":[{}]}}", ids[0]));
     assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
 }
 

@@ -7,6 +7,7 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Stdio;
 
 /// The rows of a table, of which some ask something else.
 fn rows(count: usize, changed: impl Fn(usize) -> bool) -> String {
@@ -66,6 +67,17 @@ async fn a_file_takes_the_place_of_what_has_not_begun_and_nothing_is_bought_twic
     for (n, line) in lines[1..].iter().enumerate() {
         assert_eq!((line[0], line[4]), (format!("r{n}").as_str(), "succeeded"), "{table}");
     }
+    // Nothing of it failed, and a retry of the batch buys none of what was replaced.
+    let watched = desk.program.run(&["watch", "t"]).await;
+    let (said, replaced) = (text(&watched.stdout), format!("t: done, 45 succeeded, 0 failed, {waiting} replaced, "));
+    assert_eq!(watched.status.code(), Some(0), "{said}");
+    assert!(said.contains(&replaced), "{said}");
+    let shown = desk.program.output(&["watch", "t", "--format", "json"]).await;
+    assert!(shown.contains(&format!("\"replaced\":{waiting}")), "{shown}");
+    let retried = desk.program.output(&["batch", "retry", "t"]).await;
+    assert!(retried.contains("0 jobs"), "{retried}");
+    let by_sql: i64 = sqlx::query_scalar("select sluice.retry('t')").fetch_one(&desk.pool).await.unwrap();
+    assert_eq!(by_sql, 0);
     // The same once more: nothing waits, and nothing is new.
     let again = desk.program.run(&[&run[..], &["--replace"]].concat()).await;
     assert!(
@@ -90,7 +102,21 @@ async fn the_same_command_after_the_end_writes_its_own_file_again_and_no_other()
     let said = text(&again.stderr);
     assert_eq!(again.status.code(), Some(0), "{said}");
     assert!(said.contains("every job of it has ended: there is nothing to work on"), "{said}");
-    assert_eq!((fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), desk.calls()), (written, 2));
+    assert_eq!((fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), desk.calls()), (written.clone(), 2));
+    // What was edited in it is not lost: that file is kept beside the new one, and it is said.
+    let edited = written.replacen("\"sluice\"", "\"checked\":\"by me\",\"sluice\"", 1);
+    assert_ne!(edited, written);
+    for name in ["out.jsonl.before", "out.jsonl.before-2"] {
+        desk.program.file("out.jsonl", &edited);
+        let said = text(&desk.program.run(&run).await.stderr);
+        assert!(said.contains(&format!("it is kept as {name}")) && said.contains("out.jsonl had lines"), "{said}");
+        assert_eq!(fs::read_to_string(desk.program.path(name)).unwrap(), edited);
+        assert_eq!(fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), written);
+    }
+    // A file that is only shorter has nothing that could be lost.
+    desk.program.file("out.jsonl", written.lines().next().unwrap());
+    let said = text(&desk.program.run(&run).await.stderr);
+    assert!(!said.contains("kept as"), "{said}");
     // A file of something else, and answers of another batch, stay.
     desk.program.file("other.jsonl", "{\"prompt\": \"three\"}\n");
     assert!(desk.program.run(&["run", "other.jsonl", "-o", "theirs.jsonl"]).await.status.success());
@@ -103,6 +129,66 @@ async fn the_same_command_after_the_end_writes_its_own_file_again_and_no_other()
         assert_eq!(fs::read_to_string(desk.program.path(file)).unwrap(), before);
     }
     assert_eq!(json_lines(&desk.program.path("theirs.jsonl")).len(), 1);
+}
+
+/// What is written where nothing more can be: the message says why and what to do, no answer is lost, and the same
+/// command goes on once there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_find_no_room_are_kept_and_the_same_command_writes_them() {
+    let desk = Desk::new("1ms").await;
+    desk.program.file("q.jsonl", "{\"prompt\": \"one\"}\n".repeat(40));
+    // Of eight blocks at most, as `ulimit -f` bounds every file.
+    let bounded = async |arguments: &[&str]| {
+        let plain = desk.program.command(arguments);
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(plain.as_std().get_program());
+        shell.args(plain.as_std().get_args()).current_dir(desk.program.path("."));
+        for (name, value) in plain.as_std().get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let output = ended(shell.spawn().unwrap()).await;
+        (output.status.code(), text(&output.stderr))
+    };
+    let why = "it would become larger than this process may make a file (`ulimit -f` tells how large)";
+    let (code, said) = bounded(&["run", "q.jsonl", "-o", "out.jsonl"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("writing out.jsonl: {why}")), "{said}");
+    assert!(said.contains("the answers are kept: `sluice results q -o FILE` writes them again"), "{said}");
+    assert!(!desk.program.path("out.jsonl").exists());
+    for file in ["out.csv", "out.parquet"] {
+        let (code, said) = bounded(&["results", "q", "-o", file]).await;
+        // Parquet is small; where it fits it is whole.
+        assert!(code == Some(0) || said.contains(why), "{file}: {code:?} {said}");
+        assert_eq!(desk.program.path(file).exists(), code == Some(0), "{file}");
+    }
+    let (code, said) = bounded(&["results", "q", "-o", "grows.jsonl", "--follow"]).await;
+    assert!(code == Some(1) && said.contains(&format!("writing grows.jsonl: {why}")), "{code:?} {said}");
+    for arguments in [&["results", "q", "-o", "/dev/full"][..], &["results", "q", "-o", "/dev/full", "--as", "csv"]] {
+        let output = desk.program.run(arguments).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("writing /dev/full: the disk is full: make room there, or choose another file"),
+            "{said}"
+        );
+    }
+    // With room, the same commands go on: nothing is bought again.
+    for arguments in [&["run", "q.jsonl", "-o", "out.jsonl"][..], &["results", "q", "-o", "grows.jsonl", "--follow"]] {
+        let output = desk.program.run(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    for file in ["out.jsonl", "grows.jsonl"] {
+        assert_eq!(json_lines(&desk.program.path(file)).len(), 40, "{file}");
+    }
+    assert_eq!(desk.calls(), 40);
+    let parts = fs::read_dir(desk.program.path("."))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".part-"));
+    assert_eq!(parts.count(), 0, "nothing is left lying about");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,68 @@ async fn in_terminal(program: &Program, arguments: &[&str]) -> Option<Vec<u8>> {
     Some(ended(child).await.stdout)
 }
 
+/// A name with a line break in it: whatever a command says of it, no line begins with what stands behind the break.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_name_begins_a_line_of_its_own() {
+    const NAME: &str = "b\nFORGED: all is well";
+    let provider = Scripted::start(|_, _| answer("yes")).await;
+    let database = database().await;
+    let config = format!(
+        "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+         [routes.default]\nrungs = [\"one/model\"]\n[routes.other]\nrungs = [\"one/model\"]\n",
+        provider.base_url("one")
+    );
+    let program = Program::new(&config, &database.url());
+    program.file("q.jsonl", "{\"prompt\": \"a\"}\n");
+    program.file("more.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n");
+    program.file("b\nFORGED.jsonl", "{\"prompt\": \"a\"}\nno JSON\n");
+    let commands: &[&[&str]] = &[
+        &["run", "q.jsonl", "--batch", NAME, "--project", NAME, "-o", "out.jsonl"],
+        &["run", "q.jsonl", "--batch", NAME, "-o", "out.jsonl"],
+        &["run", "q.jsonl", "--batch", NAME, "-o", "q.csv"],
+        &["enqueue", "more.jsonl", "--batch", NAME],
+        &["enqueue", "more.jsonl", "--batch", NAME, "--route", "other"],
+        &["enqueue", "more.jsonl", "--batch", NAME, "--replace"],
+        &["enqueue", "b\nFORGED.jsonl"],
+        &["enqueue", "q.jsonl", "--batch", NAME, "--idempotent"],
+        &["estimate", "b\nFORGED.jsonl"],
+        &["trial", "q.jsonl", "--batch", NAME],
+        &["watch", "b\nFORGED: missing"],
+        &["results", NAME],
+        &["results", NAME, "-o", "again.jsonl"],
+        &["results", NAME, "--login", NAME],
+        &["results", "b\nFORGED: missing"],
+        &["batch", "show", NAME],
+        &["batch", "jobs", NAME, "--state", "failed"],
+        &["batch", "enqueues", NAME],
+        &["batch", "stop-loss", NAME, "0.05"],
+        &["batch", "retry", NAME],
+        &["batch", "pause", NAME, "--reason", NAME],
+        &["batch", "list"],
+        &["project", "pause", NAME],
+        &["status"],
+        &["doctor", "--waiting", "0s"],
+        &["job", "show", "1"],
+        &["explain", "1"],
+        &["report", "cost", "--by", "batch,project"],
+        &["budget", "set", NAME, "5", "--batch", NAME],
+        &["budget", "list"],
+        &["batch", "cancel", NAME],
+        &["batch", "resume", NAME],
+        &["project", "resume", NAME],
+    ];
+    for arguments in commands {
+        for format in [&[][..], &["--format", "table"]] {
+            let output = program.run(&[arguments, format].concat()).await;
+            let said = format!("{}\n{}", text(&output.stdout), text(&output.stderr));
+            let forged = said.lines().find(|line| line.trim_start().starts_with("FORGED"));
+            assert_eq!(forged, None, "{arguments:?}: {said}");
+            assert!(said.trim().len() > 1, "{arguments:?} says nothing");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_message_or_argument_steers_a_terminal_and_exports_stay_exact() {
     let refusal = json!({"error": {"message": format!("no, {EVIL}"), "type": EVIL, "code": EVIL}}).to_string();

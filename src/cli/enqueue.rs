@@ -20,7 +20,7 @@ use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
-use crate::printable;
+use crate::printable::{self, on_one_line};
 use crate::store::enqueue::NewJob;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
@@ -287,9 +287,10 @@ async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::R
         ))
         .into());
     }
-    Ok(before
-        .filter(|budget| budget.limit != limit)
-        .map(|before| format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)))
+    Ok(before.filter(|budget| budget.limit != limit).map(|before| {
+        let batch = on_one_line(batch);
+        format!("the budget of batch {batch} is {limit} from now on; it was {}", before.limit)
+    }))
 }
 
 /// The stop-loss that the batch gets: that of the arguments, or else the route's.
@@ -431,8 +432,10 @@ impl Loading<'_> {
         }
         if let Some(custom_id) = enqueued.changed {
             remarks.push(format!(
-                "warning: batch {batch} has another request under the custom_id `{custom_id}`, and perhaps under \
-                 others. Lines are known by their custom_id, so it was left out; to ask anew, choose another --batch"
+                "warning: batch {} has another request under the custom_id `{}`, and perhaps under others. Lines are \
+                 known by their custom_id, so it was left out; to ask anew, choose another --batch",
+                on_one_line(&batch),
+                on_one_line(&custom_id)
             ));
         }
         if let Some(remark) = own_options(args).filter(|_| before.is_some() && enqueued.existing > 0) {

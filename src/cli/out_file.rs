@@ -1,5 +1,7 @@
 //! The files for answers, which are there in full or not at all, or standard output.
 
+mod earlier;
+
 use super::failure::{CommandFailure, is_closed};
 use super::output::OutputError;
 use crate::permissions::{forgeable, open_plain};
@@ -19,11 +21,22 @@ pub struct OutFile {
     /// The temporary file; `None` when the target is not a plain file (`/dev/null`, a named pipe) and is written
     /// directly.
     part: Option<PathBuf>,
-    /// Whether a file that exists is replaced.
-    replaces: bool,
+    /// What becomes of a file that has its name.
+    earlier: Earlier,
     /// Why the rest was not written.
     lost: Option<io::Error>,
     writer: BufWriter<Sink>,
+}
+
+/// What becomes of a file of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    /// It stays, and the command fails.
+    Stays,
+    /// The new one takes its place.
+    Goes,
+    /// The new one takes its place, and it is kept under another name if something is in it that the new one has not.
+    IsKept,
 }
 
 #[derive(Debug)]
@@ -93,7 +106,18 @@ pub fn is_stdout(path: &Path) -> bool {
 
 impl OutFile {
     /// Begins a file. An existing one is replaced only with `force`. `-` is standard output.
+    ///
+    /// # Errors
+    /// [`CommandFailure`] when it cannot be written there, or exists.
     pub fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
+        Self::begin(target, if force { Earlier::Goes } else { Earlier::Stays })
+    }
+
+    /// Begins a file. `-` is standard output.
+    ///
+    /// # Errors
+    /// [`CommandFailure`] when it cannot be written there, or exists and stays.
+    pub fn begin(target: &Path, earlier: Earlier) -> anyhow::Result<Self> {
         if is_stdout(target) {
             let stdout = printable::stdout();
             // Lines of JSON, which keep their meaning when a user copies them from there.
@@ -102,16 +126,16 @@ impl OutFile {
             } else {
                 Sink::Stdout(stdout)
             };
-            return Ok(Self::of(Path::new("standard output"), None, force, sink));
+            return Ok(Self::of(Path::new("standard output"), None, earlier, sink));
         }
-        let writing = || format!("writing {}", target.display());
         let target = &plain_target(target)?;
+        let unwritten = |error| unwritten(target, error);
         match fs::metadata(target) {
             Ok(found) if !found.is_file() => {
-                let file = File::options().write(true).open(target).with_context(writing)?;
-                return Ok(Self::of(target, None, force, Sink::File(file)));
+                let file = File::options().write(true).open(target).map_err(unwritten)?;
+                return Ok(Self::of(target, None, earlier, Sink::File(file)));
             }
-            Ok(_) if !force => {
+            Ok(_) if earlier == Earlier::Stays => {
                 let message = format!("{} exists already; --force replaces it", target.display());
                 return Err(CommandFailure::usage(message).into());
             }
@@ -123,65 +147,93 @@ impl OutFile {
                 CommandFailure::usage(format!("there is no folder {folder} for {}", target.display())).into()
             }
             // Without the name of the part, which is of no use to a user.
-            kind => anyhow::Error::from(io::Error::from(kind)).context(writing()),
+            kind => unwritten(io::Error::from(kind)),
         })?;
         // An existing file keeps its mode, since that was chosen; a new one is this user's alone.
         if let Ok(found) = fs::metadata(target) {
-            file.set_permissions(found.permissions()).with_context(writing)?;
+            file.set_permissions(found.permissions()).map_err(unwritten)?;
         }
-        Ok(Self::of(target, Some(part), force, Sink::File(file)))
+        Ok(Self::of(target, Some(part), earlier, Sink::File(file)))
     }
 
-    fn of(target: &Path, part: Option<PathBuf>, replaces: bool, sink: Sink) -> Self {
+    fn of(target: &Path, part: Option<PathBuf>, earlier: Earlier, sink: Sink) -> Self {
         let writer = BufWriter::with_capacity(1 << 16, sink);
-        Self { target: target.to_owned(), part, replaces, lost: None, writer }
+        Self { target: target.to_owned(), part, earlier, lost: None, writer }
     }
 
-    /// Makes the file appear under its own name.
+    /// Makes the file appear under its own name. Returns the name under which an earlier one was kept, where it was.
     ///
     /// # Errors
     /// When it could not be written, or when another file has taken its name meanwhile and must not be replaced.
-    pub fn finish(mut self) -> anyhow::Result<()> {
+    pub fn finish(mut self) -> anyhow::Result<Option<PathBuf>> {
         let written = match self.lost.take() {
             Some(error) => Err(error),
             None => self.writer.flush(),
         };
         let file = match self.writer.get_ref() {
-            Sink::Stdout(_) | Sink::Terminal(_) => return written.map_err(|error| OutputError(error).into()),
+            Sink::Stdout(_) | Sink::Terminal(_) => {
+                return written.map(|()| None).map_err(|error| OutputError(error).into());
+            }
             Sink::File(file) => file,
         };
         let published = written.and_then(|()| {
-            let Some(part) = &self.part else { return Ok(()) };
+            let Some(part) = &self.part else { return Ok(None) };
             file.sync_all()?;
-            publish(part, &self.target, self.replaces)
+            publish(part, &self.target, self.earlier)
         });
-        match published {
+        let kept = match published {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => anyhow::bail!(
                 "{} has come into being meanwhile, and was left as it is: another command has written it. Write to \
                  another file; --force replaces it",
                 self.target.display()
             ),
-            published => published.with_context(|| format!("writing {}", self.target.display()))?,
-        }
+            published => published.map_err(|error| unwritten(&self.target, error))?,
+        };
         self.part = None;
-        Ok(())
+        Ok(kept)
     }
 
-    /// Finishes several files, of which one may fail without the others.
+    /// Finishes several files, of which one may fail without the others. Returns remarks on earlier files that were
+    /// kept.
     ///
     /// # Errors
     /// The error of one that failed.
-    pub fn finish_all(files: impl IntoIterator<Item = Self>) -> anyhow::Result<()> {
-        let mut ended = Ok(());
+    pub fn finish_all(files: impl IntoIterator<Item = Self>) -> anyhow::Result<Vec<String>> {
+        let (mut ended, mut remarks) = (Ok(()), Vec::new());
         for file in files {
-            let finished = file.finish();
-            // A reader that went away is the lesser error.
-            if finished.is_err() && ended.as_ref().map_or_else(is_closed, |()| true) {
-                ended = finished;
+            let target = file.target.display().to_string();
+            match file.finish() {
+                Ok(None) => {}
+                Ok(Some(kept)) => remarks.push(format!(
+                    "{target} had lines that the new file has not (they were edited, or their jobs tried again): as it \
+                     was, it is kept as {}",
+                    kept.display()
+                )),
+                // A reader that went away is the lesser error.
+                Err(error) if ended.as_ref().map_or_else(is_closed, |()| true) => ended = Err(error),
+                Err(_) => {}
             }
         }
-        ended
+        ended.map(|()| remarks)
     }
+}
+
+/// Why a file is not written, and what to do about it.
+pub(super) fn unwritten(target: &Path, error: io::Error) -> anyhow::Error {
+    let what = match error.kind() {
+        ErrorKind::StorageFull => "the disk is full: make room there, or choose another file",
+        ErrorKind::QuotaExceeded => "this user's share of the disk is used up: make room there, or choose another file",
+        ErrorKind::ReadOnlyFilesystem => "the disk there is read-only: choose another file",
+        ErrorKind::PermissionDenied => {
+            "this user may not write there: choose another file, or correct the rights of its folder"
+        }
+        ErrorKind::FileTooLarge => {
+            "it would become larger than this process may make a file (`ulimit -f` tells how large), or than the disk \
+             takes: raise that limit, or choose another file"
+        }
+        _ => return anyhow::Error::from(error).context(format!("writing {}", target.display())),
+    };
+    anyhow::anyhow!("writing {}: {what}", target.display())
 }
 
 /// The file that is written when this one is named. A link remains: the file that it leads to is written.
@@ -270,19 +322,25 @@ fn is_tail_of_part(tail: &str) -> bool {
 }
 
 /// Gives a finished file its name in one atomic step, so that the second of two commands with one target gets an error.
-fn publish(part: &Path, target: &Path, replaces: bool) -> io::Result<()> {
-    if replaces {
-        return fs::rename(part, target);
+/// Returns the name under which an earlier file was kept.
+fn publish(part: &Path, target: &Path, earlier: Earlier) -> io::Result<Option<PathBuf>> {
+    match earlier {
+        Earlier::Goes => return fs::rename(part, target).map(|()| None),
+        Earlier::IsKept if fs::metadata(target).is_ok() => {
+            let kept = if earlier::is_within(target, part)? { None } else { Some(earlier::keep(target)?) };
+            return fs::rename(part, target).map(|()| kept);
+        }
+        Earlier::IsKept | Earlier::Stays => {}
     }
     match fs::hard_link(part, target) {
         Ok(()) => {
             // The file is there; that it has a second name is a blemish.
             let _ = fs::remove_file(part);
-            Ok(())
+            Ok(None)
         }
         Err(_) if fs::symlink_metadata(target).is_ok() => Err(ErrorKind::AlreadyExists.into()),
         // Not every file system has links.
-        Err(_) => fs::rename(part, target),
+        Err(_) => fs::rename(part, target).map(|()| None),
     }
 }
 

@@ -20,7 +20,7 @@ use super::watch;
 use super::words::{about, option};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
-use crate::printable;
+use crate::printable::{self, on_one_line};
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
@@ -182,7 +182,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         let _ = writeln!(
             printable::stderr(),
             "batch {}: {} of {} an answer; {counts}{hint}",
-            args.batch,
+            on_one_line(&args.batch),
             counts.succeeded,
             counted(counts.total(), "job has", "jobs have")
         );
@@ -349,6 +349,7 @@ pub async fn remarks_on_logins(
     if logins.len() < 2 {
         return Ok(None);
     }
+    let batch = on_one_line(batch);
     Ok(Some(match whose {
         Some(own) => {
             let others: Vec<(String, i64)> = logins.into_iter().filter(|(login, _)| login != own).collect();
@@ -366,7 +367,8 @@ pub async fn remarks_on_logins(
 
 /// Some logins with the number of their jobs.
 fn told(logins: &[(String, i64)]) -> String {
-    let some: Vec<String> = logins.iter().take(5).map(|(login, jobs)| format!("{login} ({jobs})")).collect();
+    let some: Vec<String> =
+        logins.iter().take(5).map(|(login, jobs)| format!("{} ({jobs})", on_one_line(login))).collect();
     let more = if logins.len() > 5 { ", …" } else { "" };
     format!("{}{more}", some.join(", "))
 }
@@ -479,10 +481,13 @@ async fn require_jobs(batch: &str, login: Option<&str>, store: &Store, counts: C
         && let logins = store.logins_of_batch(batch).await?
         && !logins.is_empty()
     {
+        let (batch, login) = (on_one_line(batch), on_one_line(login));
         let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
         return Err(CommandFailure::not_found(words).into());
     }
-    let words = match dropped(batch, store, Counts::default()).await? {
+    let dropped = dropped(batch, store, Counts::default()).await?;
+    let batch = on_one_line(batch);
+    let words = match dropped {
         0 => format!("there is no batch `{batch}`"),
         _ => {
             format!("the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them")

@@ -52,7 +52,8 @@ pub struct Args {
     /// Where failed and cancelled jobs go; - is standard output
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
-    /// Replace files that exist. Exports of the same batch are replaced without it
+    /// Replace files that exist. Exports of the same batch are replaced without it, and what was edited in them is kept
+    /// beside them
     #[arg(long)]
     pub force: bool,
 }
@@ -90,11 +91,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if batch.unfinished() > 0 {
         Worked { summary: worked, stuck, spent } = work(&mut context, plan, &summary.batch, &signals, true).await?;
     } else {
-        let failed = match batch.failed + batch.cancelled {
+        let replaced = if batch.cancelled > 0 { context.store.replaced_of_batch(&summary.batch).await? } else { 0 };
+        let failed = match batch.failed + batch.cancelled - replaced {
             0 => String::new(),
             failed => format!(
                 "; {failed} of {} no answer, and are not tried again",
-                counted(batch.jobs, "job has", "jobs have")
+                counted(batch.jobs - replaced, "job has", "jobs have")
             ),
         };
         context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
@@ -163,9 +165,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             results::advice(&summary.batch, args.errors.as_deref())
         ));
     }
-    if written.is_err() {
-        let again = about("sluice results", &summary.batch, "-o FILE");
-        context.output.note(format_args!("the answers are kept: `{again}` writes them again"));
+    match &written {
+        Ok(remarks) => remarks.iter().for_each(|remark| context.output.note(remark)),
+        Err(_) => {
+            let again = about("sluice results", &summary.batch, "-o FILE");
+            context.output.note(format_args!("the answers are kept: `{again}` writes them again"));
+        }
     }
     context.close().await?;
     written?;
@@ -263,7 +268,7 @@ async fn enqueued(
     context.output.note(format_args!(
         "{} enqueued as batch {}{before}{number}",
         counted(summary.jobs, "job", "jobs"),
-        summary.batch
+        on_one_line(&summary.batch)
     ));
     for remark in &summary.remarks {
         context.output.note(remark);

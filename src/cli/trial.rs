@@ -21,7 +21,7 @@ use crate::domain::trial::{self, Sample};
 use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds, per_answer};
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource, ReadLimits, Reading};
-use crate::printable;
+use crate::printable::{self, on_one_line};
 use crate::shutdown::Signals;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
@@ -127,10 +127,11 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
     }
     context.output.note(format_args!(
-        "{} of {}, asked of {}: batch {batch}",
+        "{} of {}, asked of {}: batch {}",
         counted(drawn.requests.len(), "request", "requests"),
         drawn.jobs,
-        counted(routes.len(), "rung", "rungs each")
+        counted(routes.len(), "rung", "rungs each"),
+        on_one_line(&batch)
     ));
     if find(&context.store, &batch).await?.unfinished() > 0 {
         let ending = tokio::spawn(cancel_after(time, context.store.clone(), batch.clone()));
@@ -257,10 +258,11 @@ fn draw(args: &Args, source: &InputSource, config: &Config, route: &Arc<Route>) 
 /// all that it holds.
 async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &[Arc<Route>]) -> anyhow::Result<()> {
     let so_far = store.batch_so_far(batch).await?;
+    let shown = on_one_line(batch);
     let tries = routes.first().and_then(|rung| trial::tried(&rung.name)).unwrap_or_default();
     if !so_far.routes.iter().all(|known| trial::tried(known) == Some(tries)) {
         return Err(CommandFailure::usage(format!(
-            "batch {batch} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
+            "batch {shown} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
              another --batch",
             so_far.routes.join(", ")
         ))
@@ -270,7 +272,7 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &[Arc<R
     each_of_batch(store, batch, None, |job| match job.custom_id {
         Some(custom_id) if expected.contains(&custom_id) => Ok(()),
         custom_id => Err(CommandFailure::usage(format!(
-            "batch {batch} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
+            "batch {shown} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
              among those that would be asked now; nothing was enqueued. Say the same file, route and -n (or a larger \
              one), or choose another --batch",
             custom_id.as_deref().unwrap_or("a job without a custom id")
@@ -295,7 +297,8 @@ async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: &Rout
         Opened::Open { bulk, .. } => bulk,
         Opened::Lost(..) | Opened::Busy | Opened::Exists(_) => {
             return Err(CommandFailure::usage(format!(
-                "jobs of batch {batch} are no longer kept, so the trial cannot go on; choose another --batch"
+                "jobs of batch {} are no longer kept, so the trial cannot go on; choose another --batch",
+                on_one_line(&batch)
             ))
             .into());
         }

@@ -40,23 +40,42 @@ pub struct Args {
 /// Watches until every job of the batch has ended.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let batch = follow(&context.store, &mut context.output, &args.batch).await?;
-    if batch.failed + batch.cancelled > 0 {
-        context.output.note(advice(&batch.name, None));
+    let done = follow(&context.store, &mut context.output, &args.batch).await?;
+    if done.without_answer() > 0 {
+        context.output.note(advice(&done.batch.name, None));
     }
     context.close().await?;
-    Ok(exit_code(&batch))
+    Ok(done.exit_code())
 }
 
-/// The exit status that fits a finished batch.
-#[must_use]
-pub fn exit_code(batch: &Batch) -> ExitCode {
-    if batch.failed + batch.cancelled > 0 { ExitCode::JobsFailed } else { ExitCode::Success }
+/// A batch of which all jobs have ended.
+#[derive(Debug)]
+pub struct DoneBatch {
+    batch: Batch,
+    /// Of the cancelled jobs those whose place another file took: no answer of them is missed.
+    replaced: i64,
+}
+
+impl DoneBatch {
+    /// Jobs that were cancelled, and not to make room for another file.
+    fn cancelled(&self) -> i64 {
+        (self.batch.cancelled - self.replaced).max(0)
+    }
+
+    /// Jobs that ended without the answer that was wanted of them.
+    fn without_answer(&self) -> i64 {
+        self.batch.failed + self.cancelled()
+    }
+
+    /// The exit status that fits it.
+    fn exit_code(&self) -> ExitCode {
+        if self.without_answer() > 0 { ExitCode::JobsFailed } else { ExitCode::Success }
+    }
 }
 
 /// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines if the output is JSON,
 /// else a line every few seconds. At the end a summary goes to the output.
-pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
+pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<DoneBatch> {
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
     let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
@@ -81,14 +100,16 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
         }
     }
     screen.close();
+    // Counted once, since they are not among the sums.
+    let replaced = if batch.cancelled > 0 { store.replaced_of_batch(name).await? } else { 0 };
     match output.format() {
-        Format::Json => output.json_line(&view(&batch, &pace, None))?,
+        Format::Json => output.json_line(&ProgressView { replaced: Some(replaced), ..view(&batch, &pace, None) })?,
         Format::Table | Format::Plain | Format::Csv => {
-            output.told(summary(&batch))?;
+            output.told(summary(&batch, replaced))?;
             output.finish()?;
         }
     }
-    Ok(batch)
+    Ok(DoneBatch { batch, replaced })
 }
 
 /// The rate at which jobs end.
@@ -260,10 +281,13 @@ fn remaining(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> Option
     if waits_for.is_some_and(|why| !why.is_a_limit()) { None } else { pace.remaining(batch.unfinished()) }
 }
 
-fn summary(batch: &Batch) -> String {
+fn summary(batch: &Batch, replaced: i64) -> String {
     let mut line = format!("{}: done, {} succeeded, {} failed", batch.name, batch.succeeded, batch.failed);
-    if batch.cancelled > 0 {
-        let _ = write!(line, ", {} cancelled", batch.cancelled);
+    if batch.cancelled > replaced {
+        let _ = write!(line, ", {} cancelled", batch.cancelled - replaced);
+    }
+    if replaced > 0 {
+        let _ = write!(line, ", {replaced} replaced");
     }
     let _ = write!(line, ", {}, {}", counted(batch.attempts, "attempt", "attempts"), BatchView::of(batch).dollars());
     if let Some(per_answer) = per_answer_in_words(batch).filter(|_| batch.known_cost().is_some()) {
@@ -379,17 +403,29 @@ mod tests {
             (Batch { uncertain: NanoUsd(1), ..batch() }, ", at least $0.003165385 per answer"),
             (Batch { unpriced: 1, ..batch() }, " and 1 attempt of unknown price, cost per answer unknown"),
         ] {
-            assert_eq!(summary(&batch), format!("{all}{told}"));
+            assert_eq!(summary(&batch, 0), format!("{all}{told}"));
         }
-        let in_vain = summary(&Batch { succeeded: 0, failed: 400, ..batch() });
+        let in_vain = summary(&Batch { succeeded: 0, failed: 400, ..batch() }, 0);
         assert!(in_vain.ends_with(", $1.2345"), "the money and no figure: {in_vain}");
-        let unknown = summary(&Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() });
+        let unknown = summary(&Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() }, 0);
         assert!(unknown.ends_with(", cost unknown"), "{unknown}");
     }
 
     #[test]
-    fn a_batch_with_a_failed_job_has_its_own_exit_status() {
-        assert_eq!(exit_code(&batch()), ExitCode::JobsFailed);
-        assert_eq!(exit_code(&Batch { failed: 0, ..batch() }), ExitCode::Success);
+    fn a_batch_in_which_an_answer_is_missed_has_its_own_exit_status() {
+        let done = |failed, cancelled, replaced| {
+            let batch = Batch { failed, cancelled, ..batch() };
+            (summary(&batch, replaced), DoneBatch { batch, replaced }.exit_code())
+        };
+        for (jobs, told, code) in [
+            ((0, 0, 0), "390 succeeded, 0 failed, 450", ExitCode::Success),
+            ((1, 0, 0), "390 succeeded, 1 failed, 450", ExitCode::JobsFailed),
+            ((0, 2, 0), "390 succeeded, 0 failed, 2 cancelled, 450", ExitCode::JobsFailed),
+            ((0, 7, 7), "390 succeeded, 0 failed, 7 replaced, 450", ExitCode::Success),
+            ((0, 7, 5), "390 succeeded, 0 failed, 2 cancelled, 5 replaced, 450", ExitCode::JobsFailed),
+        ] {
+            let (said, exit) = done(jobs.0, jobs.1, jobs.2);
+            assert!(said.contains(told) && exit == code, "{said}");
+        }
     }
 }

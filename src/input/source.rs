@@ -38,7 +38,11 @@ impl InputSource {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "stdin".to_owned(),
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) => {
+                // Line breaks in it would begin a line of the message.
+                let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+                path.display().to_string().chars().map(shown).collect()
+            }
         }
     }
 

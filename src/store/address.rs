@@ -203,6 +203,8 @@ fn server(url: &str, host: &str, port: &str) -> Result<PgConnectOptions, Address
     let unreadable = |_| AddressError("is not a URL that can be read: check its user, password and options".to_owned());
     let mut options: PgConnectOptions = url.parse().map_err(unreadable)?;
     let host = url_parts::decoded(host).ok_or_else(|| AddressError("names a host that is no text".to_owned()))?;
+    // A URL without a host leads where Postgres's own programs go: to PGHOST, or the socket of this machine's server.
+    let host = if host.is_empty() { PgConnectOptions::new_without_pgpass().get_host().to_owned() } else { host };
     if host.starts_with('/') {
         options = options.socket(&host);
     } else if !host.is_empty() {
@@ -325,6 +327,10 @@ mod tests {
             let expected: Vec<(String, u16)> =
                 expected.into_iter().map(|(host, port)| (host.to_owned(), port)).collect();
             assert_eq!(servers(url), expected, "{url}");
+        }
+        let usual = PgConnectOptions::new_without_pgpass();
+        for url in ["postgres:///d", "postgres://u@/d?sslmode=disable"] {
+            assert_eq!(servers(url), [(usual.get_host().to_owned(), usual.get_port())], "as libpq does: {url}");
         }
         let address: Address = "postgres://me:p%40ss@one,two/my%20base?target_session_attrs=primary".parse().unwrap();
         assert!(address.must_be_writable());

@@ -4,7 +4,9 @@ mod chosen;
 
 pub use chosen::{JobFilter, ListedJob};
 
+use super::results::REPLACED;
 use super::{Doing, Store, StoreError};
+use crate::domain::job::JobState;
 use crate::domain::per_answer;
 use crate::domain::time_left::{self, TakenSoFar};
 use crate::domain::{ErrorClass, MaxFailed, NanoUsd, Spent};
@@ -207,6 +209,26 @@ impl Store {
         Ok(time_left::by_limits(batch.done(), batch.unfinished(), &taken, &self.standings().await?))
     }
 
+    /// How many of its cancelled jobs were cancelled because another file took their place, of those that this login
+    /// may see. All jobs of the batch are looked at.
+    pub async fn replaced_of_batch(&self, name: &str) -> Result<i64, StoreError> {
+        if !self.reads_all().await? {
+            let filter = JobFilter { states: vec![JobState::Cancelled], ..JobFilter::default() };
+            let cancelled = self.list_jobs(name, &filter, 0, usize::MAX).await?;
+            let replaced = cancelled.iter().filter(|job| job.error.as_deref() == Some(REPLACED)).count();
+            return Ok(i64::try_from(replaced).unwrap_or(i64::MAX));
+        }
+        sqlx::query_scalar!(
+            r#"select count(*) as "jobs!" from sluice.job j join sluice.result r on r.job_id = j.id
+                where j.batch = $1 and r.state = 'cancelled' and r.error = $2"#,
+            name,
+            REPLACED
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("counting the replaced jobs of the batch")
+    }
+
     /// Cancels every unfinished job of a batch, of those that this login may cancel, a thousand at a time, and returns
     /// how many. `progress` gets the number of each chunk.
     pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
@@ -289,7 +311,8 @@ impl Store {
         Ok((row.jobs, row.reason))
     }
 
-    /// Puts every failed or cancelled job of a batch back into the queue, and returns how many.
+    /// Puts every failed or cancelled job of a batch back into the queue, but for those whose place another file took,
+    /// and returns how many.
     pub async fn retry_batch(&self, name: &str, progress: impl FnMut(i64)) -> Result<i64, StoreError> {
         self.retry_chosen(name, &JobFilter::default(), false, progress).await
     }

@@ -13,6 +13,7 @@ use crate::domain::diagnosis::{
     ServerState, Session,
 };
 use crate::domain::obstacle::Obstacle;
+use crate::domain::pause::FixedWait;
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -481,15 +482,20 @@ impl Store {
         })
     }
 
-    /// What holds up the jobs of these lanes, each obstacle once.
+    /// What holds up the jobs of these lanes, and those that rest, each obstacle once. Jobs that were enqueued for
+    /// later, or are paused one by one, are meant to wait.
     async fn held_up(&self, lanes: &[Lane]) -> Result<Vec<Obstacle>, StoreError> {
-        let spots: Vec<Spot> = lanes.iter().map(Spot::ready).collect();
+        let resting = self.resting().await?.into_iter().map(|group| group.spot);
+        let spots: Vec<Spot> = lanes.iter().map(Spot::ready).chain(resting).collect();
         let reasons = self.obstacles(&spots).await?;
         let known = self.known().await?;
         let mut held_up: Vec<Obstacle> = Vec::new();
         let mut seen = HashSet::new();
         for (spot, reason) in spots.iter().zip(&reasons) {
             let Some(reason) = reason else { continue };
+            if matches!(FixedWait::read(reason), Some(FixedWait::Scheduled | FixedWait::Paused)) {
+                continue;
+            }
             let obstacle = Obstacle::of(reason, spot.subject(None), &known);
             if seen.insert(obstacle.in_words()) {
                 held_up.push(obstacle);

@@ -10,7 +10,7 @@ use futures_util::{Stream, TryStreamExt as _};
 pub const EXPORT_PAGE: u64 = 1_000;
 
 /// What the row of a cancelled job says when another file took its place (`sluice.replace_waiting`).
-const REPLACED: &str = "replaced";
+pub(super) const REPLACED: &str = "replaced";
 
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -153,6 +153,16 @@ pub struct Status {
     pub budgets: Vec<BudgetRow>,
 }
 
+/// Jobs that rest, and have their obstacle in common.
+pub(super) struct Resting {
+    pub(super) spot: Spot,
+    /// The reason in their rows.
+    reason: String,
+    count: Counted,
+    /// When the first of them wakes.
+    wakes_at: DateTime<Utc>,
+}
+
 impl Store {
     /// Everything that `sluice status` shows. Takes about a second at most, however long the queue.
     pub async fn status(&self) -> Result<Status, StoreError> {
@@ -267,8 +277,10 @@ impl Store {
         Ok(())
     }
 
-    async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
-        let groups = sqlx::query!(
+    /// The jobs that rest, in groups that have their obstacle in common. Of very many those that wake first are
+    /// counted.
+    pub(super) async fn resting(&self) -> Result<Vec<Resting>, StoreError> {
+        let rows = sqlx::query!(
             r#"with seen as materialized (
                 select flow, reason, run_at, job_id from sluice.parked order by run_at limit $1
             ), flow as (
@@ -288,25 +300,35 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("counting parked jobs")?;
-        let spots: Vec<Spot> = groups
-            .iter()
-            .map(|group| Spot {
-                route: group.route.clone(),
-                project: group.project.clone(),
-                batch: group.batch.clone(),
-                login: None,
-                rests: Some(group.reason.clone()),
-                is_due: group.due,
+        Ok(rows
+            .into_iter()
+            .map(|row| Resting {
+                // It is not known which group the uncounted rows belong to.
+                count: Counted { rows: row.rows, more: row.seen > LANE_CAP },
+                wakes_at: row.wakes_at,
+                reason: row.reason.clone(),
+                spot: Spot {
+                    route: row.route,
+                    project: row.project,
+                    batch: row.batch,
+                    login: None,
+                    rests: Some(row.reason),
+                    is_due: row.due,
+                },
             })
-            .collect();
+            .collect())
+    }
+
+    async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
+        let groups = self.resting().await?;
+        let spots: Vec<Spot> = groups.iter().map(|group| group.spot.clone()).collect();
         let reasons = self.obstacles(&spots).await?;
-        for ((spot, group), reason) in spots.iter().zip(groups).zip(reasons) {
-            let queue = routes.entry(spot.route.clone()).or_default();
+        for (group, reason) in groups.into_iter().zip(reasons) {
+            let queue = routes.entry(group.spot.route.clone()).or_default();
             // One that is due and held up by nothing is about to be woken.
             let reason = reason.unwrap_or(group.reason);
             let held = queue.parked.entry(reason.clone()).or_default();
-            // It is not known which group the uncounted rows belong to.
-            held.add(group.rows, group.seen > LANE_CAP, Some(group.wakes_at), &reason, spot);
+            held.add(group.count.rows, group.count.more, Some(group.wakes_at), &reason, &group.spot);
         }
         Ok(())
     }
@@ -355,7 +377,8 @@ impl Store {
     }
 
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
-    /// nor do paused ones and those of paused routes, projects and batches.
+    /// nor do paused ones, those of paused routes, projects and batches, and those that rest because their only
+    /// provider is paused.
     ///
     /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     /// Only where very many lanes have nothing that counts are the others looked through after that, a page at a time.
@@ -372,11 +395,15 @@ impl Store {
             )
             select exists (select from sluice.inflight)
                 -- In these very words: there is an index of what waits for a retry.
-                or exists (select from sluice.parked where reason not in ('scheduled', 'paused')
+                or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
                               -- Where there is room for some job, one that rests for long needs more.
                               and not exists (select from sluice.budgets b
-                                               where b.period = 'once' and reason = 'budget ' || b.name
-                                                 and (b.holds or run_at > now() + interval '3 seconds')))
+                                               where b.period = 'once' and k.reason = 'budget ' || b.name
+                                                 and (b.holds or k.run_at > now() + interval '3 seconds'))
+                              -- A paused provider, where there is no other rung.
+                              and not exists (select from sluice.pause v
+                                               where v.kind = 'provider' and starts_with(k.reason, v.name || '/')
+                                                 and k.reason ~ ': paused \((nowhere|no fallback|patience without)'))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch, b.enqueued_by
                                     from sluice.job b where b.id = l.job_id limit 1) j

@@ -149,6 +149,8 @@ pub struct HeldBatchView {
 pub struct ProgressView {
     #[serde(flatten)]
     pub batch: BatchView,
+    /// Of the cancelled jobs those whose place another file took; `None`: not all jobs have ended.
+    pub replaced: Option<i64>,
     /// Jobs that end per second.
     pub per_second: f64,
     /// Seconds until the rest is done at this pace; `None`: unknown.
@@ -167,6 +169,7 @@ impl ProgressView {
     pub fn of(batch: &Batch, per_second: f64, left: Option<Duration>, obstacle: Option<&Obstacle>) -> Self {
         Self {
             batch: BatchView::of(batch),
+            replaced: None,
             per_second,
             seconds_left: left.map(|left| left.as_secs()),
             idle: obstacle.map(Obstacle::in_words),

@@ -2,15 +2,40 @@
 
 use crate::domain::obstacle::Advice;
 use crate::domain::pause::PauseKind;
+use std::fmt::Write as _;
 
-/// The text as a single word to a shell.
+/// The text as a single word to a shell. It is on one line, and nothing in it is hidden: a word with characters that
+/// cannot be seen is written with their codes, as the usual shells read them (`$'a\nb'`).
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    if !word.chars().any(is_unseen) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    let mut quoted = String::from("$'");
+    for letter in word.chars() {
+        match letter {
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            '\\' | '\'' => quoted.extend(['\\', letter]),
+            letter if is_unseen(letter) => {
+                // Eight digits, so that what follows is not taken for a part of the number.
+                let _ = write!(quoted, "\\U{:08x}", u32::from(letter));
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// Whether a character is one that a reader does not see as itself.
+fn is_unseen(letter: char) -> bool {
+    !matches!(letter, '\'' | '"' | '\\') && letter.escape_debug().len() > 1
 }
 
 /// A command about something with a name: `sluice batch retry NAME`, and its further arguments.
@@ -62,6 +87,10 @@ mod tests {
             ("$HOME", "'$HOME'"),
             ("grün", "grün"),
             ("a'b", r"'a'\''b'"),
+            ("a\nb 'c'\\", r"$'a\nb \'c\'\\'"),
+            ("a\u{1b}[2J\u{9b}\u{202e}", r"$'a\U0000001b[2J\U0000009b\U0000202e'"),
+            ("a\tb\r", r"$'a\tb\r'"),
+            ("🎉 x", "'🎉 x'"),
         ] {
             assert_eq!(quoted(word), expected);
         }

@@ -305,6 +305,7 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     let plain = shown(&BatchView::of(&a_batch()));
     let moving = shown(&ProgressView::of(&a_batch(), 20.0, Some(Duration::from_secs(30)), None));
     let mut expected = plain.clone();
+    expected["replaced"] = Value::Null;
     expected["per_second"] = json!(20.0);
     expected["seconds_left"] = json!(30);
     expected["idle"] = Value::Null;

@@ -189,6 +189,9 @@ impl Claimer {
         let (mut takes, opens) = self.dealing.choose(&self.front, &plan, free.min(MAX_CLAIM), now);
         self.keep_within_budgets(&mut takes);
         if takes.is_empty() {
+            if self.shared.settings().until_done && self.nothing_is_left().await? {
+                return Ok(NextStep::Done);
+            }
             // There are jobs that may not start: sleep until a gate opens, or until new jobs come.
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
             return Ok(NextStep::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
@@ -411,7 +414,7 @@ impl Claimer {
         }
         let (plan, now) = (self.shared.plan(), self.shared.clock.now());
         let routes: Vec<String> =
-            plan.routes.keys().filter(|route| !waits_for_a_raise(&plan, route, now)).cloned().collect();
+            plan.routes.keys().filter(|route| !waits_for_a_person(&plan, route, now)).cloned().collect();
         let left = within(LAST_LOOK, "counting what is left", self.shared.store.outstanding(&routes)).await?;
         if !left {
             tracing::info!("nothing is left to do");
@@ -420,13 +423,14 @@ impl Claimer {
     }
 }
 
-/// Whether jobs of the route wait for the budget of a provider that counts once, which only a person raises.
-fn waits_for_a_raise(plan: &Plan, route: &str, now: Timestamp) -> bool {
+/// Whether jobs of the route wait for a provider that is paused, or for the budget of one that counts once: only a
+/// person ends that.
+fn waits_for_a_person(plan: &Plan, route: &str, now: Timestamp) -> bool {
     let ahead = plan.any_lane(route).map(|ahead| ahead.startable(None, now));
     matches!(
         ahead,
         Some(Startable::Later { why: Skip::Shut { shut, .. }, .. })
-            if shut.reason == Reason::Budget && shut.known_end().is_none()
+            if shut.reason == Reason::Paused || shut.reason == Reason::Budget && shut.known_end().is_none()
     )
 }
 

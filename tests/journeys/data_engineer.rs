@@ -2,7 +2,7 @@
 //! beside her rows. At the end there is an answer for each row, and none was bought twice.
 
 use crate::support::postgres::database;
-use crate::support::program::{Program, ended, text};
+use crate::support::program::{Program, ended, json_lines, text};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::exit_code::ExitCode;
@@ -99,9 +99,12 @@ async fn twenty_thousand_rows_become_twenty_thousand_answers_and_none_is_bought_
     let jobs = program.output(&["batch", "jobs", "reviews", "--class", "content_policy", "--format", "csv"]).await;
     assert_eq!(jobs.lines().count(), failed + 1, "{jobs}");
     program.output(&["batch", "retry", "reviews", "--class", "content_policy"]).await;
-    // The file of the answers is there already, and is replaced only when that is said.
-    let last = ended(run().arg("--force").spawn().unwrap()).await;
-    assert_eq!(status(&last), Some(ExitCode::Success as i32), "{}", text(&last.stderr));
+    // The same command once more: its own file has fewer answers than the new one, and nothing else to lose.
+    let last = ended(run().spawn().unwrap()).await;
+    let said = text(&last.stderr);
+    assert_eq!(status(&last), Some(ExitCode::Success as i32), "{said}");
+    assert!(!said.contains("kept as"), "{said}");
+    assert_eq!(json_lines(&program.path("answers.jsonl")).len(), ROWS);
 
     // The answers stand beside her rows, in her order.
     program.output(&["results", "reviews", "--rows", "reviews.csv", "--id-column", "id", "-o", "joined.csv"]).await;

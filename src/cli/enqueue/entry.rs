@@ -54,6 +54,7 @@ impl Entry {
             options.project = inherited(batch, args.project.as_deref(), &so_far.projects, "project", &options.project)?;
             // With keys, the schema itself recognises them.
             if so_far.of_others && !args.again.idempotent {
+                let batch = on_one_line(batch);
                 return Err(CommandFailure::usage(format!(
                     "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
                      from those that are new; nothing was enqueued. Use their login, or one with the role \
@@ -129,6 +130,7 @@ impl Entry {
 fn in_words(batch: &str, replaced: Replaced, file: Option<&Path>) -> String {
     let Replaced { cancelled, begun, ended } = replaced;
     let file = file.map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
+    let (batch, file) = (on_one_line(batch), on_one_line(&file));
     format!(
         "--replace: of batch {batch}, {} and {} cancelled together with the enqueue of {file}; {}, and {}",
         counted(cancelled, "job waits", "jobs wait"),
@@ -146,20 +148,21 @@ fn inherited(
     what: &str,
     usual: &str,
 ) -> Result<String, CommandFailure> {
+    let (shown, listed) = (on_one_line(batch), there.join(", "));
+    let listed = on_one_line(&listed);
     match (asked, there) {
         (None, []) => Ok(usual.to_owned()),
         (None, [only]) => Ok(only.clone()),
-        (None, several) => Err(CommandFailure::usage(format!(
-            "batch {batch} has jobs of more than one {what} ({}): say with --{what} which one new lines get",
-            several.join(", ")
+        (None, _) => Err(CommandFailure::usage(format!(
+            "batch {shown} has jobs of more than one {what} ({listed}): say with --{what} which one new lines get"
         ))),
         (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
-        (Some(asked), there) => Err(CommandFailure::usage(format!(
-            "batch {batch} uses the {what} {}, and a job's {what} never changes; nothing was enqueued. Leave out \
+        (Some(asked), _) => Err(CommandFailure::usage(format!(
+            "batch {shown} uses the {what} {listed}, and a job's {what} never changes; nothing was enqueued. Leave out \
              --{what} {asked} to continue the batch. To use {asked}, cancel the remaining jobs (`{}`) and choose \
              another --batch",
-            there.join(", "),
-            about("sluice batch cancel", batch, "")
+            about("sluice batch cancel", batch, ""),
+            asked = on_one_line(asked)
         ))),
     }
 }
@@ -167,7 +170,7 @@ fn inherited(
 /// The failure when there is no batch to go on with: a typing error in the name would buy the whole file again.
 async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
     let recent: Vec<String> = match store.batches(5).await {
-        Ok(batches) => batches.into_iter().map(|batch| batch.name).collect(),
+        Ok(batches) => batches.into_iter().map(|batch| on_one_line(&batch.name).into_owned()).collect(),
         // A login that may only enqueue may not look.
         Err(error) if error.is_denied() => Vec::new(),
         Err(error) => return Err(error.into()),
@@ -190,6 +193,7 @@ pub(super) fn differs(
 ) -> CommandFailure {
     let (one, many) = unit.words();
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
+    let (batch, file) = (on_one_line(batch), on_one_line(&file));
     let other = match (&enqueued.changed, enqueued.jobs) {
         (Some(custom_id), _) => format!("another request under the custom_id `{}`", on_one_line(custom_id)),
         (None, jobs) => format!("{} that it does not have", counted(jobs, one, many)),

@@ -1,8 +1,7 @@
 //! A file that grows by whole lines, and that the same command goes on with.
 
 use crate::cli::failure::CommandFailure;
-use crate::cli::out_file::plain_target;
-use anyhow::Context as _;
+use crate::cli::out_file::{plain_target, unwritten};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -30,53 +29,45 @@ impl GrowingFile {
         mut line: impl FnMut(&str) -> Result<bool, String>,
     ) -> anyhow::Result<Self> {
         let path = plain_target(target)?;
-        let writing = || format!("writing {}", path.display());
+        let of_path = |error| unwritten(&path, error);
         if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-            let file = OpenOptions::new().write(true).open(&path).with_context(writing)?;
+            let file = OpenOptions::new().write(true).open(&path).map_err(of_path)?;
             return Ok(Self { path, file });
         }
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .with_context(writing)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(of_path)?;
         // Where nothing can be locked, two commands may write it at once.
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             let words = format!("another command is writing {}", path.display());
             return Err(CommandFailure::usage(words).into());
         }
         if force {
-            file.set_len(0).with_context(writing)?;
+            file.set_len(0).map_err(of_path)?;
         }
         let whole = whole_lines(&file, begins, &mut line).map_err(|fault| match fault {
-            Fault::Io(error) => anyhow::Error::from(error).context(writing()),
+            Fault::Io(error) => of_path(error),
             Fault::Line(number, what) => CommandFailure::usage(format!(
                 "{}, line {number}: {what}; nothing was written. Choose another -o; --force begins the file anew",
                 path.display()
             ))
             .into(),
         })?;
-        file.set_len(whole).with_context(writing)?;
-        file.seek(SeekFrom::Start(whole)).with_context(writing)?;
+        file.set_len(whole).map_err(of_path)?;
+        file.seek(SeekFrom::Start(whole)).map_err(of_path)?;
         Ok(Self { path, file })
     }
 
     /// Adds whole lines.
     pub(super) fn add(&mut self, lines: &[u8]) -> anyhow::Result<()> {
-        self.file.write_all(lines).with_context(|| format!("writing {}", self.path.display()))
+        self.file.write_all(lines).map_err(|error| unwritten(&self.path, error))
     }
 
     /// Makes sure that all lines are on disk.
     pub(super) fn sync(&self) -> anyhow::Result<()> {
         match self.file.sync_data() {
             // A pipe is not on a disk.
-            Err(error) if error.kind() != ErrorKind::InvalidInput => {
-                Err(error).with_context(|| format!("writing {}", self.path.display()))
-            }
+            Err(error) if error.kind() != ErrorKind::InvalidInput => Err(unwritten(&self.path, error)),
             _ => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use crate::cli::failure::CommandFailure;
 use crate::domain::counted::counted;
 use crate::domain::raw_object::RawObject;
 use crate::input::{AuthorCell, AuthorRows, InputError, InputFormat, InputSource, ReadLimits};
+use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::results::ExportedJob;
 use crate::view::flat_row::{FlatCell, Layout, Survey};
@@ -114,7 +115,7 @@ impl Rows {
         let mut remarks = Vec::new();
         if absent > 0 {
             let rows = counted(absent, "row has", "rows have");
-            remarks.push(format!("{rows} no job in batch {}: their state is `absent`", of.name));
+            remarks.push(format!("{rows} no job in batch {}: their state is `absent`", on_one_line(of.name)));
         }
         let left = jobs.left();
         if left > 0 {
@@ -177,7 +178,8 @@ impl Index {
                     return Err(CommandFailure::usage(format!(
                         "--rows {}: no column of it is in the metadata of the jobs of batch {}, so rows and jobs \
                          cannot be matched by content. Name the column that holds the custom_id with --id-column",
-                        rows.name, of.name
+                        rows.name,
+                        on_one_line(of.name)
                     ))
                     .into());
                 }

@@ -3,9 +3,10 @@
 use super::Args;
 use crate::cli::context::Context;
 use crate::cli::failure::CommandFailure;
-use crate::cli::out_file::{OutFile, is_stdout};
+use crate::cli::out_file::{Earlier, OutFile, is_stdout};
 use crate::cli::results::{Form, Shape};
 use crate::input::{AuthorCell, InputFormat, InputSource, ReadLimits};
+use crate::printable::on_one_line;
 use crate::store::Store;
 use serde::Deserialize;
 use std::fs::{self, File};
@@ -19,7 +20,7 @@ const ROWS: usize = 10_000;
 const LINE: u64 = 64 << 20;
 
 /// Begins the files of a run. One that holds an export of the same batch is replaced: the same command writes the same
-/// file again.
+/// file again. What was edited in it is not lost: such a file is kept under another name.
 ///
 /// # Errors
 /// [`CommandFailure`] when a file holds something else, and is not to be replaced.
@@ -47,9 +48,9 @@ async fn open(
     if let Some(batch) = batch
         && is_export_of(path, shape, batch, &context.store).await?
     {
-        return OutFile::create(path, true);
+        return OutFile::begin(path, Earlier::IsKept);
     }
-    let of = batch.map_or_else(String::new, |batch| format!(", and is no export of batch {batch}"));
+    let of = batch.map_or_else(String::new, |batch| format!(", and is no export of batch {}", on_one_line(batch)));
     Err(CommandFailure::usage(format!(
         "{} exists already{of}; nothing was enqueued. Choose another file, or add --force, which replaces it",
         path.display()

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
-use crate::domain::obstacle::Obstacle;
+use crate::domain::obstacle::{Hindrance, Obstacle};
 use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &ServerState, queue: Option<&Queue>, pooled: bool) -> Finding {
@@ -38,6 +38,14 @@ fn workers(queue: &Queue) -> Finding {
             "no worker works on them",
             "start one: sluice worker",
         ),
+        (0, None) if queue.held_up.iter().any(|obstacle| matches!(obstacle.kind, Hindrance::NoWorker { .. })) => {
+            Finding::bad(
+                "workers",
+                "none is running, and jobs wait that could go on",
+                "no worker works on them",
+                "start one: sluice worker",
+            )
+        }
         (0, None) => Finding::ok("workers", "none is running, and nothing is ready"),
         (workers, _) => Finding::ok("workers", format!("{workers} running")),
     }
@@ -79,15 +87,25 @@ fn routes(queue: &Queue) -> Finding {
     )
 }
 
-/// Pauses are forgotten, and keys and models mend themselves by no wait.
+/// Pauses are forgotten, keys and models mend themselves by no wait, a budget that counts once has no room again, and
+/// workers on other batches take no job of this one.
 fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
     const CHECK: &str = "held_up";
-    let Some(first) = queue.held_up.first() else { return Finding::ok(CHECK, "nothing is in the way of ready jobs") };
-    let is_forgotten = |obstacle: &&Obstacle| {
+    let Some(first) = queue.held_up.first() else { return Finding::ok(CHECK, "nothing is in the way of jobs") };
+    let is_for_a_person = |obstacle: &&Obstacle| {
         let paused = obstacle.pause().map(|pause| pause.since.until(obstacle.as_of));
-        !obstacle.stuck.is_empty() || paused.is_some_and(|time| time >= thresholds.waiting)
+        let takes_none = match &obstacle.kind {
+            // That none is running is a finding of its own.
+            Hindrance::NoWorker { others } => *others > 0,
+            Hindrance::RouteUnknown { .. } => true,
+            _ => false,
+        };
+        takes_none
+            || !obstacle.stuck.is_empty()
+            || obstacle.lasting_budget().is_some()
+            || paused.is_some_and(|time| time >= thresholds.waiting)
     };
-    let told = queue.held_up.iter().find(is_forgotten);
+    let told = queue.held_up.iter().find(is_for_a_person);
     let others = match queue.held_up.len().saturating_sub(1) {
         0 => String::new(),
         others => format!("; sluice status has {others} more"),
@@ -99,7 +117,8 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
             CHECK,
             what,
             "these jobs do not go on by themselves: a person has to do something",
-            "sluice status says for each what to do: resume what is paused, mend the key or the name of the model",
+            "sluice status says for each what to do: resume what is paused, mend the key or the name of the model, \
+             raise the budget, start a worker that has the route",
         ),
     }
 }

@@ -161,8 +161,8 @@ impl Store {
     }
 
     /// Puts the jobs of a batch that the filter takes back into the queue, of those that failed or were cancelled, a
-    /// thousand at a time; with `only_counts` they are counted. Returns how many. `progress` gets the number of each
-    /// step.
+    /// thousand at a time; with `only_counts` they are counted. Jobs whose place another file took stay as they are.
+    /// Returns how many. `progress` gets the number of each step.
     pub async fn retry_chosen(
         &self,
         batch: &str,
@@ -183,6 +183,7 @@ impl Store {
                                    select r.state, r.error_class, r.error from sluice.result r
                                     where r.job_id = p.id limit 1) r
                              where r.state in ('failed', 'cancelled')
+                               and (r.state = 'failed' or r.error is distinct from 'replaced')
                                and (cardinality($3::text[]) = 0 or r.state = any ($3))
                                and (cardinality($4::text[]) = 0 or r.error_class = any ($4))
                                and ($5::text is null or strpos(lower(r.error), lower($5)) > 0)
