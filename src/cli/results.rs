@@ -34,6 +34,7 @@ pub use join::RowsOf;
 use join::{Batch, Index, Rows};
 pub use shape::Shape;
 use sheet::Sheet;
+use std::time::Duration;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -289,7 +290,7 @@ async fn followed(
             }
             let (counts, _) = tokio::try_join!(
                 following.finish(&mut answers, &mut errors),
-                watch::follow(store, &mut progress, &args.batch)
+                watch::follow(store, &mut progress, &args.batch, Duration::ZERO)
             )?;
             Ok(counts)
         };

@@ -32,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 /// How soon progress is read again when it could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the worker of this process takes at most until others see it.
+const STARTING: Duration = Duration::from_secs(15);
+
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
 /// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, or when the stop-loss pauses
@@ -331,7 +334,7 @@ pub(super) async fn work(
 /// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
 async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
     loop {
-        let Err(error) = watch::follow(store, output, batch).await else { return Ok(()) };
+        let Err(error) = watch::follow(store, output, batch, STARTING).await else { return Ok(()) };
         let passes =
             error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient));
         if !passes {

@@ -10,6 +10,7 @@ use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
+use crate::printable::progress::Shown;
 use crate::printable::{self, on_one_line};
 use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
@@ -40,7 +41,7 @@ pub struct Args {
 /// Watches until every job of the batch has ended.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let batch = follow(&context.store, &mut context.output, &args.batch).await?;
+    let batch = follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await?;
     if batch.failed + batch.cancelled > 0 {
         context.output.note(advice(&batch.name, None));
     }
@@ -56,7 +57,10 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
 
 /// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines if the output is JSON,
 /// else a line every few seconds. At the end a summary goes to the output.
-pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
+///
+/// `starting`: for so long a worker of this process may be about to start, so that there is one already.
+pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Duration) -> anyhow::Result<Batch> {
+    let since = Instant::now();
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
     let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
@@ -72,7 +76,8 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
             break;
         }
         // A bar that stands still needs a reason.
-        let obstacle = store.batch_obstacle(name).await?;
+        let is_starting = |why: &Obstacle| why.is_no_worker() && since.elapsed() < starting;
+        let obstacle = store.batch_obstacle(name).await?.filter(|why| !is_starting(why));
         pace.by_limits = limits.look(store, &batch).await?;
         screen.show(output, &batch, &pace, obstacle.as_ref())?;
         if took > LOOK {
@@ -146,7 +151,7 @@ impl Pace {
 
 /// The place where progress is shown.
 enum Screen {
-    Bar(ProgressBar),
+    Bar(Shown),
     Lines { next: Instant },
     Json { shown: Option<(i64, i64)> },
 }
@@ -168,7 +173,7 @@ impl Screen {
         bar.set_style(style.with_key("whole_percent", |state: &ProgressState, words: &mut dyn std::fmt::Write| {
             let _ = write!(words, "{}", percent(state.pos(), state.len().unwrap_or(0)));
         }));
-        Self::Bar(bar)
+        Self::Bar(Shown::new(bar))
     }
 
     fn show(
@@ -179,7 +184,8 @@ impl Screen {
         waits_for: Option<&Obstacle>,
     ) -> Result<(), OutputError> {
         match self {
-            Self::Bar(bar) => {
+            Self::Bar(shown) => {
+                let bar = shown.bar();
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On lines of its own: text that does not fit is cut off.
@@ -210,10 +216,9 @@ impl Screen {
         Ok(())
     }
 
-    fn close(&self) {
-        if let Self::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
+    /// Clears the bar.
+    fn close(self) {
+        drop(self);
     }
 }
 
@@ -300,6 +305,7 @@ mod tests {
             paused: false,
             pause_reason: None,
             max_failed: None,
+            max_wasted: None,
         }
     }
 
