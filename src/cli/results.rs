@@ -34,9 +34,9 @@ pub use join::RowsOf;
 use join::{Batch, Index, Rows};
 pub use shape::Shape;
 use sheet::Sheet;
-use std::time::Duration;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Arguments of `sluice results`.
 #[derive(Clone, Debug, clap::Args)]

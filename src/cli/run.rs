@@ -12,7 +12,7 @@ use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::domain::NanoUsd;
-use crate::domain::budget::BudgetStanding;
+use crate::domain::budget::{BudgetStanding, MOST};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::input::HeldBy;
@@ -358,9 +358,10 @@ enum GoOn {
     AfterRaise(String, NanoUsd),
 }
 
-/// As much again as the limit was, for a person to look at.
+/// As much again as the limit was, for a person to look at: the next call has room with that, too.
 fn enough(standing: &BudgetStanding) -> NanoUsd {
-    standing.used().max(standing.budget.limit) + standing.budget.limit
+    let again = standing.budget.limit.max(standing.least.unwrap_or_default());
+    (standing.used().max(standing.budget.limit) + again).min(MOST)
 }
 
 /// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.
@@ -413,6 +414,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: &Go
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::budget::Budget;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]
@@ -426,6 +428,33 @@ mod tests {
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
         resume_line(&command.args, &command.global, "b 1", 3, &GoOn::AtOnce)
+    }
+
+    #[test]
+    fn the_raise_that_is_proposed_has_room_for_the_next_call_and_for_as_much_again() {
+        let standing = |limit, spent, uncertain, least| BudgetStanding {
+            budget: Budget::of_batch("b", NanoUsd(limit)),
+            ends_at: None,
+            spent: NanoUsd(spent),
+            uncertain: NanoUsd(uncertain),
+            reserved: NanoUsd::ZERO,
+            least: Some(NanoUsd(least)),
+            least_is_old: false,
+        };
+        for (standing, expected) in [
+            (standing(100, 95, 0, 10), 200),
+            (standing(100, 100, 0, 10), 200),
+            // What may have been spent counts, and what a provider charged beyond its worst case.
+            (standing(100, 90, 30, 10), 220),
+            // It was lowered, below what the next call may cost.
+            (standing(10, 95, 0, 40), 135),
+            (standing(MOST.0, MOST.0, 0, 10), MOST.0),
+        ] {
+            let NanoUsd(raised) = enough(&standing);
+            assert_eq!(raised, expected, "{standing:?}");
+            let after = BudgetStanding { budget: Budget::of_batch("b", NanoUsd(raised)), ..standing };
+            assert!(!after.holds() || raised == MOST.0, "{after:?}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! many.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::rotation::{Depth, Rotation, SWEPT, Stretch, WINDOW};
 use crate::domain::budget::Outlay;
+use crate::domain::rotation::{Depth, Rotation, SWEPT, Stretch, WINDOW};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 

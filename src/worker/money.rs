@@ -48,7 +48,7 @@ pub(super) fn lane(
 }
 
 /// Tells what is wrong with budgets by the plan: those that were set by SQL name any route, and may contradict.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Faults {
     /// What was judged last, …
     budgets: Vec<Budget>,

@@ -220,7 +220,10 @@ fn amounts_have_one_bound_and_one_form_everywhere() {
         ("-1", Err("is below 0")),
         ("$5", Err("has the sign of a currency: dollars are meant")),
         ("5 EUR", Err("is no amount: expected dollars as a decimal number like \"0.15\"")),
-        ("0.0000000001", Err("is no amount: expected at most nine decimals: a billionth of a dollar is the smallest unit")),
+        (
+            "0.0000000001",
+            Err("is no amount: expected at most nine decimals: a billionth of a dollar is the smallest unit"),
+        ),
         ("", Err("is no amount: expected dollars as a decimal number like \"0.15\"")),
     ] {
         assert_eq!(amount(text), expected.map(NanoUsd).map_err(str::to_owned), "{text:?}");

@@ -88,7 +88,9 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
     let Some(first) = queue.held_up.first() else { return Finding::ok(CHECK, "nothing is in the way of ready jobs") };
     let is_forgotten = |obstacle: &&Obstacle| {
         let paused = obstacle.pause().map(|pause| pause.since.until(obstacle.as_of));
-        !obstacle.stuck.is_empty() || obstacle.lasting_budget().is_some() || paused.is_some_and(|time| time >= thresholds.waiting)
+        !obstacle.stuck.is_empty()
+            || obstacle.lasting_budget().is_some()
+            || paused.is_some_and(|time| time >= thresholds.waiting)
     };
     let told = queue.held_up.iter().find(is_forgotten);
     let others = match queue.held_up.len().saturating_sub(1) {

@@ -5,7 +5,7 @@ use crate::domain::charging::Fate;
 use crate::domain::decide::{Step, UnderWay, decide};
 use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice};
 use crate::domain::request::Pass;
-use crate::domain::strategy::Race;
+use crate::domain::route::Race;
 use crate::domain::validation::Rules;
 use crate::domain::{
     Attempt, ErrorClass, Hours, Model, Outcome, Patience, SoftFailure, Strategy, Target, Timeouts, Usage, UsageSource,
@@ -35,7 +35,14 @@ struct Fortune {
 
 fn price() -> impl Values<Value = Price> {
     let part = || 0..5_000_000_000_i64;
-    (part(), part(), prop::option::of(part()), prop::option::of(part()), prop::option::of(part()), prop::option::of(part()))
+    (
+        part(),
+        part(),
+        prop::option::of(part()),
+        prop::option::of(part()),
+        prop::option::of(part()),
+        prop::option::of(part()),
+    )
         .prop_map(|(input, output, cached_input, cache_write, cache_write_1h, reasoning)| Price {
             input,
             output,
