@@ -592,6 +592,41 @@ async fn a_list_of_budgets_says_what_they_will_not_cover_and_what_is_wrong_with_
         let view = views.iter().find(|view| view["budget"] == budget).unwrap();
         assert!(view["faults"].to_string().contains(fault), "{view}");
     }
-    let doctor = program.output(&["doctor", "--format", "json"]).await;
-    assert!(doctor.contains("budget_settings") && doctor.contains("day sends its jobs along cheep"), "{doctor}");
+    let finding = async |check: &str| {
+        let said = program.run(&["doctor", "--format", "json"]).await;
+        let said: Value = serde_json::from_str(&text(&said.stdout)).unwrap();
+        let found = said["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
+        (found["severity"].as_str().unwrap().to_owned(), found["what"].as_str().unwrap().to_owned())
+    };
+    let (severity, what) = finding("budget_settings").await;
+    assert!(severity == "warning" && what.contains("day sends its jobs along cheep"), "{what}");
+    // Without a worker nothing goes on, unless all that is ready waits for a spent budget anyway.
+    queue.silence(worker).await;
+    assert_eq!(finding("workers").await.0, "bad");
+    queue.run("select sluice.set_budget('spent', 0.0001)").await;
+    let (severity, what) = finding("workers").await;
+    assert!(severity == "ok" && what.contains("waits for a budget"), "{what}");
+    let (severity, what) = finding("held_up").await;
+    assert!(severity == "warning" && what.contains("the budget spent has no room"), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_once_what_is_wrong_with_budgets_that_were_set_by_sql() {
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 10 }"), &worker(20, "")).await;
+    let process = fleet.start();
+    fleet.until_live(1).await;
+    for statement in [
+        "select sluice.set_budget('day', 5, per => 'day', soft => 0.5, then_route => 'cheep')",
+        "select sluice.set_budget('hour', 9, per => 'hour')",
+    ] {
+        sqlx::query(statement).execute(&fleet.pool).await.unwrap();
+    }
+    process.until_said("there is no such route", 1).await;
+    process.until_said("is never reached", 1).await;
+    // It goes on, and says nothing twice.
+    fleet.enqueue("default", 5).await;
+    fleet.until_answered(5).await;
+    let said = process.said();
+    assert_eq!((said.matches("no such route").count(), said.matches("is never reached").count()), (1, 1), "{said}");
+    stop(vec![process]).await;
 }

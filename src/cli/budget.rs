@@ -271,7 +271,7 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
     let view = |(index, row): (usize, &BudgetRow)| {
         let faults = faults.iter().filter(|(of, _)| *of == index).map(|(_, fault)| fault.clone());
         let need = needs.get(&row.standing.budget.name).copied();
-        BudgetView { faults: faults.collect(), ..BudgetView::of(row, now).beside(need) }
+        BudgetView::of(row, now).beside(need, faults.collect())
     };
     let is_meant = |row: &BudgetRow| name.is_none_or(|name| row.standing.budget.name == name);
     Ok(rows.iter().enumerate().filter(|(_, row)| is_meant(row)).map(view).collect())

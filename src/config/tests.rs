@@ -264,7 +264,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[log]\nfilter = \"sluice=loud\"", "log.filter: \"sluice=loud\" is not a filter"),
         ("[budgets.b]\nper = \"day\"", "budgets.b.limit: is missing; expected dollars as a text"),
         ("[budgets.b]\nlimit = 25", "budgets.b.limit: is 25; expected dollars as a text"),
-        ("[budgets.b]\nlimit = \"$25\"", "budgets.b.limit: \"$25\": expected dollars as a decimal number"),
+        ("[budgets.b]\nlimit = \"$25\"", "budgets.b.limit: \"$25\" has the sign of a currency"),
         ("[budgets.b]\nlimit = \"-1\"", "budgets.b.limit: \"-1\" is below 0"),
         ("[budgets.b]\nlimit = \"0\"", "budgets.b.limit: \"0\" is nothing: to let nothing run, pause it"),
         ("[budgets.b]\nlimit = \"1\"\nper = \"year\"", "budgets.b.per: \"year\" is a window that never turns"),

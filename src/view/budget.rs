@@ -113,10 +113,10 @@ impl BudgetView {
 }
 
 impl BudgetView {
-    /// The same with what the jobs that are left will need.
+    /// The same with what the jobs that are left will need, and with what is wrong with it by the configuration.
     #[must_use]
-    pub fn beside(self, need: Option<Need>) -> Self {
-        let Some(need) = need else { return self };
+    pub fn beside(self, need: Option<Need>, faults: Vec<String>) -> Self {
+        let Some(need) = need else { return Self { faults, ..self } };
         let expected = need.expected();
         let left = self.limit.0 - self.spent.0 - self.uncertain.0;
         let is_short = self.state != "full" && expected.is_some_and(|expected| expected > left);
@@ -124,6 +124,7 @@ impl BudgetView {
             jobs_left: Some(need.jobs_left),
             needs: expected.map(Dollars),
             state: if is_short { "short" } else { self.state },
+            faults,
             ..self
         }
     }

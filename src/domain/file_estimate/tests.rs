@@ -91,7 +91,7 @@ fn rung() -> impl Values<Value = Rung> {
 fn route() -> impl Values<Value = Route> {
     let strategy = prop_oneof![
         Just(Strategy::Priority),
-        (2..4_u8).prop_map(|at_most| Strategy::Race(Race { at_most, after: Duration::ZERO })),
+        (2..4_u16).prop_map(|at_most| Strategy::Race(Race { at_most, after: Duration::ZERO })),
     ];
     (prop::collection::vec(rung(), 1..4), 1..8_u16, any::<bool>(), strategy).prop_map(
         |(rungs, max_attempts, reask, strategy)| Route {
@@ -149,24 +149,23 @@ fn usage(fortune: &Fortune, input: i64, output: i64) -> Usage {
 /// Carries out what is decided for a job until it ends. Returns what is booked: for calls that ended, and as uncertain
 /// for those of a race that another answer made needless; and apart what was for calls whose worker died.
 fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i64, i64) {
-    let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<(UnderWay, i64, usize)>::new());
-    let (mut in_all, mut of_the_dead, mut calls) = (0_i64, 0_i64, 0);
+    let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<(UnderWay, usize)>::new());
+    let (mut in_all, mut of_the_dead) = (0_i64, 0_i64);
     let mut fortunes = fortunes.iter().cycle();
     for _ in 0..5_000 {
-        let asked: Vec<UnderWay> = under_way.iter().map(|(call, ..)| *call).collect();
+        let asked: Vec<UnderWay> = under_way.iter().map(|(call, _)| *call).collect();
         let fortune = fortunes.next().unwrap();
         match decide(job, route, order, &history, &asked, &[], now) {
             Step::Finish(_) => {
                 // A race that is won gives up its other calls.
-                for (_, _, rung) in under_way {
+                for (_, rung) in under_way {
                     in_all += worst(&route.rungs[rung], job, AT + DAY * 10).max(worst(&route.rungs[rung], job, AT));
                 }
                 return (in_all, of_the_dead);
             }
             Step::Call { rung, .. } => {
                 let call = UnderWay { rung: Some(rung), since: now };
-                under_way.push((call, calls, rung));
-                calls += 1;
+                under_way.push((call, rung));
                 if matches!(route.strategy, Strategy::Race(_)) {
                     now = now + Duration::from_millis(1);
                     continue;
@@ -178,12 +177,14 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
             }
             Step::Wait { .. } => {}
         }
-        let (_, before, index) = under_way.swap_remove(fortune.which % under_way.len());
+        let (_, index) = under_way.swap_remove(fortune.which % under_way.len());
         let rung = &route.rungs[index];
         now = now + Duration::from_secs(1);
         let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
         let prompt = job.input_tokens * 4 + FRAME;
-        let prompt = if route.reask && before > 0 { prompt + output + WORDS_OF_A_FAULT } else { prompt };
+        // The conversation goes on after an answer that was rejected, and after no other failure.
+        let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
+        let prompt = if route.reask && has_answer { prompt + output + WORDS_OF_A_FAULT } else { prompt };
         let price = rung.price_at(AT + Duration::from_hours(1) * fortune.hours).unwrap();
         let NanoUsd(cost) = price.cost(&usage(fortune, prompt, output));
         match &fortune.outcome {
