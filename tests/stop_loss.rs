@@ -467,7 +467,8 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
     for (arguments, said) in [
         (
             &["0.5", "--max-wasted", "0.3"][..],
-            "batch plain pauses when more than 50 % of its jobs fails, or more than 30 % of its money brings no answer\n",
+            "batch plain pauses when more than 50 % of its jobs fails, or more than 30 % of its money brings no \
+             answer\n",
         ),
         (&["none"], "batch plain pauses when more than 30 % of its money brings no answer\n"),
         (&["--max-wasted", "none"], "batch plain has no stop-loss any more\n"),

@@ -45,16 +45,16 @@ fn above<T>(write: impl FnOnce() -> T) -> T {
 
 /// Standard error for log lines, each of which is written at once.
 #[must_use]
-pub fn stderr_above() -> Above<io::Stderr> {
+pub fn stderr_above() -> AboveBar<io::Stderr> {
     #[expect(clippy::disallowed_methods, reason = "the log writes its own notation")]
-    Above(io::stderr())
+    AboveBar(io::stderr())
 }
 
 /// A writer whose lines go above the bar.
 #[derive(Debug)]
-pub struct Above<W>(W);
+pub struct AboveBar<W>(W);
 
-impl<W: Write> Write for Above<W> {
+impl<W: Write> Write for AboveBar<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         above(|| self.0.write(bytes))
     }
@@ -133,9 +133,9 @@ mod tests {
         let shown = Shown::new(bar);
         shown.bar().set_position(3);
         shown.bar().tick();
-        Above(seen.clone()).write_all(b"a line\n").unwrap();
+        AboveBar(seen.clone()).write_all(b"a line\n").unwrap();
         drop(shown);
-        Above(seen.clone()).write_all(b"another line\n").unwrap();
+        AboveBar(seen.clone()).write_all(b"another line\n").unwrap();
         let seen = seen.0.lock().clone();
         let place = |what: &str| seen.iter().position(|seen| seen.contains(what)).unwrap();
         let line = place("a line");

@@ -71,8 +71,8 @@ pub struct StopLossKept {
     pub max_wasted: bool,
 }
 
-/// Notes that jobs of these batches have failed, or that their money was wasted, in the transaction that says so. It waits for no other transaction: a
-/// row that is locked is being noted, or counted anew, by the one that has it.
+/// Notes that jobs of these batches have failed, or that their money was wasted, in the transaction that says so. It
+/// waits for no other transaction: a row that is locked is being noted, or counted anew, by the one that has it.
 pub(super) async fn note_failures(transaction: &mut Transaction, batches: &[&str]) -> Result<(), StoreError> {
     if batches.is_empty() {
         return Ok(());

@@ -135,7 +135,7 @@ impl BudgetView {
         let (jobs, needs) = (self.jobs_left.filter(|_| self.state == "short")?, self.needs?);
         let turns = if self.per == "once" { "" } else { " in this window" };
         Some(format!(
-            "budget {}: {} about ${needs}, and ${} is left{turns}: `sluice budget raise {} AMOUNT` lets all of them run",
+            "budget {}: {} about ${needs}, and ${} is left{turns}; `sluice budget raise {} AMOUNT` lets all run",
             self.budget,
             counted(jobs, "job that is left needs", "jobs that are left need"),
             Dollars(self.limit.0 - self.spent.0 - self.uncertain.0),

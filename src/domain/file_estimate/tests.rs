@@ -207,8 +207,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
 
     /// Whatever answers and failures its calls meet, at whichever prices to come, and with whatever tokens within what
-    /// was sent and allowed: no job is booked at more than the most that was told of it. Calls whose worker died come on
-    /// top, as the help says.
+    /// was sent and allowed: no job is booked at more than the most that was told of it. Calls whose worker died come
+    /// on top, as the help says.
     #[test]
     fn no_job_is_booked_at_more_than_the_most_that_was_told(
         route in route(),

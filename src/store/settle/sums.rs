@@ -114,8 +114,8 @@ impl<'a> Sums<'a> {
         batches
     }
 
-    /// Writes the sums, and notes the batches in which jobs have failed or money was wasted. The sums are folded into those of their hours
-    /// later.
+    /// Writes the sums, and notes the batches in which jobs have failed or money was wasted. The sums are folded into
+    /// those of their hours later.
     pub(super) async fn write(self, transaction: &mut Transaction) -> Result<(), StoreError> {
         if self.0.is_empty() {
             return Ok(());
