@@ -472,7 +472,7 @@ async fn commands_set_show_raise_and_remove_budgets_and_refuse_bad_ones() {
     assert_eq!(&shown, budget);
     for (arguments, code, expected) in [
         (&["set", "x", "-1"][..], 2, "is below 0; expected dollars above 0"),
-        (&["set", "x", "0"], 2, "is nothing; expected dollars above 0"),
+        (&["set", "x", "0"], 2, "is nothing: to let nothing run, pause it; expected dollars above 0"),
         (&["set", "x", "$5"], 2, "has the sign of a currency: dollars are meant; expected dollars above 0"),
         (&["set", "x", "1,50"], 2, "expected dollars as a decimal number"),
         (&["set", "x", "9000000001"], 2, "is more than 9000000000 dollars"),
@@ -565,7 +565,7 @@ async fn a_list_of_budgets_says_what_they_will_not_cover_and_what_is_wrong_with_
             (&json!(state), &json!(6), &json!(0.00018)),
             "{listed}"
         );
-        let table = program.run(&["budget", "list"]).await;
+        let table = program.run(&["budget", "list", "--format", "table"]).await;
         let told = "6 jobs that are left need about $0.00018, and $0.000179 is left";
         assert_eq!(text(&table.stderr).replace("\n ", "").contains(told), state == "short", "{}", text(&table.stderr));
         assert!(text(&table.stdout).contains(state), "{}", text(&table.stdout));

@@ -377,7 +377,7 @@ async fn only_what_is_asked_for_is_priced_anew_and_a_running_worker_is_not_hurt(
         ("--provider", "x", "there is no provider \"x\""),
         ("--model", "n", "there is no model \"n\""),
         ("--route", "defualt", "there is no route \"defualt\"; perhaps \"default\" is meant"),
-        ("--batch", "b11", "there is no batch \"b11\"; perhaps"),
+        ("--batch", "b11", "there is no batch \"b11\"; there are: b0, b1"),
         ("--project", "x", "there is no project \"x\""),
     ] {
         let (code, _, err) = run(&fleet, &["reprice", "--dry-run", option, name]).await;

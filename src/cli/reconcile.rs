@@ -18,10 +18,10 @@ use std::path::PathBuf;
 /// Compare the ledger with a provider's usage or invoice, day by day and model by model
 ///
 /// FILE is a CSV export of OpenAI (usage or costs) or Anthropic (usage or costs), known by its columns, or any other
-/// with --date, --model, --cost and --tokens; compressed by gzip or not. A day is one of UTC, the one on which a call was
-/// made. Shown are the days and models on which the two do not agree: what only one of them has, other tokens, another
-/// price for the same tokens, and what may explain it. The exit status is 0 when all agree within the tolerance, and 11
-/// when they do not.
+/// with --date, --model, --cost and --tokens; compressed by gzip or not. A day is one of UTC, the one on which a call
+/// was made. Shown are the days and models on which the two do not agree: what only one of them has, other tokens,
+/// another price for the same tokens, and what may explain it. The exit status is 0 when all agree within the
+/// tolerance, and 11 when they do not.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The export; `-`: from standard input

@@ -99,7 +99,11 @@ macro_rules! batch_of {
             unpriced: $row.unpriced,
             paused: $row.paused,
             pause_reason: $row.pause_reason,
-            max_failed: $row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
+            // All may fail where money alone is bounded.
+            max_failed: $row
+                .max_failed
+                .and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?))
+                .filter(|share| !share.is_whole() || $row.max_wasted.is_none()),
             max_wasted: $row.max_wasted.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
         }
     };

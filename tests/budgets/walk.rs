@@ -251,8 +251,10 @@ fn in_all(standing: &BudgetStanding) -> i64 {
     (standing.used() + standing.reserved).0
 }
 
-async fn walk(seed: u64) {
+/// Walks; `fault`: statements that break a rule of budgets first.
+async fn walk(seed: u64, fault: &'static str) {
     let mut world = World::new(seed).await;
+    world.queue.run(fault).await;
     let mut before = world.standings().await;
     let (mut granted, mut refused) = (0, 0);
     for number in 0..STEPS {
@@ -288,13 +290,58 @@ async fn walk(seed: u64) {
 #[tokio::test]
 async fn no_budget_is_overshot_under_any_interleaving() {
     for seed in [1, 2, 3] {
-        walk(seed).await;
+        walk(seed, "").await;
     }
 }
 
 #[tokio::test]
 async fn no_budget_is_overshot_under_any_other_interleaving() {
     for seed in [4, 5, 6] {
-        walk(seed).await;
+        walk(seed, "").await;
+    }
+}
+
+/// What a walk would not find says nothing: each of these rules is broken in turn.
+#[tokio::test]
+async fn a_walk_finds_a_rule_that_is_broken() {
+    for (rule, fault) in [
+        (
+            "what is given back is given back once",
+            "create or replace function sluice.release_reservations(jobs bigint[], fences bigint[],
+                                                                    numbers smallint[]) returns void
+                 language sql as $$
+                 with gone as (
+                     delete from sluice.reservation r using unnest(jobs, fences, numbers) c(job_id, fence, number)
+                      where r.job_id = c.job_id and r.fence = c.fence and (c.number is null or r.number = c.number)
+                     returning r.budgets, r.nanos
+                 )
+                 insert into sluice.budget_entry (budget, reserved_nanos)
+                 select u.name, -2 * sum(g.nanos) from gone g cross join lateral unnest(g.budgets) u(name)
+                  group by u.name
+                 $$",
+        ),
+        (
+            "a process that knows of old budgets opens nothing",
+            "create function public.stays() returns trigger language plpgsql as $$ begin return null; end $$;
+             create trigger stays before update on sluice.budget_version
+                 for each row execute function public.stays()",
+        ),
+        (
+            "what is reserved stays reserved when the window turns",
+            "create function public.forgets() returns trigger language plpgsql as $$
+                 begin new.reserved_nanos := 0; return new; end $$;
+             create trigger forgets before update on sluice.budget
+                 for each row when (new.window_start > old.window_start) execute function public.forgets()",
+        ),
+        (
+            "what a dead worker may have spent counts",
+            "create function public.is_nothing() returns trigger language plpgsql as $$
+                 begin new.uncertain_nanos := 0; return new; end $$;
+             create trigger is_nothing before insert on sluice.budget_entry
+                 for each row when (new.uncertain_nanos > 0) execute function public.is_nothing()",
+        ),
+    ] {
+        let walked = tokio::spawn(walk(1, fault)).await;
+        assert!(walked.is_err_and(|error| error.is_panic()), "{rule}: the walk has found nothing");
     }
 }
