@@ -5,6 +5,8 @@
 //! have no width. All of them are written as their code: `\u{1b}`, and `\u001b` in JSON, which means the same text
 //! there.
 
+pub mod progress;
+
 use anstyle::Style;
 use std::borrow::Cow;
 use std::fmt::Write as _;

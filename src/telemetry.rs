@@ -50,8 +50,7 @@ pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<Worke
 pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
     let no_colour = crate::config::process_environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
     let colours = crate::printable::stderr_is_terminal() && !no_colour;
-    #[expect(clippy::disallowed_methods, reason = "fields are written by `layer`")]
-    let (subscriber, guard) = subscriber(log, std::io::stderr, colours)?;
+    let (subscriber, guard) = subscriber(log, crate::printable::progress::stderr_above, colours)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)
 }

@@ -201,6 +201,7 @@ async fn the_doctor_knows_every_index_that_the_migrations_make() {
             private: false,
             connections_each: 10,
             routes: std::collections::HashSet::new(),
+            providers: std::collections::HashSet::new(),
             retention: None,
         };
         let facts = patient.store.facts(&around).await;

@@ -207,6 +207,7 @@ async fn a_day(stage: &Stage, store: &Store) {
     let (worker, _) = store.register("host", 1, "0.0.0").await.unwrap();
     store.installation().await.unwrap();
     store.pauses().await.unwrap();
+    store.pauses_and_budgets().await.unwrap();
     let jobs = claim(store, worker, 3).await;
     assert_eq!(jobs.len(), 6);
     open(store, &jobs).await;

@@ -4,10 +4,13 @@
 use crate::support::fleet::Fleet;
 use crate::support::postgres::database;
 use crate::support::program::{Program, text};
+use crate::support::queue::{NewJob, Queue, in_batch};
 use crate::support::scripted::{Reply, Scripted};
 use crate::support::wait::until;
 use serde_json::{Value, json};
+use sluice::domain::NanoUsd;
 use sluice::store::Store;
+use sluice::store::reprice::{Recosted, RepriceScope};
 use sqlx::{PgPool, Row as _};
 use std::fmt::Write as _;
 
@@ -365,11 +368,20 @@ async fn only_what_is_asked_for_is_priced_anew_and_a_running_worker_is_not_hurt(
     let others = "select count(*) from sluice.attempts where (price->>'input' = '11000000000') \
                   is distinct from (batch = 'b1' and project = 'p2') and cost_source is not null";
     assert_eq!(at(others).await, 0);
-    for nothing in
-        [["--provider", "x"], ["--model", "n"], ["--route", "x"], ["--until", "2020-01-01"], ["--since", "0s"]]
-    {
+    for nothing in [["--until", "2020-01-01"], ["--since", "0s"]] {
         let dry = json_of(&fleet, &[&["reprice", "--dry-run"], nothing.as_slice()].concat()).await;
         assert_eq!(dry["attempts"], 0, "{nothing:?}");
+    }
+    // A name that neither the configuration nor the books have is a slip.
+    for (option, name, said) in [
+        ("--provider", "x", "there is no provider \"x\""),
+        ("--model", "n", "there is no model \"n\""),
+        ("--route", "defualt", "there is no route \"defualt\"; perhaps \"default\" is meant"),
+        ("--batch", "b11", "there is no batch \"b11\"; there are: b0, b1"),
+        ("--project", "x", "there is no project \"x\""),
+    ] {
+        let (code, _, err) = run(&fleet, &["reprice", "--dry-run", option, name]).await;
+        assert!(code == Some(6) && err.contains(said), "{option}: {err}");
     }
     assert!(json_of(&fleet, &["reprice", "--dry-run", "--model", "m"]).await["changes"].as_i64().unwrap() > 0);
     fleet.books_are_in_order(400).await;
@@ -442,6 +454,50 @@ async fn an_invoice_agrees_or_is_told_apart_line_by_line() {
     }
     let (code, out, _) = reconcile(openai, &[]).await;
     assert_eq!(code, Some(11), "{out}");
+    let (code, _, err) = reconcile(openai, &["--provider", "opneai"]).await;
+    assert!(code == Some(6) && err.contains("no provider \"opneai\"; perhaps \"openai\" is meant"), "{err}");
+
+    // As spreadsheets and pipes bring it.
+    let columns = &columns[..6];
+    let csv = file(&same, &same);
+    let by_semicolons: String =
+        csv.lines().map(|line| line.replace('.', "?").replace(',', ";").replace('?', ",") + "\r\n").collect();
+    let wide: Vec<u8> =
+        std::iter::once(0xfeff).chain(by_semicolons.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, csv.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    for (form, bytes) in [("semicolons", by_semicolons.as_bytes()), ("UTF-16", &wide), ("gzip", &packed)] {
+        let mut command = fleet.program(&[&["reconcile", "-"], columns].concat());
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, bytes).await.unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{form}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn what_changes_of_a_call_whose_job_is_gone_is_booked_without_its_labels() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(NewJob { project: "p", ..in_batch("b") }, 1).await;
+    let claimed = queue.claim_one(worker).await;
+    queue.succeed(&claimed).await;
+    let scope = RepriceScope::default();
+    let (_, costed) = queue.store.costed(scope, None).next().await.unwrap().unwrap();
+    let [was] = costed.as_slice() else { panic!("{costed:?}") };
+    // The job goes between the two steps, as in a retention that a person does by hand.
+    queue.run("alter table sluice.job disable trigger all; delete from sluice.job").await;
+    let cost = Some(NanoUsd(45_000));
+    let change =
+        Recosted { was: was.clone(), cost, computed: cost, source: Some("price"), price: was.price, differs: false };
+    assert_eq!(queue.store.recost(&[change]).await.unwrap(), 1);
+    assert_eq!(queue.count("select sum(cost_nanos)::bigint from sluice.attempt").await, 45_000);
+    let without = "select sum(cost_nanos)::bigint from sluice.totals where route = '' and project = '' and batch = ''";
+    assert_eq!(queue.count(without).await, 15_000, "the difference");
+    assert_eq!(queue.count("select sum(cost_nanos)::bigint from sluice.totals").await, 45_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,14 @@
 
 use crate::support::fleet::{Fleet, stop};
 use crate::support::program::{Program, text};
-use crate::support::queue::{NewJob, Queue, in_batch};
+use crate::support::queue::{NewJob, Queue, in_an_hour, in_batch, park, rejected};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 use sluice::domain::pause::PauseKind;
-use sluice::domain::stop_loss::{Exceeded, exceeded};
+use sluice::domain::stop_loss::{Exceeded, exceeded, wasted};
 use sluice::domain::{ErrorClass, MaxFailed};
 use sluice::exit_code::ExitCode;
+use sluice::store::settle::Settlement;
 use sluice::store::stop_loss::Watched;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -96,6 +97,86 @@ async fn a_batch_is_paused_once_with_the_reason_and_others_are_not() {
     queue.end(worker, 12, 0).await;
     assert_eq!(queue.stop_losses().await, Vec::<String>::new());
     assert!(!queue.store.batch("other").await.unwrap().unwrap().paused);
+}
+
+impl Queue {
+    /// Claims jobs: the answers of so many are rejected once, and those of so many accepted, at 30 microdollars each.
+    async fn spend(&self, worker: i64, wasted: usize, well_spent: usize) {
+        let claimed = self.claim(worker, i32::try_from(wasted + well_spent).unwrap()).await;
+        assert_eq!(claimed.len(), wasted + well_spent, "so many jobs are ready");
+        for (index, job) in claimed.iter().enumerate() {
+            if index < wasted {
+                let attempts = vec![rejected(job, 1, "not_json")];
+                let parks = vec![park(job, Some(in_an_hour()))];
+                self.settle(Settlement { attempts, parks, ..Settlement::default() }).await;
+            } else {
+                self.succeed(job).await;
+            }
+        }
+    }
+
+    /// Pauses what wastes too much, as upkeep does; returns the reasons.
+    async fn wasteful(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for watched in self.store.watched_batches().await.unwrap() {
+            let Some(max_wasted) = watched.max_wasted else { continue };
+            let lost = wasted(max_wasted, watched.standing, watched.outgo, &watched.outgo_before);
+            if let Some(lost) = lost
+                && self.store.stop_batch(&watched, &lost).await.unwrap()
+            {
+                reasons.push(lost.to_string());
+            }
+        }
+        reasons
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_paused_when_too_much_of_its_money_brings_no_answer() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(in_batch("b"), 100).await;
+    assert!(queue.store.set_stop_waste("b", Some(share("0.3"))).await.unwrap());
+    queue.spend(worker, 9, 9).await;
+    assert_eq!(queue.wasteful().await, Vec::<String>::new(), "nine calls say little");
+    queue.forget_due().await;
+    // No job has failed for good: the rejected call marks the batch.
+    queue.spend(worker, 1, 0).await;
+    assert_eq!(queue.stop_losses().await, Vec::<String>::new(), "all jobs may fail");
+    let reason = "stop-loss: $0.0003 of $0.00057 brought no answer, more than 30 %";
+    assert_eq!(queue.wasteful().await, [reason]);
+    let batch = queue.store.batch("b").await.unwrap().unwrap();
+    assert_eq!((batch.pause_reason.as_deref(), batch.max_wasted), (Some(reason), Some(share("0.3"))));
+    assert_eq!(queue.store.stopped_by_loss("b").await.unwrap().as_deref(), Some(reason));
+    // What was wasted before it was resumed is forgiven.
+    assert!(queue.store.resume(PauseKind::Batch, "b").await.unwrap());
+    queue.spend(worker, 9, 1).await;
+    assert_eq!(queue.wasteful().await, Vec::<String>::new());
+    queue.spend(worker, 1, 0).await;
+    let again = "stop-loss: $0.0003 of $0.00033 brought no answer since it was resumed, more than 30 %";
+    assert_eq!(queue.wasteful().await, [again]);
+    // Another share that was given meanwhile counts, and an old count does not pause for it.
+    assert!(queue.store.resume(PauseKind::Batch, "b").await.unwrap());
+    queue.spend(worker, 10, 0).await;
+    let watched = queue.store.watched_batches().await.unwrap().remove(0);
+    assert!(queue.store.set_stop_waste("b", Some(share("0.9"))).await.unwrap());
+    assert!(!queue.store.stop_batch(&watched, &"wasted").await.unwrap());
+    // Each of the two shares goes without the other.
+    assert!(queue.store.set_stop_loss("b", Some(share("0.1"))).await.unwrap());
+    assert!(queue.store.set_stop_loss("b", None).await.unwrap());
+    assert!(!queue.store.set_stop_loss("b", None).await.unwrap());
+    assert_eq!(queue.store.batch("b").await.unwrap().unwrap().max_wasted, Some(share("0.9")));
+    assert!(queue.store.set_stop_waste("b", None).await.unwrap());
+    assert!(!queue.store.set_stop_waste("b", None).await.unwrap());
+    assert_eq!(queue.count("select count(*) from sluice.stop_loss").await, 0);
+    for (statement, expected) in [
+        ("select sluice.stop_waste('b', 1.5)", "max_wasted: is 1.5; expected a share from 0 to 1, such as 0.3"),
+        ("select sluice.stop_waste('b', 0.0000001)", "expected at most six decimals"),
+        ("select sluice.stop_waste('', 0.5)", "expected the name of a batch"),
+    ] {
+        let error = sqlx::query(statement).execute(&queue.pool).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -380,8 +461,26 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
     }
     let changed = program.output(&["batch", "stop-loss", "plain", "0.5", "--format", "json"]).await;
     let changed: Value = serde_json::from_str(&changed).unwrap();
-    assert_eq!(changed, json!({ "batch": "plain", "max_failed": 0.5, "changed": true }));
+    assert_eq!(changed, json!({ "batch": "plain", "max_failed": 0.5, "max_wasted": null, "changed": true }));
     assert!(program.output(&["check"]).await.contains("pause when more than 25 % of them fails"));
+    // By money: beside the share of jobs, or alone.
+    for (arguments, said) in [
+        (
+            &["0.5", "--max-wasted", "0.3"][..],
+            "batch plain pauses when more than 50 % of its jobs fails, or more than 30 % of its money brings no \
+             answer\n",
+        ),
+        (&["none"], "batch plain pauses when more than 30 % of its money brings no answer\n"),
+        (&["--max-wasted", "none"], "batch plain has no stop-loss any more\n"),
+    ] {
+        let all = [&["batch", "stop-loss", "plain"], arguments, &["--format", "plain"]].concat();
+        assert_eq!(program.output(&all).await, said);
+    }
+    let done = enqueue(&["--batch", "money", "--route", "careful", "--max-wasted", "0.2"]).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let shown = program.output(&["batch", "show", "money", "--format", "json"]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["max_failed"], &shown["max_wasted"]), (&json!(0.25), &json!(0.2)));
 }
 
 /// A provider whose answers are empty, one whose answers are good, and a route to each.

@@ -90,7 +90,13 @@ fn warnings(workers: &[Process]) -> usize {
 
 /// What the doctor says of a check: how bad, and what.
 async fn diagnosis(pool: &PgPool, check: &str) -> Option<(Severity, String)> {
-    let around = Surroundings { private: false, connections_each: 1, routes: HashSet::new(), retention: None };
+    let around = Surroundings {
+        private: false,
+        connections_each: 1,
+        routes: HashSet::new(),
+        providers: HashSet::new(),
+        retention: None,
+    };
     let facts = Store::from_pool(pool.clone()).facts(&around).await;
     let findings = diagnose(&facts, Thresholds::default());
     findings.into_iter().find(|finding| finding.check == check).map(|finding| (finding.severity, finding.what))

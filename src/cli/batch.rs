@@ -9,10 +9,10 @@ use super::failure::CommandFailure;
 use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
-use crate::domain::MaxFailed;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::PauseKind;
+use crate::domain::{MaxFailed, StopLoss};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::Store;
@@ -64,17 +64,22 @@ pub enum BatchCommand {
     },
     /// Put all its failed and cancelled jobs back into the queue, or some of them
     Retry(jobs::RetryArgs),
-    /// Pause it when more than a share of its jobs fails
+    /// Pause it when more than a share of its jobs fails, or of its money is wasted
     ///
     /// The share is the jobs that failed for good over the jobs that ended, without cancelled ones. The batch pauses
     /// once ten have failed and the share is exceeded, or once the failed ones exceed the share of all its jobs.
-    /// `sluice batch resume` lets it go on, and forgives the jobs that have failed by then.
+    /// With --max-wasted it also pauses once ten calls have cost something and brought no accepted answer, and those
+    /// took more than that share of the cost. `sluice batch resume` lets it go on, and forgives what was lost by then.
     StopLoss {
         /// The batch
         name: String,
         /// The share that may fail: 0.05 is one in twenty, 0 none, 1 all; or "none", for no stop-loss
-        #[arg(value_name = "SHARE", allow_hyphen_values = true, value_parser = share_or_none)]
-        share: ShareOrNone,
+        #[arg(value_name = "SHARE", allow_hyphen_values = true, value_parser = share_or_none,
+              required_unless_present = "max_wasted")]
+        share: Option<ShareOrNone>,
+        /// The share of the cost that may bring no accepted answer: 0.3 is three tenths; or "none"
+        #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = share_or_none)]
+        max_wasted: Option<ShareOrNone>,
     },
     /// Pause or resume it
     #[command(flatten)]
@@ -136,10 +141,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let what = if args.dry_run { "would_be_queued_again" } else { "queued_again" };
             said(&mut context, &args.name, what, retried)?
         }
-        BatchCommand::StopLoss { name, share: ShareOrNone(max_failed) } => {
+        BatchCommand::StopLoss { name, share, max_wasted } => {
             find(&context.store, &name).await?;
-            let changed = context.store.set_stop_loss(&name, max_failed).await?;
-            let view = StopLossView { batch: &name, max_failed, changed };
+            let mut changed = false;
+            if let Some(ShareOrNone(max_failed)) = share {
+                changed |= context.store.set_stop_loss(&name, max_failed).await?;
+            }
+            if let Some(ShareOrNone(max_wasted)) = max_wasted {
+                changed |= context.store.set_stop_waste(&name, max_wasted).await?;
+            }
+            let Batch { max_failed, max_wasted, .. } = find(&context.store, &name).await?;
+            let view = StopLossView { batch: &name, stop_loss: StopLoss { max_failed, max_wasted }, changed };
             if context.output.format() == Format::Json {
                 context.output.json(&view)?;
             } else {

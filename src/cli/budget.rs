@@ -3,12 +3,14 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
+use super::names;
 use super::output::Format;
 use crate::config::Config;
-use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
+use crate::domain::budget::{self, Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::{MaxFailed, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::store::budget::BudgetRow;
+use crate::store::names::Named;
 use crate::view::budget::{BudgetChangeView, BudgetView, table};
 use crate::view::dollars::Dollars;
 use chrono::{DateTime, Utc};
@@ -53,7 +55,7 @@ pub enum BudgetCommand {
         #[arg(value_name = "AMOUNT", allow_hyphen_values = true, value_parser = amount)]
         limit: NanoUsd,
     },
-    /// Remove one. One of the configuration comes back when that says something else of it
+    /// Remove one. One of the configuration goes when its section does, and the workers have read that again
     Remove {
         /// Its name
         name: String,
@@ -111,13 +113,7 @@ pub struct Covers {
 /// # Errors
 /// What is wrong with it, and what is expected.
 pub(super) fn amount(text: &str) -> Result<NanoUsd, String> {
-    match text.parse::<NanoUsd>() {
-        Ok(amount) if amount.0 > 0 => Ok(amount),
-        Ok(_) => Err("is nothing; expected dollars above 0, such as 0.50 (to let nothing run, pause it)".to_owned()),
-        Err(_) if text.starts_with('-') => Err("is below 0; expected dollars above 0, such as 0.50".to_owned()),
-        Err(_) if text.contains(['$', '€']) => Err("expected dollars without a sign, such as 0.50".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+    budget::amount(text).map_err(|problem| format!("{problem}; expected dollars above 0, such as 0.50"))
 }
 
 fn period(text: &str) -> Result<Period, String> {
@@ -148,9 +144,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     match args.command {
         BudgetCommand::List => {
-            let now = now(&context).await?;
-            let rows = context.store.budget_rows().await?;
-            let views: Vec<BudgetView> = rows.iter().map(|row| BudgetView::of(row, now)).collect();
+            let views = views(&context, None).await?;
             match context.output.format() {
                 Format::Json => context.output.json(&views)?,
                 Format::Table if views.is_empty() => {
@@ -158,16 +152,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
                 }
                 Format::Table | Format::Plain | Format::Csv => context.output.table(&table(&views))?,
             }
+            tell_of(&mut context, &views)?;
         }
         BudgetCommand::Show { name } => {
-            let rows = context.store.budget_rows().await?;
-            let row = find(&rows, &name)?;
-            let view = BudgetView::of(row, now(&context).await?);
-            if context.output.format() == Format::Json {
-                context.output.json(&view)?;
-            } else {
-                context.output.record(&table(&[view]))?;
+            let view = views(&context, Some(&name)).await?;
+            match view.first().filter(|_| context.output.format() == Format::Json) {
+                Some(view) => context.output.json(view)?,
+                None => context.output.record(&table(&view))?,
             }
+            tell_of(&mut context, &view)?;
         }
         BudgetCommand::Set(set) => {
             let budget = Budget {
@@ -180,6 +173,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
                 unpriced: if set.allow_unpriced { Unpriced::Allow } else { Unpriced::Refuse },
             };
             require_known(&budget, &context.config)?;
+            if let Some(said) = unknown(&budget, &context).await? {
+                // It may be one that comes.
+                context.output.warn(format_args!("{said}. The budget covers nothing before there is one"));
+            }
             let before = standing(&context, &budget.name).await?;
             if let Some(other) = before.as_ref().map(|before| &before.budget)
                 && (&other.scope, other.period) != (&budget.scope, budget.period)
@@ -231,13 +228,68 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         BudgetCommand::Remove { name } => {
             let rows = context.store.budget_rows().await?;
-            let before = find(&rows, &name)?.standing.clone();
+            let row = find(&rows, &name)?;
+            let before = row.standing.clone();
+            if context.config.budgets.iter().any(|budget| budget.name == name) {
+                return Err(CommandFailure::usage(format!(
+                    "the budget {name} is in the configuration, and would come back with the next worker that starts; \
+                     nothing was changed. Take [budgets.{name}] out of it and let the workers read it again (SIGHUP), \
+                     which removes it; `sluice budget raise` and `lower` change its amount"
+                ))
+                .into());
+            }
+            if row.is_configured {
+                context.output.warn(format_args!(
+                    "a configuration has set the budget {name}: a worker that still has [budgets.{name}] sets it \
+                     again when it starts"
+                ));
+            }
             let changed = context.store.drop_budget(&name).await?;
             told(&mut context, &before.budget, changed, None, Some(&before))?;
         }
     }
     context.close().await?;
     Ok(ExitCode::Success)
+}
+
+/// All budgets, or the one of this name, and what is known of them.
+async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<BudgetView>> {
+    let now = now(context).await?;
+    let rows = context.store.budget_rows().await?;
+    if let Some(name) = name {
+        find(&rows, name)?;
+    }
+    let needs = context.store.budget_needs(name).await?;
+    let budgets: Vec<Budget> = rows.iter().map(|row| row.standing.budget.clone()).collect();
+    let config = &context.config;
+    // A configuration without routes says nothing of those that workers have.
+    let faults = budget::faults(
+        &budgets,
+        |route| config.routes.is_empty() || config.routes.contains_key(route),
+        |provider| config.providers.is_empty() || config.providers.contains_key(provider),
+    );
+    let view = |(index, row): (usize, &BudgetRow)| {
+        let faults = faults.iter().filter(|(of, _)| *of == index).map(|(_, fault)| fault.clone());
+        let need = needs.get(&row.standing.budget.name).copied();
+        BudgetView::of(row, now).beside(need, faults.collect())
+    };
+    let is_meant = |row: &BudgetRow| name.is_none_or(|name| row.standing.budget.name == name);
+    Ok(rows.iter().enumerate().filter(|(_, row)| is_meant(row)).map(view).collect())
+}
+
+/// Says in sentences what the figures do not: what is wrong with budgets, and what they will not cover.
+fn tell_of(context: &mut Context, views: &[BudgetView]) -> anyhow::Result<()> {
+    // What goes to standard output comes first.
+    context.output.finish()?;
+    for view in views {
+        for fault in &view.faults {
+            context.output.warn(format_args!("budget {}: {fault}", view.budget));
+        }
+        if let Some(said) = view.shortage_in_words().filter(|_| context.output.format() == Format::Table) {
+            context.output.note(said);
+        }
+    }
+    Ok(())
 }
 
 /// The database's time.
@@ -284,6 +336,19 @@ fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure>
         return refuse("provider", name, config.providers.keys().collect());
     }
     Ok(())
+}
+
+/// A name that nothing has yet.
+async fn unknown(budget: &Budget, context: &Context) -> anyhow::Result<Option<String>> {
+    let kind = match &budget.scope {
+        Coverage::Total => return Ok(None),
+        Coverage::Project(_) => Named::Project,
+        Coverage::Route(_) => Named::Route,
+        Coverage::Provider(_) => Named::Provider,
+        Coverage::Batch(_) => Named::Batch,
+        Coverage::Login(_) => Named::Login,
+    };
+    Ok(names::unknown(kind, budget.scope.name(), &context.store, &context.config).await?)
 }
 
 fn told(

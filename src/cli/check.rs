@@ -224,14 +224,17 @@ fn in_and_out(price: &Tariff) -> String {
 
 fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
     let now = today::now();
-    let RouteConfig { route, max_failed, .. } = config;
+    let RouteConfig { route, stop_loss, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
-    if let Some(max_failed) = max_failed {
+    if let Some(max_failed) = stop_loss.max_failed {
         writeln!(
             out,
             "  batches that are enqueued by command pause when more than {} of them fails",
             max_failed.percent()
         )?;
+    }
+    if let Some(max_wasted) = stop_loss.max_wasted {
+        writeln!(out, "  and when more than {} of their money brings no answer", max_wasted.percent())?;
     }
     if !route.defaults.is_empty() {
         writeln!(out, "  adds to requests that lack it: {}", adds(&route.defaults))?;

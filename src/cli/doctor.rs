@@ -54,6 +54,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         private: context.is_private(),
         connections_each: context.config.database.max_connections,
         routes: context.config.routes.keys().cloned().collect(),
+        providers: context.config.providers.keys().cloned().collect(),
         retention: context.config.retention,
     };
     let facts = context.store.facts(&around).await;

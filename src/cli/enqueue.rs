@@ -17,11 +17,12 @@ use super::{GlobalArgs, budget};
 use crate::config::{Config, Keys};
 use crate::domain::budget::{Budget, Coverage};
 use crate::domain::counted::counted;
-use crate::domain::{MaxFailed, NanoUsd};
+use crate::domain::{MaxFailed, NanoUsd, StopLoss};
 use crate::exit_code::ExitCode;
 use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable::{self, on_one_line};
 use crate::store::enqueue::NewJob;
+use crate::store::stop_loss::StopLossKept;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
 use ahead::{Lot, read_ahead};
@@ -75,6 +76,10 @@ pub struct Args {
     /// [default: max_failed of the route, for a batch that has none yet]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = max_failed)]
     pub max_failed: Option<MaxFailed>,
+    /// Pause the batch when more than this share of what its calls cost brings no accepted answer: 0.3 is three tenths;
+    /// from ten such calls on [default: max_wasted of the route, for a batch that has none yet]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = max_failed)]
+    pub max_wasted: Option<MaxFailed>,
     /// What the batch may cost in all, in dollars: before each call its worst case has to fit, and without room the
     /// rest waits (docs/budgets.md). Without this option a batch keeps the budget that it has
     #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, value_parser = budget::amount)]
@@ -138,7 +143,7 @@ pub struct Again {
     pub idempotent: bool,
 }
 
-/// A share of jobs that may fail, as an argument.
+/// A share of jobs that may fail, or of money that may be wasted, as an argument.
 ///
 /// # Errors
 /// What is wrong with it, and what is expected.
@@ -223,10 +228,10 @@ pub(super) async fn load<'a>(
     let jobs = For { config, route: &options.route, project: &options.project, batch: options.batch.as_deref() };
     let reading = args.rows.reading(limits, &jobs)?;
     let opened = source.read(reading).map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
-    let (mut remarks, mut stop_loss) = (Vec::new(), None);
+    let (mut remarks, mut stop_loss) = (Vec::new(), StopLoss::default());
     let entered = match (store, entry) {
         (Some(store), Some(entry)) => {
-            let of_route = config.routes.get(&options.route).and_then(|route| route.max_failed);
+            let of_route = config.routes.get(&options.route).map(|route| route.stop_loss).unwrap_or_default();
             stop_loss = allowed_stop_loss(args, of_route, store, &mut remarks).await?;
             if args.max_cost.is_some() && !store.may_set_budgets().await? {
                 return Err(CommandFailure::usage(
@@ -296,19 +301,21 @@ async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::R
 /// The stop-loss that the batch gets: that of the arguments, or else the route's.
 async fn allowed_stop_loss(
     args: &Args,
-    of_route: Option<MaxFailed>,
+    of_route: StopLoss,
     store: &Store,
     remarks: &mut Vec<String>,
-) -> anyhow::Result<Option<MaxFailed>> {
-    let stop_loss = args.max_failed.or(of_route);
-    if stop_loss.is_none() || store.may_set_stop_losses().await? {
+) -> anyhow::Result<StopLoss> {
+    let own = StopLoss { max_failed: args.max_failed, max_wasted: args.max_wasted };
+    let stop_loss = own.or(of_route);
+    if stop_loss.is_empty() || store.may_set_stop_losses().await? {
         return Ok(stop_loss);
     }
-    if args.max_failed.is_some() {
-        return Err(CommandFailure::usage(
-            "--max-failed: this login may not pause batches, so it may not give them a stop-loss; nothing was \
-             enqueued. Use a login with the role sluice_worker, or leave out --max-failed",
-        )
+    if !own.is_empty() {
+        let option = if own.max_failed.is_some() { "--max-failed" } else { "--max-wasted" };
+        return Err(CommandFailure::usage(format!(
+            "{option}: this login may not pause batches, so it may not give them a stop-loss; nothing was enqueued. \
+             Use a login with the role sluice_worker, or leave out {option}"
+        ))
         .into());
     }
     remarks.push(
@@ -316,7 +323,7 @@ async fn allowed_stop_loss(
          one with `sluice batch stop-loss`"
             .to_owned(),
     );
-    Ok(None)
+    Ok(StopLoss::default())
 }
 
 /// Checks the route's name: a typing error would be noticed only when no worker takes the jobs.
@@ -352,7 +359,7 @@ pub(super) struct Loading<'a> {
     notes: MemberNotes,
     remarks: Vec<String>,
     /// The stop-loss that the batch gets.
-    stop_loss: Option<MaxFailed>,
+    stop_loss: StopLoss,
 }
 
 impl Loading<'_> {
@@ -423,7 +430,8 @@ impl Loading<'_> {
         let Some(Entered { bulk, before, may_grow }) = entered else {
             return Ok(Summary { batch, unit, jobs, faulty, unknown_members, ..Summary::default() });
         };
-        let stop_loss = stop_loss.map(|max_failed| (max_failed, args.max_failed.is_none()));
+        let kept = StopLossKept { max_failed: args.max_failed.is_none(), max_wasted: args.max_wasted.is_none() };
+        let stop_loss = Some((stop_loss, kept)).filter(|(stop_loss, _)| !stop_loss.is_empty());
         let committed =
             if may_grow { bulk.commit_with(stop_loss).await } else { bulk.commit_if_known(stop_loss).await };
         let enqueued = committed.map_err(|error| refusal(error, name, &lines))?;

@@ -23,6 +23,7 @@ pub mod generate;
 pub mod job;
 pub mod migrate;
 pub mod moment;
+mod names;
 pub mod out_file;
 pub mod output;
 pub mod pause;

@@ -3,26 +3,28 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
+use super::names;
 use crate::config::Config;
 use crate::domain::counted::counted;
 use crate::domain::reconcile::{Discrepancy, compare};
 use crate::exit_code::ExitCode;
+use crate::input::InputSource;
 use crate::input::invoice::{self, Columns, Kind};
+use crate::store::names::Named;
 use crate::view::reconciled;
 use chrono::{NaiveDate, NaiveTime};
-use std::fs::File;
 use std::path::PathBuf;
 
 /// Compare the ledger with a provider's usage or invoice, day by day and model by model
 ///
 /// FILE is a CSV export of OpenAI (usage or costs) or Anthropic (usage or costs), known by its columns, or any other
-/// with --date, --model, --cost and --tokens. A day is one of UTC, the one on which a call was made. Shown are the days
-/// and models on which the two do not agree: what only one of them has, other tokens, another price for the same
-/// tokens, and whether calls whose end is not known may explain it. The exit status is 0 when all agree within the
+/// with --date, --model, --cost and --tokens; compressed by gzip or not. A day is one of UTC, the one on which a call
+/// was made. Shown are the days and models on which the two do not agree: what only one of them has, other tokens,
+/// another price for the same tokens, and what may explain it. The exit status is 0 when all agree within the
 /// tolerance, and 11 when they do not.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The export
+    /// The export; `-`: from standard input
     pub file: PathBuf,
     /// Only calls to this provider; may be given several times [default: those of the export's vendor]
     #[arg(long, value_name = "PROVIDER")]
@@ -63,27 +65,30 @@ fn share(text: &str) -> Result<f64, String> {
 /// # Errors
 /// A fault of the file; those of the database.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let input = |reason: &dyn std::fmt::Display| CommandFailure::input(format!("{}:{reason}", args.file.display()));
-    let file = File::open(&args.file).map_err(|error| input(&format_args!(" cannot be read: {error}")))?;
+    let source = InputSource::new(Some(&args.file));
+    let input = |reason: &dyn std::fmt::Display| CommandFailure::input(format!("{}:{reason}", source.name()));
     let columns = Columns {
         date: args.date.clone(),
         model: args.model.clone(),
         cost: args.cost.clone(),
         tokens: args.tokens.clone(),
     };
-    let mut found = invoice::read(file, &columns).map_err(|error| match error.line {
+    let mut found = invoice::read(&source, &columns).map_err(|error| match error.line {
         0 => input(&format_args!(" {error}")),
         _ => input(&error),
     })?;
     let mut context = Context::open(global).await?;
-    let providers = providers(&args, found.kind, &context.config)?;
+    for name in &args.provider {
+        names::require(Named::Provider, Some(name), &context.store, &context.config).await?;
+    }
+    let providers = providers(&args, &source.name(), found.kind, &context.config)?;
     let (first, last) = found.days;
     let first = args.since.map_or(first, |since| since.max(first));
     let end = last.succ_opt().unwrap_or(last);
     let end = args.until.map_or(end, |until| until.min(end));
     if first >= end {
         let message =
-            format!("{}: it speaks of {} to {}, none of which is asked for", args.file.display(), found.days.0, last);
+            format!("{}: it speaks of {} to {}, none of which is asked for", source.name(), found.days.0, last);
         return Err(CommandFailure::usage(message).into());
     }
     let is_asked_for = |day: &str| day.parse::<NaiveDate>().is_ok_and(|day| first <= day && day < end);
@@ -104,7 +109,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The providers whose calls the invoice is about.
-fn providers(args: &Args, kind: Kind, config: &Config) -> anyhow::Result<Vec<String>> {
+fn providers(args: &Args, file: &str, kind: Kind, config: &Config) -> anyhow::Result<Vec<String>> {
     let vendor_of = |name: &str| {
         let provider = config.providers.get(name);
         provider.and_then(|provider| provider.endpoint.vendor.clone()).unwrap_or_else(|| name.to_owned())
@@ -116,8 +121,7 @@ fn providers(args: &Args, kind: Kind, config: &Config) -> anyhow::Result<Vec<Str
         (of == "openai" || of == "anthropic") && of != vendor
     }) {
         return Err(CommandFailure::input(format!(
-            "{}: this is {}, and {other} is of {}: take that vendor's export",
-            args.file.display(),
+            "{file}: this is {}, and {other} is of {}: take that vendor's export",
             kind.name(),
             vendor_of(other)
         ))
@@ -130,9 +134,8 @@ fn providers(args: &Args, kind: Kind, config: &Config) -> anyhow::Result<Vec<Str
     if of_vendor.is_empty() {
         let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
         return Err(CommandFailure::input(format!(
-            "{}: this is {}, and no provider of the configuration is of {vendor}; there are: {}. --provider says whose \
-             calls it is about",
-            args.file.display(),
+            "{file}: this is {}, and no provider of the configuration is of {vendor}; there are: {}. --provider says \
+             whose calls it is about",
             kind.name(),
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         ))

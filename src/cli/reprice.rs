@@ -5,6 +5,7 @@ use super::consent::consent;
 use super::context::Context;
 use super::figure;
 use super::moment;
+use super::names;
 use super::output::Format;
 use crate::config::PriceBook;
 use crate::domain::billing::{Answered, Cost, Tolerance};
@@ -14,6 +15,7 @@ use crate::domain::{ErrorClass, JobId, UsageSource};
 use crate::exit_code::ExitCode;
 use crate::provider::cache_writes::for_an_hour;
 use crate::store::Store;
+use crate::store::names::Named;
 use crate::store::report::Moment;
 use crate::store::reprice::{Costed, Recosted, RepriceScope};
 use crate::view::repriced::{RepricedView, Sums};
@@ -67,6 +69,15 @@ pub struct Args {
 /// Those of the database; the user says no.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
+    for (kind, name) in [
+        (Named::Provider, &args.provider),
+        (Named::Model, &args.model),
+        (Named::Route, &args.route),
+        (Named::Batch, &args.batch),
+        (Named::Project, &args.project),
+    ] {
+        names::require(kind, name.as_deref(), &context.store, &context.config).await?;
+    }
     let scope = scope(&args, &context.store).await?;
     let below = args.below.map(JobId);
     let tolerance = Tolerance { share: context.config.prices.reported_difference };

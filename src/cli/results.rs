@@ -36,6 +36,7 @@ pub use shape::Shape;
 use sheet::Sheet;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Arguments of `sluice results`.
 #[derive(Clone, Debug, clap::Args)]
@@ -289,7 +290,7 @@ async fn followed(
             }
             let (counts, _) = tokio::try_join!(
                 following.finish(&mut answers, &mut errors),
-                watch::follow(store, &mut progress, &args.batch)
+                watch::follow(store, &mut progress, &args.batch, Duration::ZERO)
             )?;
             Ok(counts)
         };

@@ -12,7 +12,7 @@ use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::domain::NanoUsd;
-use crate::domain::budget::BudgetStanding;
+use crate::domain::budget::{BudgetStanding, MOST};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::input::HeldBy;
@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How soon progress is read again when it could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long the worker of this process takes at most until others see it.
+const STARTING: Duration = Duration::from_secs(15);
 
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
@@ -336,7 +339,7 @@ pub(super) async fn work(
 /// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
 async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
     loop {
-        let Err(error) = watch::follow(store, output, batch).await else { return Ok(()) };
+        let Err(error) = watch::follow(store, output, batch, STARTING).await else { return Ok(()) };
         let passes =
             error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient));
         if !passes {
@@ -360,9 +363,10 @@ enum GoOn {
     AfterRaise(String, NanoUsd),
 }
 
-/// As much again as the limit was, for a person to look at.
+/// As much again as the limit was, for a person to look at: the next call has room with that, too.
 fn enough(standing: &BudgetStanding) -> NanoUsd {
-    standing.used().max(standing.budget.limit) + standing.budget.limit
+    let again = standing.budget.limit.max(standing.least.unwrap_or_default());
+    (standing.used().max(standing.budget.limit) + again).min(MOST)
 }
 
 /// The command that goes on with the remaining jobs: the same one, for a file goes on with its batch.
@@ -415,6 +419,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: &Go
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::budget::Budget;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]
@@ -428,6 +433,33 @@ mod tests {
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
         resume_line(&command.args, &command.global, "b 1", 3, &GoOn::AtOnce)
+    }
+
+    #[test]
+    fn the_raise_that_is_proposed_has_room_for_the_next_call_and_for_as_much_again() {
+        let standing = |limit, spent, uncertain, least| BudgetStanding {
+            budget: Budget::of_batch("b", NanoUsd(limit)),
+            ends_at: None,
+            spent: NanoUsd(spent),
+            uncertain: NanoUsd(uncertain),
+            reserved: NanoUsd::ZERO,
+            least: Some(NanoUsd(least)),
+            least_is_old: false,
+        };
+        for (standing, expected) in [
+            (standing(100, 95, 0, 10), 200),
+            (standing(100, 100, 0, 10), 200),
+            // What may have been spent counts, and what a provider charged beyond its worst case.
+            (standing(100, 90, 30, 10), 220),
+            // It was lowered, below what the next call may cost.
+            (standing(10, 95, 0, 40), 135),
+            (standing(MOST.0, MOST.0, 0, 10), MOST.0),
+        ] {
+            let NanoUsd(raised) = enough(&standing);
+            assert_eq!(raised, expected, "{standing:?}");
+            let after = BudgetStanding { budget: Budget::of_batch("b", NanoUsd(raised)), ..standing };
+            assert!(!after.holds() || raised == MOST.0, "{after:?}");
+        }
     }
 
     #[test]

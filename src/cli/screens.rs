@@ -34,6 +34,7 @@ fn a_batch(name: &str) -> Batch {
         paused: true,
         pause_reason: Some("stop-loss: 1,234 of 8,913,579 jobs failed, and 0.01 % may".to_owned()),
         max_failed: MaxFailed::parse("0.0001").ok(),
+        max_wasted: None,
     }
 }
 

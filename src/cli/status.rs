@@ -9,6 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::view::status::{CountView, StatusView};
 use crate::view::table::{Cell, Layout, Table};
 use crate::view::tone::Tone;
+use crate::view::waits::WhyView;
 use crate::view::worker::WorkerView;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -143,7 +144,7 @@ fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputErro
 }
 
 fn queue(status: &StatusView) -> Table {
-    let mut table = Table::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in"]);
+    let mut table = Table::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in", "budget"]);
     for route in &status.routes {
         let mut cells = [
             route.route.as_str().into(),
@@ -155,17 +156,18 @@ fn queue(status: &StatusView) -> Table {
         let held = route.ready_waits_for.iter().map(|held| {
             let of_some =
                 if held.count == route.ready { String::new() } else { format!(" ({} ready)", in_short(held.count)) };
-            [Cell::Empty, Cell::Text(format!("{}{of_some}", held.waits_for)), Cell::Empty]
+            [Cell::Empty, Cell::Text(format!("{}{of_some}", held.waits_for)), Cell::Empty, budget_of(&held.why)]
         });
         let parked = route.parked.iter().map(|parked| {
             let wakes_in = parked.wakes_at.map(|at| age(at, status.now));
-            [counted(parked.count), parked.waits_for.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
+            let waits_for = parked.waits_for.as_str().into();
+            [counted(parked.count), waits_for, wakes_in.unwrap_or(Cell::Empty), budget_of(&parked.why)]
         });
-        let mut lines: Vec<[Cell; 3]> = held.chain(parked).collect();
+        let mut lines: Vec<[Cell; 4]> = held.chain(parked).collect();
         if route.parked.is_empty() {
             match lines.first_mut() {
                 Some([parked, ..]) => *parked = Cell::Count(0),
-                None => lines.push([Cell::Count(0), Cell::Empty, Cell::Empty]),
+                None => lines.push([Cell::Count(0), Cell::Empty, Cell::Empty, Cell::Empty]),
             }
         }
         for waits in lines {
@@ -174,6 +176,11 @@ fn queue(status: &StatusView) -> Table {
         }
     }
     table
+}
+
+/// The budget that is behind a wait: the code of a rung says no more than that there is one.
+fn budget_of(whys: &[WhyView]) -> Cell {
+    whys.iter().find_map(|why| why.budget.as_ref()).map(|budget| budget.name.as_str()).into()
 }
 
 /// The workers that live or still hold jobs, or all of them; and how many others there were, in words.

@@ -10,6 +10,7 @@ use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
+use crate::printable::progress::Shown;
 use crate::printable::{self, on_one_line};
 use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
@@ -40,7 +41,7 @@ pub struct Args {
 /// Watches until every job of the batch has ended.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let done = follow(&context.store, &mut context.output, &args.batch).await?;
+    let done = follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await?;
     if done.without_answer() > 0 {
         context.output.note(advice(&done.batch.name, None));
     }
@@ -75,7 +76,10 @@ impl DoneBatch {
 
 /// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines if the output is JSON,
 /// else a line every few seconds. At the end a summary goes to the output.
-pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<DoneBatch> {
+///
+/// `starting`: for so long a worker of this process may be about to start, so that there is one already.
+pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Duration) -> anyhow::Result<DoneBatch> {
+    let since = Instant::now();
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
     let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
@@ -91,7 +95,8 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
             break;
         }
         // A bar that stands still needs a reason.
-        let obstacle = store.batch_obstacle(name).await?;
+        let is_starting = |why: &Obstacle| why.is_no_worker() && since.elapsed() < starting;
+        let obstacle = store.batch_obstacle(name).await?.filter(|why| !is_starting(why));
         pace.by_limits = limits.look(store, &batch).await?;
         screen.show(output, &batch, &pace, obstacle.as_ref())?;
         if took > LOOK {
@@ -167,7 +172,7 @@ impl Pace {
 
 /// The place where progress is shown.
 enum Screen {
-    Bar(ProgressBar),
+    Bar(Shown),
     Lines { next: Instant },
     Json { shown: Option<(i64, i64)> },
 }
@@ -189,7 +194,7 @@ impl Screen {
         bar.set_style(style.with_key("whole_percent", |state: &ProgressState, words: &mut dyn std::fmt::Write| {
             let _ = write!(words, "{}", percent(state.pos(), state.len().unwrap_or(0)));
         }));
-        Self::Bar(bar)
+        Self::Bar(Shown::new(bar))
     }
 
     fn show(
@@ -200,7 +205,8 @@ impl Screen {
         waits_for: Option<&Obstacle>,
     ) -> Result<(), OutputError> {
         match self {
-            Self::Bar(bar) => {
+            Self::Bar(shown) => {
+                let bar = shown.bar();
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On lines of its own: text that does not fit is cut off.
@@ -231,10 +237,9 @@ impl Screen {
         Ok(())
     }
 
-    fn close(&self) {
-        if let Self::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
+    /// Clears the bar.
+    fn close(self) {
+        drop(self);
     }
 }
 
@@ -324,6 +329,7 @@ mod tests {
             paused: false,
             pause_reason: None,
             max_failed: None,
+            max_wasted: None,
         }
     }
 

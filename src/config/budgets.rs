@@ -4,7 +4,7 @@ use super::route::RouteConfig;
 use super::scalar;
 use super::section::Section;
 use super::words::{PERIODS, UNPRICED};
-use crate::domain::budget::{Budget, Coverage, contradictions};
+use crate::domain::budget::{Budget, Coverage, amount, contradictions};
 use crate::domain::{MaxFailed, NanoUsd};
 use std::collections::BTreeMap;
 
@@ -72,12 +72,7 @@ fn read_limit(section: &mut Section<'_>) -> Option<NanoUsd> {
         section.fault("limit", "is missing", AMOUNT);
         return None;
     }
-    section.parsed("limit", AMOUNT, |text| match text.parse::<NanoUsd>() {
-        Ok(NanoUsd(0)) => Err(format!("{text:?} is nothing: to let nothing run, pause it")),
-        Ok(amount) => Ok(amount),
-        Err(_) if text.trim_start().starts_with('-') => Err(format!("{text:?} is below 0")),
-        Err(problem) => Err(format!("{text:?}: {problem}")),
-    })
+    section.parsed("limit", AMOUNT, |text| amount(text).map_err(|problem| format!("{text:?} {problem}")))
 }
 
 /// What it covers; `None`: a fault.

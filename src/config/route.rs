@@ -7,7 +7,7 @@ use super::section::{Section, Table};
 use super::{defaults, forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{Cache, ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier, Timeouts};
+use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, StopLoss, Target, Tier, Timeouts};
 use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct RouteConfig {
     pub route: Arc<Route>,
     /// The stop-loss of batches that are enqueued by command.
-    pub max_failed: Option<MaxFailed>,
+    pub stop_loss: StopLoss,
 }
 
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
@@ -75,9 +75,10 @@ fn read_one(
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
     };
     strategy::check(&section, &route);
-    let max_failed = section.max_failed("max_failed");
+    let stop_loss =
+        StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();
-    RouteConfig { route: Arc::new(route), max_failed }
+    RouteConfig { route: Arc::new(route), stop_loss }
 }
 
 fn read_rungs(

@@ -9,7 +9,7 @@ mod tiers;
 mod variables;
 
 use super::*;
-use crate::domain::{BreakerSettings, ErrorClass, MaxFailed, Patience, Rate, Strategy, Unit};
+use crate::domain::{BreakerSettings, ErrorClass, MaxFailed, Patience, Rate, StopLoss, Strategy, Unit};
 use crate::provider::openai;
 use crate::store::Pooler;
 use secrecy::ExposeSecret as _;
@@ -151,6 +151,7 @@ fn everything_of_a_full_file_arrives() {
         patience = "forever"
         max_attempts = 4
         max_failed = 0.05
+        max_wasted = 0.3
         fallback_on = ["rate_limit", "timeout"]
         validate.min_chars = 2
         validate.forbidden_patterns = ["(?i)lorem"]
@@ -211,8 +212,10 @@ fn everything_of_a_full_file_arrives() {
         config.model_buckets.iter().map(|(target, bucket)| (target.to_string(), bucket.as_str())).collect();
     assert_eq!(own, [("openai/gpt-4o".to_owned(), "shared"), ("team_b/gpt-4o-mini".to_owned(), "team_b/gpt-4o-mini")]);
 
-    let RouteConfig { route, max_failed } = &config.routes["default"];
-    assert_eq!((*max_failed, config.routes["pinned"].max_failed), (MaxFailed::of_millionths(50_000), None));
+    let RouteConfig { route, stop_loss } = &config.routes["default"];
+    let share = MaxFailed::of_millionths;
+    assert_eq!(*stop_loss, StopLoss { max_failed: share(50_000), max_wasted: share(300_000) });
+    assert_eq!(config.routes["pinned"].stop_loss, StopLoss::default());
     assert_eq!((&route.strategy, route.patience, route.max_attempts), (&Strategy::Priority, Patience::Forever, 4));
     assert_eq!(route.fallback_on, [ErrorClass::RateLimit, ErrorClass::Timeout].into());
     let timeouts = |rung: usize| (route.rungs[rung].timeouts.connect, route.rungs[rung].timeouts.total);
@@ -261,7 +264,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[log]\nfilter = \"sluice=loud\"", "log.filter: \"sluice=loud\" is not a filter"),
         ("[budgets.b]\nper = \"day\"", "budgets.b.limit: is missing; expected dollars as a text"),
         ("[budgets.b]\nlimit = 25", "budgets.b.limit: is 25; expected dollars as a text"),
-        ("[budgets.b]\nlimit = \"$25\"", "budgets.b.limit: \"$25\": expected dollars as a decimal number"),
+        ("[budgets.b]\nlimit = \"$25\"", "budgets.b.limit: \"$25\" has the sign of a currency"),
         ("[budgets.b]\nlimit = \"-1\"", "budgets.b.limit: \"-1\" is below 0"),
         ("[budgets.b]\nlimit = \"0\"", "budgets.b.limit: \"0\" is nothing: to let nothing run, pause it"),
         ("[budgets.b]\nlimit = \"1\"\nper = \"year\"", "budgets.b.per: \"year\" is a window that never turns"),
@@ -280,6 +283,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
             "budgets.a.limit: is never reached: b allows everything less ($2.00 per day)",
         ),
         ("[routes.r]\nmax_failed = -0.1", "routes.r.max_failed: \"-0.1\" is below 0; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_wasted = 5", "routes.r.max_wasted: \"5\" is above 1; expected a share from 0 to 1"),
         ("[routes.r]\nmax_failed = 5", "routes.r.max_failed: \"5\" is above 1; expected a share from 0 to 1"),
         ("[routes.r]\nmax_failed = 1.01", "routes.r.max_failed: \"1.01\" is above 1; expected a share from 0 to 1"),
         ("[routes.r]\nmax_failed = nan", "routes.r.max_failed: \"NaN\" is not a share; expected a share from 0 to 1"),

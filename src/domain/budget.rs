@@ -6,7 +6,7 @@
 //! more and what is reserved stays: calls that are under way then may end in the new window.
 
 use super::shut::{NEVER, Reason, Shut};
-use super::{NanoUsd, Timestamp};
+use super::{MoneyError, NanoUsd, Timestamp};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -18,6 +18,25 @@ const TRIES: usize = 20;
 
 /// How long a job rests at most before it asks a budget again: an uncertain amount may turn out to be none.
 pub const REST: Duration = Duration::from_mins(5);
+
+/// The largest amount: sums of it and of all that may be spent beyond it are still counted exactly.
+pub const MOST: NanoUsd = NanoUsd(9_000_000_000_000_000_000);
+
+/// Reads the amount of a budget: dollars above 0, up to [`MOST`].
+///
+/// # Errors
+/// What is wrong with it, in words that follow it.
+pub fn amount(text: &str) -> Result<NanoUsd, String> {
+    let text = text.trim();
+    match text.parse::<NanoUsd>() {
+        Ok(NanoUsd(0)) => Err("is nothing: to let nothing run, pause it".to_owned()),
+        Ok(amount) if amount <= MOST => Ok(amount),
+        Ok(_) | Err(MoneyError::TooLarge) => Err(format!("is more than {} dollars", MOST.0 / 1_000_000_000)),
+        Err(_) if text.starts_with('-') => Err("is below 0".to_owned()),
+        Err(_) if text.contains(['$', '€']) => Err("has the sign of a currency: dollars are meant".to_owned()),
+        Err(problem) => Err(format!("is no amount: {problem}")),
+    }
+}
 
 /// What a budget covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -227,6 +246,27 @@ pub struct BudgetStanding {
     pub least_is_old: bool,
 }
 
+/// What is left to do of what a budget covers, and what the same has cost lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Jobs that have not ended.
+    pub jobs_left: i64,
+    /// Jobs that have ended lately, …
+    pub ended: i64,
+    /// … and all that was spent meanwhile, uncertain amounts too.
+    pub spent: NanoUsd,
+}
+
+impl Need {
+    /// About what the jobs that are left will cost; `None`: no job has ended lately.
+    #[must_use]
+    pub fn expected(&self) -> Option<NanoUsd> {
+        let sum = i128::from(self.spent.0.max(0)).saturating_mul(i128::from(self.jobs_left.max(0)));
+        let expected = sum.checked_div(i128::from(self.ended.max(0)))?;
+        Some(NanoUsd(i64::try_from(expected).unwrap_or(i64::MAX)))
+    }
+}
+
 /// A call that asks for room. Without a provider it stands for the jobs of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlay<'a> {
@@ -430,6 +470,36 @@ pub fn contradictions(budgets: &[Budget]) -> Vec<(usize, String)> {
     found
 }
 
+/// What is wrong with budgets by a configuration, in words, each with the place of its budget: what contradicts, and
+/// names of routes and providers that the configuration does not have. A configuration refuses these; SQL knows no
+/// routes.
+#[must_use]
+pub fn faults(
+    budgets: &[Budget],
+    has_route: impl Fn(&str) -> bool,
+    has_provider: impl Fn(&str) -> bool,
+) -> Vec<(usize, String)> {
+    let mut found = contradictions(budgets);
+    for (index, budget) in budgets.iter().enumerate() {
+        match &budget.scope {
+            Coverage::Route(route) if !has_route(route) => {
+                found.push((index, format!("covers the route {route}, which the configuration does not have")));
+            }
+            Coverage::Provider(provider) if !has_provider(provider) => {
+                found.push((index, format!("covers the provider {provider}, which the configuration does not have")));
+            }
+            _ => {}
+        }
+        if let Some(route) = budget.then_route.as_deref().filter(|route| !has_route(route)) {
+            found.push((
+                index,
+                format!("sends its jobs along {route}, and there is no such route: they stay on their own"),
+            ));
+        }
+    }
+    found
+}
+
 /// All budgets, as a worker has seen them last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budgets(pub Vec<BudgetStanding>);
@@ -439,6 +509,12 @@ impl Budgets {
     #[must_use]
     pub fn held_back(&self, lane: &Outlay<'_>) -> Option<&BudgetStanding> {
         self.0.iter().find(|standing| standing.holds_lane(lane) && standing.is_closed())
+    }
+
+    /// The budget that has no room for the smallest call that was asked for lately, as people are told.
+    #[must_use]
+    pub fn without_room(&self, lane: &Outlay<'_>) -> Option<&BudgetStanding> {
+        self.0.iter().find(|standing| standing.holds_lane(lane) && standing.holds())
     }
 
     /// Notes that so many jobs of a lane are about to ask for room: each of them for as much as the smallest call.

@@ -142,6 +142,8 @@ pub struct Facts {
     pub misbilled: Seen<Misbilled>,
     /// Budgets whose sums are not those of the books.
     pub budgets: Seen<Vec<WrongBudget>>,
+    /// What is wrong with budgets by the configuration, each named.
+    pub budget_faults: Seen<Vec<String>>,
     /// Targets with calls of the last day whose cost is in doubt.
     pub doubted_costs: Seen<Vec<DoubtedCosts>>,
     /// Sums that are larger than the counted calls can have made them.
@@ -266,6 +268,8 @@ pub struct Queue {
     pub dead: Vec<(i64, i64, i64)>,
     /// The ready, unpaused job that could have been taken first: its route, and how many seconds it has waited.
     pub oldest: Option<(String, i64)>,
+    /// Whether there are ready jobs, and all of them are paused or wait for budgets.
+    pub are_all_held: bool,
     /// Routes of ready jobs that the configuration here does not have.
     pub strange_routes: Vec<String>,
     /// What holds up ready jobs, each obstacle once.
@@ -369,6 +373,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
     findings.push(seen("result_costs", &facts.misbilled, queue::misbilled));
     findings.push(seen("budgets", &facts.budgets, |wrong| queue::budgets(wrong)));
+    findings.push(seen("budget_settings", &facts.budget_faults, |faults| queue::budget_settings(faults)));
     findings.extend(queue::costs(&facts.doubted_costs));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));

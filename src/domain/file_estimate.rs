@@ -276,3 +276,6 @@ fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option
         || (capabilities.images == Some(false) && has_images());
     lacks_ability.then_some(Lack::Ability)
 }
+
+#[cfg(test)]
+mod tests;

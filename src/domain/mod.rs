@@ -106,7 +106,7 @@ pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseForma
 pub use route::{Capabilities, Model, Patience, Race, Route, Rung, StickyBy, Strategy, StrategyKind, Target};
 pub use shut::{Reason, Shut};
 pub use soft_failure::SoftFailure;
-pub use stop_loss::MaxFailed;
+pub use stop_loss::{MaxFailed, StopLoss};
 pub use tier::Tier;
 pub use timeouts::Timeouts;
 pub use timestamp::Timestamp;

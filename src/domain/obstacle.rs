@@ -204,6 +204,12 @@ impl Obstacle {
         matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
     }
 
+    /// Whether no worker that runs takes it.
+    #[must_use]
+    pub const fn is_no_worker(&self) -> bool {
+        matches!(self.kind, Hindrance::NoWorker { .. })
+    }
+
     /// The budget that is behind it, where it is known how that stands.
     #[must_use]
     pub fn budget(&self) -> Option<&BudgetStanding> {

@@ -1,5 +1,6 @@
 //! The ledger beside a provider's invoice: day by day and model by model, what agrees and what neither side explains.
 
+use super::counted::counted;
 use super::served::is_same_model;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,12 @@ pub struct DaySum {
     pub uncertain: i128,
     /// Of the ledger: calls whose cost is unknown.
     pub unpriced: i64,
+    /// Of the ledger: calls whose tokens are estimated, since the provider has told none.
+    pub estimated: i64,
+    /// Of the ledger: what those are booked at.
+    pub estimated_cost: i128,
+    /// Of the ledger: the tokens of those.
+    pub estimated_tokens: i128,
 }
 
 impl DaySum {
@@ -33,6 +40,9 @@ impl DaySum {
         };
         self.uncertain = self.uncertain.saturating_add(other.uncertain);
         self.unpriced = self.unpriced.saturating_add(other.unpriced);
+        self.estimated = self.estimated.saturating_add(other.estimated);
+        self.estimated_cost = self.estimated_cost.saturating_add(other.estimated_cost);
+        self.estimated_tokens = self.estimated_tokens.saturating_add(other.estimated_tokens);
     }
 }
 
@@ -97,7 +107,8 @@ pub fn compare(ledger: &Side, invoice: &Side, share: f64) -> Vec<Compared> {
             let (ours, theirs) = (of(&ledger, key), of(invoice, key));
             let finding = find(ours, theirs, share)?;
             let (ledger, invoice) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
-            let perhaps = if finding == Discrepancy::Agrees { Vec::new() } else { explained(&ledger, &invoice, share) };
+            let perhaps =
+                if finding == Discrepancy::Agrees { Vec::new() } else { explained(finding, &ledger, &invoice, share) };
             Some(Compared { day: key.0.clone(), model: key.1.clone(), ledger, invoice, finding, perhaps })
         })
         .collect()
@@ -165,19 +176,53 @@ fn agree(ours: i128, theirs: i128, share: f64, least: i128) -> bool {
     difference <= least.unsigned_abs() || difference as f64 <= theirs.unsigned_abs() as f64 * share
 }
 
-/// What may explain that the sides differ.
-fn explained(ledger: &DaySum, invoice: &DaySum, share: f64) -> Vec<String> {
+/// What may explain that the sides differ. Each reason is one for the direction in which they do.
+fn explained(finding: Discrepancy, ledger: &DaySum, invoice: &DaySum, share: f64) -> Vec<String> {
+    let missing = |ours: Option<i128>, theirs: Option<i128>, least: i128| {
+        let (ours, theirs) = (ours.unwrap_or(0), theirs?);
+        (!agree(ours, theirs, share, least)).then(|| theirs.saturating_sub(ours))
+    };
+    let (money, tokens) = (missing(ledger.cost, invoice.cost, ROUNDING), missing(ledger.tokens, invoice.tokens, 0));
+    // By how much the invoice has more than the ledger; below 0: less.
+    let difference = match finding {
+        Discrepancy::OnlyLedger => -1,
+        _ => money.or(tokens).unwrap_or(0),
+    };
+    let calls = ledger.calls.zip(invoice.calls).map_or(0, |(ours, theirs)| theirs.saturating_sub(ours));
     let mut perhaps = Vec::new();
-    if ledger.unpriced > 0 {
-        perhaps.push(format!("{} calls have no price in the ledger: sluice reprice", ledger.unpriced));
-    }
-    if ledger.uncertain > 0 {
-        let missing = invoice.cost.map(|theirs| theirs.saturating_sub(ledger.cost.unwrap_or(0)));
-        let covers = missing.is_none_or(|missing| {
-            missing > 0 && (missing <= ledger.uncertain || agree(ledger.uncertain, missing, share, ROUNDING))
-        });
-        if covers {
+    if difference > 0 {
+        if ledger.unpriced > 0 && money.is_some() {
+            let calls = counted(ledger.unpriced, "call has", "calls have");
+            perhaps.push(format!("{calls} no price in the ledger: sluice reprice"));
+        }
+        let covers = money
+            .is_none_or(|missing| missing <= ledger.uncertain || agree(ledger.uncertain, missing, share, ROUNDING));
+        if ledger.uncertain > 0 && covers {
             perhaps.push("calls whose end is not known".to_owned());
+        }
+        if calls > 0 {
+            perhaps.push(format!("the invoice has {} more: made elsewhere", counted(calls, "call", "calls")));
+        }
+        if ledger.estimated > 0 {
+            let calls = counted(ledger.estimated, "call", "calls");
+            perhaps.push(format!("the tokens of {calls} are estimated, and may be too few"));
+        }
+    } else if difference < 0 {
+        if calls < 0 {
+            perhaps.push(format!("the invoice has {} fewer: not billed yet", counted(-calls, "call", "calls")));
+        }
+        // Estimates explain as much as they are booked at, and no more.
+        let booked = money.map_or(ledger.estimated_tokens.saturating_add(tokens.unwrap_or(0)), |missing| {
+            ledger.estimated_cost.saturating_add(missing)
+        });
+        if ledger.estimated > 0 && (booked >= 0 || finding == Discrepancy::OnlyLedger) {
+            let calls = counted(ledger.estimated, "call", "calls");
+            perhaps.push(format!("the tokens of {calls} are estimated, and may be too many or not billed"));
+        }
+        match finding {
+            Discrepancy::OnlyLedger => perhaps.push("not billed yet, or under another name".to_owned()),
+            Discrepancy::Price => perhaps.push("a discount or a credit; or a price that is too high".to_owned()),
+            _ => {}
         }
     }
     perhaps
@@ -258,5 +303,45 @@ mod tests {
         assert_eq!(perhaps(said(1_500_000, 130)), ["calls whose end is not known"]);
         assert!(perhaps(said(2_500_000, 130)).is_empty(), "more than what is uncertain");
         assert!(perhaps(said(500_000, 130)).is_empty(), "less than what is certain");
+    }
+
+    #[test]
+    fn each_direction_has_reasons_of_its_own() {
+        let ours = DaySum {
+            uncertain: 900_000,
+            unpriced: 3,
+            estimated: 2,
+            estimated_cost: 400_000,
+            estimated_tokens: 40,
+            calls: Some(10),
+            ..said(1_000_000, 100)
+        };
+        let theirs = |cost, tokens, calls| DaySum { calls: Some(calls), ..said(cost, tokens) };
+        let more = [
+            "3 calls have no price in the ledger: sluice reprice",
+            "calls whose end is not known",
+            "the invoice has 1 call more: made elsewhere",
+            "the tokens of 2 calls are estimated, and may be too few",
+        ];
+        let estimated = "the tokens of 2 calls are estimated, and may be too many or not billed";
+        let discount = "a discount or a credit; or a price that is too high";
+        for (theirs, expected) in [
+            (Some(theirs(1_500_000, 130, 11)), more.to_vec()),
+            (Some(theirs(700_000, 70, 9)), vec!["the invoice has 1 call fewer: not billed yet", estimated]),
+            // More than what was estimated.
+            (Some(theirs(500_000, 50, 10)), vec![]),
+            (Some(theirs(500_000, 100, 10)), vec![discount]),
+            (Some(theirs(700_000, 100, 10)), vec![estimated, discount]),
+            (None, vec![estimated, "not billed yet, or under another name"]),
+        ] {
+            let invoice: Vec<_> = theirs.into_iter().map(|said| ("d", "m", said)).collect();
+            assert_eq!(findings(&[("d", "m", ours)], &invoice)[0].2, expected, "{theirs:?}");
+        }
+        // Tokens alone: no reason of money.
+        let tokens = |tokens| DaySum { cost: None, ..said(0, tokens) };
+        let found = findings(&[("d", "m", ours)], &[("d", "m", tokens(70))]);
+        assert_eq!(found[0].2, [estimated]);
+        let found = findings(&[("d", "m", ours)], &[("d", "m", tokens(130))]);
+        assert_eq!(found[0].2, [more[1], more[3]]);
     }
 }

@@ -1,5 +1,7 @@
-//! The stop-loss of a batch: the share of its jobs that may fail before it is paused.
+//! The stop-loss of a batch: the share of its jobs that may fail, and of its money that may be wasted, before it is
+//! paused.
 
+use super::NanoUsd;
 use crate::domain::counted::counted;
 use std::fmt;
 
@@ -9,6 +11,29 @@ const ENOUGH_FAILURES: i64 = 10;
 
 /// The whole, in millionths.
 const WHOLE: u32 = 1_000_000;
+
+/// What a batch may lose before it is paused; `None`: whatever comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StopLoss {
+    /// The share of its jobs that may fail.
+    pub max_failed: Option<MaxFailed>,
+    /// The share of what its calls cost that may go to those whose answer is not accepted.
+    pub max_wasted: Option<MaxFailed>,
+}
+
+impl StopLoss {
+    /// Whether it bounds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// This one, completed from another one.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { max_failed: self.max_failed.or(other.max_failed), max_wasted: self.max_wasted.or(other.max_wasted) }
+    }
+}
 
 /// The share of jobs that may fail, from 0 (none) to 1 (all: nothing is stopped). It is kept in millionths, so that
 /// comparing it with two counts is exact.
@@ -79,7 +104,7 @@ impl MaxFailed {
         self.0 >= WHOLE
     }
 
-    /// Whether `failed` are more than this share of `jobs`.
+    /// Whether `failed` are more than this share of `jobs`; amounts of money in place of both.
     fn is_exceeded(self, failed: i64, jobs: i64) -> bool {
         i128::from(failed) * i128::from(WHOLE) > i128::from(self.0) * i128::from(jobs)
     }
@@ -173,6 +198,53 @@ pub fn exceeded(max_failed: MaxFailed, standing: Standing, before: &Before) -> O
         counted,
         max_failed,
         was_resumed: *before != Before::default(),
+    })
+}
+
+/// What the calls of a batch have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outgo {
+    /// All of it, as far as prices are known. What may have been spent on calls whose end is not known is no part.
+    pub cost: NanoUsd,
+    /// The part of calls whose answer was not accepted.
+    pub wasted: NanoUsd,
+    /// About how many calls that were.
+    pub wasted_calls: i64,
+}
+
+/// The share of money is exceeded: the reason of the pause, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wasted {
+    counted: Outgo,
+    max_wasted: MaxFailed,
+    was_resumed: bool,
+}
+
+impl fmt::Display for Wasted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outgo { cost, wasted, .. } = self.counted;
+        let since = if self.was_resumed { " since it was resumed" } else { "" };
+        write!(f, "stop-loss: {wasted} of {cost} brought no answer{since}, more than {}", Percent(self.max_wasted))
+    }
+}
+
+/// Whether a batch is to be paused for wasted money: more than the share of what its calls have cost went to calls
+/// whose answer was not accepted, and those are enough to believe that share. `before` is forgiven. Where all jobs have
+/// ended there is nothing left to stop.
+#[must_use]
+pub fn wasted(max_wasted: MaxFailed, standing: Standing, outgo: Outgo, before: &Outgo) -> Option<Wasted> {
+    let less = |now: NanoUsd, before: NanoUsd| NanoUsd((now - before).0.max(0));
+    let counted = Outgo {
+        cost: less(outgo.cost, before.cost),
+        wasted: less(outgo.wasted, before.wasted),
+        wasted_calls: outgo.wasted_calls - before.wasted_calls,
+    };
+    let is_believed = counted.wasted_calls >= ENOUGH_FAILURES;
+    let is_exceeded = max_wasted.is_exceeded(counted.wasted.0, counted.cost.0);
+    (standing.ended < standing.jobs && is_believed && is_exceeded).then(|| Wasted {
+        counted,
+        max_wasted,
+        was_resumed: *before != Outgo::default(),
     })
 }
 
@@ -299,6 +371,40 @@ mod tests {
         }
         for number in [f64::NAN, f64::INFINITY, -0.5, 1.5, 1e-9] {
             assert!(MaxFailed::of_number(number).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_stopped_when_more_than_the_share_of_its_money_brought_no_answer() {
+        let outgo = |cost, wasted, wasted_calls| Outgo { cost: NanoUsd(cost), wasted: NanoUsd(wasted), wasted_calls };
+        let some_left = Standing { jobs: 100, ended: 50, failed: 0 };
+        for (share_of, standing, now, before, reason) in [
+            ("0.3", some_left, outgo(1_000_000_000, 300_000_000, 50), outgo(0, 0, 0), None),
+            (
+                "0.3",
+                some_left,
+                outgo(1_000_000_000, 310_000_000, 50),
+                outgo(0, 0, 0),
+                Some("stop-loss: $0.31 of $1.00 brought no answer, more than 30 %"),
+            ),
+            // A few dear calls say little of a share.
+            ("0.3", some_left, outgo(1_000_000_000, 900_000_000, 9), outgo(0, 0, 0), None),
+            // What was wasted before it was resumed is forgiven, and so is the rest of that money.
+            ("0.3", some_left, outgo(2_000_000_000, 1_000_000_000, 59), outgo(1_000_000_000, 900_000_000, 50), None),
+            (
+                "0.05",
+                some_left,
+                outgo(2_000_000_000, 1_000_000_000, 60),
+                outgo(1_000_000_000, 900_000_000, 50),
+                Some("stop-loss: $0.10 of $1.00 brought no answer since it was resumed, more than 5 %"),
+            ),
+            // Nothing is left to stop; nothing was spent.
+            ("0.3", Standing { ended: 100, ..some_left }, outgo(10, 10, 50), outgo(0, 0, 0), None),
+            ("0", some_left, outgo(0, 0, 50), outgo(0, 0, 0), None),
+            ("1", some_left, outgo(10, 10, 50), outgo(0, 0, 0), None),
+        ] {
+            let found = wasted(share(share_of), standing, now, &before).map(|wasted| wasted.to_string());
+            assert_eq!(found.as_deref(), reason, "{share_of} {now:?} {before:?}");
         }
     }
 

@@ -3,10 +3,13 @@
 //! Which export it is, is seen from the names of its columns. All of a file is read or none of it: a line that is not
 //! understood is a fault.
 
+mod text;
+
+use super::InputSource;
 use crate::domain::reconcile::{ALL_MODELS, DaySum, Side};
 use chrono::{DateTime, NaiveDate};
 use std::fmt;
-use std::io::Read;
+use text::Text;
 
 /// An export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +88,6 @@ impl fmt::Display for InvoiceError {
 
 impl std::error::Error for InvoiceError {}
 
-/// The largest file that is read, in bytes.
-const MOST_BYTES: u64 = 256 << 20;
-
 /// What an invoice says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invoice {
@@ -97,16 +97,24 @@ pub struct Invoice {
     pub days: (NaiveDate, NaiveDate),
 }
 
-/// Reads an invoice. `named`: its columns, where it is no vendor's export.
+/// Reads an invoice, compressed or not, in UTF-8 or UTF-16, with commas, semicolons or tabs between its cells. `named`:
+/// its columns, where it is no vendor's export.
 ///
 /// # Errors
 /// The first fault, with its line.
-pub fn read(file: impl Read, named: &Columns) -> Result<Invoice, InvoiceError> {
-    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(file.take(MOST_BYTES));
+pub fn read(source: &InputSource, named: &Columns) -> Result<Invoice, InvoiceError> {
+    let whole = |reason: String| InvoiceError { line: 0, reason };
+    let (file, _) = source.open_bytes().map_err(|error| whole(error.to_string()))?;
+    read_text(&Text::read(file)?, named)
+}
+
+fn read_text(text: &Text, named: &Columns) -> Result<Invoice, InvoiceError> {
+    let mut reader =
+        ::csv::ReaderBuilder::new().trim(::csv::Trim::All).delimiter(text.delimiter).from_reader(text.whole.as_bytes());
     let header = reader.headers().map_err(|error| fault_of(&error))?.clone();
-    let names: Vec<String> =
-        header.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_ascii_lowercase()).collect();
-    let layout = Layout::of(&names, named)?;
+    let names: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
+    let mut layout = Layout::of(&names, named)?;
+    layout.may_have_commas = text.delimiter == b';';
     let (mut side, mut days) = (Side::new(), None::<(NaiveDate, NaiveDate)>);
     let mut record = ::csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| fault_of(&error))? {
@@ -115,12 +123,16 @@ pub fn read(file: impl Read, named: &Columns) -> Result<Invoice, InvoiceError> {
             continue;
         }
         let fault = |reason| InvoiceError { line, reason };
-        let (day, model, said) = layout.line(&record).map_err(fault)?;
+        let (day, model, said) = layout.line(&record, line).map_err(fault)?;
         days = Some(days.map_or((day, day), |(first, last)| (first.min(day), last.max(day))));
         side.entry((day.to_string(), model)).or_default().add(&said);
     }
-    let days = days.ok_or_else(|| InvoiceError { line: 0, reason: "it has no line below its header".to_owned() })?;
+    let days = days.ok_or_else(|| whole_file("it has no line below its header"))?;
     Ok(Invoice { kind: layout.kind, side, days })
+}
+
+fn whole_file(reason: impl Into<String>) -> InvoiceError {
+    InvoiceError { line: 0, reason: reason.into() }
 }
 
 fn fault_of(error: &::csv::Error) -> InvoiceError {
@@ -129,7 +141,6 @@ fn fault_of(error: &::csv::Error) -> InvoiceError {
         ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("has {len} columns, and the header {expected_len}")
         }
-        ::csv::ErrorKind::Utf8 { .. } => "is no text in UTF-8".to_owned(),
         _ => error.to_string(),
     };
     InvoiceError { line, reason }
@@ -147,6 +158,11 @@ struct Layout {
     tokens: Vec<usize>,
     calls: Option<usize>,
     names: Vec<String>,
+    /// Whether a comma in an amount stands before its decimals: spreadsheets that write so put semicolons between
+    /// cells.
+    may_have_commas: bool,
+    /// What stands before decimals, and the first line that has it: `1.234` is a thousand where the others have commas.
+    mark: Option<(char, u64)>,
 }
 
 const ANTHROPIC_TOKENS: [&str; 5] = [
@@ -159,9 +175,9 @@ const ANTHROPIC_TOKENS: [&str; 5] = [
 
 impl Layout {
     fn of(names: &[String], named: &Columns) -> Result<Self, InvoiceError> {
-        let place = |name: &str| names.iter().position(|column| column == &name.trim().to_ascii_lowercase());
+        let place = |name: &str| names.iter().position(|column| column == &name.trim().to_lowercase());
         let has = |name: &str| place(name).is_some();
-        let whole = |reason: String| InvoiceError { line: 0, reason };
+        let whole = |reason: String| whole_file(reason);
         let kind = if !named.is_empty() {
             Kind::Named
         } else if has("usage_input_tokens_no_cache") || (has("model_version") && has("usage_output_tokens")) {
@@ -204,6 +220,8 @@ impl Layout {
             tokens: Vec::new(),
             calls: None,
             names: names.to_vec(),
+            may_have_commas: false,
+            mark: None,
         };
         match kind {
             Kind::AnthropicUsage => {
@@ -244,12 +262,25 @@ impl Layout {
                 }
             }
         }
+        if let Some(name) = layout.taken().find_map(|index| {
+            let name = names.get(index)?;
+            (names.iter().filter(|other| *other == name).count() > 1).then_some(name)
+        }) {
+            return Err(whole(format!("it has two columns named {name}; rename the one that is not meant")));
+        }
         Ok(layout)
     }
 
+    /// The columns that are read.
+    fn taken(&self) -> impl Iterator<Item = usize> {
+        let single = [Some(self.date), self.model, self.cost, self.currency, self.calls];
+        single.into_iter().flatten().chain(self.tokens.iter().copied())
+    }
+
     /// The day, the model and what is said of them.
-    fn line(&self, record: &::csv::StringRecord) -> Result<(NaiveDate, String, DaySum), String> {
+    fn line(&mut self, record: &::csv::StringRecord, line: u64) -> Result<(NaiveDate, String, DaySum), String> {
         let cell = |index: usize| record.get(index).unwrap_or_default();
+        let cost = self.cost.map(|index| self.amount(cell(index), index, line)).transpose()?;
         let name = |index: usize| self.names.get(index).map_or("", String::as_str);
         let day = day(cell(self.date)).ok_or_else(|| {
             format!("{} is {:?}; expected a day such as 2026-08-05", name(self.date), short(cell(self.date)))
@@ -268,24 +299,45 @@ impl Layout {
         if model.is_empty() {
             return Err(format!("{} is empty; expected a model", self.model.map_or("", name)));
         }
-        let cost = self.cost.map(|index| {
-            nanos(cell(index))
-                .ok_or_else(|| format!("{} is {:?}; expected dollars such as 12.34", name(index), short(cell(index))))
-        });
         let mut tokens = None;
-        for &index in &self.tokens {
+        // Exports leave cells empty for kinds of tokens that there were none of.
+        for &index in self.tokens.iter().filter(|index| !cell(**index).is_empty()) {
             let count = whole(cell(index)).ok_or_else(|| {
                 format!("{} is {:?}; expected a whole number of tokens", name(index), short(cell(index)))
             })?;
             tokens = Some(tokens.unwrap_or(0_i128).saturating_add(count));
         }
-        let calls = self.calls.map(|index| {
+        if let (None, Some(&index)) = (tokens, self.tokens.first()) {
+            return Err(format!("{} is empty; expected a whole number of tokens (0: none)", name(index)));
+        }
+        let calls = self.calls.filter(|index| !cell(*index).is_empty()).map(|index| {
             whole(cell(index))
                 .and_then(|calls| i64::try_from(calls).ok())
                 .ok_or_else(|| format!("{} is {:?}; expected a whole number of calls", name(index), short(cell(index))))
         });
-        let said = DaySum { cost: cost.transpose()?, tokens, calls: calls.transpose()?, ..DaySum::default() };
+        let said = DaySum { cost, tokens, calls: calls.transpose()?, ..DaySum::default() };
         Ok((day, model, said))
+    }
+
+    /// An amount of money in nano-dollars.
+    fn amount(&mut self, text: &str, index: usize, line: u64) -> Result<i128, String> {
+        let name = self.names.get(index).map_or("", String::as_str);
+        if text.is_empty() {
+            return Err(format!("{name} is empty; expected dollars such as 12.34 (0: nothing)"));
+        }
+        let mark = ['.', ','].into_iter().find(|mark| text.contains(*mark));
+        if let Some(mark) = mark.filter(|mark| self.may_have_commas || *mark == '.') {
+            let (usual, since) = *self.mark.get_or_insert((mark, line));
+            if mark != usual {
+                return Err(format!(
+                    "{name} is {:?}, and amounts from line {since} on have {usual:?} before their decimals; expected \
+                     one form in all lines",
+                    short(text)
+                ));
+            }
+        }
+        let plain = if self.may_have_commas { text.replacen(',', ".", 1) } else { text.to_owned() };
+        nanos(&plain).ok_or_else(|| format!("{name} is {:?}; expected dollars such as 12.34", short(text)))
     }
 }
 
@@ -301,13 +353,21 @@ fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// A day, an instant, or the seconds since 1970.
+/// A day, an instant, or the time since 1970 in seconds, or in thousandths, millionths or billionths of them.
 fn day(text: &str) -> Option<NaiveDate> {
     if let Ok(day) = text.parse::<NaiveDate>() {
         return Some(day);
     }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return (seconds > 100_000_000).then(|| DateTime::from_timestamp(seconds, 0))?.map(|at| at.date_naive());
+    if let Ok(since) = text.strip_suffix(".0").unwrap_or(text).parse::<i64>() {
+        // Each form has days from 1973 to 5138 for itself; smaller numbers are days such as 20260805.
+        let seconds = match since {
+            ..=100_000_000 => return None,
+            ..100_000_000_000 => since,
+            ..100_000_000_000_000 => since / 1_000,
+            ..100_000_000_000_000_000 => since / 1_000_000,
+            _ => since / 1_000_000_000,
+        };
+        return DateTime::from_timestamp(seconds, 0).map(|at| at.date_naive());
     }
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Some(at.to_utc().date_naive());
@@ -318,22 +378,16 @@ fn day(text: &str) -> Option<NaiveDate> {
     date.parse().ok().filter(|_| is_time)
 }
 
-/// A whole number; an empty cell is none.
+/// A whole number.
 fn whole(text: &str) -> Option<i128> {
-    if text.is_empty() {
-        return Some(0);
-    }
     let text = text.strip_suffix(".0").unwrap_or(text);
     let is_digits = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
     is_digits.then(|| text.parse().ok())?
 }
 
-/// Dollars as nano-dollars, rounded half up: `12.34`, `$12.34`, `1.2e-05`, `-0.5` (a credit). An empty cell is none.
+/// Dollars as nano-dollars, rounded half up: `12.34`, `$12.34`, `1.2e-05`, `-0.5` (a credit).
 fn nanos(text: &str) -> Option<i128> {
     let text = text.trim();
-    if text.is_empty() {
-        return Some(0);
-    }
     let (sign, text) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text),
@@ -365,8 +419,12 @@ fn nanos(text: &str) -> Option<i128> {
 mod tests {
     use super::*;
 
+    fn read_bytes(bytes: &[u8], named: &Columns) -> Result<Invoice, InvoiceError> {
+        super::read_text(&Text::read(bytes)?, named)
+    }
+
     fn read_text(text: &str) -> Result<Invoice, InvoiceError> {
-        read(text.as_bytes(), &Columns::default())
+        read_bytes(text.as_bytes(), &Columns::default())
     }
 
     #[test]
@@ -378,7 +436,7 @@ mod tests {
             ("0.0000000005", Some(1)),
             ("0.00000000049", Some(0)),
             ("-0.5", Some(-500_000_000)),
-            ("", Some(0)),
+            ("", None),
             ("1e-40", Some(0)),
             ("12,34", None),
             ("1.2.3", None),
@@ -400,6 +458,10 @@ mod tests {
             "2026-08-05 13:00",
             "2026-08-06T01:00:00+02:00",
             "1785888000",
+            "1785888000.0",
+            "1785888000123",
+            "1785888000123456",
+            "1785888000123456789",
         ] {
             assert_eq!(day(text), expected, "{text}");
         }
@@ -459,11 +521,47 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         }
         let named = Columns { date: Some("Day".to_owned()), cost: Some("spent".to_owned()), ..Columns::default() };
-        let error = read("day,price\n2026-08-05,1\n".as_bytes(), &named).unwrap_err();
+        let error = read_bytes(b"day,price\n2026-08-05,1\n", &named).unwrap_err();
         assert!(error.reason.contains("no column \"spent\" (--cost); there are: day, price"), "{error}");
-        let error = read("day\n".as_bytes(), &Columns { cost: None, ..named.clone() }).unwrap_err();
+        let error = read_bytes(b"day\n", &Columns { cost: None, ..named.clone() }).unwrap_err();
         assert!(error.reason.contains("--cost or --tokens is missing"), "{error}");
-        let found = read("day,spent\n2026-08-05,1.5\n".as_bytes(), &named).unwrap();
+        let found = read_bytes(b"day,spent\n2026-08-05,1.5\n", &named).unwrap();
         assert_eq!(found.side.keys().next().unwrap().1, ALL_MODELS);
+        let error = read_bytes(b"day,spent,spent\n2026-08-05,1,2\n", &named).unwrap_err();
+        assert!(error.reason.contains("two columns named spent"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_empty_is_not_nothing() {
+        let usage = "start_time_iso,model,num_model_requests,input_tokens,output_tokens\n";
+        for (text, line, words) in [
+            (
+                "start_time_iso,amount_value,amount_currency\n2026-08-05,1,usd\n2026-08-05,,usd\n".to_owned(),
+                3,
+                "amount_value is empty; expected dollars such as 12.34",
+            ),
+            (format!("{usage}2026-08-05,m,1,5,\n2026-08-05,m,1,,\n"), 3, "input_tokens is empty; expected a whole"),
+        ] {
+            let error = read_text(&text).unwrap_err();
+            assert!(error.line == line && error.reason.contains(words), "{error}");
+        }
+        let found = read_text(&format!("{usage}2026-08-05,m,,5,\n")).unwrap();
+        let said = found.side.values().next().unwrap();
+        assert_eq!((said.tokens, said.calls), (Some(5), None), "no output, and calls that it does not tell");
+    }
+
+    #[test]
+    fn spreadsheets_that_write_decimal_commas_are_read_as_they_mean_it() {
+        let named = Columns { date: Some("Tag".to_owned()), cost: Some("Größe".to_owned()), ..Columns::default() };
+        let found = read_bytes("Tag;Größe\n2026-08-05;1,25\n2026-08-05;0,75\n".as_bytes(), &named).unwrap();
+        assert_eq!(found.side.values().next().unwrap().cost, Some(2_000_000_000));
+        for (text, words) in [
+            ("Tag;Größe\n2026-08-05;1,25\n2026-08-05;1.234\n", "amounts from line 2 on have ',' before"),
+            ("Tag;Größe\n2026-08-05;1.234,25\n", "expected dollars such as 12.34"),
+            ("Tag,Größe\n2026-08-05,\"1,25\"\n", "expected dollars such as 12.34"),
+        ] {
+            let error = read_bytes(text.as_bytes(), &named).unwrap_err();
+            assert!(error.reason.contains(words), "{error}");
+        }
     }
 }

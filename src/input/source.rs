@@ -65,6 +65,18 @@ impl InputSource {
     /// # Errors
     /// The source cannot be opened, or is a folder, or UTF-16.
     pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
+        self.open_if(refuse_utf16)
+    }
+
+    /// Opens the source as [`open`](Self::open) does, whatever text it holds.
+    ///
+    /// # Errors
+    /// The source cannot be opened, or is a folder.
+    pub(super) fn open_bytes(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
+        self.open_if(|_| Ok(()))
+    }
+
+    fn open_if(&self, check: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
         let done = Arc::new(AtomicU64::new(0));
         let (raw, total): (Box<dyn Read + Send>, _) = match self {
             Self::Stdin => (Box::new(io::stdin()), None),
@@ -74,7 +86,7 @@ impl InputSource {
             }
         };
         let counted = Counted { inner: raw, done: Arc::clone(&done) };
-        Ok((decompressed(counted)?, Progress { done, total }))
+        Ok((decompressed(counted, check)?, Progress { done, total }))
     }
 
     /// The ending of the file's name in small letters, without `.gz`.
@@ -152,11 +164,19 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    let begin = beginning(&mut raw)?;
-    if matches!(begin.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+fn refuse_utf16(begin: &[u8]) -> io::Result<()> {
+    if matches!(begin, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "is UTF-16; expected UTF-8"));
     }
+    Ok(())
+}
+
+fn decompressed(
+    mut raw: impl Read + Send + 'static,
+    check: impl Fn(&[u8]) -> io::Result<()>,
+) -> io::Result<Box<dyn BufRead + Send>> {
+    let begin = beginning(&mut raw)?;
+    check(&begin)?;
     let is_gzip = begin.starts_with(&GZIP_MAGIC);
     let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(begin).chain(raw));
     if !is_gzip {
@@ -202,7 +222,7 @@ mod tests {
 
     fn text_of(bytes: Vec<u8>) -> io::Result<String> {
         let mut text = String::new();
-        decompressed(io::Cursor::new(bytes))?.read_to_string(&mut text)?;
+        decompressed(io::Cursor::new(bytes), refuse_utf16)?.read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -235,7 +255,7 @@ mod tests {
             assert_eq!(told(text), Ok(()), "{text}");
         }
         let compressed = gzip(array);
-        let mut reader = decompressed(io::Cursor::new(compressed)).unwrap();
+        let mut reader = decompressed(io::Cursor::new(compressed), refuse_utf16).unwrap();
         assert!(refuse_spread(&mut reader).is_err());
     }
 

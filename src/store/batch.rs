@@ -45,6 +45,8 @@ pub struct Batch {
     pub pause_reason: Option<String>,
     /// The share of ended jobs that may fail before it is paused.
     pub max_failed: Option<MaxFailed>,
+    /// The share of what its calls cost that may bring no accepted answer, if it has one.
+    pub max_wasted: Option<MaxFailed>,
 }
 
 impl Batch {
@@ -99,7 +101,12 @@ macro_rules! batch_of {
             unpriced: $row.unpriced,
             paused: $row.paused,
             pause_reason: $row.pause_reason,
-            max_failed: $row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
+            // All may fail where money alone is bounded.
+            max_failed: $row
+                .max_failed
+                .and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?))
+                .filter(|share| !share.is_whole() || $row.max_wasted.is_none()),
+            max_wasted: $row.max_wasted.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
         }
     };
 }
@@ -116,7 +123,9 @@ macro_rules! batches {
                       exists (select from sluice.pause p where p.kind = 'batch' and p.name = batch) as "paused!",
                       (select p.reason from sluice.pause p where p.kind = 'batch' and p.name = batch) as pause_reason,
                       (select (s.max_failed * 1000000)::integer from sluice.stop_loss s
-                        where s.batch = totals.batch) as max_failed
+                        where s.batch = totals.batch) as max_failed,
+                      (select (s.max_wasted * 1000000)::integer from sluice.stop_loss s
+                        where s.batch = totals.batch) as max_wasted
                  from sluice.totals where batch <> '' "# + $condition + " group by batch " + $order,
             $($argument),*
         )
@@ -159,7 +168,8 @@ impl Store {
                       cancelled as "cancelled!", attempts as "attempts!", cost_nanos as "cost!",
                       waste_nanos as "waste!", uncertain_nanos as "uncertain!", unpriced as "unpriced!",
                       date_trunc('hour', first_at) as "first_hour!", date_trunc('hour', last_at) as "last_hour!",
-                      paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed
+                      paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed,
+                      null::integer as max_wasted
                  from sluice.own_batch($1) where jobs > 0"#,
             name
         )

@@ -8,6 +8,7 @@ use super::lanes::Lane;
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
+use crate::domain::budget::{Budget, faults};
 use crate::domain::diagnosis::{
     ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen,
     ServerState, Session,
@@ -123,6 +124,8 @@ pub struct Surroundings {
     pub connections_each: u32,
     /// The routes of the configuration; empty: routes are not checked.
     pub routes: HashSet<String>,
+    /// The providers of the configuration; empty: they are not checked.
+    pub providers: HashSet<String>,
     /// `[retention]` of the configuration.
     pub retention: Option<Retention>,
 }
@@ -202,6 +205,7 @@ impl Store {
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
             misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
             budgets: seen(self.check_budgets(false).await),
+            budget_faults: seen(self.budget_faults(around).await),
             doubted_costs: seen(self.doubted_costs().await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
@@ -437,6 +441,15 @@ impl Store {
         Ok(Partitions { ids_left: (last + 1) * PARTITION - row.next, missing })
     }
 
+    /// What is wrong with budgets by the configuration, each named.
+    async fn budget_faults(&self, around: &Surroundings) -> Result<Vec<String>, StoreError> {
+        let budgets: Vec<Budget> = self.budget_rows().await?.into_iter().map(|row| row.standing.budget).collect();
+        let has = |known: &HashSet<String>, name: &str| known.is_empty() || known.contains(name);
+        let faults = faults(&budgets, |route| has(&around.routes, route), |name| has(&around.providers, name));
+        let named = |(index, fault): (usize, String)| Some(format!("{} {fault}", budgets.get(index)?.name));
+        Ok(faults.into_iter().filter_map(named).collect())
+    }
+
     async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {
         let workers = self.live_workers().await?;
         let dead = sqlx::query!(
@@ -451,11 +464,12 @@ impl Store {
         .doing(DIAGNOSING)?;
         let lanes = self.lanes().await?;
         let pauses = self.pauses().await?;
-        let open: Vec<i64> = lanes
-            .iter()
-            .filter(|lane| pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none())
-            .map(|lane| lane.first)
-            .collect();
+        let budgets = self.budgets().await?.budgets;
+        let is_open = |lane: &&Lane| {
+            pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none()
+                && budgets.without_room(&lane.outlay()).is_none()
+        };
+        let open: Vec<i64> = lanes.iter().filter(is_open).map(|lane| lane.first).collect();
         let oldest = sqlx::query!(
             r#"select j.route as "route!",
                       extract(epoch from now() - greatest(j.created_at, j.run_at))::bigint as "seconds!"
@@ -477,6 +491,7 @@ impl Store {
             connections_each: around.connections_each.into(),
             dead: dead.into_iter().map(|row| (row.worker, row.jobs, row.seconds)).collect(),
             oldest: oldest.map(|row| (row.route, row.seconds)),
+            are_all_held: !lanes.is_empty() && open.is_empty(),
             strange_routes,
             held_up,
         })

@@ -7,8 +7,9 @@ mod writing;
 pub use presence::BatchSoFar;
 
 use super::database::Transaction;
+use super::stop_loss::StopLossKept;
 use super::{Doing, Store, StoreError};
-use crate::domain::{MaxFailed, NanoUsd, Timestamp};
+use crate::domain::{NanoUsd, StopLoss, Timestamp};
 use presence::Presence;
 use rows::{Form, Rows};
 use tokio::sync::mpsc;
@@ -371,11 +372,11 @@ impl BulkEnqueue {
         self.commit_with(None).await
     }
 
-    /// The same, and the batch gets a stop-loss; true: unless it has one.
+    /// The same, and the batch gets a stop-loss, but for what it keeps of one that it has.
     ///
     /// # Errors
     /// Those of [`commit`](Self::commit).
-    pub async fn commit_with(self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
+    pub async fn commit_with(self, stop_loss: Option<(StopLoss, StopLossKept)>) -> Result<Enqueued, StoreError> {
         self.commit_unless(Unless::Never, stop_loss).await
     }
 
@@ -384,14 +385,14 @@ impl BulkEnqueue {
     ///
     /// # Errors
     /// Those of [`commit`](Self::commit).
-    pub async fn commit_if_known(self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
+    pub async fn commit_if_known(self, stop_loss: Option<(StopLoss, StopLossKept)>) -> Result<Enqueued, StoreError> {
         self.commit_unless(Unless::Other, stop_loss).await
     }
 
     async fn commit_unless(
         mut self,
         unless: Unless,
-        stop_loss: Option<(MaxFailed, bool)>,
+        stop_loss: Option<(StopLoss, StopLossKept)>,
     ) -> Result<Enqueued, StoreError> {
         if !self.lines.is_empty() {
             self.send_lines().await?;
@@ -409,8 +410,8 @@ impl BulkEnqueue {
             self.send(Chunk::Budget(self.budget)).await?;
         }
         // At the end, because the row is locked until the commit, and workers note failures in it.
-        if let Some((max_failed, keep)) = stop_loss {
-            self.send(Chunk::StopLoss(max_failed, keep)).await?;
+        if let Some((losses, keep)) = stop_loss {
+            self.send(Chunk::StopLoss(losses, keep)).await?;
         }
         self.send(Chunk::Commit(unless)).await?;
         self.outcome().await

@@ -2,6 +2,7 @@
 //! many.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::budget::Outlay;
 use crate::domain::rotation::{Depth, Rotation, SWEPT, Stretch, WINDOW};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
@@ -35,6 +36,21 @@ pub struct Lane {
     pub jobs: Option<i32>,
     /// Where its only job lies in the table. `None`: not known, or there are more jobs.
     pub place: Option<String>,
+}
+
+impl Lane {
+    /// Its jobs as budgets see them.
+    #[must_use]
+    pub fn outlay(&self) -> Outlay<'_> {
+        Outlay {
+            route: &self.route,
+            project: &self.project,
+            batch: self.batch.as_deref(),
+            login: Some(&self.login),
+            provider: None,
+            worst: None,
+        }
+    }
 }
 
 /// The lanes that a look found.

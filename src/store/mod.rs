@@ -32,6 +32,7 @@ mod late;
 pub mod lately;
 pub mod lease;
 pub mod maintenance;
+pub mod names;
 mod notice;
 pub mod pause;
 pub mod private;

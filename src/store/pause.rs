@@ -28,4 +28,19 @@ impl Store {
             .doing("reading pauses")?;
         Ok(rows.into_iter().filter_map(|row| Some((PauseKind::named(&row.kind)?, row.name))).collect())
     }
+
+    /// The same, and the number that counts up whenever a budget is added or removed; 0: there has never been one. One
+    /// statement, since it is asked at each look for work.
+    pub async fn pauses_and_budgets(&self) -> Result<(Pauses, i64), StoreError> {
+        let rows = sqlx::query!(
+            r#"select v.version, p.kind as "kind?", p.name as "name?"
+                 from sluice.budget_version v left join sluice.pause p on true order by p.kind, p.name"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("reading pauses")?;
+        let version = rows.first().map_or(0, |row| row.version);
+        let paused = rows.into_iter().filter_map(|row| Some((PauseKind::named(&row.kind?)?, row.name?)));
+        Ok((paused.collect(), version))
+    }
 }

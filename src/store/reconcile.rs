@@ -20,7 +20,13 @@ impl Store {
                       sluice.capped(coalesce(sum(a.cost_nanos), 0)) as "cost!",
                       sluice.capped(coalesce(sum(a.uncertain_nanos), 0)) as "uncertain!",
                       sluice.capped(coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_tokens
-                                                 + a.output_tokens), 0)) as "tokens!"
+                                                 + a.output_tokens), 0)) as "tokens!",
+                      count(*) filter (where a.usage_source = 'estimated') as "estimated!",
+                      sluice.capped(coalesce(sum(a.cost_nanos) filter (where a.usage_source = 'estimated'), 0))
+                          as "estimated_cost!",
+                      sluice.capped(coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_tokens
+                                                 + a.output_tokens) filter (where a.usage_source = 'estimated'), 0))
+                          as "estimated_tokens!"
                  from sluice.attempt a
                 where a.started_at >= $1 and a.started_at < $2
                   -- The index is of the end, which is never before the beginning.
@@ -41,6 +47,9 @@ impl Store {
                 calls: Some(row.calls),
                 uncertain: i128::from(row.uncertain),
                 unpriced: row.unpriced,
+                estimated: row.estimated,
+                estimated_cost: i128::from(row.estimated_cost),
+                estimated_tokens: i128::from(row.estimated_tokens),
             };
             ((row.day.to_string(), row.model), said)
         });

@@ -236,6 +236,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "pause",
             "resume",
             "stop_loss",
+            "stop_waste",
             "ensure_partitions",
             "job_enqueued",
             "book_open_call",

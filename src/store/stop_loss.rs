@@ -2,10 +2,12 @@
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
-use crate::domain::MaxFailed;
-use crate::domain::stop_loss::{Before, Exceeded, Standing};
+use crate::domain::stop_loss::{Before, Outgo, Standing};
+use crate::domain::{MaxFailed, NanoUsd, StopLoss};
 use chrono::{DateTime, Utc};
+use std::fmt::Display;
 
+const SETTING: &str = "setting the stop-loss";
 const COUNTING: &str = "counting the failed jobs of batches";
 
 /// A batch with a stop-loss in which jobs have failed lately.
@@ -21,28 +23,56 @@ pub struct Watched {
     resumed_at: Option<DateTime<Utc>>,
     /// Its jobs.
     pub standing: Standing,
+    /// The share of its money that may be wasted.
+    pub max_wasted: Option<MaxFailed>,
+    /// What its calls have cost, …
+    pub outgo: Outgo,
+    /// … and what they had cost when it was resumed.
+    pub outgo_before: Outgo,
 }
 
-/// Sets the stop-loss of a batch. With `keep`, one that it has stays. True: something was changed.
+/// Sets the stop-loss of a batch, as far as it says something. True: something was changed.
 pub(super) async fn set(
     transaction: &mut Transaction,
     batch: &str,
-    max_failed: MaxFailed,
-    keep: bool,
+    stop_loss: StopLoss,
+    keep: StopLossKept,
 ) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(
-        r#"select sluice.stop_loss($1, $2::integer / 1000000.0, $3) as "changed!""#,
-        batch,
-        millionths(max_failed),
-        keep
-    )
-    .fetch_one(transaction)
-    .await
-    .doing("setting the stop-loss")
+    let mut is_changed = false;
+    if let Some(max_failed) = stop_loss.max_failed {
+        is_changed |= sqlx::query_scalar!(
+            r#"select sluice.stop_loss($1, $2::integer / 1000000.0, $3) as "changed!""#,
+            batch,
+            millionths(max_failed),
+            keep.max_failed
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .doing(SETTING)?;
+    }
+    if let Some(max_wasted) = stop_loss.max_wasted {
+        is_changed |= sqlx::query_scalar!(
+            r#"select sluice.stop_waste($1, $2::integer / 1000000.0, $3) as "changed!""#,
+            batch,
+            millionths(max_wasted),
+            keep.max_wasted
+        )
+        .fetch_one(transaction)
+        .await
+        .doing(SETTING)?;
+    }
+    Ok(is_changed)
 }
 
-/// Notes that jobs of these batches have failed, in the transaction that says so. It waits for no other transaction: a
-/// row that is locked is being noted, or counted anew, by the one that has it.
+/// Which shares a batch keeps, if it has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StopLossKept {
+    pub max_failed: bool,
+    pub max_wasted: bool,
+}
+
+/// Notes that jobs of these batches have failed, or that their money was wasted, in the transaction that says so. It
+/// waits for no other transaction: a row that is locked is being noted, or counted anew, by the one that has it.
 pub(super) async fn note_failures(transaction: &mut Transaction, batches: &[&str]) -> Result<(), StoreError> {
     if batches.is_empty() {
         return Ok(());
@@ -74,7 +104,19 @@ impl Store {
         )
         .fetch_one(&self.db)
         .await
-        .doing("setting the stop-loss")
+        .doing(SETTING)
+    }
+
+    /// Sets or removes the share of a batch's money that may be wasted. True: something was set or removed.
+    pub async fn set_stop_waste(&self, batch: &str, max_wasted: Option<MaxFailed>) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(
+            r#"select sluice.stop_waste($1, $2::integer / 1000000.0) as "changed!""#,
+            batch,
+            max_wasted.map(millionths) as _
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(SETTING)
     }
 
     /// Whether this login may set stop-losses.
@@ -102,10 +144,16 @@ impl Store {
         let due: Vec<String> = due.into_iter().map(|row| row.batch).collect();
         let rows = sqlx::query!(
             r#"select s.batch, (s.max_failed * 1000000)::integer as "max_failed!", s.ended_before, s.failed_before,
-                      s.resumed_at, t.jobs as "jobs!", t.ended as "ended!", t.failed as "failed!"
+                      s.resumed_at, t.jobs as "jobs!", t.ended as "ended!", t.failed as "failed!",
+                      (s.max_wasted * 1000000)::integer as max_wasted, s.cost_before, s.waste_before,
+                      s.waste_calls_before, t.cost as "cost!", t.waste as "waste!", t.waste_calls as "waste_calls!"
                  from sluice.stop_loss s
                       join (select x.batch, sum(x.enqueued - x.cancelled)::bigint as jobs,
-                                   sum(x.succeeded + x.failed)::bigint as ended, sum(x.failed)::bigint as failed
+                                   sum(x.succeeded + x.failed)::bigint as ended, sum(x.failed)::bigint as failed,
+                                   sluice.capped(sum(x.cost_nanos)) as cost,
+                                   sluice.capped(sum(x.waste_nanos)) as waste,
+                                   coalesce(sum(x.attempts) filter (where x.waste_nanos > 0), 0)::bigint
+                                       as waste_calls
                               from sluice.totals x where x.batch <> '' and x.batch = any ($1)
                              group by x.batch) t on t.batch = s.batch
                 where s.batch = any ($1)"#,
@@ -138,18 +186,26 @@ impl Store {
                 before: Before { ended: row.ended_before, failed: row.failed_before },
                 resumed_at: row.resumed_at,
                 standing: Standing { jobs: row.jobs, ended: row.ended, failed: row.failed },
+                max_wasted: row.max_wasted.map(whole),
+                outgo: Outgo { cost: NanoUsd(row.cost), wasted: NanoUsd(row.waste), wasted_calls: row.waste_calls },
+                outgo_before: Outgo {
+                    cost: NanoUsd(row.cost_before),
+                    wasted: NanoUsd(row.waste_before),
+                    wasted_calls: row.waste_calls_before,
+                },
             })
             .collect())
     }
 
-    /// Pauses a batch whose stop-loss is exceeded. False: it is paused already, or it was resumed, or given another
-    /// share, since it was counted.
-    pub async fn stop_batch(&self, watched: &Watched, exceeded: &Exceeded) -> Result<bool, StoreError> {
+    /// Pauses a batch whose stop-loss is exceeded, for this reason. False: it is paused already, or it was resumed, or
+    /// given another share, since it was counted.
+    pub async fn stop_batch(&self, watched: &Watched, reason: &(impl Display + Sync)) -> Result<bool, StoreError> {
         let paused = sqlx::query!(
             "with held as (
                 select s.batch from sluice.stop_loss s
                  where s.batch = $1 and s.resumed_at is not distinct from $2
                    and s.max_failed = $3::integer / 1000000.0
+                   and s.max_wasted is not distinct from $5::integer / 1000000.0
                    for update
             ), paused as (
                 insert into sluice.pause (kind, name, reason) select 'batch', h.batch, $4 from held h
@@ -159,7 +215,8 @@ impl Store {
             watched.batch,
             watched.resumed_at,
             millionths(watched.max_failed),
-            exceeded.to_string()
+            reason.to_string(),
+            watched.max_wasted.map(millionths) as _
         )
         .execute(&self.db)
         .await

@@ -42,6 +42,8 @@ pub struct BatchView {
     pub pause_reason: Option<String>,
     /// The share of ended jobs that may fail before it is paused, if it has a stop-loss.
     pub max_failed: Option<f64>,
+    /// The share of its cost that may bring no accepted answer before it is paused, if it has one.
+    pub max_wasted: Option<f64>,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,
     /// The hour in which something happened last.
@@ -69,6 +71,7 @@ impl BatchView {
             paused: batch.paused,
             pause_reason: batch.pause_reason.clone(),
             max_failed: batch.max_failed.map(|share| f64::from(share.millionths()) / 1e6),
+            max_wasted: batch.max_wasted.map(|share| f64::from(share.millionths()) / 1e6),
             first_hour: batch.first_hour,
             last_hour: batch.last_hour,
         }
@@ -196,11 +199,12 @@ pub fn table(batches: &[Batch]) -> Table {
         "paused",
         "last_hour",
         "max_failed",
+        "max_wasted",
         "pause_reason",
         "cost_per_answer",
     ])
     .laid_out(Layout {
-        wide: &["attempts", "waste", "unpriced", "max_failed", "pause_reason", "cost_per_answer"],
+        wide: &["attempts", "waste", "unpriced", "max_failed", "max_wasted", "pause_reason", "cost_per_answer"],
         when_told: &["cancelled", "paused"],
         give_way: &["last_hour", "cancelled", "cost", "unfinished", "paused", "succeeded"],
         prose: &["pause_reason"],
@@ -220,6 +224,7 @@ pub fn table(batches: &[Batch]) -> Table {
             Cell::Flag(batch.paused),
             batch.last_hour.into(),
             batch.max_failed.map_or(Cell::Empty, Cell::Share),
+            batch.max_wasted.map_or(Cell::Empty, Cell::Share),
             batch.pause_reason.into(),
             per_answer.into(),
         ]);

@@ -3,7 +3,8 @@
 use super::dollars::Dollars;
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
-use crate::domain::budget::{Coverage, Period};
+use crate::domain::budget::{Coverage, Need, Period};
+use crate::domain::counted::counted;
 use crate::store::budget::BudgetRow;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -35,8 +36,15 @@ pub struct BudgetView {
     pub burn_per_hour: Dollars,
     /// When it is spent at that rate; `None`: not in this window.
     pub lasts_until: Option<DateTime<Utc>>,
-    /// `ok`, `soft` (past its soft threshold) or `full` (its work waits).
+    /// `ok`, `soft` (past its soft threshold), `short` (what is left does not cover the jobs that are left) or `full`
+    /// (its work waits).
     pub state: &'static str,
+    /// Jobs that it covers and that have not ended; `None`: not told.
+    pub jobs_left: Option<i64>,
+    /// About what those will cost, as the jobs before them; `None`: none has ended lately, or it is not told.
+    pub needs: Option<Dollars>,
+    /// What is wrong with it by the configuration here, in words.
+    pub faults: Vec<String>,
     /// The share of the limit from which on it alerts.
     pub soft: Option<f64>,
     /// When that was crossed in this window.
@@ -87,6 +95,9 @@ impl BudgetView {
             burn_per_hour: Dollars(row.burn),
             lasts_until: lasts_until(budget.limit - standing.used(), row.burn, ends_at, now),
             state,
+            jobs_left: None,
+            needs: None,
+            faults: Vec::new(),
             soft: budget.soft.map(|millionths| f64::from(millionths) / 1e6),
             soft_at: row.soft_at,
             full_at: row.full_at,
@@ -98,6 +109,38 @@ impl BudgetView {
             is_configured: row.is_configured,
             covers: budget.scope.clone(),
         }
+    }
+}
+
+impl BudgetView {
+    /// The same with what the jobs that are left will need, and with what is wrong with it by the configuration.
+    #[must_use]
+    pub fn beside(self, need: Option<Need>, faults: Vec<String>) -> Self {
+        let Some(need) = need else { return Self { faults, ..self } };
+        let expected = need.expected();
+        let left = self.limit.0 - self.spent.0 - self.uncertain.0;
+        let is_short = self.state != "full" && expected.is_some_and(|expected| expected > left);
+        Self {
+            jobs_left: Some(need.jobs_left),
+            needs: expected.map(Dollars),
+            state: if is_short { "short" } else { self.state },
+            faults,
+            ..self
+        }
+    }
+
+    /// What it will not cover, in words; `None`: it covers all that is left, as far as is known.
+    #[must_use]
+    pub fn shortage_in_words(&self) -> Option<String> {
+        let (jobs, needs) = (self.jobs_left.filter(|_| self.state == "short")?, self.needs?);
+        let turns = if self.per == "once" { "" } else { " in this window" };
+        Some(format!(
+            "budget {}: {} about ${needs}, and ${} is left{turns}; `sluice budget raise {} AMOUNT` lets all run",
+            self.budget,
+            counted(jobs, "job that is left needs", "jobs that are left need"),
+            Dollars(self.limit.0 - self.spent.0 - self.uncertain.0),
+            self.budget
+        ))
     }
 }
 
@@ -132,6 +175,9 @@ pub fn table(budgets: &[BudgetView]) -> Table {
         "burn_per_hour",
         "lasts_until",
         "state",
+        "jobs_left",
+        "needs",
+        "faults",
         "ends_at",
         "soft",
         "then_route",
@@ -141,7 +187,7 @@ pub fn table(budgets: &[BudgetView]) -> Table {
         "set_at",
     ])
     .laid_out(Layout {
-        wide: &["ends_at", "soft", "then_route", "unpriced", "set_by", "set_at"],
+        wide: &["jobs_left", "needs", "faults", "ends_at", "soft", "then_route", "unpriced", "set_by", "set_at"],
         when_told: &["uncertain", "reserved", "unpriced_calls"],
         give_way: &["covers", "unpriced_calls", "lasts_until", "burn_per_hour", "per", "reserved"],
         ..Layout::default()
@@ -158,6 +204,9 @@ pub fn table(budgets: &[BudgetView]) -> Table {
             budget.burn_per_hour.into(),
             budget.lasts_until.map(minute).into(),
             budget.state.into(),
+            budget.jobs_left.into(),
+            budget.needs.into(),
+            budget.faults.join("; ").into(),
             budget.ends_at.map(minute).into(),
             budget.soft.map_or(Cell::Empty, Cell::Share),
             budget.then_route.clone().into(),

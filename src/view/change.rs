@@ -1,8 +1,8 @@
 //! The changes that a command has made.
 
 use super::table::{Cell, Table};
-use crate::domain::MaxFailed;
 use crate::domain::counted::counted;
+use crate::domain::{MaxFailed, StopLoss};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,17 +108,19 @@ impl fmt::Display for JobOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopLossView<'a> {
     pub batch: &'a str,
-    /// The share of ended jobs that may fail; `None`: it has no stop-loss.
-    pub max_failed: Option<MaxFailed>,
+    /// What it may lose now.
+    pub stop_loss: StopLoss,
     /// Whether anything was set or removed.
     pub changed: bool,
 }
 
 impl Serialize for StopLossView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
+        let share = |share: Option<MaxFailed>| share.map(|share| f64::from(share.millionths()) / 1e6);
+        let mut map = serializer.serialize_map(Some(4))?;
         map.serialize_entry("batch", self.batch)?;
-        map.serialize_entry("max_failed", &self.max_failed.map(|share| f64::from(share.millionths()) / 1e6))?;
+        map.serialize_entry("max_failed", &share(self.stop_loss.max_failed))?;
+        map.serialize_entry("max_wasted", &share(self.stop_loss.max_wasted))?;
         map.serialize_entry("changed", &self.changed)?;
         map.end()
     }
@@ -126,15 +128,21 @@ impl Serialize for StopLossView<'_> {
 
 impl fmt::Display for StopLossView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.max_failed, self.changed) {
-            (Some(share), _) if share.is_whole() => {
-                write!(f, "batch {} does not pause, however many of its jobs fail", self.batch)
+        let Self { batch, stop_loss: StopLoss { max_failed, max_wasted }, changed } = *self;
+        let wasted = max_wasted.map(|share| format!("more than {} of its money brings no answer", share.percent()));
+        match (max_failed.filter(|share| !share.is_whole()), wasted) {
+            (Some(share), None) => {
+                write!(f, "batch {batch} pauses when more than {} of its jobs fails", share.percent())
             }
-            (Some(share), _) => {
-                write!(f, "batch {} pauses when more than {} of its jobs fails", self.batch, share.percent())
+            (None, Some(wasted)) => write!(f, "batch {batch} pauses when {wasted}"),
+            (Some(share), Some(wasted)) => {
+                write!(f, "batch {batch} pauses when more than {} of its jobs fails, or {wasted}", share.percent())
             }
-            (None, true) => write!(f, "batch {} has no stop-loss any more", self.batch),
-            (None, false) => write!(f, "batch {} had no stop-loss", self.batch),
+            (None, None) if max_failed.is_some() => {
+                write!(f, "batch {batch} does not pause, however many of its jobs fail")
+            }
+            (None, None) if changed => write!(f, "batch {batch} has no stop-loss any more"),
+            (None, None) => write!(f, "batch {batch} had no stop-loss"),
         }
     }
 }

@@ -249,6 +249,7 @@ fn a_batch() -> Batch {
         paused: false,
         pause_reason: None,
         max_failed: None,
+        max_wasted: None,
     }
 }
 
@@ -258,7 +259,7 @@ fn a_batch_is_shown_alone_and_as_a_row() {
         "batch": "nightly", "jobs": 1000, "done": 400, "succeeded": 390, "failed": 10, "cancelled": 0,
         "unfinished": 600, "attempts": 450, "cost": 1.2345, "waste": 5e-9, "uncertain_cost": 0.0,
         "unpriced_attempts": 0, "cost_per_answer": 0.003_165_385, "paused": false, "pause_reason": null,
-        "max_failed": null,
+        "max_failed": null, "max_wasted": null,
         "first_hour": "2027-01-15T08:00:00Z", "last_hour": "2027-01-15T09:00:00Z",
     });
     assert_eq!(shown(&BatchView::of(&a_batch())), expected);
@@ -267,7 +268,7 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let row = concat!(
         r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"#,
         r#""attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"#,
-        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null,"#,
+        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"max_wasted":null,"pause_reason":null,"#,
         r#""cost_per_answer":0.003165385}]"#
     );
     assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
@@ -276,6 +277,7 @@ fn a_batch_is_shown_alone_and_as_a_row() {
         paused: true,
         pause_reason: Some(lost.to_owned()),
         max_failed: MaxFailed::parse("0.05").ok(),
+        max_wasted: None,
         ..a_batch()
     };
     let view = shown(&BatchView::of(&stopped));

@@ -15,7 +15,7 @@ use crate::domain::shut::Reason;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take, Terms};
 use crate::store::lanes::{Lane, Look};
-use crate::store::{StoreError, within};
+use crate::store::{StoreError, budget, within};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +32,9 @@ const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
 const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
 /// After this many looks in vain an idle worker slows down, however many lanes there are.
 const IN_VAIN: u32 = 1_000;
+/// Where budgets stand is read again after this long, however often it is looked for lanes. That they hold does not
+/// depend on it: each call asks them.
+const BUDGETS_EVERY: Duration = Duration::from_millis(250);
 /// Lanes whose route has to wait for longer than this are not kept for the next look where there are many.
 const SOON: Duration = Duration::from_secs(10);
 /// The claim loop turns at least this often, which is what the watchdog watches.
@@ -53,7 +56,16 @@ struct Looked {
     began: Instant,
     took: Duration,
     rotation: Rotation,
-    found: Result<(Pauses, Budgets, Vec<Suspects>, Look), StoreError>,
+    found: Result<Found, StoreError>,
+}
+
+/// What a look has found.
+struct Found {
+    pauses: Pauses,
+    /// `None`: those that are known.
+    budgets: Option<budget::Look>,
+    suspects: Vec<Suspects>,
+    lanes: Look,
 }
 
 struct Claimer {
@@ -68,12 +80,17 @@ struct Claimer {
     dealing: Dealing,
     /// Where budgets stand, with what was claimed since the last look.
     budgets: Budgets,
+    /// Which budgets those are, …
+    budget_version: i64,
+    /// … and until when what is known of them will do.
+    budgets_until: Instant,
     look_at: Instant,
     idle_look: Duration,
     suspects: suspects::Waiting,
     /// Consecutive looks that found many lanes and no job that may be claimed.
     in_vain: u32,
     strangers: Strangers,
+    budget_faults: money::Faults,
     /// Average bytes of memory that a request took at the last claim.
     typical_bytes: usize,
     /// Claims that ended before they reached the last lane. Each of them moves the start to another lane.
@@ -94,11 +111,14 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
         rotation: Rotation::of_worker(worker),
         dealing: Dealing::default(),
         budgets: Budgets::default(),
+        budget_version: 0,
+        budgets_until: Instant::now(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         suspects: suspects::Waiting::default(),
         in_vain: 0,
         strangers: Strangers::default(),
+        budget_faults: money::Faults::default(),
         typical_bytes: 0,
         cuts: 0,
         was_cut: false,
@@ -136,7 +156,10 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(LifeSign) + Send +
             () = shared.hands.freed.notified() => {}
             () = plan.gate.changed() => {}
             // Its jobs went back, and where the budgets stand is known better now.
-            () = shared.opener.refused() => claimer.look_at = claimer.look_at.min(Instant::now() + LOOK_IDLE_MIN),
+            () = shared.opener.refused() => {
+                let now = Instant::now();
+                (claimer.look_at, claimer.budgets_until) = (claimer.look_at.min(now + LOOK_IDLE_MIN), now);
+            }
             () = shared.stop.cancelled() => {}
         }
     }
@@ -287,34 +310,38 @@ impl Claimer {
         let (plan, now) = (self.shared.plan(), self.shared.clock.now());
         let question = self.front.begin_look(self.dealing.turns(), |route| may_start_soon(&plan, route, now), began);
         let (store, mut rotation) = (self.shared.store.clone(), std::mem::take(&mut self.rotation));
+        let known = self.budget_version;
+        let will_do = self.budgets.0.is_empty() || began < self.budgets_until;
         self.looking.spawn(async move {
             let found = within(PATIENCE, "looking for ready jobs", async {
-                let (pauses, suspects) = (store.pauses().await?, store.suspects().await?);
-                let budgets = store.budgets().await?.budgets;
-                Ok((pauses, budgets, suspects, store.look(&mut rotation, &question.flows, question.kept).await?))
+                let (pauses, version) = store.pauses_and_budgets().await?;
+                let budgets = if version == known && will_do { None } else { Some(store.budgets().await?) };
+                let suspects = store.suspects().await?;
+                let lanes = store.look(&mut rotation, &question.flows, question.kept).await?;
+                Ok(Found { pauses, budgets, suspects, lanes })
             });
             let found = found.await;
             Looked { began, took: began.elapsed(), rotation, found }
         });
     }
 
-    fn absorb(
-        &mut self,
-        began: Instant,
-        took: Duration,
-        (pauses, budgets, suspects, look): (Pauses, Budgets, Vec<Suspects>, Look),
-    ) {
+    fn absorb(&mut self, began: Instant, took: Duration, found: Found) {
+        let Found { pauses, budgets, suspects, lanes: look } = found;
         let plan = self.shared.plan();
         let providers: Vec<&str> = pauses.names(PauseKind::Provider).collect();
         plan.gate.set_paused(&providers, self.shared.clock.now());
-        plan.gate.set_budgets(&budgets, self.shared.clock.now());
         self.suspects.note(suspects);
         let pauses = Arc::new(pauses);
         self.shared.pauses.store(Arc::clone(&pauses));
-        let shared_budgets = Arc::new(budgets.clone());
-        self.shared.budgets.store(Arc::clone(&shared_budgets));
-        self.dealing.budgets = shared_budgets;
-        self.budgets = budgets;
+        if let Some(budget::Look { version, budgets }) = budgets {
+            let shared_budgets = Arc::new(budgets.clone());
+            self.shared.budgets.store(Arc::clone(&shared_budgets));
+            self.dealing.budgets = shared_budgets;
+            (self.budgets, self.budget_version, self.budgets_until) = (budgets, version, began + BUDGETS_EVERY);
+        }
+        self.budget_faults.look(&self.budgets, &plan);
+        // The plan may be another one.
+        plan.gate.set_budgets(&self.shared.budgets.load(), self.shared.clock.now());
         self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
         let budgets = &self.budgets;

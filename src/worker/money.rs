@@ -3,14 +3,16 @@
 
 use super::plan::{LanePlan, Plan};
 use super::{Shared, opener};
-use crate::domain::budget::{Budgets, Outlay};
+use crate::domain::budget::{Budget, Budgets, Coverage, Outlay, faults};
 use crate::domain::fork::Taken;
 use crate::store::StoreError;
 use crate::store::lanes::Lane;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// The jobs of a lane as budgets see them.
 pub(super) fn of_lane(lane: &Lane) -> Outlay<'_> {
-    Outlay { login: Some(&lane.login), ..asked(&lane.route, &lane.project, lane.batch.as_deref()) }
+    lane.outlay()
 }
 
 fn asked<'a>(route: &'a str, project: &'a str, batch: Option<&'a str>) -> Outlay<'a> {
@@ -42,6 +44,42 @@ pub(super) fn lane(
     match other_route(budgets, plan, route, project, batch) {
         Some(taken) => plan.lane(&taken.to, project, batch),
         None => plan.lane(route, project, batch),
+    }
+}
+
+/// Tells what is wrong with budgets by the plan: those that were set by SQL name any route, and may contradict.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// What was judged last, …
+    budgets: Vec<Budget>,
+    plan: Option<Arc<Plan>>,
+    /// … and what was told of it.
+    told: HashSet<String>,
+}
+
+impl Faults {
+    /// Logs what is new.
+    pub fn look(&mut self, budgets: &Budgets, plan: &Arc<Plan>) {
+        let is_known = self.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan))
+            && self.budgets.iter().eq(budgets.0.iter().map(|standing| &standing.budget));
+        if is_known {
+            return;
+        }
+        self.plan = Some(Arc::clone(plan));
+        self.budgets = budgets.0.iter().map(|standing| standing.budget.clone()).collect();
+        // A budget may be for a route or a provider that other workers have.
+        let is_of_others = |name: &str| self.budgets.iter().any(|it| it.scope == Coverage::Route(name.to_owned()));
+        let has_route = |name: &str| plan.routes.contains_key(name) || is_of_others(name);
+        let mut told = HashSet::new();
+        for (index, fault) in faults(&self.budgets, has_route, |_| true) {
+            let Some(budget) = self.budgets.get(index).map(|budget| budget.name.as_str()) else { continue };
+            let said = format!("{budget} {fault}");
+            if !self.told.contains(&said) {
+                tracing::warn!(budget, "a budget does less than it seems to: it {fault}");
+            }
+            told.insert(said);
+        }
+        self.told = told;
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 const RARE: [(&str, &str, &[&str]); 7] = [
     (
         r"\bio::std(?:out|err)\b",
-        "printable makes hidden characters visible, telemetry has none",
-        &["printable.rs", "telemetry.rs"],
+        "printable makes hidden characters visible, the log has none",
+        &["printable.rs", "printable/progress.rs"],
     ),
     (r"\b(?:e?print(?:ln)?|dbg)!", "printable makes hidden characters visible", &[]),
     (

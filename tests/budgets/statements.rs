@@ -10,7 +10,7 @@ use sluice::store::claim::Claimed;
 use sluice::store::settle::{AttemptRow, Settlement};
 use std::sync::Arc;
 
-fn call(claimed: &Claimed, number: i16, worst: impl Into<Option<i64>>) -> OpenCall {
+pub(super) fn call(claimed: &Claimed, number: i16, worst: impl Into<Option<i64>>) -> OpenCall {
     OpenCall {
         lease: claimed.lease,
         number,
@@ -22,7 +22,7 @@ fn call(claimed: &Claimed, number: i16, worst: impl Into<Option<i64>>) -> OpenCa
     }
 }
 
-fn budget(name: &str, scope: Coverage, limit: i64) -> Budget {
+pub(super) fn budget(name: &str, scope: Coverage, limit: i64) -> Budget {
     let (limit, period) = (NanoUsd(limit), Period::Day);
     Budget { name: name.to_owned(), scope, period, limit, soft: None, then_route: None, unpriced: Unpriced::Refuse }
 }
@@ -57,7 +57,7 @@ fn cost(row: AttemptRow, cost: i64) -> AttemptRow {
     AttemptRow { cost: Some(NanoUsd(cost)), ..row }
 }
 
-fn booked(claimed: &Claimed, number: i16, nanos: i64) -> Settlement {
+pub(super) fn booked(claimed: &Claimed, number: i16, nanos: i64) -> Settlement {
     Settlement { attempts: vec![cost(failed(claimed, number, ErrorClass::Timeout), nanos)], ..Settlement::default() }
 }
 

@@ -75,6 +75,13 @@ pub(super) const ROUTE: Table = Table {
             "The stop-loss of batches that are enqueued by command: one is paused when more than this share of its \
              jobs fails.",
         ),
+        instead(
+            "max_wasted",
+            Kind::Part,
+            "0.3",
+            "The same by money: one is paused when more than this share of what its calls cost brings no accepted \
+             answer.",
+        ),
         key(
             "cache",
             Kind::Duration,

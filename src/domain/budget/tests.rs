@@ -187,6 +187,49 @@ fn budgets_that_contradict_each_other_are_named() {
     assert_eq!(faults(&never), ["is never reached: b allows project news less ($0.000000005 per day)"]);
 }
 
+#[test]
+fn what_a_configuration_would_refuse_is_named_of_budgets_that_were_set_by_sql() {
+    let mut all = [
+        budget("a", Coverage::Route("default".into()), Period::Day, 5),
+        budget("b", Coverage::Route("gone".into()), Period::Day, 5),
+        budget("c", Coverage::Provider("opneai".into()), Period::Day, 5),
+        budget("d", Coverage::Route("default".into()), Period::Hour, 9),
+    ];
+    (all[0].soft, all[0].then_route) = (Some(800_000), Some("cheep".to_owned()));
+    let found = faults(&all, |route| ["default", "cheap"].contains(&route), |provider| provider == "openai");
+    assert_eq!(
+        found,
+        [
+            (3, "is never reached: a allows route default less ($0.000000005 per day)".to_owned()),
+            (0, "sends its jobs along cheep, and there is no such route: they stay on their own".to_owned()),
+            (1, "covers the route gone, which the configuration does not have".to_owned()),
+            (2, "covers the provider opneai, which the configuration does not have".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn amounts_have_one_bound_and_one_form_everywhere() {
+    for (text, expected) in [
+        ("25", Ok(25_000_000_000)),
+        (" 0.50 ", Ok(500_000_000)),
+        ("9000000000", Ok(MOST.0)),
+        ("9000000000.000000001", Err("is more than 9000000000 dollars")),
+        ("99999999999999999999", Err("is more than 9000000000 dollars")),
+        ("0.00", Err("is nothing: to let nothing run, pause it")),
+        ("-1", Err("is below 0")),
+        ("$5", Err("has the sign of a currency: dollars are meant")),
+        ("5 EUR", Err("is no amount: expected dollars as a decimal number like \"0.15\"")),
+        (
+            "0.0000000001",
+            Err("is no amount: expected at most nine decimals: a billionth of a dollar is the smallest unit"),
+        ),
+        ("", Err("is no amount: expected dollars as a decimal number like \"0.15\"")),
+    ] {
+        assert_eq!(amount(text), expected.map(NanoUsd).map_err(str::to_owned), "{text:?}");
+    }
+}
+
 /// A call of the world.
 #[derive(Clone, Debug)]
 struct Call {

@@ -69,12 +69,14 @@ fn healthy() -> Facts {
             connections_each: 10,
             dead: Vec::new(),
             oldest: Some(("default".to_owned(), 5)),
+            are_all_held: false,
             strange_routes: Vec::new(),
             held_up: Vec::new(),
         }),
         unqueued: Ok(Unqueued::default()),
         misbilled: Ok(Misbilled::default()),
         budgets: Ok(Vec::new()),
+        budget_faults: Ok(Vec::new()),
         doubted_costs: Ok(Vec::new()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(FinishedWork {
@@ -192,6 +194,12 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("connections", Well, "10 of 97", |f| (f.pooled, queue(f).workers) = (true, 10)),
         ("workers", Bad, "none is running, and jobs are ready", |f| queue(f).workers = 0),
         ("workers", Well, "nothing is ready", |f| (queue(f).workers, queue(f).oldest) = (0, None)),
+        ("workers", Well, "paused or waits for a budget", |f| {
+            (queue(f).workers, queue(f).oldest, queue(f).are_all_held) = (0, None, true);
+        }),
+        ("budget_settings", Warning, "news sends its jobs along cheep", |f| {
+            f.budget_faults = Ok(vec!["news sends its jobs along cheep, and there is no such route".to_owned()]);
+        }),
         ("dead_workers", Warning, "7 jobs", |f| queue(f).dead.push((3, 7, 59))),
         ("dead_workers", Bad, "by worker 3", |f| queue(f).dead.push((3, 7, 60))),
         ("routes", Warning, "typo", |f| queue(f).strange_routes.push("typo".to_owned())),
@@ -294,6 +302,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         unqueued: Err(reason()),
         misbilled: Err(reason()),
         budgets: Err(reason()),
+        budget_faults: Err(reason()),
         doubted_costs: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),

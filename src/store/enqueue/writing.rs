@@ -1,12 +1,13 @@
 //! The transaction of a bulk enqueue: it writes the jobs as they come, and says which one the server refuses.
 
 use super::super::database::{Database, Transaction};
+use super::super::stop_loss::StopLossKept;
 use super::super::{Doing, StoreError, budget, in_words, stop_loss};
 use super::presence::{Match, Presence};
 use super::rows::{Form, Rows};
 use super::{BulkOptions, ENQUEUEING, Enqueued, LOOKING, NewJob};
 use crate::domain::budget::Budget;
-use crate::domain::{MaxFailed, NanoUsd};
+use crate::domain::{NanoUsd, StopLoss};
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::mpsc;
 
@@ -21,8 +22,8 @@ pub(super) enum Chunk {
     Keyed(Rows),
     /// Jobs that have to be compared first.
     Lines(Vec<CopyLine>),
-    /// The stop-loss of the batch; true: one that it has stays.
-    StopLoss(MaxFailed, bool),
+    /// The stop-loss of the batch, and what of one that it has stays.
+    StopLoss(StopLoss, StopLossKept),
     /// What the batch may cost.
     Budget(NanoUsd),
     /// There is no more.
@@ -95,9 +96,9 @@ impl Writing {
                 Chunk::Rows(rows) => self.copy(rows).await?,
                 Chunk::Keyed(jobs) => self.enqueue_many(jobs).await?,
                 Chunk::Lines(lines) => self.take_new(lines).await?,
-                Chunk::StopLoss(max_failed, keep) => {
+                Chunk::StopLoss(losses, keep) => {
                     let batch = self.options.batch.as_deref().unwrap_or_default();
-                    stop_loss::set(&mut self.transaction, batch, max_failed, keep).await?;
+                    stop_loss::set(&mut self.transaction, batch, losses, keep).await?;
                 }
                 Chunk::Budget(limit) => {
                     let batch = self.options.batch.as_deref().unwrap_or_default();

@@ -104,17 +104,18 @@ impl<'a> Sums<'a> {
         sum.fallbacks += i64::from(class.is_none() && row.after_fallback);
     }
 
-    /// The batches in which jobs have failed.
+    /// The batches in which jobs have failed, or money was wasted.
     fn failing(&self) -> Vec<&str> {
-        let failed = self.0.iter().filter(|(key, sum)| sum.failed > 0 && !key.batch.is_empty());
+        let is_lost = |sum: &Sum| sum.failed > 0 || sum.waste_nanos > 0;
+        let failed = self.0.iter().filter(|(key, sum)| is_lost(sum) && !key.batch.is_empty());
         let mut batches: Vec<&str> = failed.map(|(key, _)| key.batch).collect();
         batches.sort_unstable();
         batches.dedup();
         batches
     }
 
-    /// Writes the sums, and notes the batches in which jobs have failed. The sums are folded into those of their hours
-    /// later.
+    /// Writes the sums, and notes the batches in which jobs have failed or money was wasted. The sums are folded into
+    /// those of their hours later.
     pub(super) async fn write(self, transaction: &mut Transaction) -> Result<(), StoreError> {
         if self.0.is_empty() {
             return Ok(());

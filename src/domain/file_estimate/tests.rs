@@ -1,0 +1,239 @@
+//! The most that is told holds, whatever becomes of the jobs.
+
+use super::*;
+use crate::domain::charging::Fate;
+use crate::domain::decide::{Step, UnderWay, decide};
+use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice};
+use crate::domain::request::Pass;
+use crate::domain::route::Race;
+use crate::domain::validation::Rules;
+use crate::domain::{
+    Attempt, ErrorClass, Hours, Model, Outcome, Patience, SoftFailure, Strategy, Target, Timeouts, Usage, UsageSource,
+};
+use proptest::prelude::*;
+use proptest::strategy::Strategy as Values;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_hours(24);
+const AT: Timestamp = Timestamp(1_785_888_000_000);
+
+/// What becomes of a call: its outcome, and which parts of the tokens that it may have it has, in per cent.
+#[derive(Clone, Debug)]
+struct Fortune {
+    outcome: Outcome,
+    /// Of the prompt, and of that what was read from a cache, written to one, and written for an hour.
+    input: [i64; 4],
+    /// Of the answer, and of that the reasoning.
+    output: [i64; 2],
+    /// How many hours later it is made.
+    hours: u32,
+    /// Which of the calls of a race it ends.
+    which: usize,
+}
+
+fn price() -> impl Values<Value = Price> {
+    let part = || 0..5_000_000_000_i64;
+    (
+        part(),
+        part(),
+        prop::option::of(part()),
+        prop::option::of(part()),
+        prop::option::of(part()),
+        prop::option::of(part()),
+    )
+        .prop_map(|(input, output, cached_input, cache_write, cache_write_1h, reasoning)| Price {
+            input,
+            output,
+            cached_input,
+            cache_write,
+            cache_write_1h,
+            reasoning,
+        })
+}
+
+fn terms() -> impl Values<Value = PriceTerms> {
+    let above = prop::collection::vec((1..2_000_i64, price()), 0..3).prop_map(|mut above| {
+        above.sort_by_key(|(tokens, _)| *tokens);
+        above.into_iter().map(|(input_tokens, price)| Above { input_tokens, price }).collect::<Vec<_>>()
+    });
+    let off_peak = prop::option::of((any::<bool>(), 0..3_000_000_000_i64, price()));
+    (price(), above, off_peak).prop_map(|(usual, above, off_peak)| PriceTerms {
+        price: Some(Tariff { usual, above }),
+        off_peak: off_peak.map(|(is_own, factor, own)| OffPeak {
+            peak: Hours::parse("mon-fri 08:00-18:00").unwrap(),
+            price: if is_own { TierPrice::Own(own.into()) } else { TierPrice::Times(Factor(factor)) },
+        }),
+        ..PriceTerms::default()
+    })
+}
+
+fn rung() -> impl Values<Value = Rung> {
+    let changes = prop::collection::vec((0..20_u32, terms()), 0..3).prop_map(|mut changes| {
+        changes.sort_by_key(|(day, _)| *day);
+        let from = |day: u32| AT + DAY * day;
+        changes.into_iter().map(|(day, terms)| PriceChange { from: from(day), terms }).collect::<Vec<_>>()
+    });
+    let cap = || prop::option::of(1..600_i64);
+    (terms(), changes, cap(), any::<u16>()).prop_map(|(terms, changes, max_output_tokens, name)| Rung {
+        target: Target::new("p", name.to_string()),
+        model: Model {
+            terms,
+            changes,
+            capabilities: Capabilities { max_output_tokens, ..Capabilities::default() },
+            ..Model::default()
+        },
+        timeouts: Timeouts::of(Duration::from_mins(1)),
+    })
+}
+
+fn route() -> impl Values<Value = Route> {
+    let strategy = prop_oneof![
+        Just(Strategy::Priority),
+        (2..4_u16).prop_map(|at_most| Strategy::Race(Race { at_most, after: Duration::ZERO })),
+    ];
+    (prop::collection::vec(rung(), 1..4), 1..8_u16, any::<bool>(), strategy).prop_map(
+        |(rungs, max_attempts, reask, strategy)| Route {
+            name: "r".to_owned(),
+            strategy,
+            rungs,
+            patience: Patience::For(Duration::ZERO),
+            max_attempts,
+            fallback_on: ErrorClass::ALL.iter().copied().collect(),
+            rules: Rules::default(),
+            reask,
+            pass: Pass::default(),
+            defaults: Arc::default(),
+            forks: Vec::new(),
+            cache: None,
+        },
+    )
+}
+
+fn fortune() -> impl Values<Value = Fortune> {
+    let outcome = prop_oneof![
+        1 => Just(Outcome::Accepted),
+        4 => prop::sample::select(ErrorClass::ALL).prop_map(Outcome::Failed),
+        6 => prop::sample::select(SoftFailure::ALL).prop_map(Outcome::Rejected),
+    ];
+    let share = || prop_oneof![3 => Just(100_i64), 2 => 0..=100_i64];
+    (outcome, [share(), share(), share(), share()], [share(), share()], 0..500_u32, any::<usize>())
+        .prop_map(|(outcome, input, output, hours, which)| Fortune { outcome, input, output, hours, which })
+}
+
+/// What a job can be charged for a call: the whole prompt, after an answer perhaps with that and its fault, and an
+/// answer up to its cap.
+fn usage(fortune: &Fortune, input: i64, output: i64) -> Usage {
+    let part = |whole: i64, per_cent: i64| whole * per_cent / 100;
+    let [whole, read, write, hour] = fortune.input;
+    let mut left = part(input, whole);
+    let mut take = |per_cent: i64| {
+        let taken = part(left, per_cent);
+        left -= taken;
+        taken
+    };
+    let (cache_read, cache_write, cache_write_1h) = (take(read), take(write), take(hour));
+    let output_tokens = part(output, fortune.output[0]);
+    Usage {
+        input: left,
+        cache_read,
+        cache_write,
+        cache_write_1h,
+        output: output_tokens,
+        reasoning: part(output_tokens, fortune.output[1]),
+        source: UsageSource::Provider,
+    }
+}
+
+/// Carries out what is decided for a job until it ends. Returns what is booked: for calls that ended, and as uncertain
+/// for those of a race that another answer made needless; and apart what was for calls whose worker died.
+fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i64, i64) {
+    let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<(UnderWay, usize)>::new());
+    let (mut in_all, mut of_the_dead) = (0_i64, 0_i64);
+    let mut fortunes = fortunes.iter().cycle();
+    for _ in 0..5_000 {
+        let asked: Vec<UnderWay> = under_way.iter().map(|(call, _)| *call).collect();
+        let fortune = fortunes.next().unwrap();
+        match decide(job, route, order, &history, &asked, &[], now) {
+            Step::Finish(_) => {
+                // A race that is won gives up its other calls.
+                for (_, rung) in under_way {
+                    in_all += worst(&route.rungs[rung], job, AT + DAY * 10).max(worst(&route.rungs[rung], job, AT));
+                }
+                return (in_all, of_the_dead);
+            }
+            Step::Call { rung, .. } => {
+                let call = UnderWay { rung: Some(rung), since: now };
+                under_way.push((call, rung));
+                if matches!(route.strategy, Strategy::Race(_)) {
+                    now = now + Duration::from_millis(1);
+                    continue;
+                }
+            }
+            Step::Wait { until, .. } if under_way.is_empty() => {
+                now = until;
+                continue;
+            }
+            Step::Wait { .. } => {}
+        }
+        let (_, index) = under_way.swap_remove(fortune.which % under_way.len());
+        let rung = &route.rungs[index];
+        now = now + Duration::from_secs(1);
+        let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
+        let prompt = job.input_tokens * 4 + FRAME;
+        // The conversation goes on after an answer that was rejected, and after no other failure.
+        let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
+        let prompt = if route.reask && has_answer { prompt + output + WORDS_OF_A_FAULT } else { prompt };
+        let price = rung.price_at(AT + Duration::from_hours(1) * fortune.hours).unwrap();
+        let NanoUsd(cost) = price.cost(&usage(fortune, prompt, output));
+        match &fortune.outcome {
+            Outcome::Failed(ErrorClass::Abandoned) => of_the_dead += cost,
+            // It was turned away, and that is free.
+            outcome if Fate::of(outcome) == Fate::TurnedAway => {}
+            _ => in_all += cost,
+        }
+        history.push(Attempt::new(Some(index), fortune.outcome.clone(), now));
+    }
+    panic!("the job does not end")
+}
+
+/// What a call is reserved at.
+fn worst(rung: &Rung, job: &Job, at: Timestamp) -> i64 {
+    crate::domain::estimate::worst_cost(&rung.price_at(at).unwrap(), &rung.model.capabilities, job).0
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+    /// Whatever answers and failures its calls meet, at whichever prices to come, and with whatever tokens within what
+    /// was sent and allowed: no job is booked at more than the most that was told of it. Calls whose worker died come
+    /// on top, as the help says.
+    #[test]
+    fn no_job_is_booked_at_more_than_the_most_that_was_told(
+        route in route(),
+        order in Just(vec![0, 1, 2]).prop_shuffle(),
+        words in 0..300_usize,
+        cap in prop::option::of(1..500_i64),
+        fortunes in prop::collection::vec(fortune(), 1..20),
+    ) {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "word ".repeat(words) }] });
+        if let Some(cap) = cap {
+            body["max_tokens"] = json!(cap);
+        }
+        let request = ChatRequest::parse(&body).unwrap();
+        let mut estimate = FileEstimate::new(&route, AT);
+        estimate.add(&route, &request);
+        let order: Vec<usize> = order.into_iter().filter(|index| *index < route.rungs.len()).collect();
+        let (booked, _) = booked(&route, &job_of(&request, 1), &order, &fortunes);
+        let most = estimate.most.unwrap();
+        prop_assert!(booked <= most.0, "{booked} booked, and {most:?} was the most");
+    }
+}
+
+#[test]
+fn what_uses_up_no_attempt_is_free_unless_its_worker_died() {
+    for class in ErrorClass::ALL.iter().filter(|class| !class.facts().uses_up_an_attempt) {
+        assert!(*class == ErrorClass::Abandoned || class.facts().fate == Fate::TurnedAway, "{class:?}");
+    }
+}
