@@ -38,7 +38,6 @@ fn workers(queue: &Queue) -> Finding {
             "no worker works on them",
             "start one: sluice worker",
         ),
-<<<<<<< HEAD
         (0, None) if queue.held_up.iter().any(|obstacle| matches!(obstacle.kind, Hindrance::NoWorker { .. })) => {
             Finding::bad(
                 "workers",
@@ -46,10 +45,9 @@ fn workers(queue: &Queue) -> Finding {
                 "no worker works on them",
                 "start one: sluice worker",
             )
-=======
+        }
         (0, None) if queue.are_all_held => {
             Finding::ok("workers", "none is running, and all that is ready is paused or waits for a budget")
->>>>>>> wt-money
         }
         (0, None) => Finding::ok("workers", "none is running, and nothing is ready"),
         (workers, _) => Finding::ok("workers", format!("{workers} running")),
@@ -99,7 +97,6 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
     let Some(first) = queue.held_up.first() else { return Finding::ok(CHECK, "nothing is in the way of jobs") };
     let is_for_a_person = |obstacle: &&Obstacle| {
         let paused = obstacle.pause().map(|pause| pause.since.until(obstacle.as_of));
-<<<<<<< HEAD
         let takes_none = match &obstacle.kind {
             // That none is running is a finding of its own.
             Hindrance::NoWorker { others } => *others > 0,
@@ -108,9 +105,6 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
         };
         takes_none
             || !obstacle.stuck.is_empty()
-=======
-        !obstacle.stuck.is_empty()
->>>>>>> wt-money
             || obstacle.lasting_budget().is_some()
             || paused.is_some_and(|time| time >= thresholds.waiting)
     };
@@ -126,13 +120,8 @@ fn held_up(queue: &Queue, thresholds: Thresholds) -> Finding {
             CHECK,
             what,
             "these jobs do not go on by themselves: a person has to do something",
-<<<<<<< HEAD
             "sluice status says for each what to do: resume what is paused, mend the key or the name of the model, \
              raise the budget, start a worker that has the route",
-=======
-            "sluice status says for each what to do: resume what is paused, raise the budget, mend the key or \
-             the name of the model",
->>>>>>> wt-money
         ),
     }
 }
