@@ -44,6 +44,7 @@ fn route(rungs: usize) -> Route {
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
+        cascade: None,
     }
 }
 

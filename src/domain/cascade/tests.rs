@@ -1,0 +1,1 @@
+//! Confidences, by each measure.
