@@ -4,9 +4,7 @@ use super::keys::CASCADE;
 use super::provider::ReadProvider;
 use super::section::{Section, to_json};
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{
-    Cascade, ChatRequest, Confidence, ErrorClass, Measure, Route, Rung, Strategy, Target, Timestamp,
-};
+use crate::domain::{Cascade, ChatRequest, Confidence, ErrorClass, Measure, Route, Rung, Strategy, Target, Timestamp};
 use crate::provider::Endpoint;
 use config::ValueKind;
 use std::collections::BTreeMap;
@@ -79,11 +77,7 @@ pub(super) fn check(section: &Section<'_>, route: &Route) {
     let strategy = route.strategy.as_str();
     match &route.strategy {
         Strategy::Cost | Strategy::Priority => {}
-        Strategy::Weighted(_)
-        | Strategy::Balanced
-        | Strategy::Fastest
-        | Strategy::Sticky(_)
-        | Strategy::Race(_) => {
+        Strategy::Weighted(_) | Strategy::Balanced | Strategy::Fastest | Strategy::Sticky(_) | Strategy::Race(_) => {
             let problem = format!("the strategy is {strategy:?}, which knows no rung above another");
             section.fault("cascade", problem, "strategy = \"cost\" or \"priority\", or no cascade");
         }

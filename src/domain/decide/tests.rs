@@ -1,5 +1,6 @@
 //! The decision, case by case; in [`worlds`] that do their worst.
 
+mod climb;
 mod endings;
 mod failures;
 mod game;
@@ -113,7 +114,7 @@ fn wait_until(step: &Step) -> Option<Timestamp> {
 fn failure(step: &Step) -> Option<(Class, &str)> {
     match step {
         Step::Finish(Ending::Failed { class, reason }) => Some((*class, reason)),
-        Step::Finish(Ending::Succeeded) | Step::Call { .. } | Step::Wait { .. } => None,
+        Step::Finish(Ending::Succeeded | Ending::Unsure(_)) | Step::Call { .. } | Step::Wait { .. } => None,
     }
 }
 

@@ -387,8 +387,8 @@ impl Journey {
         let number = (self.before.saturating_add(1)..i16::MAX).find(is_free).unwrap_or(i16::MAX);
         let Errand { plan, job, request, .. } = &*self.errand;
         // Vectors are not more or less sure.
-        let climbs = request.embed.is_none()
-            && climbs_from(rung, job, &plan.route, &self.order, &self.history, conditions);
+        let climbs =
+            request.embed.is_none() && climbs_from(rung, job, &plan.route, &self.order, &self.history, conditions);
         Some(Call {
             errand: Arc::clone(&self.errand),
             index: rung,
