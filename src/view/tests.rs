@@ -220,7 +220,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         "price": { "input": 150_000_000 }, "decision": { "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 },
         "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "computed_cost_nanos": null,
         "cost_differs": false, "repriced_at": null, "repriced_from": null, "notes": ["mended"],
-        "has_answer": true, "reask_of": 1, "cost": 0.000_195, "uncertain_cost": 0.005,
+        "has_answer": true, "reask_of": 1, "confidence": null, "cost": 0.000_195, "uncertain_cost": 0.005,
     });
     let mut second = first.clone();
     second["number"] = json!(2);

@@ -58,7 +58,7 @@ fn a_rung_that_cannot_say_how_sure_it_is_may_only_be_the_last() {
     // A model that is known to refuse them.
     let reasoning =
         format!("[routes.default]\nrungs = [\"openai/o3\", \"openai/gpt-4o\"]\nstrategy = \"priority\"\n{LOGPROBS}");
-    let faults = given(&format!("[providers.openai]\napi_key = \"k\"\n{reasoning}")).faults();
+    let faults = given(&format!("[providers.openai]\napi_key_env = \"K\"\n{reasoning}")).with("K", "k").faults();
     assert!(faults.iter().any(|fault| fault.contains("openai/o3 cannot say how sure it is")), "{faults:?}");
 }
 
