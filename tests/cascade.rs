@@ -1,5 +1,5 @@
-//! Cascades with the real worker: a rung that is not sure enough of its answer is followed by the next one, and no answer
-//! is lost.
+//! Cascades with the real worker: a rung that is not sure enough of its answer is followed by the next one, and no
+//! answer is lost.
 
 use crate::support::fleet::Fleet;
 use crate::support::program::json_lines;

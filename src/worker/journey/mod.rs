@@ -64,7 +64,7 @@ struct Errand {
     plan: Arc<RoutePlan>,
     /// The part of the request that the route allows.
     request: Arc<ChatRequest>,
-    /// The same, asking for the probabilities of the tokens; `None`: the route does not ask for them, or it does itself.
+    /// The same, asking for the probabilities of its tokens; `None`: the route does not ask, or the request does.
     asking: Option<Arc<ChatRequest>>,
     /// Members of the request that the route does not allow.
     held_back: Vec<String>,

@@ -26,8 +26,8 @@ use std::sync::Arc;
 /// calls are under way at a time. Its rows are for trouble that comes after a second, as in the rows of the others, and
 /// for trouble that comes after five. `~`: a call was dropped, because another one brought the answer.
 ///
-/// In a `cascade` the first, the first two or all three rungs are not sure enough of their answers (`?`), and the others
-/// meet the trouble; `+1`: the job ends with the answer of that rung.
+/// In a `cascade` the first, the first two or all three rungs are not sure enough of their answers (`?`), and the
+/// others meet the trouble; `+1`: the job ends with the answer of that rung.
 const GAME: &str = include_str!("game.txt");
 
 /// A job that goes on for longer than this is followed no further.
