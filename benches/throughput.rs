@@ -260,6 +260,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             cost_differs: false,
             cost_source: None,
             reask_of: None,
+            confidence: None,
             raced: false,
             notes: Vec::new(),
         });
@@ -281,6 +282,8 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             response: Some(body()),
             raced: false,
             cache: None,
+            confidence: None,
+            unsure: None,
         });
     }
     all

@@ -12,6 +12,7 @@ mod bounds;
 mod buckets;
 mod budgets;
 mod cache;
+mod cascade;
 #[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]
 mod chaos;
 mod check_online;

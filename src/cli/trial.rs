@@ -6,7 +6,7 @@ use super::context::Context;
 use super::estimate::{each_job, route_of};
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
-use super::output::{Dispensable, Output, OutputError};
+use super::output::{Dispensable, Format, Output, OutputError};
 use super::results::each_of_batch;
 use super::rows::{For, Rows, of_route_alone};
 use super::run::{outlive_hangups, rehearse, work};
@@ -17,8 +17,11 @@ use super::worker::{blueprint, went_down};
 use crate::config::{Config, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::FileEstimate;
-use crate::domain::trial::{self, Sample};
-use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds, per_answer};
+use crate::domain::strategy::{self, Conditions};
+use crate::domain::trial::{self, Climbed, Made, Sample};
+use crate::domain::{
+    Cascade, Confidence, ErrorClass, Message, Role, Route, Spent, Target, bounds, estimate, per_answer,
+};
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource, ReadLimits, Reading};
 use crate::printable::{self, on_one_line};
@@ -26,7 +29,9 @@ use crate::shutdown::Signals;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
 use crate::store::report::{Filter, Grouping, Totals};
-use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table};
+use crate::store::results::EndedJob;
+use crate::view::table::Table;
+use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table, thresholds};
 use crate::worker::plan::{Blueprint, Plan};
 use chrono::Utc;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -45,6 +50,10 @@ use std::time::Duration;
 /// `rejected` are answers that broke a rule, and `unanswered` the calls that brought no answer. `cost` is the known
 /// cost of all calls, and `cost per answer` divides it by the accepted answers. `whole file` is what the file would
 /// cost on that rung alone at the same rate; longer requests count for more.
+///
+/// For a route with a `cascade`, a second table shows what it would have made of the sample with each of a few
+/// thresholds, from the same calls: how many answers of the first rung were `kept`, how many requests would have been
+/// `climbing`, and what all that would have cost. `unsure` answers are those that are taken because no surer one came.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "trial")]
 pub struct Args {
@@ -77,6 +86,9 @@ pub struct Args {
     /// or whose key is refused, would otherwise be waited for. A trial that goes on begins the time anew
     #[arg(long, value_name = "TIME", default_value = "5m")]
     pub deadline: GivenTime,
+    /// Show the table of thresholds alone, as formats for programs need it; for a route with a `cascade`
+    #[arg(long)]
+    pub thresholds: bool,
     /// Draw from the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
@@ -109,6 +121,11 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut output = std::mem::replace(&mut context.output, Output::for_progress(global));
     let route = route_of(&context.config, &args.route)?.clone();
     let routes = routes(&route)?;
+    if args.thresholds && route.route.cascade.is_none() {
+        let name = &route.route.name;
+        let problem = format!("--thresholds: route {name} has no `cascade`, so that it has no threshold");
+        return Err(CommandFailure::usage(problem).into());
+    }
     let options = options(args, &source)?;
     let batch = options.batch.clone().unwrap_or_default();
     let time = time(args)?;
@@ -150,7 +167,16 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let rungs = figures(&context.store, &batch, &route.route, &drawn).await?;
-    output.table(&table(&rungs))?;
+    let is_for_people = matches!(output.format(), Format::Table);
+    if !args.thresholds {
+        output.table(&table(&rungs))?;
+    }
+    if let Some(cascade) = route.route.cascade.as_ref().filter(|_| args.thresholds || is_for_people) {
+        if !args.thresholds {
+            output.line("")?;
+        }
+        output.table(&by_threshold(&context.store, &batch, (&route.route, cascade), &drawn).await?)?;
+    }
     output.finish()?;
     if let (Some(mut file), Some(path)) = (answers, &args.output) {
         let is_page = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("md"));
@@ -336,6 +362,9 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
     if args.project != "default" {
         words.push(option("project", &args.project));
     }
+    if args.thresholds {
+        words.push("--thresholds".to_owned());
+    }
     if args.skip_bad {
         words.push("--skip-bad".to_owned());
     }
@@ -406,6 +435,46 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
     figures.cost = per_answer::known_cost(spent.cost, spent.unpriced, figures.attempts);
     figures.per_answer = Some(spent.per_answer());
     figures
+}
+
+/// What the cascade of the route would have made of the sample with each of a few thresholds.
+async fn by_threshold(
+    store: &Store,
+    batch: &str,
+    (route, cascade): (&Route, &Cascade),
+    drawn: &Drawn,
+) -> anyhow::Result<Table> {
+    let mut made: HashMap<String, Made> = HashMap::new();
+    each_of_batch(store, batch, None, |job| {
+        let accepted = matches!(job.ending, Some(EndedJob::Succeeded { .. }));
+        let confidence = job.confidence.and_then(Confidence::of);
+        made.extend(job.custom_id.map(|custom_id| (custom_id, Made { accepted, confidence, cost: job.cost })));
+        Ok(())
+    })
+    .await?;
+    let now = today::now();
+    let in_order = |(line, job): (&u64, &InputJob)| {
+        let (input_tokens, max_output_tokens) = (estimate::input_tokens(&job.request), job.request.max_tokens);
+        let seen =
+            Conditions { input_tokens, max_output_tokens, hash: None, sticky: None, spent: None, now, rungs: &[] };
+        let mut order = Vec::new();
+        strategy::order(route, &seen, &mut order);
+        let target = |index: usize| Some(&route.rungs.get(index)?.target);
+        let of = |target| {
+            let custom_id = trial::custom_id(*line, &job.body, target);
+            (target, made.get(&custom_id).copied().unwrap_or_default())
+        };
+        order.into_iter().filter_map(target).map(of).collect::<Vec<_>>()
+    };
+    let sample: Vec<Vec<(&Target, Made)>> = drawn.requests.iter().map(in_order).collect();
+    let climbed: Vec<Climbed> = trial::thresholds(cascade, &sample)
+        .into_iter()
+        .map(|at_least| trial::climb(cascade, at_least, &sample))
+        .collect();
+    let requests = (drawn.jobs, u64::try_from(drawn.requests.len()).unwrap_or(u64::MAX));
+    let first = |estimate: &FileEstimate| estimate.rungs.first().and_then(|rung| rung.expected);
+    let expected = first(&drawn.whole).zip(first(&drawn.part));
+    Ok(thresholds(&climbed, |cost| trial::of_the_whole(cost, expected, requests)))
 }
 
 /// The answers of all rungs to each request that was drawn.

@@ -6,6 +6,7 @@
 mod api_keys;
 mod aws;
 mod budgets;
+mod cascade;
 mod catalogue;
 mod defaults;
 mod fault;

@@ -4,7 +4,7 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{defaults, forks, prices, rules, scalar, strategy};
+use super::{cascade, defaults, forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, StopLoss, Target, Tier, Timeouts};
@@ -60,6 +60,7 @@ fn read_one(
     leads: &forks::Leads,
 ) -> RouteConfig {
     let rungs = read_rungs(&mut section, providers, neighbours, models);
+    let cascade = cascade::read(&mut section, &rungs, providers);
     let route = Route {
         name: name.to_owned(),
         strategy: strategy::read(&mut section, &rungs),
@@ -73,8 +74,10 @@ fn read_one(
         defaults: Arc::new(defaults::read(&mut section)),
         forks: forks::read(name, &mut section, leads),
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
+        cascade,
     };
     strategy::check(&section, &route);
+    cascade::check(&section, &route);
     let stop_loss =
         StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();

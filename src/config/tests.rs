@@ -1,5 +1,6 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
+mod cascades;
 mod defaults;
 mod forks;
 mod keys;

@@ -1,5 +1,6 @@
 //! One call to one target, as the decision sees it afterwards.
 
+use super::cascade::Unsure;
 use super::charging::Fate;
 use super::{Bearing, ErrorClass, Rejected, Remedy, SoftFailure, Timestamp};
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub struct Attempt {
     pub rejected: Option<Arc<Rejected>>,
     /// The call was a re-ask: it named the fault of an answer before it.
     pub is_reask: bool,
+    /// Its answer kept every rule, and its rung was not sure enough of it.
+    pub unsure: Option<Unsure>,
 }
 
 impl Attempt {
@@ -90,6 +93,7 @@ impl Attempt {
             words: None,
             rejected: None,
             is_reask: false,
+            unsure: None,
         }
     }
 

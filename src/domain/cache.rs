@@ -79,6 +79,7 @@ mod tests {
             defaults: std::sync::Arc::default(),
             forks: Vec::new(),
             cache: None,
+            cascade: None,
         }
     }
 

@@ -10,13 +10,14 @@
 //! 3. Which is the first rung that may be called? If none may be called now, until when is there nothing to do?
 //!
 //! A route may let a job ask several rungs at once ([`race`]). Then the calls under way are one more thing that the
-//! decision sees.
+//! decision sees. A route may also let a job go on because an answer is not sure enough ([`climb`]).
 //!
 //! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed
 //! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
 //! are not passed are shut, and not worth waiting for, a passed one is tried again after such a pause. A rung that
 //! can never take this request is out for good and makes up no part of a lap.
 
+mod climb;
 mod ending;
 mod lap;
 mod line;
@@ -26,9 +27,11 @@ mod startable;
 mod tests;
 mod tried;
 
+use super::cascade::Unsure;
 use super::price::Tariff;
 use super::shut::{Reason, Shut};
 use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
+pub use climb::climbs_from;
 use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
@@ -183,6 +186,8 @@ impl Worth {
 pub enum Ending {
     /// The last attempt's answer was accepted.
     Succeeded,
+    /// No surer answer came than this one, of which its rung was not sure enough.
+    Unsure(Unsure),
     /// No acceptable answer will come.
     Failed {
         /// The class of the failure that decided it.
@@ -264,6 +269,7 @@ impl fmt::Display for Skip {
 /// - [`Step::Wait`] ends after `now`, and not after the deadline. While calls are under way it also ends when one of
 ///   them does, and may have no other end.
 /// - A history has a bounded length, so every job ends, whatever the providers do.
+/// - A job that has an answer does not fail: where no surer one comes, it ends with that.
 #[must_use]
 pub fn decide(
     job: &Job,
@@ -282,11 +288,18 @@ pub fn decide(
         let candidates = survey(job, route, order, history, under_way, conditions, now);
         return newest.in_turn(route, history, choose(job, route, history, candidates, now), now);
     }
+    let last_resort = climb::last_resort(history);
     if let Some(ending) = ending {
+        return Step::Finish(last_resort.filter(|_| ending != Ending::Succeeded).unwrap_or(ending));
+    }
+    if let Some(ending) = climb::sure_by_now(route, history) {
         return Step::Finish(ending);
     }
-    let candidates = survey(job, route, order, history, &[], conditions, now);
-    choose(job, route, history, candidates, now)
+    let candidates = survey(job, route, climb::above(order, history), history, &[], conditions, now);
+    match last_resort {
+        Some(ending) if !candidates.iter().any(|(_, candidate)| candidate.has_turn()) => Step::Finish(ending),
+        _ => choose(job, route, history, candidates, now),
+    }
 }
 
 /// How a rung stands at one instant, history and condition taken together.
@@ -300,6 +313,13 @@ enum Candidate {
         until: Option<Timestamp>,
         turn: Turn,
     },
+}
+
+impl Candidate {
+    /// Whether it is called now, or keeps its turn, so that the rungs after it do not matter.
+    const fn has_turn(&self) -> bool {
+        matches!(self, Self::Ready | Self::Out { turn: Turn::Kept, .. })
+    }
 }
 
 /// How a rung that is out affects the rungs after it.
@@ -514,10 +534,8 @@ fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp
 
 /// The first rung that may be called; otherwise the first instant at which one may be; otherwise the end.
 fn choose(job: &Job, route: &Route, history: &[Attempt], candidates: Vec<(usize, Candidate)>, now: Timestamp) -> Step {
-    let has_turn =
-        |candidate: &Candidate| matches!(candidate, Candidate::Ready | Candidate::Out { turn: Turn::Kept, .. });
     // The rungs behind the one whose turn it is do not matter.
-    let turn = candidates.iter().position(|(_, candidate)| has_turn(candidate));
+    let turn = candidates.iter().position(|(_, candidate)| candidate.has_turn());
     let reachable = turn.map_or(candidates.len(), |index| index.saturating_add(1));
     let mut before = Vec::new();
     let mut soonest: Option<(Timestamp, usize, Skip)> = None;

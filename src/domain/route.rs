@@ -1,6 +1,7 @@
 //! Routes: chains of targets with the rules for moving along them.
 
 use super::cache::Cache;
+use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
@@ -338,6 +339,8 @@ pub struct Route {
     pub forks: Vec<Fork>,
     /// Whether and how long answers are given again to jobs with the same request; `None`: each job is asked for.
     pub cache: Option<Cache>,
+    /// Whether a job goes on from a rung that is not sure enough of its answer; `None`: it does not.
+    pub cascade: Option<Cascade>,
 }
 
 impl Route {

@@ -124,6 +124,7 @@ mod tests {
             defaults: Arc::new(Defaults { request, ..Defaults::default() }),
             forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
             cache: None,
+            cascade: None,
         }
     }
 

@@ -130,6 +130,11 @@ soft_failures! {
         name: "bad_tool_call", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
         reask: CALL
     }
+    /// The rung is not sure enough of it, and the job can climb to another one (`cascade`). The same rung would be no
+    /// surer, and it is ill for nobody else.
+    LowConfidence {
+        name: "low_confidence", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: None, reask: None
+    }
     /// More or fewer vectors than inputs, or no telling which belongs to which.
     VectorCount {
         name: "vector_count", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None, reask: None

@@ -3,9 +3,10 @@
 //! A trial has a route of its own for each rung, with that rung alone. The configuration does not name these routes, so
 //! no worker but that of the trial takes its jobs.
 
-use super::NanoUsd;
-use super::route::{Route, Strategy};
+use super::cascade::{Cascade, Confidence};
+use super::route::{Route, Strategy, Target};
 use super::strategy::hash_of;
+use super::{NanoUsd, PerAnswer, Spent};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -77,6 +78,86 @@ impl<T> Sample<T> {
     pub fn into_lines(self) -> BTreeMap<u64, T> {
         self.drawn.into_iter().map(|((_, line), request)| (line, request)).collect()
     }
+}
+
+/// What a rung has made of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Whether its answer kept every rule.
+    pub accepted: bool,
+    /// How sure it was of that.
+    pub confidence: Option<Confidence>,
+    /// What all its calls cost; `None`: unknown.
+    pub cost: Option<NanoUsd>,
+}
+
+/// What a cascade with one threshold would have made of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Climbed {
+    /// The threshold.
+    pub at_least: Confidence,
+    /// Requests of the sample.
+    pub asked: u64,
+    /// Those of them whose first rung was sure enough of its answer.
+    pub kept: u64,
+    /// Those that would have climbed.
+    pub climbing: u64,
+    /// Those with an answer in the end.
+    pub accepted: u64,
+    /// Those of them whose answer would have been taken although its rung was not sure enough.
+    pub unsure: u64,
+    /// The cost of all calls; `None`: the price of one is unknown.
+    pub cost: Option<NanoUsd>,
+}
+
+impl Climbed {
+    /// Dollars per accepted answer.
+    #[must_use]
+    pub fn per_answer(&self) -> Option<PerAnswer> {
+        let accepted = i64::try_from(self.accepted).unwrap_or(i64::MAX);
+        self.cost.map(|cost| Spent { cost, accepted, ..Spent::default() }.per_answer())
+    }
+}
+
+/// What a route's cascade would have made of a sample with another threshold. Each request has its rungs as it would
+/// have tried them: the target, and what it made of the request.
+#[must_use]
+pub fn climb(cascade: &Cascade, at_least: Confidence, sample: &[Vec<(&Target, Made)>]) -> Climbed {
+    let mut climbed =
+        Climbed { at_least, asked: 0, kept: 0, climbing: 0, accepted: 0, unsure: 0, cost: Some(NanoUsd::ZERO) };
+    for rungs in sample {
+        climbed.asked += 1;
+        let (mut taken, mut unsure) = (None, false);
+        for (place, (target, made)) in rungs.iter().enumerate() {
+            climbed.cost = climbed.cost.zip(made.cost).map(|(sum, cost)| sum + cost);
+            climbed.climbing += u64::from(place == 1);
+            let is_last = place.saturating_add(1) == rungs.len() || cascade.silent.contains(target);
+            if made.accepted && (is_last || made.confidence.is_some_and(|confidence| confidence >= at_least)) {
+                taken = Some(place);
+                break;
+            }
+            unsure |= made.accepted;
+        }
+        climbed.kept += u64::from(taken == Some(0));
+        climbed.accepted += u64::from(taken.is_some() || unsure);
+        climbed.unsure += u64::from(taken.is_none() && unsure);
+    }
+    climbed
+}
+
+/// The thresholds that are worth showing: the configured one, and those that a tenth, a quarter, half, three quarters
+/// and nine tenths of the answers of the first rungs do not reach.
+#[must_use]
+pub fn thresholds(cascade: &Cascade, sample: &[Vec<(&Target, Made)>]) -> Vec<Confidence> {
+    let firsts = sample.iter().filter_map(|rungs| rungs.first()).filter(|(_, made)| made.accepted);
+    let mut found: Vec<Confidence> = firsts.filter_map(|(_, made)| made.confidence).collect();
+    found.sort_unstable();
+    let at = |percent: usize| found.get(found.len().saturating_mul(percent) / 100).copied();
+    let mut thresholds: Vec<Confidence> = [10, 25, 50, 75, 90].into_iter().filter_map(at).collect();
+    thresholds.push(cascade.at_least);
+    thresholds.sort_unstable();
+    thresholds.dedup();
+    thresholds
 }
 
 /// What a whole costs if a part of it has cost so much: in the proportion of what both were expected to cost or, where

@@ -381,6 +381,8 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::VectorDimension => 15,
         SoftFailure::VectorNotFinite => 16,
         SoftFailure::VectorZero => 17,
+        // The verdict on an answer that keeps every rule.
+        SoftFailure::LowConfidence => 18,
     }
 }
 

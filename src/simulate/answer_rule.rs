@@ -16,6 +16,8 @@ pub struct AnswerRule {
     pub model: Option<String>,
     /// The whole answer.
     pub text: String,
+    /// How likely each of its tokens is, for calls that ask; nearly certain when absent.
+    pub confidence: Option<f64>,
 }
 
 /// A regular expression.
@@ -44,12 +46,12 @@ pub(super) fn is_meant(last_user: &str, containing: Option<&str>, matching: Opti
 
 /// The scripted answer to a prompt; `None`: the scenario has none for it.
 #[must_use]
-pub fn scripted<'a>(rules: &'a [AnswerRule], model: &str, last_user: &str) -> Option<&'a str> {
+pub fn scripted<'a>(rules: &'a [AnswerRule], model: &str, last_user: &str) -> Option<&'a AnswerRule> {
     let holds = |rule: &&AnswerRule| {
         rule.model.as_deref().is_none_or(|only| only == model)
             && is_meant(last_user, rule.containing.as_deref(), rule.matching.as_ref())
     };
-    rules.iter().find(holds).map(|rule| rule.text.as_str())
+    rules.iter().find(holds)
 }
 
 /// A rule as TOML writes it.
@@ -61,6 +63,7 @@ struct RawAnswerRule {
     model: Option<String>,
     text: Option<String>,
     json: Option<toml::Value>,
+    confidence: Option<f64>,
 }
 
 /// JSON has no instants: they become their texts.
@@ -79,13 +82,17 @@ fn as_json(value: toml::Value) -> Result<Value, String> {
 
 impl<'de> Deserialize<'de> for AnswerRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let RawAnswerRule { containing, matching, model, text, json } = RawAnswerRule::deserialize(deserializer)?;
+        let RawAnswerRule { containing, matching, model, text, json, confidence } =
+            RawAnswerRule::deserialize(deserializer)?;
+        if confidence.is_some_and(|confidence| !(0.0..=1.0).contains(&confidence)) {
+            return Err(de::Error::custom("`confidence` is a probability from 0 to 1"));
+        }
         let text = match (text, json) {
             (Some(text), None) => text,
             (None, Some(json)) => as_json(json).map_err(de::Error::custom)?.to_string(),
             _ => return Err(de::Error::custom("an answer needs either `text` or `json`")),
         };
-        Ok(Self { containing, matching, model, text })
+        Ok(Self { containing, matching, model, text, confidence })
     }
 }
 
@@ -116,7 +123,7 @@ mod tests {
             ("m", "17 or so", None),
             ("large", "17 or so", Some("I am large")),
         ] {
-            let given = scripted(&rules, model, prompt);
+            let given = scripted(&rules, model, prompt).map(|rule| rule.text.as_str());
             match expected.map(serde_json::from_str::<Value>) {
                 Some(Ok(expected)) => assert_eq!(serde_json::from_str::<Value>(given.unwrap()).unwrap(), expected),
                 _ => assert_eq!(given, expected, "{model}: {prompt}"),
@@ -130,6 +137,7 @@ mod tests {
             ("{ containing = \"a\" }", "an answer needs either `text` or `json`"),
             ("{ text = \"a\", json = 1 }", "an answer needs either `text` or `json`"),
             ("{ matching = \"(\", text = \"a\" }", "`(` is no regular expression"),
+            ("{ text = \"a\", confidence = 1.5 }", "`confidence` is a probability from 0 to 1"),
             ("{ json = nan }", "NaN is no number of JSON"),
             ("{ prompt = \"a\", text = \"a\" }", "unknown field `prompt`"),
         ] {

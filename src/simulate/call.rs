@@ -2,7 +2,7 @@
 
 use super::answer;
 use super::answer_rule;
-use super::chance::mix;
+use super::chance::{mix, unit};
 use super::core::Core;
 use super::dialect::Dialect;
 use super::embedding::{EmbedAsk, Vectors};
@@ -48,6 +48,8 @@ struct Composition {
     finish: Finish,
     output_tokens: u64,
     vectors: Option<Vectors>,
+    /// How likely each token is, if the call asks.
+    confidence: Option<f64>,
 }
 
 /// Answers one call of the provider with this index; `rest` is the path after its name.
@@ -164,6 +166,7 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
             finish: Finish::Stop,
             output_tokens: 0,
             vectors: Some(vectors(embed, fault.kind)),
+            confidence: None,
         };
     }
     let prompt = ask.prompt;
@@ -187,7 +190,7 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
     };
     let scripted = answer_rule::scripted(&spec.answers, &ask.model, &ask.last_user);
     let whole = || match (scripted, &spec.output) {
-        (Some(text), _) => text.to_owned(),
+        (Some(rule), _) => rule.text.clone(),
         _ if ask.json.is_some() => json().to_string(),
         (None, Output::Text(text)) => text.clone(),
         (None, Output::Tokens(spread)) => answer::text(prompt, size(*spread)),
@@ -216,7 +219,9 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         output_tokens = max;
         finish = Finish::Length;
     }
-    Composition { text, finish, output_tokens, vectors: None }
+    let drawn = || 0.5 + unit(mix(mix(prompt, hash(ask.model.as_bytes())), 0xc0f1)) / 2.0;
+    let confidence = ask.logprobs.then(|| scripted.map_or_else(drawn, |rule| rule.confidence.unwrap_or(0.999)));
+    Composition { text, finish, output_tokens, vectors: None, confidence }
 }
 
 /// The vectors, with the fault worked in.
@@ -334,6 +339,7 @@ fn reply_of_answer(
         usage,
         tier: entry.tier.as_deref(),
         vectors: composition.vectors.as_ref(),
+        confidence: composition.confidence,
     });
     match fault.kind {
         FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),

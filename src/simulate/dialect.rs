@@ -139,6 +139,7 @@ mod tests {
                     usage,
                     tier: None,
                     vectors: None,
+                    confidence: None,
                 });
                 let body: serde_json::Value = serde_json::from_slice(&written).unwrap();
                 assert!(body.is_object(), "{dialect:?}: a huge body is padded behind the first brace");
@@ -189,6 +190,7 @@ mod tests {
                 json: None,
                 last_user,
                 embed: None,
+                logprobs: false,
                 tier: None,
             })
         }

@@ -59,6 +59,8 @@ pub(crate) struct Ask<'a> {
     pub embed: Option<EmbedAsk>,
     /// The tier that it asks for, in the dialect's word.
     pub tier: Option<Cow<'a, str>>,
+    /// Whether it asks for the probabilities of the tokens.
+    pub logprobs: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -67,7 +69,8 @@ impl<'a> Ask<'a> {
         let turns = embed.texts.iter().map(|text| (true, Text(Cow::Owned(text.clone())))).collect();
         let (prompt, counted, last_user) = conversation(&[], turns);
         let input_tokens = embed.tokens.unwrap_or(counted);
-        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed: Some(embed), tier: None }
+        let (embed, logprobs) = (Some(embed), false);
+        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed, tier: None, logprobs }
     }
 }
 
@@ -116,6 +119,8 @@ pub(crate) struct Answer<'a> {
     pub tier: Option<&'a str>,
     /// The vectors, in place of a text.
     pub vectors: Option<&'a Vectors>,
+    /// How likely each of its tokens is; `None`: the call does not ask.
+    pub confidence: Option<f64>,
 }
 
 /// A failure to be written.

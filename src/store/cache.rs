@@ -79,7 +79,8 @@ pub(super) async fn note<'a>(
     if rows.is_empty() {
         return Ok(());
     }
-    let is_own_answer = |row: &EndingRow| row.failure.is_none() && row.answered_from().is_none();
+    let is_own_answer =
+        |row: &EndingRow| row.failure.is_none() && row.unsure.is_none() && row.answered_from().is_none();
     sqlx::query!(
         "select sluice.leave_cache($1, $2, $3)",
         &rows.iter().map(|(row, _)| row.lease.job.0).collect::<Vec<_>>(),

@@ -195,6 +195,8 @@ pub struct PastAttempt {
     pub number: i16,
     /// The number of the attempt whose rejected answer it named.
     pub reask_of: Option<i16>,
+    /// How sure the rung was of its answer.
+    pub confidence: Option<f64>,
     /// The rejected answer, as the message of a chat completion, where the same rung may be asked again with its fault
     /// named.
     pub answer: Option<Value>,
@@ -313,7 +315,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
                       a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!",
-                      a.number, a.reask_of,
+                      a.number, a.reask_of, a.confidence,
                       case when a.detail = any ($2) and a.round = i.round and pg_column_size(a.answer) <= $3
                            then (a.answer #> '{choices,0,message}')::text end as answer
                  from unnest($1::bigint[]) w(id)
@@ -349,6 +351,7 @@ impl Store {
                 current_round: row.current_round,
                 number: row.number,
                 reask_of: row.reask_of,
+                confidence: row.confidence,
                 // It was written by a worker; one that cannot be read is not named again.
                 answer: row.answer.and_then(|answer| serde_json::from_str(&answer).ok()),
             })

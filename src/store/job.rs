@@ -85,6 +85,8 @@ pub struct Ended {
     pub repaired: bool,
     /// The earlier job whose answer it has; `None`: it was asked for itself.
     pub answered_from: Option<i64>,
+    /// Whether its rung was not sure enough of the answer, and no surer one came.
+    pub low_confidence: bool,
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -202,6 +204,8 @@ pub struct AttemptRecord {
     pub has_answer: bool,
     /// The number of the attempt whose rejected answer the call named.
     pub reask_of: Option<i16>,
+    /// How sure the rung was of its answer; `None`: its route does not ask, or it does not say.
+    pub confidence: Option<f64>,
 }
 
 /// An answer on the ledger.
@@ -285,6 +289,7 @@ impl Store {
                     target: row.target,
                     repaired: row.repaired.unwrap_or(false),
                     answered_from: row.answered_from,
+                    low_confidence: row.low_confidence.unwrap_or(false),
                     error_class: row.error_class,
                     error: row.error,
                     cost: row.cost_nanos.map(NanoUsd),
@@ -331,7 +336,8 @@ impl Store {
                     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
                     uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source,
                     computed_cost_nanos, cost_differs, repriced_at, repriced_from, notes,
-                    answer is not null as "has_answer!", reask_of
+                    answer is not null as "has_answer!", reask_of,
+                    confidence
                from sluice.attempt where job_id = $1 order by started_at, number, fence"#,
             id.0
         )

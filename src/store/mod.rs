@@ -51,6 +51,7 @@ pub mod stop_loss;
 mod stretches;
 pub mod timeline;
 pub mod unqueued;
+pub mod unsure;
 mod waits;
 
 pub use address::{Address, AddressError};

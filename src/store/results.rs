@@ -13,7 +13,7 @@ pub const EXPORT_PAGE: u64 = 1_000;
 pub(super) const REPLACED: &str = "replaced";
 
 /// A job of a batch, ended or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExportedJob {
     pub job: i64,
     /// The author's name for it.
@@ -33,6 +33,10 @@ pub struct ExportedJob {
     pub model: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
+    /// How sure its rung was of the answer; `None`: its route does not ask, or the answer does not say.
+    pub confidence: Option<f64>,
+    /// Whether its rung was not sure enough, and no surer answer came.
+    pub low_confidence: bool,
     /// All its calls together; `None`: it has not ended, or the price of a call is unknown.
     pub cost: Option<NanoUsd>,
     /// The provider's id of the request that was answered, or that failed last.
@@ -109,6 +113,8 @@ macro_rules! exported {
             provider: $row.provider,
             model: $row.model,
             repaired: $row.repaired,
+            confidence: $row.confidence,
+            low_confidence: $row.low_confidence,
             cost: $row.cost_nanos.map(NanoUsd),
             request_id: $row.request_id,
         }
@@ -136,7 +142,8 @@ impl Store {
         sqlx::query!(
             r#"select job_id as "job!", custom_id, enqueued_by as "enqueued_by!", metadata, state,
                       attempts as "attempts!", provider, model, repaired as "repaired!", error_class, error, cost_nanos,
-                      request_id, response, http_status, code, message
+                      request_id, response, http_status, code, message, confidence,
+                      low_confidence as "low_confidence!"
                  from sluice.own_results($1, $2)"#,
             batch,
             after
@@ -175,7 +182,8 @@ impl Store {
                       coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
                       coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
                       coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
-                      f.http_status, f.code, f.message
+                      f.http_status, f.code, f.message, r.confidence,
+                      coalesce(r.low_confidence, false) as "low_confidence!"
                  from (select id, custom_id, enqueued_by, metadata from sluice.job
                         where batch = $1 and id > $2 and ($3::text is null or enqueued_by = $3)
                         order by id limit 1000) j
@@ -202,7 +210,8 @@ impl Store {
             return sqlx::query!(
                 r#"select job_id as "job!", custom_id, enqueued_by as "enqueued_by!", metadata, state,
                           attempts as "attempts!", provider, model, repaired as "repaired!", error_class, error,
-                          cost_nanos, request_id, response, http_status, code, message
+                          cost_nanos, request_id, response, http_status, code, message, confidence,
+                          low_confidence as "low_confidence!"
                      from sluice.own_results_of($1, $2)"#,
                 batch,
                 jobs as _
@@ -217,7 +226,8 @@ impl Store {
                       r.state as "state?", coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
                       coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
                       coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
-                      f.http_status, f.code, f.message
+                      f.http_status, f.code, f.message, r.confidence,
+                      coalesce(r.low_confidence, false) as "low_confidence!"
                  from (select id, custom_id, enqueued_by, metadata from sluice.job
                         where id = any ($2) and batch = $1) j
                       left join lateral (

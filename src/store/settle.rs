@@ -10,7 +10,7 @@ use super::call::{self, Noted};
 use super::claim::{Claimed, Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
-use super::{Doing, Store, StoreError, bill, cache, late};
+use super::{Doing, Store, StoreError, bill, cache, late, unsure};
 use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
@@ -121,6 +121,9 @@ pub struct AttemptRow {
     /// The number of the attempt whose rejected answer the call named.
     #[serde(default)]
     pub reask_of: Option<i16>,
+    /// How sure the rung was of its answer, where the route asks for that.
+    #[serde(default)]
+    pub confidence: Option<f64>,
     /// Several calls were under way under its claim.
     #[serde(default)]
     pub raced: bool,
@@ -165,6 +168,12 @@ pub struct EndingRow {
     /// Its part in the cache of its route; `None`: the route has none.
     #[serde(default)]
     pub cache: Option<CachedEnding>,
+    /// How sure the rung was of the answer, where the route asks for that.
+    #[serde(default)]
+    pub confidence: Option<f64>,
+    /// The attempt, by its number, whose answer it has although its rung was not sure enough.
+    #[serde(default)]
+    pub unsure: Option<i16>,
 }
 
 /// What the ending of a job means to the cache of its route.
@@ -314,6 +323,7 @@ impl Store {
             booked.retain(|lease| !gone.contains_key(&lease.fence));
         }
         book(&mut transaction, &rows, &mut sums).await?;
+        unsure::take(&mut transaction, &settlement.endings).await?;
         book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
         call::forget(&mut transaction, &settlement.race_calls()).await?;
         bill::correct(&mut transaction, settlement, &booked).await?;
@@ -361,6 +371,7 @@ impl EndingRow {
         self.failure = Some((class, format!("{lost} could not be stored: {refusal}")));
         self.response = None;
         self.repaired = false;
+        (self.confidence, self.unsure) = (None, None);
     }
 }
 
@@ -437,7 +448,9 @@ async fn end_late<'a>(
     sums: &mut Sums<'a>,
 ) -> Result<Vec<Lease>, StoreError> {
     let missing = || endings.iter().filter(|row| !held.contains(&row.lease.fence));
-    let answers: Vec<&EndingRow> = missing().filter(|row| row.failure.is_none()).collect();
+    // Another worker that has the job now may get a surer answer than one that was taken for want of that.
+    let is_good = |row: &&EndingRow| row.failure.is_none() && row.unsure.is_none();
+    let answers: Vec<&EndingRow> = missing().filter(is_good).collect();
     let taken = late::take_back(transaction, &answers).await?;
     let mut ended = HashSet::new();
     if !taken.is_empty() {
@@ -521,6 +534,7 @@ async fn book_attempts<'a>(
         &column!(row => row.computed_cost.map(|cost| cost.of_a_call().0)) as _,
         &column!(row => tokens(row.usage.cache_write_1h)),
         &column!(row => row.cost_differs),
+        &column!(row => row.confidence) as _,
     )
     .fetch_all(transaction)
     .await
@@ -564,6 +578,8 @@ async fn write_endings<'a>(
         &column!(row => row.response.as_deref()) as _,
         &column!(row => row.round),
         &column!(row => row.answered_from().map(|(job, _)| job.0)) as _,
+        &column!(row => row.confidence) as _,
+        &column!(row => row.unsure.is_some()),
     )
     .fetch_all(&mut *transaction)
     .await

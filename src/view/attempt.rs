@@ -6,7 +6,7 @@ use super::time::{clock, span};
 use crate::domain::counted::counted;
 use crate::domain::price::special_tier;
 use crate::domain::usage::CostSource;
-use crate::domain::{ErrorClass, NanoUsd};
+use crate::domain::{Confidence, ErrorClass, NanoUsd, SoftFailure};
 use crate::store::job::{AttemptRecord, KeptAnswer};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -98,6 +98,7 @@ impl AttemptView {
         }
         lines.extend(beside.map(|beside| format!("   {beside}")));
         lines.push(format!("   {}", outcome(attempt)));
+        lines.extend(confidence(attempt).map(|told| format!("   {told}")));
         if let Some(message) = attempt.message.as_deref().filter(|message| !message.is_empty()) {
             lines.push(format!("   “{message}”"));
         }
@@ -120,6 +121,16 @@ impl AttemptView {
         if let Some(request_id) = &attempt.request_id {
             lines.push(format!("   the provider's request id: {request_id}"));
         }
+    }
+}
+
+/// How sure the rung was of its answer, where the message of a rejection does not say it.
+fn confidence(attempt: &AttemptRecord) -> Option<String> {
+    let is_unsure = attempt.detail.as_deref() == Some(SoftFailure::LowConfidence.as_str());
+    match attempt.confidence.and_then(Confidence::of) {
+        Some(confidence) if !is_unsure => Some(format!("its confidence is {confidence}")),
+        _ if is_unsure && attempt.accepted => Some("it was not sure enough, and no surer answer came".to_owned()),
+        _ => None,
     }
 }
 

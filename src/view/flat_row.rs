@@ -414,6 +414,8 @@ mod tests {
             provider: Some("p".to_owned()),
             model: Some("m".to_owned()),
             repaired: false,
+            confidence: None,
+            low_confidence: false,
             cost: Some(NanoUsd(1_500)),
             request_id: None,
         }

@@ -114,6 +114,9 @@ pub struct EndView {
     /// The earlier job whose answer it has: the cache of its route had it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_from: Option<i64>,
+    /// Whether its rung was not sure enough of the answer, and no surer one came.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub low_confidence: bool,
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -131,6 +134,7 @@ impl EndView {
             last_asked: ended.last_asked().map(str::to_owned),
             repaired: ended.repaired,
             answered_from: ended.answered_from,
+            low_confidence: ended.low_confidence,
             error_class: ended.error_class,
             error: ended.error,
             cost: ended.cost.map(Dollars),

@@ -41,6 +41,12 @@ struct ServedBy<'a> {
     /// Dollars as an exact decimal number; null when the price is unknown.
     cost: Option<String>,
     repaired: bool,
+    /// How sure its rung was of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<f64>,
+    /// Its rung was not sure enough, and no surer answer came.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    low_confidence: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +114,8 @@ impl<'a> LineView<'a> {
                 enqueued_by: &job.enqueued_by,
                 cost: job.cost.map(|cost| Dollars(cost).to_string()),
                 repaired: job.repaired,
+                confidence: job.confidence,
+                low_confidence: job.low_confidence,
                 class,
                 metadata: job.metadata.as_deref().map(raw).transpose()?,
             },

@@ -143,6 +143,9 @@ impl StoryView {
         if end.repaired {
             line.push_str("; the answer was repaired without loss");
         }
+        if end.low_confidence {
+            line.push_str("; its rung was not sure enough of it, and no surer answer came");
+        }
         if let Some(class) = &end.error_class {
             let _ = write!(line, ": {class}, {}", end.error.as_deref().unwrap_or("no reason was noted"));
         }
@@ -239,6 +242,7 @@ mod tests {
             notes: None,
             has_answer: false,
             reask_of: None,
+            confidence: None,
         }
     }
 
@@ -279,6 +283,7 @@ mod tests {
             target: Some("openai/gpt-4o-mini".to_owned()),
             repaired: false,
             answered_from: None,
+            low_confidence: false,
             error_class: None,
             error: None,
             cost: Some(NanoUsd(195_000)),

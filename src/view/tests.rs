@@ -74,6 +74,7 @@ fn ended() -> Place {
         target: Some("a/m".to_owned()),
         repaired: true,
         answered_from: None,
+        low_confidence: false,
         error_class: None,
         error: None,
         cost: Some(NanoUsd(195_000)),
@@ -148,6 +149,7 @@ fn prompts_and_answers_are_shown_to_those_only_who_ask() {
         target: None,
         repaired: false,
         answered_from: None,
+        low_confidence: false,
         error_class: Some("timeout".to_owned()),
         error: Some("no answer".to_owned()),
         cost: None,
@@ -202,6 +204,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         notes: Some(json!(["mended"])),
         has_answer: true,
         reask_of: Some(1),
+        confidence: None,
     };
     let unpriced = AttemptRecord { number: 2, cost_nanos: None, uncertain_nanos: 0, ..attempt.clone() };
     let job = JobView::of(job(Place::Nowhere), Bodies::default());
@@ -217,7 +220,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         "price": { "input": 150_000_000 }, "decision": { "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 },
         "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "computed_cost_nanos": null,
         "cost_differs": false, "repriced_at": null, "repriced_from": null, "notes": ["mended"],
-        "has_answer": true, "reask_of": 1, "cost": 0.000_195, "uncertain_cost": 0.005,
+        "has_answer": true, "reask_of": 1, "confidence": null, "cost": 0.000_195, "uncertain_cost": 0.005,
     });
     let mut second = first.clone();
     second["number"] = json!(2);
@@ -401,6 +404,8 @@ fn exported(ending: Option<EndedJob>) -> ExportedJob {
         provider: Some("a".to_owned()),
         model: Some("m".to_owned()),
         repaired: false,
+        confidence: None,
+        low_confidence: false,
         cost: Some(NanoUsd(195_000)),
         request_id: Some("r-1".to_owned()),
     }

@@ -4,6 +4,7 @@ use super::dollars::Dollars;
 use super::result_line::text_of;
 use super::table::{Cell, Layout, Table};
 use crate::domain::job::JobState;
+use crate::domain::trial::Climbed;
 use crate::domain::{NanoUsd, PerAnswer};
 use crate::store::results::{EndedJob, ExportedJob};
 use serde::Serialize;
@@ -86,6 +87,42 @@ pub fn table(rungs: &[RungTrial]) -> Table {
             rung.cost.into(),
             rung.per_answer.into(),
             rung.whole_file.into(),
+        ]);
+    }
+    table
+}
+
+/// The table of thresholds: what the cascade of the route would have made of the sample with each. `whole`: what the
+/// whole file would cost for a cost of the sample.
+#[must_use]
+pub fn thresholds(climbed: &[Climbed], whole: impl Fn(NanoUsd) -> Option<NanoUsd>) -> Table {
+    let mut table = Table::new([
+        "at_least",
+        "asked",
+        "kept",
+        "climbing",
+        "share_climbing",
+        "accepted",
+        "unsure",
+        "cost",
+        "cost_per_answer",
+        "whole_file",
+    ])
+    .laid_out(Layout { wide: &["asked", "climbing"], when_told: &["unsure"], give_way: &[], prose: &[] });
+    for climbed in climbed {
+        #[expect(clippy::cast_precision_loss, reason = "a sample has a thousand requests")]
+        let share = (climbed.asked > 0).then(|| climbed.climbing as f64 / climbed.asked as f64);
+        table.row([
+            climbed.at_least.to_string().into(),
+            climbed.asked.into(),
+            climbed.kept.into(),
+            climbed.climbing.into(),
+            share.map_or(Cell::Empty, Cell::Share),
+            climbed.accepted.into(),
+            climbed.unsure.into(),
+            climbed.cost.into(),
+            climbed.per_answer().into(),
+            climbed.cost.and_then(&whole).into(),
         ]);
     }
     table

@@ -201,6 +201,7 @@ mod tests {
             cost_differs: false,
             cost_source: None,
             reask_of: None,
+            confidence: None,
             raced: false,
             notes: Vec::new(),
         }

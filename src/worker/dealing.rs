@@ -196,6 +196,7 @@ mod tests {
             defaults: Arc::default(),
             forks: Vec::new(),
             cache: None,
+            cascade: None,
         };
         let blueprint =
             Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: vec![Arc::new(route)] };

@@ -94,6 +94,8 @@ mod tests {
             rung: None,
             after_fallback: false,
             repaired: false,
+            confidence: None,
+            unsure: None,
             failure: None,
             cost: Some(NanoUsd::ZERO),
             uncertain: NanoUsd::ZERO,

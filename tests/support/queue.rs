@@ -234,6 +234,7 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         cost_differs: false,
         cost_source: None,
         reask_of: None,
+        confidence: None,
         raced: false,
         notes: Vec::new(),
     }
@@ -276,6 +277,8 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         response: Some(r#"{"choices":[{"message":{"content":"Paris"}}]}"#.to_owned()),
         raced: false,
         cache: None,
+        confidence: None,
+        unsure: None,
     }
 }
 

@@ -217,6 +217,8 @@ mod tests {
             provider: None,
             model: None,
             repaired: true,
+            confidence: None,
+            low_confidence: false,
             cost: Some(NanoUsd(1)),
             request_id: None,
         };

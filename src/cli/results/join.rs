@@ -283,6 +283,8 @@ mod tests {
             provider: None,
             model: None,
             repaired: false,
+            confidence: None,
+            low_confidence: false,
             cost: None,
             request_id: None,
         }

@@ -88,6 +88,13 @@ pub(super) const ROUTE: Table = Table {
             "7d",
             "Answers of this age or younger are given again to jobs with the same request, at no cost.",
         ),
+        instead(
+            "cascade",
+            Kind::Table(&CASCADE),
+            "{ confidence = \"mean_logprob\", at_least = 0.9 }",
+            "A rung that is less sure of its answer than this is followed by the next one. For \"cost\" and \
+             \"priority\".",
+        ),
         key(
             "prompt",
             Kind::Text,
@@ -152,6 +159,23 @@ pub(in crate::config) const RUNG: Table = Table {
     keys: &[
         needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
+    ],
+    sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+/// The cascade of a route.
+pub(in crate::config) const CASCADE: Table = Table {
+    title: "`cascade` of a route",
+    keys: &[
+        needed(
+            "confidence",
+            Kind::Text,
+            "mean_logprob",
+            "How sure a rung is: \"mean_logprob\": the mean probability of its tokens; \"min_logprob\": that of its \
+             least likely token; or a JSON pointer to a number in the answer, such as \"/confidence\". Needed.",
+        ),
+        needed("at_least", Kind::Any, "0.9", "The least confidence of an answer that is taken. Needed."),
     ],
     sample: SampleStyle::Text(""),
     ..Table::EMPTY

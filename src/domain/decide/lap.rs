@@ -15,7 +15,8 @@ pub(super) struct Lap {
 }
 
 impl Lap {
-    /// The lap that the job is in, if the rungs `taking_part` make it up.
+    /// The lap that the job is in, if the rungs `taking_part` make it up. A job that has an answer goes along the rungs
+    /// above it in one lap.
     pub(super) fn of(job: &Job, route: &Route, history: &[Attempt], taking_part: &[usize]) -> Self {
         let mut lap = Self {
             begins: Timestamp::MIN,
@@ -24,6 +25,7 @@ impl Lap {
             failures: vec![0; route.rungs.len()],
         };
         let mut counted = 0_u32;
+        let has_answer = history.iter().any(|attempt| attempt.unsure.is_some());
         for attempt in history {
             let Some(class) = attempt.outcome.class() else { continue };
             counted = counted.saturating_add(u32::from(attempt.uses_up_an_attempt()));
@@ -40,7 +42,7 @@ impl Lap {
             let enough = lap.count_failure(rung) > tries || attempt.is_final || asks_for_too_long(route, attempt);
             if enough && route.falls_back_on(class) {
                 lap.pass(rung, class);
-                if taking_part.iter().all(|&rung| lap.passed(rung).is_some()) {
+                if !has_answer && taking_part.iter().all(|&rung| lap.passed(rung).is_some()) {
                     lap.begin_again();
                 }
             }

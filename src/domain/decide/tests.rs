@@ -1,5 +1,6 @@
 //! The decision, case by case; in [`worlds`] that do their worst.
 
+mod climb;
 mod endings;
 mod failures;
 mod game;
@@ -44,6 +45,7 @@ fn route(rungs: usize) -> Route {
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
+        cascade: None,
     }
 }
 
@@ -112,7 +114,7 @@ fn wait_until(step: &Step) -> Option<Timestamp> {
 fn failure(step: &Step) -> Option<(Class, &str)> {
     match step {
         Step::Finish(Ending::Failed { class, reason }) => Some((*class, reason)),
-        Step::Finish(Ending::Succeeded) | Step::Call { .. } | Step::Wait { .. } => None,
+        Step::Finish(Ending::Succeeded | Ending::Unsure(_)) | Step::Call { .. } | Step::Wait { .. } => None,
     }
 }
 

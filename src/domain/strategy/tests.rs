@@ -39,6 +39,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
+        cascade: None,
     }
 }
 

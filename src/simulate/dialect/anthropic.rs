@@ -190,6 +190,7 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: false,
         tier: body.speed.map(|speed| speed.0),
     })
 }

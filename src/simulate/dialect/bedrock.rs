@@ -201,6 +201,7 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: false,
         tier: body.service_tier.map(|tier| tier.kind.0),
     })
 }

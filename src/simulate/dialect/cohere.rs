@@ -183,6 +183,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: false,
         tier: None,
     })
 }

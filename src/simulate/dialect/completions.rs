@@ -81,7 +81,17 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let (hash, input_tokens, last_user) = conversation(&[], vec![(true, prompt)]);
     // Without a cap the server stops early.
     let max_output = Some(body.max_tokens.unwrap_or(16));
-    Ok(Ask { model: model.0, prompt: hash, input_tokens, max_output, json: None, last_user, embed: None, tier: None })
+    Ok(Ask {
+        model: model.0,
+        prompt: hash,
+        input_tokens,
+        max_output,
+        json: None,
+        last_user,
+        embed: None,
+        tier: None,
+        logprobs: false,
+    })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

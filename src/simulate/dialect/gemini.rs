@@ -180,6 +180,7 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
     })
 }

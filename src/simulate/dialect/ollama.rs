@@ -134,7 +134,17 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let max_output = body.options.num_predict.and_then(|most| u64::try_from(most).ok());
     let (prompt, input_tokens, last_user) = conversation(&[], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None, tier: None })
+    Ok(Ask {
+        model: model.0,
+        prompt,
+        input_tokens,
+        max_output,
+        json,
+        last_user,
+        embed: None,
+        tier: None,
+        logprobs: false,
+    })
 }
 
 /// A body that wants vectors.

@@ -88,6 +88,8 @@ struct Body<'a> {
     service_tier: Option<Text<'a>>,
     #[serde(default)]
     stream: Option<bool>,
+    #[serde(default)]
+    logprobs: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +166,7 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: body.logprobs == Some(true),
         tier: body.service_tier.map(|tier| tier.0),
     })
 }
@@ -251,7 +254,9 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
             out.extend_from_slice(br#","refusal":null"#);
         }
         let finish = finish_reason(answer.finish);
-        let _ = write!(out, r#","annotations":[]}},"logprobs":null,"finish_reason":"{finish}"}}"#);
+        out.extend_from_slice(br#","annotations":[]},"logprobs":"#);
+        write_logprobs(answer, &mut out);
+        let _ = write!(out, r#","finish_reason":"{finish}"}}"#);
     }
     out.push(b']');
     if let Some(usage) = answer.usage {
@@ -272,6 +277,19 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
     push_json(&mut out, answer.tier.unwrap_or("default"));
     out.extend_from_slice(br#","system_fingerprint":"fp_simulated"}"#);
     out
+}
+
+/// The text as tokens of four characters, all of them as likely as the answer is sure.
+fn write_logprobs(answer: &Answer<'_>, out: &mut Vec<u8>) {
+    let Some(confidence) = answer.confidence else { return out.extend_from_slice(b"null") };
+    out.extend_from_slice(br#"{"content":["#);
+    let characters: Vec<char> = answer.text.chars().collect();
+    for (place, token) in characters.chunks(4).enumerate() {
+        out.extend_from_slice(if place > 0 { br#",{"token":"# } else { br#"{"token":"# });
+        push_json(out, &token.iter().collect::<String>());
+        let _ = write!(out, r#","logprob":{},"bytes":null,"top_logprobs":[]}}"#, confidence.max(1e-9).ln());
+    }
+    out.extend_from_slice(br#"],"refusal":null}"#);
 }
 
 pub(super) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {

@@ -211,6 +211,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
     })
 }

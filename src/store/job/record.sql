@@ -20,7 +20,8 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
        i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
        coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
        r.state as "state?", r.finished_at as "finished_at?",
-       r.provider || '/' || r.model as target, r.repaired as "repaired?", r.answered_from, r.error_class, r.error,
+       r.provider || '/' || r.model as target, r.repaired as "repaired?", r.answered_from,
+       r.low_confidence as "low_confidence?", r.error_class, r.error,
        r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?", r.response
   from sluice.job j
        left join sluice.result r on r.job_id = j.id

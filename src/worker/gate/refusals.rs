@@ -173,6 +173,7 @@ fn route() -> Route {
         defaults: Arc::default(),
         forks: Vec::new(),
         cache: None,
+        cascade: None,
     }
 }
 

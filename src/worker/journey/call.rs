@@ -102,6 +102,8 @@ pub(super) struct Call {
     pub(super) number: i16,
     /// Another call of the job is under way.
     pub(super) is_beside: bool,
+    /// The job goes on to another rung if this one is not sure enough of its answer.
+    pub(super) climbs: bool,
     /// Tells it that another call has brought the answer; `None`: there is no other.
     pub(super) no_longer_needed: Option<CancellationToken>,
     /// Whether another call of the job was answered meanwhile.
@@ -111,7 +113,7 @@ pub(super) struct Call {
 impl Call {
     /// The request that is sent.
     fn request(&self) -> &Arc<ChatRequest> {
-        self.state.again.as_ref().map_or(&self.errand.request, |again| &again.request)
+        self.state.again.as_ref().map_or_else(|| self.errand.request_of(self.index), |again| &again.request)
     }
 
     /// The job, as large as the request is that is sent.
@@ -285,6 +287,7 @@ impl Call {
     /// Checking an answer against a schema may take a second; no other job waits for that.
     async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
+        let (climbs, asks_for_logprobs) = (self.climbs, self.errand.asks_for_logprobs(self.index));
         let limits = std::mem::take(&mut report.limits);
         if let (Err(failure), Some((spec, _))) = (&mut report.result, plan.rung(self.index)) {
             tier::heed(spec.target.tier, failure);
@@ -294,9 +297,10 @@ impl Call {
         let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {
-            let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
+            let schema = schema.as_deref().map(|schema| &**schema);
+            let asked = AskedFor { job: &job, request: &request, schema, climbs, asks_for_logprobs };
             let spec = route.rungs.get(index).expect("the call was made to this rung of this route");
-            judge(&route.rules, &asked, spec, report, at)
+            judge(&route, &asked, spec, report, at)
         };
         let judged = if is_checked { shared.schemas.aside(judging).await } else { judging() };
         (judged, limits)

@@ -8,10 +8,9 @@ use crate::domain::json_schema::Schema;
 use crate::domain::price::Price;
 use crate::domain::served::Served;
 use crate::domain::usage::{CostSource, Sent};
-use crate::domain::validation::Rules;
 use crate::domain::{
-    Answer, Beside, ChatRequest, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Rung, Scope, SoftFailure,
-    Timestamp, Usage, Verdict, estimate,
+    Answer, Beside, ChatRequest, Confidence, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Route, Rung, Scope,
+    SoftFailure, Timestamp, Usage, Verdict, estimate,
 };
 use crate::provider::{CallReport, Head};
 use crate::worker::gate::CostSeen;
@@ -22,6 +21,10 @@ pub(super) struct AskedFor<'a> {
     pub(super) job: &'a Job,
     pub(super) request: &'a ChatRequest,
     pub(super) schema: Option<&'a Schema>,
+    /// Whether the job goes on to another rung if this one is not sure enough of its answer.
+    pub(super) climbs: bool,
+    /// Whether the probabilities of the tokens were asked for by the route alone: they are not kept.
+    pub(super) asks_for_logprobs: bool,
 }
 
 impl AskedFor<'_> {
@@ -40,6 +43,8 @@ pub(super) struct Judged {
     /// Repairs, cuts and doubts about the answer.
     pub(super) notes: Vec<String>,
     pub(super) soft: Option<SoftFailure>,
+    /// How sure the rung is of an answer that keeps every rule, on a route that asks for that.
+    pub(super) confidence: Option<Confidence>,
     pub(super) message: Option<String>,
     pub(super) usage: Usage,
     /// The usage that limits are charged by; `None`: unknown.
@@ -67,7 +72,7 @@ pub(super) struct Judged {
 }
 
 /// Validates an answer and computes the cost of the call, which was made at the instant `at`.
-pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport, at: Timestamp) -> Judged {
+pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: CallReport, at: Timestamp) -> Judged {
     let price = spec.price_at(at);
     let worst = || price.as_ref().map(|price| estimate::worst_cost(price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
@@ -79,6 +84,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         original: None,
         notes: Vec::new(),
         soft: None,
+        confidence: None,
         message: None,
         usage: Usage::default(),
         counted_usage: None,
@@ -104,7 +110,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
             judged.notes = std::mem::take(&mut answer.beside.notes);
             judged.count(&mut answer, asked);
             judged.bill(&answer, spec, at);
-            match rules.judge(&answer, asked.request, asked.schema) {
+            match route.rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
                 Verdict::Repaired { text, draft, cut } => {
                     judged.original = Some(Box::new(Answer { beside: Beside::default(), ..answer.clone() }));
@@ -121,6 +127,12 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                     judged.soft = Some(gravest);
                     judged.message = Some(message);
                 }
+            }
+            if judged.soft.is_none() {
+                judged.weigh(route, &answer, asked.climbs);
+            }
+            if asked.asks_for_logprobs {
+                answer.beside.choice.remove("logprobs");
             }
             if answer.finish == Finish::Unknown && judged.soft.is_none() {
                 let word: String = answer.finish_raw.as_deref().unwrap_or_default().chars().take(60).collect();
@@ -169,6 +181,17 @@ impl Judged {
         answer.usage = usage;
         self.usage = usage;
         self.counted_usage = Some(usage);
+    }
+
+    /// Finds out how sure the rung is of its answer, and rejects it where the job `climbs` for a surer one.
+    fn weigh(&mut self, route: &Route, answer: &Answer, climbs: bool) {
+        let Some(cascade) = &route.cascade else { return };
+        self.confidence = cascade.measure.of(answer);
+        if let Some(fault) = cascade.fault(self.confidence).filter(|_| climbs) {
+            self.outcome = Outcome::Rejected(SoftFailure::LowConfidence);
+            self.soft = Some(SoftFailure::LowConfidence);
+            self.message = Some(fault);
+        }
     }
 
     /// What it has cost, to be watched.

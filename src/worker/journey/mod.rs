@@ -9,6 +9,7 @@ mod permit_guard;
 mod prepare;
 mod rows;
 mod rung_state;
+mod unsure;
 mod waiting;
 
 use super::Shared;
@@ -19,7 +20,8 @@ use super::line::InLine;
 use super::plan::RoutePlan;
 use super::schemas::InUse;
 use super::settler::{Item, Then};
-use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::cascade;
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::Taken;
@@ -62,6 +64,8 @@ struct Errand {
     plan: Arc<RoutePlan>,
     /// The part of the request that the route allows.
     request: Arc<ChatRequest>,
+    /// The same, asking for the probabilities of its tokens; `None`: the route does not ask, or the request does.
+    asking: Option<Arc<ChatRequest>>,
     /// Members of the request that the route does not allow.
     held_back: Vec<String>,
     schema: Option<Arc<InUse>>,
@@ -105,6 +109,8 @@ struct Journey {
     /// Attempts that are over and have not been handed to the settler yet.
     unsettled: Vec<AttemptRow>,
     last: Option<LastCall>,
+    /// The calls of this claim whose rungs were not sure enough of their answers.
+    unsure: Vec<LastCall>,
 }
 
 /// Runs one claimed job until it ends or goes back. Never panics on a job's data.
@@ -129,13 +135,24 @@ pub(super) async fn run(
 }
 
 impl Errand {
+    /// Whether calls of this rung ask for the probabilities of the tokens although the request does not.
+    fn asks_for_logprobs(&self, rung: usize) -> bool {
+        let cascade = self.plan.route.cascade.as_ref().filter(|_| self.asking.is_some());
+        cascade.zip(self.plan.rung(rung)).is_some_and(|(cascade, (spec, _))| cascade.asks_for_logprobs(&spec.target))
+    }
+
+    /// The request that this rung is asked.
+    fn request_of(&self, rung: usize) -> &Arc<ChatRequest> {
+        self.asking.as_ref().filter(|_| self.asks_for_logprobs(rung)).unwrap_or(&self.request)
+    }
+
     /// The request that goes on with a rejected answer, if its route asks again and the rung has room for it.
     async fn ask_again(&self, index: usize, rejected: Arc<Rejected>) -> Option<Again> {
         let (spec, rung) = self.plan.rung(index)?;
         if !self.plan.route.reask {
             return None;
         }
-        let (of, request) = (rejected.number, Arc::clone(&self.request));
+        let (of, request) = (rejected.number, Arc::clone(self.request_of(index)));
         let write = move || rejected.ask_again(&request);
         let is_large = self.request.raw.len() > LARGE;
         let request = if is_large { self.shared.schemas.aside(write).await } else { write() }?;
@@ -193,6 +210,7 @@ impl Journey {
                 }
                 Step::Wait { until, .. } if !self.calls.is_empty() => self.wait_for_calls(until, in_hand).await,
                 _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
+                Step::Finish(Ending::Unsure(unsure)) => return self.finish_unsure(unsure, now).await,
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.errand.shared.stop.is_cancelled() => {
                     return self.park(None, "worker stopped".to_owned()).await;
@@ -207,7 +225,7 @@ impl Journey {
                 }
                 Step::Call { rung, skipped } => {
                     self.settle_attempt().await;
-                    let Some(call) = self.call(rung) else { continue };
+                    let Some(call) = self.call(rung, &conditions) else { continue };
                     let reasons = self.reasons(&skipped, &conditions, now);
                     drop(coming.take());
                     if matches!(self.errand.plan.route.strategy, Strategy::Race(_)) {
@@ -303,6 +321,9 @@ impl Journey {
                 Arc::clone(&self.whole)
             }
         };
+        let needs_logprobs = |cascade: &cascade::Cascade| cascade.measure.needs_logprobs();
+        let asks = errand.plan.route.cascade.as_ref().is_some_and(needs_logprobs);
+        errand.asking = asks.then(|| cascade::ask_for_logprobs(&errand.request)).flatten().map(Arc::new);
         self.rungs = vec![state; self.errand.plan.rungs.len()];
     }
 
@@ -361,9 +382,13 @@ impl Journey {
     }
 
     /// A call to this rung.
-    fn call(&self, rung: usize) -> Option<Call> {
+    fn call(&self, rung: usize, conditions: &[Condition]) -> Option<Call> {
         let is_free = |number: &i16| !self.numbers.contains(number) && !self.calls.has(*number);
         let number = (self.before.saturating_add(1)..i16::MAX).find(is_free).unwrap_or(i16::MAX);
+        let Errand { plan, job, request, .. } = &*self.errand;
+        // Vectors are not more or less sure.
+        let climbs =
+            request.embed.is_none() && climbs_from(rung, job, &plan.route, &self.order, &self.history, conditions);
         Some(Call {
             errand: Arc::clone(&self.errand),
             index: rung,
@@ -372,6 +397,7 @@ impl Journey {
             labels: Arc::clone(&self.held.labels),
             number,
             is_beside: !self.calls.is_empty(),
+            climbs,
             no_longer_needed: None,
             came_back: CameBack::default(),
         })

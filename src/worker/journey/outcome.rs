@@ -9,7 +9,7 @@ use crate::domain::awaited;
 use crate::domain::budget::{MOMENT, REST, Shortage};
 use crate::domain::decide::Ineligible;
 use crate::domain::explanation::{self, Explanation};
-use crate::domain::{Attempt, Outcome, Rejected, reask};
+use crate::domain::{Attempt, Outcome, Rejected, SoftFailure, Unsure, reask};
 use crate::store::budget::NoMoney;
 use crate::store::settle::AttemptRow;
 use crate::worker::hands::InHand;
@@ -82,7 +82,11 @@ impl Journey {
                 self.take_ineligible(rung, Ineligible::OverBudget { budget, worst, limit });
             }
             Shortage::Unpriced { .. } => self.take_ineligible(rung, Ineligible::Unpriced { budget }),
-            Shortage::NoRoom { .. } if standing.budget.scope.is_provider() => {
+            // A job that has an answer does not wait until there is money for a surer one.
+            Shortage::NoRoom { is_moment, .. }
+                if standing.budget.scope.is_provider()
+                    || (!is_moment && self.history.iter().any(|attempt| attempt.unsure.is_some())) =>
+            {
                 if let Some(state) = self.state_of(rung) {
                     state.is_refused(standing.shut(now));
                 }
@@ -114,6 +118,7 @@ impl Journey {
             return;
         }
         let rejected = rung.and_then(|rung| self.rejected(rung, &made));
+        let is_unsure = judged.outcome == Outcome::Rejected(SoftFailure::LowConfidence);
         self.history.push(Attempt {
             rung,
             outcome: judged.outcome.clone(),
@@ -125,18 +130,27 @@ impl Journey {
             words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
             rejected: rejected.map(Arc::new),
             is_reask: made.reask_of.is_some(),
+            unsure: is_unsure.then_some(Unsure { number: made.number, confidence: judged.confidence }),
         });
-        let accepted = judged.answer.as_ref().filter(|_| judged.outcome == Outcome::Accepted);
-        self.last = Some(LastCall {
+        let good = judged.answer.as_ref().filter(|_| is_unsure || judged.outcome == Outcome::Accepted);
+        let completion = good.map(|answer| Completion {
+            json: answer.to_openai(&made.target.model, made.ended_at.0.div_euclid(1000)),
+            is_repaired: judged.original.is_some(),
+            confidence: judged.confidence,
+        });
+        let mut last = LastCall {
+            number: made.number,
             target: made.target.clone(),
             rung: rung.unwrap_or(made.rung),
             usage: judged.usage,
             request_id: judged.request_id.clone(),
-            accepted: accepted.map(|answer| Completion {
-                json: answer.to_openai(&made.target.model, made.ended_at.0.div_euclid(1000)),
-                is_repaired: judged.original.is_some(),
-            }),
-        });
+            accepted: completion,
+        };
+        if is_unsure {
+            self.unsure.push(last.clone());
+            last.accepted = None;
+        }
+        self.last = Some(last);
         let (mend, ineligible) = (made.mend.take(), made.ineligible.take());
         if let Some(state) = self.state_of(rung) {
             if let Some(mend) = mend {

@@ -5,7 +5,9 @@ use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::routing::Unrouted;
-use crate::domain::{Attempt, ErrorClass, Job, Metadata, Outcome, Rejected, SoftFailure, long_wait, reask};
+use crate::domain::{
+    Attempt, Confidence, ErrorClass, Job, Metadata, Outcome, Rejected, SoftFailure, Unsure, long_wait, reask,
+};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::Labels;
 use crate::worker::Shared;
@@ -106,7 +108,17 @@ pub(super) async fn prepare(
         numbers: Vec::new(),
         unsettled: Vec::new(),
         last: None,
-        errand: Arc::new(Errand { shared, plan, request, held_back: Vec::new(), schema, job, hash: hasher.finish() }),
+        unsure: Vec::new(),
+        errand: Arc::new(Errand {
+            shared,
+            plan,
+            request,
+            asking: None,
+            held_back: Vec::new(),
+            schema,
+            job,
+            hash: hasher.finish(),
+        }),
     };
     journey.look_at_rungs_anew();
     Ok(journey)
@@ -169,5 +181,13 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
     // row has the wait as the provider asked for it.
     let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
     let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
-    Attempt { retry_at, words, is_reask: past.reask_of.is_some(), ..Attempt::new(rung, outcome, past.ended_at) }
+    let is_unsure = outcome == Outcome::Rejected(SoftFailure::LowConfidence);
+    let unsure = Unsure { number: past.number, confidence: past.confidence.and_then(Confidence::of) };
+    Attempt {
+        retry_at,
+        words,
+        is_reask: past.reask_of.is_some(),
+        unsure: is_unsure.then_some(unsure),
+        ..Attempt::new(rung, outcome, past.ended_at)
+    }
 }

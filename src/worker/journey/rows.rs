@@ -3,7 +3,7 @@
 use super::call::Made;
 use crate::domain::decide::Ending;
 use crate::domain::explanation::Explanation;
-use crate::domain::{CacheKey, ErrorClass, NanoUsd, Target, Timestamp, Usage};
+use crate::domain::{CacheKey, Confidence, ErrorClass, NanoUsd, SoftFailure, Target, Timestamp, Usage};
 use crate::store::cache::EarlierAnswer;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use crate::store::settle::{AttemptRow, CachedEnding, EndingRow, Labels, ParkRow};
@@ -37,22 +37,26 @@ pub(super) struct Bill {
 }
 
 /// The last call of a job, as needed for its ending.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LastCall {
+    /// Its ordinal within the job.
+    pub(super) number: i16,
     pub(super) target: Target,
     pub(super) rung: usize,
     pub(super) usage: Usage,
     pub(super) request_id: Option<String>,
-    /// The completion, where it was accepted.
+    /// The completion, where it was accepted, or is taken because no surer one came.
     pub(super) accepted: Option<Completion>,
 }
 
-/// An answer that was accepted.
-#[derive(Debug)]
+/// An answer that keeps every rule.
+#[derive(Clone, Debug)]
 pub(super) struct Completion {
     /// The chat completion as JSON.
     pub(super) json: String,
     pub(super) is_repaired: bool,
+    /// How sure its rung is of it.
+    pub(super) confidence: Option<Confidence>,
 }
 
 impl Bill {
@@ -130,7 +134,11 @@ impl HeldJob {
             price: judged.price,
             decision,
             // An accepted answer is in the result. If it was repaired, the ledger keeps the original.
-            answer: if class.is_none() { judged.original } else { answer },
+            answer: match judged.soft {
+                None if class.is_none() => judged.original,
+                Some(SoftFailure::LowConfidence) => judged.original.or(answer),
+                _ => answer,
+            },
             service_tier: judged.service_tier,
             reported_cost: judged.reported_cost,
             computed_cost: judged.computed_cost,
@@ -138,6 +146,7 @@ impl HeldJob {
             cost_source: judged.cost_source.map(|source| Cow::Borrowed(source.as_str())),
             notes: judged.notes,
             reask_of,
+            confidence: judged.confidence.map(Confidence::value),
             raced: self.raced,
         }
     }
@@ -152,12 +161,16 @@ impl HeldJob {
     ) -> EndingRow {
         let after_fallback = last.as_ref().is_some_and(|last| Some(last.rung) != first_choice);
         let row = match (ending, last) {
-            (Ending::Succeeded, Some(LastCall { accepted: Some(completion), target, rung, usage, request_id })) => {
-                let last = LastCall { target, rung, usage, request_id, accepted: None };
-                self.succeeded(completion, bill, last)
+            (
+                ending @ (Ending::Succeeded | Ending::Unsure(_)),
+                Some(LastCall { accepted: Some(completion), number, target, rung, usage, request_id }),
+            ) => {
+                let last = LastCall { number, target, rung, usage, request_id, accepted: None };
+                let row = self.succeeded(completion, bill, last);
+                EndingRow { unsure: (ending != Ending::Succeeded).then_some(number), ..row }
             }
             // The answer was accepted in a former life and yet has no result: it was lost with that process.
-            (Ending::Succeeded, last) => {
+            (Ending::Succeeded | Ending::Unsure(_), last) => {
                 let reason = "the accepted answer was lost with its worker".to_owned();
                 self.failed(ErrorClass::Abandoned, reason, bill, last)
             }
@@ -167,8 +180,14 @@ impl HeldJob {
     }
 
     fn succeeded(&self, completion: Completion, bill: Bill, last: LastCall) -> EndingRow {
-        let Completion { json, is_repaired } = completion;
-        EndingRow { repaired: is_repaired, failure: None, response: Some(json), ..self.ending(bill, Some(last)) }
+        let Completion { json, is_repaired, confidence } = completion;
+        EndingRow {
+            repaired: is_repaired,
+            failure: None,
+            response: Some(json),
+            confidence: confidence.map(Confidence::value),
+            ..self.ending(bill, Some(last))
+        }
     }
 
     /// The ending of a job that has the answer of an earlier one: no provider was asked, so it cost nothing.
@@ -202,6 +221,8 @@ impl HeldJob {
             rung: rung.map(|rung| i16::try_from(rung).unwrap_or(i16::MAX)),
             after_fallback: false,
             repaired: false,
+            confidence: None,
+            unsure: None,
             failure: None,
             cost: bill.cost,
             uncertain: bill.uncertain,
@@ -256,6 +277,7 @@ mod tests {
 
     fn last(rung: usize, accepted: Option<Completion>) -> LastCall {
         LastCall {
+            number: 2,
             target: Target::new("one", "m"),
             rung,
             usage: Usage { input: 20, cache_read: 10, output: 5, ..Usage::default() },
@@ -265,7 +287,7 @@ mod tests {
     }
 
     fn answer(is_repaired: bool) -> Completion {
-        Completion { json: "{}".to_owned(), is_repaired }
+        Completion { json: "{}".to_owned(), is_repaired, confidence: Confidence::of(0.5) }
     }
 
     #[test]

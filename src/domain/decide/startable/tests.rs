@@ -31,6 +31,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
+        cascade: None,
     }
 }
 

@@ -25,6 +25,9 @@ use std::sync::Arc;
 /// A `race` asks the next rung beside one that has not answered for two seconds, and at once when one has failed; two
 /// calls are under way at a time. Its rows are for trouble that comes after a second, as in the rows of the others, and
 /// for trouble that comes after five. `~`: a call was dropped, because another one brought the answer.
+///
+/// In a `cascade` the first, the first two or all three rungs are not sure enough of their answers (`?`), and the
+/// others meet the trouble; `+1`: the job ends with the answer of that rung.
 const GAME: &str = include_str!("game.txt");
 
 /// A job that goes on for longer than this is followed no further.
@@ -161,7 +164,7 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
                 now = until;
             }
             Step::Finish(Ending::Succeeded) => return steps + "+",
-            Step::Finish(Ending::Failed { .. }) => return steps + "-",
+            Step::Finish(_) => return steps + "-",
         }
     }
     steps + "…"
@@ -214,6 +217,49 @@ fn play_race(trouble: &Trouble, troubled: usize, slow: Duration) -> String {
                 history.push(attempt);
             }
             Step::Finish(Ending::Succeeded) => return steps + "+" + &"~".repeat(under_way.len()),
+            Step::Finish(_) => return steps + "-",
+        }
+    }
+    steps + "…"
+}
+
+/// Plays a cascade in listed order: the first rungs are not sure enough of their answers, each surer than the one
+/// before it, and those after them meet the trouble.
+fn play_cascade(trouble: &Trouble, of_unsure: usize) -> String {
+    let (job, route) = stage(Strategy::Priority);
+    let route = Route { cascade: Some(climb::cascade()), ..route };
+    let (order, mut gates, mut healed) = ([0, 1, 2], [None::<Shut>; 3], [false; 3]);
+    let (mut now, mut history, mut steps) = (NOW, Vec::<Attempt>::new(), String::new());
+    while history.len() < MOST_CALLS {
+        let health =
+            |gate: &Option<Shut>| gate.filter(|shut| shut.until > now).map_or(RungHealth::Open, RungHealth::Shut);
+        let conditions: Vec<Condition> = gates.iter().map(|gate| health(gate).into()).collect();
+        match super::super::decide(&job, &route, &order, &history, &[], &conditions, now) {
+            Step::Call { rung, .. } => {
+                let climbs = climbs_from(rung, &job, &route, &order, &history, &conditions);
+                let is_unsure = rung < of_unsure && climbs;
+                let _ = write!(steps, "{}{} ", rung + 1, if is_unsure { "?" } else { "" });
+                now = now + SECOND;
+                let number = i16::try_from(rung + 1).unwrap();
+                let attempt = if is_unsure {
+                    climb::unsure(rung, number, Some(0.1 * f64::from(number)))
+                } else if rung < of_unsure || healed[rung] {
+                    Attempt::new(Some(rung), Outcome::Accepted, now)
+                } else {
+                    Attempt::new(Some(rung), trouble.outcome.clone(), now)
+                };
+                if let (Some(Remedy::WaitForGate(reason)), Some(shut)) = (attempt.outcome.remedy(), trouble.shut) {
+                    gates[rung] = Some(Shut { reason, since: now, until: now + shut });
+                    healed[rung] = true;
+                }
+                history.push(Attempt { ended_at: now, ..attempt });
+            }
+            Step::Wait { until, .. } => {
+                steps.push_str("w ");
+                now = until;
+            }
+            Step::Finish(Ending::Succeeded) => return steps + "+",
+            Step::Finish(Ending::Unsure(unsure)) => return format!("{steps}+{}", unsure.number),
             Step::Finish(Ending::Failed { .. }) => return steps + "-",
         }
     }
@@ -238,6 +284,10 @@ fn played() -> String {
             let row = [1, 2, 3].map(|troubled| play_race(&trouble, troubled, slow)).join(" | ");
             let _ = writeln!(table, "{} | {column} | {row}", trouble.name);
         }
+    }
+    for trouble in troubles().iter().filter(|trouble| trouble.named.is_none()) {
+        let row = [1, 2, 3].map(|of_unsure| play_cascade(trouble, of_unsure)).join(" | ");
+        let _ = writeln!(table, "unsure, then {} | in a cascade | {row}", trouble.name);
     }
     table
 }
