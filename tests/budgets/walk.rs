@@ -14,7 +14,7 @@ use sluice::store::budget::{Covered, Look};
 use sluice::store::claim::Claimed;
 use sluice::store::settle::Settlement;
 
-const STEPS: usize = 400;
+const STEPS: usize = 250;
 const DAY: i64 = 86_400_000;
 
 /// Draws numbers, always the same ones for a seed.
@@ -289,14 +289,14 @@ async fn walk(seed: u64, fault: &'static str) {
 
 #[tokio::test]
 async fn no_budget_is_overshot_under_any_interleaving() {
-    for seed in [1, 2, 3] {
+    for seed in [1, 2] {
         walk(seed, "").await;
     }
 }
 
 #[tokio::test]
 async fn no_budget_is_overshot_under_any_other_interleaving() {
-    for seed in [4, 5, 6] {
+    for seed in [3, 4] {
         walk(seed, "").await;
     }
 }
