@@ -83,6 +83,7 @@ async fn a_job_climbs_where_its_rung_is_not_sure_enough_and_only_there() {
     for words in [
         "rejected after ",
         ": soft_failure, low_confidence",
+        "not cheap/m: it had failed this job already (soft_failure)",
         "“its confidence is 0.6, at least 0.8 is asked for”",
         "its confidence is 0.5\n",
     ] {

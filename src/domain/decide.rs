@@ -298,7 +298,7 @@ pub fn decide(
     let candidates = survey(job, route, climb::above(order, history), history, &[], conditions, now);
     match last_resort {
         Some(ending) if !candidates.iter().any(|(_, candidate)| candidate.has_turn()) => Step::Finish(ending),
-        _ => choose(job, route, history, candidates, now),
+        _ => climb::tell(choose(job, route, history, candidates, now), order, history),
     }
 }
 

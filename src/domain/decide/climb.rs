@@ -4,9 +4,9 @@
 //! of them as long as it has patience, and where there is nothing to wait for, or no rung, attempt or time is left, it
 //! ends with the surest answer that it has.
 
-use super::{Condition, Ending, RungHealth, health_of, tried};
+use super::{Condition, Ending, RungHealth, Skip, Step, health_of, tried};
 use crate::domain::cascade::Unsure;
-use crate::domain::{Attempt, Job, Route};
+use crate::domain::{Attempt, ErrorClass, Job, Route};
 
 /// The surest answer that a rung was not sure enough of; of two the later one, which came from a rung further up.
 fn surest(history: &[Attempt]) -> Option<Unsure> {
@@ -30,6 +30,14 @@ pub(super) fn above<'a>(order: &'a [usize], history: &[Attempt]) -> &'a [usize] 
     let was_unsure = |rung: &usize| history.iter().any(|past| past.unsure.is_some() && past.rung == Some(*rung));
     let begins = order.iter().rposition(was_unsure).map_or(0, |place| place.saturating_add(1));
     order.get(begins..).unwrap_or_default()
+}
+
+/// The step, which tells of the rungs that the job has climbed from if it is a call.
+pub(super) fn tell(step: Step, order: &[usize], history: &[Attempt]) -> Step {
+    let Step::Call { rung, skipped } = step else { return step };
+    let was_unsure = |below: &usize| history.iter().any(|past| past.unsure.is_some() && past.rung == Some(*below));
+    let below = order.iter().copied().filter(was_unsure).map(|below| (below, Skip::Failed(ErrorClass::SoftFailure)));
+    Step::Call { rung, skipped: below.chain(skipped).collect() }
 }
 
 /// Whether the job climbs if this rung is not sure enough of its answer: the rung can say how sure it is, and one above
