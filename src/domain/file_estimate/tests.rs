@@ -107,6 +107,7 @@ fn route() -> impl Values<Value = Route> {
             defaults: Arc::default(),
             forks: Vec::new(),
             cache: None,
+            cascade: None,
         },
     )
 }
