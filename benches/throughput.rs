@@ -224,7 +224,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
     let now = Timestamp(chrono::Utc::now().timestamp_millis());
     for job in claimed {
         let labels =
-            Arc::new(Labels { route: job.route.clone(), project: job.project.clone(), batch: job.batch.clone() });
+            Arc::new(job.labels());
         let usage = Usage { input: 250, output: 250, source: UsageSource::Provider, ..Usage::default() };
         all.attempts.push(AttemptRow {
             lease: job.lease,
@@ -260,6 +260,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             cost_differs: false,
             cost_source: None,
             reask_of: None,
+            first_choice: None,
             raced: false,
             notes: Vec::new(),
         });

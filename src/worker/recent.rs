@@ -84,7 +84,7 @@ mod tests {
     use crate::worker::settler::Then;
 
     fn answer(job: i64, bytes: usize) -> Item {
-        let labels = Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None };
+        let labels = Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None, login: String::new() };
         let row = EndingRow {
             lease: Lease { job: JobId(job), fence: job, born: 0 },
             round: 0,

@@ -138,6 +138,7 @@ impl HeldJob {
             cost_source: judged.cost_source.map(|source| Cow::Borrowed(source.as_str())),
             notes: judged.notes,
             reask_of,
+            first_choice: None,
             raced: self.raced,
         }
     }
@@ -249,7 +250,7 @@ mod tests {
     use crate::domain::JobId;
 
     fn held() -> HeldJob {
-        let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None };
+        let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None, login: "l".to_owned() };
         let lease = Lease { job: JobId(7), fence: 70, born: 0 };
         HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false, cache: None }
     }
