@@ -1,6 +1,7 @@
 -- Jobs from number $FIRST to $LAST of $JOBS, each with two calls, spread over thirty days: four routes of three
--- targets, six projects of three logins, a batch for every fifty jobs. Half of the first calls are accepted; of the others some
--- are refused, some time out, and some bring answers that are rejected, and the second call goes to the next target.
+-- targets, six projects of three logins, a batch for every fifty jobs. Half of the first calls are accepted; of the
+-- others some are refused, some time out, and some bring answers that are rejected, and the second call goes to the
+-- next target.
 set session_replication_role = replica;
 insert into sluice.job (id, route, project, batch, enqueued_by, request, created_at) overriding system value
 select g, 'route-' || g / 50 % 4, 'project-' || g / 200 % 6, 'batch-' || g / 50, 'login-' || g / 200 % 6 / 2, '{}',

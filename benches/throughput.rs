@@ -223,8 +223,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
     let mut all = Settlement::default();
     let now = Timestamp(chrono::Utc::now().timestamp_millis());
     for job in claimed {
-        let labels =
-            Arc::new(job.labels());
+        let labels = Arc::new(job.labels());
         let usage = Usage { input: 250, output: 250, source: UsageSource::Provider, ..Usage::default() };
         all.attempts.push(AttemptRow {
             lease: job.lease,

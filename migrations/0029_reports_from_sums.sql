@@ -107,6 +107,25 @@ insert into sluice.tally_hour_all (hour, route, project, provider, model, class,
             sluice.capped(sum(total_ms))
        from sluice.tally_hour group by 1, 2, 3, 4, 5, 6, 7;
 
+-- By whole days of UTC: what long reports read. They read the hours at the edges of their time beside it.
+create table sluice.tally_day_all (
+    like sluice.tally_hour_all including defaults,
+    primary key (hour, route, project, login, provider, model, class, detail, code, instead_of, instead_why)
+);
+
+comment on table sluice.tally_day_all is
+    'Sums by day (hour is its beginning, UTC), all batches together, written with those of tally_hour_all.';
+
+insert into sluice.tally_day_all (hour, route, project, provider, model, class, detail, enqueued, succeeded, failed,
+                                  cancelled, attempts, fallbacks, input_tokens, cached_tokens, output_tokens,
+                                  cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms)
+     select date_trunc('day', hour, 'UTC'), route, project, provider, model, class, detail, sum(enqueued),
+            sum(succeeded), sum(failed), sum(cancelled), sum(attempts), sum(fallbacks),
+            sluice.capped(sum(input_tokens)), sluice.capped(sum(cached_tokens)), sluice.capped(sum(output_tokens)),
+            sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)), sluice.capped(sum(uncertain_nanos)),
+            sum(unpriced), sluice.capped(sum(total_ms))
+       from sluice.tally_hour group by 1, 2, 3, 4, 5, 6, 7;
+
 create table sluice.failure_sample (
     provider text not null,
     model    text not null,
@@ -231,6 +250,23 @@ select hour, route, project, provider, model, class, detail, enqueued, succeeded
 comment on view sluice.totals_all is
     'The sums of sluice.totals, all batches together: fast however many batches there are.';
 
+create view sluice.totals_days as
+select date_trunc('day', hour, 'UTC') as hour, route, project, provider, model, class, detail, enqueued, succeeded,
+       failed, cancelled, attempts, fallbacks, input_tokens, cached_tokens, output_tokens, cost_nanos, waste_nanos,
+       uncertain_nanos, unpriced,
+       total_ms, login, code, instead_of, instead_why, repaired, reasks, reask_cost_nanos, reask_unpriced, extra_nanos,
+       extra_unknown, latency, first_byte
+  from sluice.tally
+ union all
+select hour, route, project, provider, model, class, detail, enqueued, succeeded, failed, cancelled, attempts,
+       fallbacks, input_tokens, cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced,
+       total_ms, login, code, instead_of, instead_why, repaired, reasks, reask_cost_nanos, reask_unpriced, extra_nanos,
+       extra_unknown, latency, first_byte
+  from sluice.tally_day_all;
+
+comment on view sluice.totals_days is
+    'The sums of sluice.totals_all by day (hour is its beginning, UTC): fast however long the history is.';
+
 create or replace view sluice.cost_by_provider as
 select provider, model, sum(attempts)::bigint as attempts, sum(succeeded)::bigint as jobs_answered,
        sluice.capped(sum(input_tokens)) as input_tokens, sluice.capped(sum(cached_tokens)) as cached_tokens,
@@ -238,7 +274,7 @@ select provider, model, sum(attempts)::bigint as attempts, sum(succeeded)::bigin
        round(sum(waste_nanos) / 1e9, 9) as waste, round(sum(uncertain_nanos) / 1e9, 9) as uncertain_cost,
        sum(unpriced)::bigint as unpriced_attempts,
        sluice.cost_per_answer(sum(cost_nanos), sum(unpriced), sum(succeeded)) as cost_per_answer
-  from sluice.totals_all where provider <> '' group by provider, model;
+  from sluice.totals_days where provider <> '' group by provider, model;
 
 create or replace view sluice.cost_daily as
 select date_trunc('day', hour) as day, project, provider, model, sum(attempts)::bigint as attempts,
@@ -254,7 +290,7 @@ select route, sum(enqueued)::bigint as jobs, sum(succeeded)::bigint as succeeded
        round(sum(cost_nanos) / 1e9, 9) as cost, round(sum(waste_nanos) / 1e9, 9) as waste,
        round(sum(uncertain_nanos) / 1e9, 9) as uncertain_cost, sum(unpriced)::bigint as unpriced_attempts,
        sluice.cost_per_answer(sum(cost_nanos), sum(unpriced), sum(succeeded)) as cost_per_answer
-  from sluice.totals_all group by route;
+  from sluice.totals_days group by route;
 
 create view sluice.cost_by_login as
 select login, sum(enqueued)::bigint as jobs, sum(succeeded)::bigint as succeeded, sum(failed)::bigint as failed,
@@ -262,7 +298,7 @@ select login, sum(enqueued)::bigint as jobs, sum(succeeded)::bigint as succeeded
        round(sum(cost_nanos) / 1e9, 9) as cost, round(sum(waste_nanos) / 1e9, 9) as waste,
        round(sum(uncertain_nanos) / 1e9, 9) as uncertain_cost, sum(unpriced)::bigint as unpriced_attempts,
        sluice.cost_per_answer(sum(cost_nanos), sum(unpriced), sum(succeeded)) as cost_per_answer
-  from sluice.totals_all group by login;
+  from sluice.totals_days group by login;
 
 comment on view sluice.cost_by_login is
     'What the jobs of each login have cost, in dollars. An empty login: counted by a worker of an earlier version.';
@@ -275,8 +311,8 @@ having sum(attempts) > 0 or sum(failed) > 0;
 
 create view sluice.failure_codes as
 with counted as (
-    select provider, model, class, detail, code, sum(attempts)::bigint as attempts, max(hour) as last_hour
-      from sluice.totals_all where class <> '' and provider <> ''
+    select provider, model, class, detail, code, sum(attempts)::bigint as attempts, max(hour) as last_day
+      from sluice.totals_days where class <> '' and provider <> ''
      group by provider, model, class, detail, code having sum(attempts) > 0
 ), said as (
     select distinct on (provider, model, class, detail, code) provider, model, class, detail, code, message
@@ -288,7 +324,7 @@ with counted as (
      order by provider, model, class, detail, code, seen_at desc, id desc
 )
 select c.provider, c.model, c.class, nullif(c.detail, '') as detail, nullif(c.code, '') as code, c.attempts,
-       c.last_hour, nullif(s.message, '') as message
+       c.last_day, nullif(s.message, '') as message
   from counted c left join said s using (provider, model, class, detail, code);
 
 comment on view sluice.failure_codes is
@@ -298,18 +334,18 @@ comment on view sluice.failure_codes is
 create or replace view sluice.waste as
 select provider, model, class, detail, sum(attempts)::bigint as attempts, round(sum(waste_nanos) / 1e9, 9) as waste,
        round(sum(uncertain_nanos) / 1e9, 9) as uncertain_cost
-  from sluice.totals_all where provider <> '' group by provider, model, class, detail
+  from sluice.totals_days where provider <> '' group by provider, model, class, detail
 having sum(waste_nanos) > 0 or sum(uncertain_nanos) > 0;
 
 create or replace view sluice.fallbacks as
 select route, provider, model, sum(succeeded)::bigint as jobs_answered, sum(fallbacks)::bigint as after_fallback
-  from sluice.totals_all where provider <> '' group by route, provider, model having sum(succeeded) > 0;
+  from sluice.totals_days where provider <> '' group by route, provider, model having sum(succeeded) > 0;
 
 create view sluice.fallback_paths as
 select route, instead_of as first_choice, instead_why as why, provider || '/' || model as answered_by,
        sum(attempts)::bigint as answers, round(sum(cost_nanos) / 1e9, 9) as cost,
        round(sum(extra_nanos) / 1e9, 9) as cost_more, sum(extra_unknown)::bigint as unknown
-  from sluice.totals_all where instead_of <> '' and class = '' group by 1, 2, 3, 4 having sum(attempts) > 0;
+  from sluice.totals_days where instead_of <> '' and class = '' group by 1, 2, 3, 4 having sum(attempts) > 0;
 
 comment on view sluice.fallback_paths is
     'Accepted answers that did not come from the first choice of their jobs: which that was, why it did not answer, '
@@ -324,12 +360,12 @@ select provider, model,
              / nullif(sum(attempts) filter (where class in ('', 'soft_failure')), 0), 4) as acceptance,
        sum(repaired)::bigint as repaired,
        coalesce((select jsonb_object_agg(k.detail, k.n)
-                   from (select s.detail, sum(s.attempts) as n from sluice.totals_all s
+                   from (select s.detail, sum(s.attempts) as n from sluice.totals_days s
                           where s.provider = t.provider and s.model = t.model and s.class = 'soft_failure'
                           group by s.detail having sum(s.attempts) > 0) k), '{}') as soft_failures,
        round(sum(cost_nanos) / 1e9, 9) as cost,
        sluice.cost_per_answer(sum(cost_nanos), sum(unpriced), sum(succeeded)) as cost_per_answer
-  from sluice.totals_all t where provider <> '' and model <> '' group by provider, model
+  from sluice.totals_days t where provider <> '' and model <> '' group by provider, model
 having sum(attempts) filter (where class in ('', 'soft_failure')) > 0;
 
 comment on view sluice.quality is
@@ -395,12 +431,14 @@ grant execute on function sluice.latency_class, sluice.latency_of, sluice.histog
 
 do $$ begin
     if to_regrole('sluice_reporter') is not null then
-        grant select on sluice.totals_all, sluice.cost_by_login, sluice.failure_codes, sluice.failure_sample,
-            sluice.fallback_paths, sluice.quality, sluice.cache_savings to sluice_reporter;
+        grant select on sluice.totals_all, sluice.totals_days, sluice.cost_by_login, sluice.failure_codes,
+            sluice.failure_sample, sluice.fallback_paths, sluice.quality, sluice.cache_savings, sluice.tally,
+            sluice.tally_hour_all, sluice.tally_day_all to sluice_reporter;
     end if;
     if to_regrole('sluice_worker') is not null then
-        grant select, insert, update, delete on sluice.tally_hour_all, sluice.failure_sample to sluice_worker;
-        grant select on sluice.totals_all, sluice.cost_by_login, sluice.failure_codes, sluice.fallback_paths,
-            sluice.quality, sluice.cache_savings to sluice_worker;
+        grant select, insert, update, delete on sluice.tally_hour_all, sluice.tally_day_all, sluice.failure_sample
+            to sluice_worker;
+        grant select on sluice.totals_all, sluice.totals_days, sluice.cost_by_login, sluice.failure_codes,
+            sluice.fallback_paths, sluice.quality, sluice.cache_savings to sluice_worker;
     end if;
 end $$;

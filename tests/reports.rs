@@ -287,7 +287,7 @@ async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
     assert_eq!((&of("openai")["accepted"], &of("openai")["acceptance"]), (&json!(2), &json!(1.0)));
     assert_eq!((&of("deepseek")["acceptance"], &of("deepseek")["not_json"]), (&json!(0.0), &json!(1)));
     let latency = json_of(&program, &["report", "latency", "--by", "provider"]).await;
-    assert_eq!((&latency[0]["provider"], &latency[0]["p95_ms"]), (&json!("local"), &json!(2314)), "2400, to 4.9 %");
+    assert_eq!((&latency[0]["provider"], &latency[0]["p95_ms"]), (&json!("local"), &json!(2363)), "2400, to 4.9 %");
 
     let nothing = program.run(&["report", "cost", "--batch", "of-nobody"]).await;
     assert!(nothing.status.success() && text(&nothing.stderr).contains("nothing to report"));

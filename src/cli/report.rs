@@ -330,7 +330,9 @@ fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
         return Some("--by from, why and to tell fallbacks apart: `sluice report fallbacks` takes them");
     }
     if !matches!(kind, Kind::Failures | Kind::Waste) && by.contains(&By::Code) {
-        return Some("--by code says nothing here: only failures have a code. `sluice report failures --by code` has them");
+        return Some(
+            "--by code says nothing here: only failures have a code. `sluice report failures --by code` has them",
+        );
     }
     if kind == Kind::Quality && by.contains(&By::Class) {
         return Some("--by class says nothing here: this report has a column for each kind of unusable answer");

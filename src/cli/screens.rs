@@ -12,7 +12,7 @@ use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
-use crate::view::{batch, report};
+use crate::view::{batch, compare, report};
 use chrono::DateTime;
 use std::time::Duration;
 
@@ -91,8 +91,9 @@ fn totals(by: &[Grouping], keys: &[&str]) -> Totals {
 
 fn tables() -> Vec<(&'static str, Table)> {
     let by = [Grouping::Provider, Grouping::Model];
-    let rows =
-        || vec![totals(&by, &["azure_westeurope", "gpt-4.1-mini-2025-04-14"]), totals(&by, &["deepseek", "deepseek-chat"])];
+    let rows = || {
+        vec![totals(&by, &["azure_westeurope", "gpt-4.1-mini-2025-04-14"]), totals(&by, &["deepseek", "deepseek-chat"])]
+    };
     let class = [Grouping::Class, Grouping::Provider, Grouping::Model];
     let of_class = Totals {
         keys: Keys::of(
@@ -103,9 +104,10 @@ fn tables() -> Vec<(&'static str, Table)> {
     };
     let words = FailureWords {
         keys: of_class.keys.clone(),
-        message: "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is \
+        message:
+            "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is \
                   supported."
-            .to_owned(),
+                .to_owned(),
     };
     let path = [Grouping::From, Grouping::Why, Grouping::To];
     let detours = Totals {

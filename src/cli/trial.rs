@@ -450,6 +450,7 @@ fn question(job: &InputJob) -> String {
 mod tests {
     use super::*;
     use crate::domain::{NanoUsd, PerAnswer};
+    use crate::store::report::Keys;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]
@@ -479,7 +480,7 @@ mod tests {
     #[test]
     fn rejected_answers_and_calls_without_one_are_told_apart() {
         let row = |class: &str, detail: &str, attempts, cost| Totals {
-            keys: vec!["trial:r:1".to_owned(), class.to_owned(), detail.to_owned()],
+            keys: Keys::of(&[Grouping::Route, Grouping::Class, Grouping::Detail], ["trial:r:1", class, detail]),
             attempts,
             cost: NanoUsd(cost),
             ..Totals::default()

@@ -29,7 +29,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 57] = [
+const INDEXES: [&str; 58] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -80,6 +80,7 @@ const INDEXES: [&str; 57] = [
     "schema_support_pkey",
     "stop_loss_due",
     "stop_loss_pkey",
+    "tally_day_all_pkey",
     "tally_hour_all_pkey",
     "tally_hour_batch",
     "tally_hour_pkey",

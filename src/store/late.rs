@@ -76,8 +76,8 @@ pub(super) async fn remove_placeholders(
             insert into sluice.tally (hour, route, project, batch, login, provider, model, class, detail, attempts,
                         uncertain_nanos, unpriced, total_ms)
                  select date_trunc('hour', g.ended_at), j.route, j.project, coalesce(j.batch, ''), j.enqueued_by,
-                        g.provider, g.model, coalesce(g.class, ''), coalesce(g.detail, ''), -count(*), -sum(g.uncertain_nanos),
-                        -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
+                        g.provider, g.model, coalesce(g.class, ''), coalesce(g.detail, ''), -count(*),
+                        -sum(g.uncertain_nanos), -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
                    from gone g join sluice.job j on j.id = any (array[g.job_id])
                   group by 1, 2, 3, 4, 5, 6, 7, 8, 9
         ), uncounted as materialized (

@@ -64,11 +64,74 @@ pub struct Filter {
     pub failures_only: bool,
 }
 
+/// The columns of the sums, all batches together.
+const COLUMNS: &str = "hour, route, project, provider, model, class, detail, enqueued, succeeded, failed, cancelled,
+    attempts, fallbacks, input_tokens, cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced,
+    total_ms, login, code, instead_of, instead_why, repaired, reasks, reask_cost_nanos, reask_unpriced, extra_nanos,
+    extra_unknown, latency, first_byte";
+
 impl Filter {
-    /// Pushes the sums that have what is asked for, as `t`.
+    /// Pushes the sums that have what is asked for, as `t`: those by batch, those by the hour, or as many whole days as
+    /// lie in the time, with the hours at its edges and what is not folded yet.
     fn push_source(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
-        let needs_batches = self.batch.is_some() || by.contains(&Grouping::Batch);
-        query.push(if needs_batches { "sluice.totals t" } else { "sluice.totals_all t" });
+        if self.batch.is_some() || by.contains(&Grouping::Batch) {
+            query.push("sluice.totals t");
+            return;
+        }
+        if by.contains(&Grouping::Hour) {
+            query.push("sluice.totals_all t");
+            return;
+        }
+        let part = |query: &mut QueryBuilder<Postgres>, table: &str| {
+            query.push("select ").push(COLUMNS).push(" from sluice.").push(table).push(" where true");
+        };
+        query.push("(");
+        part(query, "tally");
+        query.push(" union all ");
+        part(query, "tally_day_all");
+        if self.since.is_some() {
+            query.push(" and hour >= ");
+            self.push_first_day(query);
+        }
+        if self.until.is_some() {
+            query.push(" and hour < ");
+            self.push_last_day(query);
+        }
+        if self.since.is_some() {
+            query.push(" union all ");
+            part(query, "tally_hour_all");
+            query.push(" and hour < ");
+            self.push_first_day(query);
+        }
+        if self.until.is_some() {
+            query.push(" union all ");
+            part(query, "tally_hour_all");
+            query.push(" and hour >= ");
+            self.push_last_day(query);
+            if self.since.is_some() {
+                query.push(" and hour >= ");
+                self.push_first_day(query);
+            }
+        }
+        query.push(") t");
+    }
+
+    /// Pushes the beginning of the first day that is whole in the time.
+    fn push_first_day(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(since) = self.since {
+            query.push("date_trunc('day', date_trunc('hour', ");
+            since.push(query);
+            query.push(") - interval '1 microsecond', 'UTC') + interval '24 hours'");
+        }
+    }
+
+    /// Pushes the beginning of the day in which the time ends.
+    fn push_last_day(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(until) = self.until {
+            query.push("date_trunc('day', ");
+            until.push(query);
+            query.push(", 'UTC')");
+        }
     }
 
     /// Pushes the conditions over the sums `t`.

@@ -48,9 +48,7 @@ fn add(table: &mut Table, columns: &[&'static str], keys: usize, before: &[Cell]
             _ => Cell::Empty,
         };
         let percent = match (from, to) {
-            (Some(from), Some(to)) if from.number > 0.0 && !from.is_share => {
-                Cell::Share(to.number / from.number - 1.0)
-            }
+            (Some(from), Some(to)) if from.number > 0.0 && !from.is_share => Cell::Share(to.number / from.number - 1.0),
             _ => Cell::Empty,
         };
         let measures = [(*column).into(), was, is, change, percent];
@@ -119,8 +117,7 @@ mod tests {
     #[test]
     fn each_measure_is_told_before_and_now_with_what_has_changed() {
         let exactly = |nanos| PerAnswer::Exactly(NanoUsd(nanos));
-        let before =
-            report(vec![row("a", 8, 0.25, 100, exactly(10)), row("gone", 3, 0.0, 0, PerAnswer::NoAnswer)]);
+        let before = report(vec![row("a", 8, 0.25, 100, exactly(10)), row("gone", 3, 0.0, 0, PerAnswer::NoAnswer)]);
         let now = report(vec![row("a", 10, 0.5, 80, PerAnswer::Unknown), row("new", 2, 0.0, 5, exactly(5))]);
         let told = serde_json::to_value(compare(&before, &now, 1)).unwrap();
         let expected = serde_json::json!([

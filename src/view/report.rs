@@ -32,12 +32,7 @@ const LAYOUT: Layout = Layout {
 };
 
 /// As for all reports, and kinds of soft failures have columns where there are any.
-const QUALITY: Layout = Layout {
-    wide: &[],
-    when_told: SoftFailure::NAMES,
-    give_way: SoftFailure::NAMES,
-    prose: &[],
-};
+const QUALITY: Layout = Layout { wide: &[], when_told: SoftFailure::NAMES, give_way: SoftFailure::NAMES, prose: &[] };
 
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied())).laid_out(LAYOUT)
@@ -452,11 +447,20 @@ mod tests {
         // Two good calls, three that were refused and cost nothing, one answer that was paid for in vain.
         let good = Totals { attempts: 2, succeeded: 2, cost: NanoUsd(20), ..row(&[Grouping::Class], &[""]) };
         let refused = Totals { attempts: 3, unused: 3, ..row(&[Grouping::Class], &["rate_limit"]) };
-        let rejected =
-            Totals { attempts: 1, unused: 1, cost: NanoUsd(10), waste: NanoUsd(10), ..row(&[Grouping::Class], &["soft_failure"]) };
+        let rejected = Totals {
+            attempts: 1,
+            unused: 1,
+            cost: NanoUsd(10),
+            waste: NanoUsd(10),
+            ..row(&[Grouping::Class], &["soft_failure"])
+        };
         let all = Totals { attempts: 6, unused: 4, cost: NanoUsd(30), waste: NanoUsd(10), ..row(&[], &[]) };
         let by_class = json(&waste(&[Grouping::Class], vec![good, refused, rejected], &all));
-        let by_model = json(&waste(&[Grouping::Model], vec![Totals { keys: Keys::of(&[Grouping::Model], ["m"]), ..all.clone() }], &all));
+        let by_model = json(&waste(
+            &[Grouping::Model],
+            vec![Totals { keys: Keys::of(&[Grouping::Model], ["m"]), ..all.clone() }],
+            &all,
+        ));
         let sum = |report: &serde_json::Value| {
             report.as_array().unwrap().iter().map(|row| row["attempts"].as_i64().unwrap()).sum::<i64>()
         };
@@ -534,15 +538,13 @@ mod tests {
     #[test]
     fn the_code_and_the_message_of_a_group_are_those_of_its_most_frequent_failure() {
         let by = by_of_failures(&[Grouping::Class]);
-        let row = |code: &str, attempts: i64| Totals {
-            attempts,
-            ..row(&by, &["timeout", "a", "m", "", code])
-        };
+        let row = |code: &str, attempts: i64| Totals { attempts, ..row(&by, &["timeout", "a", "m", "", code]) };
         let words = |code: &str, message: &str| FailureWords {
             keys: Keys::of(&FailureWords::BY, ["a", "m", "timeout", "", code]),
             message: message.to_owned(),
         };
-        let (rows, all) = (vec![row("504", 2), row("slow", 3), row("", 1)], Totals { attempts: 6, ..Totals::default() });
+        let (rows, all) =
+            (vec![row("504", 2), row("slow", 3), row("", 1)], Totals { attempts: 6, ..Totals::default() });
         let said = [words("504", "gateway"), words("slow", "took too long")];
         let report = json(&failures(&[Grouping::Class], rows.clone(), &all, &said));
         assert_eq!((&report[0]["attempts"], &report[0]["code"]), (&6.into(), &"slow".into()));

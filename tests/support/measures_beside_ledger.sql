@@ -43,8 +43,28 @@ with ledger as (
            sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
            sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u
       from sluice.totals_all group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+), days as (
+    select hour, route, project, login, provider, model, class, detail, code, instead_of, instead_why,
+           sum(enqueued) as a, sum(succeeded) as b, sum(failed) as c, sum(cancelled) as d, sum(attempts) as e,
+           sum(fallbacks) as f, sum(input_tokens) as g, sum(cached_tokens) as h, sum(output_tokens) as i,
+           sum(cost_nanos) as k, sum(waste_nanos) as l, sum(uncertain_nanos) as m, sum(unpriced) as n,
+           sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
+           sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u
+      from sluice.totals_days group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+), of_days as (
+    -- And those of the days are the sums of their hours.
+    select date_trunc('day', hour, 'UTC') as hour, route, project, login, provider, model, class, detail, code,
+           instead_of, instead_why,
+           sum(enqueued) as a, sum(succeeded) as b, sum(failed) as c, sum(cancelled) as d, sum(attempts) as e,
+           sum(fallbacks) as f, sum(input_tokens) as g, sum(cached_tokens) as h, sum(output_tokens) as i,
+           sum(cost_nanos) as k, sum(waste_nanos) as l, sum(uncertain_nanos) as m, sum(unpriced) as n,
+           sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
+           sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u
+      from sluice.totals_all group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 )
 select (select count(*) from ledger) as of_ledger,
        (select count(*) from ((table ledger except table sums) union all (table sums except table ledger)) d) as astray,
-       (select count(*) from ((table together except table alone) union all (table alone except table together)) d)
+       (select count(*) from ((table together except table alone) union all (table alone except table together)
+                              union all (table days except table of_days)
+                              union all (table of_days except table days)) d)
            as apart

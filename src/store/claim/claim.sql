@@ -34,8 +34,8 @@ with lane as (
     -- here and only here: where jobs come from many lanes, each of them lies on a page of its own.
     select p.*, j.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
       from picked p left join lateral (
-           select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.enqueued_by, b.max_attempts, b.request,
-                  b.metadata, pg_column_size(b.request) as stored
+           select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.enqueued_by, b.max_attempts,
+                  b.request, b.metadata, pg_column_size(b.request) as stored
              from sluice.job b where b.id = p.job_id limit 1) j on true
 ), taken as materialized (
     select s.*, $8 + row_number() over () as fence from sized s where coalesce(s.before, 0) = 0 or s.before < $7
