@@ -12,7 +12,7 @@ use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Take};
-use sluice::store::settle::{AttemptRow, EndingRow, Labels, Settlement};
+use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::io::Write;

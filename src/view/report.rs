@@ -9,26 +9,30 @@ use crate::store::report::{CacheUse, FailureWords, Grouping, Keys, LatencyRow, T
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-/// How all reports are laid out for people.
+/// How most reports are laid out for people.
 const LAYOUT: Layout = Layout {
     wide: &["cached_tokens", "first_byte_p50_ms", "mean_ms"],
-    when_told: &["uncertain", "unpriced", "unknown", "waste", "repaired", "code", "message"],
+    when_told: &["uncertain", "unpriced", "waste", "code", "message"],
     give_way: &[
         "uncertain",
         "output_tokens",
         "input_tokens",
         "unpriced",
-        "unknown",
         "waste",
-        "cost",
         "attempts",
-        "jobs_answered",
         "p99_ms",
         "share",
-        "repaired",
         "code",
     ],
     prose: &["message"],
+};
+
+/// The same of fallbacks: what they cost more is told before what they cost.
+const FALLBACKS: Layout = Layout {
+    wide: &[],
+    when_told: &["unknown"],
+    give_way: &["unknown", "cost", "jobs_answered", "share"],
+    prose: &[],
 };
 
 /// As for all reports, and kinds of soft failures have columns where there are any.
@@ -227,7 +231,8 @@ pub fn cache(by: &[Grouping], rows: Vec<CacheUse>) -> Table {
 /// The first choice is known of answers alone, so groups by it have no share of their own answers, but of all.
 #[must_use]
 pub fn fallbacks(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
-    let mut table = head(by, &["jobs_answered", "after_fallback", "share", "cost", "cost_more", "unknown"]);
+    let columns = ["jobs_answered", "after_fallback", "share", "cost", "cost_more", "unknown"];
+    let mut table = head(by, &columns).laid_out(FALLBACKS);
     let is_by_choice = by.iter().any(|dimension| dimension.is_of_fallbacks());
     rows.retain(|row| if is_by_choice { row.detours != 0 } else { row.succeeded != 0 || row.detours != 0 });
     let after = |row: &Totals| if is_by_choice { row.detours } else { row.fallbacks };
