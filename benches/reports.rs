@@ -10,14 +10,14 @@ use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 mod support;
 
-use support::{open_to_all, setting};
+use support::{Running, open_to_all, setting};
 
 /// The calls of each job.
 const CALLS_EACH: i64 = 2;
@@ -226,16 +226,22 @@ fn report(scratch: &Path, url: &str, words: &str) -> anyhow::Result<(Duration, u
     let config = scratch.join("sluice.toml");
     std::fs::write(&config, "[http]\nlisten = \"off\"\n")?;
     let began = Instant::now();
-    let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
+    let program = Command::new(env!("CARGO_BIN_EXE_sluice"))
         .arg("--config")
         .arg(&config)
         .arg("report")
         .args(words.split(' '))
         .args(["--format", "plain", "--quiet"])
         .env("DATABASE_URL", url)
-        .stderr(Stdio::inherit())
-        .output()?;
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut running = Running(program);
+    let mut shown = String::new();
+    if let Some(mut out) = running.0.stdout.take() {
+        out.read_to_string(&mut shown)?;
+    }
+    let status = running.0.wait()?;
     let took = began.elapsed();
-    anyhow::ensure!(output.status.success(), "report {words}: {}", output.status);
-    Ok((took, String::from_utf8_lossy(&output.stdout).lines().count().saturating_sub(1)))
+    anyhow::ensure!(status.success(), "report {words}: {status}");
+    Ok((took, shown.lines().count().saturating_sub(1)))
 }

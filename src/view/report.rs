@@ -28,12 +28,8 @@ const LAYOUT: Layout = Layout {
 };
 
 /// The same of fallbacks: what they cost more is told before what they cost.
-const FALLBACKS: Layout = Layout {
-    wide: &[],
-    when_told: &["unknown"],
-    give_way: &["unknown", "cost", "jobs_answered", "share"],
-    prose: &[],
-};
+const FALLBACKS: Layout =
+    Layout { wide: &[], when_told: &["unknown"], give_way: &["unknown", "cost", "jobs_answered", "share"], prose: &[] };
 
 /// As for all reports, and kinds of soft failures have columns where there are any.
 const QUALITY: Layout = Layout { wide: &[], when_told: SoftFailure::NAMES, give_way: SoftFailure::NAMES, prose: &[] };
