@@ -7,8 +7,8 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres \
-	python servers build clean
+.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble bench-reports fuzz sqlx \
+	sqlx-check postgres python servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-quota: postgres ## how well providers' limits are kept and used, with the 
 
 bench-trouble: postgres ## a held snapshot, an outage, a million lanes, while a million jobs flow (half an hour)
 	$(CARGO) bench --locked --bench trouble
+
+bench-reports: postgres ## reports over ten million attempts, with the release build (a quarter of an hour, 5 GB)
+	$(CARGO) bench --locked --bench reports
 
 fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20
 	scripts/fuzz $(or $(SECONDS_EACH),20)

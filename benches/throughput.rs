@@ -12,7 +12,7 @@ use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Take};
-use sluice::store::settle::{AttemptRow, EndingRow, Labels, Settlement};
+use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::io::Write;
@@ -223,8 +223,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
     let mut all = Settlement::default();
     let now = Timestamp(chrono::Utc::now().timestamp_millis());
     for job in claimed {
-        let labels =
-            Arc::new(Labels { route: job.route.clone(), project: job.project.clone(), batch: job.batch.clone() });
+        let labels = Arc::new(job.labels());
         let usage = Usage { input: 250, output: 250, source: UsageSource::Provider, ..Usage::default() };
         all.attempts.push(AttemptRow {
             lease: job.lease,
@@ -261,6 +260,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             cost_source: None,
             reask_of: None,
             confidence: None,
+            first_choice: None,
             raced: false,
             notes: Vec::new(),
         });

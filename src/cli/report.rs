@@ -1,4 +1,5 @@
-//! `sluice report`: cost, failures, waste, fallbacks, re-asks, latency and what the cache saved.
+//! `sluice report`: cost, quality, failures, waste, fallbacks, re-asks, latency and what the cache saved; one period
+//! or two.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -12,12 +13,14 @@ use crate::domain::{ErrorClass, Target};
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::report::{Filter, Grouping, Moment, Totals};
-use crate::view::report;
+use crate::view::table::Table;
+use crate::view::{compare, report};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Latencies and re-asks are read from the ledger, which may be large: by default their reports cover this time.
-const LEDGER_SPAN: Duration = Duration::from_hours(24);
+/// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
+const LATELY: Duration = Duration::from_hours(24);
 
 /// What to report.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +46,33 @@ pub struct Args {
     /// Only this route
     #[arg(long)]
     pub route: Option<String>,
+    /// Only jobs that this login enqueued
+    #[arg(long)]
+    pub login: Option<String>,
+    /// Beside it the same report of an earlier period of the same length, and what has changed: the period that ends
+    /// where --since begins, or the one that begins at WHEN
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "before",
+        value_parser = against
+    )]
+    pub compare: Option<Against>,
+}
+
+/// The period that a report is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// The one right before it.
+    Before,
+    /// The one that begins then.
+    From(Moment),
+}
+
+fn against(text: &str) -> Result<Against, String> {
+    if text == "before" { Ok(Against::Before) } else { moment::parse(text).map(Against::From) }
 }
 
 /// A kind of report.
@@ -50,11 +80,13 @@ pub struct Args {
 pub enum Kind {
     /// Dollars and tokens.
     Cost,
-    /// Attempts and jobs that failed, by error class.
+    /// How many answers were accepted, what was wrong with the others, and dollars per accepted answer.
+    Quality,
+    /// Attempts and jobs that failed, by error class, with the provider's code and what it says.
     Failures,
     /// Money for answers that were not used.
     Waste,
-    /// Targets that answered after others had failed or were passed over.
+    /// Answers that did not come from the first choice: which it was, why, who answered, and what that cost more.
     Fallbacks,
     /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says
     /// otherwise.
@@ -78,8 +110,18 @@ pub enum By {
     Project,
     /// The batch.
     Batch,
+    /// The login that enqueued the job.
+    Login,
     /// Error class and kind of soft failure.
     Class,
+    /// Code of a failure: the provider's, or else the HTTP status.
+    Code,
+    /// Of fallbacks: the first choice.
+    From,
+    /// Of fallbacks: why the first choice did not answer.
+    Why,
+    /// Of fallbacks: the target that answered.
+    To,
     /// Day, UTC.
     Day,
     /// Hour, UTC.
@@ -94,7 +136,12 @@ impl By {
             Self::Route => &[Grouping::Route],
             Self::Project => &[Grouping::Project],
             Self::Batch => &[Grouping::Batch],
+            Self::Login => &[Grouping::Login],
             Self::Class => &[Grouping::Class, Grouping::Detail],
+            Self::Code => &[Grouping::Code],
+            Self::From => &[Grouping::From],
+            Self::Why => &[Grouping::Why],
+            Self::To => &[Grouping::To],
             Self::Day => &[Grouping::Day],
             Self::Hour => &[Grouping::Hour],
         }
@@ -108,10 +155,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     {
         return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
     }
-    if args.kind == Kind::Cache && args.batch.is_some() {
-        return Err(CommandFailure::usage("what the cache saved is not kept by batch: leave --batch out").into());
+    if args.kind == Kind::Cache && (args.batch.is_some() || args.login.is_some()) {
+        let fault = "what the cache saved is not kept by batch or login: leave --batch and --login out";
+        return Err(CommandFailure::usage(fault).into());
     }
     if let Some(fault) = says_nothing(args.kind, &args.by) {
+        return Err(CommandFailure::usage(fault).into());
+    }
+    if let Some(fault) = compares_nothing(&args) {
         return Err(CommandFailure::usage(fault).into());
     }
     let mut context = Context::open(global).await?;
@@ -122,36 +173,16 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         batch: args.batch,
         project: args.project,
         route: args.route,
+        login: args.login,
         failures_only: false,
     };
-    let table = match args.kind {
-        Kind::Cost => {
-            let (rows, all) = sums(&context, &by, &filter).await?;
-            report::cost(&by, rows, &all)
-        }
-        Kind::Failures => {
-            let (rows, all) = sums(&context, &by, &Filter { failures_only: true, ..filter }).await?;
-            report::failures(&by, rows, &all)
-        }
-        Kind::Waste => {
-            let (rows, all) = sums(&context, &by, &filter).await?;
-            if let Some(lost) = lost_with_commits(&context.store, &filter).await? {
-                context.output.note(lost);
-            }
-            report::waste(&by, rows, &all)
-        }
-        Kind::Fallbacks => {
-            let (rows, _) = sums(&context, &by, &filter).await?;
-            report::fallbacks(&by, rows)
-        }
-        Kind::Reasks => {
-            let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
-            report::reasks(&by, context.store.reasks(&by, &filter).await?)
-        }
-        Kind::Cache => report::cache(&by, context.store.cache_uses(&by, &filter).await?),
-        Kind::Latency => {
-            let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
-            report::latency(&by, context.store.latencies(&by, &filter).await?)
+    let table = match args.compare {
+        None => table(&context, args.kind, &by, filter).await?,
+        Some(against) => {
+            let [before, now] = periods(&context, &filter, against).await?;
+            context.output.note(format!("before: {}; now: {}", in_words(&before), in_words(&now)));
+            let before = table(&context, args.kind, &by, before).await?;
+            compare::compare(&before, &table(&context, args.kind, &by, now).await?, by.len())
         }
     };
     if table.is_empty() {
@@ -167,6 +198,100 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
+/// The report of what the filter lets through.
+async fn table(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
+    let lately = |filter: Filter| Filter { since: filter.since.or(Some(Moment::Ago(LATELY))), ..filter };
+    Ok(match kind {
+        Kind::Cost => {
+            let (rows, all) = sums(context, by, &filter).await?;
+            report::cost(by, rows, &all)
+        }
+        Kind::Quality => {
+            let (rows, _) = sums(context, &report::by_of_quality(by), &filter).await?;
+            report::quality(by, &rows)
+        }
+        Kind::Failures => {
+            let filter = Filter { failures_only: true, ..filter };
+            let (rows, all) = sums(context, &report::by_of_failures(by), &filter).await?;
+            report::failures(by, rows, &all, &context.store.failure_words().await?)
+        }
+        Kind::Waste => {
+            let (rows, all) = sums(context, by, &filter).await?;
+            if let Some(lost) = lost_with_commits(&context.store, &filter).await? {
+                context.output.note(lost);
+            }
+            report::waste(by, rows, &all)
+        }
+        Kind::Fallbacks => {
+            let (rows, all) = sums(context, by, &filter).await?;
+            report::fallbacks(by, rows, &all)
+        }
+        Kind::Reasks => {
+            let filter = lately(filter);
+            let rows = context.store.totals(by, &filter).await?;
+            let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
+            report::reasks(by, rows, &all)
+        }
+        Kind::Cache => report::cache(by, context.store.cache_uses(by, &filter).await?),
+        Kind::Latency => report::latency(by, context.store.latencies(by, &lately(filter)).await?),
+    })
+}
+
+/// Why two periods cannot be compared.
+fn compares_nothing(args: &Args) -> Option<&'static str> {
+    args.compare?;
+    if args.since.is_none() {
+        return Some(
+            "--compare needs --since: it compares the time from then on with as long a time before it, \
+             e.g. `--since 7d --compare`",
+        );
+    }
+    args.by.iter().any(|by| matches!(by, By::Day | By::Hour)).then_some(
+        "--by day and --by hour compare nothing: no day or hour is in both periods. Leave --compare out to see them \
+         one after the other",
+    )
+}
+
+/// The earlier period and the later one, in whole hours, of the same length.
+async fn periods(context: &Context, filter: &Filter, against: Against) -> anyhow::Result<[Filter; 2]> {
+    let hour = TimeDelta::hours(1);
+    let begins = context.store.hour_of(filter.since).await?;
+    let last = context.store.hour_of(filter.until).await?;
+    // The hour of --until counts whole, unless that is where it begins.
+    let ends = if filter.until == Some(Moment::At(last)) { last } else { last + hour };
+    let length = ends - begins;
+    if length <= TimeDelta::zero() {
+        return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
+    }
+    let earlier = match against {
+        Against::Before => begins.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC),
+        Against::From(moment) => context.store.hour_of(Some(moment)).await?,
+    };
+    if earlier + length > begins {
+        return Err(CommandFailure::usage(format!(
+            "the two periods overlap: {} hours from --since on, and as many from {} on. Name an earlier instant in \
+             --compare, or end the later period by --until",
+            length.num_hours(),
+            earlier.format("%Y-%m-%d %H:%M UTC")
+        ))
+        .into());
+    }
+    let from = |since: DateTime<Utc>| Filter {
+        since: Some(Moment::At(since)),
+        until: Some(Moment::At(since + length)),
+        ..filter.clone()
+    };
+    Ok([from(earlier), from(begins)])
+}
+
+fn in_words(period: &Filter) -> String {
+    let at = |moment| match moment {
+        Some(Moment::At(at)) => at.format("%Y-%m-%d %H:%M").to_string(),
+        _ => String::new(),
+    };
+    format!("{} to {} UTC", at(period.since), at(period.until))
+}
+
 /// The sums of each requested group, and those of everything, failed or not. Warns of jobs that are not in them.
 async fn sums(context: &Context, by: &[Grouping], filter: &Filter) -> anyhow::Result<(Vec<Totals>, Totals)> {
     let rows = context.store.totals(by, filter).await?;
@@ -180,11 +305,11 @@ async fn sums(context: &Context, by: &[Grouping], filter: &Filter) -> anyhow::Re
 
 fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
     let usual: &[By] = match kind {
-        Kind::Cost | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
+        Kind::Cost | Kind::Quality | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
         Kind::Cache => &[By::Route],
-        Kind::Fallbacks => &[By::Route, By::Provider, By::Model],
+        Kind::Fallbacks => &[By::From, By::Why, By::To],
     };
     let mut dimensions: Vec<Grouping> = Vec::new();
     for dimension in if by.is_empty() { usual } else { by }.iter().flat_map(|by| by.dimensions()) {
@@ -201,6 +326,17 @@ fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
     if kind == Kind::Cache && !by.iter().all(is_known_of_caches) {
         return Some("what the cache saved is kept by route, project, day and hour: --by takes these");
     }
+    if kind != Kind::Fallbacks && by.iter().any(|by| matches!(by, By::From | By::Why | By::To)) {
+        return Some("--by from, why and to tell fallbacks apart: `sluice report fallbacks` takes them");
+    }
+    if !matches!(kind, Kind::Failures | Kind::Waste) && by.contains(&By::Code) {
+        return Some(
+            "--by code says nothing here: only failures have a code. `sluice report failures --by code` has them",
+        );
+    }
+    if kind == Kind::Quality && by.contains(&By::Class) {
+        return Some("--by class says nothing here: this report has a column for each kind of unusable answer");
+    }
     let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
     (is_of_answers && by.contains(&By::Class)).then_some(
         "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
@@ -212,8 +348,8 @@ fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
 async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
     let rows = context.store.totals(&[Grouping::Provider, Grouping::Model], filter).await?;
     let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {
-        let [provider, model] = <[String; 2]>::try_from(row.keys).ok()?;
-        Some(Target::new(provider, model))
+        let [provider, model] = [Grouping::Provider, Grouping::Model].map(|part| row.keys.get(part));
+        Some(Target::new(provider?, model?))
     });
     Ok(unpriced_in_words(unpriced, targets, |target| {
         let name = target.to_string();
@@ -257,7 +393,7 @@ fn unpriced_in_words(
 async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
     let mut lost = Stray::default();
     for row in store.totals(&[Grouping::Class, Grouping::Detail], filter).await? {
-        let [class, detail] = row.keys.as_slice() else { continue };
+        let [class, detail] = [Grouping::Class, Grouping::Detail].map(|part| row.keys.get(part).unwrap_or_default());
         let mut lost_with_commits = Abandonment::ALL.into_iter().filter(|why| why.is_lost_with_commits());
         if class == ErrorClass::Abandoned.as_str() && lost_with_commits.any(|why| why.as_str() == detail) {
             lost.calls += row.attempts;
@@ -301,6 +437,10 @@ mod tests {
         for kind in [Kind::Cost, Kind::Failures, Kind::Waste] {
             assert_eq!(says_nothing(kind, &[By::Class]), None, "{kind:?}");
         }
+        for by in [By::Class, By::Code, By::From, By::Why, By::To] {
+            assert!(says_nothing(Kind::Quality, &[by]).is_some(), "{by:?}");
+        }
+        assert_eq!(says_nothing(Kind::Fallbacks, &[By::From, By::Why, By::To, By::Login]), None);
     }
 
     #[test]

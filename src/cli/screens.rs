@@ -7,12 +7,12 @@ use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
 use crate::store::budget::BudgetRow;
-use crate::store::report::{Grouping, LatencyRow, Totals};
+use crate::store::report::{FailureWords, Grouping, Keys, LatencyRow, Totals};
 use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
-use crate::view::{batch, report};
+use crate::view::{batch, compare, report};
 use chrono::DateTime;
 use std::time::Duration;
 
@@ -71,9 +71,9 @@ fn a_budget(name: &str) -> BudgetView {
     BudgetView::of(&row, at(3600))
 }
 
-fn totals(keys: &[&str]) -> Totals {
+fn totals(by: &[Grouping], keys: &[&str]) -> Totals {
     Totals {
-        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        keys: Keys::of(by, keys.iter().copied()),
         succeeded: 8_912_345,
         failed: 1_234,
         attempts: 12_345_678,
@@ -92,25 +92,58 @@ fn totals(keys: &[&str]) -> Totals {
 
 fn tables() -> Vec<(&'static str, Table)> {
     let by = [Grouping::Provider, Grouping::Model];
-    let rows =
-        || vec![totals(&["azure_westeurope", "gpt-4.1-mini-2025-04-14"]), totals(&["deepseek", "deepseek-chat"])];
-    let (class, of_class) = ([Grouping::Class, Grouping::Detail], totals(&["soft_failure", "schema_violation"]));
+    let rows = || {
+        vec![totals(&by, &["azure_westeurope", "gpt-4.1-mini-2025-04-14"]), totals(&by, &["deepseek", "deepseek-chat"])]
+    };
+    let class = [Grouping::Class, Grouping::Provider, Grouping::Model];
+    let of_class = Totals {
+        keys: Keys::of(
+            &FailureWords::BY,
+            ["azure_westeurope", "gpt-4.1-mini-2025-04-14", "invalid_request", "", "unsupported_value"],
+        ),
+        ..totals(&[], &[])
+    };
+    let words = FailureWords {
+        keys: of_class.keys.clone(),
+        message:
+            "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is \
+                  supported."
+                .to_owned(),
+    };
+    let path = [Grouping::From, Grouping::Why, Grouping::To];
+    let detours = Totals {
+        detours: 123_456,
+        detour_cost: NanoUsd(1_234_567_890),
+        detour_extra: NanoUsd(-234_567_890),
+        detour_unknown: 12,
+        ..totals(&path, &["azure_westeurope/gpt-4.1-mini-2025-04-14", "rate_limit", "deepseek/deepseek-chat"])
+    };
+    let of_quality = report::by_of_quality(&by);
+    let quality = [("", ""), ("soft_failure", "schema_violation"), ("soft_failure", "truncated")]
+        .map(|(class, detail)| totals(&of_quality, &["azure_westeurope", "gpt-4.1-mini-2025-04-14", class, detail]));
     let latency = LatencyRow {
-        keys: vec!["azure_westeurope".to_owned(), "gpt-4.1-mini-2025-04-14".to_owned()],
+        keys: Keys::of(&by, ["azure_westeurope", "gpt-4.1-mini-2025-04-14"]),
         answers: 8_912_345,
         first_byte_p50_ms: Some(412),
-        p50_ms: 1_234,
-        p95_ms: 12_345,
-        p99_ms: 123_456,
+        p50_ms: Some(1_234),
+        p95_ms: Some(12_345),
+        p99_ms: Some(123_456),
         mean_ms: 2_345,
     };
     let batches = [a_batch("nightly-classification-2027-01-15"), a_batch("b")];
     let mut tables = vec![
         ("batch list", batch::table(&batches)),
-        ("report cost", report::cost(&by, rows(), &totals(&[]))),
-        ("report failures", report::failures(&class, vec![of_class], &totals(&[]))),
-        ("report waste", report::waste(&by, rows(), &totals(&[]))),
-        ("report fallbacks", report::fallbacks(&by, rows())),
+        ("report cost", report::cost(&by, rows(), &totals(&[], &[]))),
+        ("report failures", report::failures(&class, vec![of_class], &totals(&[], &[]), &[words])),
+        ("report waste", report::waste(&by, rows(), &totals(&[], &[]))),
+        ("report fallbacks", report::fallbacks(&path, vec![detours], &totals(&[], &[]))),
+        ("report fallbacks by target", report::fallbacks(&by, rows(), &totals(&[], &[]))),
+        ("report quality", report::quality(&by, &quality)),
+        ("report cost compared", {
+            let before = report::cost(&by, rows(), &totals(&[], &[]));
+            let now = rows().into_iter().map(|row| Totals { cost: NanoUsd(1_034_567_890_123), attempts: 9, ..row });
+            compare::compare(&before, &report::cost(&by, now.collect(), &totals(&[], &[])), by.len())
+        }),
         ("report latency", report::latency(&by, vec![latency])),
     ];
     let rung = |target: &str| RungTrial {

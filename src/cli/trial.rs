@@ -378,7 +378,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
     format!("stopped. Go on with:\n  {}\nor drop the rest:\n  {drop}", words.join(" "))
 }
 
-/// What each rung has made of the sample, from the sums and the ledger.
+/// What each rung has made of the sample, from the sums.
 async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> anyhow::Result<Vec<RungTrial>> {
     let filter = Filter { batch: Some(batch.to_owned()), ..Filter::default() };
     let by = [Grouping::Route, Grouping::Class, Grouping::Detail];
@@ -387,10 +387,10 @@ async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
     let mut rungs = Vec::with_capacity(route.rungs.len());
     for (index, rung) in route.rungs.iter().enumerate() {
         let own = trial::route_name(&route.name, &rung.target);
-        let mut figures = of_sums(rows.iter().filter(|row| row.keys.first() == Some(&own)));
+        let mut figures = of_sums(rows.iter().filter(|row| row.keys.get(Grouping::Route) == Some(&own)));
         figures.target = rung.target.to_string();
-        if let Some(latency) = latencies.iter().find(|latency| latency.keys.first() == Some(&own)) {
-            (figures.p50_ms, figures.p95_ms) = (Some(latency.p50_ms), Some(latency.p95_ms));
+        if let Some(latency) = latencies.iter().find(|latency| latency.keys.get(Grouping::Route) == Some(&own)) {
+            (figures.p50_ms, figures.p95_ms) = (latency.p50_ms, latency.p95_ms);
         }
         let expected = |estimate: &FileEstimate| estimate.rungs.get(index).and_then(|rung| rung.expected);
         let requests = (drawn.jobs, u64::try_from(drawn.requests.len()).unwrap_or(u64::MAX));
@@ -408,7 +408,7 @@ async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
 fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
     let (mut figures, mut spent) = (RungTrial::default(), Spent::default());
     for row in rows {
-        let [_, class, detail] = row.keys.as_slice() else { continue };
+        let [class, detail] = [Grouping::Class, Grouping::Detail].map(|part| row.keys.get(part).unwrap_or_default());
         figures.asked += row.enqueued;
         figures.accepted += row.succeeded;
         figures.failed += row.failed;
@@ -421,11 +421,11 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
         spent.unpriced += row.unpriced;
         spent.accepted += row.succeeded;
         if row.attempts > 0 && class == ErrorClass::SoftFailure.as_str() {
-            figures.rejected.push((detail.clone(), row.attempts));
+            figures.rejected.push((detail.to_owned(), row.attempts));
         } else if row.attempts > 0 && !class.is_empty() {
             match figures.unanswered.iter_mut().find(|(known, _)| known == class) {
                 Some((_, calls)) => *calls += row.attempts,
-                None => figures.unanswered.push((class.clone(), row.attempts)),
+                None => figures.unanswered.push((class.to_owned(), row.attempts)),
             }
         }
     }
@@ -522,6 +522,7 @@ fn question(job: &InputJob) -> String {
 mod tests {
     use super::*;
     use crate::domain::{NanoUsd, PerAnswer};
+    use crate::store::report::Keys;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]
@@ -551,7 +552,7 @@ mod tests {
     #[test]
     fn rejected_answers_and_calls_without_one_are_told_apart() {
         let row = |class: &str, detail: &str, attempts, cost| Totals {
-            keys: vec!["trial:r:1".to_owned(), class.to_owned(), detail.to_owned()],
+            keys: Keys::of(&[Grouping::Route, Grouping::Class, Grouping::Detail], ["trial:r:1", class, detail]),
             attempts,
             cost: NanoUsd(cost),
             ..Totals::default()

@@ -148,6 +148,26 @@ pub enum Why {
     Unknown(Map<String, Value>),
 }
 
+impl Why {
+    /// The reason in a word: for a failure its error class, else the word that stands in `why`.
+    #[must_use]
+    pub fn word(&self) -> Cow<'static, str> {
+        match self {
+            Self::ContextWindow { .. } => "context_window".into(),
+            Self::BucketTooSmall { .. } => "bucket_too_small".into(),
+            Self::Unsupported { .. } => "unsupported".into(),
+            Self::OverBudget { .. } => "over_budget".into(),
+            Self::Unpriced { .. } => "unpriced".into(),
+            Self::Failed { class } => class.clone(),
+            Self::BackingOff { .. } => "backing_off".into(),
+            Self::TooLate { .. } => "too_late".into(),
+            Self::UnderWay { .. } => "under_way".into(),
+            Self::Shut { reason, .. } => reason.as_str().into(),
+            Self::Unknown(_) => "unknown".into(),
+        }
+    }
+}
+
 /// Why a job did not wait for a rung that was shut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -310,6 +330,9 @@ mod tests {
             let written = serde_json::to_value(&explanation).unwrap();
             assert_eq!(written, json!({ "version": 1, "skipped": [expected], "dropped": [] }), "{skip:?}");
             assert_eq!(Explanation::read(&written), explanation);
+            let why = &explanation.skipped[0].why;
+            let word = if let Why::Failed { class } = why { class.clone().into() } else { expected["why"].clone() };
+            assert_eq!(json!(why.word()), word);
         }
     }
 

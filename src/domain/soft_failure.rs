@@ -65,6 +65,9 @@ macro_rules! soft_failures {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// The name of each, in the same order.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+
             /// The row of this kind.
             #[must_use]
             pub const fn facts(self) -> &'static SoftFailureFacts {

@@ -118,6 +118,8 @@ pub struct Claimed {
     pub route: String,
     pub project: String,
     pub batch: Option<String>,
+    /// The login that enqueued it.
+    pub login: String,
     /// The later of `created_at` and `run_at`.
     pub ready_at: Timestamp,
     /// No call after this instant.
@@ -276,6 +278,7 @@ impl Store {
                 route: row.route,
                 project: row.project,
                 batch: row.batch,
+                login: row.login,
                 ready_at: timestamp(row.ready_at),
                 deadline: row.deadline.map(timestamp),
                 max_attempts: row.max_attempts,

@@ -31,7 +31,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 55] = [
+const INDEXES: [&str; 58] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -51,6 +51,7 @@ const INDEXES: [&str; 55] = [
     "cache_use_hour",
     "cache_use_pkey",
     "enqueued_pkey",
+    "failure_sample_pkey",
     "following_leader",
     "following_pkey",
     "health_pkey",
@@ -81,6 +82,8 @@ const INDEXES: [&str; 55] = [
     "schema_support_pkey",
     "stop_loss_due",
     "stop_loss_pkey",
+    "tally_day_all_pkey",
+    "tally_hour_all_pkey",
     "tally_hour_batch",
     "tally_hour_pkey",
     "tally_pkey",

@@ -73,13 +73,13 @@ pub(super) async fn remove_placeholders(
              where a.job_id = any (array[c.job_id]) and a.fence = c.fence and a.number = c.number and a.placeholder
             returning a.*
         ), untold as (
-            insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts,
+            insert into sluice.tally (hour, route, project, batch, login, provider, model, class, detail, attempts,
                         uncertain_nanos, unpriced, total_ms)
-                 select date_trunc('hour', g.ended_at), j.route, j.project, coalesce(j.batch, ''), g.provider, g.model,
-                        coalesce(g.class, ''), coalesce(g.detail, ''), -count(*), -sum(g.uncertain_nanos),
-                        -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
+                 select date_trunc('hour', g.ended_at), j.route, j.project, coalesce(j.batch, ''), j.enqueued_by,
+                        g.provider, g.model, coalesce(g.class, ''), coalesce(g.detail, ''), -count(*),
+                        -sum(g.uncertain_nanos), -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
                    from gone g join sluice.job j on j.id = any (array[g.job_id])
-                  group by 1, 2, 3, 4, 5, 6, 7, 8
+                  group by 1, 2, 3, 4, 5, 6, 7, 8, 9
         ), uncounted as materialized (
             select sluice.count_spending(array_agg(g.job_id), array_agg(g.round), array_agg(g.provider),
                                          array_agg(g.ended_at), array_agg(g.cost_nanos),

@@ -35,7 +35,7 @@ impl Store {
     /// The same with at most this many rows.
     pub async fn fold_some(&self, most: u64) -> Result<Folded, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
-        let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_tally', false) as "free!""#)
+        let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_sums', false) as "free!""#)
             .fetch_one(&mut transaction)
             .await
             .doing("folding sums")?;

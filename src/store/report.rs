@@ -1,88 +1,21 @@
 //! Sums for reports.
 //!
-//! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`). They stay small however
-//! large the ledger grows, and match it exactly. Latencies cannot be summed, and calls that named the fault of an
-//! answer are few: both are read from the ledger itself, by time.
+//! All of it comes from the sums that every settlement appends: `sluice.totals` by batch, and `sluice.totals_all` for
+//! all batches together, which stays small however many batches there are. They match the ledger exactly, also where
+//! calls are reported late or costs are computed again.
+
+mod failures;
+mod keys;
+mod latency;
 
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Spent, per_answer};
 use chrono::{DateTime, Utc};
+pub use failures::FailureWords;
+pub use keys::{Grouping, Keys};
+pub use latency::LatencyRow;
 use sqlx::{Postgres, QueryBuilder, Row};
 use std::time::Duration;
-
-/// The dimensions by which sums are grouped. A closed list: no text of a user becomes SQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Grouping {
-    /// The provider that was asked.
-    Provider,
-    /// The model that was asked for.
-    Model,
-    Route,
-    Project,
-    Batch,
-    /// The error class; empty for successes.
-    Class,
-    /// The kind of soft failure.
-    Detail,
-    /// The day, UTC.
-    Day,
-    /// The hour, UTC.
-    Hour,
-}
-
-impl Grouping {
-    /// The name, on the command line and as the head of a column.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Provider => "provider",
-            Self::Model => "model",
-            Self::Route => "route",
-            Self::Project => "project",
-            Self::Batch => "batch",
-            Self::Class => "class",
-            Self::Detail => "detail",
-            Self::Day => "day",
-            Self::Hour => "hour",
-        }
-    }
-
-    /// The expression over `sluice.totals t`.
-    const fn in_totals(self) -> &'static str {
-        match self {
-            Self::Provider => "t.provider",
-            Self::Model => "t.model",
-            Self::Route => "t.route",
-            Self::Project => "t.project",
-            Self::Batch => "t.batch",
-            Self::Class => "t.class",
-            Self::Detail => "t.detail",
-            Self::Day => "to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD')",
-            Self::Hour => "to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"')",
-        }
-    }
-
-    /// The expression over `sluice.attempt a` and, where [`needs_job`](Self::needs_job) says so, `sluice.job j`.
-    const fn in_ledger(self) -> &'static str {
-        match self {
-            Self::Provider => "a.provider",
-            Self::Model => "a.model",
-            Self::Route => "j.route",
-            Self::Project => "j.project",
-            Self::Batch => "coalesce(j.batch, '')",
-            Self::Class => "coalesce(a.class, '')",
-            Self::Detail => "coalesce(a.detail, '')",
-            Self::Day => "to_char(a.ended_at at time zone 'UTC', 'YYYY-MM-DD')",
-            Self::Hour => {
-                "to_char(date_trunc('hour', a.ended_at, 'UTC') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"')"
-            }
-        }
-    }
-
-    const fn needs_job(self) -> bool {
-        matches!(self, Self::Route | Self::Project | Self::Batch)
-    }
-}
 
 /// An instant, by the calendar or by the database's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,37 +58,113 @@ pub struct Filter {
     pub project: Option<String>,
     /// Only this route.
     pub route: Option<String>,
+    /// Only jobs of this login.
+    pub login: Option<String>,
     /// Only attempts and jobs that failed.
     pub failures_only: bool,
 }
 
+/// The columns of the sums, all batches together.
+const COLUMNS: &str = "hour, route, project, provider, model, class, detail, enqueued, succeeded, failed, cancelled,
+    attempts, fallbacks, input_tokens, cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced,
+    total_ms, login, code, instead_of, instead_why, repaired, reasks, reask_cost_nanos, reask_unpriced, extra_nanos,
+    extra_unknown, latency, first_byte";
+
 impl Filter {
-    /// Pushes the conditions; `prefix` is the table that has the labels.
-    fn push_labels(&self, query: &mut QueryBuilder<Postgres>, prefix: &'static str) {
-        for (column, wanted) in [("batch", &self.batch), ("project", &self.project), ("route", &self.route)] {
+    /// Pushes the sums that have what is asked for, as `t`: those by batch, those by the hour, or as many whole days as
+    /// lie in the time, with the hours at its edges and what is not folded yet.
+    fn push_source(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
+        if self.batch.is_some() || by.contains(&Grouping::Batch) {
+            query.push("sluice.totals t");
+            return;
+        }
+        if by.contains(&Grouping::Hour) {
+            query.push("sluice.totals_all t");
+            return;
+        }
+        let part = |query: &mut QueryBuilder<Postgres>, table: &str| {
+            query.push("select ").push(COLUMNS).push(" from sluice.").push(table).push(" where true");
+        };
+        query.push("(");
+        part(query, "tally");
+        query.push(" union all ");
+        part(query, "tally_day_all");
+        if self.since.is_some() {
+            query.push(" and hour >= ");
+            self.push_first_day(query);
+        }
+        if self.until.is_some() {
+            query.push(" and hour < ");
+            self.push_last_day(query);
+        }
+        if self.since.is_some() {
+            query.push(" union all ");
+            part(query, "tally_hour_all");
+            query.push(" and hour < ");
+            self.push_first_day(query);
+        }
+        if self.until.is_some() {
+            query.push(" union all ");
+            part(query, "tally_hour_all");
+            query.push(" and hour >= ");
+            self.push_last_day(query);
+            if self.since.is_some() {
+                query.push(" and hour >= ");
+                self.push_first_day(query);
+            }
+        }
+        query.push(") t");
+    }
+
+    /// Pushes the beginning of the first day that is whole in the time.
+    fn push_first_day(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(since) = self.since {
+            query.push("date_trunc('day', date_trunc('hour', ");
+            since.push(query);
+            query.push(") - interval '1 microsecond', 'UTC') + interval '24 hours'");
+        }
+    }
+
+    /// Pushes the beginning of the day in which the time ends.
+    fn push_last_day(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(until) = self.until {
+            query.push("date_trunc('day', ");
+            until.push(query);
+            query.push(", 'UTC')");
+        }
+    }
+
+    /// Pushes the conditions over the sums `t`.
+    fn push(&self, query: &mut QueryBuilder<Postgres>) {
+        self.push_times(query);
+        self.push_labels(query);
+        if self.batch.is_some() {
+            // Allows the index over named batches to be used.
+            query.push(" and t.batch <> ''");
+        }
+        if self.failures_only {
+            query.push(" and t.class <> ''");
+        }
+    }
+
+    fn push_labels(&self, query: &mut QueryBuilder<Postgres>) {
+        for (column, wanted) in
+            [("batch", &self.batch), ("project", &self.project), ("route", &self.route), ("login", &self.login)]
+        {
             if let Some(wanted) = wanted {
-                query.push(" and ").push(prefix).push(column).push(" = ").push_bind(wanted.clone());
+                query.push(" and t.").push(column).push(" = ").push_bind(wanted.clone());
             }
         }
     }
 
-    /// Pushes the ledger, and the jobs where the labels or the dimensions are theirs.
-    fn push_ledger(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
-        query.push(" from sluice.attempt a");
-        let labelled = self.batch.is_some() || self.project.is_some() || self.route.is_some();
-        if labelled || by.iter().any(|dimension| dimension.needs_job()) {
-            query.push(" join sluice.job j on j.id = a.job_id");
-        }
-    }
-
-    fn push_times(&self, query: &mut QueryBuilder<Postgres>, column: &'static str, whole_hours: bool) {
+    fn push_times(&self, query: &mut QueryBuilder<Postgres>) {
         if let Some(since) = self.since {
-            query.push(" and ").push(column).push(if whole_hours { " >= date_trunc('hour', " } else { " >= (" });
+            query.push(" and t.hour >= date_trunc('hour', ");
             since.push(query);
             query.push(")");
         }
         if let Some(until) = self.until {
-            query.push(" and ").push(column).push(" < ");
+            query.push(" and t.hour < ");
             until.push(query);
         }
     }
@@ -164,8 +173,8 @@ impl Filter {
 /// All sums of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// The values of the dimensions, in the order in which they were requested.
-    pub keys: Vec<String>,
+    /// The values of the dimensions.
+    pub keys: Keys,
     /// Jobs of batches that were enqueued.
     pub enqueued: i64,
     pub succeeded: i64,
@@ -177,6 +186,8 @@ pub struct Totals {
     pub unused: i64,
     /// Jobs that succeeded after another target had failed or was passed over.
     pub fallbacks: i64,
+    /// Jobs whose answer was repaired.
+    pub repaired: i64,
     /// All input tokens.
     pub input_tokens: i64,
     /// Those of them that were read from a cache.
@@ -191,6 +202,23 @@ pub struct Totals {
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown, and whose cost is therefore not in the sums.
     pub unpriced: i64,
+    /// Accepted answers of which it is known that another target was the first choice.
+    pub detours: i64,
+    /// What those answers cost.
+    pub detour_cost: NanoUsd,
+    /// What they cost more than they would have cost there, as far as that is known; negative: less.
+    pub detour_extra: NanoUsd,
+    /// Those of them of which that is not known.
+    pub detour_unknown: i64,
+    /// Calls that named the fault of a rejected answer.
+    pub reasks: i64,
+    /// Those of them that brought an answer which was accepted.
+    pub reasks_accepted: i64,
+    pub reask_cost: NanoUsd,
+    /// The cost of those that were not accepted.
+    pub reask_waste: NanoUsd,
+    /// Those of them whose price is unknown.
+    pub reasks_unpriced: i64,
 }
 
 impl Totals {
@@ -218,44 +246,11 @@ impl Totals {
     }
 }
 
-/// Latencies of accepted answers, in milliseconds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LatencyRow {
-    /// The values of the dimensions.
-    pub keys: Vec<String>,
-    /// Accepted answers.
-    pub answers: i64,
-    pub mean_ms: i64,
-    /// Half of them took at most this long.
-    pub p50_ms: i64,
-    /// 95 of 100 took at most this long.
-    pub p95_ms: i64,
-    /// 99 of 100 took at most this long.
-    pub p99_ms: i64,
-    /// Half of them began to arrive after at most this long.
-    pub first_byte_p50_ms: Option<i64>,
-}
-
-/// Calls that named the fault of a rejected answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reasks {
-    /// The values of the dimensions.
-    pub keys: Vec<String>,
-    pub calls: i64,
-    /// Those of them that brought an answer which was accepted.
-    pub accepted: i64,
-    pub cost: NanoUsd,
-    /// The cost of those that were not accepted.
-    pub waste: NanoUsd,
-    /// Those of them whose price is unknown.
-    pub unpriced: i64,
-}
-
 /// Answers that were given again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheUse {
     /// The values of the dimensions.
-    pub keys: Vec<String>,
+    pub keys: Keys,
     /// Jobs that have the answer of an earlier one.
     pub answers: i64,
     /// What the earlier jobs cost, as far as it is known.
@@ -264,10 +259,21 @@ pub struct CacheUse {
     pub unpriced: i64,
 }
 
-fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Grouping], expression: fn(Grouping) -> &'static str) {
+/// Pushes the dimensions as they are grouped by: `k0`, `k1` and so on, with a comma behind each. The last one is the
+/// same in all rows.
+fn push_dimensions(query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
+    for (index, dimension) in by.iter().enumerate() {
+        query.push(dimension.grouped()).push(" as k").push(index).push(", ");
+    }
+    query.push("1 as k").push(by.len()).push(", ");
+}
+
+/// Pushes the values of those dimensions as a list of texts.
+fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
     query.push("array[");
     for (index, dimension) in by.iter().enumerate() {
-        query.push(if index == 0 { "" } else { ", " }).push(expression(*dimension));
+        let (before, behind) = dimension.as_text();
+        query.push(if index == 0 { "" } else { ", " }).push(before).push("k").push(index).push(behind);
     }
     query.push("]::text[]");
 }
@@ -276,38 +282,44 @@ impl Store {
     /// Sums by these dimensions, in the order of their values; without dimensions, one row with the sum of all.
     pub async fn totals(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<Totals>, StoreError> {
         let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Grouping::in_totals);
+        push_keys(&mut query, by);
+        query.push(" as keys, s.* from (select ");
+        push_dimensions(&mut query, by);
         query.push(
-            " as keys, coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
-                coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
-                coalesce(sum(attempts), 0)::bigint as attempts,
-                coalesce(sum(attempts) filter (where t.class <> ''), 0)::bigint as unused,
-                coalesce(sum(fallbacks), 0)::bigint as fallbacks,
-                sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
-                sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
-                sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
-                sluice.capped(coalesce(sum(cost_nanos), 0)) as cost,
-                sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
-                sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain,
-                coalesce(sum(unpriced), 0)::bigint as unpriced
-           from sluice.totals t where true",
+            "coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
+             coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
+             coalesce(sum(attempts), 0)::bigint as attempts,
+             coalesce(sum(attempts) filter (where t.class <> ''), 0)::bigint as unused,
+             coalesce(sum(fallbacks), 0)::bigint as fallbacks, coalesce(sum(repaired), 0)::bigint as repaired,
+             sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
+             sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
+             sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
+             sluice.capped(coalesce(sum(cost_nanos), 0)) as cost,
+             sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
+             sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain,
+             coalesce(sum(unpriced), 0)::bigint as unpriced,
+             coalesce(sum(attempts) filter (where t.instead_of <> ''), 0)::bigint as detours,
+             sluice.capped(coalesce(sum(cost_nanos) filter (where t.instead_of <> ''), 0)) as detour_cost,
+             sluice.capped(coalesce(sum(extra_nanos), 0)) as detour_extra,
+             coalesce(sum(extra_unknown), 0)::bigint as detour_unknown,
+             coalesce(sum(reasks), 0)::bigint as reasks,
+             coalesce(sum(reasks) filter (where t.class = ''), 0)::bigint as reasks_accepted,
+             sluice.capped(coalesce(sum(reask_cost_nanos), 0)) as reask_cost,
+             sluice.capped(coalesce(sum(reask_cost_nanos) filter (where t.class <> ''), 0)) as reask_waste,
+             coalesce(sum(reask_unpriced), 0)::bigint as reasks_unpriced
+           from ",
         );
-        filter.push_times(&mut query, "t.hour", true);
-        filter.push_labels(&mut query, "t.");
-        if filter.batch.is_some() {
-            // Allows the index over named batches to be used.
-            query.push(" and t.batch <> ''");
+        filter.push_source(&mut query, by);
+        query.push(" where true");
+        filter.push(&mut query);
+        for index in 0..by.len() {
+            query.push(if index == 0 { " group by " } else { ", " }).push(index + 1);
         }
-        if filter.failures_only {
-            query.push(" and t.class <> ''");
-        }
-        if !by.is_empty() {
-            query.push(" group by 1 order by 1");
-        }
+        query.push(") s order by 1");
         let rows = query.build().fetch_all(&self.db).await.doing("summing up")?;
         let read = |row: sqlx::postgres::PgRow| -> Result<Totals, sqlx::Error> {
             Ok(Totals {
-                keys: row.try_get("keys")?,
+                keys: Keys::of(by, row.try_get::<Vec<String>, _>("keys")?),
                 enqueued: row.try_get("enqueued")?,
                 succeeded: row.try_get("succeeded")?,
                 failed: row.try_get("failed")?,
@@ -315,6 +327,7 @@ impl Store {
                 attempts: row.try_get("attempts")?,
                 unused: row.try_get("unused")?,
                 fallbacks: row.try_get("fallbacks")?,
+                repaired: row.try_get("repaired")?,
                 input_tokens: row.try_get("input_tokens")?,
                 cached_tokens: row.try_get("cached_tokens")?,
                 output_tokens: row.try_get("output_tokens")?,
@@ -322,6 +335,15 @@ impl Store {
                 waste: NanoUsd(row.try_get("waste")?),
                 uncertain: NanoUsd(row.try_get("uncertain")?),
                 unpriced: row.try_get("unpriced")?,
+                detours: row.try_get("detours")?,
+                detour_cost: NanoUsd(row.try_get("detour_cost")?),
+                detour_extra: NanoUsd(row.try_get("detour_extra")?),
+                detour_unknown: row.try_get("detour_unknown")?,
+                reasks: row.try_get("reasks")?,
+                reasks_accepted: row.try_get("reasks_accepted")?,
+                reask_cost: NanoUsd(row.try_get("reask_cost")?),
+                reask_waste: NanoUsd(row.try_get("reask_waste")?),
+                reasks_unpriced: row.try_get("reasks_unpriced")?,
             })
         };
         let mut totals: Vec<Totals> = rows.into_iter().map(read).collect::<Result<_, _>>().doing("summing up")?;
@@ -334,19 +356,25 @@ impl Store {
     /// Answers that were given again. Only routes, projects, days and hours are known of them.
     pub async fn cache_uses(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<CacheUse>, StoreError> {
         let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Grouping::in_totals);
+        push_keys(&mut query, by);
+        query.push(" as keys, s.* from (select ");
+        push_dimensions(&mut query, by);
         query.push(
-            " as keys, sum(answers)::bigint as answers, sluice.capped(sum(saved_nanos)) as saved,
-                sum(unpriced)::bigint as unpriced
+            "sum(answers)::bigint as answers, sluice.capped(sum(saved_nanos)) as saved,
+             sum(unpriced)::bigint as unpriced
            from sluice.cache_use t where true",
         );
-        filter.push_times(&mut query, "t.hour", true);
-        filter.push_labels(&mut query, "t.");
-        query.push(" group by 1 order by 1");
+        filter.push_times(&mut query);
+        filter.push_labels(&mut query);
+        // By the last one, too, which is the same in all rows: where there are none, nothing is told.
+        for index in 0..=by.len() {
+            query.push(if index == 0 { " group by " } else { ", " }).push(index + 1);
+        }
+        query.push(") s order by 1");
         let rows = query.build().fetch_all(&self.db).await.doing("summing up what was given again")?;
         let read = |row: sqlx::postgres::PgRow| -> Result<CacheUse, sqlx::Error> {
             Ok(CacheUse {
-                keys: row.try_get("keys")?,
+                keys: Keys::of(by, row.try_get::<Vec<String>, _>("keys")?),
                 answers: row.try_get("answers")?,
                 saved: NanoUsd(row.try_get("saved")?),
                 unpriced: row.try_get("unpriced")?,
@@ -355,64 +383,20 @@ impl Store {
         rows.into_iter().map(read).collect::<Result<_, _>>().doing("summing up what was given again")
     }
 
-    /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is
-    /// large.
-    pub async fn reasks(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<Reasks>, StoreError> {
-        let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Grouping::in_ledger);
-        query.push(
-            " as keys, count(*) as calls, count(*) filter (where a.accepted) as accepted,
-                sluice.capped(coalesce(sum(a.cost_nanos), 0)) as cost,
-                sluice.capped(coalesce(sum(a.cost_nanos) filter (where not a.accepted), 0)) as waste,
-                count(*) filter (where a.cost_nanos is null) as unpriced",
-        );
-        filter.push_ledger(&mut query, by);
-        query.push(" where a.reask_of is not null");
-        filter.push_times(&mut query, "a.ended_at", false);
-        filter.push_labels(&mut query, "j.");
-        query.push(" group by 1 order by 1");
-        let rows = query.build().fetch_all(&self.db).await.doing("reading re-asks")?;
-        let read = |row: sqlx::postgres::PgRow| -> Result<Reasks, sqlx::Error> {
-            Ok(Reasks {
-                keys: row.try_get("keys")?,
-                calls: row.try_get("calls")?,
-                accepted: row.try_get("accepted")?,
-                cost: NanoUsd(row.try_get("cost")?),
-                waste: NanoUsd(row.try_get("waste")?),
-                unpriced: row.try_get("unpriced")?,
-            })
+    /// The hour in which this instant lies, by the database's clock; `None`: now.
+    pub async fn hour_of(&self, moment: Option<Moment>) -> Result<DateTime<Utc>, StoreError> {
+        let (at, ago) = match moment {
+            Some(Moment::At(at)) => (Some(at), 0.0),
+            Some(Moment::Ago(ago)) => (None, ago.as_secs_f64()),
+            None => (None, 0.0),
         };
-        rows.into_iter().map(read).collect::<Result<_, _>>().doing("reading re-asks")
-    }
-
-    /// Latencies of accepted answers, from the ledger. Slow without `since`, when the ledger is large.
-    pub async fn latencies(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<LatencyRow>, StoreError> {
-        let mut query = QueryBuilder::new("select ");
-        push_keys(&mut query, by, Grouping::in_ledger);
-        query.push(
-            " as keys, count(*) as answers, avg(a.total_ms)::bigint as mean,
-                percentile_disc(array[0.5, 0.95, 0.99]) within group (order by a.total_ms) as spread,
-                percentile_disc(0.5) within group (order by a.first_byte_ms) as first_byte",
-        );
-        filter.push_ledger(&mut query, by);
-        query.push(" where a.accepted");
-        filter.push_times(&mut query, "a.ended_at", false);
-        filter.push_labels(&mut query, "j.");
-        query.push(" group by 1 order by 1");
-        let rows = query.build().fetch_all(&self.db).await.doing("reading latencies")?;
-        let read = |row: sqlx::postgres::PgRow| -> Result<LatencyRow, sqlx::Error> {
-            let spread: Vec<i32> = row.try_get("spread")?;
-            let at = |index: usize| spread.get(index).copied().map_or(0, i64::from);
-            Ok(LatencyRow {
-                keys: row.try_get("keys")?,
-                answers: row.try_get("answers")?,
-                mean_ms: row.try_get("mean")?,
-                p50_ms: at(0),
-                p95_ms: at(1),
-                p99_ms: at(2),
-                first_byte_p50_ms: row.try_get::<Option<i32>, _>("first_byte")?.map(i64::from),
-            })
-        };
-        rows.into_iter().map(read).collect::<Result<_, _>>().doing("reading latencies")
+        sqlx::query_scalar!(
+            r#"select date_trunc('hour', coalesce($1, now() - make_interval(secs => $2)), 'UTC') as "hour!""#,
+            at,
+            ago
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("asking for the time")
     }
 }

@@ -14,7 +14,7 @@ use super::{Doing, Store, StoreError, bill, cache, late, unsure};
 use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
-use crate::domain::{Answer, CacheKey, ErrorClass, JobId, NanoUsd, Timestamp, Usage};
+use crate::domain::{Answer, CacheKey, ErrorClass, FirstChoice, JobId, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -32,13 +32,21 @@ pub struct Labels {
     pub project: String,
     /// The job's batch.
     pub batch: Option<String>,
+    /// The login that enqueued it; empty: a worker of an earlier version has written it to its spool.
+    #[serde(default)]
+    pub login: String,
 }
 
 impl Claimed {
     /// The labels of the job.
     #[must_use]
     pub fn labels(&self) -> Labels {
-        Labels { route: self.route.clone(), project: self.project.clone(), batch: self.batch.clone() }
+        Labels {
+            route: self.route.clone(),
+            project: self.project.clone(),
+            batch: self.batch.clone(),
+            login: self.login.clone(),
+        }
     }
 }
 
@@ -124,6 +132,9 @@ pub struct AttemptRow {
     /// How sure the rung was of its answer, where the route asks for that.
     #[serde(default)]
     pub confidence: Option<f64>,
+    /// The first choice of its job, where another target gave the answer.
+    #[serde(default)]
+    pub first_choice: Option<FirstChoice>,
     /// Several calls were under way under its claim.
     #[serde(default)]
     pub raced: bool,
@@ -535,6 +546,9 @@ async fn book_attempts<'a>(
         &column!(row => tokens(row.usage.cache_write_1h)),
         &column!(row => row.cost_differs),
         &column!(row => row.confidence) as _,
+        &column!(row => row.first_choice.as_ref().map(|first| clean(&first.target))) as _,
+        &column!(row => row.first_choice.as_ref().map(|first| clean(&first.why))) as _,
+        &column!(row => row.first_choice.as_ref().and_then(|first| first.cost).map(|cost| cost.of_a_call().0)) as _,
     )
     .fetch_all(transaction)
     .await

@@ -171,7 +171,7 @@ impl PastAnswers {
     pub fn of_sums(rows: Vec<Totals>) -> Self {
         let mut history = Self::default();
         for row in rows {
-            let [provider, model, class] = row.keys.as_slice() else { continue };
+            let [provider, model, class] = Self::BY.map(|part| row.keys.get(part).unwrap_or_default());
             let is_accepted = class.is_empty();
             let outcome = class.parse().ok();
             if !is_accepted && (outcome.is_none() || !ErrorClass::is_answered(outcome)) {
@@ -223,11 +223,12 @@ impl AnswersOfTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::report::Keys;
 
     #[test]
     fn answers_count_and_calls_without_an_answer_do_not() {
         let row = |keys: [&str; 3], attempts: i64| Totals {
-            keys: keys.map(str::to_owned).to_vec(),
+            keys: Keys::of(&PastAnswers::BY, keys),
             attempts,
             ..Totals::default()
         };

@@ -11,6 +11,7 @@ pub mod change;
 pub mod check;
 pub mod choice;
 pub mod command;
+pub mod compare;
 pub mod dollars;
 pub mod estimate;
 pub mod finding;

@@ -21,7 +21,7 @@ use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
 use crate::store::batch::{Batch, ListedJob};
 use crate::store::enqueues::EnqueueRecord;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
-use crate::store::report::{Grouping, LatencyRow, Totals};
+use crate::store::report::{Grouping, Keys, LatencyRow, Totals};
 use crate::store::results::{EndedJob, ExportedJob, HttpError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -343,7 +343,7 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
 #[test]
 fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
     let totals = |keys: &[&str]| Totals {
-        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        keys: Keys::of(&[Grouping::Class, Grouping::Day], keys.iter().copied()),
         succeeded: 8,
         failed: 1,
         attempts: 10,
@@ -369,24 +369,30 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
             ),
         ),
         (
-            report::failures(&by, vec![rows.clone()], &all),
-            r#""attempts":10,"share":1.0,"jobs_failed":1,"waste":0.0005,"uncertain":0.000000007"#,
+            report::failures(&by, vec![rows.clone()], &all, &[]),
+            concat!(
+                r#""attempts":10,"share":1.0,"jobs_failed":1,"waste":0.0005,"uncertain":0.000000007,"#,
+                r#""code":null,"message":null"#
+            ),
         ),
         (
             report::waste(&by, vec![rows.clone()], &all),
             r#""attempts":10,"waste":0.0005,"share":0.25,"uncertain":0.000000007"#,
         ),
-        (report::fallbacks(&by, vec![rows]), r#""jobs_answered":8,"after_fallback":2,"share":0.25"#),
+        (
+            report::fallbacks(&by, vec![rows], &all),
+            r#""jobs_answered":8,"after_fallback":2,"share":0.25,"cost":0.00,"cost_more":null,"unknown":0"#,
+        ),
     ] {
         assert_eq!(text(table), format!("[{{{keys},{measures}}}]"));
     }
     let latency = LatencyRow {
-        keys: vec![String::new(), "2026-01-31".to_owned()],
+        keys: Keys::of(&by, ["", "2026-01-31"]),
         answers: 8,
         mean_ms: 900,
-        p50_ms: 800,
-        p95_ms: 2000,
-        p99_ms: 3000,
+        p50_ms: Some(800),
+        p95_ms: Some(2000),
+        p99_ms: Some(3000),
         first_byte_p50_ms: None,
     };
     let measures = r#""answers":8,"first_byte_p50_ms":null,"p50_ms":800,"p95_ms":2000,"p99_ms":3000,"mean_ms":900"#;

@@ -169,7 +169,12 @@ mod tests {
     fn attempt(class: Option<ErrorClass>, cost: Option<NanoUsd>) -> AttemptRow {
         AttemptRow {
             lease: Lease { job: JobId(1), fence: 1, born: 0 },
-            labels: Arc::new(Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None }),
+            labels: Arc::new(Labels {
+                route: "default".to_owned(),
+                project: "default".to_owned(),
+                batch: None,
+                login: String::new(),
+            }),
             number: 1,
             round: 0,
             provider: "one".to_owned(),
@@ -202,6 +207,7 @@ mod tests {
             cost_source: None,
             reask_of: None,
             confidence: None,
+            first_choice: None,
             raced: false,
             notes: Vec::new(),
         }

@@ -285,6 +285,7 @@ pub(super) mod tests {
             route: "r".to_owned(),
             project: String::new(),
             batch: None,
+            login: String::new(),
             ready_at: Timestamp(0),
             deadline: None,
             max_attempts: None,

@@ -84,7 +84,8 @@ mod tests {
     use crate::worker::settler::Then;
 
     fn answer(job: i64, bytes: usize) -> Item {
-        let labels = Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None };
+        let (route, project) = ("default".to_owned(), "default".to_owned());
+        let labels = Labels { route, project, batch: None, login: String::new() };
         let row = EndingRow {
             lease: Lease { job: JobId(job), fence: job, born: 0 },
             round: 0,

@@ -114,6 +114,8 @@ async fn a_reporter_may_use_every_command_that_only_reads() {
         &["report", "cost"],
         &["report", "failures"],
         &["report", "fallbacks"],
+        &["report", "quality"],
+        &["report", "cost", "--by", "login"],
         &["report", "waste"],
         &["report", "latency"],
         &["report", "latency", "--by", "project"],
@@ -146,7 +148,10 @@ async fn a_reporter_may_use_every_command_that_only_reads() {
 async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
     queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
-    queue.run("update sluice.attempt set reask_of = 1").await;
+    queue.run("update sluice.tally set reasks = 1 where class = ''").await;
+    let saved = "insert into sluice.cache_use (hour, route, project, answers, saved_nanos, unpriced)
+                      values (now(), 'a', 'b', 1, 1, 0)";
+    queue.run(saved).await;
     queue.run("insert into sluice.enqueued (batch, after_job, last_job, jobs) values ('b', 0, 1, 1)").await;
     queue.run("select sluice.set_budget('all', 1, per => 'once')").await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;

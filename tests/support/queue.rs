@@ -194,7 +194,7 @@ impl Queue {
 }
 
 fn labels(claimed: &Claimed) -> Arc<Labels> {
-    Arc::new(Labels { route: claimed.route.clone(), project: claimed.project.clone(), batch: claimed.batch.clone() })
+    Arc::new(claimed.labels())
 }
 
 /// An attempt whose answer was used: 100 tokens in, 20 of them cached, 50 out, for 30 microdollars.
@@ -235,6 +235,7 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         cost_source: None,
         reask_of: None,
         confidence: None,
+        first_choice: None,
         raced: false,
         notes: Vec::new(),
     }

@@ -34,8 +34,8 @@ with lane as (
     -- here and only here: where jobs come from many lanes, each of them lies on a page of its own.
     select p.*, j.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
       from picked p left join lateral (
-           select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.max_attempts, b.request,
-                  b.metadata, pg_column_size(b.request) as stored
+           select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.enqueued_by, b.max_attempts,
+                  b.request, b.metadata, pg_column_size(b.request) as stored
              from sluice.job b where b.id = p.job_id limit 1) j on true
 ), taken as materialized (
     select s.*, $8 + row_number() over () as fence from sized s where coalesce(s.before, 0) = 0 or s.before < $7
@@ -50,7 +50,7 @@ select t.job_id as "job_id!", t.fence as "fence!", t.flow as "flow!", t.prio as 
        (select count(*) from picked) > (select count(*) from taken) as "cut!",
        -- Whatever a number meant before the database went back in time: this job began at this very instant.
        ('x' || encode(timestamptz_send(t.created_at), 'hex'))::bit(64)::bigint as "born!",
-       t.route as "route!", t.project as "project!", t.batch,
+       t.route as "route!", t.project as "project!", t.batch, t.enqueued_by as "login!",
        -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
        least(greatest(t.created_at, t.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
        case when t.deadline < '9999-12-31 00:00:00+00'

@@ -28,11 +28,12 @@ with orphan as (
           where o.crashes >= $1 and o.alone
     on conflict do nothing returning job_id
 ), told as (
-    insert into sluice.tally (hour, route, project, batch, class, failed)
-         select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
+    insert into sluice.tally (hour, route, project, batch, login, class, failed)
+         select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), j.enqueued_by, 'abandoned',
+                count(*)
            from poison p
            cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
-          group by 2, 3, 4
+          group by 2, 3, 4, 5
     returning batch
 )
 select (select count(*) from back) as "back!",

@@ -15,19 +15,29 @@ with w as (
       from w
      where a.job_id = any (array[w.job_id]) and a.fence = w.fence and a.number = w.number and not a.placeholder
        and a.cost_nanos is not distinct from w.was_cost and a.computed_cost_nanos is not distinct from w.was_computed
-    returning a.job_id, a.ended_at, a.provider, a.model, a.class, a.detail, w.was_cost, w.cost
+    returning a.job_id, a.ended_at, a.provider, a.model, a.class, a.detail, a.code, a.http_status, a.reask_of,
+              a.instead_of, a.instead_why, a.instead_nanos, w.was_cost, w.cost
 ), told as (
-    insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, cost_nanos, waste_nanos,
-                              unpriced)
+    insert into sluice.tally (hour, route, project, batch, login, provider, model, class, detail, code, instead_of,
+                              instead_why, cost_nanos, waste_nanos, unpriced, reask_cost_nanos, reask_unpriced,
+                              extra_nanos, extra_unknown)
          select date_trunc('hour', c.ended_at), coalesce(j.route, ''), coalesce(j.project, ''), coalesce(j.batch, ''),
-                c.provider, c.model, coalesce(c.class, ''), coalesce(c.detail, ''),
-                sluice.capped(sum(coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0))),
-                sluice.capped(sum(case when c.class is null then 0
-                                       else coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0) end)),
-                count(c.was_cost) - count(c.cost)
+                coalesce(j.enqueued_by, ''), c.provider, c.model, coalesce(c.class, ''), coalesce(c.detail, ''),
+                sluice.failure_code(c.class, c.code, c.http_status),
+                case when c.class is null then coalesce(c.instead_of, '') else '' end,
+                case when c.class is null then coalesce(c.instead_why, '') else '' end,
+                sluice.capped(sum(d.more)), sluice.capped(coalesce(sum(d.more) filter (where c.class is not null), 0)),
+                sum(d.unknown), sluice.capped(coalesce(sum(d.more) filter (where c.reask_of is not null), 0)),
+                coalesce(sum(d.unknown) filter (where c.reask_of is not null), 0),
+                -- Beside the first choice counts what is known of both. What had no cost has one now, or has none.
+                sluice.capped(coalesce(sum(d.more - d.found * c.instead_nanos) filter (where c.class is null), 0)),
+                coalesce(-sum(d.found) filter (where c.class is null and c.instead_nanos is not null), 0)
            -- The ledger keeps calls of jobs that a restore of the database has lost.
-           from changed c left join sluice.job j on j.id = any (array[c.job_id])
+           from changed c left join sluice.job j on j.id = any (array[c.job_id]) cross join lateral (
+                select coalesce(c.cost, 0)::numeric - coalesce(c.was_cost, 0) as more,
+                       (c.cost is null)::integer - (c.was_cost is null)::integer as unknown,
+                       (c.was_cost is null)::integer - (c.cost is null)::integer as found) d
           where c.cost is distinct from c.was_cost
-          group by 1, 2, 3, 4, 5, 6, 7, 8
+          group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 )
 select job_id as "job_id!" from changed

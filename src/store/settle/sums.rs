@@ -4,34 +4,49 @@
 //! attempt and its ending count towards the same sums, and one row of the tally serves both.
 
 use super::{AttemptRow, EndingRow, Labels, tokens};
-use crate::domain::ErrorClass;
+use crate::domain::{ErrorClass, Histogram};
 use crate::store::database::Transaction;
 use crate::store::{Doing, StoreError, stop_loss};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 /// The provider of answers that were given again, in reports. No provider can have this name.
 const FROM_CACHE: &str = "(cache)";
 
+/// How long a code is at most, in characters: what a provider sends is not bounded.
+const MOST_CODE: usize = 60;
+
+/// How long the message that is kept of failures is at most, in characters.
+const MOST_SAMPLE: usize = 300;
+
 /// What a row counts towards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key<'a> {
     hour: DateTime<Utc>,
     route: &'a str,
     project: &'a str,
     batch: &'a str,
+    login: &'a str,
     provider: &'a str,
     model: &'a str,
     class: &'a str,
     detail: &'a str,
+    /// The code of a failure.
+    code: Cow<'a, str>,
+    /// The first choice that did not give the answer, and why.
+    instead_of: Cow<'a, str>,
+    instead_why: Cow<'a, str>,
 }
 
 /// The columns of the tally that a settlement fills.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sum<'a> {
     succeeded: i64,
     failed: i64,
     fallbacks: i64,
+    repaired: i64,
     attempts: i64,
     input_tokens: i64,
     cached_tokens: i64,
@@ -41,40 +56,90 @@ struct Sum {
     uncertain_nanos: i64,
     unpriced: i64,
     total_ms: i64,
+    reasks: i64,
+    reask_cost_nanos: i64,
+    reask_unpriced: i64,
+    /// What answers cost more than they would have at the first choice.
+    extra_nanos: i64,
+    /// Answers of which that is not known.
+    extra_unknown: i64,
+    /// How long answers took that were accepted.
+    latency: Histogram,
+    /// When they began to arrive.
+    first_byte: Histogram,
+    /// What the provider said of one of the failures.
+    sample: Option<&'a str>,
 }
 
 /// Sums by what they count towards.
 #[derive(Default)]
-pub(super) struct Sums<'a>(HashMap<Key<'a>, Sum>);
+pub(super) struct Sums<'a>(HashMap<Key<'a>, Sum<'a>>);
 
-impl<'a> Sums<'a> {
-    fn of(
-        &mut self,
-        at: DateTime<Utc>,
-        labels: &'a Labels,
-        target: (&'a str, &'a str),
-        class: Option<ErrorClass>,
-        detail: &'a str,
-    ) -> &mut Sum {
-        let key = Key {
+impl<'a> Key<'a> {
+    fn of(at: DateTime<Utc>, labels: &'a Labels, target: (&'a str, &'a str), class: Option<ErrorClass>) -> Self {
+        Self {
             // The whole hour before the earliest instant does not exist, and no row is that old.
             hour: at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at),
             route: &labels.route,
             project: &labels.project,
             batch: labels.batch.as_deref().unwrap_or_default(),
+            login: &labels.login,
             provider: target.0,
             model: target.1,
             class: class.map_or("", ErrorClass::as_str),
-            detail,
-        };
-        self.0.entry(key).or_default()
+            detail: "",
+            code: Cow::Borrowed(""),
+            instead_of: Cow::Borrowed(""),
+            instead_why: Cow::Borrowed(""),
+        }
     }
 
+    fn of_attempt(row: &'a AttemptRow) -> Self {
+        let target = (row.provider.as_str(), row.model.as_str());
+        let mut key = Self::of(super::datetime(row.ended_at), &row.labels, target, row.class);
+        key.detail = row.detail.as_deref().unwrap_or_default();
+        match (row.class, &row.first_choice) {
+            (Some(_), _) => key.code = failure_code(row),
+            (None, Some(first)) => {
+                key.instead_of = without_nul(&first.target);
+                key.instead_why = without_nul(&first.why);
+            }
+            (None, None) => {}
+        }
+        key
+    }
+}
+
+/// The code under which a failure is counted: the provider's own, or else the HTTP status. The database does the same
+/// where a cost is corrected (`sluice.failure_code`).
+fn failure_code(row: &AttemptRow) -> Cow<'_, str> {
+    match row.code.as_deref().filter(|code| !code.is_empty()) {
+        Some(code) if code.chars().nth(MOST_CODE).is_none() && !code.chars().any(char::is_control) => code.into(),
+        Some(code) => readable(&super::clean(code), MOST_CODE).into(),
+        None => row.http_status.filter(|status| *status >= 400).map_or_else(Cow::default, |it| it.to_string().into()),
+    }
+}
+
+fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(super::clean(text)) } else { Cow::Borrowed(text) }
+}
+
+/// The beginning of a text of others, on one line.
+fn readable(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// What is kept of a failure for people to read: the provider's words. What a validator says of an answer may quote
+/// it, and is not kept.
+fn sample(row: &AttemptRow) -> Option<&str> {
+    let is_of_answer = matches!(row.class?, ErrorClass::SoftFailure | ErrorClass::OutputInvalid);
+    row.message.as_deref().filter(|message| !is_of_answer && !message.is_empty())
+}
+
+impl<'a> Sums<'a> {
     /// Counts a call that was not on the ledger before.
     pub(super) fn count_attempt(&mut self, row: &'a AttemptRow) {
-        let at = super::datetime(row.ended_at);
-        let target = (row.provider.as_str(), row.model.as_str());
-        let sum = self.of(at, &row.labels, target, row.class, row.detail.as_deref().unwrap_or_default());
+        let sum = self.0.entry(Key::of_attempt(row)).or_default();
         // None of these can overflow: a settlement has some hundred rows, and each number of a row is bounded.
         let cost = row.cost.map_or(0, |cost| cost.of_a_call().0);
         let cache_write = row.usage.cache_write.saturating_add(row.usage.cache_write_1h);
@@ -87,6 +152,24 @@ impl<'a> Sums<'a> {
         sum.uncertain_nanos += row.uncertain.of_a_call().0;
         sum.unpriced += i64::from(row.cost.is_none());
         sum.total_ms += i64::from(row.total_ms);
+        if row.reask_of.is_some() {
+            sum.reasks += 1;
+            sum.reask_cost_nanos += cost;
+            sum.reask_unpriced += i64::from(row.cost.is_none());
+        }
+        if row.class.is_none() {
+            sum.latency.add(i64::from(row.total_ms));
+            if let Some(first_byte) = row.first_byte_ms {
+                sum.first_byte.add(i64::from(first_byte));
+            }
+            if let Some(first) = &row.first_choice {
+                match row.cost.zip(first.cost) {
+                    Some((_, there)) => sum.extra_nanos += cost - there.of_a_call().0,
+                    None => sum.extra_unknown += 1,
+                }
+            }
+        }
+        sum.sample = sample(row).or(sum.sample);
     }
 
     /// Counts a job that ended at this instant.
@@ -98,10 +181,11 @@ impl<'a> Sums<'a> {
             None => ("", ""),
         };
         let class = row.failure.as_ref().map(|(class, _)| *class);
-        let sum = self.of(at, &row.labels, target, class, "");
+        let sum = self.0.entry(Key::of(at, &row.labels, target, class)).or_default();
         sum.succeeded += i64::from(class.is_none());
         sum.failed += i64::from(class.is_some());
         sum.fallbacks += i64::from(class.is_none() && row.after_fallback);
+        sum.repaired += i64::from(class.is_none() && row.repaired && row.answered_from().is_none());
     }
 
     /// The batches in which jobs have failed, or money was wasted.
@@ -121,7 +205,7 @@ impl<'a> Sums<'a> {
             return Ok(());
         }
         stop_loss::note_failures(transaction, &self.failing()).await?;
-        let rows: Vec<(Key<'_>, Sum)> = self.0.into_iter().collect();
+        let rows: Vec<(Key<'_>, Sum<'_>)> = self.0.into_iter().collect();
         macro_rules! column {
             ($row:ident . $side:tt => $value:expr) => {
                 rows.iter()
@@ -138,13 +222,18 @@ impl<'a> Sums<'a> {
             &column!(key.0 => key.route) as _,
             &column!(key.0 => key.project) as _,
             &column!(key.0 => key.batch) as _,
+            &column!(key.0 => key.login) as _,
             &column!(key.0 => key.provider) as _,
             &column!(key.0 => key.model) as _,
             &column!(key.0 => key.class) as _,
             &column!(key.0 => key.detail) as _,
+            &column!(key.0 => &*key.code) as _,
+            &column!(key.0 => &*key.instead_of) as _,
+            &column!(key.0 => &*key.instead_why) as _,
             &column!(sum.1 => sum.succeeded),
             &column!(sum.1 => sum.failed),
             &column!(sum.1 => sum.fallbacks),
+            &column!(sum.1 => sum.repaired),
             &column!(sum.1 => sum.attempts),
             &column!(sum.1 => sum.input_tokens),
             &column!(sum.1 => sum.cached_tokens),
@@ -154,10 +243,30 @@ impl<'a> Sums<'a> {
             &column!(sum.1 => sum.uncertain_nanos),
             &column!(sum.1 => sum.unpriced),
             &column!(sum.1 => sum.total_ms),
+            &column!(sum.1 => sum.reasks),
+            &column!(sum.1 => sum.reask_cost_nanos),
+            &column!(sum.1 => sum.reask_unpriced),
+            &column!(sum.1 => sum.extra_nanos),
+            &column!(sum.1 => sum.extra_unknown),
+            &column!(sum.1 => array_text(&sum.latency)),
+            &column!(sum.1 => array_text(&sum.first_byte)),
+            &column!(sum.1 => readable(&super::clean(sum.sample.unwrap_or_default()), MOST_SAMPLE)),
         )
         .execute(transaction)
         .await
         .doing("adding to the sums")?;
         Ok(())
     }
+}
+
+/// A histogram as an array of the database in text: a list of lists cannot be handed over as such.
+fn array_text(histogram: &Histogram) -> String {
+    let mut text = String::from("{");
+    for part in histogram.parts() {
+        let comma = if text.len() > 1 { "," } else { "" };
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{comma}{part}");
+    }
+    text.push('}');
+    text
 }

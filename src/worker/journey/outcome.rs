@@ -9,7 +9,7 @@ use crate::domain::awaited;
 use crate::domain::budget::{MOMENT, REST, Shortage};
 use crate::domain::decide::Ineligible;
 use crate::domain::explanation::{self, Explanation};
-use crate::domain::{Attempt, Outcome, Rejected, SoftFailure, Unsure, reask};
+use crate::domain::{Attempt, FirstChoice, Outcome, Rejected, SoftFailure, Unsure, reask};
 use crate::store::budget::NoMoney;
 use crate::store::settle::AttemptRow;
 use crate::worker::hands::InHand;
@@ -151,6 +151,8 @@ impl Journey {
             last.accepted = None;
         }
         self.last = Some(last);
+        let is_accepted = judged.outcome == Outcome::Accepted;
+        let first_choice = if is_accepted { self.first_choice(&reasons, &made) } else { None };
         let (mend, ineligible) = (made.mend.take(), made.ineligible.take());
         if let Some(state) = self.state_of(rung) {
             if let Some(mend) = mend {
@@ -159,7 +161,17 @@ impl Journey {
             state.ineligible = ineligible.or_else(|| state.ineligible.take());
         }
         let explanation = explained(reasons, &mut made);
-        self.unsettled.push(self.held.called(made, explanation));
+        self.unsettled.push(AttemptRow { first_choice, ..self.held.called(made, explanation) });
+    }
+
+    /// The rung that the job would have taken first, where another one has answered the call just made.
+    fn first_choice(&self, reasons: &Explanation, made: &Made) -> Option<FirstChoice> {
+        let failure = |rung| {
+            let failed = self.history.iter().rev().find(|attempt| attempt.rung == Some(rung));
+            failed.and_then(|attempt| attempt.outcome.class())
+        };
+        let rungs = &self.errand.plan.route.rungs;
+        FirstChoice::of(reasons, rungs, failure, &made.judged.usage, made.started_at)
     }
 
     /// The target whose answer was accepted under this claim.

@@ -147,6 +147,7 @@ impl HeldJob {
             notes: judged.notes,
             reask_of,
             confidence: judged.confidence.map(Confidence::value),
+            first_choice: None,
             raced: self.raced,
         }
     }
@@ -270,7 +271,7 @@ mod tests {
     use crate::domain::JobId;
 
     fn held() -> HeldJob {
-        let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None };
+        let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None, login: "l".to_owned() };
         let lease = Lease { job: JobId(7), fence: 70, born: 0 };
         HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false, cache: None }
     }

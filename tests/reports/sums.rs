@@ -1,0 +1,405 @@
+//! The sums are those of the ledger, whatever comes late or is computed again; and every report is made of them.
+
+use super::{json_of, program};
+use crate::support::clock;
+use crate::support::program::text;
+use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_batch, rejected, success};
+use serde_json::{Value, json};
+use sluice::domain::{ErrorClass, FirstChoice, NanoUsd, Target, Timestamp};
+use sluice::exit_code::ExitCode;
+use sluice::store::call::OpenCall;
+use sluice::store::claim::Claimed;
+use sluice::store::report::{Filter, Grouping};
+use sluice::store::reprice::{Recosted, RepriceScope};
+use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
+use std::sync::Arc;
+
+const HOUR: i64 = 3_600_000;
+const CALLS_EACH: usize = 4;
+
+/// How many sums the ledger has, and how many of the sums that are kept differ from it, in either set of them.
+async fn beside_ledger(queue: &Queue) -> (i64, i64, i64) {
+    let mut found = (0, 0, 0);
+    for query in
+        [include_str!("../support/measures_beside_ledger.sql"), include_str!("../support/latencies_beside_ledger.sql")]
+    {
+        let (of_ledger, astray, apart): (i64, i64, i64) = sqlx::query_as(query).fetch_one(&queue.pool).await.unwrap();
+        found = (found.0 + of_ledger, found.1 + astray, found.2 + apart);
+    }
+    found
+}
+
+/// The calls of one job, none like the other: failures with and without codes, rejected answers, re-asks, fallbacks,
+/// unknown prices, several hours and targets.
+fn calls(claimed: &Claimed, index: usize) -> (Vec<AttemptRow>, EndingRow) {
+    let number = i64::try_from(index).unwrap();
+    let target = |row: AttemptRow, place: usize| AttemptRow {
+        provider: ["openai", "deepseek", "local"][place % 3].to_owned(),
+        model: ["large", "small"][place % 2].to_owned(),
+        ended_at: Timestamp(clock::millis() - HOUR * (number % 5)),
+        total_ms: i32::try_from(7 + number * 37 % 90_000).unwrap(),
+        first_byte_ms: (index % 4 != 0).then_some(i32::try_from(number * 13 % 3_000).unwrap()),
+        cost: (place % 7 != 0).then_some(NanoUsd(1_000 + number)),
+        uncertain: NanoUsd(number % 3),
+        ..row
+    };
+    let classes = [ErrorClass::Timeout, ErrorClass::RateLimit, ErrorClass::ServerError];
+    let first = AttemptRow {
+        code: (index % 2 == 0).then(|| format!("code\n{}", index % 6)),
+        http_status: (index % 5 != 0).then_some(503),
+        message: Some(format!("the provider says {}", index % 6)),
+        ..target(failed(claimed, 1, classes[index % 3]), index)
+    };
+    let second = target(rejected(claimed, 2, ["empty", "not_json"][index % 2]), index + 1);
+    let third = AttemptRow { reask_of: Some(2), ..target(rejected(claimed, 3, "not_json"), index + 1) };
+    let first_choice = FirstChoice {
+        target: "openai/large".to_owned(),
+        why: classes[index % 3].as_str().to_owned(),
+        cost: (index % 11 != 0).then_some(NanoUsd(900)),
+    };
+    let last = AttemptRow {
+        reask_of: (index % 3 == 0).then_some(3),
+        first_choice: (index % 4 != 1).then_some(first_choice),
+        ..target(accepted(claimed, 4), index + 2)
+    };
+    let ending = EndingRow {
+        target: Some((last.provider.clone(), last.model.clone())),
+        after_fallback: last.first_choice.is_some(),
+        repaired: index % 9 == 0,
+        attempts: 4,
+        cost: None,
+        ..success(claimed)
+    };
+    (vec![first, second, third, last], ending)
+}
+
+/// So many calls, by two logins, in batches of several sizes and in none.
+async fn a_history(attempts: usize) -> Queue {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let jobs = i32::try_from(attempts / CALLS_EACH).unwrap();
+    queue.enqueue(in_batch("large"), jobs / 2).await;
+    queue.enqueue(NewJob { project: "other", ..in_batch("small") }, jobs / 4).await;
+    queue.enqueue(NewJob { route: "b", ..NewJob::default() }, jobs - jobs / 2 - jobs / 4).await;
+    queue.run("update sluice.job set enqueued_by = 'app' where id % 3 = 0 and batch is null").await;
+    let mut place = 0;
+    loop {
+        let claimed = queue.claim(worker, 500).await;
+        if claimed.is_empty() {
+            return queue;
+        }
+        let mut settlement = Settlement::default();
+        for job in &claimed {
+            let (calls, ending) = calls(job, place);
+            settlement.attempts.extend(calls);
+            settlement.endings.push(ending);
+            place += 1;
+        }
+        assert_eq!(queue.settle(settlement).await, Vec::<i64>::new());
+    }
+}
+
+/// A call of a worker that is taken for dead, and reports after all.
+async fn comes_late(queue: &Queue, is_answer: bool) {
+    let id = queue.enqueue(in_batch("late"), 1).await[0];
+    let worker = queue.worker().await;
+    let stale = queue.claim_one(worker).await;
+    let call = OpenCall {
+        lease: stale.lease,
+        number: 1,
+        target: Target::new("openai", "gpt-4o-mini"),
+        rung: 0,
+        started_at: Timestamp(clock::millis()),
+        worst: Some(NanoUsd(900)),
+        labels: Arc::new(stale.labels()),
+    };
+    queue.store.open_calls(&[call], 0).await.unwrap().unwrap();
+    queue.silence(worker).await;
+    queue.store.rescue(3).await.unwrap();
+    assert_eq!(beside_ledger(queue).await.1, 0, "what was booked in its place");
+    let (attempt, ending) = if is_answer {
+        (accepted(&stale, 1), success(&stale))
+    } else {
+        let attempt = AttemptRow { code: Some("late".to_owned()), ..failed(&stale, 1, ErrorClass::ServerError) };
+        (attempt, failure(&stale, ErrorClass::ServerError))
+    };
+    queue.settle(Settlement { attempts: vec![attempt], endings: vec![ending], parks: Vec::new() }).await;
+    let booked = "select count(*) from sluice.attempt where placeholder";
+    assert_eq!(queue.count(booked).await, 0, "the report has taken its place");
+    assert_eq!(queue.places(id).await, if is_answer { "e" } else { "r" });
+    if !is_answer {
+        queue.store.cancel_batch("late", |_| {}).await.unwrap();
+    }
+}
+
+/// Computes costs again: more, less, one that was unknown, and one that is unknown now.
+async fn reprice(queue: &Queue) -> u64 {
+    let mut walk = queue.store.costed(RepriceScope::default(), None);
+    let mut changed = 0;
+    while let Some((_, attempts)) = walk.next().await.unwrap() {
+        let changes = attempts.into_iter().enumerate().filter_map(|(index, was)| {
+            let cost = match (index % 5, was.cost) {
+                (0, Some(NanoUsd(nanos))) => Some(NanoUsd(nanos + 77)),
+                (1, Some(NanoUsd(nanos))) => Some(NanoUsd(nanos / 2)),
+                (2, Some(_)) => None,
+                (_, None) => Some(NanoUsd(123)),
+                _ => return None,
+            };
+            let (computed, source) = (was.computed, cost.map(|_| "price"));
+            Some(Recosted { cost, computed, source, price: was.price.clone(), differs: false, was })
+        });
+        changed += queue.store.recost(&changes.collect::<Vec<_>>()).await.unwrap();
+    }
+    changed
+}
+
+#[tokio::test]
+async fn fifty_thousand_attempts_sum_up_to_the_ledger_also_late_and_repriced_ones() {
+    const ATTEMPTS: usize = 50_000;
+    let queue = a_history(ATTEMPTS).await;
+    let all = async |queue: &Queue| queue.store.totals(&[], &Filter::default()).await.unwrap()[0].attempts;
+    assert_eq!(all(&queue).await, i64::try_from(ATTEMPTS).unwrap());
+    let (of_ledger, astray, apart) = beside_ledger(&queue).await;
+    assert!(of_ledger > 1_000, "{of_ledger}");
+    assert_eq!((astray, apart), (0, 0), "nothing is folded");
+    // Part of it is folded, then more comes, and then all of it is.
+    queue.store.fold_some(700).await.unwrap();
+    assert_eq!(beside_ledger(&queue).await.1, 0, "partly folded");
+    comes_late(&queue, true).await;
+    comes_late(&queue, false).await;
+    while queue.store.fold_tally().await.unwrap().rows > 0 {}
+    assert_eq!(beside_ledger(&queue).await, (beside_ledger(&queue).await.0, 0, 0), "folded");
+    assert!(reprice(&queue).await > 10_000);
+    let repriced = beside_ledger(&queue).await;
+    assert_eq!((repriced.1, repriced.2), (0, 0), "repriced");
+    while queue.store.fold_tally().await.unwrap().rows > 0 {}
+    let folded = beside_ledger(&queue).await;
+    assert_eq!((folded.1, folded.2), (0, 0), "repriced and folded");
+    every_report_is_the_full_sum(&queue).await;
+}
+
+/// What a report shows, beside the same figures from the ledger.
+async fn every_report_is_the_full_sum(queue: &Queue) {
+    let program = program(queue);
+    for by in ["provider", "batch", "login", "hour"] {
+        let column = match by {
+            "provider" => "a.provider",
+            "login" => "j.enqueued_by",
+            "batch" => "coalesce(j.batch, '')",
+            _ => "to_char(a.ended_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:00\"Z\"')",
+        };
+        for (report, measures) in [
+            (
+                "cost",
+                "'attempts', count(*), 'cost', round(sum(a.cost_nanos) / 1e9, 9), 'unpriced',
+                 count(*) - count(a.cost_nanos), 'output_tokens', sum(a.output_tokens)",
+            ),
+            (
+                "waste",
+                "'attempts', count(*) filter (where not a.accepted),
+                 'waste', round(sum(a.cost_nanos) filter (where not a.accepted) / 1e9, 9)",
+            ),
+            ("failures", "'attempts', count(*) filter (where not a.accepted)"),
+            (
+                "quality",
+                "'accepted', count(*) filter (where a.accepted), 'empty', count(*) filter (where a.detail = 'empty'),
+                 'answers', count(*) filter (where a.accepted or a.class = 'soft_failure')",
+            ),
+            (
+                "reasks",
+                "'reasks', count(a.reask_of), 'accepted', count(a.reask_of) filter (where a.accepted),
+                 'unpriced', count(*) filter (where a.reask_of is not null and a.cost_nanos is null)",
+            ),
+            (
+                "latency",
+                "'answers', count(*) filter (where a.accepted),
+                 'p95_ms', sluice.latency_of((percentile_disc(0.95) within group
+                     (order by sluice.latency_class(a.total_ms)) filter (where a.accepted))::integer),
+                 'first_byte_p50_ms', sluice.latency_of((percentile_disc(0.5) within group
+                     (order by sluice.latency_class(a.first_byte_ms)) filter (where a.accepted))::integer)",
+            ),
+            (
+                "fallbacks",
+                "'cost', round(coalesce(sum(a.cost_nanos) filter (where a.accepted and a.instead_of <> ''), 0) / 1e9,
+                               9),
+                 'unknown', count(*) filter (where a.accepted and a.instead_of <> ''
+                                               and (a.cost_nanos is null or a.instead_nanos is null))",
+            ),
+        ] {
+            let rows = json_of(&program, &["report", report, "--by", by, "--since", "3d"]).await;
+            let query = format!(
+                "select coalesce(jsonb_object_agg(s.key, s.told), '{{}}') from (
+                     select {column} as key, jsonb_build_object({measures}) as told
+                       from sluice.attempt a join sluice.job j on j.id = a.job_id group by 1) s"
+            );
+            let expected: Value = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&queue.pool).await.unwrap();
+            let mut seen = 0;
+            for row in rows.as_array().unwrap() {
+                let Some(sums) = expected[row[by].as_str().unwrap_or_default()].as_object() else {
+                    // Jobs that ended without a call have no attempts to be told.
+                    continue;
+                };
+                for (measure, sum) in sums {
+                    assert_eq!(row[measure].as_f64(), sum.as_f64(), "report {report} --by {by}: {measure} in {row}");
+                }
+                seen += 1;
+            }
+            assert!(seen > 0, "report {report} --by {by}: {rows}");
+        }
+    }
+    let paths = json_of(&program, &["report", "fallbacks"]).await;
+    let more: Vec<(String, String, i64, f64)> = sqlx::query_as(
+        "select a.instead_why, a.provider || '/' || a.model, count(*),
+                round(sum(a.cost_nanos - a.instead_nanos) / 1e9, 9)::double precision
+           from sluice.attempt a where a.accepted and a.instead_of is not null group by 1, 2",
+    )
+    .fetch_all(&queue.pool)
+    .await
+    .unwrap();
+    assert_eq!(paths.as_array().unwrap().len(), more.len());
+    for (why, to, answers, extra) in more {
+        let is_it = |row: &&Value| row["why"] == why.as_str() && row["to"] == to.as_str();
+        let row = paths.as_array().unwrap().iter().find(is_it).unwrap();
+        assert_eq!((&row["from"], &row["after_fallback"]), (&json!("openai/large"), &json!(answers)));
+        assert_eq!(row["cost_more"].as_f64(), Some(extra), "{row}");
+    }
+    let codes = json_of(&program, &["report", "failures", "--by", "code", "--by", "class"]).await;
+    let of = |class: &str, code: Value| {
+        codes.as_array().unwrap().iter().find(|row| row["class"] == class && row["code"] == code).cloned()
+    };
+    let row = of("timeout", json!("code 0")).unwrap();
+    assert_eq!(row["message"], "the provider says 0");
+    assert!(of("rate_limit", json!("503")).is_some(), "a failure without a code has its status: {codes}");
+}
+
+#[tokio::test]
+async fn workers_of_an_earlier_version_fold_nothing_and_what_they_append_counts() {
+    let queue = a_history(400).await;
+    // Such a worker asks for its turn at folding by the name that it had then.
+    let old: bool =
+        sqlx::query_scalar("select sluice.take_turn('fold_tally', false)").fetch_one(&queue.pool).await.unwrap();
+    assert!(!old);
+    queue
+        .run(
+            "insert into sluice.tally (hour, route, project, provider, model, attempts, total_ms, cost_nanos)
+                  values (date_trunc('hour', now()), 'default', 'default', 'older', 'm', 3, 600, 9)",
+        )
+        .await;
+    for folded in [false, true] {
+        let rows = queue.store.totals(&[Grouping::Provider, Grouping::Login], &Filter::default()).await.unwrap();
+        let row = rows.iter().find(|row| row.keys.get(Grouping::Provider) == Some("older")).unwrap();
+        assert_eq!((row.keys.get(Grouping::Login), row.attempts, row.cost), (Some(""), 3, NanoUsd(9)));
+        let latencies = queue.store.latencies(&[Grouping::Provider], &Filter::default()).await.unwrap();
+        let row = latencies.iter().find(|row| row.keys.get(Grouping::Provider) == Some("older")).unwrap();
+        assert_eq!((row.answers, row.mean_ms, row.p50_ms), (3, 200, None), "folded: {folded}");
+        queue.store.fold_tally().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_a_class_of_a_target_twenty_codes_are_told_apart_and_messages_are_short_and_plain() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(NewJob::default(), 30).await;
+    let claimed = queue.claim_all(worker).await;
+    let attempt = |index: usize, job: &Claimed| AttemptRow {
+        code: Some(format!("code_{index}_{}", "x".repeat(100))),
+        message: Some(format!("\u{1b}[2Jline\nline {}", "y".repeat(1_000))),
+        ..failed(job, 1, ErrorClass::ServerError)
+    };
+    for half in [0..15, 15..30] {
+        let attempts = half.map(|index| attempt(index, &claimed[index])).collect();
+        queue.settle(Settlement { attempts, ..Settlement::default() }).await;
+        queue.store.fold_tally().await.unwrap();
+    }
+    // An answer may be quoted in what a validator says of it.
+    let rejected = AttemptRow { message: Some("quotes the answer".to_owned()), ..rejected(&claimed[0], 2, "empty") };
+    queue.settle(Settlement { attempts: vec![rejected], ..Settlement::default() }).await;
+    queue.store.fold_tally().await.unwrap();
+    let rows = json_of(&program(&queue), &["report", "failures", "--by", "code"]).await;
+    let rows = rows.as_array().unwrap();
+    let attempts = |row: &Value| row["attempts"].as_i64().unwrap();
+    assert_eq!(rows.iter().map(attempts).sum::<i64>(), 31);
+    let others = rows.iter().find(|row| row["code"] == "(other)").unwrap();
+    assert_eq!((rows.len(), attempts(others)), (22, 10));
+    for row in rows.iter().filter(|row| row["code"].as_str().is_some_and(|code| code.starts_with("code"))) {
+        assert_eq!(row["code"].as_str().unwrap().chars().count(), 60);
+        let message = row["message"].as_str().unwrap();
+        assert_eq!(message.chars().count(), 300);
+        assert!(message.starts_with(" [2Jline line yyy") && !message.contains(char::is_control), "{message}");
+    }
+    assert_eq!(queue.count("select count(*) from sluice.failure_sample where message like 'quotes%'").await, 0);
+}
+
+#[tokio::test]
+async fn two_periods_are_told_side_by_side() {
+    let queue = a_history(400).await;
+    while queue.store.fold_tally().await.unwrap().rows > 0 {}
+    queue
+        .run(
+            "create temporary table double as select * from sluice.tally_hour_all;
+             update sluice.tally_hour_all set hour = hour - interval '2 days';
+             insert into sluice.tally_hour_all select * from double;
+             update sluice.tally_hour_all set cost_nanos = cost_nanos * 2, attempts = attempts * 2
+              where hour >= now() - interval '1 day'",
+        )
+        .await;
+    let program = program(&queue);
+    let told = json_of(&program, &["report", "cost", "--by", "route", "--since", "1d", "--compare=3d"]).await;
+    let find = |measure: &str| {
+        told.as_array().unwrap().iter().find(|row| row["route"] == "b" && row["measure"] == measure).cloned()
+    };
+    let attempts = find("attempts").unwrap();
+    let (before, now) = (attempts["before"].as_i64().unwrap(), attempts["now"].as_i64().unwrap());
+    assert!(before > 0);
+    assert_eq!((now, &attempts["change"], &attempts["percent"]), (before * 2, &json!(before), &json!(1.0)));
+    assert_eq!(find("answered").unwrap()["change"], 0);
+    let right_before = program.run(&["report", "quality", "--since", "1d", "--compare", "--format", "json"]).await;
+    assert!(right_before.status.success(), "{}", text(&right_before.stderr));
+    let periods = text(&right_before.stderr);
+    assert!(periods.contains("before: ") && periods.contains("; now: "), "{periods}");
+}
+
+#[tokio::test]
+async fn what_a_report_cannot_tell_is_refused_in_words() {
+    let queue = Queue::new().await;
+    let program = program(&queue);
+    for (arguments, words) in [
+        (&["cost", "--by", "planet"][..], "invalid value 'planet' for '--by <DIMENSION>'"),
+        (&["costs"], "invalid value 'costs'"),
+        (&["cost", "--since", "1h", "--until", "2h"], "--until is not after --since"),
+        (&["cost", "--since", "2026-02-01", "--until", "2026-01-01"], "--until is not after --since"),
+        (&["cost", "--since", "someday"], "expected how long ago"),
+        (&["cost", "--compare"], "--compare needs --since"),
+        (&["cost", "--compare=someday", "--since", "1d"], "expected how long ago"),
+        (&["cost", "--compare=2d", "--since", "3d", "--until", "1d"], "the two periods overlap"),
+        (&["cost", "--compare=1h", "--since", "1d"], "the two periods overlap"),
+        (&["cost", "--compare", "--since", "2d", "--by", "day"], "--by day and --by hour compare nothing"),
+        (&["quality", "--by", "class"], "--by class says nothing here"),
+        (&["latency", "--by", "class"], "--by class says nothing here"),
+        (&["cost", "--by", "code"], "--by code says nothing here"),
+        (&["cost", "--by", "from"], "`sluice report fallbacks` takes them"),
+        (&["cache", "--by", "login"], "--by takes these"),
+        (&["cache", "--login", "app"], "leave --batch and --login out"),
+    ] {
+        let refused = program.run(&[&["report"], arguments].concat()).await;
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(ExitCode::Usage as i32), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+        assert_eq!(text(&refused.stdout), "", "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn sums_of_one_login_are_told_apart() {
+    let queue = a_history(400).await;
+    let program = program(&queue);
+    let by_login = json_of(&program, &["report", "cost", "--by", "login"]).await;
+    let rows = by_login.as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{by_login}");
+    let app = rows.iter().find(|row| row["login"] == "app").unwrap();
+    let alone = json_of(&program, &["report", "cost", "--login", "app", "--by", "route"]).await;
+    assert_eq!((&alone[0]["attempts"], &alone[0]["cost"]), (&app["attempts"], &app["cost"]));
+    let jobs: i64 = queue.count("select jobs from sluice.cost_by_login where login = session_user").await;
+    assert_eq!(jobs, 75, "jobs in batches were counted when they came");
+}
