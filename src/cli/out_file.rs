@@ -203,7 +203,6 @@ impl OutFile {
         for file in files {
             let target = file.target.display().to_string();
             match file.finish() {
-                Ok(None) => {}
                 Ok(Some(kept)) => remarks.push(format!(
                     "{target} had lines that the new file has not (they were edited, or their jobs tried again): as it \
                      was, it is kept as {}",
@@ -211,7 +210,7 @@ impl OutFile {
                 )),
                 // A reader that went away is the lesser error.
                 Err(error) if ended.as_ref().map_or_else(is_closed, |()| true) => ended = Err(error),
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
         }
         ended.map(|()| remarks)

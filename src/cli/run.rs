@@ -168,12 +168,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             results::advice(&summary.batch, args.errors.as_deref())
         ));
     }
-    match &written {
-        Ok(remarks) => remarks.iter().for_each(|remark| context.output.note(remark)),
-        Err(_) => {
-            let again = about("sluice results", &summary.batch, "-o FILE");
-            context.output.note(format_args!("the answers are kept: `{again}` writes them again"));
+    if let Ok(remarks) = &written {
+        for remark in remarks {
+            context.output.note(remark);
         }
+    } else {
+        let again = about("sluice results", &summary.batch, "-o FILE");
+        context.output.note(format_args!("the answers are kept: `{again}` writes them again"));
     }
     context.close().await?;
     written?;

@@ -216,7 +216,7 @@ pub struct Outgo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wasted {
     counted: Outgo,
-    max_wasted: MaxFailed,
+    at_most: MaxFailed,
     was_resumed: bool,
 }
 
@@ -224,7 +224,7 @@ impl fmt::Display for Wasted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Outgo { cost, wasted, .. } = self.counted;
         let since = if self.was_resumed { " since it was resumed" } else { "" };
-        write!(f, "stop-loss: {wasted} of {cost} brought no answer{since}, more than {}", Percent(self.max_wasted))
+        write!(f, "stop-loss: {wasted} of {cost} brought no answer{since}, more than {}", Percent(self.at_most))
     }
 }
 
@@ -243,7 +243,7 @@ pub fn wasted(max_wasted: MaxFailed, standing: Standing, outgo: Outgo, before: &
     let is_exceeded = max_wasted.is_exceeded(counted.wasted.0, counted.cost.0);
     (standing.ended < standing.jobs && is_believed && is_exceeded).then(|| Wasted {
         counted,
-        max_wasted,
+        at_most: max_wasted,
         was_resumed: *before != Outgo::default(),
     })
 }

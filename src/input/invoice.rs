@@ -362,9 +362,9 @@ fn day(text: &str) -> Option<NaiveDate> {
         // Each form has days from 1973 to 5138 for itself; smaller numbers are days such as 20260805.
         let seconds = match since {
             ..=100_000_000 => return None,
-            ..100_000_000_000 => since,
-            ..100_000_000_000_000 => since / 1_000,
-            ..100_000_000_000_000_000 => since / 1_000_000,
+            100_000_001..100_000_000_000 => since,
+            100_000_000_000..100_000_000_000_000 => since / 1_000,
+            100_000_000_000_000..100_000_000_000_000_000 => since / 1_000_000,
             _ => since / 1_000_000_000,
         };
         return DateTime::from_timestamp(seconds, 0).map(|at| at.date_naive());

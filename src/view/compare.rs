@@ -106,7 +106,9 @@ mod tests {
 
     fn report(rows: Vec<Vec<Cell>>) -> Table {
         let mut table = Table::new(["provider", "attempts", "share", "cost", "each"]);
-        rows.into_iter().for_each(|row| table.row(row));
+        for row in rows {
+            table.row(row);
+        }
         table
     }
 

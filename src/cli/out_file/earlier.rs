@@ -104,7 +104,7 @@ mod tests {
         ] {
             fs::write(&old, before).unwrap();
             fs::write(&new, after).unwrap();
-            assert_eq!(is_within(&old, &new).unwrap(), expected, "{:.9} in {:.9}", before, after);
+            assert_eq!(is_within(&old, &new).unwrap(), expected, "{before:.9} in {after:.9}");
         }
     }
 

@@ -59,7 +59,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String, InvoiceError> {
             Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
             Err(error) => {
                 let begin = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-                let line = 1 + u64::try_from(begin.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(0);
+                let line = u64::try_from(begin.split(|byte| *byte == b'\n').count()).unwrap_or(1);
                 let reason = "is no text in UTF-8; `iconv -f WINDOWS-1252 -t UTF-8 FILE` rewrites what some \
                               spreadsheets write";
                 Err(InvoiceError { line, reason: reason.to_owned() })
