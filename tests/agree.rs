@@ -35,10 +35,10 @@ struct Case {
 const EVERYWHERE: &[Place] = &[Place::Ready, Place::Parked, Place::Due];
 
 /// A worker that has the route, of which it says this.
-fn says(waits: Value, gate: Value) -> Option<Value> {
-    Some(json!({
+fn says(waits: &Value, gate: &Value) -> Value {
+    json!({
         "version": 2, "routes": ["default"], "patience": {"default": 600}, "waits": {"default": waits}, "gate": gate,
-    }))
+    })
 }
 
 /// The target of the route, shut for a reason.
@@ -62,7 +62,10 @@ fn cases() -> Vec<Case> {
     let target = |name, code: &'static str, reason: &str, words, doctor| Case {
         name,
         sql: "",
-        stats: says(waits(code, if doctor == "warning" { &["main/m"] } else { &[] }), shut(reason, "HTTP 404: “no m”")),
+        stats: Some(says(
+            &waits(code, if doctor == "warning" { &["main/m"] } else { &[] }),
+            &shut(reason, "HTTP 404: “no m”"),
+        )),
         // A job that is due waits for what ready ones wait for.
         places: EVERYWHERE,
         code,

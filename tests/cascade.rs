@@ -5,6 +5,7 @@ use crate::support::fleet::Fleet;
 use crate::support::program::json_lines;
 use crate::support::scripted::{Scripted, answer};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// A cheap rung that is sure of everything but what is hard, and a dear one that behaves as these lines say.
 async fn stage(dear: &str, route: &str) -> Fleet {
@@ -187,9 +188,11 @@ async fn probabilities_are_asked_for_where_a_cascade_needs_them_and_a_field_says
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trial_shows_what_each_threshold_would_have_cost_and_kept() {
     let fleet = stage("", "").await;
-    let lines: String = (0..10)
-        .map(|n| format!("{{\"prompt\": \"{} {n}\", \"max_tokens\": 20}}\n", if n < 3 { "hard" } else { "easy" }))
-        .collect();
+    let mut lines = String::new();
+    for n in 0..10 {
+        let prompt = format!("{} {n}", if n < 3 { "hard" } else { "easy" });
+        writeln!(lines, "{}", json!({ "prompt": prompt, "max_tokens": 20 })).unwrap();
+    }
     let file = fleet.file("q.jsonl", &lines);
     let command = ["trial", file.to_str().unwrap(), "-n", "10", "--batch", "t", "--thresholds", "--format", "json"];
     let output = fleet.program(&command).output().await.unwrap();

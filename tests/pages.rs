@@ -38,14 +38,13 @@ fn commands(text: &str) -> Vec<Vec<String>> {
                     word.get_or_insert_default().push(letter);
                 }
                 _ if depth > 0 => word.get_or_insert_default().push(letter),
-                ('#', None) if word.is_none() => break,
+                // A remark, or what is left is a file.
+                ('#' | '>' | '<', None) if word.is_none() => break,
                 (' ', None) => words.extend(word.take()),
                 ('|' | ';' | '&', None) => {
                     letters.next_if(|next| *next == letter);
                     end(&mut words, &mut word);
                 }
-                // What follows is a file.
-                ('>' | '<', None) if word.is_none() => break,
                 (letter, None) => word.get_or_insert_default().push(letter),
             }
         }

@@ -38,15 +38,15 @@ fn calls(claimed: &Claimed, index: usize) -> (Vec<AttemptRow>, EndingRow) {
         model: ["large", "small"][place % 2].to_owned(),
         ended_at: Timestamp(clock::millis() - HOUR * (number % 5)),
         total_ms: i32::try_from(7 + number * 37 % 90_000).unwrap(),
-        first_byte_ms: (index % 4 != 0).then_some(i32::try_from(number * 13 % 3_000).unwrap()),
-        cost: (place % 7 != 0).then_some(NanoUsd(1_000 + number)),
+        first_byte_ms: (!index.is_multiple_of(4)).then_some(i32::try_from(number * 13 % 3_000).unwrap()),
+        cost: (!place.is_multiple_of(7)).then_some(NanoUsd(1_000 + number)),
         uncertain: NanoUsd(number % 3),
         ..row
     };
     let classes = [ErrorClass::Timeout, ErrorClass::RateLimit, ErrorClass::ServerError];
     let first = AttemptRow {
-        code: (index % 2 == 0).then(|| format!("code\n{}", index % 6)),
-        http_status: (index % 5 != 0).then_some(503),
+        code: index.is_multiple_of(2).then(|| format!("code\n{}", index % 6)),
+        http_status: (!index.is_multiple_of(5)).then_some(503),
         message: Some(format!("the provider says {}", index % 6)),
         ..target(failed(claimed, 1, classes[index % 3]), index)
     };
@@ -55,17 +55,17 @@ fn calls(claimed: &Claimed, index: usize) -> (Vec<AttemptRow>, EndingRow) {
     let first_choice = FirstChoice {
         target: "openai/large".to_owned(),
         why: classes[index % 3].as_str().to_owned(),
-        cost: (index % 11 != 0).then_some(NanoUsd(900)),
+        cost: (!index.is_multiple_of(11)).then_some(NanoUsd(900)),
     };
     let last = AttemptRow {
-        reask_of: (index % 3 == 0).then_some(3),
+        reask_of: index.is_multiple_of(3).then_some(3),
         first_choice: (index % 4 != 1).then_some(first_choice),
         ..target(accepted(claimed, 4), index + 2)
     };
     let ending = EndingRow {
         target: Some((last.provider.clone(), last.model.clone())),
         after_fallback: last.first_choice.is_some(),
-        repaired: index % 9 == 0,
+        repaired: index.is_multiple_of(9),
         attempts: 4,
         cost: None,
         ..success(claimed)
@@ -146,7 +146,7 @@ async fn reprice(queue: &Queue) -> u64 {
                 _ => return None,
             };
             let (computed, source) = (was.computed, cost.map(|_| "price"));
-            Some(Recosted { cost, computed, source, price: was.price.clone(), differs: false, was })
+            Some(Recosted { cost, computed, source, price: was.price, differs: false, was })
         });
         changed += queue.store.recost(&changes.collect::<Vec<_>>()).await.unwrap();
     }
