@@ -18,7 +18,7 @@ use crate::config::{Config, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::file_estimate::FileEstimate;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::trial::{self, Climbed, Made, Sample};
+use crate::domain::trial::{self, Climbed, Sample, TriedCall};
 use crate::domain::{
     Cascade, Confidence, ErrorClass, Message, Role, Route, Spent, Target, bounds, estimate, per_answer,
 };
@@ -444,11 +444,11 @@ async fn by_threshold(
     (route, cascade): (&Route, &Cascade),
     drawn: &Drawn,
 ) -> anyhow::Result<Table> {
-    let mut made: HashMap<String, Made> = HashMap::new();
+    let mut made: HashMap<String, TriedCall> = HashMap::new();
     each_of_batch(store, batch, None, |job| {
         let accepted = matches!(job.ending, Some(EndedJob::Succeeded { .. }));
         let confidence = job.confidence.and_then(Confidence::of);
-        made.extend(job.custom_id.map(|custom_id| (custom_id, Made { accepted, confidence, cost: job.cost })));
+        made.extend(job.custom_id.map(|custom_id| (custom_id, TriedCall { accepted, confidence, cost: job.cost })));
         Ok(())
     })
     .await?;
@@ -466,7 +466,7 @@ async fn by_threshold(
         };
         order.into_iter().filter_map(target).map(of).collect::<Vec<_>>()
     };
-    let sample: Vec<Vec<(&Target, Made)>> = drawn.requests.iter().map(in_order).collect();
+    let sample: Vec<Vec<(&Target, TriedCall)>> = drawn.requests.iter().map(in_order).collect();
     let climbed: Vec<Climbed> = trial::thresholds(cascade, &sample)
         .into_iter()
         .map(|at_least| trial::climb(cascade, at_least, &sample))

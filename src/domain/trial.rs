@@ -82,7 +82,7 @@ impl<T> Sample<T> {
 
 /// What a rung has made of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Made {
+pub struct TriedCall {
     /// Whether its answer kept every rule.
     pub accepted: bool,
     /// How sure it was of that.
@@ -122,7 +122,7 @@ impl Climbed {
 /// What a route's cascade would have made of a sample with another threshold. Each request has its rungs as it would
 /// have tried them: the target, and what it made of the request.
 #[must_use]
-pub fn climb(cascade: &Cascade, at_least: Confidence, sample: &[Vec<(&Target, Made)>]) -> Climbed {
+pub fn climb(cascade: &Cascade, at_least: Confidence, sample: &[Vec<(&Target, TriedCall)>]) -> Climbed {
     let mut climbed =
         Climbed { at_least, asked: 0, kept: 0, climbing: 0, accepted: 0, unsure: 0, cost: Some(NanoUsd::ZERO) };
     for rungs in sample {
@@ -148,7 +148,7 @@ pub fn climb(cascade: &Cascade, at_least: Confidence, sample: &[Vec<(&Target, Ma
 /// The thresholds that are worth showing: the configured one, and those that a tenth, a quarter, half, three quarters
 /// and nine tenths of the answers of the first rungs do not reach.
 #[must_use]
-pub fn thresholds(cascade: &Cascade, sample: &[Vec<(&Target, Made)>]) -> Vec<Confidence> {
+pub fn thresholds(cascade: &Cascade, sample: &[Vec<(&Target, TriedCall)>]) -> Vec<Confidence> {
     let firsts = sample.iter().filter_map(|rungs| rungs.first()).filter(|(_, made)| made.accepted);
     let mut found: Vec<Confidence> = firsts.filter_map(|(_, made)| made.confidence).collect();
     found.sort_unstable();

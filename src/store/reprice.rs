@@ -5,8 +5,8 @@
 //!
 //! Live workers are not hurt: a step reads without locks, and then changes a few hundred attempts in one short
 //! transaction, each only if it still says what was read. Those that have changed meanwhile are left to the next run.
-//! Where a worker settles some of the same jobs at that moment, it is the step that yields: it waits for a lock for less
-//! than Postgres waits until it looks for a deadlock, and then tries again with half as many attempts.
+//! Where a worker settles some of the same jobs at that moment, it is the step that yields: it waits for a lock for
+//! less than Postgres waits until it looks for a deadlock, and then tries again with half as many attempts.
 
 use super::database::Transaction;
 use super::stretches::IdRange;

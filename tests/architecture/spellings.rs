@@ -3,9 +3,9 @@
 
 use super::root;
 use regex::Regex;
-use sluice::domain::ErrorClass;
 use sluice::domain::abandonment::Abandonment;
 use sluice::domain::pause::{FixedWait, PauseKind};
+use sluice::domain::{ErrorClass, SoftFailure};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -28,12 +28,14 @@ fn words_in_statements_are_words_of_the_domain() {
     files.push(root().join("migrations/0021_why_nothing_moves.sql"));
     let texts: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let abandonments = Abandonment::ALL.map(Abandonment::as_str).to_vec();
+    let mut details = abandonments.clone();
+    details.extend(SoftFailure::ALL.map(SoftFailure::as_str));
     let kinds = PauseKind::ALL.map(PauseKind::as_str).to_vec();
     let waits = FixedWait::ALL.map(FixedWait::as_str).to_vec();
     let classes: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
     for (pattern, known) in [
         (r"book_open_call\([^,()]+, '([a-z_]+)'\)", &abandonments),
-        (r"\bdetail = '([a-z_]+)'", &abandonments),
+        (r"\bdetail = '([a-z_]+)'", &details),
         (r"\bp\.kind = '([a-z_]+)'", &kinds),
         (r"'([a-z]+ paused)'", &waits),
         (r"\breason not in \('([a-z]+)', '[a-z]+'\)", &waits),
