@@ -29,7 +29,7 @@ fn words_in_statements_are_words_of_the_domain() {
     let texts: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let abandonments = Abandonment::ALL.map(Abandonment::as_str).to_vec();
     let mut details = abandonments.clone();
-    details.extend(SoftFailure::ALL.map(SoftFailure::as_str));
+    details.extend(SoftFailure::ALL.iter().map(|kind| kind.as_str()));
     let kinds = PauseKind::ALL.map(PauseKind::as_str).to_vec();
     let waits = FixedWait::ALL.map(FixedWait::as_str).to_vec();
     let classes: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();

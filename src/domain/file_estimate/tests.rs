@@ -205,7 +205,7 @@ fn worst(rung: &Rung, job: &Job, at: Timestamp) -> i64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     /// Whatever answers and failures its calls meet, at whichever prices to come, and with whatever tokens within what
     /// was sent and allowed: no job is booked at more than the most that was told of it. Calls whose worker died come
