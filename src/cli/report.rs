@@ -4,23 +4,18 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
-use super::moment;
 use crate::domain::Model;
-use crate::domain::abandonment::Abandonment;
+use crate::domain::Target;
 use crate::domain::counted::counted;
-use crate::domain::timeline::Stray;
-use crate::domain::{ErrorClass, Target};
 use crate::exit_code::ExitCode;
-use crate::store::Store;
-use crate::store::report::{Filter, Grouping, Moment, Totals};
+use crate::store::report::{Filter, Grouping, Moment};
+use crate::view::report::asked::{Answer, By, Kind, dimensions, read, says_nothing};
 use crate::view::table::Table;
-use crate::view::{compare, report};
+use crate::view::{compare, moment};
 use chrono::{DateTime, TimeDelta, Utc};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use std::fmt::Write as _;
-use std::time::Duration;
-
-/// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
-const LATELY: Duration = Duration::from_hours(24);
 
 /// What to report.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,79 +70,6 @@ fn against(text: &str) -> Result<Against, String> {
     if text == "before" { Ok(Against::Before) } else { moment::parse(text).map(Against::From) }
 }
 
-/// A kind of report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
-    /// Dollars and tokens.
-    Cost,
-    /// How many answers were accepted, what was wrong with the others, and dollars per accepted answer.
-    Quality,
-    /// Attempts and jobs that failed, by error class, with the provider's code and what it says.
-    Failures,
-    /// Money for answers that were not used.
-    Waste,
-    /// Answers that did not come from the first choice: which it was, why, who answered, and what that cost more.
-    Fallbacks,
-    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says
-    /// otherwise.
-    Reasks,
-    /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
-    Latency,
-    /// Answers that the caches of routes gave again, and the money that they saved.
-    Cache,
-}
-
-/// What a report is grouped by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum By {
-    /// The provider that was called.
-    Provider,
-    /// The model that was called.
-    Model,
-    /// The route that the job named.
-    Route,
-    /// The project that pays.
-    Project,
-    /// The batch.
-    Batch,
-    /// The login that enqueued the job.
-    Login,
-    /// Error class and kind of soft failure.
-    Class,
-    /// Code of a failure: the provider's, or else the HTTP status.
-    Code,
-    /// Of fallbacks: the first choice.
-    From,
-    /// Of fallbacks: why the first choice did not answer.
-    Why,
-    /// Of fallbacks: the target that answered.
-    To,
-    /// Day, UTC.
-    Day,
-    /// Hour, UTC.
-    Hour,
-}
-
-impl By {
-    fn dimensions(self) -> &'static [Grouping] {
-        match self {
-            Self::Provider => &[Grouping::Provider],
-            Self::Model => &[Grouping::Model],
-            Self::Route => &[Grouping::Route],
-            Self::Project => &[Grouping::Project],
-            Self::Batch => &[Grouping::Batch],
-            Self::Login => &[Grouping::Login],
-            Self::Class => &[Grouping::Class, Grouping::Detail],
-            Self::Code => &[Grouping::Code],
-            Self::From => &[Grouping::From],
-            Self::Why => &[Grouping::Why],
-            Self::To => &[Grouping::To],
-            Self::Day => &[Grouping::Day],
-            Self::Hour => &[Grouping::Hour],
-        }
-    }
-}
-
 /// Prints the report.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let (Some(since), Some(until)) = (args.since, args.until)
@@ -177,12 +99,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         failures_only: false,
     };
     let table = match args.compare {
-        None => table(&context, args.kind, &by, filter).await?,
+        None => told(&context, args.kind, &by, filter).await?,
         Some(against) => {
             let [before, now] = periods(&context, &filter, against).await?;
             context.output.note(format!("before: {}; now: {}", in_words(&before), in_words(&now)));
-            let before = table(&context, args.kind, &by, before).await?;
-            compare::compare(&before, &table(&context, args.kind, &by, now).await?, by.len())
+            let before = told(&context, args.kind, &by, before).await?;
+            compare::compare(&before, &told(&context, args.kind, &by, now).await?, by.len())
         }
     };
     if table.is_empty() {
@@ -198,43 +120,36 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-/// The report of what the filter lets through.
-async fn table(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
-    let lately = |filter: Filter| Filter { since: filter.since.or(Some(Moment::Ago(LATELY))), ..filter };
-    Ok(match kind {
-        Kind::Cost => {
-            let (rows, all) = sums(context, by, &filter).await?;
-            report::cost(by, rows, &all)
-        }
-        Kind::Quality => {
-            let (rows, _) = sums(context, &report::by_of_quality(by), &filter).await?;
-            report::quality(by, &rows)
-        }
-        Kind::Failures => {
-            let filter = Filter { failures_only: true, ..filter };
-            let (rows, all) = sums(context, &report::by_of_failures(by), &filter).await?;
-            report::failures(by, rows, &all, &context.store.failure_words().await?)
-        }
-        Kind::Waste => {
-            let (rows, all) = sums(context, by, &filter).await?;
-            if let Some(lost) = lost_with_commits(&context.store, &filter).await? {
-                context.output.note(lost);
-            }
-            report::waste(by, rows, &all)
-        }
-        Kind::Fallbacks => {
-            let (rows, all) = sums(context, by, &filter).await?;
-            report::fallbacks(by, rows, &all)
-        }
-        Kind::Reasks => {
-            let filter = lately(filter);
-            let rows = context.store.totals(by, &filter).await?;
-            let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
-            report::reasks(by, rows, &all)
-        }
-        Kind::Cache => report::cache(by, context.store.cache_uses(by, &filter).await?),
-        Kind::Latency => report::latency(by, context.store.latencies(by, &lately(filter)).await?),
-    })
+/// The report of what the filter lets through. What its reader has to know beside it is told.
+async fn told(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
+    let Answer { table, unpriced, note } = read(&context.store, kind, by, filter.clone()).await?;
+    if unpriced > 0 {
+        context.output.warn(unpriced_warning(context, &filter, unpriced).await?);
+    }
+    if let Some(note) = note {
+        context.output.note(note);
+    }
+    Ok(table)
+}
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.meaning()))
+    }
+}
+
+impl ValueEnum for By {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.meaning()))
+    }
 }
 
 /// Why two periods cannot be compared.
@@ -292,58 +207,6 @@ fn in_words(period: &Filter) -> String {
     format!("{} to {} UTC", at(period.since), at(period.until))
 }
 
-/// The sums of each requested group, and those of everything, failed or not. Warns of jobs that are not in them.
-async fn sums(context: &Context, by: &[Grouping], filter: &Filter) -> anyhow::Result<(Vec<Totals>, Totals)> {
-    let rows = context.store.totals(by, filter).await?;
-    let filter = Filter { failures_only: false, ..filter.clone() };
-    let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
-    if all.unpriced > 0 {
-        context.output.warn(unpriced_warning(context, &filter, all.unpriced).await?);
-    }
-    Ok((rows, all))
-}
-
-fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
-    let usual: &[By] = match kind {
-        Kind::Cost | Kind::Quality | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
-        Kind::Failures => &[By::Class, By::Provider, By::Model],
-        Kind::Waste => &[By::Provider, By::Model, By::Class],
-        Kind::Cache => &[By::Route],
-        Kind::Fallbacks => &[By::From, By::Why, By::To],
-    };
-    let mut dimensions: Vec<Grouping> = Vec::new();
-    for dimension in if by.is_empty() { usual } else { by }.iter().flat_map(|by| by.dimensions()) {
-        if !dimensions.contains(dimension) {
-            dimensions.push(*dimension);
-        }
-    }
-    dimensions
-}
-
-/// Why a dimension says nothing in a report: an answer that is used has no class.
-fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
-    let is_known_of_caches = |by: &By| matches!(by, By::Route | By::Project | By::Day | By::Hour);
-    if kind == Kind::Cache && !by.iter().all(is_known_of_caches) {
-        return Some("what the cache saved is kept by route, project, day and hour: --by takes these");
-    }
-    if kind != Kind::Fallbacks && by.iter().any(|by| matches!(by, By::From | By::Why | By::To)) {
-        return Some("--by from, why and to tell fallbacks apart: `sluice report fallbacks` takes them");
-    }
-    if !matches!(kind, Kind::Failures | Kind::Waste) && by.contains(&By::Code) {
-        return Some(
-            "--by code says nothing here: only failures have a code. `sluice report failures --by code` has them",
-        );
-    }
-    if kind == Kind::Quality && by.contains(&By::Class) {
-        return Some("--by class says nothing here: this report has a column for each kind of unusable answer");
-    }
-    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
-    (is_of_answers && by.contains(&By::Class)).then_some(
-        "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
-         `sluice report failures --by class` has those",
-    )
-}
-
 /// Names the targets with unknown costs, and what can be done about them.
 async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
     let rows = context.store.totals(&[Grouping::Provider, Grouping::Model], filter).await?;
@@ -389,28 +252,6 @@ fn unpriced_in_words(
     words
 }
 
-/// The money paid in vain because the database lost commits that it had confirmed; `None`: none.
-async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
-    let mut lost = Stray::default();
-    for row in store.totals(&[Grouping::Class, Grouping::Detail], filter).await? {
-        let [class, detail] = [Grouping::Class, Grouping::Detail].map(|part| row.keys.get(part).unwrap_or_default());
-        let mut lost_with_commits = Abandonment::ALL.into_iter().filter(|why| why.is_lost_with_commits());
-        if class == ErrorClass::Abandoned.as_str() && lost_with_commits.any(|why| why.as_str() == detail) {
-            lost.calls += row.attempts;
-            lost.cost += row.waste;
-            lost.uncertain += row.uncertain;
-            lost.unpriced += row.unpriced;
-        }
-    }
-    Ok((lost.calls > 0).then(|| {
-        format!(
-            "lost with commits of the database, by a failover or a restore: {}, {}; `sluice doctor` says more",
-            counted(lost.calls, "call", "calls"),
-            lost.money()
-        )
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,26 +267,5 @@ mod tests {
         assert!(!priced.contains("with a price for"), "{priced}");
         let both = told(|target| target.provider == "a");
         assert!(both.contains("with a price for \"b/m\"; for \"a/m\" there is a price"), "{both}");
-    }
-
-    #[test]
-    fn classes_are_refused_where_nothing_has_one() {
-        for kind in [Kind::Fallbacks, Kind::Latency] {
-            assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
-            assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
-        }
-        for kind in [Kind::Cost, Kind::Failures, Kind::Waste] {
-            assert_eq!(says_nothing(kind, &[By::Class]), None, "{kind:?}");
-        }
-        for by in [By::Class, By::Code, By::From, By::Why, By::To] {
-            assert!(says_nothing(Kind::Quality, &[by]).is_some(), "{by:?}");
-        }
-        assert_eq!(says_nothing(Kind::Fallbacks, &[By::From, By::Why, By::To, By::Login]), None);
-    }
-
-    #[test]
-    fn a_dimension_that_is_named_twice_is_one_column() {
-        assert_eq!(dimensions(Kind::Cost, &[By::Day, By::Class, By::Day]).len(), 3);
-        assert_eq!(dimensions(Kind::Failures, &[By::Class]), [Grouping::Class, Grouping::Detail]);
     }
 }

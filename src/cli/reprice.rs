@@ -4,7 +4,6 @@ use super::GlobalArgs;
 use super::consent::consent;
 use super::context::Context;
 use super::figure;
-use super::moment;
 use super::names;
 use super::output::Format;
 use crate::config::PriceBook;
@@ -18,6 +17,7 @@ use crate::store::Store;
 use crate::store::names::Named;
 use crate::store::report::Moment;
 use crate::store::reprice::{Costed, Recosted, RepriceScope};
+use crate::view::moment;
 use crate::view::repriced::{RepricedView, Sums};
 
 /// Compute the costs of the ledger again, from the tokens, with the prices as they are known now

@@ -1,6 +1,5 @@
 //! Every table on screens of 80 and of 120 columns, as people see it. A change here is looked at.
 
-use super::status::tests as status;
 use super::table;
 use crate::domain::budget::{Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::file_estimate::{FileEstimate, RungEstimate};
@@ -10,6 +9,7 @@ use crate::store::budget::BudgetRow;
 use crate::store::report::{FailureWords, Grouping, Keys, LatencyRow, Totals};
 use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
+use crate::view::status::tables::tests as status;
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
 use crate::view::{batch, compare, report};

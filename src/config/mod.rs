@@ -138,7 +138,7 @@ impl Config {
         let worker = Worker::read(root.child("worker"));
         let spool = Spool::read(root.child("spool"));
         let retention = settings::read_retention(root.child("retention"));
-        let http = Http::read(root.child("http"));
+        let http = Http::read(root.child("http"), keys);
         let log = Log::read(root.child("log"));
         let prices = Prices::read(root.child("prices"), is_found);
         let mut buckets = provider::read_buckets(root.children("buckets"));
@@ -174,11 +174,17 @@ impl Config {
 
     /// Adds warnings about settings that work but are probably not meant so.
     fn warn(&self, reading: &Reading) {
-        if let Some(listen) = self.http.listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
+        if let Some(listen) = self.http.listen.filter(|_| self.http.is_open()) {
+            let pages = if self.http.token.is_some() {
+                "the dashboard and the API ask for the token, which goes over the network unencrypted unless a proxy \
+                 adds TLS"
+            } else {
+                "the dashboard and the API are closed there without a token (http.token_file)"
+            };
             reading.warn(format!(
                 "http.listen = \"{listen}\": everything that reaches this address reads the names of providers, routes \
-                 and projects, the queue and what it costs; no password is asked for. Listen on 127.0.0.1, or let a \
-                 firewall admit only what probes and scrapes"
+                 and projects, the queue and what it costs at /metrics and /api/status, for which no password is \
+                 asked; {pages}. Listen on 127.0.0.1, or let a firewall admit only what probes and scrapes"
             ));
         }
         for (name, route) in &self.routes {

@@ -1,4 +1,4 @@
-//! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[http]`, `[log]`.
+//! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[log]`.
 
 use super::catalogue::Catalogue;
 use super::keys::LOG;
@@ -11,7 +11,6 @@ use crate::permissions::read_secret;
 use crate::store::{Address, Pooler};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -202,44 +201,6 @@ pub(super) fn read_retention(mut section: Section<'_>) -> Option<Retention> {
     });
     section.finish();
     finished.map(|finished| Retention { finished })
-}
-
-/// `[http]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http {
-    /// The address that serves health, metrics and status; `None`: none.
-    pub listen: Option<SocketAddr>,
-    /// Whether the user chose that address: then it is required. The default is optional, and left out when another
-    /// process (a second worker on the same machine) has it.
-    pub chosen: bool,
-    /// Names under which it may be asked on loopback, beside those of this machine: the names of a proxy before it.
-    pub hosts: Vec<String>,
-}
-
-impl Http {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
-        let chosen = section.has("listen");
-        let listen =
-            section.parsed_or_default(
-                "listen",
-                "an address such as \"127.0.0.1:9470\", or \"off\"",
-                |text| match text {
-                    "off" => Ok(None),
-                    address => {
-                        address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port"))
-                    }
-                },
-            );
-        let hosts =
-            section.parsed_list("hosts", "a list of names such as [\"sluice.example.org\"], without ports", |name| {
-                let is_name = |name: &str| {
-                    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-                };
-                if is_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name of a host")) }
-            });
-        section.finish();
-        Self { chosen, listen, hosts: hosts.unwrap_or_default() }
-    }
 }
 
 /// `[log]`

@@ -17,6 +17,7 @@ pub mod estimate;
 pub mod finding;
 pub mod flat_row;
 pub mod job;
+pub mod moment;
 pub mod prices;
 mod race;
 pub mod reconciled;

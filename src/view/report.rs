@@ -2,6 +2,8 @@
 //!
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
+pub mod asked;
+
 use super::table::{Cell, Layout, Table};
 use crate::domain::per_answer::known_cost;
 use crate::domain::{ErrorClass, NanoUsd, SoftFailure};

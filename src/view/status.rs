@@ -1,5 +1,8 @@
 //! The status: the queue, the workers, the limits, and the pauses.
 
+pub mod buckets;
+pub mod tables;
+
 use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
@@ -166,6 +169,14 @@ pub struct KeyView {
 impl From<Counted> for CountView {
     fn from(counted: Counted) -> Self {
         Self { jobs: counted.rows, or_more: counted.more }
+    }
+}
+
+impl CountView {
+    /// `100000+` where counting stopped.
+    #[must_use]
+    pub fn in_short(self) -> String {
+        format!("{}{}", self.jobs, if self.or_more { "+" } else { "" })
     }
 }
 

@@ -131,9 +131,10 @@ pub(super) const HTTP: Table = Table {
             "listen",
             Kind::Text,
             "127.0.0.1:9470",
-            "Where /healthz, /readyz, /metrics and /api/status are served; \"off\": nowhere. If it is not set here, a \
-             second worker on the same machine runs without HTTP. The server asks for no password, so an address other \
-             than loopback gets a warning.",
+            "Where the dashboard (/), the API (/api/v1), /healthz, /readyz, /metrics and /api/status are served; \
+             \"off\": nowhere. If it is not set here, a second worker on the same machine runs without HTTP. On an \
+             address other than loopback the dashboard and the API need a token; the rest asks for none, so such an \
+             address gets a warning.",
         ),
         key(
             "hosts",
@@ -142,6 +143,22 @@ pub(super) const HTTP: Table = Table {
             "Host names that the server accepts on loopback besides localhost, 127.0.0.1 and [::1], for example those \
              of a proxy on this machine.",
         ),
+        instead(
+            "token_env",
+            Kind::Text,
+            "SLUICE_HTTP_TOKEN",
+            "The variable of the environment that holds the token of the dashboard and the API: at least 24 \
+             characters. Without a token they are open on loopback and closed elsewhere.",
+        ),
+        instead("token_file", Kind::Path, "http.token", "Instead: a file that holds nothing but the token."),
+        instead(
+            "credential",
+            Kind::Text,
+            "http_token",
+            "Instead: a systemd credential (LoadCredential=http_token:PATH).",
+        ),
+        with_default("read_only", Kind::Flag, "false", "Whether the dashboard and the API change nothing."),
+        with_default("bodies", Kind::Flag, "false", "Whether they show prompts and answers."),
     ],
     ..Table::EMPTY
 };

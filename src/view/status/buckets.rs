@@ -1,14 +1,15 @@
 //! The limits, as all workers share them.
 
-use super::age;
-use crate::view::status::StatusView;
+use super::StatusView;
+use super::tables::age;
 use crate::view::table::{Cell, Layout, Table};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// A line per limit; facts about the whole bucket stand on the first of them. A bucket that no live worker has, and of
 /// which nothing is missing, gets no line.
-pub(super) fn table(status: &StatusView) -> Table {
+#[must_use]
+pub fn table(status: &StatusView) -> Table {
     let mut table = Table::new([
         "bucket",
         "limit",
@@ -68,7 +69,7 @@ fn by_worker(amounts: &BTreeMap<i64, impl Display>) -> Cell {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::domain::Timestamp;
     use crate::domain::limits::{Dimension, Heard};
@@ -141,7 +142,7 @@ pub(super) mod tests {
         bucket
     }
 
-    pub(in crate::cli) fn shared_by_name() -> BTreeMap<String, BucketStanding> {
+    pub(crate) fn shared_by_name() -> BTreeMap<String, BucketStanding> {
         BTreeMap::from([("azure_westeurope".to_owned(), shared().standing(Timestamp(NOW)))])
     }
 

@@ -1,4 +1,4 @@
-//! Instants on the command line: `24h`, `7d`, `2026-01-31`, `2026-01-31T08:00:00Z`.
+//! Instants as people and programs name them: `24h`, `7d`, `2026-01-31`, `2026-01-31T08:00:00Z`.
 
 use crate::store::report::Moment;
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};

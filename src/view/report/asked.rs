@@ -1,0 +1,358 @@
+//! What a report is asked for: its kind, by what it is grouped, and of which part of the work. Every face asks here.
+
+use super::{by_of_failures, by_of_quality, cache, cost, failures, fallbacks, latency, quality, reasks, waste};
+use crate::domain::ErrorClass;
+use crate::domain::abandonment::Abandonment;
+use crate::domain::counted::counted;
+use crate::domain::timeline::Stray;
+use crate::store::report::{Filter, Grouping, Moment, Totals};
+use crate::store::{Store, StoreError};
+use crate::view::table::Table;
+use std::time::Duration;
+
+/// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
+const LATELY: Duration = Duration::from_hours(24);
+
+/// A kind of report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Dollars and tokens.
+    Cost,
+    /// How many answers were accepted, what was wrong with the others, and dollars per accepted answer.
+    Quality,
+    /// Attempts and jobs that failed, by error class, with the provider's code and what it says.
+    Failures,
+    /// Money for answers that were not used.
+    Waste,
+    /// Answers that did not come from the first choice: which it was, why, who answered, and what that cost more.
+    Fallbacks,
+    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says otherwise.
+    Reasks,
+    /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
+    Latency,
+    /// Answers that the caches of routes gave again, and the money that they saved.
+    Cache,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Cost,
+        Self::Quality,
+        Self::Failures,
+        Self::Waste,
+        Self::Fallbacks,
+        Self::Reasks,
+        Self::Latency,
+        Self::Cache,
+    ];
+
+    /// The name, and what it means.
+    const fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Cost => ("cost", "Dollars and tokens"),
+            Self::Quality => (
+                "quality",
+                "How many answers were accepted, what was wrong with the others, and dollars per accepted answer",
+            ),
+            Self::Failures => {
+                ("failures", "Attempts and jobs that failed, by error class, with the provider's code and what it says")
+            }
+            Self::Waste => ("waste", "Money for answers that were not used"),
+            Self::Fallbacks => (
+                "fallbacks",
+                "Answers that did not come from the first choice: which it was, why, who answered, and what that cost more",
+            ),
+            Self::Reasks => (
+                "reasks",
+                "Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says otherwise",
+            ),
+            Self::Latency => {
+                ("latency", "How long accepted answers took; of the last 24 hours unless --since says otherwise")
+            }
+            Self::Cache => ("cache", "Answers that the caches of routes gave again, and the money that they saved"),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.told().0
+    }
+
+    /// What it means, in words.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        self.told().1
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+/// What a report is grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The provider that was called.
+    Provider,
+    /// The model that was called.
+    Model,
+    /// The route that the job named.
+    Route,
+    /// The project that pays.
+    Project,
+    /// The batch.
+    Batch,
+    /// The login that enqueued the job.
+    Login,
+    /// Error class and kind of soft failure.
+    Class,
+    /// Code of a failure: the provider's, or else the HTTP status.
+    Code,
+    /// Of fallbacks: the first choice.
+    From,
+    /// Of fallbacks: why the first choice did not answer.
+    Why,
+    /// Of fallbacks: the target that answered.
+    To,
+    /// Day, UTC.
+    Day,
+    /// Hour, UTC.
+    Hour,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Provider,
+        Self::Model,
+        Self::Route,
+        Self::Project,
+        Self::Batch,
+        Self::Login,
+        Self::Class,
+        Self::Code,
+        Self::From,
+        Self::Why,
+        Self::To,
+        Self::Day,
+        Self::Hour,
+    ];
+
+    /// The name, and what it means.
+    const fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Provider => ("provider", "The provider that was called"),
+            Self::Model => ("model", "The model that was called"),
+            Self::Route => ("route", "The route that the job named"),
+            Self::Project => ("project", "The project that pays"),
+            Self::Batch => ("batch", "The batch"),
+            Self::Login => ("login", "The login that enqueued the job"),
+            Self::Class => ("class", "Error class and kind of soft failure"),
+            Self::Code => ("code", "Code of a failure: the provider's, or else the HTTP status"),
+            Self::From => ("from", "Of fallbacks: the first choice"),
+            Self::Why => ("why", "Of fallbacks: why the first choice did not answer"),
+            Self::To => ("to", "Of fallbacks: the target that answered"),
+            Self::Day => ("day", "Day, UTC"),
+            Self::Hour => ("hour", "Hour, UTC"),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.told().0
+    }
+
+    /// What it means, in words.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        self.told().1
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+impl By {
+    fn dimensions(self) -> &'static [Grouping] {
+        match self {
+            Self::Provider => &[Grouping::Provider],
+            Self::Model => &[Grouping::Model],
+            Self::Route => &[Grouping::Route],
+            Self::Project => &[Grouping::Project],
+            Self::Batch => &[Grouping::Batch],
+            Self::Login => &[Grouping::Login],
+            Self::Class => &[Grouping::Class, Grouping::Detail],
+            Self::Code => &[Grouping::Code],
+            Self::From => &[Grouping::From],
+            Self::Why => &[Grouping::Why],
+            Self::To => &[Grouping::To],
+            Self::Day => &[Grouping::Day],
+            Self::Hour => &[Grouping::Hour],
+        }
+    }
+}
+
+/// A report, and what its reader has to know beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub table: Table,
+    /// Attempts whose price is unknown, and which are not in the sums.
+    pub unpriced: i64,
+    /// Something else that is told beside the table.
+    pub note: Option<String>,
+}
+
+/// The report of what the filter lets through, by what [`dimensions`] returned.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) -> Result<Answer, StoreError> {
+    let (mut unpriced, mut note) = (0, None);
+    let lately = |filter: Filter| Filter { since: filter.since.or(Some(Moment::Ago(LATELY))), ..filter };
+    let table = match kind {
+        Kind::Cost => {
+            let (rows, all) = sums(store, by, &filter).await?;
+            unpriced = all.unpriced;
+            cost(by, rows, &all)
+        }
+        Kind::Quality => {
+            let (rows, all) = sums(store, &by_of_quality(by), &filter).await?;
+            unpriced = all.unpriced;
+            quality(by, &rows)
+        }
+        Kind::Failures => {
+            let filter = Filter { failures_only: true, ..filter };
+            let (rows, all) = sums(store, &by_of_failures(by), &filter).await?;
+            unpriced = all.unpriced;
+            failures(by, rows, &all, &store.failure_words().await?)
+        }
+        Kind::Waste => {
+            let (rows, all) = sums(store, by, &filter).await?;
+            unpriced = all.unpriced;
+            note = lost_with_commits(store, &filter).await?;
+            waste(by, rows, &all)
+        }
+        Kind::Fallbacks => {
+            let (rows, all) = sums(store, by, &filter).await?;
+            unpriced = all.unpriced;
+            fallbacks(by, rows, &all)
+        }
+        Kind::Reasks => {
+            let filter = lately(filter);
+            let rows = store.totals(by, &filter).await?;
+            let all = store.totals(&[], &filter).await?.pop().unwrap_or_default();
+            reasks(by, rows, &all)
+        }
+        Kind::Cache => cache(by, store.cache_uses(by, &filter).await?),
+        Kind::Latency => latency(by, store.latencies(by, &lately(filter)).await?),
+    };
+    Ok(Answer { table, unpriced, note })
+}
+
+/// The sums of each requested group, and those of everything, failed or not.
+async fn sums(store: &Store, by: &[Grouping], filter: &Filter) -> Result<(Vec<Totals>, Totals), StoreError> {
+    let rows = store.totals(by, filter).await?;
+    let filter = Filter { failures_only: false, ..filter.clone() };
+    let all = store.totals(&[], &filter).await?.pop().unwrap_or_default();
+    Ok((rows, all))
+}
+
+/// The columns that tell the rows apart: those asked for, or the usual ones.
+#[must_use]
+pub fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
+    let usual: &[By] = match kind {
+        Kind::Cost | Kind::Quality | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
+        Kind::Failures => &[By::Class, By::Provider, By::Model],
+        Kind::Waste => &[By::Provider, By::Model, By::Class],
+        Kind::Cache => &[By::Route],
+        Kind::Fallbacks => &[By::From, By::Why, By::To],
+    };
+    let mut dimensions: Vec<Grouping> = Vec::new();
+    for dimension in if by.is_empty() { usual } else { by }.iter().flat_map(|by| by.dimensions()) {
+        if !dimensions.contains(dimension) {
+            dimensions.push(*dimension);
+        }
+    }
+    dimensions
+}
+
+/// Why a dimension says nothing in a report: an answer that is used has no class.
+#[must_use]
+pub fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
+    let is_known_of_caches = |by: &By| matches!(by, By::Route | By::Project | By::Day | By::Hour);
+    if kind == Kind::Cache && !by.iter().all(is_known_of_caches) {
+        return Some("what the cache saved is kept by route, project, day and hour: --by takes these");
+    }
+    if kind != Kind::Fallbacks && by.iter().any(|by| matches!(by, By::From | By::Why | By::To)) {
+        return Some("--by from, why and to tell fallbacks apart: `sluice report fallbacks` takes them");
+    }
+    if !matches!(kind, Kind::Failures | Kind::Waste) && by.contains(&By::Code) {
+        return Some(
+            "--by code says nothing here: only failures have a code. `sluice report failures --by code` has them",
+        );
+    }
+    if kind == Kind::Quality && by.contains(&By::Class) {
+        return Some("--by class says nothing here: this report has a column for each kind of unusable answer");
+    }
+    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
+    (is_of_answers && by.contains(&By::Class)).then_some(
+        "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
+         `sluice report failures --by class` has those",
+    )
+}
+
+/// The money paid in vain because the database lost commits that it had confirmed; `None`: none.
+async fn lost_with_commits(store: &Store, filter: &Filter) -> Result<Option<String>, StoreError> {
+    let mut lost = Stray::default();
+    for row in store.totals(&[Grouping::Class, Grouping::Detail], filter).await? {
+        let [class, detail] = [Grouping::Class, Grouping::Detail].map(|part| row.keys.get(part).unwrap_or_default());
+        let mut lost_with_commits = Abandonment::ALL.into_iter().filter(|why| why.is_lost_with_commits());
+        if class == ErrorClass::Abandoned.as_str() && lost_with_commits.any(|why| why.as_str() == detail) {
+            lost.calls += row.attempts;
+            lost.cost += row.waste;
+            lost.uncertain += row.uncertain;
+            lost.unpriced += row.unpriced;
+        }
+    }
+    Ok((lost.calls > 0).then(|| {
+        format!(
+            "lost with commits of the database, by a failover or a restore: {}, {}; `sluice doctor` says more",
+            counted(lost.calls, "call", "calls"),
+            lost.money()
+        )
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_refused_where_nothing_has_one() {
+        for kind in [Kind::Fallbacks, Kind::Latency] {
+            assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
+            assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
+        }
+        for kind in [Kind::Cost, Kind::Failures, Kind::Waste] {
+            assert_eq!(says_nothing(kind, &[By::Class]), None, "{kind:?}");
+        }
+        for by in [By::Class, By::Code, By::From, By::Why, By::To] {
+            assert!(says_nothing(Kind::Quality, &[by]).is_some(), "{by:?}");
+        }
+        assert_eq!(says_nothing(Kind::Fallbacks, &[By::From, By::Why, By::To, By::Login]), None);
+    }
+
+    #[test]
+    fn a_dimension_that_is_named_twice_is_one_column() {
+        assert_eq!(dimensions(Kind::Cost, &[By::Day, By::Class, By::Day]).len(), 3);
+        assert_eq!(dimensions(Kind::Failures, &[By::Class]), [Grouping::Class, Grouping::Detail]);
+    }
+}

@@ -1,0 +1,447 @@
+//! The tables of the status.
+
+use super::{CountView, StatusView};
+use crate::view::table::{Cell, Layout, Table};
+use crate::view::waits::WhyView;
+use crate::view::worker::WorkerView;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+/// `100000+` where counting stopped.
+fn counted(count: CountView) -> Cell {
+    if count.or_more { Cell::Text(count.in_short()) } else { Cell::Count(count.jobs) }
+}
+
+pub(super) fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
+    let seconds = u64::try_from((now - since).num_seconds()).unwrap_or(0);
+    Cell::Text(humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string())
+}
+
+/// The jobs of each route, for people: the reasons follow as sentences.
+#[must_use]
+pub fn jobs(status: &StatusView) -> Table {
+    let mut table = Table::new(["route", "ready", "running", "waiting", "oldest"]);
+    for route in &status.routes {
+        let mut waiting = CountView { jobs: 0, or_more: false };
+        for parked in &route.parked {
+            waiting.jobs += parked.count.jobs;
+            waiting.or_more |= parked.count.or_more;
+        }
+        table.row([
+            route.route.as_str().into(),
+            counted(route.ready),
+            route.running.into(),
+            counted(waiting),
+            route.oldest_ready.map(|since| age(status.now, since)).into(),
+        ]);
+    }
+    table
+}
+
+/// The jobs of each route for programs, a line for each reason to wait.
+#[must_use]
+pub fn queue(status: &StatusView) -> Table {
+    let mut table = Table::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in", "budget"]);
+    for route in &status.routes {
+        let mut cells = [
+            route.route.as_str().into(),
+            counted(route.ready),
+            route.oldest_ready.map(|since| age(status.now, since)).into(),
+            route.running.into(),
+        ];
+        // A line for each reason; facts about the whole route stand on the first of them.
+        let held = route.ready_waits_for.iter().map(|held| {
+            let of_some =
+                if held.count == route.ready { String::new() } else { format!(" ({} ready)", held.count.in_short()) };
+            [Cell::Empty, Cell::Text(format!("{}{of_some}", held.waits_for)), Cell::Empty, budget_of(&held.why)]
+        });
+        let parked = route.parked.iter().map(|parked| {
+            let wakes_in = parked.wakes_at.map(|at| age(at, status.now));
+            let waits_for = parked.waits_for.as_str().into();
+            [counted(parked.count), waits_for, wakes_in.unwrap_or(Cell::Empty), budget_of(&parked.why)]
+        });
+        let mut lines: Vec<[Cell; 4]> = held.chain(parked).collect();
+        if route.parked.is_empty() {
+            match lines.first_mut() {
+                Some([parked, ..]) => *parked = Cell::Count(0),
+                None => lines.push([Cell::Count(0), Cell::Empty, Cell::Empty, Cell::Empty]),
+            }
+        }
+        for waits in lines {
+            table.row(cells.iter().cloned().chain(waits));
+            cells = [route.route.as_str().into(), Cell::Empty, Cell::Empty, Cell::Empty];
+        }
+    }
+    table
+}
+
+/// The budget that is behind a wait: the code of a rung says no more than that there is one.
+fn budget_of(whys: &[WhyView]) -> Cell {
+    whys.iter().find_map(|why| why.budget.as_ref()).map(|budget| budget.name.as_str()).into()
+}
+
+/// The workers that live or still hold jobs, or all of them; and how many others there were, in words.
+#[must_use]
+pub fn workers(status: &StatusView, all: bool) -> (Table, Option<String>) {
+    let mut table = Table::new([
+        "worker",
+        "host",
+        "pid",
+        "version",
+        "state",
+        "seen",
+        "up",
+        "in_flight",
+        "of",
+        "calls",
+        "waiting",
+        "succeeded",
+        "failed",
+        "attempts",
+        "unsettled",
+    ])
+    .laid_out(Layout {
+        wide: &["pid", "version", "up", "calls", "waiting", "attempts", "unsettled"],
+        give_way: &["host", "of", "failed", "succeeded", "seen"],
+        ..Layout::default()
+    });
+    let (shown, others): (Vec<&WorkerView>, Vec<&WorkerView>) =
+        status.workers.iter().partition(|worker| all || worker.is_alive || worker.holds > 0);
+    for worker in shown {
+        let said = &worker.said;
+        // What a worker said last holds no more once it is gone. The sums do.
+        let now = |figure: Cell| if worker.is_alive { figure } else { Cell::Empty };
+        table.row([
+            Cell::Text(worker.worker.to_string()),
+            worker.host.as_str().into(),
+            Cell::Text(worker.pid.to_string()),
+            worker.version.as_str().into(),
+            worker.condition().into(),
+            age(status.now, worker.seen_at),
+            age(worker.seen_at, worker.started_at),
+            worker.holds.into(),
+            now(said.max_in_flight.into()),
+            now(worker.calls_running().into()),
+            now(worker.calls_waiting().into()),
+            said.succeeded.into(),
+            said.failed.into(),
+            said.attempts.into(),
+            now(said.unsettled.into()),
+        ]);
+    }
+    (table, gone_in_words(&others))
+}
+
+/// `3 left and 1 died`, of workers that hold no job.
+fn gone_in_words(others: &[&WorkerView]) -> Option<String> {
+    let left = others.iter().filter(|worker| worker.state == "gone").count();
+    let told = match (left, others.len() - left) {
+        (0, 0) => return None,
+        (left, 0) => format!("{left} left"),
+        (0, died) => format!("{died} died"),
+        (left, died) => format!("{left} left and {died} died"),
+    };
+    Some(format!("{told} within the last hour (--all lists them)"))
+}
+
+/// `closed` when all workers agree, else how many see which state.
+fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
+    match breakers.len() {
+        0 => Cell::Empty,
+        1 => breakers.keys().next().map(String::as_str).into(),
+        _ => {
+            let parts: Vec<String> = breakers.iter().map(|(state, workers)| format!("{state} ({workers})")).collect();
+            Cell::Text(parts.join(", "))
+        }
+    }
+}
+
+/// Where the private Postgres lives.
+#[must_use]
+pub fn database(status: &StatusView) -> Table {
+    let mut table = Table::new(["private_postgres", "shell"]);
+    if let Some(dir) = &status.private_postgres {
+        table.row([dir.as_str().into(), "sluice psql".into()]);
+    }
+    table
+}
+
+/// The targets, as the live workers see them.
+#[must_use]
+pub fn targets(status: &StatusView) -> Table {
+    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"])
+        .laid_out(Layout {
+            wide: &["bucket"],
+            when_told: &["shut", "opens_in", "paused"],
+            give_way: &["failures", "calls", "paused", "breaker"],
+            ..Layout::default()
+        });
+    for target in &status.targets {
+        table.row([
+            target.target.as_str().into(),
+            target.bucket.as_deref().into(),
+            breaker_in_words(&target.breakers),
+            target.shut.as_deref().into(),
+            target.shut_until.map(|until| age(until, status.now)).into(),
+            Cell::Flag(target.paused),
+            target.calls.into(),
+            target.failures.into(),
+        ]);
+    }
+    table
+}
+
+/// The keys of the live workers.
+#[must_use]
+pub fn keys(status: &StatusView) -> Table {
+    let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]).laid_out(Layout {
+        when_told: &["why", "for", "tried_in"],
+        give_way: &["worker", "for", "tried_in"],
+        ..Layout::default()
+    });
+    for key in &status.keys {
+        table.row([
+            key.provider.as_deref().into(),
+            key.key.as_deref().into(),
+            Cell::Text(key.worker.to_string()),
+            key.state.as_deref().into(),
+            key.why.as_deref().into(),
+            key.since.map(|since| age(status.now, since)).into(),
+            key.until.map(|until| age(until, status.now)).into(),
+        ]);
+    }
+    table
+}
+
+/// The pauses in force.
+#[must_use]
+pub fn pauses(status: &StatusView) -> Table {
+    let mut table = Table::new(["kind", "name", "since", "reason", "by"]).laid_out(Layout {
+        when_told: &["reason", "by"],
+        give_way: &["by", "since"],
+        prose: &["reason"],
+        ..Layout::default()
+    });
+    for pause in &status.paused {
+        table.row([
+            pause.kind.as_str().into(),
+            pause.name.as_str().into(),
+            pause.since.into(),
+            pause.reason.as_deref().into(),
+            pause.by.as_deref().into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::{NanoUsd, Spent};
+    use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
+    use serde_json::{Value, json};
+
+    fn worker(id: i64, breaker: &str) -> WorkerRecord {
+        WorkerRecord {
+            id,
+            host: "db1".to_owned(),
+            pid: 42,
+            version: "0.1.0".to_owned(),
+            started_at: at(0),
+            seen_at: at(58),
+            state: "live".to_owned(),
+            holds: 3,
+            stats: json!({
+                "version": 2, "in_flight": 3, "max_in_flight": 500, "succeeded": 10, "failed": 1, "attempts": 12,
+                "unsettled": 0,
+                "stopping": false,
+                "gate": {
+                    "buckets": [{
+                        "name": "openai", "rates": [{ "limit": "requests/min", "held": 20, "headroom": 20 }],
+                        "concurrency": 20, "running": 3, "waiting": 4, "shut": null,
+                    }, {
+                        "name": "free", "rates": [], "concurrency": null, "running": 2, "waiting": 0, "shut": null,
+                    }],
+                    "targets": [{
+                        "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": breaker, "shut": null,
+                        "paused": false, "calls": 6, "failures": 1,
+                    }],
+                    "keys": [{
+                        "provider": "openai", "key": "OPENAI_A", "state": "in_service", "shut": null,
+                    }, {
+                        "provider": "openai", "key": "OPENAI_B", "state": "out", "shut": {
+                            "reason": "quota_exhausted", "since_ms": 1_800_000_030_000_i64,
+                            "until_ms": 1_800_000_120_000_i64,
+                        },
+                    }],
+                },
+            }),
+        }
+    }
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn held(rows: i64, wakes_at: Option<DateTime<Utc>>) -> Held {
+        Held { count: Counted { rows, more: false }, wakes_at, ..Held::default() }
+    }
+
+    fn status() -> Status {
+        let parked = [
+            ("scheduled".to_owned(), held(2, Some(at(120)))),
+            ("openai/gpt-4o-mini: rate_limit".to_owned(), held(7, Some(at(61)))),
+        ];
+        let queue = RouteQueue {
+            ready: Counted { rows: 100_000, more: true },
+            oldest_ready: Some(at(0)),
+            held: BTreeMap::new(),
+            running: 3,
+            parked: parked.into_iter().collect(),
+        };
+        Status {
+            now: at(60),
+            routes: [("default".to_owned(), queue)].into_iter().collect(),
+            spending: Spending::default(),
+            workers: vec![worker(1, "closed"), worker(2, "open")],
+            pauses: Vec::new(),
+            buckets: BTreeMap::new(),
+            budgets: Vec::new(),
+        }
+    }
+
+    /// The tables of a status with long names.
+    pub(crate) fn tables() -> Vec<(&'static str, Table)> {
+        let mut status = status();
+        for worker in &mut status.workers {
+            "ip-10-0-12-117.eu-west-1.compute.internal".clone_into(&mut worker.host);
+            let gate = worker.stats.pointer_mut("/gate").unwrap();
+            gate["targets"][0]["target"] = "azure_westeurope/gpt-4.1-mini-2025-04-14".into();
+            gate["targets"][0]["shut"] = json!({ "reason": "rate_limit", "until_ms": 1_800_000_120_000_i64 });
+            gate["keys"][1]["key"] = "AZURE_WESTEUROPE_SECOND_KEY".into();
+        }
+        let queue = status.routes["default"].clone();
+        status.routes.insert("classify_german_invoices".to_owned(), queue);
+        status.pauses = vec![PauseRecord {
+            kind: "batch".to_owned(),
+            name: "nightly-classification-2027-01-15".to_owned(),
+            since: at(9),
+            reason: Some("stop-loss: 1,234 of 8,913,579 jobs failed, and 0.01 % may".to_owned()),
+            by: Some("sluice_worker".to_owned()),
+        }];
+        status.buckets = super::super::buckets::tests::shared_by_name();
+        let spent = Spent {
+            cost: NanoUsd(1_234_567_890_123),
+            uncertain: NanoUsd(1_500_000_000),
+            unpriced: 7,
+            accepted: 8_912_345,
+        };
+        let of_route = RouteSpending { attempts: 12_345_678, spent };
+        status.spending.routes.insert("classify_german_invoices".to_owned(), of_route);
+        let view = StatusView::from(status);
+        vec![
+            ("status: queue", jobs(&view)),
+            ("status: workers", workers(&view, false).0),
+            ("status: spent", view.spent_table()),
+            ("status: buckets", super::super::buckets::table(&view)),
+            ("status: targets", targets(&view)),
+            ("status: keys", keys(&view)),
+            ("status: paused", pauses(&view)),
+        ]
+    }
+
+    fn json_of(table: &Table) -> Value {
+        serde_json::to_value(table).unwrap()
+    }
+
+    #[test]
+    fn a_route_has_a_line_for_each_thing_it_waits_for() {
+        let rows = json_of(&queue(&status().into()));
+        assert_eq!(rows.as_array().unwrap().len(), 2);
+        assert_eq!(
+            (&rows[0]["ready"], &rows[0]["oldest"], &rows[0]["running"]),
+            (&"100000+".into(), &"1m".into(), &3.into())
+        );
+        assert_eq!((&rows[0]["parked"], &rows[0]["wakes_in"]), (&7.into(), &"1s".into()));
+        assert_eq!((&rows[1]["waits_for"], &rows[1]["ready"]), (&"scheduled".into(), &Value::Null));
+    }
+
+    #[test]
+    fn what_holds_up_ready_jobs_has_a_line_of_its_own() {
+        let mut status = status();
+        let queue_of = status.routes.get_mut("default").unwrap();
+        queue_of.ready = Counted { rows: 10, more: false };
+        queue_of.held.insert("batch paused".to_owned(), held(4, None));
+        let rows = json_of(&queue(&status.clone().into()));
+        assert_eq!((&rows[0]["ready"], &rows[0]["waits_for"]), (&10.into(), &"batch paused (4 ready)".into()));
+        assert_eq!((&rows[1]["ready"], &rows[1]["parked"]), (&Value::Null, &7.into()));
+        let queue_of = status.routes.get_mut("default").unwrap();
+        queue_of.parked.clear();
+        queue_of.held.insert("batch paused".to_owned(), held(10, None));
+        let rows = json_of(&queue(&status.clone().into()));
+        assert_eq!((&rows[0]["parked"], &rows[0]["waits_for"]), (&0.into(), &"batch paused".into()));
+        assert_eq!(rows.as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_has_its_calls_of_all_buckets_together() {
+        let rows = json_of(&workers(&status().into(), false).0);
+        assert_eq!((&rows[0]["calls"], &rows[0]["waiting"]), (&5.into(), &4.into()));
+    }
+
+    #[test]
+    fn breakers_on_which_workers_disagree_are_counted() {
+        let rows = json_of(&targets(&status().into()));
+        assert_eq!((&rows[0]["breaker"], &rows[0]["calls"]), (&"closed (1), open (1)".into(), &12.into()));
+        let agreed = Status { workers: vec![worker(1, "open")], ..status() };
+        assert_eq!(json_of(&targets(&agreed.into()))[0]["breaker"], "open");
+    }
+
+    #[test]
+    fn a_key_is_in_service_or_has_a_reason_and_a_time() {
+        let rows = json_of(&keys(&status().into()));
+        assert_eq!(rows.as_array().unwrap().len(), 4);
+        let row = |key, state, why: Value, out_for: Value, tried_in: Value| {
+            json!({
+                "provider": "openai", "key": key, "worker": "1", "state": state, "why": why, "for": out_for,
+                "tried_in": tried_in,
+            })
+        };
+        assert_eq!(rows[0], row("OPENAI_A", "in_service", Value::Null, Value::Null, Value::Null));
+        assert_eq!(rows[1], row("OPENAI_B", "out", "quota_exhausted".into(), "30s".into(), "1m".into()));
+    }
+
+    #[test]
+    fn what_a_dead_worker_said_of_its_gate_does_not_count() {
+        let mut dead = worker(1, "open");
+        "dead".clone_into(&mut dead.state);
+        let status = StatusView::from(Status { workers: vec![dead], ..status() });
+        assert!(targets(&status).is_empty() && keys(&status).is_empty());
+    }
+
+    #[test]
+    fn workers_that_are_gone_are_a_line_together_and_say_nothing_of_now() {
+        let other = |id, state: &str, holds| WorkerRecord { state: state.to_owned(), holds, ..worker(id, "closed") };
+        let crowd = vec![worker(1, "closed"), other(2, "dead", 3), other(3, "gone", 0), other(4, "gone", 0)];
+        let status = StatusView::from(Status { workers: [crowd, vec![other(5, "dead", 0)]].concat(), ..status() });
+        let (table, gone) = workers(&status, false);
+        let rows = json_of(&table);
+        let shown: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["worker"]).collect();
+        assert_eq!(shown, ["1", "2"], "the live ones, and one that still holds jobs");
+        assert_eq!(gone.as_deref(), Some("2 left and 1 died within the last hour (--all lists them)"));
+        assert_eq!((&rows[0]["calls"], &rows[0]["of"]), (&5.into(), &500.into()));
+        assert_eq!((&rows[1]["calls"], &rows[1]["of"], &rows[1]["in_flight"]), (&Value::Null, &Value::Null, &3.into()));
+        let (table, gone) = workers(&status, true);
+        assert_eq!((json_of(&table).as_array().unwrap().len(), gone), (5, None));
+    }
+
+    #[test]
+    fn stats_of_another_version_do_no_harm() {
+        let odd =
+            WorkerRecord { stats: json!({ "gate": { "targets": "none", "buckets": [3, null] } }), ..worker(1, "") };
+        let status = StatusView::from(Status { workers: vec![odd], ..status() });
+        let row = &json_of(&workers(&status, false).0)[0];
+        assert_eq!((&row["of"], &row["calls"]), (&Value::Null, &Value::Null));
+        assert!(targets(&status).is_empty());
+    }
+}
