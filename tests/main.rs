@@ -17,6 +17,7 @@ mod cascade;
 mod chaos;
 mod check_online;
 mod chosen_jobs;
+mod dashboard;
 mod databases;
 mod deploy;
 mod dialects;

@@ -8,7 +8,8 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::PgPool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -375,4 +376,40 @@ async fn readyz_says_what_of_the_work_is_refused_while_the_heart_beats() {
         until("it is ready again", is_ready).await;
     }
     worker.stop().await;
+}
+
+/// The names of metrics in an expression, without the endings of counters and histograms.
+fn metrics_of(text: &str) -> BTreeSet<String> {
+    let name = regex::Regex::new(r"\bsluice_[a-z0-9_]+").unwrap();
+    name.find_iter(text).map(|found| found.as_str().trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[test]
+fn the_rules_and_the_grafana_dashboard_name_metrics_that_there_are() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/monitoring");
+    let rules = std::fs::read_to_string(folder.join("prometheus-rules.yml")).unwrap();
+    let board = std::fs::read_to_string(folder.join("grafana-dashboard.json")).unwrap();
+    let board: serde_json::Value = serde_json::from_str(&board).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let expressions: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(expressions.len() > 15);
+    let named = metrics_of(&format!("{rules}\n{}", expressions.join("\n")));
+    assert!(named.len() > 20, "{named:?}");
+    for metric in named {
+        assert!(MANUAL.contains(&format!("`{metric}`")), "{metric} is not in the manual");
+    }
+    let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
+    // Prometheus's own tool reads both, where it is installed (Debian: the package prometheus).
+    let questions = expressions.iter().enumerate().fold(rules.clone(), |rules, (index, expression)| {
+        let rule = format!("      - record: board:{index}\n        expr: {}\n", serde_json::Value::from(&**expression));
+        rules + &rule
+    });
+    let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    std::fs::write(file.path(), questions).unwrap();
+    match std::process::Command::new("promtool").args(["check", "rules"]).arg(file.path()).output() {
+        Ok(said) => assert!(said.status.success(), "{}", text(&said.stdout) + &text(&said.stderr)),
+        Err(error) => eprintln!("promtool is not installed ({error}): the rules are not read by it"),
+    }
 }

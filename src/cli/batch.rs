@@ -1,6 +1,6 @@
 //! `sluice batch`: batches, shown and changed as a whole.
 
-mod jobs;
+pub(super) mod jobs;
 
 use super::GlobalArgs;
 use super::context::Context;

@@ -4,6 +4,7 @@ use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, ConfigErrors, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
+use crate::http::Reach;
 use crate::shutdown::Signals;
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
 use crate::telemetry::{self, TelemetryError};
@@ -35,6 +36,8 @@ pub struct Context {
     pub store: Store,
     /// The output of the command.
     pub output: Output,
+    /// The way to the database, for connections beside these.
+    pub reach: Reach,
     /// The private Postgres, when there is no other.
     private: Option<EmbeddedPostgres>,
     /// The signals, if the daemon has listened to them since it had to wait for its database.
@@ -120,7 +123,8 @@ impl Context {
         if store.is_pooled() {
             tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
         }
-        Ok(Self { config, store, output: Output::new(global), private, signals, _log: log })
+        let reach = Reach { pooler, address };
+        Ok(Self { config, store, output: Output::new(global), reach, private, signals, _log: log })
     }
 
     async fn require_schema(&self) -> Result<(), StoreError> {

@@ -32,6 +32,8 @@ pub enum ConfigText {
     Keys,
     /// A JSON schema
     Schema,
+    /// The API of a worker (/api/v1), as an OpenAPI document
+    Openapi,
 }
 
 /// Prints a description of the configuration's keys.
@@ -40,6 +42,7 @@ pub fn configuration(args: ConfigArgs) -> anyhow::Result<ExitCode> {
         ConfigText::Sample => config::sample(),
         ConfigText::Keys => config::reference(),
         ConfigText::Schema => config::schema(),
+        ConfigText::Openapi => serde_json::to_string_pretty(&crate::http::openapi())? + "\n",
     };
     print(text.as_bytes())
 }

@@ -1,13 +1,18 @@
-//! `sluice job`: shows, cancels, retries, pauses or resumes a job.
+//! `sluice job`: shows a job, and changes jobs: those that are named, or all that are chosen by how they stand.
+
+mod chosen;
 
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
+use super::names;
 use super::output::Format;
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::job::{Changed, JobRecord};
+use crate::store::names::Named;
+use crate::store::selection::Deed;
 use crate::view::change::{JobChangeView, JobOutcome};
 use crate::view::job::{Bodies, JobView, PlaceView};
 use crate::view::table::{Cell, Layout, Table};
@@ -34,32 +39,40 @@ pub enum JobCommand {
         #[arg(long)]
         show_answer: bool,
     },
+    /// List jobs of all batches, the newest first, or some of them
+    List(chosen::ListArgs),
     /// Cancel jobs that have not ended; a call under way is dropped
-    Cancel {
-        /// The jobs' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-    },
+    Cancel(chosen::ChosenArgs),
     /// Put failed or cancelled jobs back into the queue, with a fresh count of attempts
-    Retry {
-        /// The jobs' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-    },
+    Retry(chosen::ChosenArgs),
     /// Keep jobs that wait from being started, until they are resumed
     Pause {
-        /// The jobs' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
+        #[command(flatten)]
+        chosen: chosen::ChosenArgs,
         /// Why; it is shown with the jobs
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
     /// Let paused jobs go on
-    Resume {
-        /// The jobs' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
+    Resume(chosen::ChosenArgs),
+    /// Send jobs that wait along another route, where they begin anew
+    ///
+    /// What they have cost so far stays with the route that they come from.
+    Move {
+        #[command(flatten)]
+        chosen: chosen::ChosenArgs,
+        /// The route along which they go
+        #[arg(long, value_name = "ROUTE")]
+        to: String,
+    },
+    /// Give jobs that wait another priority: a higher one goes first, within the same route, project, batch and login
+    Priority {
+        #[command(flatten)]
+        chosen: chosen::ChosenArgs,
+        /// From -1000 to 1000
+        #[arg(long, value_name = "NUMBER", allow_hyphen_values = true,
+              value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+        to: i16,
     },
 }
 
@@ -73,10 +86,20 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             show(&mut context, &JobView::of(job, bodies))?;
             ExitCode::Success
         }
-        JobCommand::Cancel { ids } => change(&mut context, &ids, Action::Cancel).await?,
-        JobCommand::Retry { ids } => change(&mut context, &ids, Action::Retry).await?,
-        JobCommand::Pause { ids, reason } => change(&mut context, &ids, Action::Pause(reason.as_deref())).await?,
-        JobCommand::Resume { ids } => change(&mut context, &ids, Action::Resume).await?,
+        JobCommand::List(args) => {
+            chosen::list(args, &mut context).await?;
+            ExitCode::Success
+        }
+        JobCommand::Cancel(chosen) => change(&mut context, chosen, Deed::Cancel).await?,
+        JobCommand::Retry(chosen) => change(&mut context, chosen, Deed::Retry).await?,
+        JobCommand::Pause { chosen, reason } => change(&mut context, chosen, Deed::Pause { reason }).await?,
+        JobCommand::Resume(chosen) => change(&mut context, chosen, Deed::Resume).await?,
+        JobCommand::Move { chosen, to } => {
+            // A route that only workers of other configurations have is known by its jobs.
+            names::require(Named::Route, Some(&to), &context.store, &context.config).await?;
+            change(&mut context, chosen, Deed::Move { to }).await?
+        }
+        JobCommand::Priority { chosen, to } => change(&mut context, chosen, Deed::Priority(to)).await?,
     };
     context.close().await?;
     Ok(code)
@@ -97,42 +120,27 @@ pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
     Err(CommandFailure::not_found(words).into())
 }
 
-#[derive(Clone, Copy)]
-enum Action<'a> {
-    Cancel,
-    Retry,
-    Pause(Option<&'a str>),
-    Resume,
-}
-
-async fn change(context: &mut Context, ids: &[i64], action: Action<'_>) -> anyhow::Result<ExitCode> {
+/// Changes the jobs that are named, or all that are chosen.
+async fn change(context: &mut Context, chosen: chosen::ChosenArgs, deed: Deed) -> anyhow::Result<ExitCode> {
+    let ids = chosen.ids();
+    if ids.is_empty() {
+        return chosen::change_all(context, chosen, &deed).await;
+    }
     let mut changes = Vec::with_capacity(ids.len());
     let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
-        let changed = match action {
-            Action::Cancel => context.store.cancel_job(JobId(*id)).await?,
-            Action::Retry => context.store.retry_job(JobId(*id)).await?,
-            Action::Pause(reason) => context.store.pause_job(JobId(*id), reason).await?,
-            Action::Resume => context.store.resume_job(JobId(*id)).await?,
-        };
-        let outcome = match (changed, action) {
-            (Changed::Yes, Action::Cancel) => JobOutcome::Cancelled,
-            (Changed::Yes, Action::Retry) => JobOutcome::QueuedAgain,
-            (Changed::No, Action::Cancel) => JobOutcome::HadEnded,
-            (Changed::No, Action::Retry) => JobOutcome::HasNotFailed,
-            (Changed::Yes, Action::Pause(_)) => JobOutcome::Paused,
-            (Changed::Yes, Action::Resume) => JobOutcome::Resumed,
-            (Changed::No, Action::Pause(_)) => JobOutcome::NotPaused,
-            (Changed::No, Action::Resume) => JobOutcome::WasNotPaused,
-            (Changed::Running, _) => {
+        let is_changed = match context.store.change_job(JobId(*id), &deed).await? {
+            Changed::Running => {
                 running.push(id.to_string());
                 continue;
             }
-            (Changed::NoSuchJob, _) => {
+            Changed::NoSuchJob => {
                 missing.push(id.to_string());
                 continue;
             }
+            changed => changed == Changed::Yes,
         };
+        let outcome = JobOutcome::of(&deed, is_changed);
         changes.push(JobChangeView { job: *id, outcome });
     }
     if !changes.is_empty() && context.output.format() == Format::Json {
@@ -151,7 +159,7 @@ async fn change(context: &mut Context, ids: &[i64], action: Action<'_>) -> anyho
     if !running.is_empty() {
         context.output.finish()?;
         anyhow::bail!(
-            "in the hands of a worker and not paused: job {}; cancel it to drop its call, or try again when it waits",
+            "in the hands of a worker and not changed: job {}; cancel it to drop its call, or try again when it waits",
             running.join(", ")
         );
     }

@@ -1,7 +1,6 @@
 //! Lays out a table of values: for a terminal, for `cut` and `awk`, for spreadsheets.
 
 use super::colour::Toned;
-use crate::domain::{NanoUsd, PerAnswer};
 use crate::printable::{columns as columns_of, on_one_line};
 use crate::view::dollars::Dollars;
 use crate::view::table::{Cell, Table, instant};
@@ -57,16 +56,9 @@ fn rows(table: &Table) -> impl Iterator<Item = &Vec<Cell>> {
 
 /// The columns that are shown where there is room.
 fn asked_for(table: &Table, is_wide: bool) -> Vec<Column> {
-    let says_something = |index: usize| {
-        let mut cells = rows(table).filter_map(|row| row.get(index));
-        cells.any(|cell| !matches!(cell, Cell::Empty | Cell::Count(0) | Cell::Money(NanoUsd::ZERO) | Cell::Flag(false)))
-    };
-    let layout = table.layout;
-    let is_wanted = |&(index, name): &(usize, &&'static str)| {
-        let is_of_use = !layout.wide.contains(name) && (!layout.when_told.contains(name) || says_something(index));
-        is_wide || is_of_use
-    };
-    let column = |(index, name): (usize, &&'static str)| {
+    let (layout, names) = (table.layout, &table.columns);
+    let column = |index: usize| {
+        let name = names[index];
         let cells = || rows(table).filter_map(move |row| row.get(index));
         let valued = || cells().filter(|cell| !matches!(cell, Cell::Empty) && !shown(cell).is_empty());
         Column {
@@ -77,11 +69,11 @@ fn asked_for(table: &Table, is_wide: bool) -> Vec<Column> {
             is_told: cells().map(|cell| *cell != Cell::Empty && !shown(cell).is_empty()).collect(),
             // A column of numbers stays one in spite of an odd word (`100000+`), and one of words in spite of an odd
             // number.
-            is_numeric: valued().filter(|cell| is_numeric(cell)).count() * 2 > valued().count(),
-            is_prose: layout.prose.contains(name),
+            is_numeric: valued().filter(|cell| cell.is_numeric()).count() * 2 > valued().count(),
+            is_prose: layout.prose.contains(&name),
         }
     };
-    table.columns.iter().enumerate().filter(is_wanted).map(column).collect()
+    table.wanted(is_wide).into_iter().map(column).collect()
 }
 
 impl Column {
@@ -250,27 +242,9 @@ fn tone(table: &Table, row: &[Cell], index: usize) -> Option<Tone> {
     Tone::of(name, row.get(index)?)
 }
 
-/// A cell for people.
+/// A cell for people, on one line.
 fn shown(cell: &Cell) -> String {
-    match cell {
-        Cell::Empty => "–".to_owned(),
-        Cell::Text(text) => on_one_line(text).into_owned(),
-        Cell::Count(count) => grouped(*count),
-        Cell::Id(number) => number.to_string(),
-        Cell::Share(share) => format!("{:.1} %", share * 100.0),
-        Cell::Millis(millis) => shown_millis(*millis),
-        Cell::Money(money) => shown_money(*money),
-        Cell::UnknownMoney => "unknown".to_owned(),
-        Cell::PerAnswer(per_answer) => match per_answer {
-            PerAnswer::NoAnswer => "–".to_owned(),
-            PerAnswer::Unknown => "unknown".to_owned(),
-            PerAnswer::Exactly(each) => shown_money(*each),
-            // As of counts that were not finished: so much, and perhaps more.
-            PerAnswer::AtLeast(each) => format!("{}+", shown_money(*each)),
-        },
-        Cell::Time(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
-        Cell::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
-    }
+    on_one_line(&cell.in_words()).into_owned()
 }
 
 /// A cell for programs, as text on one line.
@@ -296,43 +270,10 @@ fn in_csv(cell: &Cell) -> String {
     }
 }
 
-fn is_numeric(cell: &Cell) -> bool {
-    match cell {
-        Cell::Count(_) | Cell::Id(_) | Cell::Share(_) | Cell::Millis(_) | Cell::Money(_) | Cell::PerAnswer(_) => true,
-        Cell::Empty | Cell::UnknownMoney | Cell::Text(_) | Cell::Time(_) | Cell::Flag(_) => false,
-    }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut shown = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if number < 0 {
-        shown.push('-');
-    }
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
-}
-
-fn shown_millis(millis: i64) -> String {
-    if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
-}
-
-/// Millionths of a dollar are precise enough for people; a smaller amount is shown in full rather than as nothing. The
-/// other shapes have every digit.
-fn shown_money(money: NanoUsd) -> String {
-    let rounded = NanoUsd((money.0.saturating_add(if money.0 < 0 { -500 } else { 500 })) / 1000 * 1000);
-    if rounded == NanoUsd::ZERO { money.to_string() } else { rounded.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{NanoUsd, PerAnswer};
     use crate::view::table::Layout;
 
     fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {

@@ -91,6 +91,7 @@ pub fn went_down(summary: &Summary) -> anyhow::Result<()> {
 pub fn attend(
     worker: &Worker,
     listener: Option<TcpListener>,
+    reach: http::Reach,
     hangups: Hangups,
     config: &Config,
     global: &GlobalArgs,
@@ -99,8 +100,14 @@ pub fn attend(
     if let Some(listener) = listener {
         let observer = worker.observer();
         let hosts = config.http.hosts.clone();
+        let pages = http::Pages {
+            reach,
+            token: config.http.token.clone(),
+            read_only: config.http.read_only,
+            bodies: config.http.bodies,
+        };
         worker.loops().endless("http", async move {
-            if let Err(error) = http::serve(listener, observer, &hosts).await {
+            if let Err(error) = http::serve(listener, observer, &hosts, pages).await {
                 tracing::error!(error = %error, "the HTTP server ended");
             }
         });
@@ -134,7 +141,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     store.apply_budgets(&config.budgets, &[]).await?;
     let worker = Worker::register(store.clone(), plan, settings(config, args.drain)).await?;
     let notifier = Arc::new(Notifier::new());
-    attend(&worker, listener, hangups, config, global, &notifier);
+    attend(&worker, listener, context.reach.clone(), hangups, config, global, &notifier);
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {

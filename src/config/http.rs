@@ -120,9 +120,8 @@ fn read_token(section: &mut Section<'_>, keys: Keys) -> Option<SecretString> {
 
 /// Checks that a token cannot be found out by trying. The fault does not repeat it.
 fn checked(token: &str, key: &str, section: &Section<'_>) -> Option<SecretString> {
-    let expected = format!(
-        "at least {LEAST_CHARACTERS} characters without blanks, such as the output of `openssl rand -hex 32`"
-    );
+    let expected =
+        format!("at least {LEAST_CHARACTERS} characters without blanks, such as the output of `openssl rand -hex 32`");
     let length = token.chars().count();
     if length < LEAST_CHARACTERS {
         section.fault(key, format!("the token is too short: it has {length} characters"), expected);

@@ -11,6 +11,7 @@ mod catalogue;
 mod defaults;
 mod fault;
 pub(crate) mod forks;
+mod http;
 mod keys;
 mod price_book;
 mod prices;
@@ -28,12 +29,13 @@ mod words;
 
 pub use catalogue::{BUILT_IN, Block, Catalogue, Entry};
 pub use fault::{ConfigErrors, Fault};
+pub use http::Http;
 pub use keys::restart_keys;
 pub use price_book::PriceBook;
 pub use provider::ProviderConfig;
 pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
-pub use settings::{Database, Http, Log, Prices, Spool, Worker};
+pub use settings::{Database, Log, Prices, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
 pub use words::LogFormat;
 

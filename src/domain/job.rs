@@ -50,6 +50,15 @@ impl JobState {
     /// The states of jobs that have ended: those of rows of results.
     pub const ENDED: [Self; 3] = [Self::Succeeded, Self::Failed, Self::Cancelled];
 
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The state of this word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word in the database and for users.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,12 +1,12 @@
 //! Decides which requests are answered at all.
 //!
-//! The pages change nothing, yet they reveal providers, routes and money. On loopback only this machine may read them.
+//! What is served reveals providers, routes and money. On loopback only this machine may read it.
 //! A web page whose own name resolves to 127.0.0.1 would make a browser of this machine read them on its behalf; such a
 //! request carries that name in `Host`.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Body as _;
@@ -74,10 +74,28 @@ const FOR_BROWSERS: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
+/// Bytes that the body of a change may have.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// Why the body of a request is refused; `None`: there is none, or it is that of a change.
+fn body_refusal(request: &Request) -> Option<(StatusCode, &'static str)> {
+    const NONE_TAKEN: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "this page takes no body\n");
+    const TOO_LARGE: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "a change takes a body of 64 KiB\n");
+    if request.body().is_end_stream() {
+        return None;
+    }
+    let path = request.uri().path();
+    let is_change = request.method() == Method::POST
+        && (path.starts_with("/api/v1/") || ["/do", "/sign-in", "/sign-out"].contains(&path));
+    if !is_change {
+        return Some(NONE_TAKEN);
+    }
+    // A body whose length is not known beforehand is not read either.
+    (request.body().size_hint().exact().is_none_or(|bytes| bytes > MOST_BYTES)).then_some(TOO_LARGE)
+}
+
 pub(super) async fn guard(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
-    let refusal = hosts.refusal(request.uri(), request.headers()).or_else(|| {
-        (!request.body().is_end_stream()).then_some((StatusCode::PAYLOAD_TOO_LARGE, "no page takes a body\n"))
-    });
+    let refusal = hosts.refusal(request.uri(), request.headers()).or_else(|| body_refusal(&request));
     let mut response = match refusal {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,

@@ -1,19 +1,35 @@
-//! The worker's own HTTP server: liveness, readiness, metrics and status. On loopback unless configured otherwise.
+//! The worker's own HTTP server: liveness, readiness, metrics, status, the dashboard and the API. On loopback unless
+//! configured otherwise.
 
+mod access;
+mod api;
+mod dashboard;
 mod families;
 mod guard;
 mod metrics;
+mod params;
+mod problem;
 mod server;
+mod site;
+mod tasks;
+mod wish;
+
+pub use api::document as openapi;
+pub use site::{Pages, Reach};
 
 use crate::view;
 use crate::worker::Observer;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use access::{Access, Denied};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics::Gauged;
+use problem::Problem;
 use serde_json::Value;
+use site::Site;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -34,34 +50,74 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until the task is dropped. `hosts`: names under which it may be asked, beside those of this machine.
+/// `pages`: what the dashboard and the API stand on.
 ///
 /// # Errors
 /// When the listener cannot tell its address.
-pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String]) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String], pages: Pages) -> std::io::Result<()> {
     let listen = listener.local_addr()?;
-    tracing::info!(http.listen = %listen, "serving health, status and metrics");
+    tracing::info!(http.listen = %listen, "serving the dashboard, the API, health and metrics");
+    let Pages { reach, token, read_only, bodies } = pages;
+    let access = Access::new(token, listen.ip().to_canonical().is_loopback(), read_only);
+    let site = Arc::new(Site::new(Gauged::new(observer), access, reach, bodies));
+    let api = api::router().layer(from_fn_with_state(Arc::clone(&site), admit_program));
+    let dashboard = dashboard::router().layer(from_fn_with_state(Arc::clone(&site), admit_person));
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/status", get(status))
         .route("/metrics", get(exposition))
-        .with_state(Arc::new(Gauged::new(observer)));
+        .merge(dashboard::open())
+        .merge(dashboard)
+        .nest("/api/v1", api)
+        .with_state(site);
     server::serve(listener, router, guard::Hosts::of(listen, hosts)).await;
     Ok(())
 }
 
-async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, String) {
-    match gauged.observer().unready() {
+/// Whether a request may go on.
+fn admitted(site: &Site, request: &Request) -> Result<(), Denied> {
+    let headers = request.headers();
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        site.access.may_read(headers)
+    } else {
+        site.access.may_change(headers)
+    }
+}
+
+/// Lets requests of the API through that may go on.
+async fn admit_program(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    match admitted(&site, &request) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => Problem::from(denied).into_response(),
+    }
+}
+
+/// The same for pages: a person without a session is asked for the token, and is told in words what went wrong.
+async fn admit_person(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let response = match admitted(&site, &request) {
+        Ok(()) => next.run(request).await,
+        Err(Denied::Unknown) if request.method() == Method::GET => return Redirect::to("/sign-in").into_response(),
+        Err(denied) => Problem::from(denied).into_response(),
+    };
+    match response.extensions().get::<Problem>() {
+        Some(problem) => dashboard::sorry(problem),
+        None => response,
+    }
+}
+
+async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, String) {
+    match site.gauged.observer().unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
 
-async fn status(State(gauged): State<Arc<Gauged>>) -> Json<Value> {
-    let statistics = view::document(&gauged.observer().statistics());
+async fn status(State(site): State<Arc<Site>>) -> Json<Value> {
+    let statistics = view::document(&site.gauged.observer().statistics());
     Json(statistics.expect("every member of the statistics is JSON"))
 }
 
-async fn exposition(State(gauged): State<Arc<Gauged>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], gauged.exposition().await)
+async fn exposition(State(site): State<Arc<Site>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], site.gauged.exposition().await)
 }

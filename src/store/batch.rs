@@ -143,6 +143,22 @@ impl Store {
         batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
     }
 
+    /// The same behind a batch in that order.
+    pub async fn batches_after(&self, after: Option<&str>, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let Some(after) = after else { return self.batches(limit).await };
+        let last: Option<DateTime<Utc>> =
+            sqlx::query_scalar!("select max(hour) from sluice.totals where batch <> '' and batch = $1", after)
+                .fetch_one(&self.db)
+                .await
+                .doing("reading batches")?;
+        batches!(
+            "",
+            "having max(hour) < $2 or (max(hour) = $2 and batch > $3) order by max(hour) desc, batch limit $1",
+            limit, last, after => fetch_all, self
+        )
+    }
+
     /// One batch; `None` when no job was ever in it. A login that may not read the sums, which are those of all logins,
     /// gets the batch as far as it has enqueued it.
     pub async fn batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {

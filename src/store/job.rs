@@ -388,4 +388,18 @@ impl Store {
         let answer = sqlx::query_scalar!("select sluice.resume($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "resuming the job")
     }
+
+    /// Sends a job that waits along another route, where it begins anew.
+    pub async fn move_job(&self, id: JobId, route: &str) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.move($1, $2)", id.0, route).fetch_one(&self.db).await;
+        Changed::of(answer, "moving the job")
+    }
+
+    /// Gives a job that waits another priority.
+    pub async fn reprioritize_job(&self, id: JobId, priority: i16) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.reprioritize($1, $2)", id.0, i32::from(priority))
+            .fetch_one(&self.db)
+            .await;
+        Changed::of(answer, "changing the priority of the job")
+    }
 }

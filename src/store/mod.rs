@@ -45,6 +45,7 @@ pub mod retention;
 pub mod roles;
 pub mod route;
 mod schema;
+pub mod selection;
 pub mod settle;
 pub mod status;
 pub mod stop_loss;
@@ -175,6 +176,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a job could not be changed because a worker has it.
+    #[must_use]
+    pub fn is_of_a_job_in_hand(&self) -> bool {
+        let code = |source: &sqlx::Error| source.as_database_error().and_then(|error| error.code().map(Into::into));
+        matches!(self, Self::Sql { source, .. } if code(source).is_some_and(|code: String| code == "55006"))
+    }
+
     /// Whether trying again may help: the connection broke or the server is away, and the data is not at fault.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -3,6 +3,7 @@
 use super::table::{Cell, Table};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, StopLoss};
+use crate::store::selection::Deed;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +88,32 @@ pub enum JobOutcome {
     NotPaused,
     Resumed,
     WasNotPaused,
+    /// It goes along another route.
+    Moved,
+    /// It has another priority.
+    Reprioritized,
+    /// It has ended, or is there already.
+    NotMoved,
+}
+
+impl JobOutcome {
+    /// What came of it; `is_changed`: whether the job's state allowed it.
+    #[must_use]
+    pub const fn of(deed: &Deed, is_changed: bool) -> Self {
+        match (deed, is_changed) {
+            (Deed::Cancel, true) => Self::Cancelled,
+            (Deed::Cancel, false) => Self::HadEnded,
+            (Deed::Retry, true) => Self::QueuedAgain,
+            (Deed::Retry, false) => Self::HasNotFailed,
+            (Deed::Pause { .. }, true) => Self::Paused,
+            (Deed::Pause { .. }, false) => Self::NotPaused,
+            (Deed::Resume, true) => Self::Resumed,
+            (Deed::Resume, false) => Self::WasNotPaused,
+            (Deed::Move { .. }, true) => Self::Moved,
+            (Deed::Priority(_), true) => Self::Reprioritized,
+            (Deed::Move { .. } | Deed::Priority(_), false) => Self::NotMoved,
+        }
+    }
 }
 
 impl fmt::Display for JobOutcome {
@@ -100,7 +127,35 @@ impl fmt::Display for JobOutcome {
             Self::NotPaused => "has ended or was paused already",
             Self::Resumed => "goes on",
             Self::WasNotPaused => "was not paused",
+            Self::Moved => "goes along the other route",
+            Self::Reprioritized => "has the other priority",
+            Self::NotMoved => "has ended, or was like that already",
         })
+    }
+}
+
+/// Jobs that were chosen by how they stand were changed, or would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ChosenView {
+    /// What was to be done with them.
+    pub action: &'static str,
+    pub jobs: i64,
+    /// Whether counting ended early.
+    pub or_more: bool,
+    /// Whether it was done.
+    pub changed: bool,
+}
+
+impl fmt::Display for ChosenView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { action, jobs, or_more, changed } = *self;
+        let jobs = counted(jobs, "job", "jobs");
+        let more = if or_more { " or more" } else { "" };
+        if changed {
+            write!(f, "{action}: {jobs} changed")
+        } else {
+            write!(f, "{action}: {jobs}{more} would be changed")
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! A job: its data, its place, and its ending.
 
 use super::dollars::Dollars;
+use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
 use crate::domain::counted::counted;
 use crate::domain::job::JobState;
 use crate::domain::pause::FixedWait;
 use crate::store::job::{Ended, JobRecord, Place};
+use crate::store::selection::SelectedJob;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -223,6 +225,48 @@ impl JobView {
         }
         words
     }
+}
+
+/// Jobs of any batch, and how they stand.
+#[must_use]
+pub fn jobs_table(jobs: &[SelectedJob]) -> Table {
+    let mut table = Table::new([
+        "job",
+        "state",
+        "batch",
+        "custom_id",
+        "route",
+        "project",
+        "attempts",
+        "cost",
+        "error_class",
+        "error",
+    ])
+    .laid_out(Layout {
+        when_told: &["batch", "custom_id", "error_class", "error", "attempts", "cost"],
+        give_way: &["project", "custom_id", "attempts", "cost", "route", "error_class", "batch"],
+        prose: &["error"],
+        ..Layout::default()
+    });
+    for job in jobs {
+        table.row([
+            Cell::Id(job.job),
+            job.state.as_str().into(),
+            job.batch.as_deref().into(),
+            job.custom_id.as_deref().into(),
+            job.route.as_str().into(),
+            job.project.as_str().into(),
+            job.attempts.map(i64::from).into(),
+            match (job.cost, job.attempts) {
+                (Some(cost), _) => cost.into(),
+                (None, Some(_)) => Cell::UnknownMoney,
+                (None, None) => Cell::Empty,
+            },
+            job.error_class.as_deref().into(),
+            job.error.as_deref().into(),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

@@ -85,6 +85,75 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
     }
 }
 
+impl Cell {
+    /// The cell for people. A text is as it was written, perhaps of several lines.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Empty => "–".to_owned(),
+            Self::Text(text) => text.clone(),
+            Self::Count(count) => grouped(*count),
+            Self::Id(number) => number.to_string(),
+            Self::Share(share) => format!("{:.1} %", share * 100.0),
+            Self::Millis(millis) => shown_millis(*millis),
+            Self::Money(money) => shown_money(*money),
+            Self::UnknownMoney => "unknown".to_owned(),
+            Self::PerAnswer(per_answer) => match per_answer {
+                PerAnswer::NoAnswer => "–".to_owned(),
+                PerAnswer::Unknown => "unknown".to_owned(),
+                PerAnswer::Exactly(each) => shown_money(*each),
+                // As of counts that were not finished: so much, and perhaps more.
+                PerAnswer::AtLeast(each) => format!("{}+", shown_money(*each)),
+            },
+            Self::Time(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            Self::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
+        }
+    }
+
+    /// Whether it is a figure, for a column that is aligned to the right.
+    #[must_use]
+    pub fn is_numeric(&self) -> bool {
+        match self {
+            Self::Count(_) | Self::Id(_) | Self::Share(_) | Self::Millis(_) | Self::Money(_) | Self::PerAnswer(_) => {
+                true
+            }
+            Self::Empty | Self::UnknownMoney | Self::Text(_) | Self::Time(_) | Self::Flag(_) => false,
+        }
+    }
+
+    /// Whether it says something: it is neither empty nor zero nor no.
+    fn is_telling(&self) -> bool {
+        !matches!(self, Self::Empty | Self::Count(0) | Self::Money(NanoUsd::ZERO) | Self::Flag(false))
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if number < 0 {
+        shown.push('-');
+    }
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+fn shown_millis(millis: i64) -> String {
+    if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
+}
+
+/// Millionths of a dollar are precise enough for people; a smaller amount is shown in full rather than as nothing. The
+/// other shapes have every digit.
+fn shown_money(money: NanoUsd) -> String {
+    let rounded = NanoUsd((money.0.saturating_add(if money.0 < 0 { -500 } else { 500 })) / 1000 * 1000);
+    if rounded == NanoUsd::ZERO { money.to_string() } else { rounded.to_string() }
+}
+
 impl Serialize for Cell {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -155,6 +224,21 @@ impl Table {
     /// Sets the totals.
     pub fn total(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.total = Some(cells.into_iter().collect());
+    }
+
+    /// The columns that people want to see where there is room, by their places.
+    #[must_use]
+    pub fn wanted(&self, is_wide: bool) -> Vec<usize> {
+        let says_something = |index: usize| {
+            let mut cells = self.rows.iter().chain(&self.total).filter_map(|row| row.get(index));
+            cells.any(Cell::is_telling)
+        };
+        let layout = self.layout;
+        let is_of_use = |index: usize, name: &&str| {
+            !layout.wide.contains(name) && (!layout.when_told.contains(name) || says_something(index))
+        };
+        let columns = self.columns.iter().enumerate();
+        columns.filter(|(index, name)| is_wide || is_of_use(*index, name)).map(|(index, _)| index).collect()
     }
 
     /// Whether the table has no rows.

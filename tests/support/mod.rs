@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod browser;
 pub mod clock;
 pub mod cluster;
 pub mod exposition;
@@ -12,4 +13,5 @@ pub mod proxy;
 pub mod queue;
 pub mod scripted;
 pub mod server;
+pub mod site;
 pub mod wait;

@@ -66,18 +66,16 @@ impl RetryArgs {
     }
 }
 
-fn names(classes: &[ErrorClass]) -> Vec<String> {
+pub(in crate::cli) fn names(classes: &[ErrorClass]) -> Vec<String> {
     classes.iter().map(|class| class.as_str().to_owned()).collect()
 }
 
-fn state(word: &str) -> Result<JobState, String> {
-    const ALL: [JobState; 5] =
-        [JobState::Queued, JobState::Running, JobState::Succeeded, JobState::Failed, JobState::Cancelled];
-    let known = || ALL.map(JobState::as_str).join(", ");
-    ALL.into_iter().find(|state| state.as_str() == word).ok_or_else(|| format!("no such state; there are {}", known()))
+pub(in crate::cli) fn state(word: &str) -> Result<JobState, String> {
+    let known = || JobState::ALL.map(JobState::as_str).join(", ");
+    JobState::named(word).ok_or_else(|| format!("no such state; there are {}", known()))
 }
 
-fn class(word: &str) -> Result<ErrorClass, String> {
+pub(in crate::cli) fn class(word: &str) -> Result<ErrorClass, String> {
     word.parse().map_err(|()| {
         let known: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
         let near = known.iter().find(|known| strsim::damerau_levenshtein(known, word) <= 2);

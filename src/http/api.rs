@@ -1,0 +1,405 @@
+//! The API: the views that the command line shows, as JSON under `/api/v1`, and the changes that it makes.
+
+mod endpoints;
+
+pub use endpoints::document;
+
+use super::params::Params;
+use super::problem::{Answered, Problem};
+use super::site::Site;
+use super::tasks::Task;
+use super::wish::{self, Proposal};
+use crate::domain::JobId;
+use crate::domain::pause::PauseKind;
+use crate::store::report::Filter;
+use crate::store::selection::{SelectedJob, Selection};
+use crate::view::batch::{BatchView, HeldBatchView};
+use crate::view::budget::BudgetView;
+use crate::view::change::{JobChangeView, PauseChangeView};
+use crate::view::dollars::Dollars;
+use crate::view::job::{Bodies, JobView};
+use crate::view::moment;
+use crate::view::report::asked::{self, By, Kind};
+use crate::view::status::StatusView;
+use crate::view::story::StoryView;
+use crate::view::table::Table;
+use crate::view::waits::WhyView;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::DateTime;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Rows of a page, unless a client says how many.
+const USUAL: usize = 50;
+/// The most rows of a page.
+const MOST: usize = 1000;
+/// How long jobs are looked for.
+const FOR_JOBS: Duration = Duration::from_secs(2);
+
+/// What a client says in the query.
+type Asked = Query<Vec<(String, String)>>;
+type Here = State<Arc<Site>>;
+
+/// The paths below `/api/v1`.
+pub(super) fn router() -> Router<Arc<Site>> {
+    Router::new()
+        .route("/status", get(status))
+        .route("/batches", get(batches))
+        .route("/batches/{name}", get(batch))
+        .route("/batches/{name}/{action}", post(change_batch))
+        .route("/jobs", get(jobs).post(change_jobs))
+        .route("/jobs/{job}", get(job))
+        .route("/jobs/{job}/{action}", post(change_job))
+        .route("/routes/{name}/{action}", post(change_route))
+        .route("/projects/{name}/{action}", post(change_project))
+        .route("/providers/{name}/{action}", post(change_provider))
+        .route("/reports/{kind}", get(report))
+        .route("/budgets", get(budgets))
+        .route("/budgets/{name}", post(change_budget))
+        .route("/tasks", get(tasks))
+        .route("/tasks/{task}", get(task))
+        .route("/openapi.json", get(async || Json(document())))
+        .fallback(async || Problem::not_found("there is no such path: /api/v1/openapi.json lists them"))
+        .method_not_allowed_fallback(async || Problem {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            detail: "this path does not take this method: /api/v1/openapi.json says which it takes".to_owned(),
+        })
+}
+
+fn params(Query(pairs): Asked) -> Answered<Params> {
+    Params::of_pairs(pairs)
+}
+
+async fn status(State(site): Here, asked: Asked) -> Answered<Json<StatusView>> {
+    params(asked)?.finish()?;
+    Ok(Json(StatusView::from(site.look(async |store| store.status().await).await?)))
+}
+
+/// Some of many, and where the next page begins.
+#[derive(Serialize)]
+struct BatchesPage {
+    batches: Vec<BatchView>,
+    /// What `after` takes for the next page; `None`: there is none.
+    next: Option<String>,
+}
+
+async fn batches(State(site): Here, asked: Asked) -> Answered<Json<BatchesPage>> {
+    let mut params = params(asked)?;
+    let (limit, after) = (params.limit(USUAL, MOST)?, params.text("after"));
+    params.finish()?;
+    let mut found = site.look(async |store| store.batches_after(after.as_deref(), limit + 1).await).await?;
+    let is_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| is_more).map(|batch| batch.name.clone());
+    Ok(Json(BatchesPage { batches: found.iter().map(BatchView::of).collect(), next }))
+}
+
+async fn batch(State(site): Here, Path(name): Path<String>, asked: Asked) -> Answered<Json<HeldBatchView>> {
+    params(asked)?.finish()?;
+    let found = site.look(async |store| {
+        let Some(batch) = store.batch(&name).await? else { return Ok(None) };
+        let obstacle = if batch.unfinished() > 0 { store.batch_obstacle(&name).await? } else { None };
+        let why = obstacle.map(|obstacle| WhyView::of(&obstacle, None));
+        Ok(Some(HeldBatchView { batch: BatchView::of(&batch), why }))
+    });
+    found.await?.map(Json).ok_or_else(|| Problem::not_found(format!("there is no batch {name:?}")))
+}
+
+/// A job in a list.
+#[derive(Serialize)]
+struct JobLine {
+    job: i64,
+    route: String,
+    project: String,
+    batch: Option<String>,
+    custom_id: Option<String>,
+    state: &'static str,
+    /// Calls made for it; `None`: it has not ended.
+    attempts: Option<i16>,
+    /// All its calls together; `None`: it has not ended, or a price is unknown.
+    cost: Option<Dollars>,
+    error_class: Option<String>,
+    error: Option<String>,
+}
+
+impl From<SelectedJob> for JobLine {
+    fn from(job: SelectedJob) -> Self {
+        let SelectedJob { job, route, project, batch, custom_id, state, attempts, error_class, error, cost } = job;
+        let (state, cost) = (state.as_str(), cost.map(Dollars));
+        Self { job, route, project, batch, custom_id, state, attempts, cost, error_class, error }
+    }
+}
+
+/// Some jobs, the newest first.
+#[derive(Serialize)]
+struct JobsPage {
+    jobs: Vec<JobLine>,
+    /// What `below` takes for the next page; `None`: there is none. Looking for few among many ends early, so a page
+    /// may have fewer jobs than asked for.
+    next: Option<i64>,
+}
+
+async fn jobs(State(site): Here, asked: Asked) -> Answered<Json<JobsPage>> {
+    let mut params = params(asked)?;
+    let selection = params.selection()?;
+    let limit = params.limit(USUAL, MOST)?;
+    let below = params.parsed("below", "a job's number")?;
+    params.finish()?;
+    let page = site.look(async |store| store.selected(&selection, below, limit, FOR_JOBS).await).await?;
+    Ok(Json(JobsPage { jobs: page.jobs.into_iter().map(JobLine::from).collect(), next: page.next }))
+}
+
+async fn job(State(site): Here, Path(job): Path<String>, asked: Asked) -> Answered<Json<StoryView>> {
+    let mut params = params(asked)?;
+    let wants_bodies = params.flag("bodies")?;
+    params.finish()?;
+    let job = number(&job)?;
+    let bodies = bodies(&site, wants_bodies)?;
+    story(&site, job, bodies).await.map(Json)
+}
+
+/// What a client may see of a job's prompt and answer.
+fn bodies(site: &Site, wants: bool) -> Answered<Bodies> {
+    if wants && !site.bodies {
+        let words = "prompts and answers are not shown here: set bodies = true in [http], or use `sluice job show`";
+        return Err(Problem { status: StatusCode::FORBIDDEN, detail: words.to_owned() });
+    }
+    Ok(Bodies { request: wants, response: wants })
+}
+
+/// A job with its ledger.
+pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> Answered<StoryView> {
+    let id = JobId(job);
+    let found = site.look(async |store| {
+        let Some(record) = store.job(id).await? else { return Ok(None) };
+        Ok(Some((record, store.job_attempts(id).await?)))
+    });
+    let Some((record, attempts)) = found.await? else {
+        return Err(Problem::not_found(format!("there is no job {job}")));
+    };
+    Ok(StoryView::of(JobView::of(record, bodies), attempts))
+}
+
+fn number(text: &str) -> Answered<i64> {
+    text.parse().map_err(|_| Problem::not_found(format!("{text:?} is no job's number")))
+}
+
+async fn change_job(
+    State(site): Here,
+    Path((job, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Json<JobChangeView>> {
+    let mut params = Params::of_json(&body)?;
+    let deed = wish::deed(&site, &action, &mut params)?;
+    params.finish()?;
+    wish::change_job(&site, number(&job)?, &deed).await.map(Json)
+}
+
+/// What came of a change of many jobs.
+enum ManyChanged {
+    Would(Proposal),
+    Begun(Task),
+}
+
+impl IntoResponse for ManyChanged {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Would(proposal) => Json(proposal).into_response(),
+            Self::Begun(task) => (StatusCode::ACCEPTED, Json(task)).into_response(),
+        }
+    }
+}
+
+async fn change_many(site: &Site, selection: Selection, action: &str, mut params: Params) -> Answered<ManyChanged> {
+    let deed = wish::deed(site, action, &mut params)?;
+    let (is_dry, is_all) = (params.flag("dry_run")?, params.flag("all")?);
+    params.finish()?;
+    if is_dry {
+        return wish::propose(site, &selection, &deed).await.map(ManyChanged::Would);
+    }
+    wish::change_jobs(site, selection, deed, is_all).await.map(ManyChanged::Begun)
+}
+
+async fn change_jobs(State(site): Here, body: Bytes) -> Answered<ManyChanged> {
+    let mut params = Params::of_json(&body)?;
+    let selection = params.selection()?;
+    let Some(action) = params.text("action") else {
+        return Err(Problem::bad("action is missing: cancel, retry, pause, resume, move or priority"));
+    };
+    change_many(&site, selection, &action, params).await
+}
+
+async fn change_batch(
+    State(site): Here,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Response> {
+    if matches!(action.as_str(), "pause" | "resume") {
+        return change_pause(&site, PauseKind::Batch, &name, &action, &body).await.map(IntoResponse::into_response);
+    }
+    let mut params = Params::of_json(&body)?;
+    let selection = params.selection()?;
+    if selection.batch.is_some() {
+        return Err(Problem::bad("batch is in the path already"));
+    }
+    let selection = Selection { batch: Some(name), ..selection };
+    change_many(&site, selection, &action, params).await.map(IntoResponse::into_response)
+}
+
+async fn change_pause(
+    site: &Site,
+    kind: PauseKind,
+    name: &str,
+    action: &str,
+    body: &[u8],
+) -> Answered<Json<PauseChangeView>> {
+    let mut params = Params::of_json(body)?;
+    let reason = params.text("reason");
+    params.finish()?;
+    let is_pause = match action {
+        "pause" => true,
+        "resume" => false,
+        _ => {
+            return Err(Problem::not_found(format!(
+                "there is no {action:?}: a {} takes pause and resume",
+                kind.as_str()
+            )));
+        }
+    };
+    wish::change_pause(site, kind, name, reason.as_deref(), is_pause).await.map(Json)
+}
+
+async fn change_route(
+    State(site): Here,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Json<PauseChangeView>> {
+    change_pause(&site, PauseKind::Route, &name, &action, &body).await
+}
+
+async fn change_project(
+    State(site): Here,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Json<PauseChangeView>> {
+    change_pause(&site, PauseKind::Project, &name, &action, &body).await
+}
+
+async fn change_provider(
+    State(site): Here,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Json<PauseChangeView>> {
+    change_pause(&site, PauseKind::Provider, &name, &action, &body).await
+}
+
+/// A report: a row for each group, whose first members are the groups' names.
+#[derive(Serialize)]
+struct ReportAnswer {
+    report: &'static str,
+    rows: Table,
+    /// Attempts whose price is unknown, and which are not in the sums.
+    unpriced_attempts: i64,
+    /// Something else that has to be known beside the rows.
+    note: Option<String>,
+}
+
+/// What a report is asked for.
+pub(super) struct ReportWish {
+    pub(super) kind: Kind,
+    pub(super) by: Vec<By>,
+    pub(super) filter: Filter,
+}
+
+impl ReportWish {
+    pub(super) fn read(kind: &str, params: &mut Params) -> Answered<Self> {
+        let Some(kind) = Kind::named(kind) else {
+            let known = Kind::ALL.map(Kind::as_str).join(", ");
+            return Err(Problem::not_found(format!("there is no report {kind:?}; there are {known}")));
+        };
+        let by = params.list("by", By::named, || By::ALL.map(By::as_str).join(", "))?;
+        if let Some(fault) = asked::says_nothing(kind, &by) {
+            return Err(Problem::bad(fault.trim_start_matches("--")));
+        }
+        let mut moment = |name| {
+            let text: Option<String> = params.text(name);
+            text.map(|text| moment::parse(&text).map_err(|fault| Problem::bad(format!("{name}: {fault}")))).transpose()
+        };
+        let filter = Filter {
+            since: moment("since")?,
+            until: moment("until")?,
+            batch: params.text("batch"),
+            project: params.text("project"),
+            route: params.text("route"),
+            login: params.text("login"),
+            failures_only: false,
+        };
+        if kind == Kind::Cache && (filter.batch.is_some() || filter.login.is_some()) {
+            return Err(Problem::bad("what the cache saved is not kept by batch or login: leave batch and login out"));
+        }
+        Ok(Self { kind, by, filter })
+    }
+
+    pub(super) async fn answer(self, site: &Site) -> Answered<asked::Answer> {
+        let by = asked::dimensions(self.kind, &self.by);
+        site.look(async |store| asked::read(store, self.kind, &by, self.filter).await).await
+    }
+}
+
+async fn report(State(site): Here, Path(kind): Path<String>, asked: Asked) -> Answered<Json<ReportAnswer>> {
+    let mut params = params(asked)?;
+    let wish = ReportWish::read(&kind, &mut params)?;
+    params.finish()?;
+    let report = wish.kind.as_str();
+    let asked::Answer { table, unpriced, note } = wish.answer(&site).await?;
+    Ok(Json(ReportAnswer { report, rows: table, unpriced_attempts: unpriced, note }))
+}
+
+/// Where all budgets stand.
+pub(super) async fn standing(site: &Site) -> Answered<Vec<BudgetView>> {
+    let read = site.look(async |store| {
+        let now = DateTime::from_timestamp_millis(store.known().await?.now.0).unwrap_or_default();
+        let (rows, needs) = (store.budget_rows().await?, store.budget_needs(None).await?);
+        Ok((now, rows, needs))
+    });
+    let (now, rows, needs) = read.await?;
+    let view = |row: &_| {
+        let view = BudgetView::of(row, now);
+        let need = needs.get(&view.budget).copied();
+        view.beside(need, Vec::new())
+    };
+    Ok(rows.iter().map(view).collect())
+}
+
+async fn budgets(State(site): Here, asked: Asked) -> Answered<Json<Vec<BudgetView>>> {
+    params(asked)?.finish()?;
+    standing(&site).await.map(Json)
+}
+
+async fn change_budget(State(site): Here, Path(name): Path<String>, body: Bytes) -> Answered<Json<BudgetView>> {
+    let mut params = Params::of_json(&body)?;
+    let limit = params.text("limit").ok_or_else(|| Problem::bad("limit is missing: dollars, such as \"25\""))?;
+    params.finish()?;
+    wish::change_budget(&site, &name, &limit).await?;
+    let found = standing(&site).await?.into_iter().find(|budget| budget.budget == name);
+    found.map(Json).ok_or_else(|| Problem::not_found(format!("there is no budget {name:?}")))
+}
+
+async fn tasks(State(site): Here, asked: Asked) -> Answered<Json<Vec<Task>>> {
+    params(asked)?.finish()?;
+    Ok(Json(site.tasks.all()))
+}
+
+async fn task(State(site): Here, Path(task): Path<String>, asked: Asked) -> Answered<Json<Task>> {
+    params(asked)?.finish()?;
+    let found = task.parse().ok().and_then(|task| site.tasks.get(task));
+    found.map(Json).ok_or_else(|| {
+        Problem::not_found(format!("there is no change {task:?}: a worker remembers the last 50 that it was asked for"))
+    })
+}
