@@ -113,12 +113,12 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         ("/batches/night", vec!["15 of 15", "3 failed", "Retry what failed"]),
         ("/batches/held", vec!["0 of 4", "the budget is not decided", "Resume", "Cancel what is left"]),
         (hostile, vec!["&lt;script&gt;", "1 of 1"]),
-        ("/jobs", vec!["Retry all of these", "invalid_request", hostile]),
-        ("/jobs?state=failed&class=invalid_request", vec!["night", "one/model"]),
+        ("/jobs", vec!["Retry all of these", "refused", hostile]),
+        ("/jobs?state=failed&class=refused", vec!["night", "one/model"]),
         ("/jobs?batch=held", vec!["queued"]),
-        (&format!("/jobs/{failed}"), vec!["has failed", "invalid_request", "Total:"]),
+        (&format!("/jobs/{failed}"), vec!["has failed", "refused", "Total:"]),
         (&format!("/jobs/{held}"), vec!["is queued", "the budget is not decided", "Pause", "Cancel"]),
-        ("/failures", vec!["invalid_request", "one", "Retry"]),
+        ("/failures", vec!["refused", "one", "Retry"]),
         ("/limits", vec!["requests/min", "closed", "live"]),
         ("/pauses", vec!["held", "the budget is not decided", "Resume"]),
         ("/budgets", vec!["there are no budgets"]),
@@ -172,9 +172,9 @@ async fn a_page_changes_what_its_buttons_say_and_tells_the_count_first() {
     assert_eq!(unknown.status, 404);
     assert!(unknown.body.contains("there are: default, other"), "{unknown:?}");
     // Many, after their number was told.
-    let asked = site.get("/confirm?action=retry&class=invalid_request").await;
-    assert!(asked.body.contains("Retry 3 jobs?") && asked.body.contains("of class invalid_request"), "{asked:?}");
-    let done = site.submit("/do", "action=retry&class=invalid_request", "").await;
+    let asked = site.get("/confirm?action=retry&class=refused").await;
+    assert!(asked.body.contains("Retry 3 jobs?") && asked.body.contains("of class refused"), "{asked:?}");
+    let done = site.submit("/do", "action=retry&class=refused", "").await;
     assert_eq!((done.status, done.header("location")), (303, Some("/changes/1")));
     let change = site.task(&json!({ "task": 1 })).await;
     assert_eq!((&change["state"], &change["jobs"]), (&"done".into(), &3.into()), "{change}");
@@ -308,10 +308,8 @@ async fn prompts_and_answers_are_shown_where_the_configuration_allows_it() {
     assert_eq!(refused.status, 403, "{refused:?}");
     assert_eq!(site.get(&format!("/api/v1/jobs/{id}")).await.json()["request"], Value::Null);
     site.stop().await;
-    stage.program.file(
-        "sluice.toml",
-        std::fs::read_to_string(stage.program.path("sluice.toml")).unwrap().replace("[http]\n", "[http]\nbodies = true\n"),
-    );
+    let config = std::fs::read_to_string(stage.program.path("sluice.toml")).unwrap();
+    stage.program.file("sluice.toml", config.replace("[http]\n", "[http]\nbodies = true\n"));
     let site = stage.site().await;
     let page = site.get(&format!("/jobs/{id}?bodies=true")).await;
     assert!(page.body.contains("go 1") && page.body.contains("Answer"), "{}", page.body);

@@ -61,7 +61,7 @@ async fn every_answer_has_the_form_that_the_document_promises() {
         ("/batches/{name}", "/batches/night".to_owned()),
         ("/batches/{name}", "/batches/held".to_owned()),
         ("/jobs", "/jobs?limit=5".to_owned()),
-        ("/jobs", "/jobs?state=failed&class=invalid_request&error=stumble".to_owned()),
+        ("/jobs", "/jobs?state=failed&class=refused&error=stumble".to_owned()),
         ("/jobs/{job}", format!("/jobs/{failed}")),
         ("/jobs/{job}", format!("/jobs/{held}?bodies=true")),
         ("/jobs/{job}", format!("/jobs/{done}?bodies=true")),
@@ -155,7 +155,7 @@ async fn pages_follow_each_other_without_gaps_and_a_filter_takes_what_it_says() 
         ("batch=night&state=failed", 3),
         ("state=failed", 3),
         ("state=queued", 4),
-        ("class=invalid_request", 3),
+        ("class=refused", 3),
         ("class=timeout", 0),
         ("project=books", 20),
         ("route=default&state=succeeded,failed", 16),
@@ -191,7 +191,7 @@ async fn jobs_of_a_filter_are_cancelled_paused_resumed_and_retried() {
         assert_eq!(reply.status, 202, "{body}: {reply:?}");
         site.task(&reply.json()).await
     };
-    let done = change(json!({ "action": "retry", "class": "invalid_request", "project": "books" })).await;
+    let done = change(json!({ "action": "retry", "class": "refused", "project": "books" })).await;
     assert_eq!((&done["state"], &done["jobs"]), (&"done".into(), &3.into()), "{done}");
     until("they have failed again", async || stage.simulator.verdict().calls == 19).await;
     until("they are on the books", async || stage.count("failed").await == 3).await;

@@ -32,16 +32,16 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     browser.look_like(1280, 900, false).await;
     browser.open(&format!("http://{}/", site.address)).await;
     browser.click("//nav//a[text()='Failures']").await;
-    browser.click("//tr[.//*[text()='invalid_request']]//a[text()='jobs']").await;
-    assert_eq!(browser.path().await, "/jobs?state=failed&class=invalid_request");
+    browser.click("//tr[.//*[text()='refused']]//a[text()='jobs']").await;
+    assert_eq!(browser.path().await, "/jobs?state=failed&class=refused");
     browser.click("//section[@id='jobs']//tbody//td/a").await;
     let story = browser.words().await;
-    for part in ["has failed", "invalid_request", "Total:", "Retry"] {
+    for part in ["has failed", "refused", "Total:", "Retry"] {
         assert!(story.contains(part), "{part}: {story}");
     }
     // All of the kind, after their number was told.
     browser.click("//nav//a[text()='Failures']").await;
-    browser.click("//tr[.//*[text()='invalid_request']]//button[text()='Retry…']").await;
+    browser.click("//tr[.//*[text()='refused']]//button[text()='Retry…']").await;
     browser.until_it_says("Retry 3 jobs?").await;
     browser.click("//main//button").await;
     assert!(browser.path().await.starts_with("/changes/"), "{}", browser.path().await);
@@ -54,10 +54,7 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     browser.until_it_says("lunch").await;
     browser.click("//tr[.//*[text()='lunch']]//button[text()='Resume']").await;
     let pauses = "select count(*) from sluice.pause where name = 'other'";
-    until("it goes on", async || {
-        sqlx::query_scalar::<_, i64>(pauses).fetch_one(&stage.pool).await.unwrap() == 0
-    })
-    .await;
+    until("it goes on", async || sqlx::query_scalar::<_, i64>(pauses).fetch_one(&stage.pool).await.unwrap() == 0).await;
     browser.close().await;
     site.stop().await;
 }

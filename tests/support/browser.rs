@@ -61,7 +61,8 @@ impl Browser {
         let folder = format!("--user-data-dir={}", profile.path().join("profile").display());
         let switches: Vec<&str> = SWITCHES.into_iter().chain([folder.as_str()]).collect();
         let wish = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": { "args": switches } } } });
-        let reply = exchange(&address, "POST", "/session", "content-type: application/json\r\n", &wish.to_string()).await;
+        let headers = "content-type: application/json\r\n";
+        let reply = exchange(&address, "POST", "/session", headers, &wish.to_string()).await;
         let session = reply.json()["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned();
         Some(Self { _driver: driver, _profile: profile, address, session })
     }
@@ -122,7 +123,8 @@ impl Browser {
 
     /// Types into the element that has the focus.
     pub async fn press(&self, key: char) {
-        let keys = json!([{ "type": "keyDown", "value": key.to_string() }, { "type": "keyUp", "value": key.to_string() }]);
+        let key = key.to_string();
+        let keys = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         let actions = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] });
         self.do_it("actions", &actions).await;
     }

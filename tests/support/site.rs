@@ -107,11 +107,8 @@ impl Drop for Site {
 /// One request to a server, and its reply.
 pub async fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Reply {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let length = if body.is_empty() && method == "GET" {
-        String::new()
-    } else {
-        format!("content-length: {}\r\n", body.len())
-    };
+    let length =
+        if body.is_empty() && method == "GET" { String::new() } else { format!("content-length: {}\r\n", body.len()) };
     let request =
         format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{length}{headers}connection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -137,13 +137,13 @@ fn on_all(site: &Site, query: &[(&str, &str)]) -> Markup {
         @if !site.access.is_read_only() {
             form .inline action="/confirm" {
                 (hidden("move", query))
-                label for="to" { "route" }
+                label for="to" { "to route" }
                 select id="to" name="to" { @for route in &routes { option { (route) } } }
                 button { "Move all of these…" }
             }
             form .inline action="/confirm" {
                 (hidden("priority", query))
-                label for="priority" { "priority" }
+                label for="priority" { "new priority" }
                 input id="priority" name="priority" type="number" min="-1000" max="1000" value="0" required;
                 button { "Give it to all of these…" }
             }

@@ -92,7 +92,7 @@ pub(super) fn table(name: &str, table: &Table, when_empty: &str, more: Option<&d
                     tfoot {
                         tr {
                             @for (place, index) in columns.iter().enumerate() {
-                                td class=[class(place, *index)] { (cell(table.columns[*index], &total[*index])) }
+                                td class=[class(place, *index)] { (total[*index].in_words()) }
                             }
                             @if more.is_some() { td {} }
                         }
