@@ -52,6 +52,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
         ("Budgets", crate::view::budget::table(&status.budgets), ""),
+        ("Schedules", crate::view::schedule::table(&status.schedules), ""),
         ("Paused", pauses(status), ""),
         ("Database", database(status), ""),
     ];
@@ -402,6 +403,8 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
             budgets: Vec::new(),
+            schedules: Vec::new(),
+            ticks: Vec::new(),
         }
     }
 

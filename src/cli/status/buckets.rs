@@ -113,6 +113,8 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),
             budgets: Vec::new(),
+            schedules: Vec::new(),
+            ticks: Vec::new(),
         }
     }
 
