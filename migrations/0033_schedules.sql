@@ -28,7 +28,8 @@ create table sluice.schedule_turn (
     schedule text primary key
 );
 
-comment on table sluice.schedule_turn is 'A row for each schedule, locked by the transaction that deals with its ticks.';
+comment on table sluice.schedule_turn is
+    'A row for each schedule, locked by the transaction that deals with its ticks.';
 
 create table sluice.tick (
     schedule text not null check (octet_length(schedule) between 1 and 200),

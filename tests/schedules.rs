@@ -35,13 +35,13 @@ impl Fleet {
     }
 
     /// Runs a command to its end: exit status, standard output and standard error.
-    async fn said(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+    async fn typed(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let output = ended(self.program(arguments).spawn().unwrap()).await;
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     }
 
     async fn json(&self, arguments: &[&str]) -> Value {
-        let (code, out, err) = self.said(&[arguments, &["--format", "json"]].concat()).await;
+        let (code, out, err) = self.typed(&[arguments, &["--format", "json"]].concat()).await;
         assert_eq!(code, Some(0), "{err}");
         serde_json::from_str(&out).unwrap()
     }
@@ -63,8 +63,10 @@ impl Fleet {
 
     /// Makes the schedule as if no worker had looked at it for so long.
     async fn not_looked_for(&self, interval: &str) {
-        self.sql(&format!("update sluice.schedule set looked_at = date_trunc('minute', now()) - interval '{interval}'"))
-            .await;
+        self.sql(&format!(
+            "update sluice.schedule set looked_at = date_trunc('minute', now()) - interval '{interval}'"
+        ))
+        .await;
     }
 }
 
@@ -108,6 +110,13 @@ fn pipe(path: &Path) {
     .unwrap();
 }
 
+/// Opens the pipe for writing, as soon as it is read.
+async fn other_end(path: &Path) -> std::fs::File {
+    let path = path.to_owned();
+    let open = move || std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    tokio::task::spawn_blocking(open).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_in_the_midst_of_an_enqueue_leaves_nothing_and_another_does_it() {
     let fleet = fleet(&format!("[schedules.nightly]\ncron = \"{NEVER_SOON}\"\nfile = \"nightly.jsonl\"\n")).await;
@@ -118,12 +127,7 @@ async fn a_worker_that_dies_in_the_midst_of_an_enqueue_leaves_nothing_and_anothe
     fleet.until_known("nightly").await;
     fleet.sql("select sluice.run_schedule('nightly')").await;
     // Opens when the worker reads, and keeps it waiting for more lines. More than is sent at once.
-    let mut writer = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || std::fs::OpenOptions::new().write(true).open(path).unwrap()
-    })
-    .await
-    .unwrap();
+    let mut writer = other_end(&path).await;
     let line = format!("{{\"prompt\": \"{}\"}}\n", "x".repeat(1000));
     writer.write_all(line.repeat(6000).as_bytes()).unwrap();
     let writing = "select count(*) from pg_stat_activity where query like 'copy sluice.job%'
@@ -150,19 +154,14 @@ async fn a_worker_that_stops_leaves_its_enqueue_to_another() {
     let first = fleet.start_many(1).await.remove(0);
     fleet.until_known("nightly").await;
     fleet.sql("select sluice.run_schedule('nightly')").await;
-    let writer = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || std::fs::OpenOptions::new().write(true).open(path).unwrap()
-    })
-    .await
-    .unwrap();
+    let writer = other_end(&path).await;
     // While the file is read, the schedule can be paused and listed all the same.
-    assert_eq!(fleet.said(&["schedule", "pause", "nightly"]).await.0, Some(0));
+    assert_eq!(fleet.typed(&["schedule", "pause", "nightly"]).await.0, Some(0));
     assert_eq!(fleet.json(&["schedule", "list"]).await[0]["state"], "paused");
     first.signal(Signal::TERM);
-    drop(writer);
     let (code, said) = first.ended().await;
     assert_eq!(code, Some(0), "{said}");
+    drop(writer);
     assert_eq!(fleet.number("select count(*) from sluice.ticks where state = 'asked'").await, 1);
     std::fs::remove_file(&path).unwrap();
     fleet.file("nightly.jsonl", "{\"prompt\": \"one\"}\n");
@@ -174,7 +173,8 @@ async fn a_worker_that_stops_leaves_its_enqueue_to_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_row_of_a_statement_is_a_job_of_the_routes_template() {
-    let statement = "select id as custom_id, body, lang from review\\n                     where added > current_setting('sluice.last_tick')::timestamptz\\n                     order by id; -- the new ones";
+    let statement = "select id as custom_id, body, lang from review\\n\
+                     where added > current_setting('sluice.last_tick')::timestamptz\\norder by id -- the new ones";
     let fleet = fleet(&format!(
         "[schedules.reviews]\ncron = \"{NEVER_SOON}\"\nroute = \"reviews\"\nproject = \"shop\"\npriority = 7\n\
          batch = \"reviews/{{date}}\"\noverlap = \"allow\"\ndeadline = \"6h\"\nsql = \"{statement}\"\n"
@@ -198,15 +198,19 @@ async fn each_row_of_a_statement_is_a_job_of_the_routes_template() {
     assert_eq!(
         jobs,
         [
-            "r1 shop reviews 7 {\"vars\": {\"body\": \"Fine\", \"lang\": \"en\"}} {\"body\": \"Fine\", \"lang\": \"en\"} 6",
+            "r1 shop reviews 7 {\"vars\": {\"body\": \"Fine\", \"lang\": \"en\"}} {\"body\": \"Fine\", \
+             \"lang\": \"en\"} 6",
             "r2 shop reviews 7 {\"vars\": {\"body\": \"Naja {x}\", \"lang\": \"de\"}} {\"body\": \"Naja {x}\", \
              \"lang\": \"de\"} 6",
             "r3 shop reviews 7 {\"vars\": {\"body\": null, \"lang\": \"en\"}} {\"body\": null, \"lang\": \"en\"} 6",
         ]
     );
     // Nothing is new.
-    let (code, out, _) = fleet.said(&["schedule", "run", "reviews", "--format", "table"]).await;
-    assert_eq!((code, out.as_str()), (Some(0), "schedule reviews: its source holds no jobs, so nothing was enqueued\n"));
+    let (code, out, _) = fleet.typed(&["schedule", "run", "reviews", "--format", "table"]).await;
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "schedule reviews: its source holds no jobs, so nothing was enqueued\n")
+    );
     // What came since the last tick.
     fleet.sql("insert into review values ('r4', 'Late', 'en')").await;
     assert_eq!(fleet.json(&["schedule", "run", "reviews"]).await["jobs"], 1);
@@ -218,19 +222,19 @@ async fn each_row_of_a_statement_is_a_job_of_the_routes_template() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
     let cases = [
-        ("syntax", "selec id from review", "syntax error", true),
-        ("missing", "select id from no_such_table", "relation \\\"no_such_table\\\" does not exist", true),
-        ("writing", "insert into review values (1) returning id", "syntax error", true),
-        ("writes", "select nextval('numbers') as body", "can only read", true),
-        ("two", "select 1 as body) x; drop table review; select * from (select 1 as body", "", true),
-        ("slow", "select pg_sleep(30) as body", "longer than sql_timeout", true),
-        ("cast", "select body::integer as body from review", "SQLSTATE 22P02", true),
-        ("column", "select id as other from review", "body: is missing", true),
-        ("twice", "select 'a' as custom_id, body from review", "the same id", true),
+        ("syntax", "selec id from review", "syntax error"),
+        ("missing", "select id from no_such_table", "relation \\\"no_such_table\\\" does not exist"),
+        ("writing", "insert into review values (1) returning id", "syntax error"),
+        ("writes", "select nextval('numbers') as body", "can only read"),
+        ("two", "select 1 as body) x; drop table review; select * from (select 1 as body", ""),
+        ("slow", "select pg_sleep(30) as body", "longer than sql_timeout"),
+        ("cast", "select body::integer as body from review", "SQLSTATE 22P02"),
+        ("column", "select id as other from review", "body: is missing"),
+        ("twice", "select 'a' as custom_id, body from review", "the same id"),
     ];
     let schedules: String = cases
         .iter()
-        .map(|(name, statement, ..)| {
+        .map(|(name, statement, _)| {
             format!(
                 "[schedules.{name}]\ncron = \"{NEVER_SOON}\"\nroute = \"reviews\"\nsql_timeout = \"300ms\"\n\
                  sql = \"{statement}\"\n"
@@ -244,8 +248,8 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
              insert into review values (1, 'a secret text'), (2, 'a secret text')",
         )
         .await;
-    for (name, _, expected, _) in cases {
-        let (code, out, err) = fleet.said(&["schedule", "run", name]).await;
+    for (name, _, expected) in cases {
+        let (code, out, err) = fleet.typed(&["schedule", "run", name]).await;
         assert_eq!(code, Some(ExitCode::Input as i32), "{name}: {out}{err}");
         let expected = expected.replace("\\\"", "\"");
         assert!(err.contains(&expected) && err.contains("nothing was enqueued"), "{name}: {err}");
@@ -263,7 +267,7 @@ async fn a_file_in_any_form_is_enqueued_as_it_is_at_the_tick_and_one_that_is_lat
     let fleet = fleet(&format!(
         "[schedules.table]\ncron = \"{NEVER_SOON}\"\nfile = \"table.csv\"\nprompt = \"Say {{what}}\"\n\
          system = \"Be brief.\"\nid_column = \"number\"\nkeep = [\"what\"]\n\
-         [schedules.lines]\ncron = \"{NEVER_SOON}\"\nfile = \"lines.jsonl\"\n"
+         [schedules.lines]\ncron = \"{NEVER_SOON}\"\nfile = \"lines.jsonl\"\ncatch_up_within = \"400d\"\n"
     ))
     .await;
     fleet.file("table.csv", "number,what,more\n1,yes,x\n2,no,y\n");
@@ -277,64 +281,60 @@ async fn a_file_in_any_form_is_enqueued_as_it_is_at_the_tick_and_one_that_is_lat
     // By the clock, and the file is not there yet.
     let process = fleet.start();
     fleet.until_known("lines").await;
-    fleet.sql("update sluice.schedule set paused_at = now() where name = 'table'").await;
     fleet.sql("update sluice.schedule set looked_at = now() - interval '13 months' where name = 'lines'").await;
-    fleet.configure(&format!(
-        "{ROUTE}[schedules.lines]\ncron = \"{NEVER_SOON}\"\nfile = \"lines.jsonl\"\ncatch_up_within = \"400d\"\n"
-    ));
-    process.signal(Signal::HUP);
     let reason = fleet.until_tick("retrying").await;
     assert!(reason.contains("lines.jsonl") && reason.contains("No such file"), "{reason}");
     let shown = fleet.json(&["schedule", "show", "lines"]).await;
     assert_eq!((&shown["state"], &shown["last"]["failures"]), (&json!("waits"), &json!(1)), "{shown}");
-    assert!(fleet.said(&["status"]).await.1.contains("retrying"));
+    assert!(fleet.typed(&["status"]).await.1.contains("retrying"));
     // Bad lines are no matter of time; the whole file is refused, with the line.
     fleet.file("lines.jsonl", "{\"prompt\": \"one\"}\n{\"prompt\": 5}\n");
     fleet.sql("update sluice.tick set retry_at = now() where state = 'retrying'").await;
     let reason = fleet.until_tick("failed").await;
     assert!(reason.contains("lines.jsonl:2: prompt"), "{reason}");
     process.until_said("a tick of a schedule has failed, and nothing was enqueued", 1).await;
-    let (_, doctor, _) = fleet.said(&["doctor", "--format", "json"]).await;
+    let (_, doctor, _) = fleet.typed(&["doctor", "--format", "json"]).await;
     assert!(doctor.contains("lines: its last tick has failed"), "{doctor}");
     // And a file that comes late.
     fleet.file("lines.jsonl", "{\"prompt\": \"one\"}\n");
     fleet.sql("update sluice.tick set state = 'retrying', retry_at = now() where state = 'failed'").await;
-    until("it is done", async || fleet.number("select count(*) from sluice.ticks where state = 'done'").await == 2).await;
+    until("it is done", async || fleet.number("select count(*) from sluice.ticks where state = 'done'").await == 2)
+        .await;
     assert_eq!(fleet.number("select count(*) from sluice.job").await, 3);
     process.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_whose_forerunner_has_not_ended_is_left_out_and_says_so() {
-    let fleet = fleet(
-        "[schedules.beat]\ncron = \"* * * * * *\"\nrequest = { prompt = \"What is new?\" }\n",
-    )
-    .await;
-    assert_eq!(fleet.said(&["route", "pause", "default"]).await.0, Some(0));
+    let fleet = fleet("[schedules.beat]\ncron = \"* * * * * *\"\nrequest = { prompt = \"What is new?\" }\n").await;
+    assert_eq!(fleet.typed(&["route", "pause", "default"]).await.0, Some(0));
     let process = fleet.start();
     let reason = fleet.until_tick("skipped").await;
     assert!(reason.contains("1 job of the last tick has not ended (batch beat-"), "{reason}");
     let jobs = fleet.number("select count(*) from sluice.job").await;
     assert_eq!(jobs, 1);
     // By hand it is refused, unless one insists.
-    let (code, _, err) = fleet.said(&["schedule", "run", "beat"]).await;
+    let (code, _, err) = fleet.typed(&["schedule", "run", "beat"]).await;
     assert_eq!(code, Some(ExitCode::Usage as i32), "{err}");
     assert!(err.contains("--anyway"), "{err}");
-    assert_eq!(fleet.said(&["schedule", "run", "beat", "--anyway"]).await.0, Some(0));
-    assert_eq!(fleet.said(&["route", "resume", "default"]).await.0, Some(0));
+    assert_eq!(fleet.typed(&["schedule", "run", "beat", "--anyway"]).await.0, Some(0));
+    assert_eq!(fleet.typed(&["route", "resume", "default"]).await.0, Some(0));
     until("it goes on", async || fleet.number("select count(*) from sluice.job").await > 3).await;
     process.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ticks_that_came_without_a_worker_are_made_up_for_as_configured() {
+    let fleet = fleet("").await;
+    // Half an hour away from now, whenever the test runs.
+    let minute = fleet.number("select (extract(minute from now())::bigint + 30) % 60").await;
     let each = |policy: &str| {
         format!(
-            "[schedules.{policy}]\ncron = \"0 * * * *\"\ncatch_up = \"{policy}\"\noverlap = \"allow\"\n\
+            "[schedules.{policy}]\ncron = \"{minute} * * * *\"\ncatch_up = \"{policy}\"\noverlap = \"allow\"\n\
              catch_up_within = \"5h\"\ncatch_up_limit = 3\nrequest = {{ prompt = \"x\" }}\n"
         )
     };
-    let fleet = fleet(&["none", "last", "all"].map(each).concat()).await;
+    fleet.configure(&format!("{ROUTE}{}", ["none", "last", "all"].map(each).concat()));
     let process = fleet.start();
     for name in ["none", "last", "all"] {
         fleet.until_known(name).await;
@@ -362,14 +362,15 @@ async fn ticks_that_came_without_a_worker_are_made_up_for_as_configured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_schedule_leaves_its_ticks_out_and_goes_on_when_it_is_resumed() {
-    let fleet = fleet("[schedules.beat]\ncron = \"* * * * * *\"\noverlap = \"allow\"\nrequest = { prompt = \"x\" }\n").await;
-    let (code, _, err) = fleet.said(&["schedule", "pause", "beet"]).await;
+    let fleet =
+        fleet("[schedules.beat]\ncron = \"* * * * * *\"\noverlap = \"allow\"\nrequest = { prompt = \"x\" }\n").await;
+    let (code, _, err) = fleet.typed(&["schedule", "pause", "beet"]).await;
     assert_eq!(code, Some(ExitCode::NotFound as i32));
     assert!(err.contains("there are: beat"), "{err}");
     // Also before any worker has spoken of it.
-    let (_, out, _) = fleet.said(&["schedule", "pause", "beat", "--reason", "the shop is closed"]).await;
+    let (_, out, _) = fleet.typed(&["schedule", "pause", "beat", "--reason", "the shop is closed"]).await;
     assert_eq!(out, "schedule beat is paused\n");
-    assert_eq!(fleet.said(&["schedule", "pause", "beat"]).await.1, "schedule beat was paused already\n");
+    assert_eq!(fleet.typed(&["schedule", "pause", "beat"]).await.1, "schedule beat was paused already\n");
     let process = fleet.start();
     assert_eq!(fleet.until_tick("skipped").await, "the schedule was paused");
     let list = fleet.json(&["schedule", "list"]).await;
@@ -382,13 +383,15 @@ async fn a_paused_schedule_leaves_its_ticks_out_and_goes_on_when_it_is_resumed()
     // By hand it runs all the same, also by a worker.
     assert_eq!(fleet.json(&["schedule", "run", "beat"]).await["jobs"], 1);
     fleet.sql("select sluice.run_schedule('beat')").await;
-    until("both are done", async || fleet.number("select count(*) from sluice.ticks where by_hand and state = 'done'").await == 2)
-        .await;
+    until("both are done", async || {
+        fleet.number("select count(*) from sluice.ticks where by_hand and state = 'done'").await == 2
+    })
+    .await;
     assert_eq!(fleet.number("select count(*) from sluice.job").await, 2);
-    assert_eq!(fleet.said(&["schedule", "resume", "beat"]).await.1, "schedule beat goes on\n");
+    assert_eq!(fleet.typed(&["schedule", "resume", "beat"]).await.1, "schedule beat goes on\n");
     let by_clock = "select count(*) from sluice.ticks where state = 'done' and not by_hand";
     until("it goes on", async || fleet.number(by_clock).await > 0).await;
-    let (_, table, _) = fleet.said(&["schedule", "ticks", "beat", "--last", "3", "--format", "csv"]).await;
+    let (_, table, _) = fleet.typed(&["schedule", "ticks", "beat", "--last", "3", "--format", "csv"]).await;
     assert_eq!(table.lines().count(), 4, "{table}");
     process.stop().await;
     let unknown = sqlx::query("select sluice.pause_schedule('no')").execute(&fleet.pool).await.unwrap_err().to_string();
@@ -397,26 +400,31 @@ async fn a_paused_schedule_leaves_its_ticks_out_and_goes_on_when_it_is_resumed()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_another_line_and_one_that_is_switched_off_rests() {
-    let config = |more: &str| format!("{ROUTE}[schedules.beat]\noverlap = \"allow\"\nrequest = {{ prompt = \"x\" }}\n{more}");
+    let config =
+        |more: &str| format!("{ROUTE}[schedules.beat]\noverlap = \"allow\"\nrequest = {{ prompt = \"x\" }}\n{more}");
     let fleet = Fleet::new(ONE, &config(&format!("cron = \"{NEVER_SOON}\"\n"))).await;
     let process = fleet.start();
     fleet.until_known("beat").await;
-    let off = format!("cron = \"* * * * * *\"\ntimezone = \"Europe/Berlin\"\n");
-    fleet.configure(&config(&off));
+    let off = "cron = \"* * * * * *\"\ntimezone = \"Europe/Berlin\"\n";
+    fleet.configure(&config(off));
     process.signal(Signal::HUP);
     fleet.until_tick("done").await;
     let late = "select count(*) from sluice.ticks where at < now() - interval '1 hour'";
     assert_eq!(fleet.number(late).await, 0, "a new line begins now");
     fleet.configure(&config(&format!("{off}enabled = false\n")));
     process.signal(Signal::HUP);
-    until("it is off", async || !fleet.texts("select schedule from sluice.schedules where not enabled").await.is_empty())
-        .await;
+    until("it is off", async || {
+        !fleet.texts("select schedule from sluice.schedules where not enabled").await.is_empty()
+    })
+    .await;
     let list = fleet.json(&["schedule", "list"]).await;
     assert_eq!((&list[0]["state"], &list[0]["next_tick"]), (&json!("off"), &Value::Null), "{list}");
     let ticks = fleet.number("select count(*) from sluice.ticks").await;
     fleet.sql("select sluice.run_schedule('beat')").await;
-    until("by hand", async || fleet.number("select count(*) from sluice.ticks where by_hand and state = 'done'").await == 1)
-        .await;
+    until("by hand", async || {
+        fleet.number("select count(*) from sluice.ticks where by_hand and state = 'done'").await == 1
+    })
+    .await;
     assert!(fleet.number("select count(*) from sluice.ticks").await <= ticks + 2);
     process.stop().await;
 }
@@ -467,7 +475,10 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
         ),
         ("cron = \"@daily\"\nrequest = { promt = \"x\" }\n".to_owned(), "schedules.a.request: "),
         ("cron = \"@daily\"\nrequest = \"{\"\n".to_owned(), "schedules.a.request: is not JSON"),
-        ("cron = \"@daily\"\nrequest = { vars = { x = 1 } }\nroute = \"reviews\"\n".to_owned(), "schedules.a.request: "),
+        (
+            "cron = \"@daily\"\nrequest = { vars = { x = 1 } }\nroute = \"reviews\"\n".to_owned(),
+            "schedules.a.request: ",
+        ),
         (
             format!("cron = \"@daily\"\nbatch = \"{{day}}\"\n{request}"),
             "schedules.a.batch: {day} is nothing that a tick has",
@@ -494,7 +505,7 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
 async fn a_command_that_drains_or_works_on_one_batch_runs_no_schedule() {
     let fleet = fleet("[schedules.beat]\ncron = \"* * * * * *\"\nrequest = { prompt = \"x\" }\n").await;
     fleet.enqueue("default", 3).await;
-    let (code, _, err) = fleet.said(&["worker", "--drain"]).await;
+    let (code, _, err) = fleet.typed(&["worker", "--drain"]).await;
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(fleet.number("select count(*) from sluice.schedules").await, 0);
     assert_eq!(fleet.json(&["schedule", "list"]).await[0]["state"], "unseen");
@@ -504,7 +515,7 @@ async fn a_command_that_drains_or_works_on_one_batch_runs_no_schedule() {
 async fn old_ticks_are_forgotten_but_for_the_last_of_each_schedule() {
     let fleet = fleet(&format!("[schedules.nightly]\ncron = \"{NEVER_SOON}\"\nrequest = {{ prompt = \"x\" }}\n")).await;
     for _ in 0..3 {
-        assert_eq!(fleet.said(&["schedule", "run", "nightly", "--anyway"]).await.0, Some(0));
+        assert_eq!(fleet.typed(&["schedule", "run", "nightly", "--anyway"]).await.0, Some(0));
     }
     fleet.sql("update sluice.tick set ended_at = now() - interval '91 days'").await;
     let process: Process = fleet.start();

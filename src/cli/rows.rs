@@ -117,7 +117,13 @@ impl Rows {
             route_names: jobs.along(|along| along.names_of_route()),
         };
         let format = self.input_format.map(Format::of_input);
-        Ok(Reading { limits, format, delimiter: self.delimiter, asking, completion: jobs.along(|along| along.completion()) })
+        Ok(Reading {
+            limits,
+            format,
+            delimiter: self.delimiter,
+            asking,
+            completion: jobs.along(|along| along.completion()),
+        })
     }
 
     /// The options as they are written in a command.

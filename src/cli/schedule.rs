@@ -14,9 +14,14 @@ use crate::view::schedule::{self, ScheduleRunView, ScheduleStory, ScheduleView, 
 use crate::worker::schedules::{TickEnd, TickOrder, run_tick};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many ticks `show` has.
 const TICKS: i64 = 20;
+
+/// How often, and after which pause, a tick is tried while another process deals with its schedule.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,7 +83,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             match context.output.format() {
                 Format::Json => context.output.json(&views)?,
                 Format::Table if views.is_empty() => {
-                    context.output.note("there are no schedules; a section [schedules.NAME] of the configuration makes one");
+                    context.output.note("there are no schedules; [schedules.NAME] in the configuration makes one");
                 }
                 Format::Table | Format::Plain | Format::Csv => context.output.table(&schedule::table(&views))?,
             }
@@ -184,7 +189,16 @@ async fn run_now(context: &mut Context, name: &str, anyway: bool) -> anyhow::Res
     let find = |route: &str| routes.get(route).map(|route| Arc::clone(&route.route));
     let note = TickNote { schedule: schedule.name.clone(), at: now, by_hand: true, worker: None };
     let order = TickOrder { note, failures: 0, anyway, retries: false, now };
-    match run_tick(&context.store, &find, &schedule, order).await? {
+    let mut end = run_tick(&context.store, &find, &schedule, order.clone()).await?;
+    // A worker that only notes something is done at once.
+    for _ in 0..BUSY_TRIES {
+        if end != TickEnd::Busy {
+            break;
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
+        end = run_tick(&context.store, &find, &schedule, order.clone()).await?;
+    }
+    match end {
         TickEnd::Done { batch, jobs, enqueue } => {
             let tick: DateTime<Utc> = DateTime::from_timestamp_millis(now.0).unwrap_or_default();
             let done = ScheduleRunView { schedule: schedule.name, tick, batch, jobs, enqueue };

@@ -19,10 +19,7 @@ const SOURCE: &str = "one of file, sql and request";
 const BATCH: &str = "a name such as \"{name}-{tick}\"";
 
 /// Reads all schedules.
-pub(super) fn read_all(
-    sections: Vec<(String, Section<'_>)>,
-    routes: &BTreeMap<String, RouteConfig>,
-) -> Vec<Schedule> {
+pub(super) fn read_all(sections: Vec<(String, Section<'_>)>, routes: &BTreeMap<String, RouteConfig>) -> Vec<Schedule> {
     sections.into_iter().filter_map(|(name, section)| read_one(name, section, routes)).collect()
 }
 

@@ -158,7 +158,11 @@ impl Named<'_> {
         let local = self.schedule.zone.local(self.at)?;
         let seconds = if local.second() == 0 && !self.by_hand { "%H%M" } else { "%H%M%S" };
         let time = local.format(seconds).to_string();
-        if self.schedule.zone.is_second_time(&local) { Some(format!("{time}{}", local.format("%z"))) } else { Some(time) }
+        if self.schedule.zone.is_second_time(&local) {
+            Some(format!("{time}{}", local.format("%z")))
+        } else {
+            Some(time)
+        }
     }
 }
 

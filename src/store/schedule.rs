@@ -121,10 +121,8 @@ pub enum TakenTick {
 impl Store {
     /// All schedules that workers have said they have, and what is to be done of them beside what the clock says.
     pub async fn schedules_at(&self) -> Result<SchedulesAt, StoreError> {
-        let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
-            .fetch_one(&self.db)
-            .await
-            .doing(READING)?;
+        let now =
+            sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.db).await.doing(READING)?;
         let rows = self.schedules().await?;
         let open = sqlx::query!(
             "select t.schedule, t.at, t.by_hand, t.failures from sluice.tick t
@@ -238,9 +236,14 @@ impl Store {
             tick.schedule,
             datetime(tick.at)
         )
-        .fetch_one(&mut transaction)
+        .fetch_optional(&mut transaction)
         .await
         .doing(TAKING)?;
+        let Some(state) = state else {
+            // Somebody removed the schedule.
+            transaction.rollback().await.doing(TAKING)?;
+            return Ok(TakenTick::Over);
+        };
         let is_over = state.tick.is_some_and(|state| state != "asked" && state != "retrying");
         if is_over || (state.paused && !tick.by_hand) {
             transaction.rollback().await.doing(TAKING)?;
@@ -306,7 +309,8 @@ impl Store {
         let mut transaction = self.db.begin().await.doing(NOTING)?;
         sqlx::query!(
             "insert into sluice.tick as t (schedule, at, state, by_hand, worker, failures, retry_at, reason)
-                  values ($1, $2, case when $6::timestamptz is null then 'failed' else 'retrying' end, $3, $4, $5, $6, $7)
+                  values ($1, $2, case when $6::timestamptz is null then 'failed' else 'retrying' end, $3, $4, $5, $6,
+                          $7)
              on conflict (schedule, at) do update
                  set state = excluded.state, worker = excluded.worker, failures = excluded.failures,
                      retry_at = excluded.retry_at, reason = excluded.reason, ended_at = now()
@@ -359,7 +363,8 @@ impl Store {
                 select t.schedule, t.at from sluice.tick t
                  where t.ended_at < now() - make_interval(secs => least($1::bigint, 1e10)::double precision)
                    and t.state in ('done', 'skipped', 'failed')
-                   and exists (select from sluice.tick n where n.schedule = t.schedule and n.at > t.at)
+                   and (exists (select from sluice.tick n where n.schedule = t.schedule and n.at > t.at)
+                        or not exists (select from sluice.schedule s where s.name = t.schedule))
                  limit $2
             )
             delete from sluice.tick t using old o where t.schedule = o.schedule and t.at = o.at",
@@ -370,7 +375,11 @@ impl Store {
         .await
         .doing("forgetting ticks")?;
         sqlx::query!(
-            "delete from sluice.schedule s
+            "with gone as (
+                delete from sluice.schedule_turn t
+                 where not exists (select from sluice.schedule s where s.name = t.schedule)
+            )
+            delete from sluice.schedule s
               where s.seen_at < now() - make_interval(secs => least($1::bigint, 1e10)::double precision)
                 and s.paused_at is null",
             keep
@@ -416,9 +425,8 @@ impl Store {
         let statement = statement.trim().trim_end_matches(';');
         let statement = format!("select row_to_json(rows_of_schedule)::text from (\n{statement}\n) rows_of_schedule");
         {
-            let mut rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(statement))
-                .persistent(false)
-                .fetch(&mut transaction);
+            let mut rows =
+                sqlx::query_scalar::<_, String>(AssertSqlSafe(statement)).persistent(false).fetch(&mut transaction);
             while let Some(row) = rows.try_next().await.doing(SELECTING)? {
                 let mut line = row.into_bytes();
                 line.push(b'\n');

@@ -140,14 +140,16 @@ impl ScheduleView {
             (None, Some(own)) => (own.line.to_string(), own.zone.to_string(), own.is_enabled),
             (None, None) => Default::default(),
         };
-        let settings = row.map_or_else(|| configured.map_or(Value::Null, Schedule::settings), |row| row.settings.clone());
+        let settings =
+            row.map_or_else(|| configured.map_or(Value::Null, Schedule::settings), |row| row.settings.clone());
         let text = |key: &str| settings.get(key).and_then(Value::as_str).map(str::to_owned);
         let zone = Zone::parse(&timezone).ok();
         let paused = row.is_some_and(|row| row.paused_at.is_some());
-        let next_tick = zone.zip(CronLine::parse(&cron).ok()).filter(|_| enabled && !paused).and_then(|(zone, line)| {
-            let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
-            DateTime::from_timestamp_millis(next.0)
-        });
+        let next_tick =
+            zone.zip(CronLine::parse(&cron).ok()).filter(|_| enabled && !paused).and_then(|(zone, line)| {
+                let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
+                DateTime::from_timestamp_millis(next.0)
+            });
         let is_unseen = row.is_none_or(|row| now - row.seen_at > UNSEEN);
         let state = match last.map(|tick| tick.state.as_str()) {
             _ if paused => "paused",
@@ -198,8 +200,8 @@ impl ScheduleView {
                 Some(format!("schedule {name}: the tick of {when} has failed and is tried again ({reason})"))
             }
             "unseen" => Some(format!(
-                "schedule {name}: no worker has it, so it does not fire: start a worker with this configuration, or let \
-                 the workers read it (SIGHUP)"
+                "schedule {name}: no worker has it, so it does not fire: start a worker with this configuration, or \
+                 let the workers read it (SIGHUP)"
             )),
             "paused" => {
                 let by = self.paused_by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));

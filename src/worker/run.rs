@@ -1,9 +1,7 @@
 //! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
 //! calls under way, then writes everything, and only then signs off.
 
-use super::{
-    GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, schedules, upkeep,
-};
+use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, schedules, upkeep};
 use crate::store::within;
 use futures_util::FutureExt as _;
 use std::sync::Arc;

@@ -155,12 +155,8 @@ async fn due(
     at: &SchedulesAt,
 ) -> Result<Vec<TickOrder>, StoreError> {
     let looked_at = Timestamp(row.looked_at.timestamp_millis());
-    let note = |at, by_hand| TickNote {
-        schedule: schedule.name.clone(),
-        at,
-        by_hand,
-        worker: Some(shared.worker_id()),
-    };
+    let note =
+        |at, by_hand| TickNote { schedule: schedule.name.clone(), at, by_hand, worker: Some(shared.worker_id()) };
     let found = look(schedule, looked_at, row.paused_at.is_some(), at.now);
     if let Some(now) = found.set_back_to {
         tracing::warn!(schedule = schedule.name, "the database's clock was set back: the schedule goes on from there");
@@ -209,7 +205,12 @@ async fn run_all(shared: &Arc<Shared>, schedule: &Schedule, orders: Vec<TickOrde
                 }
             }
             TickEnd::Failed { reason, retry_at: Some(_) } => {
-                tracing::warn!(schedule = name, tick = shown, reason, "a tick of a schedule has failed; it is tried again");
+                tracing::warn!(
+                    schedule = name,
+                    tick = shown,
+                    reason,
+                    "a tick of a schedule has failed; it is tried again"
+                );
             }
             TickEnd::Failed { reason, retry_at: None } => {
                 tracing::error!(

@@ -17,11 +17,11 @@ pub(in crate::config) const SCHEDULE: Table = Table {
              kind. A sixth field before these is for seconds.",
         ),
         with_default("timezone", Kind::Text, "UTC", "Whose local time that is: a name such as \"Europe/Berlin\"."),
-        key("file", Kind::Path, "nightly.jsonl", "A file in any form that `sluice enqueue` reads, as it is at the tick."),
+        key("file", Kind::Path, "nightly.jsonl", "A file as `sluice enqueue` reads it, as it is at the tick."),
         instead(
             "sql",
             Kind::Text,
-            "select id as custom_id, body as text from review where created_at > current_setting('sluice.last_tick')::timestamptz",
+            "select id as custom_id, body as text from review where is_new",
             "Or a statement that only reads, whose rows are the jobs: the columns go into the template of the route.",
         ),
         instead(

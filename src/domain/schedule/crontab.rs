@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 
 /// What a line may be, in words.
 pub const EXPECTED: &str = "five fields as in a crontab, such as \"0 2 * * *\" for each day at two: minute, hour, day \
-                            of the month, month, day of the week; or one of @hourly, @daily, @weekly, @monthly, @yearly";
+                            of the month, month, day of the week; or @hourly, @daily, @weekly, @monthly or @yearly";
 
 const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
@@ -86,7 +86,8 @@ impl CronLine {
         let hours = HOUR.read(hour)?;
         let head = [SECOND.read(second)?, MINUTE.read(minute)?, hours.clone()].map(|field| list(&field, 0)).join(" ");
         let (days, months) = (DAY.read(day)?, list(&MONTH.read(month)?, 0));
-        let mut weekdays: Vec<u32> = WEEKDAY.read(weekday)?.into_iter().map(|day| day.checked_rem(7).unwrap_or(0)).collect();
+        let weekdays = WEEKDAY.read(weekday)?.into_iter();
+        let mut weekdays: Vec<u32> = weekdays.map(|day| if day == 7 { 0 } else { day }).collect();
         weekdays.sort_unstable();
         weekdays.dedup();
         let all = |values: &[u32], count: usize| values.len() == count;
@@ -159,8 +160,12 @@ impl Field {
                     (first, if last == 0 && first > 0 && self.most == 7 { 7 } else { last })
                 }
                 None if step.is_some() => {
-                    return Err(format!("{}: {part:?} has a step without a range, such as {range}-{}/{}", self.called,
-                                       self.most, step.unwrap_or(1)));
+                    return Err(format!(
+                        "{}: {part:?} has a step without a range, such as {range}-{}/{}",
+                        self.called,
+                        self.most,
+                        step.unwrap_or(1)
+                    ));
                 }
                 None => {
                     let value = self.value(range)?;

@@ -65,7 +65,7 @@ pub struct LookAt {
     pub ticks: Vec<DueTick>,
     /// Whether there were earlier ones, about which nothing is noted.
     pub more: bool,
-    /// The clock was set back: the schedule goes on from this instant. Ticks that come again are known by their instant.
+    /// The clock was set back: the schedule goes on from this instant. Ticks that come again are known by theirs.
     pub set_back_to: Option<Timestamp>,
 }
 

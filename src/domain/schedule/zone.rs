@@ -73,7 +73,11 @@ impl Zone {
             let at = match self.0.from_local_datetime(&local) {
                 MappedLocalTime::Single(at) => at,
                 MappedLocalTime::Ambiguous(first, second) => {
-                    if line.is_hourly() && first <= *after { second } else { first }
+                    if line.is_hourly() && first <= *after {
+                        second
+                    } else {
+                        first
+                    }
                 }
                 MappedLocalTime::None => self.end_of_gap(local)?,
             };

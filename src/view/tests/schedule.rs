@@ -84,7 +84,10 @@ fn the_state_of_a_schedule_says_whether_it_runs() {
     };
     assert_eq!(state(row(), None), ("ok", String::new()));
     let (word, said) = state(row(), Some(tick("failed", Some("no file"))));
-    assert!(word == "failed" && said.contains("2027-01-15 02:00 +01:00 has failed") && said.contains("(no file)"), "{said}");
+    assert!(
+        word == "failed" && said.contains("2027-01-15 02:00 +01:00 has failed") && said.contains("(no file)"),
+        "{said}"
+    );
     assert_eq!(state(row(), Some(tick("retrying", Some("no file")))).0, "waits");
     assert_eq!(state(row(), Some(tick("skipped", Some("paused")))).0, "ok");
     assert_eq!(state(ScheduleRow { enabled: false, ..row() }, None).0, "off");

@@ -13,7 +13,7 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Lots of rows of a statement that wait to be read, at most.
 const ROWS_AHEAD: usize = 64;
@@ -209,13 +209,19 @@ fn asking(question: &RowQuestion, route_names: Option<Vec<String>>) -> Asking {
 
 /// Opens a file, which may lie on a slow disk.
 async fn open(file: &Path, reading: Reading) -> Result<Jobs, Fault> {
-    let path = file.to_owned();
-    let opened = tokio::task::spawn_blocking(move || InputSource::File(path).read(reading).map(|opened| opened.jobs));
+    let (name, path) = (file.display(), file.to_owned());
+    let (send, opened) = oneshot::channel();
+    // On a thread of its own, which keeps no worker from ending: a pipe may wait for ever for its other end.
+    let open = move || {
+        let _ = send.send(InputSource::File(path).read(reading).map(|opened| opened.jobs));
+    };
+    let thread = std::thread::Builder::new().name("input".to_owned()).spawn(open);
+    thread.map_err(|error| Fault::passing(format!("{name}: {error}")))?;
     match opened.await {
         Ok(Ok(jobs)) => Ok(jobs),
         // It may come, or be written anew.
-        Ok(Err(reason)) => Err(Fault::passing(format!("{}: {reason}", file.display()))),
-        Err(error) => Err(Fault::lasting(error.to_string())),
+        Ok(Err(reason)) => Err(Fault::passing(format!("{name}: {reason}"))),
+        Err(_) => Err(Fault::lasting(format!("{name}: opening it broke off"))),
     }
 }
 

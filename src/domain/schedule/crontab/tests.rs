@@ -96,7 +96,9 @@ fn field(least: u32, most: u32) -> impl Strategy<Value = (String, Vec<u32>)> {
     let value = move || least..=most;
     let part = prop_oneof![
         3 => Just("*".to_owned()).prop_map(move |text| (text, (least..=most).collect::<Vec<u32>>())),
-        2 => (1_u32..9).prop_map(move |step| (format!("*/{step}"), (least..=most).filter(|v| (v - least) % step == 0).collect())),
+        2 => (1_u32..9).prop_map(move |step| {
+            (format!("*/{step}"), (least..=most).filter(|value| (value - least) % step == 0).collect())
+        }),
         3 => value().prop_map(|v| (v.to_string(), vec![v])),
         2 => (value(), value(), 1_u32..5).prop_map(|(a, b, step)| {
             let (a, b) = (a.min(b), a.max(b));
@@ -115,7 +117,8 @@ proptest! {
     /// Minute by minute, as cron itself goes about it: the manual's rule, written down once more.
     #[test]
     fn five_fields_mean_what_a_plain_reading_of_the_manual_says(
-        minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12), weekday in field(0, 6),
+        minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12),
+        weekday in field(0, 6),
         start in 0_i64..3 * 365 * 24 * 60,
     ) {
         let written = [&minute.0, &hour.0, &day.0, &month.0, &weekday.0].map(String::as_str).join(" ");

@@ -44,17 +44,22 @@ fn ticks_that_nobody_saw_are_left_out_or_made_up_for_as_configured() {
     assert_eq!(missed(&nightly, "02T10:00:00"), ["02 02:00 TooOld"]);
     nightly.catch_up = CatchUp::All;
     nightly.catch_up_within = Duration::from_hours(60);
-    assert_eq!(missed(&nightly, "05T10:00:00"),
-               ["02 02:00 TooOld", "03 02:00", "04 02:00", "05 02:00"]);
+    assert_eq!(missed(&nightly, "05T10:00:00"), ["02 02:00 TooOld", "03 02:00", "04 02:00", "05 02:00"]);
     nightly.catch_up_limit = 2;
-    assert_eq!(missed(&nightly, "05T02:00:10"),
-               ["02 02:00 TooMany", "03 02:00", "04 02:00", "05 02:00"], "beside what is on time");
+    assert_eq!(
+        missed(&nightly, "05T02:00:10"),
+        ["02 02:00 TooMany", "03 02:00", "04 02:00", "05 02:00"],
+        "beside what is on time"
+    );
 }
 
 #[test]
 fn while_it_is_paused_ticks_are_left_out_and_while_it_is_disabled_there_are_none() {
     let mut nightly = schedule("0 2 * * *");
-    assert_eq!(told(&look(&nightly, at("01T12:00:00"), true, at("03T02:00:00"))), ["02 02:00 Paused", "03 02:00 Paused"]);
+    assert_eq!(
+        told(&look(&nightly, at("01T12:00:00"), true, at("03T02:00:00"))),
+        ["02 02:00 Paused", "03 02:00 Paused"]
+    );
     nightly.is_enabled = false;
     assert_eq!(told(&look(&nightly, at("01T12:00:00"), false, at("03T02:00:00"))), [""; 0]);
 }
@@ -96,8 +101,8 @@ fn a_failed_tick_is_tried_again_a_few_times_and_not_beyond_the_next_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the clock does, forward or back, and however often is looked: a tick is run at most once where the ticks
-    /// that were dealt with are known, and in order between two changes of the clock.
+    /// Whatever the clock does, forward or back, and however often is looked: ticks come in order between two changes
+    /// of the clock, none is passed over, and what is on time is run.
     #[test]
     fn no_tick_is_dealt_with_twice_whatever_the_clock_does(
         line in prop::sample::select(&["* * * * *", "*/5 * * * *", "0 * * * *", "30 2 * * *", "*/10 * * * * *"][..]),
