@@ -202,6 +202,7 @@ async fn the_doctor_knows_every_index_that_the_migrations_make() {
             connections_each: 10,
             routes: std::collections::HashSet::new(),
             providers: std::collections::HashSet::new(),
+            schedules: std::collections::HashSet::new(),
             retention: None,
         };
         let facts = patient.store.facts(&around).await;

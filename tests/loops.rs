@@ -82,7 +82,7 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_that_claim_and_look_after_the_queue() {
-    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener", "opening"] {
+    for part in ["claimer", "heartbeat", "upkeep", "schedules", "keeper", "opener", "opening"] {
         falls(part, true).await;
     }
 }

@@ -74,6 +74,7 @@ mod route_defaults;
 mod rows_out;
 mod run;
 mod same_again;
+mod schedules;
 mod secrets;
 mod sent;
 mod settle;

@@ -95,6 +95,7 @@ async fn diagnosis(pool: &PgPool, check: &str) -> Option<(Severity, String)> {
         connections_each: 1,
         routes: HashSet::new(),
         providers: HashSet::new(),
+        schedules: HashSet::new(),
         retention: None,
     };
     let facts = Store::from_pool(pool.clone()).facts(&around).await;

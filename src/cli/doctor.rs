@@ -55,6 +55,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         connections_each: context.config.database.max_connections,
         routes: context.config.routes.keys().cloned().collect(),
         providers: context.config.providers.keys().cloned().collect(),
+        schedules: context.config.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
         retention: context.config.retention,
     };
     let facts = context.store.facts(&around).await;

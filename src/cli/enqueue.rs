@@ -1,6 +1,5 @@
 //! `sluice enqueue`: puts the requests of a file into the queue, all or none.
 
-mod ahead;
 mod entry;
 mod lines;
 mod options;
@@ -25,7 +24,7 @@ use crate::store::enqueue::NewJob;
 use crate::store::stop_loss::StopLossKept;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
-use ahead::{Lot, read_ahead};
+use crate::worker::ahead::{Lot, read_ahead};
 use anyhow::Context as _;
 use chrono::Utc;
 use entry::{Entered, Entry, differs};

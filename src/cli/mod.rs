@@ -38,6 +38,7 @@ pub mod results;
 pub mod route;
 pub mod rows;
 pub mod run;
+pub mod schedule;
 #[cfg(test)]
 mod screens;
 pub mod simulate;
@@ -160,6 +161,8 @@ pub enum Command {
     Project(project::Args),
     /// List, show, set, raise or remove budgets: what may be spent on what
     Budget(budget::Args),
+    /// List, show, run, pause or resume schedules: batches that are enqueued by the clock
+    Schedule(schedule::Args),
     Check(check::Args),
     /// Look for what hurts the queue, and say what to do about it
     Doctor(doctor::Args),
@@ -185,6 +188,7 @@ impl Command {
         use batch::BatchCommand;
         use budget::BudgetCommand;
         use job::JobCommand;
+        use schedule::ScheduleCommand;
         match self {
             Self::Migrate(_) | Self::Db(_) => {
                 "the owner of the schema sluice, or of the database when there is none yet"
@@ -205,6 +209,9 @@ impl Command {
                     | BatchCommand::Enqueues { .. },
             })
             | Self::Budget(budget::Args { command: BudgetCommand::List | BudgetCommand::Show { .. } })
+            | Self::Schedule(schedule::Args {
+                command: ScheduleCommand::List | ScheduleCommand::Show { .. } | ScheduleCommand::Ticks { .. },
+            })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
         }
@@ -273,6 +280,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
         Command::Budget(args) => budget::run(args, global).await,
+        Command::Schedule(args) => schedule::run(args, global).await,
         Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,

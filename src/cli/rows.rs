@@ -3,11 +3,9 @@
 use super::failure::CommandFailure;
 use super::words::{option, path};
 use crate::config::Config;
-use crate::domain::routing::{self, Unrouted};
+use crate::domain::Route;
 use crate::domain::template::{RequestTemplate, Template};
-use crate::domain::{Metadata, Route};
-use crate::input::{Asking, Completion, InputFormat, ReadLimits, Reading};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::input::{Along, Asking, Completion, InputFormat, ReadLimits, Reading};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,10 +114,16 @@ impl Rows {
             request,
             id_column: self.id_column.clone(),
             keep: self.keep.as_ref().map(|keep| keep.iter().filter(|name| !name.is_empty()).cloned().collect()),
-            route_names: jobs.names_of_route(),
+            route_names: jobs.along(|along| along.names_of_route()),
         };
         let format = self.input_format.map(Format::of_input);
-        Ok(Reading { limits, format, delimiter: self.delimiter, asking, completion: jobs.completion() })
+        Ok(Reading {
+            limits,
+            format,
+            delimiter: self.delimiter,
+            asking,
+            completion: jobs.along(|along| along.completion()),
+        })
     }
 
     /// The options as they are written in a command.
@@ -149,50 +153,12 @@ fn read_template(file: &Path) -> Result<RequestTemplate, CommandFailure> {
 }
 
 impl For<'_> {
-    fn route_of(&self, name: &str) -> Option<&Arc<Route>> {
-        self.config.routes.get(name).map(|route| &route.route)
-    }
-
-    /// The routes that the jobs may go along.
-    fn routes(&self) -> Vec<&Arc<Route>> {
-        let (mut found, mut seen, mut left) = (Vec::new(), BTreeSet::new(), vec![self.route]);
-        while let Some(name) = left.pop() {
-            if let Some(route) = self.route_of(name).filter(|_| seen.insert(name)) {
-                left.extend(route.forks.iter().map(|fork| fork.to.as_str()));
-                found.push(route);
-            }
-        }
-        found
-    }
-
-    /// The names in the template of the route, if some route has one that rows may be put into.
-    fn names_of_route(&self) -> Option<Vec<String>> {
-        let own = self.route_of(self.route).and_then(|route| route.defaults.request.as_ref());
-        let names = own.map(|request| request.names().into_iter().map(str::to_owned).collect());
-        let has_template = self.routes().iter().any(|route| route.defaults.request.is_some());
-        names.or_else(|| has_template.then(Vec::new))
-    }
-
-    fn completion(&self) -> Completion {
-        if self.config.routes.is_empty() {
-            return Completion::Unknown;
-        }
-        let routes = self.routes();
-        let Some(named) = self.route_of(self.route).cloned() else { return Completion::Nothing };
-        if routes.iter().all(|route| route.defaults.is_empty()) {
-            return Completion::Nothing;
-        }
-        let members: BTreeSet<&str> = routes.iter().flat_map(|route| route.looks_at()).collect();
-        let members: Arc<[String]> = members.into_iter().map(str::to_owned).collect();
-        let routes: BTreeMap<String, Arc<Route>> =
-            routes.into_iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
-        let (project, batch) = (self.project.to_owned(), self.batch.map(str::to_owned));
-        Completion::By(Arc::new(move |body, metadata| {
-            let metadata = Metadata::of_text(&members, metadata.unwrap_or_default());
-            let asked = Unrouted { body, project: &project, batch: batch.as_deref(), metadata: &metadata };
-            let find = |name: &str| routes.get(name).map(|route| &**route);
-            routing::route(&named, &find, routes.len(), &asked).map(|routed| routed.request)
-        }))
+    /// Asks something of the routes that the jobs may go along.
+    fn along<T>(&self, ask: impl FnOnce(Along<'_>) -> T) -> T {
+        let find = |name: &str| self.config.routes.get(name).map(|route| Arc::clone(&route.route));
+        let is_known = !self.config.routes.is_empty();
+        let find: Option<&dyn Fn(&str) -> Option<Arc<Route>>> = if is_known { Some(&find) } else { None };
+        ask(Along { find, route: self.route, project: self.project, batch: self.batch })
     }
 }
 

@@ -7,9 +7,11 @@ use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
 use crate::store::budget::BudgetRow;
 use crate::store::report::{FailureWords, Grouping, Keys, LatencyRow, Totals};
+use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
 use crate::view::status::tables::tests as status;
+use crate::view::schedule::{self, ScheduleView, TickView};
 use crate::view::table::Table;
 use crate::view::trial::{self, RungTrial};
 use crate::view::{batch, compare, report};
@@ -36,6 +38,51 @@ fn a_batch(name: &str) -> Batch {
         max_failed: MaxFailed::parse("0.0001").ok(),
         max_wasted: None,
     }
+}
+
+/// What `schedule list` and `schedule ticks` show.
+fn schedules() -> [(&'static str, Table); 2] {
+    let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+    let row = |name: &str, cron: &str, timezone: &str| ScheduleRow {
+        name: name.to_owned(),
+        cron: cron.to_owned(),
+        timezone: timezone.to_owned(),
+        enabled: true,
+        settings: serde_json::json!({ "source": "sql", "route": "default", "project": "default" }),
+        looked_at: at(0),
+        next_at: None,
+        seen_at: at(0),
+        paused_at: None,
+        paused_by: None,
+        pause_reason: None,
+    };
+    let tick = |name: &str, state: &str, reason: Option<&str>| TickRow {
+        schedule: name.to_owned(),
+        at: at(-25_200),
+        state: state.to_owned(),
+        by_hand: reason.is_none(),
+        login: "worker".to_owned(),
+        worker: Some(3),
+        batch: reason.is_none().then(|| format!("{name}-2027-01-15-0200")),
+        jobs: if reason.is_none() { 10_000_000 } else { 0 },
+        enqueue: None,
+        failures: i16::from(reason.is_some()),
+        retry_at: None,
+        reason: reason.map(str::to_owned),
+        ended_at: at(-25_199),
+    };
+    let rows = [
+        row("nightly_classification", "*/15 8-18 * * mon-fri", "America/Argentina/ComodRivadavia"),
+        row("reviews", "0 2 * * *", "Europe/Berlin"),
+    ];
+    let ticks = [
+        tick("nightly_classification", "done", None),
+        tick("reviews", "failed", Some("/data/reviews/2027/reviews.jsonl:17: body.messages[0].role: expected a role")),
+    ];
+    let views = ScheduleView::all(&rows, &[], &ticks, at(1));
+    let zone = crate::domain::schedule::Zone::parse("Europe/Berlin").ok();
+    let ticks: Vec<TickView> = ticks.iter().map(|tick| TickView::of(tick, zone)).collect();
+    [("schedule list", schedule::table(&views)), ("schedule ticks", schedule::ticks(&ticks))]
 }
 
 fn a_budget(name: &str) -> BudgetView {
@@ -187,6 +234,7 @@ fn tables() -> Vec<(&'static str, Table)> {
     let view = EstimateView { sums, at_least: vec![time; 2], at_least_in_all: time, ..EstimateView::default() };
     tables.push(("estimate", view.table()));
     tables.push(("budget list", budget::table(&[a_budget("batch:nightly-classification-2027-01-15"), a_budget("b")])));
+    tables.extend(schedules());
     tables.extend(status::tables());
     tables
 }

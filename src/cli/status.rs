@@ -46,6 +46,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
         ("Budgets", crate::view::budget::table(&status.budgets), ""),
+        ("Schedules", crate::view::schedule::table(&status.schedules), ""),
         ("Paused", pauses(status), ""),
         ("Database", database(status), ""),
     ];

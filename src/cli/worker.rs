@@ -58,6 +58,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         drain_timeout: config.worker.drain_timeout,
         max_crashes: config.worker.max_crashes,
         retention: config.retention,
+        schedules: config.schedules.iter().cloned().map(Arc::new).collect(),
         tolerance: Tolerance { share: config.prices.reported_difference },
         until_done,
         only_batch: None,

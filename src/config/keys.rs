@@ -9,6 +9,7 @@ mod daemon;
 mod models;
 mod providers;
 mod routes;
+mod schedules;
 
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
 pub(super) use daemon::LOG;
@@ -31,6 +32,7 @@ pub(super) const ROOT: Table = Table {
         sections("models", &MODEL),
         sections("routes", &routes::ROUTE),
         sections("budgets", &budgets::BUDGET),
+        sections("schedules", &schedules::SCHEDULE),
     ],
     ..Table::EMPTY
 };

@@ -21,6 +21,7 @@ mod render;
 pub(crate) mod route;
 mod rules;
 mod scalar;
+mod schedules;
 mod section;
 mod settings;
 mod source;
@@ -41,6 +42,7 @@ pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
 use crate::domain::retention::Retention;
+use crate::domain::schedule::Schedule;
 use crate::domain::{Limits, Model, Target};
 use section::Reading;
 use source::ConfigSource;
@@ -70,6 +72,8 @@ pub struct Config {
     pub models: BTreeMap<Target, Model>,
     /// What may be spent, by name.
     pub budgets: Vec<Budget>,
+    /// Batches that are enqueued by the clock, by name.
+    pub schedules: Vec<Schedule>,
     /// The catalogue of prices, and when a price is doubted.
     pub prices: Prices,
     /// Where outcomes wait while the database is away.
@@ -150,6 +154,7 @@ impl Config {
         let routes = route::read_all(root.children("routes"), &providers, &mut models, &prices.catalogue);
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
+        let schedules = schedules::read_all(root.children("schedules"), &routes);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
@@ -164,6 +169,7 @@ impl Config {
             routes,
             models,
             budgets,
+            schedules,
             prices,
             spool,
             http,

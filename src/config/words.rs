@@ -1,6 +1,7 @@
 //! The keys whose value is one of a few words. Each list is read, documented and offered in messages.
 
 use crate::domain::budget::{Period, Unpriced};
+use crate::domain::schedule::{CatchUp, Overlap};
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
 
@@ -15,6 +16,13 @@ pub(super) fn names<T>(words: WordList<T>) -> Vec<&'static str> {
 /// `database.pooler`
 pub(super) const PERIODS: WordList<Period> =
     &[("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month), ("once", Period::Once)];
+
+/// `schedules.*.overlap`
+pub(super) const OVERLAPS: WordList<Overlap> = &[("skip", Overlap::Skip), ("allow", Overlap::Allow)];
+
+/// `schedules.*.catch_up`
+pub(super) const CATCH_UPS: WordList<CatchUp> =
+    &[("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
 
 /// What becomes of calls without a price.
 pub(super) const UNPRICED: WordList<Unpriced> = &[("refuse", Unpriced::Refuse), ("allow", Unpriced::Allow)];

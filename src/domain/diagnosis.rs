@@ -144,6 +144,8 @@ pub struct Facts {
     pub budgets: Seen<Vec<WrongBudget>>,
     /// What is wrong with budgets by the configuration, each named.
     pub budget_faults: Seen<Vec<String>>,
+    /// Schedules that do not do what they should.
+    pub schedules: Seen<Vec<AilingSchedule>>,
     /// Targets with calls of the last day whose cost is in doubt.
     pub doubted_costs: Seen<Vec<DoubtedCosts>>,
     /// Sums that are larger than the counted calls can have made them.
@@ -154,6 +156,26 @@ pub struct Facts {
     pub history: Seen<History>,
     /// The roles for applications, reports and workers.
     pub roles: Seen<Roles>,
+}
+
+/// A schedule that does not do what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AilingSchedule {
+    pub name: String,
+    pub ails: Ailment,
+}
+
+/// What is wrong with a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ailment {
+    /// Its last tick has failed for this reason, and is not tried again.
+    Failed(String),
+    /// Its last tick has failed for this reason, and is tried again.
+    Retrying(String),
+    /// No worker has had it for so many seconds, although it is to fire.
+    Unseen(i64),
+    /// The configuration has no such route.
+    NoRoute(String),
 }
 
 /// The version of the schema.
@@ -374,6 +396,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("result_costs", &facts.misbilled, queue::misbilled));
     findings.push(seen("budgets", &facts.budgets, |wrong| queue::budgets(wrong)));
     findings.push(seen("budget_settings", &facts.budget_faults, |faults| queue::budget_settings(faults)));
+    findings.push(seen("schedules", &facts.schedules, |ailing| queue::schedules(ailing)));
     findings.extend(queue::costs(&facts.doubted_costs));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));

@@ -65,6 +65,7 @@ pub mod rotation;
 pub mod route;
 pub mod routing;
 pub mod scarcity;
+pub mod schedule;
 pub mod served;
 pub mod shared_bucket;
 pub mod shut;

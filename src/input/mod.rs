@@ -12,6 +12,7 @@
 //! Memory: one line or row at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by
 //! which a second use is found. Of Parquet, a page of each column.
 
+mod along;
 mod author_rows;
 mod custom_ids;
 pub mod invoice;
@@ -24,12 +25,13 @@ mod requests;
 mod source;
 mod table;
 
+pub use along::Along;
 pub use author_rows::{AuthorCell, AuthorRows};
 pub use members::{MemberNote, MemberNotes};
-pub use opening::{HeldBy, InputFormat, Opened, Reading};
+pub use opening::{HeldBy, InputFormat, Opened, Reading, read_rows};
 pub use requests::{Complete, Completion};
 pub use source::{InputSource, Progress};
-pub use table::Asking;
+pub use table::{Asking, Jobs};
 
 use crate::domain::ChatRequest;
 use custom_ids::CustomIds;

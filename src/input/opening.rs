@@ -73,6 +73,15 @@ pub struct Opened {
     pub unit: HeldBy,
 }
 
+/// Reads rows that are objects of JSON, each on a line: what a statement has found, say.
+///
+/// # Errors
+/// In words: what is asked of them is in no order.
+pub fn read_rows(source: impl BufRead + Send + 'static, reading: Reading) -> Result<Jobs, String> {
+    let longest = reading.limits.line_bytes.clamp(1, ReadLimits::MOST_LINE_BYTES);
+    table::json_lines(source, longest, reading.asking, Requests::new(reading.completion))
+}
+
 impl InputSource {
     /// Opens the source.
     ///

@@ -10,12 +10,13 @@ use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
 use crate::domain::budget::{Budget, faults};
 use crate::domain::diagnosis::{
-    ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen,
-    ServerState, Session,
+    AilingSchedule, Ailment, ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot,
+    SchemaState, Seen, ServerState, Session,
 };
 use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::FixedWait;
 use crate::domain::retention::Retention;
+use serde_json::Value;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
@@ -31,7 +32,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 58] = [
+const INDEXES: [&str; 62] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -78,6 +79,8 @@ const INDEXES: [&str; 58] = [
     "retired_pkey",
     "retiring_pkey",
     "retiring_touched_pkey",
+    "schedule_pkey",
+    "schedule_turn_pkey",
     "schema_support_one",
     "schema_support_pkey",
     "stop_loss_due",
@@ -87,6 +90,8 @@ const INDEXES: [&str; 58] = [
     "tally_hour_batch",
     "tally_hour_pkey",
     "tally_pkey",
+    "tick_open",
+    "tick_pkey",
     "timeline_pkey",
     "turn_pkey",
     "worker_pkey",
@@ -118,6 +123,9 @@ const CHURNING: [(&str, &[&str]); 13] = [
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
 ];
 
+/// A schedule that no worker has had for so many seconds fires nowhere: workers speak of theirs every half a minute.
+const UNSEEN_SCHEDULE: i64 = 300;
+
 /// Facts that the caller knows and the database does not.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -129,6 +137,8 @@ pub struct Surroundings {
     pub routes: HashSet<String>,
     /// The providers of the configuration; empty: they are not checked.
     pub providers: HashSet<String>,
+    /// The schedules of the configuration.
+    pub schedules: HashSet<String>,
     /// `[retention]` of the configuration.
     pub retention: Option<Retention>,
 }
@@ -209,6 +219,7 @@ impl Store {
             misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
             budgets: seen(self.check_budgets(false).await),
             budget_faults: seen(self.budget_faults(around).await),
+            schedules: seen(self.ailing_schedules(around).await),
             doubted_costs: seen(self.doubted_costs().await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
@@ -451,6 +462,30 @@ impl Store {
         let faults = faults(&budgets, |route| has(&around.routes, route), |name| has(&around.providers, name));
         let named = |(index, fault): (usize, String)| Some(format!("{} {fault}", budgets.get(index)?.name));
         Ok(faults.into_iter().filter_map(named).collect())
+    }
+
+    /// Schedules that do not do what they should. A pause is somebody's wish.
+    async fn ailing_schedules(&self, around: &Surroundings) -> Result<Vec<AilingSchedule>, StoreError> {
+        let at = self.schedules_at().await?;
+        let last = self.ticks(None, 1).await?;
+        let mut ailing = Vec::new();
+        for row in at.rows.iter().filter(|row| row.enabled && row.paused_at.is_none()) {
+            let tick = last.iter().find(|tick| tick.schedule == row.name);
+            let reason = || tick.and_then(|tick| tick.reason.clone()).unwrap_or_default();
+            let route = row.settings.get("route").and_then(Value::as_str).unwrap_or_default();
+            let unseen = (at.now.0 - row.seen_at.timestamp_millis()) / 1000;
+            let ails = match tick.map(|tick| tick.state.as_str()) {
+                Some("failed") => Ailment::Failed(reason()),
+                Some("retrying") => Ailment::Retrying(reason()),
+                // One that has left the configuration is missed by nobody.
+                _ if unseen > UNSEEN_SCHEDULE && around.schedules.contains(&row.name) => Ailment::Unseen(unseen),
+                _ if unseen > UNSEEN_SCHEDULE => continue,
+                _ if !around.routes.is_empty() && !around.routes.contains(route) => Ailment::NoRoute(route.to_owned()),
+                _ => continue,
+            };
+            ailing.push(AilingSchedule { name: row.name.clone(), ails });
+        }
+        Ok(ailing)
     }
 
     async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {

@@ -7,6 +7,7 @@ mod writing;
 pub use presence::BatchSoFar;
 
 use super::database::Transaction;
+use super::schedule::TickNote;
 use super::stop_loss::StopLossKept;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, StopLoss, Timestamp};
@@ -222,7 +223,7 @@ impl Store {
         Ok(so_far)
     }
 
-    async fn partitions_ahead(&self) -> Result<(), StoreError> {
+    pub(super) async fn partitions_ahead(&self) -> Result<(), StoreError> {
         // Not in the transaction: making a partition locks the table for all sessions.
         match self.ensure_partitions().await {
             Ok(_) => Ok(()),
@@ -234,7 +235,7 @@ impl Store {
     }
 
     /// A transaction that may take its time.
-    async fn begin_long(&self) -> Result<Transaction, StoreError> {
+    pub(super) async fn begin_long(&self) -> Result<Transaction, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         transaction.wait_for_ever();
         // A session that waits for another's commit has to see it afterwards, whatever the database's default is.
@@ -254,6 +255,11 @@ impl Store {
         Ok(transaction)
     }
 
+    /// A bulk enqueue in a transaction that has begun.
+    pub(super) fn bulk_in(&self, transaction: Transaction, options: BulkOptions) -> BulkEnqueue {
+        self.bulk(transaction, options, None)
+    }
+
     fn bulk(&self, transaction: Transaction, options: BulkOptions, presence: Option<Presence>) -> BulkEnqueue {
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
         let form = Form::of(&options);
@@ -264,6 +270,7 @@ impl Store {
             options,
             presence: presence.unwrap_or_default(),
             sum: Enqueued::default(),
+            tick: None,
         };
         let database = self.db.clone();
         let writer = tokio::spawn(async move {
@@ -378,6 +385,16 @@ impl BulkEnqueue {
     /// Those of [`commit`](Self::commit).
     pub async fn commit_with(self, stop_loss: Option<(StopLoss, StopLossKept)>) -> Result<Enqueued, StoreError> {
         self.commit_unless(Unless::Never, stop_loss).await
+    }
+
+    /// The same, and the tick that it was for is dealt with, by the same commit.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    pub async fn commit_tick(mut self, tick: TickNote, stop_loss: StopLoss) -> Result<Enqueued, StoreError> {
+        self.send(Chunk::Tick(tick)).await?;
+        let keep = StopLossKept { max_failed: true, max_wasted: true };
+        self.commit_with(Some((stop_loss, keep)).filter(|_| !stop_loss.is_empty())).await
     }
 
     /// The same, if the batch has every job as it came. Otherwise nothing is enqueued, and the result says how many

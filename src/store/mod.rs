@@ -44,6 +44,7 @@ pub mod results;
 pub mod retention;
 pub mod roles;
 pub mod route;
+pub mod schedule;
 mod schema;
 pub mod selection;
 pub mod settle;

@@ -2,6 +2,7 @@
 
 use super::budget::BudgetRow;
 use super::lanes::{Lane, Look};
+use super::schedule::{ScheduleRow, TickRow};
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
 use crate::domain::pause::FixedWait;
@@ -151,6 +152,10 @@ pub struct Status {
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
     pub budgets: Vec<BudgetRow>,
+    /// The schedules that workers have, …
+    pub schedules: Vec<ScheduleRow>,
+    /// … and the last tick of each.
+    pub ticks: Vec<TickRow>,
 }
 
 /// Jobs that rest, and have their obstacle in common.
@@ -174,7 +179,9 @@ impl Store {
         let pauses = self.pause_records().await?;
         let buckets = self.standings().await?;
         let budgets = self.budget_rows().await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets })
+        let schedules = self.schedules().await?;
+        let ticks = self.ticks(None, 1).await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, schedules, ticks })
     }
 
     /// Everything that is paused, for people.

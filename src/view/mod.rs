@@ -24,6 +24,7 @@ pub mod reconciled;
 pub mod report;
 pub mod repriced;
 pub mod result_line;
+pub mod schedule;
 pub mod status;
 pub mod story;
 pub mod table;

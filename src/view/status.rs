@@ -6,6 +6,7 @@ pub mod tables;
 use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
+use super::schedule::ScheduleView;
 use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
@@ -41,6 +42,8 @@ pub struct StatusView {
     /// The pauses in force.
     pub paused: Vec<PauseView>,
     pub budgets: Vec<BudgetView>,
+    /// The schedules that workers have.
+    pub schedules: Vec<ScheduleView>,
     /// The folder of the private Postgres; `None`: there is another database, or it is not known which.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_postgres: Option<String>,
@@ -271,6 +274,7 @@ impl From<Status> for StatusView {
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
             budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
+            schedules: ScheduleView::all(&status.schedules, &[], &status.ticks, status.now),
             private_postgres: None,
         }
     }

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod schedule;
 mod status;
 
 fn at(second: i64) -> DateTime<Utc> {

@@ -3,6 +3,7 @@
 //! [`Worker::register`] makes a worker, and [`Worker::run`] starts its loops and takes them down in order. Each claimed
 //! job is a task of its own, which goes its [`journey`].
 
+pub mod ahead;
 pub mod booked;
 pub mod bucket;
 mod claimer;
@@ -31,6 +32,7 @@ mod recent;
 mod reload;
 mod retention;
 mod run;
+pub mod schedules;
 mod schemas;
 pub mod settler;
 pub mod spool;
@@ -47,6 +49,7 @@ use crate::domain::budget::Budgets;
 use crate::domain::fork::Taken;
 use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
+use crate::domain::schedule::Schedule;
 use crate::store::settle::Labels;
 use crate::store::timeline::Loss;
 use crate::store::{SchemaVersion, Store};
@@ -94,6 +97,8 @@ pub struct Settings {
     pub retention: Option<Retention>,
     /// How far a cost that a provider reports may be from the computed one.
     pub tolerance: Tolerance,
+    /// Batches that are enqueued by the clock.
+    pub schedules: Arc<[Arc<Schedule>]>,
     /// Stops the worker by itself when no work is left.
     pub until_done: bool,
     /// Work on the jobs of this batch only.

@@ -1,7 +1,7 @@
 //! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
 //! calls under way, then writes everything, and only then signs off.
 
-use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, upkeep};
+use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, schedules, upkeep};
 use crate::store::within;
 use futures_util::FutureExt as _;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ impl Worker {
             move || heartbeat::run(Arc::clone(&shared))
         });
         let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
+        let scheduling = loops.endless("schedules", schedules::run(Arc::clone(&shared)));
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
         // Before the first call: a provider that has asked for a rest has asked every worker.
         let mut heard = gossip::Hearsay::default();
@@ -51,6 +52,8 @@ impl Worker {
         };
         shared.stop.cancel();
         sign(LifeSign::Stopping);
+        // What it is enqueueing is rolled back, and another worker begins anew.
+        scheduling.abort();
         if !claims_no_more {
             // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;

@@ -37,6 +37,10 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
 const TIDY_EVERY: Duration = Duration::from_mins(1);
 /// How long a word about a target or a key is kept.
 const KEEP_HEALTH: Duration = Duration::from_hours(7 * 24);
+/// How long the ticks of schedules are kept where finished work is kept for ever, …
+const KEEP_TICKS: Duration = Duration::from_hours(90 * 24);
+/// … and at least, so that a clock that is set back repeats none.
+const KEEP_TICKS_AT_LEAST: Duration = Duration::from_hours(7 * 24);
 /// Parked jobs are woken when the next is due, and at least this often: other workers park jobs too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -147,6 +151,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.store.forget_workers().await?;
                 shared.store.forget_turns().await?;
                 shared.store.forget_health(KEEP_HEALTH).await?;
+                let kept = shared.settings().retention.map_or(KEEP_TICKS, |retention| retention.finished);
+                shared.store.forget_ticks(kept.max(KEEP_TICKS_AT_LEAST)).await?;
                 shared.store.own_keys().await
             };
             let kept = within(PATIENCE, "keeping tables in shape", kept).await;

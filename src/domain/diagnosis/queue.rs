@@ -1,8 +1,8 @@
 //! Findings on workers, waiting jobs and kept work.
 
 use super::{
-    DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued, WrongBudget,
-    grouped, span,
+    AilingSchedule, Ailment, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds,
+    Unqueued, WrongBudget, grouped, span,
 };
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
@@ -217,6 +217,30 @@ pub(super) fn budget_settings(faults: &[String]) -> Finding {
         "such a budget does less than it seems to: it was set by SQL, or the configuration has changed since",
         "set it anew (sluice budget set), raise or lower one of two that contradict, or remove it",
     )
+}
+
+/// Schedules that do not do what they should.
+pub(super) fn schedules(ailing: &[AilingSchedule]) -> Finding {
+    const CHECK: &str = "schedules";
+    if ailing.is_empty() {
+        return Finding::ok(CHECK, "each has a worker, and no last tick has failed");
+    }
+    let words = |AilingSchedule { name, ails }: &AilingSchedule| match ails {
+        Ailment::Failed(reason) => format!("{name}: its last tick has failed ({reason})"),
+        Ailment::Retrying(reason) => format!("{name}: its last tick is tried again ({reason})"),
+        Ailment::Unseen(seconds) => format!("{name}: no worker has had it for {}", span(*seconds)),
+        Ailment::NoRoute(route) => format!("{name}: there is no route {route}"),
+    };
+    let told: Vec<String> = ailing.iter().map(words).collect();
+    let is_bad = ailing.iter().any(|schedule| matches!(schedule.ails, Ailment::Failed(_)));
+    Finding::warning(
+        CHECK,
+        told.join("; "),
+        "a batch that a schedule has not enqueued is nowhere: no job waits for it, and no job fails",
+        "`sluice schedule list` shows them; mend the source and run it by hand (sluice schedule run NAME), or start a \
+         worker that has it",
+    )
+    .grave(is_bad)
 }
 
 /// Whether the costs of the last day are known, and are those that the providers say.

@@ -17,6 +17,10 @@ fn table(name: &str) -> ChurningTable {
     ChurningTable { name: name.to_owned(), live: 100, dead: 100, vacuumed: Some(30), missing: Vec::new() }
 }
 
+fn ailing(ails: Ailment) -> AilingSchedule {
+    AilingSchedule { name: "nightly".to_owned(), ails }
+}
+
 fn turn(change: Change, age: i64) -> TimelineSwitch {
     TimelineSwitch {
         number: 2,
@@ -77,6 +81,7 @@ fn healthy() -> Facts {
         misbilled: Ok(Misbilled::default()),
         budgets: Ok(Vec::new()),
         budget_faults: Ok(Vec::new()),
+        schedules: Ok(Vec::new()),
         doubted_costs: Ok(Vec::new()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(FinishedWork {
@@ -200,6 +205,18 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("budget_settings", Warning, "news sends its jobs along cheep", |f| {
             f.budget_faults = Ok(vec!["news sends its jobs along cheep, and there is no such route".to_owned()]);
         }),
+        ("schedules", Bad, "nightly: its last tick has failed (no file)", |f| {
+            f.schedules = Ok(vec![ailing(Ailment::Failed("no file".to_owned()))]);
+        }),
+        ("schedules", Warning, "nightly: its last tick is tried again (no file)", |f| {
+            f.schedules = Ok(vec![ailing(Ailment::Retrying("no file".to_owned()))]);
+        }),
+        ("schedules", Warning, "nightly: no worker has had it for 2 h", |f| {
+            f.schedules = Ok(vec![ailing(Ailment::Unseen(7200))]);
+        }),
+        ("schedules", Warning, "nightly: there is no route typo", |f| {
+            f.schedules = Ok(vec![ailing(Ailment::NoRoute("typo".to_owned()))]);
+        }),
         ("dead_workers", Warning, "7 jobs", |f| queue(f).dead.push((3, 7, 59))),
         ("dead_workers", Bad, "by worker 3", |f| queue(f).dead.push((3, 7, 60))),
         ("routes", Warning, "typo", |f| queue(f).strange_routes.push("typo".to_owned())),
@@ -303,6 +320,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         misbilled: Err(reason()),
         budgets: Err(reason()),
         budget_faults: Err(reason()),
+        schedules: Err(reason()),
         doubted_costs: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),

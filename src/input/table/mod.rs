@@ -189,7 +189,7 @@ struct TableJobs<T> {
 }
 
 /// Jobs in the order of their lines.
-pub(super) type Jobs = Box<dyn Iterator<Item = Result<InputJob, InputError>> + Send>;
+pub type Jobs = Box<dyn Iterator<Item = Result<InputJob, InputError>> + Send>;
 
 /// The jobs of a table in CSV or TSV.
 ///

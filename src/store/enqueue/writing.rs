@@ -1,6 +1,7 @@
 //! The transaction of a bulk enqueue: it writes the jobs as they come, and says which one the server refuses.
 
 use super::super::database::{Database, Transaction};
+use super::super::schedule::{self, TickNote};
 use super::super::stop_loss::StopLossKept;
 use super::super::{Doing, StoreError, budget, in_words, stop_loss};
 use super::presence::{Match, Presence};
@@ -26,6 +27,8 @@ pub(super) enum Chunk {
     StopLoss(StopLoss, StopLossKept),
     /// What the batch may cost.
     Budget(NanoUsd),
+    /// The tick of a schedule that the jobs are for.
+    Tick(TickNote),
     /// There is no more.
     Commit(Unless),
 }
@@ -78,6 +81,7 @@ pub(super) struct Writing {
     pub(super) options: BulkOptions,
     pub(super) presence: Presence,
     pub(super) sum: Enqueued,
+    pub(super) tick: Option<TickNote>,
 }
 
 impl Writing {
@@ -104,9 +108,11 @@ impl Writing {
                     let batch = self.options.batch.as_deref().unwrap_or_default();
                     budget::set(&mut self.transaction, &Budget::of_batch(batch, limit), None).await?;
                 }
+                Chunk::Tick(tick) => self.tick = Some(tick),
                 Chunk::Commit(unless) => {
                     if unless == Unless::Never {
                         self.note(last_before).await?;
+                        self.finish_tick().await?;
                     }
                     return Ok(Some(unless));
                 }
@@ -125,6 +131,14 @@ impl Writing {
             .doing(ENQUEUEING)?;
         self.sum.number = number;
         Ok(())
+    }
+
+    /// Last, because the row of the schedule is locked from here to the commit.
+    async fn finish_tick(&mut self) -> Result<(), StoreError> {
+        let Some(tick) = &self.tick else { return Ok(()) };
+        let jobs = i64::try_from(self.sum.jobs).unwrap_or(i64::MAX);
+        let batch = self.options.batch.as_deref().unwrap_or_default();
+        schedule::finish(&mut self.transaction, tick, batch, jobs, self.sum.number).await
     }
 
     pub(super) async fn end(self, commit: Option<Unless>, database: &Database) -> Result<Enqueued, StoreError> {

@@ -114,6 +114,8 @@ pub(crate) mod tests {
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),
             budgets: Vec::new(),
+            schedules: Vec::new(),
+            ticks: Vec::new(),
         }
     }
 

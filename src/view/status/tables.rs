@@ -307,6 +307,8 @@ pub(crate) mod tests {
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
             budgets: Vec::new(),
+            schedules: Vec::new(),
+            ticks: Vec::new(),
         }
     }
 

@@ -12,12 +12,15 @@ const LOT_BYTES: usize = 1 << 20;
 const LOTS_AHEAD: usize = 8;
 
 /// Jobs that go to the database together, and faults among them.
-pub(super) type Lot = Vec<Result<InputJob, InputError>>;
+pub type Lot = Vec<Result<InputJob, InputError>>;
 
 /// Reads and checks on a thread of its own while the database works, up to this many jobs ahead. Ends when the receiver
 /// is gone; a thread that waits for a pipe does not keep the program from ending. The flag is set when all jobs have
 /// been read, and not when the thread came to grief.
-pub(super) fn read_ahead(
+///
+/// # Errors
+/// No thread can be started.
+pub fn read_ahead(
     jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
     limit: Option<u64>,
 ) -> anyhow::Result<(mpsc::Receiver<Lot>, Arc<AtomicBool>)> {

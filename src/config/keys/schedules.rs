@@ -1,0 +1,68 @@
+//! `[schedules.NAME]`.
+
+use super::{Kind, TEXTS, Table, instead, key, needed, with_default};
+use crate::config::words::{CATCH_UPS, OVERLAPS, names};
+
+pub(in crate::config) const SCHEDULE: Table = Table {
+    header: Some("[schedules.nightly]"),
+    title: "[schedules.NAME]",
+    doc: "A batch that is enqueued by the clock, by whichever worker is there, once (docs/schedules.md). Its jobs come \
+          from one of file, sql and request.",
+    keys: &[
+        needed(
+            "cron",
+            Kind::Text,
+            "0 2 * * *",
+            "When, as a crontab says it: minute, hour, day of the month, month, day of the week; or @daily and its \
+             kind. A sixth field before these is for seconds.",
+        ),
+        with_default("timezone", Kind::Text, "UTC", "Whose local time that is: a name such as \"Europe/Berlin\"."),
+        key("file", Kind::Path, "nightly.jsonl", "A file as `sluice enqueue` reads it, as it is at the tick."),
+        instead(
+            "sql",
+            Kind::Text,
+            "select id as custom_id, body as text from review where is_new",
+            "Or a statement that only reads, whose rows are the jobs: the columns go into the template of the route.",
+        ),
+        instead(
+            "request",
+            Kind::Any,
+            "{ prompt = \"What is new?\" }",
+            "Or one request, as a table or as JSON in a text.",
+        ),
+        with_default("route", Kind::Text, "default", "The route of the jobs."),
+        with_default("project", Kind::Text, "default", "The project that pays."),
+        with_default(
+            "batch",
+            Kind::Text,
+            "{name}-{tick}",
+            "The name of each tick's batch: {name}, {tick}, {date}, {time} and {month} stand for those of the tick, in \
+             local time.",
+        ),
+        with_default("priority", Kind::Whole(-1000, 1000), "0", "Higher goes first."),
+        key("deadline", Kind::Duration, "6h", "No call is made later than this after the tick."),
+        key("max_attempts", Kind::Whole(1, 32_767), "3", "Attempts for each job; without it as the route says."),
+        with_default(
+            "overlap",
+            Kind::Word(|| names(OVERLAPS)),
+            "skip",
+            "When jobs of the last tick have not ended: \"skip\" leaves the tick out, \"allow\" enqueues all the same.",
+        ),
+        with_default(
+            "catch_up",
+            Kind::Word(|| names(CATCH_UPS)),
+            "last",
+            "Ticks that came while no worker was there: \"none\" leaves them out, \"last\" makes up for the last one, \
+             \"all\" for each.",
+        ),
+        with_default("catch_up_within", Kind::Duration, "7d", "A tick that is older is not made up for."),
+        with_default("catch_up_limit", Kind::Whole(1, 1000), "24", "The most ticks that are made up for at once."),
+        with_default("enabled", Kind::Flag, "true", "false: it never fires, and can still be run by hand."),
+        key("prompt", Kind::Text, "Classify: {text}", "What is asked of each row of a table, as --prompt says it."),
+        key("system", Kind::Text, "You are brief.", "Instructions before that."),
+        key("id_column", Kind::Text, "id", "The column that names each job; without it custom_id."),
+        key("keep", TEXTS, "[\"id\", \"lang\"]", "The columns that are kept as metadata; without it all others."),
+        with_default("sql_timeout", Kind::Duration, "5m", "How long the statement may take."),
+    ],
+    ..Table::EMPTY
+};
