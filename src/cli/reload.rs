@@ -108,6 +108,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         http,
         log,
         budgets: _,
+        alerts: _,
         warnings: _,
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());

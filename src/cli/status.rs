@@ -53,6 +53,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Keys", keys(status), ""),
         ("Budgets", crate::view::budget::table(&status.budgets), ""),
         ("Paused", pauses(status), ""),
+        ("Alerts", crate::view::alert::firing_table(&status.alerts), ""),
         ("Database", database(status), ""),
     ];
     let mut first = true;
@@ -402,6 +403,7 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
             budgets: Vec::new(),
+            firing: BTreeMap::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database,
 //! and reports every fault at once, each with the file (or variable), the key and what was expected there.
 
+mod alerts;
 mod api_keys;
 mod aws;
 mod budgets;
@@ -26,6 +27,7 @@ mod source;
 pub(crate) mod strategy;
 mod words;
 
+pub use alerts::Alerts;
 pub use catalogue::{BUILT_IN, Block, Catalogue, Entry};
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;
@@ -68,6 +70,8 @@ pub struct Config {
     pub models: BTreeMap<Target, Model>,
     /// What may be spent, by name.
     pub budgets: Vec<Budget>,
+    /// What an operator is told of, and where.
+    pub alerts: Alerts,
     /// The catalogue of prices, and when a price is doubted.
     pub prices: Prices,
     /// Where outcomes wait while the database is away.
@@ -86,6 +90,8 @@ pub enum Keys {
     Required,
     /// No key is read: for commands that make no calls, whose users may have no keys.
     Ignored,
+    /// The addresses and secrets of the receivers of alerts are read, and no key of a provider.
+    OfReceivers,
 }
 
 impl Config {
@@ -148,6 +154,7 @@ impl Config {
         let routes = route::read_all(root.children("routes"), &providers, &mut models, &prices.catalogue);
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
+        let alerts = Alerts::read(root.child("alerts"), keys);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
@@ -162,6 +169,7 @@ impl Config {
             routes,
             models,
             budgets,
+            alerts,
             prices,
             spool,
             http,

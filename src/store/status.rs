@@ -151,6 +151,8 @@ pub struct Status {
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
     pub budgets: Vec<BudgetRow>,
+    /// How many alerts fire, by severity.
+    pub firing: BTreeMap<String, i64>,
 }
 
 /// Jobs that rest, and have their obstacle in common.
@@ -174,7 +176,8 @@ impl Store {
         let pauses = self.pause_records().await?;
         let buckets = self.standings().await?;
         let budgets = self.budget_rows().await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets })
+        let firing = self.firing_alerts().await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, firing })
     }
 
     /// Everything that is paused, for people.

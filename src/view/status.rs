@@ -1,5 +1,6 @@
 //! The status: the queue, the workers, the limits, and the pauses.
 
+use super::alert::FiringView;
 use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
@@ -38,6 +39,8 @@ pub struct StatusView {
     /// The pauses in force.
     pub paused: Vec<PauseView>,
     pub budgets: Vec<BudgetView>,
+    /// How many alerts fire, by severity; without those of which none does.
+    pub alerts: Vec<FiringView>,
     /// The folder of the private Postgres; `None`: there is another database, or it is not known which.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_postgres: Option<String>,
@@ -260,6 +263,11 @@ impl From<Status> for StatusView {
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
             budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
+            alerts: status
+                .firing
+                .into_iter()
+                .map(|(severity, firing)| FiringView { severity, firing })
+                .collect(),
             private_postgres: None,
         }
     }

@@ -3,6 +3,7 @@
 //! [`Worker::register`] makes a worker, and [`Worker::run`] starts its loops and takes them down in order. Each claimed
 //! job is a task of its own, which goes its [`journey`].
 
+pub mod alerts;
 pub mod booked;
 pub mod bucket;
 mod claimer;
@@ -102,6 +103,8 @@ pub struct Settings {
     pub spool: Option<spool::SpoolSettings>,
     /// Whether the worker runs without a spool when that folder cannot be written to.
     pub spool_is_optional: bool,
+    /// What operators are told of, and where; `None`: this worker does not look.
+    pub alerts: Option<alerts::Alerting>,
 }
 
 /// What the parts of a worker share.
@@ -153,6 +156,8 @@ struct Shared {
     confirmed: Mutex<history::Confirmed>,
     claimed: AtomicU64,
     started: Instant,
+    /// Notified when there may be messages of alerts to send.
+    letters_wanted: Notify,
     /// Set when a migration has made this binary too old for the database.
     outgrown: OnceLock<SchemaVersion>,
 }

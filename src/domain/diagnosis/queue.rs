@@ -1,7 +1,7 @@
 //! Findings on workers, waiting jobs and kept work.
 
 use super::{
-    DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued, WrongBudget,
+    AlertMail, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued, WrongBudget,
     grouped, span,
 };
 use crate::domain::NanoUsd;
@@ -216,6 +216,28 @@ pub(super) fn budget_settings(faults: &[String]) -> Finding {
         faults.join("; "),
         "such a budget does less than it seems to: it was set by SQL, or the configuration has changed since",
         "set it anew (sluice budget set), raise or lower one of two that contradict, or remove it",
+    )
+}
+
+pub(super) fn alert_messages(mail: &AlertMail) -> Finding {
+    const CHECK: &str = "alert_messages";
+    let receivers = roll(mail.receivers.iter().map(String::as_str));
+    let what = match (mail.given_up, mail.late) {
+        (0, 0) => return Finding::ok(CHECK, "every message of an alert has reached its receiver"),
+        (0, late) => {
+            let late = counted(late, "message waits", "messages wait");
+            format!("{late} for more than ten minutes, for {receivers}")
+        }
+        (given_up, late) => {
+            let given_up = counted(given_up, "message was", "messages were");
+            format!("{given_up} given up within the last day, and {late} wait, for {receivers}")
+        }
+    };
+    Finding::warning(
+        CHECK,
+        what,
+        "an operator is not told of what goes wrong",
+        "sluice alert test NAME says what the receiver answers; correct [alerts.receivers] and reload the workers",
     )
 }
 

@@ -101,6 +101,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         pauses: vec![pause],
         buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
         budgets: Vec::new(),
+        firing: std::collections::BTreeMap::from([("critical".to_owned(), 2)]),
     };
     let expected = json!({
         "now": "2027-01-15T08:01:00Z",
@@ -172,6 +173,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "kind": "batch", "name": "nightly", "since": "2027-01-15T08:00:09Z", "reason": "a reason", "by": "ops",
         }],
         "budgets": [],
+        "alerts": [{ "severity": "critical", "firing": 2 }],
     });
     assert_eq!(shown(&StatusView::from(status)), expected);
 }
