@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types, reason = "tests look into the tables")]
 
 mod agree;
+mod alerts;
 mod answers;
 mod architecture;
 mod bad_input;

@@ -206,7 +206,7 @@ pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)
 /// The settings of the log: a daemon logs its work, a command only warnings and errors.
 fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys, reader: Reader) -> config::Log {
     let mut log = config.log.clone();
-    if keys == Keys::Ignored {
+    if keys != Keys::Required {
         log.dir = None;
         "warn,sqlx=error".clone_into(&mut log.filter);
     } else if reader == Reader::Caller && log.filter == config::Log::default().filter {

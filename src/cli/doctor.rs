@@ -4,11 +4,11 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::figure;
 use super::output::{Format, Output, OutputError};
+use super::worker::surroundings;
 use crate::domain::counted::counted;
 use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
 use crate::exit_code::ExitCode;
 use crate::store::StoreError;
-use crate::store::doctor::Surroundings;
 use crate::view::finding::DiagnosisView;
 use crate::view::table::{Layout, Table};
 use crate::view::tone::Tone;
@@ -50,14 +50,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if args.repair {
         repair(&mut context).await?;
     }
-    let around = Surroundings {
-        private: context.is_private(),
-        connections_each: context.config.database.max_connections,
-        routes: context.config.routes.keys().cloned().collect(),
-        providers: context.config.providers.keys().cloned().collect(),
-        schedules: context.config.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
-        retention: context.config.retention,
-    };
+    let around = surroundings(&context.config);
     let facts = context.store.facts(&around).await;
     let thresholds = Thresholds { transaction: args.transaction_age, waiting: args.waiting };
     let findings = diagnosis::diagnose(&facts, thresholds);

@@ -3,6 +3,7 @@
 //! Data goes to standard output through [`output::Output`], everything else to standard error. Every command is
 //! `run(args, &global) -> anyhow::Result<ExitCode>`; errors are printed once, in [`run`].
 
+pub mod alert;
 pub mod batch;
 pub mod budget;
 pub mod check;
@@ -69,8 +70,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
-unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
-provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
+unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route, \
+provider or receiver, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
 10 work cannot go on: no key is in service, there is no such model, no server is reached, or a budget is spent, \
 11 the ledger and the invoice do not agree, 130 interrupted.";
 
@@ -163,6 +164,8 @@ pub enum Command {
     Budget(budget::Args),
     /// List, show, run, pause or resume schedules: batches that are enqueued by the clock
     Schedule(schedule::Args),
+    /// List alerts, or send a test message to a receiver of them
+    Alert(alert::Args),
     Check(check::Args),
     /// Look for what hurts the queue, and say what to do about it
     Doctor(doctor::Args),
@@ -212,6 +215,7 @@ impl Command {
             | Self::Schedule(schedule::Args {
                 command: ScheduleCommand::List | ScheduleCommand::Show { .. } | ScheduleCommand::Ticks { .. },
             })
+            | Self::Alert(_)
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
         }
@@ -281,6 +285,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Project(args) => project::run(args, global).await,
         Command::Budget(args) => budget::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
+        Command::Alert(args) => alert::run(args, global).await,
         Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,

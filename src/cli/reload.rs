@@ -109,6 +109,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         log,
         budgets: _,
         schedules: _,
+        alerts: _,
         warnings: _,
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());

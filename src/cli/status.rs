@@ -48,6 +48,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         ("Budgets", crate::view::budget::table(&status.budgets), ""),
         ("Schedules", crate::view::schedule::table(&status.schedules), ""),
         ("Paused", pauses(status), ""),
+        ("Alerts", crate::view::alert::firing_table(&status.alerts), ""),
         ("Database", database(status), ""),
     ];
     let mut first = true;

@@ -9,7 +9,9 @@ use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::http;
 use crate::shutdown::Hangups;
+use crate::store::doctor::Surroundings;
 use crate::systemd::Notifier;
+use crate::worker::alerts::Alerting;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
@@ -64,6 +66,24 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         only_batch: None,
         spool: config.spool.dir.clone().map(|dir| SpoolSettings { dir, max_bytes: config.spool.max_bytes }),
         spool_is_optional: !config.spool.chosen,
+        alerts: Some(Alerting {
+            settings: config.alerts.settings.clone(),
+            receivers: config.alerts.receivers.clone(),
+            around: surroundings(config),
+        }),
+    }
+}
+
+/// What the doctor has to know of a configuration.
+#[must_use]
+pub fn surroundings(config: &Config) -> Surroundings {
+    Surroundings {
+        private: config.database.url.is_none(),
+        connections_each: config.database.max_connections,
+        routes: config.routes.keys().cloned().collect(),
+        providers: config.providers.keys().cloned().collect(),
+        schedules: config.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
+        retention: config.retention,
     }
 }
 

@@ -82,7 +82,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys, signing: Opti
         section.fault("api_key_env", "the key is given in more than one way", format!("only one of {SOURCES}"));
         return None;
     }
-    if keys == Keys::Ignored {
+    if keys != Keys::Required {
         return None;
     }
     let environment = &section.reading().environment;

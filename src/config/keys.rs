@@ -3,6 +3,7 @@
 //! [`Section`](super::section::Section) reads by these declarations, and [`render`](super::render) writes the sample
 //! file, the reference and the JSON schema from them.
 
+mod alerts;
 mod budgets;
 mod catalogue;
 mod daemon;
@@ -33,6 +34,7 @@ pub(super) const ROOT: Table = Table {
         sections("routes", &routes::ROUTE),
         sections("budgets", &budgets::BUDGET),
         sections("schedules", &schedules::SCHEDULE),
+        section("alerts", &alerts::ALERTS),
     ],
     ..Table::EMPTY
 };

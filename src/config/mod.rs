@@ -3,6 +3,7 @@
 //! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database,
 //! and reports every fault at once, each with the file (or variable), the key and what was expected there.
 
+mod alerts;
 mod api_keys;
 mod aws;
 mod budgets;
@@ -28,6 +29,7 @@ mod source;
 pub(crate) mod strategy;
 mod words;
 
+pub use alerts::Alerts;
 pub use catalogue::{BUILT_IN, Block, Catalogue, Entry};
 pub use fault::{ConfigErrors, Fault};
 pub use http::Http;
@@ -74,6 +76,8 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// Batches that are enqueued by the clock, by name.
     pub schedules: Vec<Schedule>,
+    /// What an operator is told of, and where.
+    pub alerts: Alerts,
     /// The catalogue of prices, and when a price is doubted.
     pub prices: Prices,
     /// Where outcomes wait while the database is away.
@@ -92,6 +96,8 @@ pub enum Keys {
     Required,
     /// No key is read: for commands that make no calls, whose users may have no keys.
     Ignored,
+    /// The addresses and secrets of the receivers of alerts are read, and no key of a provider.
+    OfReceivers,
 }
 
 impl Config {
@@ -155,6 +161,7 @@ impl Config {
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
         let schedules = schedules::read_all(root.children("schedules"), &routes);
+        let alerts = Alerts::read(root.child("alerts"), keys);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
@@ -170,6 +177,7 @@ impl Config {
             models,
             budgets,
             schedules,
+            alerts,
             prices,
             spool,
             http,

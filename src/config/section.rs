@@ -37,6 +37,11 @@ impl Reading {
         self.warnings.borrow_mut().push(warning);
     }
 
+    /// How many faults there are so far.
+    pub fn fault_count(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
     /// Notes the faults of another file.
     pub fn fail(&self, errors: ConfigErrors) {
         self.faults.borrow_mut().extend(errors.into_faults());

@@ -1,5 +1,6 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
+mod alerts;
 mod cascades;
 mod defaults;
 mod forks;

@@ -1,5 +1,6 @@
 //! The keys whose value is one of a few words. Each list is read, documented and offered in messages.
 
+use crate::domain::alert::{AlertSeverity, HookFormat};
 use crate::domain::budget::{Period, Unpriced};
 use crate::domain::schedule::{CatchUp, Overlap};
 use crate::domain::validation::FinishRule;
@@ -58,3 +59,13 @@ pub(super) enum AuthKind {
 
 /// `providers.*.auth`
 pub(super) const AUTH_KINDS: WordList<AuthKind> = &[("key", AuthKind::Key), ("sigv4", AuthKind::SigV4)];
+
+/// `alerts.receivers.*.format`
+pub(super) const HOOK_FORMATS: WordList<HookFormat> = &[("generic", HookFormat::Generic), ("slack", HookFormat::Slack)];
+
+/// `severity` of rules and receivers.
+pub(super) const SEVERITIES: WordList<AlertSeverity> = &[
+    (AlertSeverity::Info.as_str(), AlertSeverity::Info),
+    (AlertSeverity::Warning.as_str(), AlertSeverity::Warning),
+    (AlertSeverity::Critical.as_str(), AlertSeverity::Critical),
+];

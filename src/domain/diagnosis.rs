@@ -148,6 +148,8 @@ pub struct Facts {
     pub schedules: Seen<Vec<AilingSchedule>>,
     /// Targets with calls of the last day whose cost is in doubt.
     pub doubted_costs: Seen<Vec<DoubtedCosts>>,
+    /// Messages of alerts that did not get through.
+    pub alert_mail: Seen<AlertMail>,
     /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
     /// The finished work that is still kept.
@@ -345,6 +347,17 @@ pub struct DoubtedCosts {
     pub more: NanoUsd,
 }
 
+/// Messages of alerts that did not get through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertMail {
+    /// Messages that were given up within the last day.
+    pub given_up: i64,
+    /// Messages that have waited for more than ten minutes.
+    pub late: i64,
+    /// The receivers of both, by name.
+    pub receivers: Vec<String>,
+}
+
 /// The finished work that is still kept.
 #[derive(Clone, Debug)]
 pub struct FinishedWork {
@@ -398,6 +411,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("budget_settings", &facts.budget_faults, |faults| queue::budget_settings(faults)));
     findings.push(seen("schedules", &facts.schedules, |ailing| queue::schedules(ailing)));
     findings.extend(queue::costs(&facts.doubted_costs));
+    findings.push(seen("alert_messages", &facts.alert_mail, queue::alert_messages));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.extend(timeline::all(&facts.history));

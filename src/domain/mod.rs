@@ -5,6 +5,7 @@
 //! same input always gives the same output.
 
 pub mod abandonment;
+pub mod alert;
 pub mod answer;
 pub mod attempt;
 pub mod awaited;

@@ -56,6 +56,9 @@ pub struct Statistics {
     /// Outcomes that are not in the database yet.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<u64>,
+    /// Those of them that wait on its disk.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub spooled: Option<u64>,
     /// Whether it takes no more jobs.
     #[serde(deserialize_with = "readable::or_default")]
     pub stopping: bool,

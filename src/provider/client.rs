@@ -332,7 +332,7 @@ impl Provider {
 }
 
 /// The wall clock: the base of instants that providers name, and of signatures.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod cache_writes;
 pub mod charging;
 pub mod durations;
+pub mod hook;
 pub mod limit_headers;
 pub mod quirks;
 pub mod vendors;

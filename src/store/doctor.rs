@@ -32,7 +32,16 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 62] = [
+const INDEXES: [&str; 73] = [
+    "alert_delivery_alert",
+    "alert_delivery_due",
+    "alert_delivery_pkey",
+    "alert_delivery_written_at",
+    "alert_fired_at",
+    "alert_open",
+    "alert_pkey",
+    "alert_sample_pkey",
+    "alert_watch_pkey",
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -40,6 +49,8 @@ const INDEXES: [&str; 62] = [
     "asking_pkey",
     "attempt_ended_at",
     "attempt_pkey",
+    "batch_end_ended_at",
+    "batch_end_pkey",
     "batch_turn_pkey",
     "bucket_name_key",
     "bucket_pkey",
@@ -98,7 +109,7 @@ const INDEXES: [&str; 62] = [
 ];
 
 /// The tables whose rows change all day, with the settings that the migrations gave them.
-const CHURNING: [(&str, &[&str]); 13] = [
+const CHURNING: [(&str, &[&str]); 16] = [
     (
         "ready",
         &[
@@ -118,6 +129,9 @@ const CHURNING: [(&str, &[&str]); 13] = [
     ("budget_window", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("budget_entry", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("reservation", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("alert", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("alert_delivery", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+    ("alert_sample", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("tally", &[]),
     ("worker", &["fillfactor"]),
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
@@ -221,6 +235,7 @@ impl Store {
             budget_faults: seen(self.budget_faults(around).await),
             schedules: seen(self.ailing_schedules(around).await),
             doubted_costs: seen(self.doubted_costs().await),
+            alert_mail: seen(self.alert_mail().await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             history: seen(self.history_of_database().await),

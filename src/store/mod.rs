@@ -12,6 +12,7 @@
 //! for empty: the table is new, or was vacuumed while nothing was in progress. `tests/plans.rs` checks the plans.
 
 mod address;
+pub mod alert;
 pub mod audit;
 pub mod batch;
 mod bill;

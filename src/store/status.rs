@@ -156,6 +156,8 @@ pub struct Status {
     pub schedules: Vec<ScheduleRow>,
     /// … and the last tick of each.
     pub ticks: Vec<TickRow>,
+    /// How many alerts fire, by severity.
+    pub firing: BTreeMap<String, i64>,
 }
 
 /// Jobs that rest, and have their obstacle in common.
@@ -181,7 +183,8 @@ impl Store {
         let budgets = self.budget_rows().await?;
         let schedules = self.schedules().await?;
         let ticks = self.ticks(None, 1).await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, schedules, ticks })
+        let firing = self.firing_alerts().await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, schedules, ticks, firing })
     }
 
     /// Everything that is paused, for people.

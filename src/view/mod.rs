@@ -3,6 +3,7 @@
 //! A view is made of data that the store has read. Every face shows the same views: the command line lays them out in
 //! tables and sentences, programs get them as JSON.
 
+pub mod alert;
 pub mod attempt;
 pub mod batch;
 pub mod bucket;

@@ -3,6 +3,7 @@
 pub mod buckets;
 pub mod tables;
 
+use super::alert::FiringView;
 use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
@@ -44,6 +45,8 @@ pub struct StatusView {
     pub budgets: Vec<BudgetView>,
     /// The schedules that workers have.
     pub schedules: Vec<ScheduleView>,
+    /// How many alerts fire, by severity; without those of which none does.
+    pub alerts: Vec<FiringView>,
     /// The folder of the private Postgres; `None`: there is another database, or it is not known which.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_postgres: Option<String>,
@@ -275,6 +278,11 @@ impl From<Status> for StatusView {
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
             budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
             schedules: ScheduleView::all(&status.schedules, &[], &status.ticks, status.now),
+            alerts: status
+                .firing
+                .into_iter()
+                .map(|(severity, firing)| FiringView { severity, firing })
+                .collect(),
             private_postgres: None,
         }
     }

@@ -4,6 +4,7 @@
 //! job is a task of its own, which goes its [`journey`].
 
 pub mod ahead;
+pub mod alerts;
 pub mod booked;
 pub mod bucket;
 mod claimer;
@@ -107,6 +108,8 @@ pub struct Settings {
     pub spool: Option<spool::SpoolSettings>,
     /// Whether the worker runs without a spool when that folder cannot be written to.
     pub spool_is_optional: bool,
+    /// What operators are told of, and where; `None`: this worker does not look.
+    pub alerts: Option<alerts::Alerting>,
 }
 
 /// What the parts of a worker share.
@@ -158,6 +161,8 @@ struct Shared {
     confirmed: Mutex<history::Confirmed>,
     claimed: AtomicU64,
     started: Instant,
+    /// Notified when there may be messages of alerts to send.
+    letters_wanted: Notify,
     /// Set when a migration has made this binary too old for the database.
     outgrown: OnceLock<SchemaVersion>,
 }

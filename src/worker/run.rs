@@ -1,7 +1,9 @@
 //! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
 //! calls under way, then writes everything, and only then signs off.
 
-use super::{GOOD_BYE, LifeSign, Shared, Summary, Worker, claimer, gossip, heartbeat, keeper, schedules, upkeep};
+use super::{
+    GOOD_BYE, LifeSign, Shared, Summary, Worker, alerts, claimer, gossip, heartbeat, keeper, schedules, upkeep,
+};
 use crate::store::within;
 use futures_util::FutureExt as _;
 use std::sync::Arc;
@@ -37,6 +39,9 @@ impl Worker {
         if let Err(error) = heard.listen(&shared).await {
             tracing::debug!(error = %error, "could not hear what is known of targets and keys");
         }
+        alerts::begin(&shared).await;
+        let looking = loops.endless("alerts", alerts::run(Arc::clone(&shared)));
+        let sending = loops.endless("messages", alerts::send(Arc::clone(&shared)));
         let sharing = loops.endless("gossip", gossip::run(Arc::clone(&shared), heard));
         let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
         tracing::info!(
@@ -83,7 +88,13 @@ impl Worker {
         sharing.abort();
         let _ = sharing.await;
         gossip::close(&shared).await;
-        if loops.fallen().is_some() {
+        looking.abort();
+        let _ = looking.await;
+        if let Some(part) = loops.fallen() {
+            let noted = shared.store.note_fallen(shared.worker_id(), part);
+            if let Err(error) = within(GOOD_BYE, "noting which part has failed", noted).await {
+                tracing::debug!(error = %error, "could not note which part has failed");
+            }
             // A claim may have been under way when its loop ended: this process does not know the jobs of that claim.
             let known = shared.known_fences();
             let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
@@ -96,6 +107,11 @@ impl Worker {
         }
         // The lease is kept until the last outcome is written.
         let spooled = all_is_settled(&shared, hurry).await;
+        if spooled == 0 && loops.fallen().is_none() {
+            alerts::close(&shared).await;
+        }
+        sending.abort();
+        let _ = sending.await;
         heartbeat.abort();
         let _ = heartbeat.await;
         if spooled > 0 {

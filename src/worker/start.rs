@@ -82,6 +82,7 @@ impl Worker {
             confirmed: Mutex::new(None),
             claimed: AtomicU64::new(0),
             started: Instant::now(),
+            letters_wanted: Notify::new(),
             outgrown: OnceLock::new(),
         });
         Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })

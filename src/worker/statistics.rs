@@ -26,6 +26,7 @@ impl Shared {
             given_back: count(&counters.parked),
             fenced_out: count(&counters.fenced_out),
             unsettled: Some(self.settler.unsettled()),
+            spooled: self.settler.spool().map(|spool| spool.fill().outcomes),
             stopping: self.stop.is_cancelled(),
             uptime_seconds: Some(self.started.elapsed().as_secs()),
             only_batch: settings.only_batch.clone(),

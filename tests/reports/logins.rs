@@ -154,6 +154,9 @@ async fn a_reporter_reads_everything_and_changes_nothing() {
     queue.run(saved).await;
     queue.run("insert into sluice.enqueued (batch, after_job, last_job, jobs) values ('b', 0, 1, 1)").await;
     queue.run("select sluice.set_budget('all', 1, per => 'once')").await;
+    let alert = "insert into sluice.alert (rule, subject, severity, state, since, seen_at, fired_at, summary)
+                 values ('key_out', 'p/KEY', 'warning', 'firing', now(), now(), now(), 'a summary')";
+    queue.run(alert).await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)

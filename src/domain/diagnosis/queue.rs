@@ -1,8 +1,8 @@
 //! Findings on workers, waiting jobs and kept work.
 
 use super::{
-    AilingSchedule, Ailment, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds,
-    Unqueued, WrongBudget, grouped, span,
+    AilingSchedule, Ailment, AlertMail, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState,
+    Thresholds, Unqueued, WrongBudget, grouped, span,
 };
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
@@ -241,6 +241,28 @@ pub(super) fn schedules(ailing: &[AilingSchedule]) -> Finding {
          worker that has it",
     )
     .grave(is_bad)
+}
+
+pub(super) fn alert_messages(mail: &AlertMail) -> Finding {
+    const CHECK: &str = "alert_messages";
+    let receivers = roll(mail.receivers.iter().map(String::as_str));
+    let what = match (mail.given_up, mail.late) {
+        (0, 0) => return Finding::ok(CHECK, "every message of an alert has reached its receiver"),
+        (0, late) => {
+            let late = counted(late, "message waits", "messages wait");
+            format!("{late} for more than ten minutes, for {receivers}")
+        }
+        (given_up, late) => {
+            let given_up = counted(given_up, "message was", "messages were");
+            format!("{given_up} given up within the last day, and {late} wait, for {receivers}")
+        }
+    };
+    Finding::warning(
+        CHECK,
+        what,
+        "an operator is not told of what goes wrong",
+        "sluice alert test NAME says what the receiver answers; correct [alerts.receivers] and reload the workers",
+    )
 }
 
 /// Whether the costs of the last day are known, and are those that the providers say.

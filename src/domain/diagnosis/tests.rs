@@ -83,6 +83,7 @@ fn healthy() -> Facts {
         budget_faults: Ok(Vec::new()),
         schedules: Ok(Vec::new()),
         doubted_costs: Ok(Vec::new()),
+        alert_mail: Ok(AlertMail::default()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(FinishedWork {
             configured: true,
@@ -322,6 +323,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         budget_faults: Err(reason()),
         schedules: Err(reason()),
         doubted_costs: Err(reason()),
+        alert_mail: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),

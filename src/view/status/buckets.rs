@@ -116,6 +116,7 @@ pub(crate) mod tests {
             budgets: Vec::new(),
             schedules: Vec::new(),
             ticks: Vec::new(),
+            firing: BTreeMap::new(),
         }
     }
 

@@ -309,6 +309,7 @@ pub(crate) mod tests {
             budgets: Vec::new(),
             schedules: Vec::new(),
             ticks: Vec::new(),
+            firing: BTreeMap::new(),
         }
     }
 

@@ -103,6 +103,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         budgets: Vec::new(),
         schedules: Vec::new(),
         ticks: Vec::new(),
+        firing: std::collections::BTreeMap::from([("critical".to_owned(), 2)]),
     };
     let expected = json!({
         "now": "2027-01-15T08:01:00Z",
@@ -175,6 +176,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         }],
         "budgets": [],
         "schedules": [],
+        "alerts": [{ "severity": "critical", "firing": 2 }],
     });
     assert_eq!(shown(&StatusView::from(status)), expected);
 }

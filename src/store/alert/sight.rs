@@ -1,0 +1,171 @@
+//! What the rules of alerts look at, beside what others read already.
+
+use super::super::{Doing, Store, StoreError};
+use super::seconds;
+use crate::domain::NanoUsd;
+use crate::domain::alert::{LostHow, LostWorker, RouteFlow, StoppedBatch, UsualHour};
+use crate::domain::diagnosis::DoubtedCosts;
+use crate::store::claim::timestamp;
+use std::time::Duration;
+
+const LOOKING: &str = "looking for what alerts tell of";
+
+impl Store {
+    /// The workers that were lost and are not forgotten yet. One whose lease has run out counts from when another
+    /// worker has found it dead: while the database is away all leases run out.
+    pub async fn lost_workers(&self) -> Result<Vec<LostWorker>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select w.id, w.host, w.seen_at, w.stats ->> 'fallen' as fallen,
+                      exists (select from sluice.worker s where s.host = w.host and s.id > w.id and s.state = 'live'
+                                 and s.lease_until > now()) as "has_successor!",
+                      exists (select from sluice.alert a where a.rule in ('worker_lost', 'loop_lost')
+                                 and a.subject = 'worker ' || w.id || ' on ' || w.host and a.fired_at is not null)
+                          as "is_told!"
+                 from sluice.worker w
+                where w.state = 'dead' or w.state = 'gone' and w.stats ? 'fallen'
+                order by w.id"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(LOOKING)?;
+        let lost = rows.into_iter().map(|row| LostWorker {
+            id: row.id,
+            host: row.host,
+            how: row.fallen.map_or(LostHow::Died, LostHow::Fell),
+            seen_at: timestamp(row.seen_at),
+            has_successor: row.has_successor,
+            is_told: row.is_told,
+        });
+        Ok(lost.collect())
+    }
+
+    /// Notes, of a worker that has stopped, which part of it has ended unexpectedly.
+    pub async fn note_fallen(&self, worker: i64, part: &str) -> Result<(), StoreError> {
+        sqlx::query!(
+            "update sluice.worker set stats = stats || jsonb_build_object('fallen', $2::text) where id = $1",
+            worker,
+            part
+        )
+        .execute(&self.db)
+        .await
+        .doing("noting which part has failed")?;
+        Ok(())
+    }
+
+    /// Notes what the jobs of each route have come to in this hour so far.
+    pub async fn sample_flows(&self) -> Result<(), StoreError> {
+        sqlx::query!(
+            "insert into sluice.alert_sample (taken_at, route, ended, answered, fallbacks, cost_nanos, extra_nanos)
+             select now(), t.route, sum(t.succeeded + t.failed + t.cancelled), sum(t.succeeded), sum(t.fallbacks),
+                    sluice.capped(sum(t.cost_nanos)), sluice.capped(sum(t.extra_nanos))
+               from sluice.totals_all t where t.hour >= date_trunc('hour', now()) group by t.route
+             union all
+             select now(), '', 0, 0, 0, 0, 0
+             on conflict do nothing"
+        )
+        .execute(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(())
+    }
+
+    /// What the jobs of each route have come to over this time: to the minute where it was noted, else from the
+    /// beginning of the hour.
+    pub async fn flows(&self, window: Duration) -> Result<Vec<RouteFlow>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with base as materialized (
+                select max(s.taken_at) as at from sluice.alert_sample s
+                 where s.taken_at <= now() - make_interval(secs => $1)
+                   and s.taken_at > now() - make_interval(secs => $1) - interval '10 minutes'
+            ), span as materialized (
+                select b.at, date_trunc('hour', coalesce(b.at, now() - make_interval(secs => $1))) as hour from base b
+            ), sums as (
+                select t.route, t.succeeded + t.failed + t.cancelled as ended, t.succeeded as answered, t.fallbacks,
+                       t.cost_nanos, t.extra_nanos
+                  from span p join sluice.totals_all t on t.hour >= p.hour
+                 union all
+                select s.route, -s.ended, -s.answered, -s.fallbacks, -s.cost_nanos, -s.extra_nanos
+                  from span p join sluice.alert_sample s on s.taken_at = p.at
+            )
+            select u.route as "route!", sum(u.ended)::bigint as "ended!", sum(u.answered)::bigint as "answered!",
+                   sum(u.fallbacks)::bigint as "fallbacks!", sluice.capped(sum(u.cost_nanos)) as "cost!",
+                   sluice.capped(sum(u.extra_nanos)) as "extra!"
+              from sums u where u.route <> '' group by u.route order by u.route"#,
+            seconds(window)
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(LOOKING)?;
+        let flows = rows.into_iter().map(|row| RouteFlow {
+            route: row.route,
+            ended: row.ended,
+            answered: row.answered,
+            fallbacks: row.fallbacks,
+            cost: NanoUsd(row.cost),
+            extra: NanoUsd(row.extra),
+        });
+        Ok(flows.collect())
+    }
+
+    /// What an hour usually costs: the median of the hours of the last week that have cost something, the last two
+    /// left out.
+    pub async fn usual_hour(&self) -> Result<UsualHour, StoreError> {
+        let row = sqlx::query!(
+            r#"select coalesce(percentile_disc(0.5) within group (order by h.cost), 0)::bigint as "cost!",
+                      count(*) as "hours!"
+                 from (select sluice.capped(sum(t.cost_nanos)) as cost from sluice.totals_all t
+                        where t.hour >= date_trunc('hour', now()) - interval '7 days'
+                          and t.hour < date_trunc('hour', now()) - interval '1 hour'
+                        group by t.hour having sum(t.cost_nanos) > 0) h"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(UsualHour { cost: NanoUsd(row.cost), hours: row.hours })
+    }
+
+    /// The targets that have had calls without a known price in the last day, or, in the last hour, calls whose cost
+    /// the provider puts at another figure.
+    pub async fn recently_doubted(&self) -> Result<Vec<DoubtedCosts>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with unpriced as (
+                select provider, model, sum(unpriced)::bigint as calls from sluice.totals_all
+                 where hour >= date_trunc('hour', now()) - interval '23 hours' and provider <> ''
+                 group by 1, 2 having sum(unpriced) > 0
+            ), differing as (
+                select a.provider, a.model, count(*) as calls,
+                       sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
+                  from sluice.attempt a
+                 where a.ended_at >= now() - interval '1 hour' and a.cost_differs group by 1, 2
+            )
+            select coalesce(u.provider, d.provider) as "provider!", coalesce(u.model, d.model) as "model!",
+                   coalesce(u.calls, 0) as "unpriced!", coalesce(d.calls, 0) as "differing!",
+                   sluice.capped(coalesce(d.more, 0)) as "more!"
+              from unpriced u full join differing d on d.provider = u.provider and d.model = u.model
+             order by 1, 2"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(LOOKING)?;
+        let doubted = rows.into_iter().map(|row| DoubtedCosts {
+            target: format!("{}/{}", row.provider, row.model),
+            unpriced: row.unpriced,
+            differing: row.differing,
+            more: NanoUsd(row.more),
+        });
+        Ok(doubted.collect())
+    }
+
+    /// The batches that are paused by their stop-loss.
+    pub async fn stopped_batches(&self) -> Result<Vec<StoppedBatch>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select s.batch, coalesce(p.reason, 'stop-loss') as "reason!"
+                 from sluice.stop_loss s join sluice.pause p on p.kind = 'batch' and p.name = s.batch
+                where s.stopped_at is not null order by s.batch limit 1000"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(rows.into_iter().map(|row| StoppedBatch { batch: row.batch, reason: row.reason }).collect())
+    }
+}

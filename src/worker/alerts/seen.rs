@@ -1,0 +1,136 @@
+//! Gathers what the rules of alerts judge. What is dear to read is read less often, and remembered until then.
+
+use super::Alerting;
+use crate::domain::Timestamp;
+use crate::domain::alert::{AlertRule, Observations, RouteWork, UsualHour};
+use crate::domain::budget::Need;
+use crate::domain::diagnosis::{self, DoubtedCosts, Finding, Thresholds};
+use crate::domain::statistics::Statistics;
+use crate::store::StoreError;
+use crate::store::status::RouteQueue;
+use crate::worker::Shared;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Hours of the past change by the hour.
+const USUAL_EVERY: Duration = Duration::from_mins(30);
+
+/// What this worker has read of late.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Whether the worker stops after this look.
+    pub is_last: bool,
+    /// When to look for ended batches again.
+    pub batches_at: Option<Instant>,
+    usual: Kept<UsualHour>,
+    needs: Kept<BTreeMap<String, Need>>,
+    doubted: Kept<Vec<DoubtedCosts>>,
+    findings: Kept<Vec<Finding>>,
+    work: Kept<BTreeMap<String, RouteQueue>>,
+}
+
+/// A fact that is kept for a while.
+struct Kept<T> {
+    fact: Option<T>,
+    read_at: Option<Instant>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { fact: None, read_at: None }
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// The fact, read anew if it is older than this.
+    async fn get(
+        &mut self,
+        age: Duration,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<Option<T>, StoreError> {
+        if self.read_at.is_none_or(|at| at.elapsed() >= age) {
+            self.fact = Some(read.await?);
+            self.read_at = Some(Instant::now());
+        }
+        Ok(self.fact.clone())
+    }
+}
+
+impl Memory {
+    /// For the last look of a worker that stops.
+    pub fn of_last_look() -> Self {
+        Self { is_last: true, ..Self::default() }
+    }
+
+    /// Looks at everything that a rule in use needs.
+    pub async fn observe(
+        &mut self,
+        shared: &Shared,
+        alerting: &Alerting,
+        now: Timestamp,
+    ) -> Result<Observations, StoreError> {
+        let (store, settings) = (&shared.store, &alerting.settings);
+        let is_on = |rule: AlertRule| settings.rule(rule).on;
+        let mut known = store.known().await?;
+        known.workers.iter_mut().for_each(hush);
+        let workers = store.workers().await?;
+        let spools = workers.iter().filter(|worker| worker.is_alive()).filter_map(|worker| {
+            let outcomes = Statistics::read(&worker.stats).spooled?;
+            Some((format!("worker {} on {}", worker.id, worker.host), outcomes))
+        });
+        let mut observed = Observations { now, spools: spools.collect(), ..Observations::default() };
+        observed.lost = Some(store.lost_workers().await?);
+        observed.stopped = Some(store.stopped_batches().await?);
+        // What ended since the last look, before this look is noted.
+        let lately = store.flows(settings.every).await?;
+        observed.fallbacks = Some(store.flows(settings.thresholds.fallback_window).await?);
+        observed.dearer = Some(store.flows(settings.thresholds.dearer_window).await?);
+        observed.hour = Some(store.flows(Duration::from_hours(1)).await?);
+        store.sample_flows().await?;
+        if is_on(AlertRule::CostSpike) {
+            observed.usual = self.usual.get(USUAL_EVERY, store.usual_hour()).await?;
+        }
+        if is_on(AlertRule::BudgetShort) && !known.budgets.is_empty() {
+            let needs = async { Ok(store.budget_needs(None).await?.into_iter().collect()) };
+            observed.needs = self.needs.get(settings.every * 2, needs).await?;
+        } else {
+            observed.needs = Some(BTreeMap::new());
+        }
+        if is_on(AlertRule::UnknownPrice) || is_on(AlertRule::CostDiffers) {
+            observed.doubted = self.doubted.get(settings.every * 10, store.recently_doubted()).await?;
+        }
+        if is_on(AlertRule::StuckQueue)
+            && let Some(work) = self.work.get(settings.every * 2, store.queue()).await?
+        {
+            let ended = |route: &str| lately.iter().find(|flow| flow.route == route).map_or(0, |flow| flow.ended);
+            observed.work = Some(work.into_iter().map(|(route, queue)| work_of(ended(&route), route, queue)).collect());
+        }
+        if is_on(AlertRule::Doctor) {
+            // Not at once: a worker that has just started is still finding its feet.
+            self.findings.read_at.get_or_insert_with(Instant::now);
+            let diagnosed = async {
+                let facts = store.facts(&alerting.around).await;
+                Ok(diagnosis::diagnose(&facts, Thresholds::default()))
+            };
+            observed.findings = self.findings.get(settings.doctor_every, diagnosed).await?;
+        }
+        observed.known = known;
+        Ok(observed)
+    }
+}
+
+/// Providers' words stay out of alerts: what a server says may quote what it was sent.
+fn hush(worker: &mut Statistics) {
+    worker.gate.targets.iter_mut().for_each(|target| target.said = None);
+    worker.gate.keys.iter_mut().for_each(|key| key.said = None);
+}
+
+fn work_of(ended: i64, route: String, queue: RouteQueue) -> RouteWork {
+    let held: i64 = queue.held.values().map(|held| held.count.rows).sum();
+    let waits = queue.held.into_iter().chain(queue.parked).map(|(code, held)| {
+        (code, held.count.rows, held.wakes_at.map(|at| Timestamp(at.timestamp_millis())))
+    });
+    let waits = waits.collect();
+    RouteWork { route, free: queue.ready.rows.saturating_sub(held).max(0), running: queue.running, waits, ended }
+}
