@@ -12,7 +12,7 @@ use crate::domain::timeline::Stray;
 use crate::domain::{ErrorClass, Target};
 use crate::exit_code::ExitCode;
 use crate::store::Store;
-use crate::store::report::{Filter, Grouping, Moment, Totals};
+use crate::store::report::{Filter, Grouping, Moment, OTHERS, Totals};
 use crate::view::table::Table;
 use crate::view::{compare, report};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -21,6 +21,9 @@ use std::time::Duration;
 
 /// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
 const LATELY: Duration = Duration::from_hours(24);
+
+/// How many batches are told apart, unless --limit says otherwise.
+const MOST_BATCHES: usize = 1_000;
 
 /// What to report.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +52,10 @@ pub struct Args {
     /// Only jobs that this login enqueued
     #[arg(long)]
     pub login: Option<String>,
+    /// With --by batch: so many batches, those in which something happened last, and all others in one row; 0: all
+    /// apart, which takes seconds with a hundred thousand [default: 1000]
+    #[arg(long, value_name = "BATCHES")]
+    pub limit: Option<usize>,
     /// Beside it the same report of an earlier period of the same length, and what has changed: the period that ends
     /// where --since begins, or the one that begins at WHEN
     #[arg(
@@ -165,17 +172,26 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(fault) = compares_nothing(&args) {
         return Err(CommandFailure::usage(fault).into());
     }
+    if args.limit.is_some() && (args.batch.is_some() || !args.by.contains(&By::Batch)) {
+        let fault = "--limit says how many batches have a row: it goes with --by batch, and without --batch";
+        return Err(CommandFailure::usage(fault).into());
+    }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
-    let filter = Filter {
-        since: args.since,
+    let is_of_lately = matches!(args.kind, Kind::Reasks | Kind::Latency);
+    let mut filter = Filter {
+        since: args.since.or(is_of_lately.then_some(Moment::Ago(LATELY))),
         until: args.until,
         batch: args.batch,
         project: args.project,
         route: args.route,
         login: args.login,
         failures_only: false,
+        shown: None,
     };
+    if args.by.contains(&By::Batch) && filter.batch.is_none() {
+        filter.shown = shown(&context, &filter, args.limit.unwrap_or(MOST_BATCHES)).await?;
+    }
     let table = match args.compare {
         None => table(&context, args.kind, &by, filter).await?,
         Some(against) => {
@@ -198,9 +214,24 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
+/// The batches that have a row of their own, at most so many; `None`: all have.
+async fn shown(context: &Context, filter: &Filter, most: usize) -> anyhow::Result<Option<Vec<String>>> {
+    if most == 0 {
+        return Ok(None);
+    }
+    let shown = context.store.latest_batches_in(filter, most).await?;
+    if let Some(shown) = &shown {
+        context.output.note(format!(
+            "the {} in which something happened last have rows; all others are in the row {OTHERS}. --limit 0 tells \
+             all apart",
+            counted(shown.len(), "batch", "batches")
+        ));
+    }
+    Ok(shown)
+}
+
 /// The report of what the filter lets through.
 async fn table(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
-    let lately = |filter: Filter| Filter { since: filter.since.or(Some(Moment::Ago(LATELY))), ..filter };
     Ok(match kind {
         Kind::Cost => {
             let (rows, all) = sums(context, by, &filter).await?;
@@ -227,13 +258,12 @@ async fn table(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -
             report::fallbacks(by, rows, &all)
         }
         Kind::Reasks => {
-            let filter = lately(filter);
             let rows = context.store.totals(by, &filter).await?;
             let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
             report::reasks(by, rows, &all)
         }
         Kind::Cache => report::cache(by, context.store.cache_uses(by, &filter).await?),
-        Kind::Latency => report::latency(by, context.store.latencies(by, &lately(filter)).await?),
+        Kind::Latency => report::latency(by, context.store.latencies(by, &filter).await?),
     })
 }
 

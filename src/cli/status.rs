@@ -6,6 +6,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
+use crate::view::budget::BudgetView;
 use crate::view::status::{CountView, StatusView};
 use crate::view::table::{Cell, Layout, Table};
 use crate::view::tone::Tone;
@@ -33,6 +34,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         context.output.json(&status)?;
     } else {
         print(&mut context.output, &status, args.all)?;
+    }
+    if context.output.format() == Format::Table {
+        // What goes to standard output comes first.
+        context.output.finish()?;
+        for said in status.budgets.iter().filter_map(BudgetView::shortage_in_words) {
+            context.output.note(said);
+        }
     }
     if !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive) {
         context.output.warn("no worker is running: start one with `sluice worker`");
@@ -402,6 +410,7 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: BTreeMap::new(),
             budgets: Vec::new(),
+            needs: std::collections::HashMap::new(),
         }
     }
 

@@ -31,7 +31,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 58] = [
+const INDEXES: [&str; 60] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -85,7 +85,9 @@ const INDEXES: [&str; 58] = [
     "tally_day_all_pkey",
     "tally_hour_all_pkey",
     "tally_hour_batch",
+    "tally_hour_no_batch",
     "tally_hour_pkey",
+    "tally_hour_target_pkey",
     "tally_pkey",
     "timeline_pkey",
     "turn_pkey",

@@ -4,13 +4,14 @@ use super::budget::BudgetRow;
 use super::lanes::{Lane, Look};
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
+use crate::domain::budget::Need;
 use crate::domain::pause::FixedWait;
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::{NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most rows that are counted in one lane.
 const LANE_CAP: i64 = 100_000;
@@ -151,6 +152,8 @@ pub struct Status {
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
     pub budgets: Vec<BudgetRow>,
+    /// What is left to do of what they cover, by their names.
+    pub needs: HashMap<String, Need>,
 }
 
 /// Jobs that rest, and have their obstacle in common.
@@ -174,7 +177,8 @@ impl Store {
         let pauses = self.pause_records().await?;
         let buckets = self.standings().await?;
         let budgets = self.budget_rows().await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets })
+        let needs = self.budget_needs(budgets.iter().map(|row| &row.standing.budget)).await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, needs })
     }
 
     /// Everything that is paused, for people.

@@ -259,7 +259,12 @@ impl From<Status> for StatusView {
             workers,
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
-            budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
+            budgets: (status.budgets.iter())
+                .map(|row| {
+                    let need = status.needs.get(&row.standing.budget.name).copied();
+                    BudgetView::of(row, status.now).beside(need, Vec::new())
+                })
+                .collect(),
             private_postgres: None,
         }
     }

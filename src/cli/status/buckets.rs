@@ -113,6 +113,7 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),
             budgets: Vec::new(),
+            needs: std::collections::HashMap::new(),
         }
     }
 
