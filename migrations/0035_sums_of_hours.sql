@@ -45,6 +45,20 @@ create index tally_hour_no_batch on sluice.tally_hour (hour) where batch = '';
 delete from sluice.turn where name = 'fold_sums';
 insert into sluice.turn (name) values ('fold_all_sums');
 
+-- The days of a session whose zone is UTC are those by which sums are kept; of any other zone they come from the hours.
+create or replace view sluice.cost_daily as
+select date_trunc('day', t.hour) as day, t.project, t.provider, t.model, sum(t.attempts)::bigint as attempts,
+       round(sum(t.cost_nanos) / 1e9, 9) as cost, round(sum(t.waste_nanos) / 1e9, 9) as waste,
+       round(sum(t.uncertain_nanos) / 1e9, 9) as uncertain_cost, sum(t.unpriced)::bigint as unpriced_attempts,
+       sum(t.succeeded)::bigint as jobs_answered,
+       sluice.cost_per_answer(sum(t.cost_nanos), sum(t.unpriced), sum(t.succeeded)) as cost_per_answer
+  from (select hour, project, provider, model, attempts, cost_nanos, waste_nanos, uncertain_nanos, unpriced, succeeded
+          from sluice.totals_days where current_setting('TimeZone') in ('UTC', 'Etc/UTC', 'GMT', 'Etc/GMT')
+         union all
+        select hour, project, provider, model, attempts, cost_nanos, waste_nanos, uncertain_nanos, unpriced, succeeded
+          from sluice.totals_all where current_setting('TimeZone') not in ('UTC', 'Etc/UTC', 'GMT', 'Etc/GMT')) t
+ where t.provider <> '' group by 1, 2, 3, 4;
+
 -- An hour is one of UTC, also where a session of an application counts and has a zone that is half an hour off.
 do $$
 declare

@@ -253,6 +253,28 @@ async fn a_time_that_begins_and_ends_inside_a_day_sums_up_to_the_ledger_of_its_h
             _ => while queue.store.fold_tally().await.unwrap().rows > 0 {},
         }
     }
+    // The days of the view are those of the session.
+    for zone in ["UTC", "Asia/Tokyo"] {
+        let mut session = queue.pool.begin().await.unwrap();
+        let set = format!("set local timezone = '{zone}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *session).await.unwrap();
+        let (days, astray): (i64, i64) = sqlx::query_as(
+            "with ledger as (
+                 select date_trunc('day', a.ended_at) as day, j.project, a.provider, a.model, count(*) as attempts,
+                        round(coalesce(sum(a.cost_nanos), 0) / 1e9, 9) as cost
+                   from sluice.attempt a join sluice.job j on j.id = a.job_id group by 1, 2, 3, 4
+             ), days as (select day, project, provider, model, attempts, cost from sluice.cost_daily where attempts > 0)
+             select (select count(distinct day) from days),
+                    (select count(*) from ((table days except table ledger) union all
+                                           (table ledger except table days)) d)",
+        )
+        .fetch_one(&mut *session)
+        .await
+        .unwrap();
+        assert!(days >= 3, "{days} days in {zone}");
+        assert_eq!(astray, 0, "{zone}");
+        session.rollback().await.unwrap();
+    }
     // And as one types it.
     let (since, until) = (ago(31, 17).unwrap(), ago(3, 43).unwrap());
     let written = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
