@@ -36,14 +36,19 @@ const REPORTS: &[&str] = &[
     "cost --by project",
     "cost --by login",
     "cost --by route,day",
+    "cost --by batch",
     "cost --batch batch-7",
     "cost --since 7d --compare",
     "quality",
     "quality --by login",
     "quality --by day",
+    "quality --by hour",
+    "quality --by batch",
     "failures",
     "failures --by code",
     "failures --by day",
+    "failures --by hour",
+    "failures --by batch",
     "waste",
     "waste --by hour",
     "fallbacks",
@@ -53,13 +58,23 @@ const REPORTS: &[&str] = &[
     "reasks --since 40d --by day",
     "latency --since 40d",
     "latency --since 40d --by day",
+    "latency --since 40d --by hour",
+    "latency --since 40d --by hour,model",
     "latency --since 40d --by login,route",
+    "latency --since 40d --by batch",
     "latency --batch batch-7 --since 40d",
     "cache",
 ];
 
-/// Reports with a row for each of a hundred thousand batches. They are timed, and nothing is promised of them.
-const LONG: &[&str] = &["cost --by batch", "quality --by batch", "latency --since 40d --by batch"];
+/// Reports with a row for each of a hundred thousand batches, or by hour and by whose the jobs are over a month. They are
+/// timed, and nothing is promised of them.
+const LONG: &[&str] = &[
+    "cost --by batch --limit 0",
+    "quality --by batch --limit 0",
+    "latency --since 40d --by batch --limit 0",
+    "cost --by hour,login",
+    "latency --since 40d --by hour,login",
+];
 
 /// The views of the sums, read whole.
 const VIEWS: &[&str] = &[
@@ -135,7 +150,7 @@ async fn bench() -> anyhow::Result<Vec<String>> {
         sqlx::raw_sql("vacuum sluice.tally").execute(&pool).await?;
         first = last + 1;
     }
-    sqlx::raw_sql("vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_day_all")
+    sqlx::raw_sql("vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all")
         .execute(&pool)
         .await?;
     sqlx::raw_sql("analyze sluice.job, sluice.attempt").execute(&pool).await?;

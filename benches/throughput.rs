@@ -3,6 +3,7 @@
 //! worker against the real simulator). Prints the median of several runs and the ratios; `make bench`.
 //!
 //! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
+//! `SLUICE_BENCH_ONLY=budgets`: end to end alone, with no budget, one and three by turns, and the processor time of a job.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
@@ -13,17 +14,21 @@ use sluice::store::Store;
 use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Take};
 use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[path = "support/fast.rs"]
 mod fast;
+#[path = "support/processor.rs"]
+mod processor;
 mod support;
 
 use fast::{fast_provider, fast_worker};
+use processor::{processor_time, processor_time_of_all};
 use support::{Running, open_to_all, setting};
 
 const BATCH: usize = 500;
@@ -51,6 +56,13 @@ async fn bench() -> anyhow::Result<()> {
     bare_schema(&pool).await?;
 
     let mut out = sluice::printable::stdout();
+    if std::env::var("SLUICE_BENCH_ONLY").is_ok_and(|only| only == "budgets") {
+        let url = postgres.url("sluice");
+        budgets(&mut out, &pool, &url, scratch.path(), (runs, jobs)).await?;
+        pool.close().await;
+        postgres.stop().await?;
+        return Ok(());
+    }
     writeln!(out, "{runs} runs, {depth} jobs queued for bare SQL and queue alone, {jobs} jobs end to end")?;
     writeln!(out, "1 KB requests and answers, fsync on, {BATCH} a statement on {CONNECTIONS} connections")?;
     let (mut floor, mut queue, mut whole, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -58,7 +70,7 @@ async fn bench() -> anyhow::Result<()> {
         floor.push(bare(&pool, depth).await?);
         queue.push(queue_alone(&pool, depth).await?);
         let url = postgres.url("sluice");
-        let (rate, peak) = end_to_end(&pool, &url, scratch.path(), jobs).await?;
+        let Whole { rate, peak, .. } = end_to_end(&pool, &url, scratch.path(), jobs).await?;
         whole.push(rate);
         memory.push(peak);
         writeln!(
@@ -289,17 +301,69 @@ fn answered(claimed: &[Claimed]) -> Settlement {
     all
 }
 
+/// What one run end to end came to.
+struct Whole {
+    /// Jobs a second.
+    rate: f64,
+    /// Megabytes that the worker had at most.
+    peak: f64,
+    /// Processor time of the worker, in seconds.
+    worker: f64,
+}
+
+/// What budgets cost: the same jobs with none, with one and with three, by turns, so that what else the machine does
+/// meets all of them.
+async fn budgets(
+    out: &mut impl Write,
+    pool: &PgPool,
+    url: &str,
+    scratch: &Path,
+    (runs, jobs): (usize, usize),
+) -> anyhow::Result<()> {
+    const BUDGETS: [usize; 3] = [0, 1, 3];
+    let postmaster = std::fs::read_to_string(scratch.join("pg/data/postmaster.pid"))?;
+    let postmaster: u32 = postmaster.lines().next().unwrap_or_default().trim().parse()?;
+    let mut seen = BUDGETS.map(|_| (Vec::new(), Vec::new(), Vec::new()));
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let each = |seconds: f64| seconds * 1e6 / jobs as f64;
+    for _ in 0..runs {
+        for (budgets, seen) in BUDGETS.into_iter().zip(&mut seen) {
+            sqlx::raw_sql("select sluice.drop_budget(name) from sluice.budget").execute(pool).await?;
+            for (name, covers) in [("all", ""), ("project", ", project => 'default'"), ("day", ", per => 'day'")]
+                .into_iter()
+                .take(budgets)
+            {
+                let limit = if name == "day" { 900_000 } else { 1_000_000 };
+                let statement = format!("select sluice.set_budget('{name}', {limit}{covers})");
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await?;
+            }
+            let before = processor_time_of_all(postmaster)?;
+            let Whole { rate, worker, .. } = end_to_end(pool, url, scratch, jobs).await?;
+            seen.0.push(rate);
+            seen.1.push(each(worker));
+            seen.2.push(each(processor_time_of_all(postmaster)? - before));
+        }
+    }
+    writeln!(out, "{runs} runs of {jobs} jobs each, medians; processor time of a job in microseconds")?;
+    writeln!(out, "{:>7} {:>9} {:>9} {:>9}", "budgets", "jobs/s", "worker", "server")?;
+    for (budgets, (rate, worker, server)) in BUDGETS.into_iter().zip(seen) {
+        writeln!(out, "{budgets:>7} {:>9.0} {:>9.0} {:>9.0}", median(rate), median(worker), median(server))?;
+    }
+    Ok(())
+}
+
 /// The real worker against the real simulator, each its own process.
-async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: usize) -> anyhow::Result<(f64, f64)> {
+async fn end_to_end(pool: &PgPool, url: &str, scratch: &Path, jobs: usize) -> anyhow::Result<Whole> {
     fill(pool, jobs).await?;
     let (_simulator, provider) = fast_provider(scratch)?;
     let mut worker = Running(fast_worker(scratch, url, &provider)?.args(["worker", "--drain"]).spawn()?);
-    let mut peak = 0.0_f64;
+    let (mut peak, mut spent) = (0.0_f64, 0.0_f64);
     let status = loop {
         if let Some(status) = worker.0.try_wait()? {
             break status;
         }
         peak = peak.max(resident_mb(worker.0.id()));
+        spent = spent.max(processor_time(worker.0.id()).unwrap_or(0.0));
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     anyhow::ensure!(status.success(), "the worker ended with {status}");
@@ -313,7 +377,7 @@ async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: u
     )
     .fetch_one(pool)
     .await?;
-    Ok((rate(jobs, Duration::from_secs_f64(seconds)), peak))
+    Ok(Whole { rate: rate(jobs, Duration::from_secs_f64(seconds)), peak, worker: spent })
 }
 
 fn resident_mb(pid: u32) -> f64 {

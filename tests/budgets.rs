@@ -7,13 +7,14 @@ mod walk;
 
 use crate::support::fleet::{Fleet, Process, stop};
 use crate::support::program::{Program, json_lines, text};
-use crate::support::queue::{NewJob, Queue, in_batch};
+use crate::support::queue::{NewJob, Queue, in_an_hour, in_batch, park};
 use crate::support::wait::until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::domain::NanoUsd;
 use sluice::domain::budget::Budget;
 use sluice::exit_code::ExitCode;
+use sluice::store::settle::Settlement;
 
 const DOLLAR: i64 = 1_000_000_000;
 
@@ -448,6 +449,32 @@ async fn budgets_of_the_configuration_follow_it_and_a_raise_by_hand_stays() {
     stop(vec![process]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn work_goes_on_when_a_reload_raises_its_budget_and_waits_when_it_lowers_it() {
+    let budget = |limit: &str| worker(5, &format!("[budgets.all]\nlimit = \"{limit}\"\n"));
+    let fleet = Fleet::new(&one("{ fixed = 0.01 }", "{ tokens = 1000 }"), &budget("0.05")).await;
+    let process = fleet.start();
+    fleet.enqueue_capped(12, 1000).await;
+    fleet.until_spent("all").await;
+    assert_eq!(fleet.answered().await, 5, "a cent each");
+    fleet.configure(&budget("0.09"));
+    process.signal(Signal::HUP);
+    fleet.until_answered(9).await;
+    fleet.until_spent("all").await;
+    assert_eq!((fleet.answered().await, fleet.sums("all").await.0), (9, DOLLAR * 9 / 100));
+    // Less than is spent already: what is left of it is nothing.
+    fleet.configure(&budget("0.02"));
+    process.signal(Signal::HUP);
+    let room = "select count(*) from sluice.budgets where room = -0.07 and holds";
+    until("the budget is lower", async || fleet.number(room).await == 1).await;
+    // Without a budget all the rest is done.
+    fleet.configure(&worker(5, ""));
+    process.signal(Signal::HUP);
+    fleet.until_answered(12).await;
+    fleet.no_attempt_is_used_up().await;
+    stop(vec![process]).await;
+}
+
 #[tokio::test]
 async fn commands_set_show_raise_and_remove_budgets_and_refuse_bad_ones() {
     let database = crate::support::postgres::database().await;
@@ -608,6 +635,103 @@ async fn a_list_of_budgets_says_what_they_will_not_cover_and_what_is_wrong_with_
     assert!(severity == "ok" && what.contains("waits for a budget"), "{what}");
     let (severity, what) = finding("held_up").await;
     assert!(severity == "warning" && what.contains("the budget spent has no room"), "{what}");
+}
+
+/// Four jobs of no batch have cost 30 microdollars each; six are left: one rests, one runs, four are ready. What a
+/// budget will not cover is told of every scope, by `budget list` and by the status.
+#[tokio::test]
+async fn every_kind_of_budget_says_when_it_will_not_cover_what_is_left() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let program = Program::new("[http]\nlisten = \"off\"\n", &queue.database.url());
+    queue.enqueue(NewJob::default(), 10).await;
+    for job in queue.claim(worker, 4).await {
+        queue.succeed(&job).await;
+    }
+    let claimed = queue.claim(worker, 2).await;
+    let parks = vec![park(&claimed[0], Some(in_an_hour()))];
+    queue.settle(Settlement { parks, ..Settlement::default() }).await;
+    let scopes =
+        ["", ", project => 'default'", ", route => 'default'", ", login => session_user::text", ", provider => 'openai'"];
+    for (limit, state) in [("0.000299", "short"), ("0.0003", "ok")] {
+        for scope in scopes {
+            let set = format!("select sluice.set_budget('it', {limit}{scope})");
+            sqlx::query(sqlx::AssertSqlSafe(set)).execute(&queue.pool).await.unwrap();
+            let listed = program.output(&["budget", "list", "--format", "json"]).await;
+            let budget = serde_json::from_str::<Value>(&listed).unwrap()[0].clone();
+            let told = (&budget["state"], &budget["jobs_left"], &budget["needs"]);
+            assert_eq!(told, (&json!(state), &json!(6), &json!(0.00018)), "{scope}: {budget}");
+            let status = program.output(&["status", "--format", "json"]).await;
+            let status = serde_json::from_str::<Value>(&status).unwrap()["budgets"][0].clone();
+            assert_eq!((&status["state"], &status["needs"]), (&json!(state), &json!(0.00018)), "{scope}: {status}");
+            queue.run("select sluice.drop_budget('it')").await;
+        }
+    }
+    queue.run("select sluice.set_budget('it', 0.000299, login => session_user::text)").await;
+    let status = program.run(&["status", "--format", "table"]).await;
+    let words = "budget it: 6 jobs that are left need about $0.00018, and $0.000179 is left";
+    assert!(text(&status.stderr).replace("\n ", "").contains(words), "{}", text(&status.stderr));
+    assert!(text(&status.stdout).contains("short"), "{}", text(&status.stdout));
+    // Jobs of a batch count for their login, too; those of another login and another provider do not.
+    queue.enqueue(in_batch("b"), 5).await;
+    queue.run("select sluice.set_budget('theirs', 1, login => 'another'), sluice.set_budget('idle', 1, provider => 'x')").await;
+    let listed = program.output(&["budget", "list", "--format", "json"]).await;
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    let left = |name: &str| {
+        let budget = listed.iter().find(|budget| budget["budget"] == name).unwrap();
+        (budget["jobs_left"].clone(), budget["needs"].clone())
+    };
+    assert_eq!(left("it"), (json!(11), json!(0.00033)));
+    assert_eq!((left("theirs"), left("idle")), ((json!(0), Value::Null), (json!(0), Value::Null)));
+}
+
+/// A session's zone changes neither the windows of budgets nor the hours in which something is counted, also where it is
+/// half an hour off.
+#[tokio::test]
+async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let mut session = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(queue.database.connect_options())
+        .await
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap();
+    for zone in ["UTC", "Asia/Kathmandu", "Pacific/Marquesas"] {
+        for statement in [
+            format!("set timezone = '{zone}'"),
+            "insert into sluice.job (batch, request) select 'b', '{\"prompt\": \"x\"}' from generate_series(1, 3)".to_owned(),
+            "select sluice.cancel(min(job_id)) from sluice.ready".to_owned(),
+            "select sluice.retry(max(job_id)) from sluice.result where state = 'cancelled'".to_owned(),
+            "select sluice.set_budget('hour', 0.1, per => 'hour')".to_owned(),
+            "select sluice.set_budget('day', 1, per => 'day')".to_owned(),
+            "select sluice.set_budget('month', 10, per => 'month')".to_owned(),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut *session).await.unwrap();
+        }
+        let windows: i64 = sqlx::query_scalar(
+            "select count(*) from sluice.budgets b
+              where b.starts_at = date_trunc(b.period, now(), 'UTC')
+                and b.ends_at at time zone 'UTC' = b.starts_at at time zone 'UTC' + ('1 ' || b.period)::interval",
+        )
+        .fetch_one(&mut *session)
+        .await
+        .unwrap();
+        assert_eq!(windows, 3, "{zone}");
+        let astray = "select count(*) from sluice.tally where hour <> date_trunc('hour', hour, 'UTC')";
+        assert_eq!(queue.count(astray).await, 0, "{zone}");
+        // What is spent counts the same, whoever looks.
+        let job = queue.claim_one(worker).await;
+        queue.succeed(&job).await;
+        let spent = "select round(spent * 1e9)::bigint from sluice.budgets where name = 'day'";
+        let by_session: i64 = sqlx::query_scalar(spent).fetch_one(&mut *session).await.unwrap();
+        let by_store = queue.store.budgets().await.unwrap().budgets.0;
+        let by_store = by_store.iter().find(|standing| standing.budget.name == "day").unwrap().spent.0;
+        assert_eq!(by_session, by_store, "{zone}");
+        assert!(by_store > 0, "{zone}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use sluice::store::status::Counted;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+mod fallbacks;
 mod logins;
 mod sums;
 

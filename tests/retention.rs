@@ -411,6 +411,13 @@ async fn a_running_worker_drops_what_the_configuration_does_not_keep() {
         queue.succeed(&claimed).await;
     }
     pass_days(&queue).await;
+    queue
+        .run(
+            "insert into sluice.failure_sample (provider, model, class, detail, code, message, seen_at)
+                  values ('one', 'm', 'timeout', '', 'old', 'long ago', now() - interval '25 hours'),
+                         ('one', 'm', 'timeout', '', 'new', 'lately', now() - interval '23 hours')",
+        )
+        .await;
     let config = "[retention]\nfinished = \"24h\"\n[http]\nlisten = \"off\"\n\
                   [providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
                   [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\n\
@@ -423,6 +430,12 @@ async fn a_running_worker_drops_what_the_configuration_does_not_keep() {
     // The server answers when the files are gone, which is after others see that the rows are.
     let says = async || text(&std::fs::read(said.path()).unwrap()).contains("finished work was dropped");
     until("the worker says it", says).await;
+    // What providers have said goes with the work of that time.
+    let said = "select string_agg(code, ',') = 'new' from sluice.failure_sample";
+    until("old words are forgotten", async || {
+        sqlx::query_scalar::<_, bool>(said).fetch_one(&queue.pool).await.unwrap()
+    })
+    .await;
     assert_eq!(queue.enqueue_one().await, 10_000_000);
     let pid = rustix::process::Pid::from_raw(i32::try_from(worker.id().unwrap()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

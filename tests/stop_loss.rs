@@ -147,6 +147,9 @@ async fn a_batch_is_paused_when_too_much_of_its_money_brings_no_answer() {
     assert_eq!(queue.wasteful().await, [reason]);
     let batch = queue.store.batch("b").await.unwrap().unwrap();
     assert_eq!((batch.pause_reason.as_deref(), batch.max_wasted), (Some(reason), Some(share("0.3"))));
+    // The view has both shares, and none where all may fail.
+    let view = "select count(*) from sluice.batches where batch = 'b' and max_wasted = 0.3 and max_failed is null";
+    assert_eq!(queue.count(view).await, 1);
     assert_eq!(queue.store.stopped_by_loss("b").await.unwrap().as_deref(), Some(reason));
     // What was wasted before it was resumed is forgiven.
     assert!(queue.store.resume(PauseKind::Batch, "b").await.unwrap());
@@ -163,6 +166,8 @@ async fn a_batch_is_paused_when_too_much_of_its_money_brings_no_answer() {
     assert!(!queue.store.stop_batch(&watched, &"wasted").await.unwrap());
     // Each of the two shares goes without the other.
     assert!(queue.store.set_stop_loss("b", Some(share("0.1"))).await.unwrap());
+    let both = "select count(*) from sluice.batches where batch = 'b' and max_wasted = 0.9 and max_failed = 0.1";
+    assert_eq!(queue.count(both).await, 1);
     assert!(queue.store.set_stop_loss("b", None).await.unwrap());
     assert!(!queue.store.set_stop_loss("b", None).await.unwrap());
     assert_eq!(queue.store.batch("b").await.unwrap().unwrap().max_wasted, Some(share("0.9")));

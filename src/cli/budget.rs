@@ -259,7 +259,9 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
     if let Some(name) = name {
         find(&rows, name)?;
     }
-    let needs = context.store.budget_needs(name).await?;
+    let is_meant = |row: &&BudgetRow| name.is_none_or(|name| row.standing.budget.name == name);
+    let meant = rows.iter().filter(is_meant).map(|row| &row.standing.budget);
+    let needs = context.store.budget_needs(meant).await?;
     let budgets: Vec<Budget> = rows.iter().map(|row| row.standing.budget.clone()).collect();
     let config = &context.config;
     // A configuration without routes says nothing of those that workers have.
@@ -273,7 +275,6 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
         let need = needs.get(&row.standing.budget.name).copied();
         BudgetView::of(row, now).beside(need, faults.collect())
     };
-    let is_meant = |row: &BudgetRow| name.is_none_or(|name| row.standing.budget.name == name);
     Ok(rows.iter().enumerate().filter(|(_, row)| is_meant(row)).map(view).collect())
 }
 

@@ -9,7 +9,7 @@ use crate::domain::Target;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::store::report::{Filter, Grouping, Moment};
-use crate::view::report::asked::{Answer, By, Kind, dimensions, read, says_nothing};
+use crate::view::report::asked::{self, Answer, By, Kind, dimensions, read, says_nothing};
 use crate::view::table::Table;
 use crate::view::{compare, moment};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -44,6 +44,10 @@ pub struct Args {
     /// Only jobs that this login enqueued
     #[arg(long)]
     pub login: Option<String>,
+    /// With --by batch: so many batches, those in which something happened last, and all others in one row; 0: all
+    /// apart, which takes seconds with a hundred thousand [default: 1000]
+    #[arg(long, value_name = "BATCHES")]
+    pub limit: Option<usize>,
     /// Beside it the same report of an earlier period of the same length, and what has changed: the period that ends
     /// where --since begins, or the one that begins at WHEN
     #[arg(
@@ -87,17 +91,29 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(fault) = compares_nothing(&args) {
         return Err(CommandFailure::usage(fault).into());
     }
+    if args.limit.is_some() && (args.batch.is_some() || !args.by.contains(&By::Batch)) {
+        let fault = "--limit says how many batches have a row: it goes with --by batch, and without --batch";
+        return Err(CommandFailure::usage(fault).into());
+    }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
-    let filter = Filter {
-        since: args.since,
+    let is_of_lately = matches!(args.kind, Kind::Reasks | Kind::Latency);
+    let mut filter = Filter {
+        since: args.since.or(is_of_lately.then_some(Moment::Ago(asked::LATELY))),
         until: args.until,
         batch: args.batch,
         project: args.project,
         route: args.route,
         login: args.login,
         failures_only: false,
+        shown: None,
     };
+    if args.by.contains(&By::Batch) && filter.batch.is_none() {
+        let most = args.limit.unwrap_or(asked::MOST_BATCHES);
+        if let Some(said) = asked::show_latest(&context.store, &mut filter, most).await? {
+            context.output.note(format!("{said}. --limit 0 tells all apart"));
+        }
+    }
     let table = match args.compare {
         None => told(&context, args.kind, &by, filter).await?,
         Some(against) => {

@@ -28,6 +28,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     } else {
         print(&mut context.output, &status, args.all)?;
     }
+    if context.output.format() == Format::Table {
+        // What goes to standard output comes first.
+        context.output.finish()?;
+        for said in status.budgets.iter().filter_map(BudgetView::shortage_in_words) {
+            context.output.note(said);
+        }
+    }
     if !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive) {
         context.output.warn("no worker is running: start one with `sluice worker`");
     }

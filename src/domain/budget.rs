@@ -246,9 +246,9 @@ pub struct BudgetStanding {
     pub least_is_old: bool,
 }
 
-/// What is left to do of what a budget covers, and what the same has cost lately.
+/// Work of one kind: what is left of it, and what the same has cost lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Need {
+pub struct Remainder {
     /// Jobs that have not ended.
     pub jobs_left: i64,
     /// Jobs that have ended lately, …
@@ -257,13 +257,31 @@ pub struct Need {
     pub spent: NanoUsd,
 }
 
+/// What is left to do of what a budget covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Jobs that have not ended.
+    pub jobs_left: i64,
+    /// About what they will cost; `None`: no such job has ended lately.
+    pub expected: Option<NanoUsd>,
+}
+
 impl Need {
-    /// About what the jobs that are left will cost; `None`: no job has ended lately.
+    /// All of these together. Kinds of which no job has ended lately are not in what is expected.
     #[must_use]
-    pub fn expected(&self) -> Option<NanoUsd> {
-        let sum = i128::from(self.spent.0.max(0)).saturating_mul(i128::from(self.jobs_left.max(0)));
-        let expected = sum.checked_div(i128::from(self.ended.max(0)))?;
-        Some(NanoUsd(i64::try_from(expected).unwrap_or(i64::MAX)))
+    pub fn of(remainders: impl IntoIterator<Item = Remainder>) -> Self {
+        let mut need = Self::default();
+        for Remainder { jobs_left, ended, spent } in remainders {
+            let jobs_left = jobs_left.max(0);
+            need.jobs_left = need.jobs_left.saturating_add(jobs_left);
+            let sum = i128::from(spent.0.max(0)).saturating_mul(i128::from(jobs_left));
+            if let Some(expected) = sum.checked_div(i128::from(ended.max(0))) {
+                let expected = i64::try_from(expected).unwrap_or(i64::MAX);
+                let before = need.expected.unwrap_or(NanoUsd::ZERO).0;
+                need.expected = Some(NanoUsd(before.saturating_add(expected)));
+            }
+        }
+        need
     }
 }
 

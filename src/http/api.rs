@@ -339,6 +339,7 @@ impl ReportWish {
             route: params.text("route"),
             login: params.text("login"),
             failures_only: false,
+            shown: None,
         };
         if kind == Kind::Cache && (filter.batch.is_some() || filter.login.is_some()) {
             return Err(Problem::bad("what the cache saved is not kept by batch or login: leave batch and login out"));
@@ -347,8 +348,16 @@ impl ReportWish {
     }
 
     pub(super) async fn answer(self, site: &Site) -> Answered<asked::Answer> {
-        let by = asked::dimensions(self.kind, &self.by);
-        site.look(async |store| asked::read(store, self.kind, &by, self.filter).await).await
+        let Self { kind, by, mut filter } = self;
+        let is_by_batch = by.contains(&By::Batch) && filter.batch.is_none();
+        let by = asked::dimensions(kind, &by);
+        site.look(async |store| {
+            let most = if is_by_batch { asked::MOST_BATCHES } else { 0 };
+            let said = asked::show_latest(store, &mut filter, most).await?;
+            let answer = asked::read(store, kind, &by, filter).await?;
+            Ok(asked::Answer { note: answer.note.or(said), ..answer })
+        })
+        .await
     }
 }
 
@@ -365,7 +374,8 @@ async fn report(State(site): Here, Path(kind): Path<String>, asked: Asked) -> An
 pub(super) async fn standing(site: &Site) -> Answered<Vec<BudgetView>> {
     let read = site.look(async |store| {
         let now = DateTime::from_timestamp_millis(store.known().await?.now.0).unwrap_or_default();
-        let (rows, needs) = (store.budget_rows().await?, store.budget_needs(None).await?);
+        let rows = store.budget_rows().await?;
+        let needs = store.budget_needs(rows.iter().map(|row| &row.standing.budget)).await?;
         Ok((now, rows, needs))
     });
     let (now, rows, needs) = read.await?;

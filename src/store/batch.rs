@@ -185,7 +185,7 @@ impl Store {
                       waste_nanos as "waste!", uncertain_nanos as "uncertain!", unpriced as "unpriced!",
                       date_trunc('hour', first_at) as "first_hour!", date_trunc('hour', last_at) as "last_hour!",
                       paused as "paused!", pause_reason, (max_failed * 1000000)::integer as max_failed,
-                      null::integer as max_wasted
+                      (sluice.own_max_wasted($1) * 1000000)::integer as max_wasted
                  from sluice.own_batch($1) where jobs > 0"#,
             name
         )

@@ -3,12 +3,14 @@
 //! Only a process that asks for room locks the row of a budget. Whatever books a call appends what it has cost, and the
 //! next one that asks adds that up (`sluice.hold_budgets`).
 
+mod needs;
+
 use super::call::{self, OpenCall};
 use super::claim::{Lease, timestamp};
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::budget::{
-    Budget, BudgetStanding, Budgets, Coverage, MOMENT, Need, Outlay, Period, Shortage, Unpriced, grant,
+    Budget, BudgetStanding, Budgets, Coverage, MOMENT, Outlay, Period, Shortage, Unpriced, grant,
 };
 use crate::domain::diagnosis::WrongBudget;
 use crate::domain::{NanoUsd, Timestamp};
@@ -184,35 +186,6 @@ impl Store {
         .await
         .doing(READING)?;
         Ok(rows.iter().map(|row| budget_row!(row)).collect())
-    }
-
-    /// What is left to do of what each budget covers, or that of this name. Of providers and logins the sums do not
-    /// tell, and of windows they tell by the hour.
-    pub async fn budget_needs(&self, name: Option<&str>) -> Result<HashMap<String, Need>, StoreError> {
-        let rows = sqlx::query!(
-            r#"with covered as (
-                -- By the index of batches, of which there may be many.
-                select b.name, t.* from sluice.budget b join sluice.totals t on t.batch <> '' and t.batch = b.scope_name
-                 where b.scope = 'batch' and ($1::text is null or b.name = $1)
-                 union all
-                select b.name, t.* from sluice.budget b
-                       join sluice.totals t on sluice.budget_covers(b.scope, b.scope_name, t.route, t.project, null,
-                                                                    null, null)
-                 where b.scope in ('total', 'project', 'route') and ($1::text is null or b.name = $1)
-            )
-            select c.name as "name!", sum(c.enqueued - c.succeeded - c.failed - c.cancelled)::bigint as "left!",
-                   coalesce(sum(c.succeeded + c.failed) filter (where c.hour > now() - interval '30 days'), 0)::bigint
-                       as "ended!",
-                   sluice.capped(coalesce(sum(c.cost_nanos + c.uncertain_nanos)
-                                              filter (where c.hour > now() - interval '30 days'), 0)) as "spent!"
-              from covered c group by c.name"#,
-            name
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing(READING)?;
-        let need = |left, ended, spent| Need { jobs_left: left, ended, spent: NanoUsd(spent) };
-        Ok(rows.into_iter().map(|row| (row.name, need(row.left, row.ended, row.spent))).collect())
     }
 
     /// Opens calls that some budget may cover, each of them only if there is room for its worst case in all that do.

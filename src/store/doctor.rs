@@ -32,7 +32,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 73] = [
+const INDEXES: [&str; 75] = [
     "alert_delivery_alert",
     "alert_delivery_due",
     "alert_delivery_pkey",
@@ -99,7 +99,9 @@ const INDEXES: [&str; 73] = [
     "tally_day_all_pkey",
     "tally_hour_all_pkey",
     "tally_hour_batch",
+    "tally_hour_no_batch",
     "tally_hour_pkey",
+    "tally_hour_target_pkey",
     "tally_pkey",
     "tick_open",
     "tick_pkey",

@@ -82,7 +82,7 @@ impl Store {
             .doing(doing)?;
         sqlx::raw_sql(
             "analyze sluice.job, sluice.result, sluice.attempt, sluice.ready, sluice.parked, sluice.inflight, \
-             sluice.idempotency, sluice.tally, sluice.tally_hour, sluice.tally_hour_all, \
+             sluice.idempotency, sluice.tally, sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, \
              sluice.tally_day_all",
         )
         .execute(&mut transaction)

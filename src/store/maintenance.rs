@@ -1,6 +1,7 @@
 //! Maintenance of the tables. Everything here may run in several processes at once.
 
 use super::{Doing, Store, StoreError};
+use std::time::Duration;
 
 /// Rows of `tally` that one call of [`Store::fold_tally`] takes at most.
 pub const FOLD_AT_ONCE: u64 = 20_000;
@@ -35,11 +36,14 @@ impl Store {
     /// The same with at most this many rows.
     pub async fn fold_some(&self, most: u64) -> Result<Folded, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
-        let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_sums', false) as "free!""#)
-            .fetch_one(&mut transaction)
-            .await
-            .doing("folding sums")?;
-        if !free {
+        // With the usual 4 MB the sums of so many rows are sorted on disk.
+        let turn = sqlx::query!(
+            r#"select sluice.take_turn('fold_all_sums', false) as "is_free!", set_config('work_mem', '32MB', true)"#
+        )
+        .fetch_one(&mut transaction)
+        .await
+        .doing("folding sums")?;
+        if !turn.is_free {
             return Ok(Folded::default());
         }
         let row = sqlx::query_file!("src/store/maintenance/fold.sql", i64::try_from(most).unwrap_or(i64::MAX))
@@ -68,6 +72,21 @@ impl Store {
         .execute(&self.db)
         .await
         .doing("forgetting turns")?;
+        Ok(forgotten.rows_affected())
+    }
+
+    /// Forgets what providers have said of failures whose code was counted last longer than `keep` ago.
+    pub async fn forget_failure_words(&self, keep: Duration) -> Result<u64, StoreError> {
+        let forgotten = sqlx::query!(
+            "delete from sluice.failure_sample
+              where (provider, model, class, detail, code) in (
+                    select provider, model, class, detail, code from sluice.failure_sample
+                     where seen_at < now() - make_interval(secs => $1) limit 10000 for update skip locked)",
+            keep.as_secs_f64()
+        )
+        .execute(&self.db)
+        .await
+        .doing("forgetting what providers have said")?;
         Ok(forgotten.rows_affected())
     }
 

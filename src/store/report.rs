@@ -1,12 +1,13 @@
 //! Sums for reports.
 //!
 //! All of it comes from the sums that every settlement appends: `sluice.totals` by batch, and `sluice.totals_all` for
-//! all batches together, which stays small however many batches there are. They match the ledger exactly, also where
+//! all batches together, which stays small however many batches there are; `source` chooses between them. They match the ledger exactly, also where
 //! calls are reported late or costs are computed again.
 
 mod failures;
 mod keys;
 mod latency;
+mod source;
 
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Spent, per_answer};
@@ -62,78 +63,14 @@ pub struct Filter {
     pub login: Option<String>,
     /// Only attempts and jobs that failed.
     pub failures_only: bool,
+    /// Only these batches are told apart, and the jobs of none; the others are one, named [`OTHERS`]. `None`: all are.
+    pub shown: Option<Vec<String>>,
 }
 
-/// The columns of the sums, all batches together.
-const COLUMNS: &str = "hour, route, project, provider, model, class, detail, enqueued, succeeded, failed, cancelled,
-    attempts, fallbacks, input_tokens, cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced,
-    total_ms, login, code, instead_of, instead_why, repaired, reasks, reask_cost_nanos, reask_unpriced, extra_nanos,
-    extra_unknown, latency, first_byte";
+/// The name under which batches are summed up that are not told apart.
+pub const OTHERS: &str = "(others)";
 
 impl Filter {
-    /// Pushes the sums that have what is asked for, as `t`: those by batch, those by the hour, or as many whole days as
-    /// lie in the time, with the hours at its edges and what is not folded yet.
-    fn push_source(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
-        if self.batch.is_some() || by.contains(&Grouping::Batch) {
-            query.push("sluice.totals t");
-            return;
-        }
-        if by.contains(&Grouping::Hour) {
-            query.push("sluice.totals_all t");
-            return;
-        }
-        let part = |query: &mut QueryBuilder<Postgres>, table: &str| {
-            query.push("select ").push(COLUMNS).push(" from sluice.").push(table).push(" where true");
-        };
-        query.push("(");
-        part(query, "tally");
-        query.push(" union all ");
-        part(query, "tally_day_all");
-        if self.since.is_some() {
-            query.push(" and hour >= ");
-            self.push_first_day(query);
-        }
-        if self.until.is_some() {
-            query.push(" and hour < ");
-            self.push_last_day(query);
-        }
-        if self.since.is_some() {
-            query.push(" union all ");
-            part(query, "tally_hour_all");
-            query.push(" and hour < ");
-            self.push_first_day(query);
-        }
-        if self.until.is_some() {
-            query.push(" union all ");
-            part(query, "tally_hour_all");
-            query.push(" and hour >= ");
-            self.push_last_day(query);
-            if self.since.is_some() {
-                query.push(" and hour >= ");
-                self.push_first_day(query);
-            }
-        }
-        query.push(") t");
-    }
-
-    /// Pushes the beginning of the first day that is whole in the time.
-    fn push_first_day(&self, query: &mut QueryBuilder<Postgres>) {
-        if let Some(since) = self.since {
-            query.push("date_trunc('day', date_trunc('hour', ");
-            since.push(query);
-            query.push(") - interval '1 microsecond', 'UTC') + interval '24 hours'");
-        }
-    }
-
-    /// Pushes the beginning of the day in which the time ends.
-    fn push_last_day(&self, query: &mut QueryBuilder<Postgres>) {
-        if let Some(until) = self.until {
-            query.push("date_trunc('day', ");
-            until.push(query);
-            query.push(", 'UTC')");
-        }
-    }
-
     /// Pushes the conditions over the sums `t`.
     fn push(&self, query: &mut QueryBuilder<Postgres>) {
         self.push_times(query);
@@ -298,8 +235,8 @@ impl Store {
              sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
              sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain,
              coalesce(sum(unpriced), 0)::bigint as unpriced,
-             coalesce(sum(attempts) filter (where t.instead_of <> ''), 0)::bigint as detours,
-             sluice.capped(coalesce(sum(cost_nanos) filter (where t.instead_of <> ''), 0)) as detour_cost,
+             coalesce(sum(detours), 0)::bigint as detours,
+             sluice.capped(coalesce(sum(detour_cost_nanos), 0)) as detour_cost,
              sluice.capped(coalesce(sum(extra_nanos), 0)) as detour_extra,
              coalesce(sum(extra_unknown), 0)::bigint as detour_unknown,
              coalesce(sum(reasks), 0)::bigint as reasks,
@@ -381,6 +318,27 @@ impl Store {
             })
         };
         rows.into_iter().map(read).collect::<Result<_, _>>().doing("summing up what was given again")
+    }
+
+    /// The batches in which something happened last, at most this many of them, if there are more; `None`: these are
+    /// all. They are looked for in the latest thirty thousand sums, however many batches there are.
+    pub async fn latest_batches_in(&self, filter: &Filter, most: usize) -> Result<Option<Vec<String>>, StoreError> {
+        const SUMS: i64 = 30_000;
+        let mut query = QueryBuilder::new(
+            "with seen as materialized (select t.batch, t.hour from sluice.totals t where t.batch <> ''",
+        );
+        filter.push(&mut query);
+        query.push(" order by t.hour desc limit ").push(SUMS + 1).push(
+            ") select batch, (select count(*) from seen) as seen from seen group by batch
+                order by max(hour) desc, batch limit ",
+        );
+        query.push_bind(i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1));
+        let rows = query.build().fetch_all(&self.db).await.doing("looking for batches")?;
+        let read = |row: sqlx::postgres::PgRow| Ok((row.try_get("batch")?, row.try_get("seen")?));
+        let rows: Vec<(String, i64)> =
+            rows.into_iter().map(read).collect::<Result<_, sqlx::Error>>().doing("looking for batches")?;
+        let is_all = rows.len() <= most && rows.first().is_none_or(|(_, seen)| *seen <= SUMS);
+        Ok((!is_all).then(|| rows.into_iter().map(|(batch, _)| batch).take(most).collect()))
     }
 
     /// The hour in which this instant lies, by the database's clock; `None`: now.

@@ -5,13 +5,14 @@ use super::lanes::{Lane, Look};
 use super::schedule::{ScheduleRow, TickRow};
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
+use crate::domain::budget::Need;
 use crate::domain::pause::FixedWait;
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::{NanoUsd, Spent};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most rows that are counted in one lane.
 const LANE_CAP: i64 = 100_000;
@@ -158,6 +159,8 @@ pub struct Status {
     pub ticks: Vec<TickRow>,
     /// How many alerts fire, by severity.
     pub firing: BTreeMap<String, i64>,
+    /// What is left to do of what they cover, by their names.
+    pub needs: HashMap<String, Need>,
 }
 
 /// Jobs that rest, and have their obstacle in common.
@@ -184,7 +187,8 @@ impl Store {
         let schedules = self.schedules().await?;
         let ticks = self.ticks(None, 1).await?;
         let firing = self.firing_alerts().await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, schedules, ticks, firing })
+        let needs = self.budget_needs(budgets.iter().map(|row| &row.standing.budget)).await?;
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, needs, schedules, ticks, firing })
     }
 
     /// Everything that is paused, for people.

@@ -117,7 +117,7 @@ impl BudgetView {
     #[must_use]
     pub fn beside(self, need: Option<Need>, faults: Vec<String>) -> Self {
         let Some(need) = need else { return Self { faults, ..self } };
-        let expected = need.expected();
+        let expected = need.expected;
         let left = self.limit.0 - self.spent.0 - self.uncertain.0;
         let is_short = self.state != "full" && expected.is_some_and(|expected| expected > left);
         Self {

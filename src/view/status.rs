@@ -276,12 +276,17 @@ impl From<Status> for StatusView {
             workers,
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
-            budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
             schedules: ScheduleView::all(&status.schedules, &[], &status.ticks, status.now),
             alerts: status
                 .firing
                 .into_iter()
                 .map(|(severity, firing)| FiringView { severity, firing })
+                .collect(),
+            budgets: (status.budgets.iter())
+                .map(|row| {
+                    let need = status.needs.get(&row.standing.budget.name).copied();
+                    BudgetView::of(row, status.now).beside(need, Vec::new())
+                })
                 .collect(),
             private_postgres: None,
         }

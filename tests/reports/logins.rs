@@ -100,6 +100,24 @@ async fn an_enqueuer_may_use_the_command_that_enqueues() {
 }
 
 #[tokio::test]
+async fn a_login_sees_both_shares_of_the_stop_loss_of_its_own_batch() {
+    let queue = Queue::new().await;
+    let mut app = as_user(&queue, "test_thrifty", "sluice_enqueuer").await;
+    let mut other = as_user(&queue, "test_nosy", "sluice_enqueuer").await;
+    app.execute("insert into sluice.job (batch, request) values ('mine', '{\"prompt\": \"Ho\"}')").await.unwrap();
+    queue.run("select sluice.stop_waste('mine', 0.3)").await;
+    let show = ["batch", "show", "mine"];
+    let shown = json_of(&program_of(&queue, "test_thrifty"), &show).await;
+    assert_eq!((&shown["max_failed"], &shown["max_wasted"]), (&Value::Null, &json!(0.3)), "{shown}");
+    queue.run("select sluice.stop_loss('mine', 0.1)").await;
+    let shown = json_of(&program_of(&queue, "test_thrifty"), &show).await;
+    assert_eq!((&shown["max_failed"], &shown["max_wasted"]), (&json!(0.1), &json!(0.3)), "{shown}");
+    let nosy: Option<String> =
+        sqlx::query_scalar("select sluice.own_max_wasted('mine')::text").fetch_one(&mut other).await.unwrap();
+    assert_eq!(nosy, None, "it has no job there");
+}
+
+#[tokio::test]
 async fn a_reporter_may_use_every_command_that_only_reads() {
     let queue = history().await;
     as_user(&queue, "test_auditor", "sluice_reporter").await;

@@ -4,15 +4,18 @@ use super::{json_of, program};
 use crate::support::clock;
 use crate::support::program::text;
 use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_batch, rejected, success};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sluice::domain::{ErrorClass, FirstChoice, NanoUsd, Target, Timestamp};
 use sluice::exit_code::ExitCode;
 use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
-use sluice::store::report::{Filter, Grouping};
+use sluice::store::report::{Filter, Grouping, LatencyRow, Moment, OTHERS};
 use sluice::store::reprice::{Recosted, RepriceScope};
 use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const HOUR: i64 = 3_600_000;
 const CALLS_EACH: usize = 4;
@@ -31,12 +34,12 @@ async fn beside_ledger(queue: &Queue) -> (i64, i64, i64) {
 
 /// The calls of one job, none like the other: failures with and without codes, rejected answers, re-asks, fallbacks,
 /// unknown prices, several hours and targets.
-fn calls(claimed: &Claimed, index: usize) -> (Vec<AttemptRow>, EndingRow) {
+fn calls(claimed: &Claimed, index: usize, hours: i64) -> (Vec<AttemptRow>, EndingRow) {
     let number = i64::try_from(index).unwrap();
     let target = |row: AttemptRow, place: usize| AttemptRow {
         provider: ["openai", "deepseek", "local"][place % 3].to_owned(),
         model: ["large", "small"][place % 2].to_owned(),
-        ended_at: Timestamp(clock::millis() - HOUR * (number % 5)),
+        ended_at: Timestamp(clock::millis() - HOUR * (number % hours)),
         total_ms: i32::try_from(7 + number * 37 % 90_000).unwrap(),
         first_byte_ms: (!index.is_multiple_of(4)).then_some(i32::try_from(number * 13 % 3_000).unwrap()),
         cost: (!place.is_multiple_of(7)).then_some(NanoUsd(1_000 + number)),
@@ -75,6 +78,11 @@ fn calls(claimed: &Claimed, index: usize) -> (Vec<AttemptRow>, EndingRow) {
 
 /// So many calls, by two logins, in batches of several sizes and in none.
 async fn a_history(attempts: usize) -> Queue {
+    a_history_of(attempts, 5).await
+}
+
+/// The same, spread over so many hours.
+async fn a_history_of(attempts: usize, hours: i64) -> Queue {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
     let jobs = i32::try_from(attempts / CALLS_EACH).unwrap();
@@ -90,7 +98,7 @@ async fn a_history(attempts: usize) -> Queue {
         }
         let mut settlement = Settlement::default();
         for job in &claimed {
-            let (calls, ending) = calls(job, place);
+            let (calls, ending) = calls(job, place, hours);
             settlement.attempts.extend(calls);
             settlement.endings.push(ending);
             place += 1;
@@ -176,6 +184,111 @@ async fn fifty_thousand_attempts_sum_up_to_the_ledger_also_late_and_repriced_one
     let folded = beside_ledger(&queue).await;
     assert_eq!((folded.1, folded.2), (0, 0), "repriced and folded");
     every_report_is_the_full_sum(&queue).await;
+}
+
+/// Calls of one provider in some time: how many, of which accepted, what they cost and wasted, in billionths of a
+/// dollar, their input and output, how many have no price, and how long the accepted ones took.
+type OfTime = (String, i64, i64, i64, i64, i64, i64, i64, i64);
+
+/// The same of the ledger. The hours in which the time begins and ends count whole.
+const OF_TIME: &str = "
+select provider, count(*), count(*) filter (where accepted), coalesce(sum(cost_nanos), 0)::bigint,
+       coalesce(sum(cost_nanos) filter (where not accepted), 0)::bigint,
+       sum(input_tokens + cache_read_tokens + cache_write_tokens)::bigint, sum(output_tokens)::bigint,
+       count(*) - count(cost_nanos), coalesce(avg(total_ms) filter (where accepted), 0)::numeric::bigint
+  from sluice.attempt
+ where ($1::timestamptz is null or ended_at >= date_trunc('hour', $1, 'UTC'))
+   and ($2::timestamptz is null or date_trunc('hour', ended_at, 'UTC') < $2)
+ group by provider order by provider";
+
+#[tokio::test]
+async fn a_time_that_begins_and_ends_inside_a_day_sums_up_to_the_ledger_of_its_hours() {
+    let queue = a_history_of(3_000, 75).await;
+    let now = queue.store.hour_of(None).await.unwrap();
+    let ago = |hours: i64, minutes: i64| Some(now - TimeDelta::hours(hours) + TimeDelta::minutes(minutes));
+    let midnight = now.date_naive().and_time(NaiveTime::MIN).and_utc();
+    let mut times = vec![(None, None), (ago(2, 0), None), (None, ago(30, 0)), (None, ago(30, 17)), (ago(1, 59), None)];
+    // Within a day, over one midnight and over several, on the hour and between; of days, and of nothing.
+    for from in [1, 7, 24, 25, 31, 48, 50, 74] {
+        for length in [1, 5, 23, 24, 26, 49] {
+            times.extend([(ago(from, 0), ago(from - length, 0)), (ago(from, 17), ago(from - length, 43))]);
+        }
+    }
+    times.extend([(Some(midnight - TimeDelta::days(2)), Some(midnight)), (Some(midnight), None), (None, Some(midnight))]);
+    times.push((Some(midnight - TimeDelta::microseconds(1)), Some(midnight + TimeDelta::microseconds(1))));
+    for folded in ["nothing", "some", "all"] {
+        for (since, until) in &times {
+            let expected: Vec<OfTime> =
+                sqlx::query_as(OF_TIME).bind(since).bind(until).fetch_all(&queue.pool).await.unwrap();
+            let filter =
+                Filter { since: since.map(Moment::At), until: until.map(Moment::At), ..Filter::default() };
+            let latencies = queue.store.latencies(&[Grouping::Provider], &filter).await.unwrap();
+            for by in [&[][..], &[Grouping::Hour], &[Grouping::Day], &[Grouping::Batch]] {
+                let by = [&[Grouping::Provider][..], by].concat();
+                let mut told: BTreeMap<String, OfTime> = BTreeMap::new();
+                for row in queue.store.totals(&by, &filter).await.unwrap() {
+                    // Jobs that ended are counted where no call is.
+                    let provider = row.keys.get(Grouping::Provider).unwrap().to_owned();
+                    let sum = told.entry(provider.clone()).or_insert((provider, 0, 0, 0, 0, 0, 0, 0, 0));
+                    sum.1 += row.attempts;
+                    sum.2 += row.attempts - row.unused;
+                    sum.3 += row.cost.0;
+                    sum.4 += row.waste.0;
+                    sum.5 += row.input_tokens;
+                    sum.6 += row.output_tokens;
+                    sum.7 += row.unpriced;
+                }
+                let mut told: Vec<OfTime> = told.into_values().filter(|sum| sum.1 != 0).collect();
+                for sum in &mut told {
+                    let of_it = |row: &&LatencyRow| row.keys.get(Grouping::Provider) == Some(sum.0.as_str());
+                    let latency = latencies.iter().find(of_it);
+                    assert_eq!(latency.map_or(0, |row| row.answers), sum.2, "{since:?} to {until:?}: {latency:?}");
+                    sum.8 = latency.map_or(0, |row| row.mean_ms);
+                }
+                assert_eq!(told, expected, "{since:?} to {until:?} by {by:?}, folded: {folded}");
+            }
+        }
+        match folded {
+            "nothing" => assert!(queue.store.fold_some(900).await.unwrap().left > 0),
+            _ => while queue.store.fold_tally().await.unwrap().rows > 0 {},
+        }
+    }
+    // The days of the view are those of the session.
+    for zone in ["UTC", "Asia/Tokyo"] {
+        let mut session = queue.pool.begin().await.unwrap();
+        let set = format!("set local timezone = '{zone}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *session).await.unwrap();
+        let (days, astray): (i64, i64) = sqlx::query_as(
+            "with ledger as (
+                 select date_trunc('day', a.ended_at) as day, j.project, a.provider, a.model, count(*) as attempts,
+                        round(coalesce(sum(a.cost_nanos), 0) / 1e9, 9) as cost
+                   from sluice.attempt a join sluice.job j on j.id = a.job_id group by 1, 2, 3, 4
+             ), days as (select day, project, provider, model, attempts, cost from sluice.cost_daily where attempts > 0)
+             select (select count(distinct day) from days),
+                    (select count(*) from ((table days except table ledger) union all
+                                           (table ledger except table days)) d)",
+        )
+        .fetch_one(&mut *session)
+        .await
+        .unwrap();
+        assert!(days >= 3, "{days} days in {zone}");
+        assert_eq!(astray, 0, "{zone}");
+        session.rollback().await.unwrap();
+    }
+    // And as one types it.
+    let (since, until) = (ago(31, 17).unwrap(), ago(3, 43).unwrap());
+    let written = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (from, to) = (written(since), written(until));
+    let rows =
+        json_of(&program(&queue), &["report", "cost", "--by", "provider", "--since", &from, "--until", &to]).await;
+    let expected: Vec<OfTime> = sqlx::query_as(OF_TIME).bind(since).bind(until).fetch_all(&queue.pool).await.unwrap();
+    for sum in &expected {
+        let row = rows.as_array().unwrap().iter().find(|row| row["provider"] == sum.0.as_str()).unwrap();
+        assert_eq!((&row["attempts"], &row["unpriced"]), (&json!(sum.1), &json!(sum.7)));
+        let cost = format!("{}.{:09}", sum.3 / 1_000_000_000, sum.3 % 1_000_000_000);
+        assert_eq!(row["cost"].as_f64(), Some(cost.parse().unwrap()));
+    }
+    assert_eq!((rows.as_array().unwrap().len(), expected.len()), (3, 3));
 }
 
 /// What a report shows, beside the same figures from the ledger.
@@ -331,6 +444,113 @@ async fn of_a_class_of_a_target_twenty_codes_are_told_apart_and_messages_are_sho
     assert_eq!(queue.count("select count(*) from sluice.failure_sample where message like 'quotes%'").await, 0);
 }
 
+/// All rows of the second report that the first one does not name are summed up in its row of others.
+fn are_summed_up(report: &str, some: &Value, all: &Value, measures: &[&str]) {
+    let batch = |row: &Value| row["batch"].as_str().unwrap_or_default().to_owned();
+    let (some, all) = (some.as_array().unwrap(), all.as_array().unwrap());
+    let named: Vec<String> = some.iter().map(batch).filter(|name| name != OTHERS).collect();
+    assert_eq!(named.len(), 4, "{report}: three batches, and the jobs of none: {named:?}");
+    for row in some.iter().filter(|row| batch(row) != OTHERS) {
+        assert_eq!(Some(row), all.iter().find(|own| batch(own) == batch(row)), "{report}");
+    }
+    let others = some.iter().find(|row| batch(row) == OTHERS).unwrap_or_else(|| panic!("{report}: {some:?}"));
+    for measure in measures {
+        let sum = all.iter().filter(|row| !named.contains(&batch(row))).map(|row| row[*measure].as_f64().unwrap());
+        let (told, expected) = (others[*measure].as_f64().unwrap(), sum.sum::<f64>());
+        assert!(expected > 0.0 && (told - expected).abs() < 1e-9, "{report}: {measure} is {told}, not {expected}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_batches_the_latest_have_rows_and_one_row_sums_up_the_others() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    for batch in ["b1", "b2", "b3", "b4", "b5", "b6", "b7"] {
+        queue.enqueue(in_batch(batch), 30).await;
+    }
+    queue.enqueue(NewJob::default(), 30).await;
+    let claimed: Vec<(usize, Claimed)> = queue.claim_all(worker).await.into_iter().enumerate().collect();
+    for some in claimed.chunks(60) {
+        let mut settlement = Settlement::default();
+        for (place, job) in some {
+            let (attempts, ending) = calls(job, *place, 5);
+            settlement.attempts.extend(attempts);
+            settlement.endings.push(ending);
+        }
+        queue.settle(settlement).await;
+    }
+    let program = program(&queue);
+    for folded in ["nothing", "some", "all"] {
+        for (report, measures) in [
+            ("cost", &["attempts", "cost", "waste", "output_tokens", "unpriced"][..]),
+            ("quality", &["answers", "accepted", "repaired", "empty", "not_json"]),
+            ("failures", &["attempts", "waste"]),
+            ("waste", &["attempts", "waste"]),
+            ("fallbacks", &["after_fallback", "cost", "unknown"]),
+            ("reasks", &["reasks", "accepted"]),
+            ("latency", &["answers"]),
+        ] {
+            let of = async |limit: &str, more: &[&str]| {
+                let arguments = [&["report", report, "--by", "batch", "--limit", limit], more].concat();
+                json_of(&program, &arguments).await
+            };
+            are_summed_up(report, &of("3", &[]).await, &of("0", &[]).await, measures);
+            let since = ["--since", "3h"];
+            are_summed_up(report, &of("3", &since).await, &of("0", &since).await, &measures[..1]);
+            assert_eq!(of("8", &[]).await, of("0", &[]).await, "{report}: all of them have a row");
+            assert_eq!(json_of(&program, &["report", report, "--by", "batch"]).await, of("0", &[]).await);
+        }
+        // A percentile of the others is no sum: it comes from what is left of all histograms.
+        let rows = json_of(&program, &["report", "latency", "--by", "batch", "--limit", "3"]).await;
+        let named: Vec<&str> = rows.as_array().unwrap().iter().filter_map(|row| row["batch"].as_str()).collect();
+        let p95: i64 = sqlx::query_scalar(
+            "select sluice.latency_of((percentile_disc(0.95) within group
+                        (order by sluice.latency_class(a.total_ms)))::integer)
+               from sluice.attempt a join sluice.job j on j.id = a.job_id
+              where a.accepted and j.batch is not null and j.batch <> all ($1)",
+        )
+        .bind(&named)
+        .fetch_one(&queue.pool)
+        .await
+        .unwrap();
+        let others = rows.as_array().unwrap().iter().find(|row| row["batch"] == OTHERS).unwrap();
+        assert_eq!(others["p95_ms"], json!(p95), "{rows}");
+        match folded {
+            "nothing" => assert!(queue.store.fold_some(400).await.unwrap().rows > 0),
+            _ => while queue.store.fold_tally().await.unwrap().rows > 0 {},
+        }
+    }
+    let told = program.run(&["report", "cost", "--by", "batch", "--limit", "3", "--format", "csv"]).await;
+    let expected = "the 3 batches in which something happened last have rows; all others are in the row (others)";
+    assert!(text(&told.stderr).contains(expected), "{}", text(&told.stderr));
+}
+
+#[tokio::test]
+async fn what_providers_have_said_is_forgotten_with_finished_work() {
+    let queue = a_history(400).await;
+    while queue.store.fold_tally().await.unwrap().rows > 0 {}
+    let all = queue.count("select count(*) from sluice.failure_sample").await;
+    assert!(all > 2, "{all}");
+    let codes = async || json_of(&program(&queue), &["report", "failures", "--by", "code"]).await;
+    let before = codes().await;
+    queue
+        .run(
+            "update sluice.failure_sample set seen_at = now() - interval '90 days'
+              where ctid in (select ctid from sluice.failure_sample limit 2)",
+        )
+        .await;
+    let keep = |days| Duration::from_hours(days * 24);
+    assert_eq!(queue.store.forget_failure_words(keep(91)).await.unwrap(), 0);
+    assert_eq!(queue.store.forget_failure_words(keep(89)).await.unwrap(), 2);
+    assert_eq!(queue.count("select count(*) from sluice.failure_sample").await, all - 2);
+    // The sums stay, with their codes.
+    let attempts = |rows: &Value| -> Vec<(String, i64)> {
+        let row = |row: &Value| (row["code"].to_string(), row["attempts"].as_i64().unwrap());
+        rows.as_array().unwrap().iter().map(row).collect()
+    };
+    assert_eq!(attempts(&codes().await), attempts(&before));
+}
+
 #[tokio::test]
 async fn two_periods_are_told_side_by_side() {
     let queue = a_history(400).await;
@@ -379,6 +599,9 @@ async fn what_a_report_cannot_tell_is_refused_in_words() {
         (&["latency", "--by", "class"], "--by class says nothing here"),
         (&["cost", "--by", "code"], "--by code says nothing here"),
         (&["cost", "--by", "from"], "`sluice report fallbacks` takes them"),
+        (&["cost", "--limit", "3"], "it goes with --by batch"),
+        (&["cost", "--limit", "3", "--by", "batch", "--batch", "b"], "it goes with --by batch"),
+        (&["cost", "--limit", "few", "--by", "batch"], "invalid value 'few'"),
         (&["cache", "--by", "login"], "--by takes these"),
         (&["cache", "--login", "app"], "leave --batch and --login out"),
     ] {

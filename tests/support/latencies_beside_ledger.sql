@@ -21,6 +21,12 @@ with ledger as (
 ), by_day as (
     select h.part >> 40 as class, sum(h.part & 1099511627775) as n
       from sluice.totals_days, unnest(latency) h(part) group by 1
+), by_target as (
+    select h.part >> 40 as class, sum(h.part & 1099511627775) as n
+      from sluice.tally_hour_target, unnest(latency) h(part) group by 1
+), of_targets as (
+    select h.part >> 40 as class, sum(h.part & 1099511627775) as n
+      from sluice.tally_hour_all, unnest(latency) h(part) group by 1
 ), all_batches as (
     select class, sum(n) as n from sums where kind = 'whole' group by 1
 )
@@ -28,4 +34,6 @@ select (select count(*) from ledger) as of_ledger,
        (select count(*) from ((table ledger except table sums) union all (table sums except table ledger)) d) as astray,
        (select count(*) from ((table by_batch except table all_batches)
                               union all (table all_batches except table by_batch)
-                              union all (table by_day except table all_batches)) d) as apart
+                              union all (table by_day except table all_batches)
+                              union all (table by_target except table of_targets)
+                              union all (table of_targets except table by_target)) d) as apart

@@ -61,10 +61,32 @@ with ledger as (
            sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
            sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u
       from sluice.totals_all group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+), targets as (
+    -- So are those without what the jobs are, which are folded together with the others.
+    select hour, route, provider, model, class, detail,
+           sum(enqueued) as a, sum(succeeded) as b, sum(failed) as c, sum(cancelled) as d, sum(attempts) as e,
+           sum(fallbacks) as f, sum(input_tokens) as g, sum(cached_tokens) as h, sum(output_tokens) as i,
+           sum(cost_nanos) as k, sum(waste_nanos) as l, sum(uncertain_nanos) as m, sum(unpriced) as n,
+           sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
+           sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u,
+           sum(detours) as v, sum(detour_cost_nanos) as w
+      from sluice.tally_hour_target group by 1, 2, 3, 4, 5, 6
+), of_targets as (
+    select hour, route, provider, model, class, detail,
+           sum(enqueued) as a, sum(succeeded) as b, sum(failed) as c, sum(cancelled) as d, sum(attempts) as e,
+           sum(fallbacks) as f, sum(input_tokens) as g, sum(cached_tokens) as h, sum(output_tokens) as i,
+           sum(cost_nanos) as k, sum(waste_nanos) as l, sum(uncertain_nanos) as m, sum(unpriced) as n,
+           sum(total_ms) as o, sum(repaired) as p, sum(reasks) as q, sum(reask_cost_nanos) as r,
+           sum(reask_unpriced) as s, sum(extra_nanos) as t, sum(extra_unknown) as u,
+           coalesce(sum(attempts) filter (where instead_of <> ''), 0) as v,
+           coalesce(sum(cost_nanos) filter (where instead_of <> ''), 0) as w
+      from sluice.tally_hour_all group by 1, 2, 3, 4, 5, 6
 )
 select (select count(*) from ledger) as of_ledger,
        (select count(*) from ((table ledger except table sums) union all (table sums except table ledger)) d) as astray,
        (select count(*) from ((table together except table alone) union all (table alone except table together)
                               union all (table days except table of_days)
                               union all (table of_days except table days)) d)
+         + (select count(*) from ((table targets except table of_targets)
+                                  union all (table of_targets except table targets)) d)
            as apart

@@ -1,5 +1,5 @@
 -- Adds rows of the tally to the sums of their hours, at most $1 of them: to those by batch, and to those of all batches
--- together, of the hour and of the day. Says how many rows they were, how many sums by batch they came to, and about
+-- together, of the hour, of the day, and of the hour without what the jobs are. Says how many rows they were, how many sums by batch they came to, and about
 -- how many rows are left.
 with old as (
     delete from sluice.tally
@@ -47,10 +47,13 @@ with old as (
            sum(uncertain_nanos) as uncertain_nanos, sum(unpriced) as unpriced, sum(total_ms) as total_ms,
            sum(repaired) as repaired, sum(reasks) as reasks, sum(reask_cost_nanos) as reask_cost_nanos,
            sum(reask_unpriced) as reask_unpriced, sum(extra_nanos) as extra_nanos, sum(extra_unknown) as extra_unknown,
-           count(*) as n,
+           count(*) as n, coalesce(sum(attempts) filter (where instead_of <> ''), 0) as detours,
+           coalesce(sum(cost_nanos) filter (where instead_of <> ''), 0) as detour_cost_nanos,
            string_agg(array_to_string(latency, ','), ',') filter (where latency <> '{}') as latency,
            string_agg(array_to_string(first_byte, ','), ',') filter (where first_byte <> '{}') as first_byte
       from taken group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+     -- Rows that go into the indexes next to each other take a fifth less time.
+     order by 1, 2, 3, 4
 ), kept as (
     insert into sluice.tally_hour as h (hour, route, project, batch, login, provider, model, class, detail, code,
                 instead_of, instead_why, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
@@ -187,6 +190,54 @@ with old as (
          first_byte = case when excluded.first_byte = '{}' then h.first_byte
                            when h.first_byte = '{}' then excluded.first_byte
                            else sluice.histogram_sum(h.first_byte || excluded.first_byte) end
+), by_target as (
+    insert into sluice.tally_hour_target as h (hour, route, provider, model, class, detail, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
+                cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
+                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte,
+                detours, detour_cost_nanos)
+         select hour, route, provider, model, class, detail,
+                sum(enqueued), sum(succeeded), sum(failed), sum(cancelled), sum(attempts), sum(fallbacks),
+                sluice.capped(sum(input_tokens)), sluice.capped(sum(cached_tokens)), sluice.capped(sum(output_tokens)),
+                sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)), sluice.capped(sum(uncertain_nanos)),
+                sum(unpriced), sluice.capped(sum(total_ms)), sum(repaired), sum(reasks),
+                sluice.capped(sum(reask_cost_nanos)), sum(reask_unpriced), sluice.capped(sum(extra_nanos)),
+                sum(extra_unknown),
+                case when count(latency) = 0 then '{}' when sum(n) = 1 then string_to_array(min(latency), ',')::bigint[]
+                     else sluice.histogram_sum(string_to_array(string_agg(latency, ','), ',')::bigint[]) end,
+                case when count(first_byte) = 0 then '{}'
+                     when sum(n) = 1 then string_to_array(min(first_byte), ',')::bigint[]
+                     else sluice.histogram_sum(string_to_array(string_agg(first_byte, ','), ',')::bigint[]) end,
+                sum(detours), sluice.capped(sum(detour_cost_nanos))
+           from sums group by 1, 2, 3, 4, 5, 6
+    on conflict (hour, route, provider, model, class, detail)
+    do update set
+         enqueued = h.enqueued + excluded.enqueued,
+         succeeded = h.succeeded + excluded.succeeded,
+         failed = h.failed + excluded.failed,
+         cancelled = h.cancelled + excluded.cancelled,
+         attempts = h.attempts + excluded.attempts,
+         fallbacks = h.fallbacks + excluded.fallbacks,
+         input_tokens = sluice.capped(h.input_tokens::numeric + excluded.input_tokens),
+         cached_tokens = sluice.capped(h.cached_tokens::numeric + excluded.cached_tokens),
+         output_tokens = sluice.capped(h.output_tokens::numeric + excluded.output_tokens),
+         cost_nanos = sluice.capped(h.cost_nanos::numeric + excluded.cost_nanos),
+         waste_nanos = sluice.capped(h.waste_nanos::numeric + excluded.waste_nanos),
+         uncertain_nanos = sluice.capped(h.uncertain_nanos::numeric + excluded.uncertain_nanos),
+         unpriced = h.unpriced + excluded.unpriced,
+         total_ms = sluice.capped(h.total_ms::numeric + excluded.total_ms),
+         repaired = h.repaired + excluded.repaired,
+         reasks = h.reasks + excluded.reasks,
+         reask_cost_nanos = sluice.capped(h.reask_cost_nanos::numeric + excluded.reask_cost_nanos),
+         reask_unpriced = h.reask_unpriced + excluded.reask_unpriced,
+         extra_nanos = sluice.capped(h.extra_nanos::numeric + excluded.extra_nanos),
+         extra_unknown = h.extra_unknown + excluded.extra_unknown,
+         latency = case when excluded.latency = '{}' then h.latency when h.latency = '{}' then excluded.latency
+                        else sluice.histogram_sum(h.latency || excluded.latency) end,
+         first_byte = case when excluded.first_byte = '{}' then h.first_byte
+                           when h.first_byte = '{}' then excluded.first_byte
+                           else sluice.histogram_sum(h.first_byte || excluded.first_byte) end,
+         detours = h.detours + excluded.detours,
+         detour_cost_nanos = sluice.capped(h.detour_cost_nanos::numeric + excluded.detour_cost_nanos)
 )
 select (select count(*) from old) as "rows!", (select count(*) from kept) as "sums!",
        greatest(coalesce((select max(id) from sluice.tally) - (select max(id) from old), 0), 0) as "left!"

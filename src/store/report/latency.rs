@@ -27,9 +27,9 @@ impl Store {
     /// Latencies by these dimensions, in the order of their values.
     pub async fn latencies(&self, by: &[Grouping], filter: &Filter) -> Result<Vec<LatencyRow>, StoreError> {
         const DOING: &str = "summing up latencies";
-        let mut query = QueryBuilder::new("with chosen as (select ");
+        let mut query = QueryBuilder::new("with chosen as not materialized (select ");
         push_dimensions(&mut query, by);
-        query.push("t.attempts, t.total_ms, t.latency, t.first_byte from ");
+        query.push("t.attempts, t.total_ms, t.latency, t.first_byte, t.sign from ");
         filter.push_source(&mut query, by);
         query.push(" where t.class = '' and t.attempts <> 0");
         filter.push(&mut query);
@@ -41,7 +41,7 @@ impl Store {
         for histogram in ["latency", "first_byte"] {
             query.push(", ").push(histogram).push("_parts as (select ");
             push_names(&mut query, by);
-            query.push("h.part >> 40 as class, sum(h.part & 1099511627775) as n from chosen, unnest(").push(histogram);
+            query.push("h.part >> 40 as class, sum(sign * (h.part & 1099511627775)) as n from chosen, unnest(").push(histogram);
             query.push(") h(part) group by ");
             push_group(&mut query, by);
             query.push(", class), ").push(histogram).push(" as (select ");

@@ -5,13 +5,16 @@ use crate::domain::ErrorClass;
 use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
-use crate::store::report::{Filter, Grouping, Moment, Totals};
+use crate::store::report::{Filter, Grouping, Moment, OTHERS, Totals};
 use crate::store::{Store, StoreError};
 use crate::view::table::Table;
 use std::time::Duration;
 
+/// How many batches are told apart, unless it is asked for otherwise.
+pub const MOST_BATCHES: usize = 1_000;
+
 /// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
-const LATELY: Duration = Duration::from_hours(24);
+pub const LATELY: Duration = Duration::from_hours(24);
 
 /// A kind of report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +219,8 @@ pub struct Answer {
 /// When the database cannot be read.
 pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) -> Result<Answer, StoreError> {
     let (mut unpriced, mut note) = (0, None);
-    let lately = |filter: Filter| Filter { since: filter.since.or(Some(Moment::Ago(LATELY))), ..filter };
+    let is_of_lately = matches!(kind, Kind::Reasks | Kind::Latency);
+    let filter = Filter { since: filter.since.or(is_of_lately.then_some(Moment::Ago(LATELY))), ..filter };
     let table = match kind {
         Kind::Cost => {
             let (rows, all) = sums(store, by, &filter).await?;
@@ -246,15 +250,30 @@ pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) ->
             fallbacks(by, rows, &all)
         }
         Kind::Reasks => {
-            let filter = lately(filter);
             let rows = store.totals(by, &filter).await?;
             let all = store.totals(&[], &filter).await?.pop().unwrap_or_default();
             reasks(by, rows, &all)
         }
         Kind::Cache => cache(by, store.cache_uses(by, &filter).await?),
-        Kind::Latency => latency(by, store.latencies(by, &lately(filter)).await?),
+        Kind::Latency => latency(by, store.latencies(by, &filter).await?),
     };
     Ok(Answer { table, unpriced, note })
+}
+
+/// Gives at most so many batches a row of their own, those in which something happened last; 0: all of them. Returns
+/// what is to be told of that, in words; `None`: all have one.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn show_latest(store: &Store, filter: &mut Filter, most: usize) -> Result<Option<String>, StoreError> {
+    if most == 0 {
+        return Ok(None);
+    }
+    filter.shown = store.latest_batches_in(filter, most).await?;
+    Ok(filter.shown.as_ref().map(|shown| {
+        let shown = counted(shown.len(), "batch", "batches");
+        format!("the {shown} in which something happened last have rows; all others are in the row {OTHERS}")
+    }))
 }
 
 /// The sums of each requested group, and those of everything, failed or not.

@@ -117,6 +117,7 @@ pub(crate) mod tests {
             schedules: Vec::new(),
             ticks: Vec::new(),
             firing: BTreeMap::new(),
+            needs: std::collections::HashMap::new(),
         }
     }
 

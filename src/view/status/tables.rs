@@ -310,6 +310,7 @@ pub(crate) mod tests {
             schedules: Vec::new(),
             ticks: Vec::new(),
             firing: BTreeMap::new(),
+            needs: std::collections::HashMap::new(),
         }
     }
 

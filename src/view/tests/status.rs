@@ -104,6 +104,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         schedules: Vec::new(),
         ticks: Vec::new(),
         firing: std::collections::BTreeMap::from([("critical".to_owned(), 2)]),
+        needs: std::collections::HashMap::new(),
     };
     let expected = json!({
         "now": "2027-01-15T08:01:00Z",

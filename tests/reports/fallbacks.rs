@@ -1,0 +1,77 @@
+//! Fallbacks as they happen: a worker, a rung that fails, and what the report makes of it.
+
+use crate::support::fleet::{Fleet, stop};
+use crate::support::program::text;
+use crate::support::wait::until;
+use serde_json::{Value, json};
+
+const JOBS: i64 = 40;
+
+/// From, why, to, how often, what it cost, and what it cost more, as the ledger has it. What it cost more is worked out
+/// from the tokens and the prices below: a dollar more for a million of the input, ten for one of the output.
+const LEDGER: &str = "
+select 'one/model', f.class, a.provider || '/' || a.model, count(*), sum(a.cost_nanos)::bigint,
+       (sum(a.input_tokens + a.cache_read_tokens) * 1000 + sum(a.output_tokens) * 10000)::bigint
+  from sluice.attempt a
+       cross join lateral (select b.class from sluice.attempt b
+                            where b.job_id = a.job_id and b.provider = 'one' and not b.accepted
+                            order by b.number desc limit 1) f
+ where a.accepted and a.provider = 'two' group by 1, 2, 3 order by 1, 2, 3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_tells_from_where_why_to_where_how_often_and_for_how_much_more() {
+    // One job in ten or so meets a server that fails, and some an empty answer, which is paid for.
+    let scenario = "[providers.one]\ndialect = \"openai\"\noutput = { uniform = [10, 90] }\n\
+                    models.model.price = { input = \"1\", output = \"10\" }\n\
+                    faults = [{ kind = \"server_error\", containing = \"question 1\" },\n\
+                              { kind = \"empty\", containing = \"question 2\" }]\n\
+                    [providers.two]\ndialect = \"openai\"\noutput = { uniform = [10, 90] }\n\
+                    models.model.price = { input = \"2\", output = \"20\" }\n";
+    let provider = |name: &str, input: u8| {
+        format!(
+            "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n\
+             [models.\"{name}/model\"]\nprice = {{ input = \"{input}\", output = \"{input}0\" }}\n"
+        )
+    };
+    let route = "[routes.default]\nrungs = [\"one/model\", \"two/model\"]\nstrategy = \"priority\"\npatience = \"0s\"\n";
+    let config = format!("[worker]\nmax_in_flight = 4\n{}{}{route}", provider("one", 1), provider("two", 2));
+    let fleet = Fleet::new(scenario, &config).await;
+    let process = fleet.start();
+    fleet.enqueue("default", JOBS).await;
+    fleet.until_answered(JOBS).await;
+    stop(vec![process]).await;
+    let answers = "select count(*) from sluice.attempt where accepted";
+    until("all is booked", async || fleet.number(answers).await == JOBS).await;
+    let report = async |arguments: &[&str]| -> Value {
+        let told = fleet.program(&[&["report"], arguments, &["--format", "json"]].concat()).output().await.unwrap();
+        assert!(told.status.success(), "{}", text(&told.stderr));
+        serde_json::from_slice(&told.stdout).unwrap()
+    };
+    let expected: Vec<(String, String, String, i64, i64, i64)> =
+        sqlx::query_as(LEDGER).fetch_all(&fleet.pool).await.unwrap();
+    let rows = report(&["fallbacks"]).await;
+    let in_ledger = fleet.number("select count(*) from sluice.attempt where accepted and provider = 'two'").await;
+    let told = rows.as_array().unwrap().iter().map(|row| row["after_fallback"].as_i64().unwrap()).sum::<i64>();
+    assert_eq!(told, in_ledger, "{rows}");
+    // A breaker may have opened meanwhile: then the job was not sent there at all.
+    for (from, why, to, answers, nanos, more) in expected {
+        let is_it = |row: &&Value| row["from"] == from.as_str() && row["why"] == why.as_str();
+        let row = rows.as_array().unwrap().iter().find(is_it).unwrap_or_else(|| panic!("{why}: {rows}"));
+        assert_eq!((&row["to"], &row["after_fallback"], &row["unknown"]), (&json!(to), &json!(answers), &json!(0)));
+        for (measure, nanos) in [("cost", nanos), ("cost_more", more)] {
+            let told = row[measure].to_string().parse::<f64>().unwrap() * 1e9;
+            assert!((told - nanos as f64).abs() < 0.5, "{why}: {measure} is {told}, {nanos} in the ledger");
+        }
+        assert!(more > 0 && answers > 0);
+    }
+    for why in ["server_error", "soft_failure"] {
+        assert!(rows.as_array().unwrap().iter().any(|row| row["why"] == why), "{why}: {rows}");
+    }
+    // What the first calls cost that brought nothing is in the report of waste.
+    let wasted = fleet.number("select sum(cost_nanos)::bigint from sluice.attempt where not accepted").await;
+    let waste = report(&["waste", "--by", "provider"]).await;
+    let told = waste[0]["waste"].to_string().parse::<f64>().unwrap() * 1e9;
+    assert!(wasted > 0 && (told - wasted as f64).abs() < 0.5, "{waste}: {wasted}");
+    let by_route = report(&["fallbacks", "--by", "route"]).await;
+    assert_eq!((&by_route[0]["jobs_answered"], &by_route[0]["after_fallback"]), (&json!(JOBS), &json!(in_ledger)));
+}
