@@ -150,9 +150,11 @@ async fn bench() -> anyhow::Result<Vec<String>> {
         sqlx::raw_sql("vacuum sluice.tally").execute(&pool).await?;
         first = last + 1;
     }
-    sqlx::raw_sql("vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all")
-        .execute(&pool)
-        .await?;
+    sqlx::raw_sql(
+        "vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all",
+    )
+    .execute(&pool)
+    .await?;
     sqlx::raw_sql("analyze sluice.job, sluice.attempt").execute(&pool).await?;
     let sizes: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from sluice.tally_hour), (select count(*) from sluice.tally_hour_all),

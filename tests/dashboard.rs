@@ -38,7 +38,8 @@ impl Stage {
              limits = {{ requests_per_minute = 60000, concurrency = 8 }}\n\
              [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.default]\nrungs = [\"one/model\"]\nmax_attempts = 1\n\
-             [routes.other]\nrungs = [\"one/model\"]\n",
+             [routes.other]\nrungs = [\"one/model\"]\n\
+             [schedules.rare]\ncron = \"0 0 1 1 *\"\nrequest = {{ prompt = \"go, by the clock\" }}\n",
             simulator.base_url("one").unwrap()
         );
         let program = Program::new(&config, &database.url());
@@ -122,6 +123,8 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         ("/limits", vec!["requests/min", "closed", "live"]),
         ("/pauses", vec!["held", "the budget is not decided", "Resume"]),
         ("/budgets", vec!["there are no budgets"]),
+        ("/schedules", vec!["rare", "Run now", "0 0 1 1 *", "there have been no ticks"]),
+        ("/alerts", vec!["Firing", "Over"]),
         ("/reports/cost", vec!["one", "model", "JSON"]),
         ("/reports/quality?by=route&since=7d", vec!["default"]),
         ("/confirm?action=retry&state=failed", vec!["Retry 3 jobs?", "in state failed"]),

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
+use crate::view::budget::BudgetView;
 use crate::view::status::tables::{database, jobs, keys, pauses, queue, targets, workers};
 use crate::view::status::{StatusView, buckets};
 use crate::view::tone::Tone;

@@ -217,12 +217,7 @@ fn warn_of_plain_text(name: &str, url: &SecretString, reading: &Reading) {
     }
 }
 
-fn read_signing_secret(
-    name: &str,
-    section: &mut Section<'_>,
-    format: HookFormat,
-    keys: Keys,
-) -> Option<SecretString> {
+fn read_signing_secret(name: &str, section: &mut Section<'_>, format: HookFormat, keys: Keys) -> Option<SecretString> {
     if section.take_forbidden("secret") {
         section.fault("secret", "secrets do not belong into the configuration file", SECRETS);
     }

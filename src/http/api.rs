@@ -8,11 +8,13 @@ use super::params::Params;
 use super::problem::{Answered, Problem};
 use super::site::Site;
 use super::tasks::Task;
-use super::wish::{self, Proposal};
+use super::wish::{self, Proposal, ScheduleChange};
 use crate::domain::JobId;
 use crate::domain::pause::PauseKind;
+use crate::domain::schedule::Zone;
 use crate::store::report::Filter;
 use crate::store::selection::{SelectedJob, Selection};
+use crate::view::alert::AlertView;
 use crate::view::batch::{BatchView, HeldBatchView};
 use crate::view::budget::BudgetView;
 use crate::view::change::{JobChangeView, PauseChangeView};
@@ -20,6 +22,7 @@ use crate::view::dollars::Dollars;
 use crate::view::job::{Bodies, JobView};
 use crate::view::moment;
 use crate::view::report::asked::{self, By, Kind};
+use crate::view::schedule::{ScheduleView, TickView};
 use crate::view::status::StatusView;
 use crate::view::story::StoryView;
 use crate::view::table::Table;
@@ -62,6 +65,9 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/reports/{kind}", get(report))
         .route("/budgets", get(budgets))
         .route("/budgets/{name}", post(change_budget))
+        .route("/schedules", get(schedules))
+        .route("/schedules/{name}/{action}", post(change_schedule))
+        .route("/alerts", get(alerts))
         .route("/tasks", get(tasks))
         .route("/tasks/{task}", get(task))
         .route("/openapi.json", get(async || Json(document())))
@@ -399,6 +405,64 @@ async fn change_budget(State(site): Here, Path(name): Path<String>, body: Bytes)
     wish::change_budget(&site, &name, &limit).await?;
     let found = standing(&site).await?.into_iter().find(|budget| budget.budget == name);
     found.map(Json).ok_or_else(|| Problem::not_found(format!("there is no budget {name:?}")))
+}
+
+/// The schedules that workers have, and the newest ticks of each.
+#[derive(Serialize)]
+struct SchedulesAnswer {
+    schedules: Vec<ScheduleView>,
+    ticks: Vec<TickView>,
+}
+
+/// The newest ticks of each schedule that are shown.
+const TICKS: i64 = 10;
+
+/// The schedules that workers have, and their newest ticks, the latest first.
+pub(super) async fn schedules_and_ticks(site: &Site) -> Answered<(Vec<ScheduleView>, Vec<TickView>)> {
+    let read = site.look(async |store| {
+        let at = store.schedules_at().await?;
+        Ok((at, store.ticks(None, TICKS).await?))
+    });
+    let (at, rows) = read.await?;
+    let now = DateTime::from_timestamp_millis(at.now.0).unwrap_or_default();
+    let views = ScheduleView::all(&at.rows, &[], &rows, now);
+    let zone = |name: &str| {
+        let view = views.iter().find(|view| view.schedule == name)?;
+        Zone::parse(&view.timezone).ok()
+    };
+    let mut ticks: Vec<TickView> = rows.iter().map(|row| TickView::of(row, zone(&row.schedule))).collect();
+    ticks.sort_by(|one, other| other.tick.cmp(&one.tick).then_with(|| one.schedule.cmp(&other.schedule)));
+    Ok((views, ticks))
+}
+
+async fn schedules(State(site): Here, asked: Asked) -> Answered<Json<SchedulesAnswer>> {
+    params(asked)?.finish()?;
+    let (schedules, ticks) = schedules_and_ticks(&site).await?;
+    Ok(Json(SchedulesAnswer { schedules, ticks }))
+}
+
+async fn change_schedule(
+    State(site): Here,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered<Json<ScheduleChange>> {
+    let mut params = Params::of_json(&body)?;
+    let reason = params.text("reason");
+    params.finish()?;
+    wish::change_schedule(&site, &name, &action, reason.as_deref()).await.map(Json)
+}
+
+/// The alerts that fire; with `all` also those of lately that are over.
+pub(super) async fn alerts_of(site: &Site, all: bool) -> Answered<Vec<AlertView>> {
+    let rows = site.look(async |store| store.alerts(all).await).await?;
+    Ok(rows.into_iter().map(AlertView::from).collect())
+}
+
+async fn alerts(State(site): Here, asked: Asked) -> Answered<Json<Vec<AlertView>>> {
+    let mut params = params(asked)?;
+    let all = params.flag("all")?;
+    params.finish()?;
+    alerts_of(&site, all).await.map(Json)
 }
 
 async fn tasks(State(site): Here, asked: Asked) -> Answered<Json<Vec<Task>>> {

@@ -11,6 +11,7 @@ mod limits;
 mod money;
 mod overview;
 mod rows;
+mod schedules;
 mod sign_in;
 
 use super::problem::Problem;
@@ -76,6 +77,8 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/limits", get(limits::page))
         .route("/pauses", get(limits::pauses))
         .route("/budgets", get(money::budgets))
+        .route("/schedules", get(schedules::page))
+        .route("/alerts", get(schedules::alerts))
         .route("/reports/{kind}", get(money::report))
         .route("/confirm", get(changes::confirm))
         .route("/do", post(changes::carry_out))

@@ -9,6 +9,7 @@ use crate::domain::{JobId, budget};
 use crate::store::job::Changed;
 use crate::store::selection::{Deed, Selection, Walked};
 use crate::view::change::{JobChangeView, JobOutcome, PauseChangeView};
+use chrono::{DateTime, Utc};
 use std::time::Duration;
 
 /// How long jobs are counted before a change of all of them.
@@ -153,6 +154,43 @@ pub(super) fn require_meant(selection: &Selection, is_all: bool) -> Answered<()>
 fn told(selection: &Selection) -> String {
     let words = in_words(selection);
     if words.is_empty() { "of all".to_owned() } else { words }
+}
+
+/// Runs, pauses or resumes a schedule. A worker that has it runs it within a second.
+pub(super) async fn change_schedule(
+    site: &Site,
+    name: &str,
+    action: &str,
+    reason: Option<&str>,
+) -> Answered<ScheduleChange> {
+    let known = site.look(async |store| store.schedules().await).await?;
+    if !known.iter().any(|row| row.name == name) {
+        let known: Vec<&str> = known.iter().map(|row| row.name.as_str()).collect();
+        let known =
+            if known.is_empty() { "there is none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        return Err(Problem::not_found(format!("there is no schedule {name:?}; {known}")));
+    }
+    let (tick, changed) = match action {
+        "run" => (Some(site.look(async |store| store.ask_for_tick(name).await).await?), true),
+        "pause" => (None, site.look(async |store| store.pause_schedule(name, reason).await).await?),
+        "resume" => (None, site.look(async |store| store.resume_schedule(name).await).await?),
+        _ => {
+            return Err(Problem::not_found(format!("there is no {action:?}: a schedule takes run, pause and resume")));
+        }
+    };
+    Ok(ScheduleChange { schedule: name.to_owned(), action: action.to_owned(), changed, tick })
+}
+
+/// What was changed of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(super) struct ScheduleChange {
+    pub(super) schedule: String,
+    /// `run`, `pause` or `resume`.
+    pub(super) action: String,
+    /// Whether this differs from before.
+    pub(super) changed: bool,
+    /// The tick that was asked for.
+    pub(super) tick: Option<DateTime<Utc>>,
 }
 
 /// Gives a budget another limit.

@@ -277,11 +277,7 @@ impl From<Status> for StatusView {
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
             schedules: ScheduleView::all(&status.schedules, &[], &status.ticks, status.now),
-            alerts: status
-                .firing
-                .into_iter()
-                .map(|(severity, firing)| FiringView { severity, firing })
-                .collect(),
+            alerts: status.firing.into_iter().map(|(severity, firing)| FiringView { severity, firing }).collect(),
             budgets: (status.budgets.iter())
                 .map(|row| {
                     let need = status.needs.get(&row.standing.budget.name).copied();

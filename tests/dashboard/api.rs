@@ -66,6 +66,8 @@ async fn every_answer_has_the_form_that_the_document_promises() {
         ("/jobs/{job}", format!("/jobs/{held}?bodies=true")),
         ("/jobs/{job}", format!("/jobs/{done}?bodies=true")),
         ("/budgets", "/budgets".to_owned()),
+        ("/schedules", "/schedules".to_owned()),
+        ("/alerts", "/alerts?all=true".to_owned()),
         ("/tasks", "/tasks".to_owned()),
     ];
     let gets = gets.into_iter().chain(reports.into_iter().map(|path| ("/reports/{kind}", path)));
@@ -86,6 +88,9 @@ async fn every_answer_has_the_form_that_the_document_promises() {
         ("/projects/{name}/{action}", "/projects/books/resume".to_owned(), json!({}), 200),
         ("/providers/{name}/{action}", "/providers/one/pause".to_owned(), json!({}), 200),
         ("/providers/{name}/{action}", "/providers/one/burn".to_owned(), json!({}), 404),
+        ("/schedules/{name}/{action}", "/schedules/rare/run".to_owned(), json!({}), 200),
+        ("/schedules/{name}/{action}", "/schedules/rare/pause".to_owned(), json!({ "reason": "a look" }), 200),
+        ("/schedules/{name}/{action}", "/schedules/nil/run".to_owned(), json!({}), 404),
         ("/budgets/{name}", "/budgets/all".to_owned(), json!({ "limit": "7.5" }), 200),
         ("/budgets/{name}", "/budgets/all".to_owned(), json!({}), 400),
         ("/jobs/{job}/{action}", format!("/jobs/{held}/cancel"), json!({}), 200),

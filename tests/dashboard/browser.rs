@@ -9,7 +9,7 @@ use std::path::Path;
 const TAB: char = '\u{e004}';
 
 /// Pages with everything that pages have.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "/",
     "/batches",
     "/batches/night",
@@ -18,6 +18,8 @@ const PAGES: [&str; 11] = [
     "/limits",
     "/budgets",
     "/pauses",
+    "/schedules",
+    "/alerts",
     "/reports/cost",
     "/confirm?action=retry&state=failed",
     "/changes",
@@ -55,6 +57,11 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     browser.click("//tr[.//*[text()='lunch']]//button[text()='Resume']").await;
     let pauses = "select count(*) from sluice.pause where name = 'other'";
     until("it goes on", async || sqlx::query_scalar::<_, i64>(pauses).fetch_one(&stage.pool).await.unwrap() == 0).await;
+    // A schedule is run now.
+    browser.click("//nav//a[text()='Schedules']").await;
+    browser.click("//tr[.//*[text()='rare'] or td[text()='rare']]//button[text()='Run now']").await;
+    browser.until_it_says("done").await;
+    until("its job is asked", async || stage.simulator.verdict().calls == 20).await;
     browser.close().await;
     site.stop().await;
 }

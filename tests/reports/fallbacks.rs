@@ -33,7 +33,8 @@ async fn a_report_tells_from_where_why_to_where_how_often_and_for_how_much_more(
              [models.\"{name}/model\"]\nprice = {{ input = \"{input}\", output = \"{input}0\" }}\n"
         )
     };
-    let route = "[routes.default]\nrungs = [\"one/model\", \"two/model\"]\nstrategy = \"priority\"\npatience = \"0s\"\n";
+    let route =
+        "[routes.default]\nrungs = [\"one/model\", \"two/model\"]\nstrategy = \"priority\"\npatience = \"0s\"\n";
     let config = format!("[worker]\nmax_in_flight = 4\n{}{}{route}", provider("one", 1), provider("two", 2));
     let fleet = Fleet::new(scenario, &config).await;
     let process = fleet.start();

@@ -214,14 +214,17 @@ async fn a_time_that_begins_and_ends_inside_a_day_sums_up_to_the_ledger_of_its_h
             times.extend([(ago(from, 0), ago(from - length, 0)), (ago(from, 17), ago(from - length, 43))]);
         }
     }
-    times.extend([(Some(midnight - TimeDelta::days(2)), Some(midnight)), (Some(midnight), None), (None, Some(midnight))]);
+    times.extend([
+        (Some(midnight - TimeDelta::days(2)), Some(midnight)),
+        (Some(midnight), None),
+        (None, Some(midnight)),
+    ]);
     times.push((Some(midnight - TimeDelta::microseconds(1)), Some(midnight + TimeDelta::microseconds(1))));
     for folded in ["nothing", "some", "all"] {
         for (since, until) in &times {
             let expected: Vec<OfTime> =
                 sqlx::query_as(OF_TIME).bind(since).bind(until).fetch_all(&queue.pool).await.unwrap();
-            let filter =
-                Filter { since: since.map(Moment::At), until: until.map(Moment::At), ..Filter::default() };
+            let filter = Filter { since: since.map(Moment::At), until: until.map(Moment::At), ..Filter::default() };
             let latencies = queue.store.latencies(&[Grouping::Provider], &filter).await.unwrap();
             for by in [&[][..], &[Grouping::Hour], &[Grouping::Day], &[Grouping::Batch]] {
                 let by = [&[Grouping::Provider][..], by].concat();

@@ -185,6 +185,27 @@ const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: "get",
+        path: "/schedules",
+        summary: "The schedules that workers have, and the newest ticks of each.",
+        takes: &[],
+        answers: &[(200, "Schedules")],
+    },
+    Endpoint {
+        method: "post",
+        path: "/schedules/{name}/{action}",
+        summary: "Runs a schedule now, or pauses or resumes it.",
+        takes: &[REASON],
+        answers: &[(200, "ScheduleChange")],
+    },
+    Endpoint {
+        method: "get",
+        path: "/alerts",
+        summary: "The alerts that fire.",
+        takes: &[Member { name: "all", of: "boolean", doc: "Also those of lately that are over." }],
+        answers: &[(200, "Alerts")],
+    },
+    Endpoint {
+        method: "get",
         path: "/tasks",
         summary: "Changes of many jobs that this worker was asked for, the newest first.",
         takes: &[],
@@ -197,11 +218,22 @@ const ENDPOINTS: &[Endpoint] = &[
 const IN_PATH: &[(&str, &str)] =
     &[("name", "string"), ("job", "integer"), ("task", "integer"), ("kind", "reports"), ("action", "actions")];
 
+/// What a path takes as its action.
+fn actions(path: &str) -> &'static str {
+    match path.split('/').nth(1) {
+        Some("schedules") => "schedule_actions",
+        Some("jobs" | "batches") => "actions",
+        _ => "pause_actions",
+    }
+}
+
 /// The form of a member.
 fn form(of: &str) -> Value {
     let words = |words: Vec<&str>| json!({ "type": "string", "enum": words });
     match of {
         "actions" => words(vec!["cancel", "retry", "pause", "resume", "move", "priority"]),
+        "pause_actions" => words(vec!["pause", "resume"]),
+        "schedule_actions" => words(vec!["run", "pause", "resume"]),
         "reports" => words(Kind::ALL.map(Kind::as_str).to_vec()),
         "states" => listed(JobState::ALL.map(JobState::as_str).as_slice()),
         "classes" => listed(&ErrorClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>()),
@@ -220,7 +252,10 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = IN_PATH
         .iter()
         .filter(|(name, _)| endpoint.path.contains(&format!("{{{name}}}")))
-        .map(|(name, of)| json!({ "name": name, "in": "path", "required": true, "schema": form(of) }))
+        .map(|(name, of)| {
+            let of = if *of == "actions" { actions(endpoint.path) } else { of };
+            json!({ "name": name, "in": "path", "required": true, "schema": form(of) })
+        })
         .collect();
     let mut operation = Map::new();
     operation.insert("summary".to_owned(), endpoint.summary.into());

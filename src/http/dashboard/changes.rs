@@ -59,6 +59,7 @@ fn way_back(of: &[(&str, &str)]) -> String {
     let value = |wanted: &str| of.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     match (value("job"), value("kind"), value("name")) {
         (Some(job), ..) => format!("/jobs/{job}"),
+        (None, Some("schedule"), _) => "/schedules".to_owned(),
         (None, Some("batch"), Some(name)) => format!("/batches/{}", super::rows::encoded(name)),
         _ => "/pauses".to_owned(),
     }
@@ -144,6 +145,9 @@ pub(super) async fn carry_out(
             let limit = params.text("limit").ok_or_else(|| Problem::bad("limit is missing"))?;
             params.finish()?;
             wish::change_budget(&site, &name, &limit).await?;
+        } else if kind == "schedule" {
+            params.finish()?;
+            wish::change_schedule(&site, &name, &action, reason.as_deref()).await?;
         } else {
             params.finish()?;
             let kind = PauseKind::named(&kind)

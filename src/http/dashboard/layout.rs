@@ -7,7 +7,7 @@ use crate::view::status::StatusView;
 use maud::{DOCTYPE, Markup, html};
 
 /// The pages that every page leads to.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 10] = [
     ("/", "Overview"),
     ("/batches", "Batches"),
     ("/jobs", "Jobs"),
@@ -15,6 +15,8 @@ const PAGES: [(&str, &str); 8] = [
     ("/limits", "Limits"),
     ("/budgets", "Budgets"),
     ("/pauses", "Pauses"),
+    ("/schedules", "Schedules"),
+    ("/alerts", "Alerts"),
     ("/reports/cost", "Reports"),
 ];
 

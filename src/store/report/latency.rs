@@ -41,7 +41,9 @@ impl Store {
         for histogram in ["latency", "first_byte"] {
             query.push(", ").push(histogram).push("_parts as (select ");
             push_names(&mut query, by);
-            query.push("h.part >> 40 as class, sum(sign * (h.part & 1099511627775)) as n from chosen, unnest(").push(histogram);
+            query
+                .push("h.part >> 40 as class, sum(sign * (h.part & 1099511627775)) as n from chosen, unnest(")
+                .push(histogram);
             query.push(") h(part) group by ");
             push_group(&mut query, by);
             query.push(", class), ").push(histogram).push(" as (select ");
