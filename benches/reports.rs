@@ -66,8 +66,8 @@ const REPORTS: &[&str] = &[
     "cache",
 ];
 
-/// Reports with a row for each of a hundred thousand batches, or by hour and by whose the jobs are over a month. They are
-/// timed, and nothing is promised of them.
+/// Reports with a row for each of a hundred thousand batches, or by hour and by whose the jobs are over a month. They
+/// are timed, and nothing is promised of them.
 const LONG: &[&str] = &[
     "cost --by batch --limit 0",
     "quality --by batch --limit 0",
@@ -150,9 +150,11 @@ async fn bench() -> anyhow::Result<Vec<String>> {
         sqlx::raw_sql("vacuum sluice.tally").execute(&pool).await?;
         first = last + 1;
     }
-    sqlx::raw_sql("vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all")
-        .execute(&pool)
-        .await?;
+    sqlx::raw_sql(
+        "vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all",
+    )
+    .execute(&pool)
+    .await?;
     sqlx::raw_sql("analyze sluice.job, sluice.attempt").execute(&pool).await?;
     let sizes: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from sluice.tally_hour), (select count(*) from sluice.tally_hour_all),

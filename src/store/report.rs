@@ -1,8 +1,8 @@
 //! Sums for reports.
 //!
 //! All of it comes from the sums that every settlement appends: `sluice.totals` by batch, and `sluice.totals_all` for
-//! all batches together, which stays small however many batches there are; `source` chooses between them. They match the ledger exactly, also where
-//! calls are reported late or costs are computed again.
+//! all batches together, which stays small however many batches there are; `source` chooses between them. They match
+//! the ledger exactly, also where calls are reported late or costs are computed again.
 
 mod failures;
 mod keys;
