@@ -5,7 +5,7 @@ use crate::support::program::text;
 use crate::support::wait::until;
 use serde_json::{Value, json};
 
-const JOBS: i64 = 40;
+const JOBS: i64 = 60;
 
 /// From, why, to, how often, what it cost, and what it cost more, as the ledger has it. What it cost more is worked out
 /// from the tokens and the prices below: a dollar more for a million of the input, ten for one of the output.
@@ -29,11 +29,11 @@ fn in_nanos(dollars: &Value) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_tells_from_where_why_to_where_how_often_and_for_how_much_more() {
-    // One job in ten or so meets a server that fails, and some an empty answer, which is paid for.
+    // Some jobs meet a server that fails, and some an empty answer, which is paid for.
     let scenario = "[providers.one]\ndialect = \"openai\"\noutput = { uniform = [10, 90] }\n\
                     models.model.price = { input = \"1\", output = \"10\" }\n\
-                    faults = [{ kind = \"server_error\", containing = \"question 1\" },\n\
-                              { kind = \"empty\", containing = \"question 2\" }]\n\
+                    faults = [{ kind = \"server_error\", containing = \"question 5\" },\n\
+                              { kind = \"empty\", containing = \"question 6\" }]\n\
                     [providers.two]\ndialect = \"openai\"\noutput = { uniform = [10, 90] }\n\
                     models.model.price = { input = \"2\", output = \"20\" }\n";
     let provider = |name: &str, input: u8| {
@@ -75,8 +75,10 @@ async fn a_report_tells_from_where_why_to_where_how_often_and_for_how_much_more(
         }
         assert!(more > 0 && answers > 0);
     }
-    for why in ["server_error", "soft_failure"] {
-        assert!(rows.as_array().unwrap().iter().any(|row| row["why"] == why), "{why}: {rows}");
+    // So many failures may have opened the breaker meanwhile.
+    for whys in [&["server_error", "breaker_open"][..], &["soft_failure"]] {
+        let is_told = rows.as_array().unwrap().iter().any(|row| whys.contains(&row["why"].as_str().unwrap()));
+        assert!(is_told, "{whys:?}: {rows}");
     }
     // What the first calls cost that brought nothing is in the report of waste.
     let wasted = fleet.number("select sum(cost_nanos)::bigint from sluice.attempt where not accepted").await;

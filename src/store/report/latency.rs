@@ -73,7 +73,9 @@ impl Store {
         query.push(") parts group by ");
         push_group(&mut query, by);
         query.push(") s where answers > 0 order by 1");
-        let rows = query.build().fetch_all(&self.db).await.doing(DOING)?;
+        let mut transaction = self.reading(DOING).await?;
+        let rows = query.build().fetch_all(&mut transaction).await.doing(DOING)?;
+        transaction.commit().await.doing(DOING)?;
         let read = |row: sqlx::postgres::PgRow| -> Result<LatencyRow, sqlx::Error> {
             let [latency, first_byte] = ["latency", "first_byte"].map(|name| row.try_get::<Option<Vec<i64>>, _>(name));
             let (latency, first_byte) = (latency?.unwrap_or_default(), first_byte?.unwrap_or_default());
