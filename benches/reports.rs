@@ -66,8 +66,8 @@ const REPORTS: &[&str] = &[
     "cache",
 ];
 
-/// Reports with a row for each of a hundred thousand batches, or by hour and by whose the jobs are over a month. They are
-/// timed, and nothing is promised of them.
+/// Reports with a row for each of a hundred thousand batches, or by hour and by whose the jobs are over a month. They
+/// are timed, and nothing is promised of them.
 const LONG: &[&str] = &[
     "cost --by batch --limit 0",
     "quality --by batch --limit 0",

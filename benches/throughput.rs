@@ -3,7 +3,8 @@
 //! worker against the real simulator). Prints the median of several runs and the ratios; `make bench`.
 //!
 //! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
-//! `SLUICE_BENCH_ONLY=budgets`: end to end alone, with no budget, one and three by turns, and the processor time of a job.
+//! `SLUICE_BENCH_ONLY=budgets`: end to end alone, with no budget, one and three by turns, and the processor time of a
+//! job.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 

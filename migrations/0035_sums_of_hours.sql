@@ -1,5 +1,5 @@
--- A third set of sums leaves out who the jobs are of, so that reports by hour stay fast: over a month the second set has
--- hundreds of thousands of rows. And batches are shown with the share of their money that may be wasted.
+-- A third set of sums leaves out who the jobs are of, so that reports by hour stay fast: over a month the second set
+-- has hundreds of thousands of rows. And batches are shown with the share of their money that may be wasted.
 --
 -- Workers of earlier versions append their sums as before. They fold no more, since they do not know the third set: the
 -- turn that they take is gone. The view of batches gets a column at its end.

@@ -679,9 +679,9 @@ async fn every_kind_of_budget_says_when_it_will_not_cover_what_is_left() {
     assert!(text(&status.stdout).contains("short"), "{}", text(&status.stdout));
     // Jobs of a batch count for their login, too; those of another login and another provider do not.
     queue.enqueue(in_batch("b"), 5).await;
-    queue
-        .run("select sluice.set_budget('theirs', 1, login => 'another'), sluice.set_budget('idle', 1, provider => 'x')")
-        .await;
+    let others = "select sluice.set_budget('theirs', 1, login => 'another'),
+                         sluice.set_budget('idle', 1, provider => 'x')";
+    queue.run(others).await;
     let listed = program.output(&["budget", "list", "--format", "json"]).await;
     let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
     let left = |name: &str| {
@@ -692,8 +692,8 @@ async fn every_kind_of_budget_says_when_it_will_not_cover_what_is_left() {
     assert_eq!((left("theirs"), left("idle")), ((json!(0), Value::Null), (json!(0), Value::Null)));
 }
 
-/// A session's zone changes neither the windows of budgets nor the hours in which something is counted, also where it is
-/// half an hour off.
+/// A session's zone changes neither the windows of budgets nor the hours in which something is counted, also where it
+/// is half an hour off.
 #[tokio::test]
 async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
     let queue = Queue::new().await;
@@ -709,7 +709,8 @@ async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
     for zone in ["UTC", "Asia/Kathmandu", "Pacific/Marquesas"] {
         for statement in [
             format!("set timezone = '{zone}'"),
-            "insert into sluice.job (batch, request) select 'b', '{\"prompt\": \"x\"}' from generate_series(1, 3)"
+            "insert into sluice.job (batch, request)
+                  select 'b', '{\"prompt\": \"x\"}' from generate_series(1, 3)"
                 .to_owned(),
             "select sluice.cancel(min(job_id)) from sluice.ready".to_owned(),
             "select sluice.retry(max(job_id)) from sluice.result where state = 'cancelled'".to_owned(),
@@ -731,8 +732,7 @@ async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
         let astray = "select count(*) from sluice.tally where hour <> date_trunc('hour', hour, 'UTC')";
         assert_eq!(queue.count(astray).await, 0, "{zone}");
         // What is spent counts the same, whoever looks.
-        let job = queue.claim_one(worker).await;
-        queue.succeed(&job).await;
+        queue.succeed(&queue.claim(worker, 1).await[0]).await;
         let spent = "select round(spent * 1e9)::bigint from sluice.budgets where name = 'day'";
         let by_session: i64 = sqlx::query_scalar(spent).fetch_one(&mut *session).await.unwrap();
         let by_store = queue.store.budgets().await.unwrap().budgets.0;

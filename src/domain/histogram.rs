@@ -1,8 +1,8 @@
 //! Durations counted by class: sums of latencies that can be added to each other.
 //!
 //! Each class reaches to 1.1 times the one before it. What stands for a class is in its middle, so what is read from a
-//! histogram is at most 4.9 % beside the truth. The database has the same classes (`sluice.latency_class`), and reads
-//! percentiles from them.
+//! histogram is at most 4.9 % beside the truth. The database has the same classes (`sluice.latency_class`), and its
+//! views read percentiles from them as is done here.
 
 /// How far a class reaches, as a multiple of the one before.
 const STEP: f64 = 1.1;
@@ -52,6 +52,32 @@ pub fn class_of(millis: i64) -> u16 {
     class
 }
 
+/// How many milliseconds so many of a hundred of the durations took at most, by the parts of a histogram as the
+/// database keeps them, in any order and each class once; `None`: there are none.
+#[must_use]
+pub fn percentiles<const N: usize>(parts: &[i64], percents: [i64; N]) -> [Option<i64>; N] {
+    let mut counts: Vec<(i64, i64)> =
+        parts.iter().map(|part| (part >> CLASS_SHIFT, part & ((1 << CLASS_SHIFT) - 1))).collect();
+    counts.sort_unstable();
+    let whole: i128 = counts.iter().map(|(_, count)| i128::from(*count)).sum();
+    percents.map(|percent| {
+        // That many durations, rounded up.
+        let wanted = (whole * i128::from(percent) + 99) / 100;
+        let mut up_to = 0;
+        let class = counts.iter().find(|(_, count)| {
+            up_to += i128::from(*count);
+            up_to >= wanted
+        });
+        class.map(|(class, _)| millis_of(*class))
+    })
+}
+
+/// The milliseconds that stand for a class.
+fn millis_of(class: i64) -> i64 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "classes go to 226")]
+    if class <= 0 { 1 } else { STEP.powf(class as f64 - 0.5).round() as i64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +94,20 @@ mod tests {
             let shown = STEP.powf(f64::from(class) - 0.5);
             assert!((shown / truth - 1.0).abs() <= 0.0489, "{millis}: {shown}");
         }
+    }
+
+    #[test]
+    fn a_percentile_is_the_class_that_reaches_so_many_durations() {
+        let part = |class: i64, count: i64| (class << CLASS_SHIFT) + count;
+        assert_eq!(percentiles(&[], [50, 99]), [None, None]);
+        assert_eq!(percentiles(&[part(0, 1)], [1, 50, 100]), [Some(1); 3]);
+        // A hundred durations, the classes in no order: 3 ms, 1.2 s, 600 s or so.
+        let parts = [part(75, 45), part(12, 50), part(140, 5)];
+        let [one, half, more, most, all] = percentiles(&parts, [1, 50, 51, 95, 96]);
+        assert_eq!((one, half), (Some(3), Some(3)));
+        assert_eq!((more, most, all), (Some(1_213), Some(1_213), Some(594_675)));
+        // Half of three are two of them.
+        assert_eq!(percentiles(&[part(12, 1), part(75, 2)], [33, 34, 50]), [Some(3), Some(1_213), Some(1_213)]);
     }
 
     #[test]

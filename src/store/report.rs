@@ -1,14 +1,15 @@
 //! Sums for reports.
 //!
 //! All of it comes from the sums that every settlement appends: `sluice.totals` by batch, and `sluice.totals_all` for
-//! all batches together, which stays small however many batches there are; `source` chooses between them. They match the ledger exactly, also where
-//! calls are reported late or costs are computed again.
+//! all batches together, which stays small however many batches there are; `source` chooses between them. They match
+//! the ledger exactly, also where calls are reported late or costs are computed again.
 
 mod failures;
 mod keys;
 mod latency;
 mod source;
 
+use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Spent, per_answer};
 use chrono::{DateTime, Utc};
@@ -253,7 +254,9 @@ impl Store {
             query.push(if index == 0 { " group by " } else { ", " }).push(index + 1);
         }
         query.push(") s order by 1");
-        let rows = query.build().fetch_all(&self.db).await.doing("summing up")?;
+        let mut transaction = self.reading("summing up").await?;
+        let rows = query.build().fetch_all(&mut transaction).await.doing("summing up")?;
+        transaction.commit().await.doing("summing up")?;
         let read = |row: sqlx::postgres::PgRow| -> Result<Totals, sqlx::Error> {
             Ok(Totals {
                 keys: Keys::of(by, row.try_get::<Vec<String>, _>("keys")?),
@@ -288,6 +291,13 @@ impl Store {
             totals.retain(|row| !row.is_void());
         }
         Ok(totals)
+    }
+
+    /// A transaction for a long report: twenty thousand groups are gathered in memory, and not sorted on disk.
+    async fn reading(&self, doing: &'static str) -> Result<Transaction, StoreError> {
+        let mut transaction = self.db.begin().await.doing(doing)?;
+        sqlx::raw_sql("set local work_mem = '64MB'").execute(&mut transaction).await.doing(doing)?;
+        Ok(transaction)
     }
 
     /// Answers that were given again. Only routes, projects, days and hours are known of them.

@@ -1,8 +1,9 @@
 //! Which login may see and do what.
 
-use super::history;
+use super::{history, json_of};
 use crate::support::program::{Program, text};
 use crate::support::queue::{Queue, in_an_hour, in_batch, park};
+use serde_json::{Value, json};
 use sluice::store::report::Filter;
 use sluice::store::settle::Settlement;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};

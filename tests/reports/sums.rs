@@ -214,11 +214,8 @@ async fn a_time_that_begins_and_ends_inside_a_day_sums_up_to_the_ledger_of_its_h
             times.extend([(ago(from, 0), ago(from - length, 0)), (ago(from, 17), ago(from - length, 43))]);
         }
     }
-    times.extend([
-        (Some(midnight - TimeDelta::days(2)), Some(midnight)),
-        (Some(midnight), None),
-        (None, Some(midnight)),
-    ]);
+    times.extend([(Some(midnight - TimeDelta::days(2)), Some(midnight)), (Some(midnight), None)]);
+    times.push((None, Some(midnight)));
     times.push((Some(midnight - TimeDelta::microseconds(1)), Some(midnight + TimeDelta::microseconds(1))));
     for folded in ["nothing", "some", "all"] {
         for (since, until) in &times {
@@ -542,7 +539,7 @@ async fn what_providers_have_said_is_forgotten_with_finished_work() {
               where ctid in (select ctid from sluice.failure_sample limit 2)",
         )
         .await;
-    let keep = |days| Duration::from_hours(days * 24);
+    let keep = |days: u64| Duration::from_hours(days * 24);
     assert_eq!(queue.store.forget_failure_words(keep(91)).await.unwrap(), 0);
     assert_eq!(queue.store.forget_failure_words(keep(89)).await.unwrap(), 2);
     assert_eq!(queue.count("select count(*) from sluice.failure_sample").await, all - 2);

@@ -93,8 +93,8 @@ impl Store {
         let batches: Vec<String> = budgets.iter().map(|budget| budget.scope.name().to_owned()).collect();
         let rows = sqlx::query!(
             r#"select t.batch as "batch!", sum(t.enqueued - t.succeeded - t.failed - t.cancelled)::bigint as "left!",
-                      coalesce(sum(t.succeeded + t.failed) filter (where t.hour > now() - interval '30 days'), 0)::bigint
-                          as "ended!",
+                      coalesce(sum(t.succeeded + t.failed)
+                                   filter (where t.hour > now() - interval '30 days'), 0)::bigint as "ended!",
                       sluice.capped(coalesce(sum(t.cost_nanos + t.uncertain_nanos)
                                                  filter (where t.hour > now() - interval '30 days'), 0)) as "spent!"
                  from sluice.totals t where t.batch <> '' and t.batch = any ($1) group by t.batch"#,

@@ -1,6 +1,6 @@
 -- Adds rows of the tally to the sums of their hours, at most $1 of them: to those by batch, and to those of all batches
--- together, of the hour, of the day, and of the hour without what the jobs are. Says how many rows they were, how many sums by batch they came to, and about
--- how many rows are left.
+-- together, of the hour, of the day, and of the hour without what the jobs are. Says how many rows they were, how many
+-- sums by batch they came to, and about how many rows are left.
 with old as (
     delete from sluice.tally
      where ctid = any (array(select ctid from sluice.tally limit $1 for update skip locked))
@@ -191,7 +191,8 @@ with old as (
                            when h.first_byte = '{}' then excluded.first_byte
                            else sluice.histogram_sum(h.first_byte || excluded.first_byte) end
 ), by_target as (
-    insert into sluice.tally_hour_target as h (hour, route, provider, model, class, detail, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
+    insert into sluice.tally_hour_target as h (hour, route, provider, model, class, detail, enqueued,
+                succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
                 cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
                 reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte,
                 detours, detour_cost_nanos)

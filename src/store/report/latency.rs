@@ -1,6 +1,7 @@
 //! Latencies of accepted answers, from the histograms in the sums.
 
 use super::{Filter, Grouping, Keys, push_dimensions, push_keys};
+use crate::domain::histogram;
 use crate::store::{Doing, Store, StoreError};
 use sqlx::{QueryBuilder, Row};
 
@@ -41,47 +42,53 @@ impl Store {
         for histogram in ["latency", "first_byte"] {
             query.push(", ").push(histogram).push("_parts as (select ");
             push_names(&mut query, by);
-            query
-                .push("h.part >> 40 as class, sum(sign * (h.part & 1099511627775)) as n from chosen, unnest(")
-                .push(histogram);
-            query.push(") h(part) group by ");
+            query.push("h.part >> 40 as class, sum(sign * (h.part & 1099511627775))::bigint as n from chosen, unnest(");
+            query.push(histogram).push(") h(part) group by ");
             push_group(&mut query, by);
             query.push(", class), ").push(histogram).push(" as (select ");
             push_names(&mut query, by);
-            for (index, share) in ["0.5", "0.95", "0.99"].into_iter().enumerate() {
-                query.push(if index == 0 { "" } else { ", " });
-                query.push("sluice.latency_of((min(class) filter (where up_to >= ceil(whole * ").push(share);
-                query.push(")))::integer) as p").push(index);
-            }
-            query.push(" from (select *, sum(n) over (partition by ");
-            push_group(&mut query, by);
-            query.push(" order by class) as up_to, sum(n) over (partition by ");
-            push_group(&mut query, by);
-            query.push(") as whole from ").push(histogram).push("_parts) p group by ");
+            query.push("array_agg((class << 40) + n) as parts from ").push(histogram);
+            query.push("_parts where n > 0 group by ");
             push_group(&mut query, by);
             query.push(")");
         }
         query.push(" select ");
         push_keys(&mut query, by);
+        // Put together by grouping: the server expects few groups, and would join each with each.
         query.push(
-            " as keys, answers, (total / answers)::bigint as mean, l.p0 as p50, l.p1 as p95, l.p2 as p99,
-                f.p0 as first_byte
-           from counted left join latency l using (",
+            " as keys, answers, (total / answers)::bigint as mean, latency, first_byte from (
+              select max(answers) as answers, max(total) as total, max(latency) as latency,
+                     max(first_byte) as first_byte, ",
         );
         push_group(&mut query, by);
-        query.push(") left join first_byte f using (");
+        query.push(" from (select ");
+        push_names(&mut query, by);
+        query.push("answers, total, null::bigint[] as latency, null::bigint[] as first_byte from counted");
+        for (histogram, figures) in [("latency", "null, null, parts, null"), ("first_byte", "null, null, null, parts")]
+        {
+            query.push(" union all select ");
+            push_names(&mut query, by);
+            query.push(figures).push(" from ").push(histogram);
+        }
+        query.push(") parts group by ");
         push_group(&mut query, by);
-        query.push(") where answers > 0 order by 1");
-        let rows = query.build().fetch_all(&self.db).await.doing(DOING)?;
+        query.push(") s where answers > 0 order by 1");
+        let mut transaction = self.reading(DOING).await?;
+        let rows = query.build().fetch_all(&mut transaction).await.doing(DOING)?;
+        transaction.commit().await.doing(DOING)?;
         let read = |row: sqlx::postgres::PgRow| -> Result<LatencyRow, sqlx::Error> {
+            let [latency, first_byte] = ["latency", "first_byte"].map(|name| row.try_get::<Option<Vec<i64>>, _>(name));
+            let (latency, first_byte) = (latency?.unwrap_or_default(), first_byte?.unwrap_or_default());
+            let [p50_ms, p95_ms, p99_ms] = histogram::percentiles(&latency, [50, 95, 99]);
+            let [first_byte_p50_ms] = histogram::percentiles(&first_byte, [50]);
             Ok(LatencyRow {
                 keys: Keys::of(by, row.try_get::<Vec<String>, _>("keys")?),
                 answers: row.try_get("answers")?,
                 mean_ms: row.try_get("mean")?,
-                p50_ms: row.try_get("p50")?,
-                p95_ms: row.try_get("p95")?,
-                p99_ms: row.try_get("p99")?,
-                first_byte_p50_ms: row.try_get("first_byte")?,
+                p50_ms,
+                p95_ms,
+                p99_ms,
+                first_byte_p50_ms,
             })
         };
         rows.into_iter().map(read).collect::<Result<_, _>>().doing(DOING)
