@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use std::io::Write as _;
 use std::path::Path;
 
-const ONE: &str = "[providers.one]\ndialect = \"openai\"\nlatency = 0.01\n";
+const ONE: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = \"10ms\" }\n";
 
 const ROUTE: &str = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
                      [models.\"one/model\"]\nprice = { input = \"0\", output = \"10\" }\n\

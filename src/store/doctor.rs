@@ -32,7 +32,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 62] = [
+const INDEXES: [&str; 64] = [
     "allowance_login",
     "allowance_pkey",
     "answered_job",
@@ -90,6 +90,8 @@ const INDEXES: [&str; 62] = [
     "tally_hour_batch",
     "tally_hour_pkey",
     "tally_pkey",
+    "tick_done",
+    "tick_ended",
     "tick_open",
     "tick_pkey",
     "timeline_pkey",
