@@ -52,6 +52,10 @@ create table sluice.tick (
 -- Those that are still to be done: a handful.
 create index tick_open on sluice.tick (schedule, at) where state in ('asked', 'retrying');
 
+-- The last one that was done, behind any number that were left out; and old ones, which are forgotten.
+create index tick_done on sluice.tick (schedule, at) where state = 'done';
+create index tick_ended on sluice.tick (ended_at);
+
 comment on table sluice.tick is 'What came of the ticks of schedules. Read the view sluice.ticks.';
 
 create function sluice.known_schedule(name text) returns text

@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use std::io::Write as _;
 use std::path::Path;
 
-const ONE: &str = "[providers.one]\ndialect = \"openai\"\nlatency = 0.01\n";
+const ONE: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = \"10ms\" }\n";
 
 const ROUTE: &str = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
                      [models.\"one/model\"]\nprice = { input = \"0\", output = \"10\" }\n\
@@ -487,7 +487,6 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
         (format!("cron = \"@daily\"\ncatch_up = \"some\"\n{request}"), "schedules.a.catch_up: \"some\" says nothing"),
         (format!("cron = \"@daily\"\npriority = 2000\n{request}"), "schedules.a.priority: is 2000"),
         (format!("cron = \"@daily\"\nprompt = \"{{x}}\"\n{request}"), "schedules.a.prompt: is for the rows"),
-        (format!("cron = \"@daily\"\nsql_timeout = \"1s\"\n{request}"), "schedules.a.sql_timeout: is for a statement"),
         (format!("cron = \"@daily\"\ncrom = \"x\"\n{request}"), "schedules.a.crom: no such key; expected perhaps cron"),
     ] {
         let (code, said) = check(&format!("[schedules.a]\n{schedule}")).await;

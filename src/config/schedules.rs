@@ -180,9 +180,6 @@ fn read_question(section: &mut Section<'_>, source: Option<&TickSource>) -> RowQ
     if let (Some(TickSource::Request(_)), Some(key)) = (source, keys.into_iter().find(|key| section.has(key))) {
         section.fault(key, "is for the rows of a file or a statement", "no such key beside request");
     }
-    if !matches!(source, None | Some(TickSource::Sql(_))) && section.has("sql_timeout") {
-        section.fault("sql_timeout", "is for a statement", "no such key without sql");
-    }
     let text = |section: &mut Section<'_>, key| {
         section.parsed(key, "a text such as \"Classify: {text}\"", |text| {
             not_empty(text)?;

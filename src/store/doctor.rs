@@ -32,7 +32,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 75] = [
+const INDEXES: [&str; 77] = [
     "alert_delivery_alert",
     "alert_delivery_due",
     "alert_delivery_pkey",
@@ -103,6 +103,8 @@ const INDEXES: [&str; 75] = [
     "tally_hour_pkey",
     "tally_hour_target_pkey",
     "tally_pkey",
+    "tick_done",
+    "tick_ended",
     "tick_open",
     "tick_pkey",
     "timeline_pkey",

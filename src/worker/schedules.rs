@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 /// How often is looked, at least: somebody may ask for a tick.
@@ -45,7 +45,7 @@ struct Dealing {
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut troubles = Troubles::default();
     let mut dealing = Dealing::default();
-    let mut under_way: JoinSet<(String, Result<(), StoreError>)> = JoinSet::new();
+    let mut under_way: JoinSet<Ended> = JoinSet::new();
     loop {
         let mut next = Instant::now() + EVERY;
         let settings = shared.settings();
@@ -58,9 +58,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
         }
         let at = next.max(Instant::now() + AT_MOST_EVERY);
-        tokio::select! {
-            () = tokio::time::sleep_until(at) => {}
-            Some(ended) = under_way.join_next() => match ended {
+        // Not before that, whatever ends: a schedule that another worker is at would be asked for again and again.
+        while let Ok(ended) = tokio::time::timeout_at(at, ended(&mut under_way)).await {
+            match ended {
                 Ok((name, outcome)) => {
                     dealing.busy.remove(&name);
                     troubles.note("running a tick", outcome);
@@ -70,8 +70,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     // Which one it was is not known; each is under its own turn anyway.
                     dealing.busy.clear();
                 }
-            },
+            }
         }
+    }
+}
+
+/// What became of the ticks of a schedule: its name, and whether the database was there.
+type Ended = (String, Result<(), StoreError>);
+
+/// The next end of something that is under way; never, where nothing is.
+async fn ended(under_way: &mut JoinSet<Ended>) -> Result<Ended, JoinError> {
+    match under_way.join_next().await {
+        Some(ended) => ended,
+        None => std::future::pending().await,
     }
 }
 
@@ -80,7 +91,7 @@ async fn step(
     shared: &Arc<Shared>,
     schedules: &Arc<[Arc<Schedule>]>,
     dealing: &mut Dealing,
-    under_way: &mut JoinSet<(String, Result<(), StoreError>)>,
+    under_way: &mut JoinSet<Ended>,
 ) -> Result<Option<Timestamp>, StoreError> {
     let is_new = dealing.told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, schedules));
     let mut at = shared.store.schedules_at().await?;

@@ -4,7 +4,10 @@ use super::{history, json_of};
 use crate::support::program::{Program, text};
 use crate::support::queue::{Queue, in_an_hour, in_batch, park};
 use serde_json::{Value, json};
+use sluice::domain::{StopLoss, Timestamp};
+use sluice::store::enqueue::{BulkOptions, NewJob};
 use sluice::store::report::Filter;
+use sluice::store::schedule::{TakenTick, TickNote};
 use sluice::store::settle::Settlement;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -47,6 +50,9 @@ async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
         "update sluice.job set project = 'mine'",
         "insert into sluice.job (enqueued_by, request) values ('somebody', '{}')",
         "select sluice.retry(1::bigint)",
+        "select sluice.run_schedule('nightly')",
+        "update sluice.schedule set looked_at = now()",
+        "select * from sluice.schedule_turn",
         "delete from sluice.ready",
     ] {
         let error = app.execute(forbidden).await.unwrap_err();
@@ -176,6 +182,10 @@ async fn a_reporter_reads_everything_and_changes_nothing() {
     let alert = "insert into sluice.alert (rule, subject, severity, state, since, seen_at, fired_at, summary)
                  values ('key_out', 'p/KEY', 'warning', 'firing', now(), now(), now(), 'a summary')";
     queue.run(alert).await;
+    queue
+        .run("insert into sluice.schedule (name, cron, timezone, enabled) values ('nightly', '@daily', 'UTC', true)")
+        .await;
+    queue.run("select sluice.run_schedule('nightly')").await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)
@@ -227,6 +237,52 @@ async fn the_worker_role_can_do_all_of_the_work() {
     assert_eq!(queue.store.retry_batch("b", |_| {}).await.unwrap(), 2);
     assert_eq!(queue.store.status().await.unwrap().routes["default"].ready.rows, 2);
     assert_eq!(queue.store.totals(&[], &Filter::default()).await.unwrap()[0].succeeded, 1);
+    runs_a_schedule(&queue).await;
+}
+
+/// Everything that a worker does for a schedule.
+async fn runs_a_schedule(queue: &Queue) {
+    queue
+        .run(
+            "insert into sluice.schedule (name, cron, timezone, enabled) values ('nightly', '@daily', 'UTC', true);
+             insert into sluice.schedule_turn (schedule) values ('nightly')",
+        )
+        .await;
+    assert!(queue.store.pause_schedule("nightly", Some("closed")).await.unwrap());
+    assert!(queue.store.resume_schedule("nightly").await.unwrap());
+    let at = Timestamp(queue.store.ask_for_tick("nightly").await.unwrap().timestamp_millis());
+    assert_eq!(queue.store.schedules_at().await.unwrap().open.len(), 1);
+    let note = |at| TickNote { schedule: "nightly".to_owned(), at, by_hand: true, worker: None };
+    let options = BulkOptions {
+        route: "default".to_owned(),
+        project: "default".to_owned(),
+        batch: Some("nightly-1".to_owned()),
+        priority: 0,
+        run_at: None,
+        deadline: None,
+        max_attempts: None,
+    };
+    let taken = queue.store.take_tick(&note(at), options.clone()).await.unwrap();
+    let TakenTick::Open { mut bulk, last: None } = taken else { panic!("{taken:?}") };
+    let busy = queue.store.take_tick(&note(at), options.clone()).await.unwrap();
+    assert!(matches!(busy, TakenTick::Busy), "{busy:?}");
+    let request = r#"{"prompt": "x"}"#;
+    let job = NewJob { custom_id: None, idempotency_key: None, metadata: None, request };
+    bulk.push(&job).await.unwrap();
+    assert_eq!(bulk.commit_tick(note(at), StopLoss::default()).await.unwrap().jobs, 1);
+    let over = queue.store.take_tick(&note(at), options.clone()).await.unwrap();
+    assert!(matches!(over, TakenTick::Over), "{over:?}");
+    let later = Timestamp(at.0 + 1000);
+    let taken = queue.store.take_tick(&note(later), options).await.unwrap();
+    let TakenTick::Open { bulk, last } = taken else { panic!("{taken:?}") };
+    assert_eq!(last, Some(("nightly-1".to_owned(), 1)));
+    bulk.rollback().await.unwrap();
+    assert!(queue.store.skip_ticks(&[(note(later), "for a test".to_owned())]).await.unwrap());
+    queue.store.fail_tick(&note(Timestamp(at.0 + 2000)), 1, None, "for a test").await.unwrap();
+    let ticks = queue.store.ticks(Some("nightly"), 9).await.unwrap();
+    let states: Vec<&str> = ticks.iter().map(|tick| tick.state.as_str()).collect();
+    assert_eq!(states, ["failed", "skipped", "done"]);
+    assert_eq!(queue.store.forget_ticks(std::time::Duration::from_hours(1)).await.unwrap(), 0);
 }
 
 #[tokio::test]

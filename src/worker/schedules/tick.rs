@@ -250,7 +250,8 @@ async fn push(name: &str, jobs: Jobs, bulk: &mut BulkEnqueue) -> Result<(), Faul
     if is_whole.load(Ordering::Acquire) { Ok(()) } else { Err(Fault::passing(format!("{name}: reading it broke off"))) }
 }
 
-/// The same message with the keys of the configuration in place of the options of `sluice enqueue`.
+/// The same message with the keys of the configuration in place of the options of `sluice enqueue`, and without numbers
+/// of the operating system.
 fn in_keys(reason: String) -> String {
     const OPTIONS: [(&str, &str); 6] = [
         ("--id-column", "id_column"),
@@ -260,7 +261,17 @@ fn in_keys(reason: String) -> String {
         ("--prompt '", "prompt '"),
         ("--prompt", "prompt"),
     ];
-    OPTIONS.iter().fold(reason, |said, (option, key)| said.replace(option, key))
+    let said = OPTIONS.iter().fold(reason, |said, (option, key)| said.replace(option, key));
+    // The operating system's number says nothing more.
+    match said.split_once(" (os error ") {
+        Some((before, after)) => {
+            format!(
+                "{before}{}",
+                after.trim_start_matches(|digit: char| digit.is_ascii_digit()).trim_start_matches(')')
+            )
+        }
+        None => said,
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +285,7 @@ mod tests {
             in_keys(said.to_owned()),
             "x.csv: has no column `prompt`: say with prompt what is asked of each row, such as prompt 'A'"
         );
+        assert_eq!(in_keys("x: No such file (os error 2); more".to_owned()), "x: No such file; more");
         assert!(!in_keys("--system, --id-column and --keep are for tables".to_owned()).contains("--"));
     }
 }

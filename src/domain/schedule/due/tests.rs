@@ -54,6 +54,14 @@ fn ticks_that_nobody_saw_are_left_out_or_made_up_for_as_configured() {
 }
 
 #[test]
+fn a_tick_whose_deadline_is_over_is_not_made_up_for() {
+    let mut nightly = schedule("0 2 * * *");
+    nightly.deadline = Some(Duration::from_hours(6));
+    assert_eq!(told(&look(&nightly, at("01T12:00:00"), false, at("02T07:59:59"))), ["02 02:00"]);
+    assert_eq!(told(&look(&nightly, at("01T12:00:00"), false, at("02T08:00:00"))), ["02 02:00 Late"]);
+}
+
+#[test]
 fn while_it_is_paused_ticks_are_left_out_and_while_it_is_disabled_there_are_none() {
     let mut nightly = schedule("0 2 * * *");
     assert_eq!(
