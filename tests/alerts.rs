@@ -377,10 +377,9 @@ async fn each_rule_fires_and_is_over_whatever_the_receiver_does() {
     .await;
     // Without routes to them nothing is known of the bad provider and the locked key any more.
     let config = format!("{PROVIDERS}{rules}{ops}");
-    let without = config.replace("\"bad/m\", ", "").replace(
-        "[routes.locked]\nrungs = [\"locked/m\"]",
-        "[routes.locked]\nrungs = [\"good/m\"]",
-    );
+    let without = config
+        .replace("\"bad/m\", ", "")
+        .replace("[routes.locked]\nrungs = [\"locked/m\"]", "[routes.locked]\nrungs = [\"good/m\"]");
     let cut = |text: &str, from: &str, to: &str| {
         let (before, rest) = text.split_once(from).unwrap();
         format!("{before}{}", &rest[rest.find(to).unwrap()..])
@@ -511,7 +510,8 @@ async fn a_message_whose_worker_is_killed_comes_again_with_the_same_id() {
     let inbox = Inbox::start(|_, before| if before == 0 { Reply::Hang } else { ok() }).await;
     let only = "rules = [\"forgotten_pause\"]";
     let fleet = fleet(&receiver("ops", &inbox.url("/hook"), only).replace("\"1s\"", "\"20s\"")).await;
-    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')").await;
+    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')")
+        .await;
     let mut worker = start(&fleet);
     until("the receiver hangs", async || inbox.letters().len() == 1).await;
     worker.kill().await;
@@ -532,7 +532,8 @@ async fn a_receiver_that_hangs_keeps_neither_work_nor_other_receivers_waiting() 
     let receivers = receiver("deaf", &deaf.url("/"), "rules = [\"forgotten_pause\"]").replace("\"1s\"", "\"1m\"")
         + &receiver("ops", &inbox.url("/"), "rules = [\"batch_completed\", \"forgotten_pause\"]");
     let fleet = fleet(&receivers).await;
-    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')").await;
+    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')")
+        .await;
     let worker = start(&fleet);
     until("the deaf one has a message", async || !deaf.letters().is_empty()).await;
     enqueue(&fleet, "default", Some("n"), 10).await;
@@ -591,7 +592,10 @@ async fn a_test_message_tells_what_the_receiver_says() {
     };
     let (code, said, _) = test("ops", "json").await;
     let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &said["taken"], &said["status"], &said["signed"]), (Some(0), &json!(true), &json!(200), &json!(true)));
+    assert_eq!(
+        (code, &said["taken"], &said["status"], &said["signed"]),
+        (Some(0), &json!(true), &json!(200), &json!(true))
+    );
     assert_eq!(inbox.taken()[0].kind(), "alert.test");
     let (code, said, _) = test("chat", "plain").await;
     assert_eq!(code, Some(1));
@@ -625,7 +629,8 @@ async fn no_secret_of_a_receiver_gets_out() {
     };
     let fleet = fleet("").await;
     fleet.configure(&config("HOOK_URL"));
-    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')").await;
+    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')")
+        .await;
     let url = inbox.url(&format!("/{PATH}?token={MEMBER}"));
     let variables = [("HOOK_URL", url.as_str()), ("HOOK_SECRET", SECRET), ("LOCKED_KEY", "the-wrong-key-4711")];
     let worker = fleet.start_with(&variables);
@@ -649,7 +654,8 @@ async fn no_secret_of_a_receiver_gets_out() {
         no_secret(&format!("{arguments:?}"), &(text(&output.stdout) + &text(&output.stderr)));
     }
     for relation in ["alert", "alert_delivery", "alert_watch", "worker", "alerts"] {
-        let query = sqlx::AssertSqlSafe(format!("select coalesce(string_agg(t::text, ' '), '') from sluice.{relation} t"));
+        let query =
+            sqlx::AssertSqlSafe(format!("select coalesce(string_agg(t::text, ' '), '') from sluice.{relation} t"));
         let rows: String = sqlx::query_scalar(query).fetch_one(&fleet.pool).await.unwrap();
         no_secret(relation, &rows);
     }
@@ -698,8 +704,6 @@ async fn when_the_worker_that_looks_dies_another_goes_on() {
         .unwrap();
     let at = workers.iter().position(|worker| worker.pid() == pid).unwrap();
     workers.remove(at).kill().await;
-    // Its turn runs out at once, as it would in a minute or so.
-    run(&fleet, "update sluice.alert_watch set leased_until = now()").await;
     until("the other one tells of its loss", async || inbox.rules("alert.firing").contains("worker_lost")).await;
     inbox.has_nothing_double();
     stop(workers).await;

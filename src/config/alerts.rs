@@ -23,7 +23,7 @@ pub struct Alerts {
 }
 
 /// Where an address may come from.
-const URLS: &str = "one of url_env = \"VARIABLE\", url_file = \"PATH\", credential = \"NAME\" and url = \"https://…\"";
+const URLS: &str = "url_env = \"VARIABLE\", url_file = \"PATH\", credential = \"NAME\" or url = \"https://…\"";
 
 /// Where a secret may come from.
 const SECRETS: &str = "secret_env = \"VARIABLE\", secret_file = \"PATH\" or secret_credential = \"NAME\"";
@@ -217,12 +217,7 @@ fn warn_of_plain_text(name: &str, url: &SecretString, reading: &Reading) {
     }
 }
 
-fn read_signing_secret(
-    name: &str,
-    section: &mut Section<'_>,
-    format: HookFormat,
-    keys: Keys,
-) -> Option<SecretString> {
+fn read_signing_secret(name: &str, section: &mut Section<'_>, format: HookFormat, keys: Keys) -> Option<SecretString> {
     if section.take_forbidden("secret") {
         section.fault("secret", "secrets do not belong into the configuration file", SECRETS);
     }

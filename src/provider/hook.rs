@@ -160,13 +160,14 @@ impl Hook {
     /// [`HookError`] when the address or the secret cannot be used.
     pub fn new(receiver: Receiver) -> Result<Self, HookError> {
         let name = || receiver.name.clone();
-        let url = hook_url(receiver.url.expose_secret())
-            .map_err(|reason| HookError::Url { receiver: name(), reason })?;
+        let url =
+            hook_url(receiver.url.expose_secret()).map_err(|reason| HookError::Url { receiver: name(), reason })?;
         let key = receiver.secret.as_ref().map(|secret| signing_key(secret.expose_secret())).transpose();
         let key = key.map_err(|reason| HookError::Secret { receiver: name(), reason })?;
-        let transport = Transport::new(&receiver.name, &url, receiver.timeout, MOST_ANSWER).map_err(|why| match why {
-            NoTransport::Client(_) | NoTransport::Thread(_) => HookError::Client { receiver: name() },
-        })?;
+        let transport =
+            Transport::new(&receiver.name, &url, receiver.timeout, MOST_ANSWER).map_err(|why| match why {
+                NoTransport::Client(_) | NoTransport::Thread(_) => HookError::Client { receiver: name() },
+            })?;
         // The path and the query are the secret part of an address, and hosts are in many texts.
         let mut secrets = vec![receiver.url.clone()];
         let path = url.path().trim_start_matches('/');
@@ -195,12 +196,8 @@ impl Hook {
         let started = Instant::now();
         let body = message.body(self.receiver.format);
         let at = now();
-        let request = Outgoing {
-            method: Method::POST,
-            url: self.url.clone(),
-            headers: self.headers(id, at, &body),
-            body,
-        };
+        let request =
+            Outgoing { method: Method::POST, url: self.url.clone(), headers: self.headers(id, at, &body), body };
         let total = self.receiver.timeout;
         let limits = TimeLimits { first_byte: total, idle: total, total, started };
         match self.transport.exchange(request, &limits, |_, _, _| {}).await {
@@ -214,10 +211,9 @@ impl Hook {
                 };
                 Sent { outcome: SendOutcome { status: Some(reply.status), retry_after }, words }
             }
-            Err(failure) => Sent {
-                outcome: SendOutcome { status: None, retry_after: None },
-                words: self.words(&failure.message),
-            },
+            Err(failure) => {
+                Sent { outcome: SendOutcome { status: None, retry_after: None }, words: self.words(&failure.message) }
+            }
         }
     }
 

@@ -263,11 +263,7 @@ impl From<Status> for StatusView {
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
             budgets: status.budgets.iter().map(|row| BudgetView::of(row, status.now)).collect(),
-            alerts: status
-                .firing
-                .into_iter()
-                .map(|(severity, firing)| FiringView { severity, firing })
-                .collect(),
+            alerts: status.firing.into_iter().map(|(severity, firing)| FiringView { severity, firing }).collect(),
             private_postgres: None,
         }
     }

@@ -78,9 +78,7 @@ pub fn steps<'a>(
         let sighting = fresh.remove(&(record.rule, record.subject.as_str()));
         let id = record.id;
         let step = match (sighting, record.fired_at) {
-            _ if !rule.on && record.fired_at.is_some() => {
-                Some(AlertStep::Resolve { id, by: ResolvedBy::SwitchedOff })
-            }
+            _ if !rule.on && record.fired_at.is_some() => Some(AlertStep::Resolve { id, by: ResolvedBy::SwitchedOff }),
             _ if !rule.on => Some(AlertStep::Drop { id }),
             (None, _) if !examined.contains(&record.rule) => None,
             (None, None) => Some(AlertStep::Drop { id }),

@@ -200,7 +200,8 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
         entry.1 = entry.1.or(target.shut.as_ref().and_then(|shut| shut.since_ms));
     }
     let seen = open.into_iter().map(|(name, (count, _))| {
-        let summary = format!("the breaker of {name} is open: its calls fail ({})", counted(count, "worker", "workers"));
+        let summary =
+            format!("the breaker of {name} is open: its calls fail ({})", counted(count, "worker", "workers"));
         Spotted::new(name, summary).with("workers", count)
     });
     seen.collect()
@@ -328,8 +329,7 @@ fn differing(doubted: &[DoubtedCosts], settings: &AlertSettings) -> Vec<Spotted>
     let seen = doubted.iter().filter(|doubted| doubted.differing >= least).map(|doubted| {
         let DoubtedCosts { target, differing, more, .. } = doubted;
         let calls = counted(differing, "call", "calls");
-        let (amount, word) =
-            if more.0 < 0 { (NanoUsd(more.0.saturating_neg()), "less") } else { (*more, "more") };
+        let (amount, word) = if more.0 < 0 { (NanoUsd(more.0.saturating_neg()), "less") } else { (*more, "more") };
         let summary =
             format!("the provider of {target} reports {amount} {word} than was computed, for {calls} of the last hour");
         Spotted::new(target, summary).with("calls", differing).with("more", more)
@@ -442,8 +442,8 @@ fn doctor(findings: &[Finding]) -> Vec<Spotted> {
 fn forgotten(pauses: &[Pause], now: Timestamp, settings: &AlertSettings) -> Vec<Spotted> {
     let is_old = |pause: &&Pause| {
         // The pause of a stop-loss has a rule of its own.
-        let is_stop_loss = pause.kind == PauseKind::Batch
-            && pause.why.as_deref().is_some_and(|why| why.starts_with("stop-loss:"));
+        let is_stop_loss =
+            pause.kind == PauseKind::Batch && pause.why.as_deref().is_some_and(|why| why.starts_with("stop-loss:"));
         !is_stop_loss && pause.since.until(now) >= settings.thresholds.pause_age
     };
     let seen = pauses.iter().filter(is_old).map(|pause| {

@@ -97,7 +97,8 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
     const DOLLAR: i64 = 1_000_000_000;
     let usual = |hours| Some(UsualHour { cost: NanoUsd(10 * DOLLAR), hours });
     let of_worker = |breaker, key| with(|o| o.known.workers = vec![worker(breaker, key), worker(breaker, key)]);
-    let need = |left| Some(BTreeMap::from([("b".to_owned(), Need { jobs_left: left, ended: 10, spent: NanoUsd(100) })]));
+    let need =
+        |left| Some(BTreeMap::from([("b".to_owned(), Need { jobs_left: left, ended: 10, spent: NanoUsd(100) })]));
     vec![
         (
             R::BreakerOpen,
@@ -109,7 +110,11 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
         ),
         (
             R::FallbackShare,
-            vec![(with(|o| o.fallbacks = Some(flow(50, 10, 0, 0))), "r", "20.0% of the answers of route r in the last 30m")],
+            vec![(
+                with(|o| o.fallbacks = Some(flow(50, 10, 0, 0))),
+                "r",
+                "20.0% of the answers of route r in the last 30m",
+            )],
             vec![
                 with(|o| o.fallbacks = Some(flow(50, 9, 0, 0))),
                 with(|o| o.fallbacks = Some(flow(49, 49, 0, 0))),
@@ -171,7 +176,11 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
         ),
         (
             R::CostDiffers,
-            vec![(with(|o| o.doubted = doubted(0, 2)), "p/m", "reports $0.000000005 less than was computed, for 2 calls")],
+            vec![(
+                with(|o| o.doubted = doubted(0, 2)),
+                "p/m",
+                "reports $0.000000005 less than was computed, for 2 calls",
+            )],
             vec![with(|o| o.doubted = doubted(9, 0))],
         ),
         (
@@ -256,7 +265,11 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
         ),
         (
             R::Doctor,
-            vec![(with(|o| o.findings = finding(Severity::Bad)), "replication_slots", "replication slots: a slot keeps")],
+            vec![(
+                with(|o| o.findings = finding(Severity::Bad)),
+                "replication_slots",
+                "replication slots: a slot keeps",
+            )],
             vec![with(|o| o.findings = finding(Severity::Warning)), with(|o| o.findings = finding(Severity::Unseen))],
         ),
         (
@@ -650,8 +663,7 @@ fn a_batch_has_failed_when_more_of_it_failed_than_may() {
     }
     let words = end(4, 5).in_words(AlertRule::BatchFailed);
     assert_eq!(words, "batch b has failed: 4 jobs succeeded, 5 failed, 1 cancelled; it cost $5.00");
-    let message =
-        AlertMessage::of_batch(&end(4, 5), AlertRule::BatchFailed, AlertSeverity::Warning, None, NOW);
+    let message = AlertMessage::of_batch(&end(4, 5), AlertRule::BatchFailed, AlertSeverity::Warning, None, NOW);
     assert_eq!(message.kind(), "batch.failed");
     assert_eq!(message.value()["data"]["cost"], "5.00");
 }

@@ -1,8 +1,8 @@
 //! Findings on workers, waiting jobs and kept work.
 
 use super::{
-    AlertMail, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued, WrongBudget,
-    grouped, span,
+    AlertMail, DoubtedCosts, Finding, FinishedWork, Misbilled, Queue, Seen, ServerState, Thresholds, Unqueued,
+    WrongBudget, grouped, span,
 };
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;

@@ -128,9 +128,11 @@ fn hush(worker: &mut Statistics) {
 
 fn work_of(ended: i64, route: String, queue: RouteQueue) -> RouteWork {
     let held: i64 = queue.held.values().map(|held| held.count.rows).sum();
-    let waits = queue.held.into_iter().chain(queue.parked).map(|(code, held)| {
-        (code, held.count.rows, held.wakes_at.map(|at| Timestamp(at.timestamp_millis())))
-    });
+    let waits = queue
+        .held
+        .into_iter()
+        .chain(queue.parked)
+        .map(|(code, held)| (code, held.count.rows, held.wakes_at.map(|at| Timestamp(at.timestamp_millis()))));
     let waits = waits.collect();
     RouteWork { route, free: queue.ready.rows.saturating_sub(held).max(0), running: queue.running, waits, ended }
 }

@@ -127,7 +127,10 @@ async fn note(shared: &Shared, message: &LeasedMessage, sent: &Sent, age: Durati
     let (receiver, tries) = (message.receiver.as_str(), message.tries);
     if outcome.is_taken() {
         if !shared.store.message_sent(worker, message, outcome.status).await? {
-            tracing::warn!(receiver, "a message of an alert was sent, and another worker has it too: it may come twice");
+            tracing::warn!(
+                receiver,
+                "a message of an alert was sent, and another worker has it too: it may come twice"
+            );
         }
         tracing::debug!(receiver, tries, "a message of an alert was taken");
         return Ok(());
