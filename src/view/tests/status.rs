@@ -101,7 +101,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         pauses: vec![pause],
         buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
         budgets: Vec::new(),
-        firing: std::collections::BTreeMap::from([("critical".to_owned(), 2)]),
+        firing: BTreeMap::from([("critical".to_owned(), 2)]),
     };
     let expected = json!({
         "now": "2027-01-15T08:01:00Z",
