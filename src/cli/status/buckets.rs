@@ -113,6 +113,7 @@ pub(super) mod tests {
             pauses: Vec::new(),
             buckets: buckets.into_iter().map(standing).collect(),
             budgets: Vec::new(),
+            firing: BTreeMap::new(),
         }
     }
 
