@@ -116,7 +116,8 @@ create index alert_delivery_alert on sluice.alert_delivery (alert) where alert i
 comment on view sluice.alerts is 'Alerts that fire, and those that have fired and are over, as long as they are kept.';
 comment on column sluice.alerts.id is 'The number of the alert, which is in its messages.';
 comment on column sluice.alerts.rule is 'The rule of [alerts.rules] that sees it.';
-comment on column sluice.alerts.subject is 'What it is about: a target, a route, a budget. Rule and subject are its key.';
+comment on column sluice.alerts.subject is
+    'What it is about: a target, a route, a budget. Rule and subject are its key.';
 comment on column sluice.alerts.severity is 'info, warning or critical.';
 comment on column sluice.alerts.state is 'firing or resolved.';
 comment on column sluice.alerts.summary is 'What is seen, in a sentence.';

@@ -615,10 +615,11 @@ async fn a_test_message_tells_what_the_receiver_says() {
 async fn no_secret_of_a_receiver_gets_out() {
     const PATH: &str = "zqT0Path11/zqB0Path22/zqsecretpath333";
     const MEMBER: &str = "zqmember44445555";
-    let inbox = Inbox::start(|letter, _| {
+    let inbox = Inbox::start(|letter, before| {
         // It says back all that it was told, in its words, in a header, and where it sends on to.
         let heard = format!("{} {SECRET} {:?}", letter.path, letter.headers);
-        Reply::Say(302, format!("location: http://127.0.0.1:1{}\r\n", letter.path), heard)
+        let status = if before % 2 == 0 { 302 } else { 400 };
+        Reply::Say(status, format!("location: http://127.0.0.1:1{}\r\n", letter.path), heard)
     })
     .await;
     let config = |url_key: &str| {
@@ -660,7 +661,7 @@ async fn no_secret_of_a_receiver_gets_out() {
         no_secret(relation, &rows);
     }
     let said = worker.said();
-    assert!(said.len() > 10_000, "the finest level says more than that");
+    assert!(said.contains("did not take a message"), "{said}");
     no_secret("the log", &said);
     stop(vec![worker]).await;
     // Whatever is wrong with the configuration.
@@ -704,8 +705,6 @@ async fn when_the_worker_that_looks_dies_another_goes_on() {
         .unwrap();
     let at = workers.iter().position(|worker| worker.pid() == pid).unwrap();
     workers.remove(at).kill().await;
-    // Its turn runs out at once, as it would in a minute or so.
-    run(&fleet, "update sluice.alert_watch set leased_until = now()").await;
     until("the other one tells of its loss", async || inbox.rules("alert.firing").contains("worker_lost")).await;
     inbox.has_nothing_double();
     stop(workers).await;

@@ -67,6 +67,8 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
         0,
         "{part}: it has signed off"
     );
+    let fallen = "select count(*) from sluice.worker where state = 'gone' and stats ? 'fallen'";
+    assert_eq!(fleet.number(fallen).await, 1, "{part}: an alert tells of it");
     // Also what a claim brought that was under way on the server when the loop ended.
     until("everything is given back", async || fleet.number("select count(*) from sluice.inflight").await == 0).await;
     let (calls, booked) = (fleet.verdict().total.calls, fleet.number("select count(*) from sluice.attempt").await);
@@ -82,7 +84,9 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_that_claim_and_look_after_the_queue() {
-    for part in ["claimer", "heartbeat", "upkeep", "schedules", "keeper", "opener", "opening"] {
+    for part in
+        ["claimer", "heartbeat", "upkeep", "schedules", "keeper", "opener", "opening", "alerts", "messages"]
+    {
         falls(part, true).await;
     }
 }

@@ -23,7 +23,7 @@ pub struct Alerts {
 }
 
 /// Where an address may come from.
-const URLS: &str = "one of url_env = \"VARIABLE\", url_file = \"PATH\", credential = \"NAME\" and url = \"https://…\"";
+const URLS: &str = "url_env = \"VARIABLE\", url_file = \"PATH\", credential = \"NAME\" or url = \"https://…\"";
 
 /// Where a secret may come from.
 const SECRETS: &str = "secret_env = \"VARIABLE\", secret_file = \"PATH\" or secret_credential = \"NAME\"";

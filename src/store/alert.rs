@@ -77,8 +77,8 @@ fn seconds(time: Duration) -> f64 {
 }
 
 impl Store {
-    /// Takes the turn to look for all, or keeps it, for so long. `None`: another worker has it, or has looked less than
-    /// `every` ago.
+    /// Takes the turn to look for all, or keeps it, for so long. `None`: another worker has it and lives, or has looked
+    /// less than `every` ago.
     pub async fn take_alert_turn(
         &self,
         worker: i64,
@@ -87,7 +87,9 @@ impl Store {
     ) -> Result<Option<AlertTurn>, StoreError> {
         let row = sqlx::query!(
             r#"update sluice.alert_watch w set worker = $1, leased_until = now() + make_interval(secs => $2)
-                where w.id and (w.worker = $1 or w.leased_until < now())
+                where w.id and (w.worker = $1 or w.leased_until < now()
+                                or not exists (select from sluice.worker l
+                                                where l.id = w.worker and l.state = 'live' and l.lease_until > now()))
                   and coalesce(w.looked_at, '-infinity') <= now() - make_interval(secs => $3)
                returning now() as "now!", w.looked_at"#,
             worker,

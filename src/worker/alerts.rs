@@ -123,8 +123,9 @@ async fn look(shared: &Shared, alerting: &Alerting, memory: &mut Memory) -> Resu
         let Some(changes) = shared.store.write_alerts(worker, now, &steps, settings, &receivers).await? else {
             return Ok(false);
         };
+        // Whatever is behind it has its own line at its own level.
         for (rule, subject, summary) in &changes.fired {
-            tracing::warn!(alert.rule = rule, alert.subject = subject, "an alert fires: {summary}");
+            tracing::info!(alert.rule = rule, alert.subject = subject, "an alert fires: {summary}");
         }
         for (rule, subject) in &changes.resolved {
             tracing::info!(alert.rule = rule, alert.subject = subject, "an alert is over");

@@ -90,11 +90,7 @@ impl Worker {
         gossip::close(&shared).await;
         looking.abort();
         let _ = looking.await;
-        if let Some(part) = loops.fallen() {
-            let noted = shared.store.note_fallen(shared.worker_id(), part);
-            if let Err(error) = within(GOOD_BYE, "noting which part has failed", noted).await {
-                tracing::debug!(error = %error, "could not note which part has failed");
-            }
+        if loops.fallen().is_some() {
             // A claim may have been under way when its loop ended: this process does not know the jobs of that claim.
             let known = shared.known_fences();
             let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
@@ -114,6 +110,13 @@ impl Worker {
         let _ = sending.await;
         heartbeat.abort();
         let _ = heartbeat.await;
+        // After the last heartbeat, which would write over it.
+        if let Some(part) = loops.fallen() {
+            let noted = shared.store.note_fallen(shared.worker_id(), part);
+            if let Err(error) = within(GOOD_BYE, "noting which part has failed", noted).await {
+                tracing::debug!(error = %error, "could not note which part has failed");
+            }
+        }
         if spooled > 0 {
             tracing::error!(
                 outcomes = spooled,

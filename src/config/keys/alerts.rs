@@ -12,12 +12,7 @@ pub(in crate::config) const ALERTS: Table = Table {
     keys: &[
         with_default("every", Kind::Duration, "30s", "How often a worker looks: from \"1s\" to \"1m\"."),
         with_default("clear", Kind::Duration, "2m", "How long something has to be gone before it counts as over."),
-        with_default(
-            "repeat",
-            Kind::Duration,
-            "4h",
-            "How long after the last message a reminder comes; \"0s\": never.",
-        ),
+        with_default("repeat", Kind::Duration, "4h", "How long until a reminder comes; \"0s\": never."),
         with_default("keep", Kind::Duration, "30d", "How long alerts that are over, and sent messages, are kept."),
         key("source", Kind::Text, "production", "What messages say they are from."),
         Key { name: "rules", kind: Kind::Table(&RULES), ..Key::EMPTY },

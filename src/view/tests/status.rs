@@ -103,7 +103,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         budgets: Vec::new(),
         schedules: Vec::new(),
         ticks: Vec::new(),
-        firing: std::collections::BTreeMap::from([("critical".to_owned(), 2)]),
+        firing: BTreeMap::from([("critical".to_owned(), 2)]),
         needs: std::collections::HashMap::new(),
     };
     let expected = json!({

@@ -43,15 +43,16 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
-    /// The fact, read anew if it is older than this.
+    /// The fact, read anew if it is older than this. A reading that fails or takes too long is not made again before
+    /// that: the other rules would never be judged.
     async fn get(
         &mut self,
         age: Duration,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<Option<T>, StoreError> {
         if self.read_at.is_none_or(|at| at.elapsed() >= age) {
-            self.fact = Some(read.await?);
             self.read_at = Some(Instant::now());
+            self.fact = Some(read.await?);
         }
         Ok(self.fact.clone())
     }
