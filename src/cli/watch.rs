@@ -5,7 +5,7 @@ use super::batch::find;
 use super::colour::{self, painted};
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
-use super::results::advice;
+use super::results::{Counts, advice};
 use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
@@ -43,7 +43,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let done = follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await?;
     if done.without_answer() > 0 {
-        context.output.note(advice(&done.batch.name, None));
+        let counts = Counts {
+            failed: u64::try_from(done.batch.failed).unwrap_or(0),
+            cancelled: u64::try_from(done.batch.cancelled - done.replaced).unwrap_or(0),
+            ..Counts::default()
+        };
+        context.output.note(advice(&done.batch.name, &counts, None));
     }
     context.close().await?;
     Ok(done.exit_code())
