@@ -74,7 +74,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_a_double_fits_one(number in prop::num::f64::NORMAL) {
-            prop_assert!(fits_double(&number.to_string()) && fits_double(&format!("{number:E}")));
+            let spellings = [number.to_string(), format!("{number:E}")];
+            prop_assert!(spellings.iter().all(|written| fits_double(written)));
         }
     }
 }

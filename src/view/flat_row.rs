@@ -251,9 +251,9 @@ fn object_of(answer: &str) -> Option<RawObject<'_>> {
 
 /// What stands beside a row of the author's own file.
 #[derive(Clone, Copy, Debug)]
-pub enum Beside<'a> {
+pub enum RowJob<'a> {
     /// The job that was made of it.
-    Job(&'a ExportedJob),
+    Own(&'a ExportedJob),
     /// It has no job.
     Absent,
     /// The job of its `custom_id` was made of a row with other cells.
@@ -399,18 +399,18 @@ impl Layout {
                 }
             }
         }
-        self.row_beside(&hers, Beside::Job(job))
+        self.row_beside(&hers, RowJob::Own(job))
     }
 
     /// The row of a job, with the cells of the author's own row.
     ///
     /// # Errors
     /// When a stored answer is not a chat completion.
-    pub fn row_beside(&self, hers: &[FlatCell], beside: Beside<'_>) -> anyhow::Result<Vec<FlatCell>> {
+    pub fn row_beside(&self, hers: &[FlatCell], beside: RowJob<'_>) -> anyhow::Result<Vec<FlatCell>> {
         let (job, state) = match beside {
-            Beside::Job(job) => (Some(job), ""),
-            Beside::Absent => (None, "absent"),
-            Beside::Changed => (None, "changed"),
+            RowJob::Own(job) => (Some(job), ""),
+            RowJob::Absent => (None, "absent"),
+            RowJob::Changed => (None, "changed"),
         };
         let mut fields = vec![FlatCell::Empty; self.fields.len()];
         let answer = match job.and_then(|job| job.ending.as_ref()) {

@@ -10,7 +10,7 @@ use crate::input::{AuthorCell, AuthorRows, InputError, InputFormat, InputSource,
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::results::ExportedJob;
-use crate::view::flat_row::{Beside, FlatCell, Kinds, Layout, Survey};
+use crate::view::flat_row::{FlatCell, Kinds, Layout, RowJob, Survey};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -137,12 +137,12 @@ impl Rows {
                 let jobs: Vec<ExportedJob> = jobs.iter().filter_map(|job| found.remove(job)).collect();
                 let own = jobs.iter().find(|job| self.is_of(&row, job));
                 let beside = match own {
-                    Some(job) => Beside::Job(job),
-                    None if jobs.is_empty() => Beside::Absent,
-                    None => Beside::Changed,
+                    Some(job) => RowJob::Own(job),
+                    None if jobs.is_empty() => RowJob::Absent,
+                    None => RowJob::Changed,
                 };
-                absent += u64::from(matches!(beside, Beside::Absent));
-                changed += u64::from(matches!(beside, Beside::Changed));
+                absent += u64::from(matches!(beside, RowJob::Absent));
+                changed += u64::from(matches!(beside, RowJob::Changed));
                 others += u64::try_from(jobs.len().saturating_sub(1)).unwrap_or(0);
                 let hers: Vec<FlatCell> = row.into_iter().map(flat).collect();
                 sheet.write(layout, &layout.row_beside(&hers, beside)?)?;
