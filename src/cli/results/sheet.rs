@@ -142,11 +142,12 @@ fn failed(error: csv::Error) -> anyhow::Error {
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
-    use crate::view::flat_row::{Fields, Survey};
+    use crate::view::flat_row::{Fields, Kinds, Survey};
 
     fn written(shape: Shape, header: &[&str], rows: &[Vec<FlatCell>]) -> String {
         let header: Vec<String> = header.iter().map(|name| (*name).to_owned()).collect();
-        let layout = Layout::beside(&header, &Survey::new(Fields::Named(Vec::new()), false));
+        let layout =
+            Layout::beside(&header, &Kinds::none(header.len()), &Survey::new(Fields::Named(Vec::new()), false));
         let mut bytes = Vec::new();
         let mut sheet = open(shape, &layout, &mut bytes).unwrap();
         for row in rows {
