@@ -98,7 +98,7 @@ async fn a_list_without_jobs_says_why() {
     assert_eq!((status, stdout.as_str()), (0, ""));
     assert_eq!(stderr, "no job: batch b has 12000 jobs, 4 failed, 1 cancelled, 11994 unfinished\n");
     let (status, _, stderr) = sluice(dir.path(), &database, &["batch", "jobs", "none"]);
-    assert!(status == 6 && stderr.contains("there is no batch \"none\"; the latest are: b"), "{stderr}");
+    assert!(status == 6 && stderr.contains("there is no batch \"none\"; recent ones are: b"), "{stderr}");
     let (status, _, stderr) = sluice(dir.path(), &database, &["batch", "jobs", "b", "--state", "done"]);
     assert!(status == 2 && stderr.contains("no such state; there are queued"), "{stderr}");
     execute(&database, "delete from sluice.result; delete from sluice.ready; delete from sluice.job").await;

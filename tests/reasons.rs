@@ -260,3 +260,14 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
     stage.run("update sluice.parked set run_at = now() - interval '1 s'").await;
     assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("no worker"), "its time has come");
 }
+
+#[tokio::test]
+async fn a_batch_that_is_scheduled_says_so_while_no_worker_runs() {
+    let stage = stage().await;
+    stage.job("batch, run_at", "'later', now() + interval '1 hour'").await;
+    let said = stage.program.output(&["batch", "show", "later"]).await;
+    assert!(said.contains("scheduled for") && !said.contains("no worker"), "{said}");
+    stage.job("batch", "'later'").await;
+    let said = stage.program.output(&["batch", "show", "later"]).await;
+    assert!(said.contains("no worker is running"), "{said}");
+}

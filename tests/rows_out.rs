@@ -205,6 +205,66 @@ async fn her_rows_may_be_of_any_format_that_is_read() {
 }
 
 #[tokio::test]
+async fn rows_that_have_changed_or_cannot_be_read_get_no_answer_and_are_told() {
+    let (database, dir) = stage().await;
+    // JSON Lines, whatever the name: as jobs are made of it.
+    let rows = "{\"id\":\"r1\",\"text\":\"good\"}\n{\"id\":\"r3\",\"text\":\"not prose\"}\n[]\n\
+                {\"id\":\"r2\",\"text\":\"=bad()\"}\n";
+    fs::write(dir.path().join("rows.csv"), rows).unwrap();
+    // Another run of the same id, at another time: the answer to this row is that of the earlier job.
+    execute(
+        &database,
+        r#"insert into sluice.job (id, batch, custom_id, metadata, request)
+                values (206, 'b', 'r1', '{"text":"worse"}', '{}')"#,
+    )
+    .await;
+    let args = ["results", "b", "--rows", "rows.csv", "--id-column", "id", "--no-fields", "-o", "out.csv"];
+    let (status, _, stderr) = sluice(dir.path(), &database, &args);
+    assert!(
+        status == 7 && stderr.contains("rows.csv:3: expected an object") && stderr.contains("--skip-bad"),
+        "{stderr}"
+    );
+    let (status, _, stderr) = sluice(dir.path(), &database, &[&args[..], &["--skip-bad"]].concat());
+    assert_eq!(status, 1, "{stderr}");
+    for words in [
+        "1 row of rows.csv cannot be read, and is left out",
+        "1 row of rows.csv has other cells than the row that was enqueued",
+        "1 job of the batch stands behind another job of the same custom_id, and is left out",
+        "2 jobs of the batch have no row in rows.csv, and are left out",
+    ] {
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
+    let csv = fs::read_to_string(dir.path().join("out.csv")).unwrap();
+    let begins: Vec<String> = csv.lines().map(|line| line.split(',').take(5).collect::<Vec<_>>().join(",")).collect();
+    let expected = ["id,text,job,custom_id,state", "r1,good,201,r1,succeeded", "r3,not prose,,,changed"];
+    assert_eq!(
+        (&begins[..3], begins[3].as_str(), begins.len()),
+        (&expected.map(str::to_owned)[..], "r2,=bad(),202,r2,succeeded", 4)
+    );
+}
+
+#[cfg(feature = "parquet")]
+#[tokio::test]
+async fn her_columns_have_types_in_parquet_and_keep_every_digit() {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
+    let (database, dir) = stage().await;
+    let rows = "{\"id\":\"r1\",\"n\":9007199254740993,\"f\":1,\"b\":true,\"u\":18446744073709551615}\n\
+                {\"id\":\"r2\",\"n\":9223372036854775807,\"f\":0.5,\"b\":null,\"u\":1}\n";
+    fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let args = ["results", "b", "--rows", "rows.jsonl", "--id-column", "id", "-o", "out.parquet"];
+    let (_, _, stderr) = sluice(dir.path(), &database, &args);
+    let reader = SerializedFileReader::new(fs::File::open(dir.path().join("out.parquet")).expect(&stderr)).unwrap();
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let columns: Vec<String> =
+        schema.columns().iter().take(5).map(|column| format!("{} {}", column.name(), column.physical_type())).collect();
+    assert_eq!(columns, ["id BYTE_ARRAY", "n INT64", "f DOUBLE", "b BOOLEAN", "u BYTE_ARRAY"]);
+    let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+    assert!(rows[0].contains("n: 9007199254740993,") && rows[0].contains("u: \"18446744073709551615\""), "{}", rows[0]);
+    assert!(rows[1].contains("n: 9223372036854775807,") && rows[1].contains("b: null"), "{}", rows[1]);
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_joined_say_why_and_write_nothing() {
     let (database, dir) = stage().await;
     for (name, rows, words) in [

@@ -103,7 +103,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let code = match args.command {
         BatchCommand::List { limit } => {
             let batches = context.store.batches(limit).await?;
-            context.output.table(&batch::table(&batches))?;
+            if batches.is_empty() && context.output.format() == Format::Table {
+                context.output.note("there are no batches; `sluice enqueue FILE` makes one");
+            } else {
+                context.output.table(&batch::table(&batches))?;
+            }
             ExitCode::Success
         }
         BatchCommand::Show { name } => {
@@ -121,7 +125,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             if enqueues.is_empty() {
                 find(&context.store, &name).await?;
             }
-            context.output.table(&batch::enqueues_table(&enqueues))?;
+            if enqueues.is_empty() && context.output.format() == Format::Table {
+                context.output.note(format_args!("batch {} has no enqueue by command", on_one_line(&name)));
+            } else {
+                context.output.table(&batch::enqueues_table(&enqueues))?;
+            }
             ExitCode::Success
         }
         BatchCommand::Cancel { name, enqueue: Some(number) } => cancel_enqueue(&mut context, &name, number).await?,
@@ -233,7 +241,7 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     let recent = if recent.is_empty() {
         if reads_all { "there are no batches yet" } else { "it has enqueued none yet" }.to_owned()
     } else {
-        format!("the latest are: {}", recent.join(", "))
+        format!("recent ones are: {}", recent.join(", "))
     };
     Err(CommandFailure::not_found(format!("there is no batch {name:?}{own}; {recent}")).into())
 }

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::failure::CommandFailure;
 use super::names;
 use super::output::Format;
+use super::words::about;
 use crate::config::Config;
 use crate::domain::budget::{self, Budget, BudgetStanding, Coverage, Period, Unpriced};
 use crate::domain::{MaxFailed, NanoUsd};
@@ -197,6 +198,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
                 ))
                 .into());
             }
+            let rows = context.store.budget_rows().await?;
+            require_own_window(&budget, rows.iter().map(|row| &row.standing.budget))?;
             let changed = context.store.set_budget(&budget).await?;
             told(&mut context, &budget, changed, Some(budget.limit), before.as_ref())?;
         }
@@ -313,6 +316,26 @@ fn find<'a>(rows: &'a [BudgetRow], name: &str) -> Result<&'a BudgetRow, CommandF
     })
 }
 
+/// Two budgets that cover the same in the same window would be two limits of one thing.
+fn require_own_window<'a>(budget: &Budget, mut others: impl Iterator<Item = &'a Budget>) -> Result<(), CommandFailure> {
+    let is_the_same =
+        |other: &&Budget| other.name != budget.name && (&other.scope, other.period) == (&budget.scope, budget.period);
+    let Some(other) = others.find(is_the_same) else { return Ok(()) };
+    Err(CommandFailure::usage(format!(
+        "the budget {} covers {} in the same window already, and is {}; nothing was changed. `{}` changes its amount, \
+         `{}` makes room for this one",
+        other.name,
+        other.scope,
+        other.limit,
+        about(
+            if budget.limit < other.limit { "sluice budget lower" } else { "sluice budget raise" },
+            &other.name,
+            &Dollars(budget.limit).to_string()
+        ),
+        about("sluice budget remove", &other.name, "")
+    )))
+}
+
 /// A typing error in the name of a route or provider would make a budget that covers nothing.
 fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure> {
     let refuse = |kind: &str, name: &str, known: Vec<&String>| {
@@ -373,4 +396,23 @@ fn told(
         context.output.line(view)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_budget_of_the_same_thing_is_refused_with_the_commands_that_help() {
+        let budget = |name: &str, limit| Budget { name: name.to_owned(), ..Budget::of_batch("b", NanoUsd(limit)) };
+        let known = [budget("first one", 2_000_000_000)];
+        let refuse = |wanted: &Budget| require_own_window(wanted, known.iter()).map_err(|failure| failure.to_string());
+        let told = refuse(&budget("second", 3_000_000_000)).unwrap_err();
+        for words in ["sluice budget raise 'first one' 3", "sluice budget remove 'first one'", "nothing was changed"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(refuse(&budget("second", 1_000_000_000)).unwrap_err().contains("sluice budget lower 'first one' 1"));
+        assert_eq!(refuse(&known[0]), Ok(()), "it is that one");
+        assert_eq!(refuse(&Budget { period: Period::Day, ..budget("second", 1) }), Ok(()));
+    }
 }

@@ -114,6 +114,7 @@ impl Args {
             limits: ReadLimits { line_bytes: usize::from(self.max_line) << 20 },
             limit: self.limit,
             skips_bad: self.skip_bad,
+            skips_absent: self.skip_bad,
         }
     }
 }
@@ -401,6 +402,12 @@ impl Loading<'_> {
             self.entered = None;
         }
         self.faults.report(fault).context("reporting a faulty line")
+    }
+
+    /// What holds a job, if there are jobs that [`end`](Self::end) enqueues.
+    pub(super) fn holds(&self) -> Option<HeldBy> {
+        let is_in_order = self.args.skip_bad || self.faults.count() == 0;
+        (is_in_order && self.lines.jobs() > 0).then_some(self.unit)
     }
 
     /// Makes all jobs visible at once, unless there were faults.

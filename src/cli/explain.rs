@@ -2,6 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::figure;
 use super::job::find;
 use super::output::Format;
 use crate::domain::JobId;
@@ -14,6 +15,7 @@ use crate::view::tone::Tone;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// The job's number
+    #[arg(value_parser = figure::job)]
     pub id: i64,
     /// Show the prompt too
     #[arg(long)]

@@ -9,6 +9,11 @@ pub fn count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String
     number.ok_or_else(|| "expected a whole number, at least 1".to_owned())
 }
 
+/// The number of a job.
+pub fn job(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "expected the number of a job; `sluice job list` shows them".to_owned())
+}
+
 /// A duration in words.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a duration such as \"90s\", \"5m\" or \"1h 30m\"".to_owned())
@@ -24,6 +29,14 @@ mod tests {
         assert_eq!(count::<i64>("50"), Ok(50));
         for text in ["0", "-1", "", "x", "1.5", "99999999999999999999"] {
             assert_eq!(count::<i64>(text), Err("expected a whole number, at least 1".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_named_by_its_number() {
+        assert_eq!((job("7"), job("-1")), (Ok(7), Ok(-1)));
+        for text in ["abc", "", "1.5", "99999999999999999999"] {
+            assert!(job(text).unwrap_err().starts_with("expected the number of a job"), "{text}");
         }
     }
 

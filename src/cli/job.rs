@@ -5,6 +5,7 @@ mod chosen;
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
+use super::figure;
 use super::names;
 use super::output::Format;
 use crate::domain::JobId;
@@ -31,6 +32,7 @@ pub enum JobCommand {
     /// Show a job: where it is, how it ended
     Show {
         /// The job's number
+        #[arg(value_parser = figure::job)]
         id: i64,
         /// Show the prompt too
         #[arg(long)]

@@ -24,7 +24,7 @@ use crate::printable::{self, on_one_line};
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, EndedJob, ExportedJob};
-use crate::view::flat_row::{Fields, Layout, NoTable, Survey};
+use crate::view::flat_row::{Fields, Kinds, Layout, NoTable, Survey};
 use crate::view::result_line::LineView;
 pub use counts::Counts;
 use follow::{Following, Sink};
@@ -73,6 +73,9 @@ pub struct Args {
     /// What is between the cells of --rows [default: a comma; in TSV a tab]
     #[arg(long, value_name = "CHARACTER", value_parser = rows::delimiter, requires = "rows")]
     pub delimiter: Option<u8>,
+    /// Leave out rows of --rows that cannot be read, as they were left out of the batch
+    #[arg(long, requires = "rows")]
+    pub skip_bad: bool,
     /// Write lines as answers come, until the batch is done. Interrupted, the same command goes on with its files
     #[arg(long)]
     pub follow: bool,
@@ -120,6 +123,8 @@ impl Form {
     /// [`CommandFailure`] says what to do instead.
     pub fn require_writable(&self, answers: &Path, errors: Option<&Path>) -> Result<(), CommandFailure> {
         let is_shown = |file: &Path| is_stdout(file) && printable::stdout().is_terminal();
+        shape::require_named(answers)?;
+        errors.map_or(Ok(()), shape::require_named)?;
         self.answers.require_writable(is_shown(answers))?;
         errors.map_or(Ok(()), |errors| self.errors.require_writable(is_shown(errors)))
     }
@@ -176,7 +181,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
         let hint = match (args.errors.is_none() && !form.answers.is_table(), counts.without_answer()) {
-            (true, 1..) => format!("\n{}", advice(&args.batch, None)),
+            (true, 1..) => format!("\n{}", advice(&args.batch, &counts, None)),
             _ => String::new(),
         };
         // When standard error is gone too, only the exit status can tell.
@@ -223,6 +228,7 @@ async fn exported(args: &Args, form: &Form, login: Option<&str>, context: &mut C
         id_column: args.id_column.clone(),
         format: args.input_format.map(rows::Format::of_input),
         delimiter: args.delimiter,
+        skips_bad: args.skip_bad,
         ..RowsOf::default()
     };
     let rows = args.rows.as_deref().map(|file| Rows::open(file, &rows_of)).transpose()?;
@@ -313,17 +319,24 @@ async fn followed(
 
 /// What to type about jobs that ended without an answer, a line each; `errors` is the file that lists them.
 #[must_use]
-pub fn advice(batch: &str, errors: Option<&Path>) -> String {
+pub fn advice(batch: &str, counts: &Counts, errors: Option<&Path>) -> String {
     let each = match errors {
         None => String::new(),
         Some(errors) if is_stdout(errors) => " (standard output has them, too)".to_owned(),
         Some(errors) => format!(" ({} has them, too)", errors.display()),
     };
-    let lines = [
-        (about("sluice batch jobs", batch, "--state failed"), format!("lists them, each with its error{each}")),
-        (format!("sluice report failures {}", option("batch", batch)), "counts them by reason".to_owned()),
-        (about("sluice batch retry", batch, ""), "puts them back into the queue".to_owned()),
-    ];
+    let mut lines = Vec::new();
+    if counts.failed > 0 {
+        lines.extend([
+            (about("sluice batch jobs", batch, "--state failed"), format!("lists them, each with its error{each}")),
+            (format!("sluice report failures {}", option("batch", batch)), "counts them by reason".to_owned()),
+        ]);
+    }
+    if counts.cancelled > 0 {
+        let those = if counts.failed > 0 { "lists those that were cancelled" } else { "lists them" };
+        lines.push((about("sluice batch jobs", batch, "--state cancelled"), format!("{those}{each}")));
+    }
+    lines.push((about("sluice batch retry", batch, ""), "puts them back into the queue".to_owned()));
     let width = lines.iter().map(|(command, _)| printable::columns(command)).max().unwrap_or(0);
     // Names may be long; then each explanation has a line of its own.
     let is_long = width > 44;
@@ -446,6 +459,14 @@ pub async fn export_beside(
     joined(Rows::open(file, of)?, &Batch { store, name: batch, login }, form, writer).await
 }
 
+/// Checks that answers can be put beside the rows of a file, before anything is bought.
+///
+/// # Errors
+/// [`CommandFailure`] when it cannot be read, or has no such column.
+pub fn require_rows(file: &Path, of: &RowsOf) -> Result<(), CommandFailure> {
+    Rows::open(file, of).map(|_| ())
+}
+
 /// Writes the rows of the author's own file, each with the job that was made of it. Also returns what did not fit
 /// together.
 async fn joined(
@@ -457,7 +478,8 @@ async fn joined(
     let mut survey = Survey::new(form.fields.clone(), false);
     let (index, counts) = Index::read(&rows, of, &mut survey).await?;
     require_jobs(of.name, of.login, of.store, counts).await?;
-    let layout = Layout::beside(rows.header(), &survey);
+    let kinds = if form.answers == Shape::Parquet { rows.kinds()? } else { Kinds::none(rows.header().len()) };
+    let layout = Layout::beside(rows.header(), &kinds, &survey);
     let mut sheet = sheet::open(form.answers, &layout, writer)?;
     let remarks = rows.join(of, &layout, &mut *sheet, index).await?;
     sheet.end()?;
@@ -553,6 +575,24 @@ impl<'a> Part<'a> {
         match self {
             Self::Lines(_) => Ok(()),
             Self::Table(sheet, _) => sheet.end(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_type_about_jobs_without_an_answer_finds_them() {
+        let told = |failed, cancelled| advice("b", &Counts { failed, cancelled, ..Counts::default() }, None);
+        let (failed, cancelled, both) = (told(1, 0), told(0, 2), told(1, 1));
+        assert!(failed.contains("--state failed") && !failed.contains("cancelled"), "{failed}");
+        assert!(cancelled.contains("--state cancelled") && !cancelled.contains("failed"), "{cancelled}");
+        assert!(!cancelled.contains("report failures"), "it counts failures alone: {cancelled}");
+        assert!(both.contains("--state failed") && both.contains("--state cancelled"), "{both}");
+        for told in [failed, cancelled, both] {
+            assert!(told.contains("sluice batch retry b "), "{told}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod own;
 
 use super::batch::find;
 use super::context::Context;
+use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
 use super::table::wrapped;
@@ -81,7 +82,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         rehearse(&context).await?;
     }
 
-    let Some(summary) = enqueued(&args, &context, global, &signals).await? else {
+    let Some(summary) = enqueued(&args, &form, &context, global, &signals).await? else {
         context.close().await?;
         return Ok(ExitCode::Interrupted);
     };
@@ -109,13 +110,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if left > 0 {
         let stopped = context.store.stopped_by_loss(&summary.batch).await?;
         if let Some(reason) = &stopped {
-            let resume = about("sluice batch resume", &summary.batch, "");
-            let _ = writeln!(
-                printable::stderr(),
-                "batch {} is paused ({}). `sluice report failures` shows what failed; `{resume}` lets it go on",
-                on_one_line(&summary.batch),
-                on_one_line(reason)
-            );
+            let screen = printable::stderr_width().unwrap_or(usize::MAX);
+            let _ = writeln!(printable::stderr(), "{}", paused_by_loss(&summary.batch, reason, screen));
         }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
@@ -165,7 +161,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             "{} of {} no answer:\n{}",
             counts.without_answer(),
             counted(counts.total(), "job has", "jobs have"),
-            results::advice(&summary.batch, args.errors.as_deref())
+            results::advice(&summary.batch, &counts, args.errors.as_deref())
         ));
     }
     if let Ok(remarks) = &written {
@@ -181,6 +177,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
+/// The file beside whose rows the answers are written, if they are.
+fn beside<'a>(args: &'a Args, form: &results::Form, unit: Option<HeldBy>) -> Option<&'a Path> {
+    let file = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-"))?;
+    (form.answers.is_table() && unit == Some(HeldBy::Row)).then_some(file)
+}
+
 /// Writes the answers: of a table into a table beside the author's own rows, all of them and in her order.
 async fn write_out(
     args: &Args,
@@ -193,8 +195,7 @@ async fn write_out(
 ) -> anyhow::Result<results::Counts> {
     let (batch, store) = (summary.batch.as_str(), &context.store);
     let errors = errors.map(|file| file as &mut (dyn Write + Send));
-    let rows = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-"));
-    let Some(file) = rows.filter(|_| form.answers.is_table() && summary.unit == HeldBy::Row) else {
+    let Some(file) = beside(args, form, Some(summary.unit)) else {
         return results::export(batch, whose, store, form, answers, errors).await;
     };
     if let Some(errors) = errors {
@@ -242,6 +243,7 @@ pub(super) async fn rehearse(context: &Context) -> anyhow::Result<()> {
 /// Enqueues the file, and says so; `None` when that was interrupted, and nothing was enqueued.
 async fn enqueued(
     args: &Args,
+    form: &results::Form,
     context: &Context,
     global: &GlobalArgs,
     signals: &Signals,
@@ -256,6 +258,11 @@ async fn enqueued(
             return Ok(None);
         }
     };
+    // What the answers are to stand beside is read once more at the end, when all is paid for.
+    if let Some(file) = beside(args, form, loading.holds()) {
+        results::require_rows(file, &args.enqueue.rows_of())
+            .map_err(|failure| CommandFailure::input(format!("{failure}; nothing was enqueued")))?;
+    }
     let summary = loading.end().await?;
     if args.enqueue.dry_run {
         context.output.note(format_args!(
@@ -351,6 +358,18 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
     }
 }
 
+/// That the stop-loss has paused a batch, and what to type about it.
+fn paused_by_loss(batch: &str, reason: &str, screen: usize) -> String {
+    let said = format!(
+        "batch {} is paused ({}). `sluice report failures {}` shows what failed; `{}` lets it go on",
+        on_one_line(batch),
+        on_one_line(reason),
+        option("batch", batch),
+        about("sluice batch resume", batch, "")
+    );
+    wrapped(&said, screen).join("\n  ")
+}
+
 /// What has to happen before the command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum GoOn {
@@ -394,9 +413,10 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: &Go
     };
     words.extend(["run".to_owned(), path(file)]);
     // The others are in the batch already, and a file whose lines are all there needs no word about it.
-    if let Some(name) = &args.enqueue.batch {
-        words.push(option("batch", name));
+    for (name, value) in [("batch", &args.enqueue.batch), ("route", &args.enqueue.route)] {
+        words.extend(value.as_ref().map(|value| option(name, value)));
     }
+    words.extend(args.enqueue.project.as_ref().map(|project| option("project", project)));
     if let Some(limit) = args.enqueue.limit {
         words.push(format!("--limit {limit}"));
     }
@@ -486,6 +506,19 @@ mod tests {
         let said = line(&again);
         assert!(said.ends_with("run x.jsonl --batch 'b 1' --max-line 64 -o - --force"), "{said}");
         assert!(!line(&["x", "-o", "y", "--database-url", "postgres://u:hunter2@h/d"]).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_command_that_goes_on_is_the_same_one() {
+        let said = line(&["x.csv", "--route", "cheap one", "--project", "p", "--id-column", "id", "-o", "y.csv"]);
+        assert!(said.ends_with("run x.csv --route 'cheap one' --project p --id-column id -o y.csv"), "{said}");
+    }
+
+    #[test]
+    fn a_batch_that_its_stop_loss_has_paused_is_told_in_lines_that_fit() {
+        let said = paused_by_loss("b 1", "stop-loss: 12 of 20 jobs failed", 80);
+        assert!(said.replace("\n  ", " ").contains("`sluice report failures --batch 'b 1'` shows"), "{said}");
+        assert!(said.lines().count() > 1 && said.lines().all(|line| line.chars().count() <= 82), "{said}");
     }
 
     #[test]

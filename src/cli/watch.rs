@@ -5,7 +5,7 @@ use super::batch::find;
 use super::colour::{self, painted};
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
-use super::results::advice;
+use super::results::{Counts, advice};
 use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
@@ -43,7 +43,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let done = follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await?;
     if done.without_answer() > 0 {
-        context.output.note(advice(&done.batch.name, None));
+        let counts = Counts {
+            failed: u64::try_from(done.batch.failed).unwrap_or(0),
+            cancelled: u64::try_from(done.batch.cancelled - done.replaced).unwrap_or(0),
+            ..Counts::default()
+        };
+        context.output.note(advice(&done.batch.name, &counts, None));
     }
     context.close().await?;
     Ok(done.exit_code())
@@ -82,7 +87,7 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
     let since = Instant::now();
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
-    let (mut pace, mut limits) = (Pace::default(), LeastTime::default());
+    let (mut pace, mut limits, mut replaced) = (Pace::default(), LeastTime::default(), Replaced::default());
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -98,7 +103,11 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
         let is_starting = |why: &Obstacle| why.is_no_worker() && since.elapsed() < starting;
         let obstacle = store.batch_obstacle(name).await?.filter(|why| !is_starting(why));
         pace.by_limits = limits.look(store, &batch).await?;
-        screen.show(output, &batch, &pace, obstacle.as_ref())?;
+        let shown = match output.format() {
+            Format::Json => batch.clone(),
+            Format::Table | Format::Plain | Format::Csv => without(&batch, replaced.look(store, &batch).await?),
+        };
+        screen.show(output, &shown, &pace, obstacle.as_ref())?;
         if took > LOOK {
             // For a login that sees its own jobs alone they are counted each time: not more than a fifth of the time.
             tokio::time::sleep(took * 4).await;
@@ -142,6 +151,32 @@ impl LeastTime {
         }
         Ok(self.least)
     }
+}
+
+/// How many jobs made room for another file, while the batch goes on.
+#[derive(Debug, Default)]
+struct Replaced {
+    looked: Option<Instant>,
+    /// How many had been cancelled at the last look, and how many of those were replaced.
+    last: (i64, i64),
+}
+
+impl Replaced {
+    /// The number; counted again at most every few seconds, and only when more were cancelled: all jobs are looked at.
+    async fn look(&mut self, store: &Store, batch: &Batch) -> Result<i64, StoreError> {
+        let now = Instant::now();
+        if self.last.0 != batch.cancelled && self.looked.is_none_or(|looked| now - looked >= LOOK_AT_LIMITS) {
+            self.last = (batch.cancelled, store.replaced_of_batch(&batch.name).await?);
+            self.looked = Some(Instant::now());
+        }
+        Ok(self.last.1)
+    }
+}
+
+/// A batch without the jobs that made room for another file: to cancel them was no progress.
+fn without(batch: &Batch, replaced: i64) -> Batch {
+    let replaced = replaced.clamp(0, batch.cancelled.max(0));
+    Batch { jobs: batch.jobs - replaced, cancelled: batch.cancelled - replaced, ..batch.clone() }
 }
 
 impl Pace {
@@ -358,6 +393,14 @@ mod tests {
         assert_eq!(pace.remaining(600), Some(Duration::from_mins(10)), "the burst ends");
         pace.by_limits = Some(Duration::from_secs(1));
         assert_eq!(pace.remaining(600), Some(Duration::from_secs(30)), "something else is slower");
+    }
+
+    #[test]
+    fn jobs_that_made_room_for_another_file_are_no_progress() {
+        let replaced = Batch { jobs: 1_400, cancelled: 400, ..batch() };
+        let (shown, all) = (without(&replaced, 400), progress(&batch(), &Pace::default(), None));
+        assert_eq!(progress(&shown, &Pace::default(), None), all);
+        assert_eq!(without(&batch(), 7), batch(), "never more than were cancelled");
     }
 
     #[test]

@@ -350,6 +350,13 @@ impl BudgetStanding {
         self.holds() && self.budget.limit - self.used() >= self.least.unwrap_or(NanoUsd(1)).max(NanoUsd(1))
     }
 
+    /// Whether calls under way are in the way of the next one: there would be room for some call if what they have
+    /// reserved were given back. The call that was refused may ask for more than the smallest.
+    #[must_use]
+    pub fn waits_for_calls(&self) -> bool {
+        self.reserved.0 > 0 && self.budget.limit - self.used() >= self.least.unwrap_or(NanoUsd(1)).max(NanoUsd(1))
+    }
+
     /// Whether more than the soft share of the limit is spent.
     #[must_use]
     pub fn is_soft(&self) -> bool {
@@ -375,12 +382,13 @@ impl BudgetStanding {
         self.ends_at.filter(|_| !self.holds_for_a_moment())
     }
 
-    /// How it stands, in words: `$0.98 of $1.00 is spent, $0.02 may have been spent, $0.01 is reserved`.
+    /// How it stands, in words: `$0.98 of $1.00 is spent, $0.02 more may have been spent, $0.01 is reserved for calls
+    /// under way`.
     #[must_use]
     pub fn in_words(&self) -> String {
         let mut words = format!("{} of {} is spent", self.spent, self.budget.limit);
         if self.uncertain.0 > 0 {
-            let _ = write!(words, ", {} more may have been", self.uncertain);
+            let _ = write!(words, ", {} more may have been spent", self.uncertain);
         }
         if self.reserved.0 > 0 {
             let _ = write!(words, ", {} is reserved for calls under way", self.reserved);

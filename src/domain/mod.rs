@@ -45,6 +45,7 @@ pub mod latency;
 pub mod limits;
 pub mod long_wait;
 pub mod metadata;
+pub mod model_refusal;
 pub mod money;
 pub mod news;
 pub mod notice;
@@ -87,6 +88,7 @@ pub mod typical;
 pub mod usage;
 pub mod validation;
 pub mod vectors;
+pub mod written_number;
 
 pub use answer::{Answer, Beside, ToolCall};
 pub use attempt::{Attempt, Outcome, Verdict};

@@ -15,14 +15,16 @@ pub enum AuthorCell {
     Text(String),
     /// JSON that is no string, as it was written.
     Json(String),
+    /// A number that JSON has no form for: `NaN`, `inf` or `-inf`.
+    NotFinite(&'static str),
 }
 
 impl AuthorCell {
-    /// The text of it.
+    /// The text of it, as the metadata of its job has it: nothing where that has `null`.
     #[must_use]
     pub fn as_text(&self) -> &str {
         match self {
-            Self::Empty => "",
+            Self::Empty | Self::NotFinite(_) => "",
             Self::Text(text) | Self::Json(text) => text,
         }
     }
@@ -33,6 +35,8 @@ pub struct AuthorRows {
     header: Vec<String>,
     places: HashMap<String, usize>,
     rows: Box<dyn Rows + Send>,
+    /// Whether every cell is a text.
+    is_text: bool,
     ended: bool,
 }
 
@@ -49,7 +53,8 @@ impl InputSource {
     ) -> Result<AuthorRows, String> {
         let longest = limits.line_bytes.clamp(1, ReadLimits::MOST_LINE_BYTES);
         let opened = || self.open().map(|(reader, _)| reader).map_err(|error| error.to_string());
-        let (rows, header): (Box<dyn Rows + Send>, Vec<String>) = match self.table_format(format)? {
+        let format = self.table_format(format)?;
+        let (rows, header): (Box<dyn Rows + Send>, Vec<String>) = match format {
             InputFormat::Parquet => self.parquet_rows()?,
             InputFormat::JsonLines => {
                 let header = header_of(&mut *table::json_rows(opened()?, longest))?;
@@ -61,7 +66,8 @@ impl InputSource {
             }
         };
         let places = header.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
-        Ok(AuthorRows { header, places, rows, ended: false })
+        let is_text = matches!(format, InputFormat::Csv | InputFormat::Tsv);
+        Ok(AuthorRows { header, places, rows, is_text, ended: false })
     }
 }
 
@@ -93,6 +99,12 @@ impl AuthorRows {
     #[must_use]
     pub fn header(&self) -> &[String] {
         &self.header
+    }
+
+    /// Whether every cell is a text, as in CSV.
+    #[must_use]
+    pub const fn is_text(&self) -> bool {
+        self.is_text
     }
 }
 
@@ -147,6 +159,9 @@ mod tests {
             ("a.csv", "id,text\n1,\"a, b\"\n2,\n", None),
             ("a.tsv", "id\ttext\n1\ta, b\n2\t\n", None),
             ("a.csv", "id;text\n1;a, b\n2;\n", Some(b';')),
+            // By what it holds, as jobs are read: whatever its name, objects are JSON Lines.
+            ("a.csv", "{\"id\": \"1\", \"text\": \"a, b\"}\n{\"id\": \"2\", \"text\": \"\"}\n", None),
+            ("a.dat", "\u{feff} {\"id\": \"1\", \"text\": \"a, b\"}\n{\"id\": \"2\", \"text\": \"\"}\n", None),
         ] {
             let (header, rows) = read(name, content, delimiter).unwrap();
             assert_eq!(header, ["id", "text"], "{name}");

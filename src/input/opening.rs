@@ -103,11 +103,10 @@ impl InputSource {
         let (mut reader, progress) = self.open().map_err(|error| error.to_string())?;
         let begin = reader.fill_buf().map_err(|error| error.to_string())?;
         if begin.starts_with(b"PAR1") {
-            return Err("is a Parquet file, and its name does not say so: see --input-format".to_owned());
+            return Err(UNNAMED_PARQUET.to_owned());
         }
-        // A file of objects is welcome, whatever its name.
-        let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
-        let holds_objects = format.is_none() && first == Some(&b'{');
+        let first = first_letter(begin);
+        let holds_objects = format.is_none() && first == Some(b'{');
         let (jobs, unit): (Jobs, HeldBy) = match named {
             Some(InputFormat::Csv | InputFormat::Tsv) if !holds_objects => {
                 let usual = if named == Some(InputFormat::Tsv) { b'\t' } else { b',' };
@@ -115,7 +114,7 @@ impl InputSource {
                 (table::delimited(reader, delimiter, longest, asking, requests)?, HeldBy::Row)
             }
             _ if asking.request.is_some() => {
-                if format.is_none() && first.is_some_and(|first| *first != b'{') {
+                if format.is_none() && first.is_some_and(|first| first != b'{') {
                     let reason = "does not begin with an object of JSON, and its name does not say what it is: see \
                                   --input-format";
                     return Err(reason.to_owned());
@@ -135,16 +134,34 @@ impl InputSource {
         Ok(Opened { jobs, progress, unit })
     }
 
-    /// The format of a table.
+    /// The format of a table, by the same rule as that by which [`read`](Self::read) makes jobs of it.
     ///
     /// # Errors
-    /// It is a spreadsheet.
+    /// It is a spreadsheet, or cannot be opened.
     pub(super) fn table_format(&self, format: Option<InputFormat>) -> Result<InputFormat, String> {
         let ending = self.ending().unwrap_or_default();
         if let (None, "xlsx" | "xls" | "ods") = (format, ending.as_str()) {
             return Err(format!("is a spreadsheet ({ending}), which is not read; save it as CSV"));
         }
-        Ok(format.or_else(|| InputFormat::of_ending(&ending)).unwrap_or(InputFormat::Csv))
+        let named = format.or_else(|| InputFormat::of_ending(&ending));
+        if format.is_some() || named == Some(InputFormat::Parquet) || !self.can_be_read_twice() {
+            return Ok(named.unwrap_or(InputFormat::Csv));
+        }
+        let (mut reader, _) = self.open().map_err(|error| error.to_string())?;
+        let begin = reader.fill_buf().map_err(|error| error.to_string())?;
+        if begin.starts_with(b"PAR1") {
+            return Err(UNNAMED_PARQUET.to_owned());
+        }
+        let holds_objects = first_letter(begin) == Some(b'{');
+        Ok(if holds_objects { InputFormat::JsonLines } else { named.unwrap_or(InputFormat::Csv) })
+    }
+
+    /// Whether it is a file: what comes through a pipe comes once.
+    fn can_be_read_twice(&self) -> bool {
+        match self {
+            Self::Stdin => false,
+            Self::File(path) => path.metadata().is_ok_and(|metadata| metadata.is_file()),
+        }
     }
 
     #[cfg(feature = "parquet")]
@@ -181,6 +198,14 @@ impl InputSource {
         Err(WITHOUT_PARQUET.to_owned())
     }
 }
+
+/// The first byte that says something. A file of objects is JSON Lines, whatever its name.
+fn first_letter(begin: &[u8]) -> Option<u8> {
+    let begin = begin.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begin);
+    begin.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+}
+
+const UNNAMED_PARQUET: &str = "is a Parquet file, and its name does not say so: see --input-format";
 
 #[cfg(feature = "parquet")]
 const NO_PIPE: &str = "cannot be read as Parquet, whose description is at its end: expected a file";

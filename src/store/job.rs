@@ -3,6 +3,7 @@
 use super::{Doing, Store, StoreError};
 use crate::domain::job::JobState;
 use crate::domain::obstacle::{Hindrance, JobPause, Obstacle, Subject};
+use crate::domain::pause::FixedWait;
 use crate::domain::{JobId, NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -277,6 +278,12 @@ impl Store {
                     *by = Some(JobPause { by: row.paused_by, since: millis(since), why: row.pause_reason });
                 }
                 Some(obstacle)
+            }
+            // Its worker is dead: whether another one takes over depends on whether one is there.
+            None if row.worker.is_some() && !row.alive && row.state.is_none() => {
+                let known = self.known().await?;
+                let subject = Subject { route: &row.route, ..Subject::default() };
+                known.workers.is_empty().then(|| Obstacle::of(FixedWait::NoWorker.as_str(), subject, &known))
             }
             None => None,
         };

@@ -66,6 +66,7 @@ use sqlx::PgPool;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -299,7 +300,16 @@ pub fn in_words(error: &sqlx::Error) -> String {
         other => return other.to_string(),
     };
     let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
-    hint.map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
+    let said = of_server(error.message());
+    hint.map_or_else(|| said.clone().into_owned(), |hint| format!("{said} ({hint})"))
+}
+
+/// The server's message, as far as a user of Sluice would put it in other words.
+fn of_server(message: &str) -> Cow<'_, str> {
+    match message.strip_prefix("permission denied for ") {
+        Some(what) => Cow::Owned(format!("this login has no right to the {what}")),
+        None => Cow::Borrowed(message),
+    }
 }
 
 /// Why a connection could not be made, or broke off, without the words of driver and operating system.
@@ -469,6 +479,12 @@ mod tests {
         assert_eq!(told(std::io::ErrorKind::BrokenPipe.into()), "the connection broke off");
         assert_eq!(told(std::io::Error::other("no name (os error 5)")), "no name");
         assert_eq!(in_words(&sqlx::Error::PoolTimedOut), "no connection was free in time");
+    }
+
+    #[test]
+    fn a_missing_right_is_told_in_words_of_logins() {
+        assert_eq!(of_server("permission denied for table job"), "this login has no right to the table job");
+        assert_eq!(of_server("there is no budget x"), "there is no budget x");
     }
 
     #[test]

@@ -140,6 +140,12 @@ impl Store {
             let are_stuck = stuck.iter().all(|stuck| !stuck.is_empty());
             obstacle.stuck = if are_stuck { stuck.into_iter().flatten().collect() } else { Vec::new() };
             obstacle.stuck.dedup();
+            // What no worker could take yet does not wait for one.
+            if obstacle.is_no_worker()
+                && let Some(rest) = self.common_rest(name).await?.filter(|rest| !rest.is_no_worker())
+            {
+                return Ok(Some(rest));
+            }
             return Ok(Some(obstacle));
         }
         if groups.is_empty() { Ok(None) } else { self.common_rest(name).await }

@@ -6,6 +6,7 @@
 use super::result_line::{custom_id, text_of};
 use crate::domain::NanoUsd;
 use crate::domain::raw_object::RawObject;
+use crate::domain::written_number::{fits_double, fits_integer};
 use crate::store::results::{EndedJob, ExportedJob};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,9 +21,9 @@ pub const MOST_COLUMNS: usize = 1_000;
 pub enum Kind {
     /// Texts, and whatever fits no other kind.
     Text,
-    /// Whole numbers of at most 18 digits.
+    /// Whole numbers that 64 bits hold.
     Integer,
-    /// Numbers.
+    /// Numbers that a `DOUBLE` holds to the last digit that is written.
     Float,
     /// Yes or no.
     Flag,
@@ -30,27 +31,67 @@ pub enum Kind {
     Money,
 }
 
-impl Kind {
-    /// The kind of one JSON value; `None`: null fits every kind.
+/// What the values of a column have been so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    kind: Kind,
+    /// Whether one of its whole numbers has digits that a `DOUBLE` would lose.
+    is_wide: bool,
+}
+
+impl Seen {
+    /// What one JSON value is; `None`: null fits every kind.
     fn of(value: &str) -> Option<Self> {
-        let digits = value.strip_prefix('-').unwrap_or(value);
-        Some(match value.as_bytes().first() {
+        let kind = match value.as_bytes().first() {
             Some(b'n') | None => return None,
-            Some(b't' | b'f') => Self::Flag,
-            Some(b'-' | b'0'..=b'9') if digits.len() <= 18 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
-                Self::Integer
-            }
-            Some(b'-' | b'0'..=b'9') => Self::Float,
-            Some(_) => Self::Text,
-        })
+            Some(b't' | b'f') => Kind::Flag,
+            Some(b'-' | b'0'..=b'9') if fits_integer(value) => Kind::Integer,
+            Some(b'-' | b'0'..=b'9') if fits_double(value) => Kind::Float,
+            // Two numbers must not become one.
+            Some(_) => Kind::Text,
+        };
+        Some(Self { kind, is_wide: kind == Kind::Integer && !fits_double(value) })
     }
 
-    /// The kind that takes the values of both.
+    /// What one cell is; `None`: nothing fits every kind.
+    fn of_cell(cell: &FlatCell) -> Option<Self> {
+        let kind = match cell {
+            FlatCell::Empty => return None,
+            FlatCell::Json(json) => return Self::of(json),
+            FlatCell::Text(_) | FlatCell::Verbatim(_) => Kind::Text,
+            FlatCell::NotFinite(_) => Kind::Float,
+            FlatCell::Money(_) => Kind::Money,
+        };
+        Some(Self { kind, is_wide: false })
+    }
+
+    /// What takes the values of both.
     fn and(self, other: Self) -> Self {
-        match (self, other) {
+        let is_wide = self.is_wide || other.is_wide;
+        let kind = match (self.kind, other.kind) {
             (one, other) if one == other => one,
-            (Self::Integer | Self::Float, Self::Integer | Self::Float) => Self::Float,
-            _ => Self::Text,
+            (Kind::Integer | Kind::Float, Kind::Integer | Kind::Float) if !is_wide => Kind::Float,
+            _ => Kind::Text,
+        };
+        Self { kind, is_wide }
+    }
+}
+
+/// The kinds of the columns of a file of the author's own.
+#[derive(Clone, Debug)]
+pub struct Kinds(Vec<Option<Seen>>);
+
+impl Kinds {
+    /// Those of this many columns in which nothing has been seen: texts.
+    #[must_use]
+    pub fn none(columns: usize) -> Self {
+        Self(vec![None; columns])
+    }
+
+    /// Takes in the cells of one more row.
+    pub fn look(&mut self, row: &[FlatCell]) {
+        for (seen, cell) in self.0.iter_mut().zip(row) {
+            *seen = joined(*seen, Seen::of_cell(cell));
         }
     }
 }
@@ -96,6 +137,8 @@ pub enum FlatCell {
     Money(NanoUsd),
     /// A cell of the author's own file, which goes back to her as it came.
     Verbatim(String),
+    /// A number that JSON has no form for: `NaN`, `inf` or `-inf`.
+    NotFinite(&'static str),
 }
 
 impl FlatCell {
@@ -122,10 +165,10 @@ impl FlatCell {
 pub struct Survey {
     /// Whether the author's columns are looked for.
     looks_for_hers: bool,
-    hers: BTreeMap<String, Option<Kind>>,
+    hers: BTreeMap<String, Option<Seen>>,
     wanted: Fields,
     /// The fields of the answers in the order in which they came.
-    fields: Vec<(String, Option<Kind>)>,
+    fields: Vec<(String, Option<Seen>)>,
     places: HashMap<String, usize>,
 }
 
@@ -162,7 +205,7 @@ impl Survey {
         {
             for (name, value) in metadata.members() {
                 let kind = self.hers.entry(name.to_owned()).or_default();
-                *kind = joined(*kind, Kind::of(value));
+                *kind = joined(*kind, Seen::of(value));
             }
             if self.hers.len() > MOST_COLUMNS {
                 return Err(NoTable::Columns);
@@ -184,13 +227,17 @@ impl Survey {
                 }
                 None => continue,
             };
-            self.fields[place].1 = joined(self.fields[place].1, Kind::of(value));
+            self.fields[place].1 = joined(self.fields[place].1, Seen::of(value));
         }
         if self.wanted == Fields::Found && self.fields.len() > MOST_FIELDS { Err(NoTable::Fields) } else { Ok(()) }
     }
 }
 
-fn joined(one: Option<Kind>, other: Option<Kind>) -> Option<Kind> {
+fn kind_of(seen: Option<Seen>) -> Kind {
+    seen.map_or(Kind::Text, |seen| seen.kind)
+}
+
+fn joined(one: Option<Seen>, other: Option<Seen>) -> Option<Seen> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.and(other)),
         (one, other) => one.or(other),
@@ -200,6 +247,17 @@ fn joined(one: Option<Kind>, other: Option<Kind>) -> Option<Kind> {
 /// The members of an answer that is a JSON object. Most answers are prose, which is told by the first letter.
 fn object_of(answer: &str) -> Option<RawObject<'_>> {
     answer.trim_start().starts_with('{').then(|| RawObject::read(answer)).flatten()
+}
+
+/// What stands beside a row of the author's own file.
+#[derive(Clone, Copy, Debug)]
+pub enum RowJob<'a> {
+    /// The job that was made of it.
+    Own(&'a ExportedJob),
+    /// It has no job.
+    Absent,
+    /// The job of its `custom_id` was made of a row with other cells.
+    Changed,
 }
 
 /// Where the values of a column come from.
@@ -235,13 +293,14 @@ impl Layout {
     /// The columns of a survey: the author's by name, ours, and the fields of the answers behind `answer`.
     #[must_use]
     pub fn of(survey: &Survey) -> Self {
-        Self::new(survey.hers.iter().map(|(name, kind)| (name.clone(), kind.unwrap_or(Kind::Text))), survey)
+        Self::new(survey.hers.iter().map(|(name, seen)| (name.clone(), kind_of(*seen))), survey)
     }
 
-    /// The same with the author's columns as they stand in a file of hers.
+    /// The same with the author's columns as they stand in a file of hers, and the kinds that were found there.
     #[must_use]
-    pub fn beside(header: &[String], survey: &Survey) -> Self {
-        Self::new(header.iter().map(|name| (name.clone(), Kind::Text)), survey)
+    pub fn beside(header: &[String], kinds: &Kinds, survey: &Survey) -> Self {
+        let kinds = kinds.0.iter().copied().chain(std::iter::repeat(None));
+        Self::new(header.iter().cloned().zip(kinds.map(kind_of)), survey)
     }
 
     fn new(hers: impl Iterator<Item = (String, Kind)>, survey: &Survey) -> Self {
@@ -263,7 +322,7 @@ impl Layout {
         let (before, after) = ours.split_at(BEFORE_FIELDS);
         layout.columns.extend_from_slice(before);
         for (name, kind) in &survey.fields {
-            layout.add_field(name, kind.unwrap_or(Kind::Text));
+            layout.add_field(name, kind_of(*kind));
         }
         layout.columns.extend_from_slice(after);
         layout
@@ -340,14 +399,19 @@ impl Layout {
                 }
             }
         }
-        self.row_beside(&hers, Some(job))
+        self.row_beside(&hers, RowJob::Own(job))
     }
 
-    /// The row of a job, with the cells of the author's own row; `None`: her row has no job.
+    /// The row of a job, with the cells of the author's own row.
     ///
     /// # Errors
     /// When a stored answer is not a chat completion.
-    pub fn row_beside(&self, hers: &[FlatCell], job: Option<&ExportedJob>) -> anyhow::Result<Vec<FlatCell>> {
+    pub fn row_beside(&self, hers: &[FlatCell], beside: RowJob<'_>) -> anyhow::Result<Vec<FlatCell>> {
+        let (job, state) = match beside {
+            RowJob::Own(job) => (Some(job), ""),
+            RowJob::Absent => (None, "absent"),
+            RowJob::Changed => (None, "changed"),
+        };
         let mut fields = vec![FlatCell::Empty; self.fields.len()];
         let answer = match job.and_then(|job| job.ending.as_ref()) {
             Some(EndedJob::Succeeded { response }) => text_of(response.as_deref())?,
@@ -365,7 +429,7 @@ impl Layout {
             Origin::Field(place) => fields.get(place).cloned().unwrap_or(FlatCell::Empty),
             Origin::Ours(place) => match job {
                 Some(job) => ours(place, job, answer.as_deref()),
-                None if OURS.get(place).is_some_and(|(name, _)| *name == "state") => FlatCell::text("absent"),
+                None if OURS.get(place).is_some_and(|(name, _)| *name == "state") => FlatCell::text(state),
                 None => FlatCell::Empty,
             },
         };
@@ -489,7 +553,13 @@ mod tests {
             (&["1", "-22"][..], Kind::Integer),
             (&["1", "2.5"], Kind::Float),
             (&["1", "null"], Kind::Integer),
-            (&["1234567890123456789"], Kind::Float),
+            // Two whole numbers beyond the precision of a DOUBLE stay two.
+            (&["1234567890123456789", "9223372036854775807"], Kind::Integer),
+            (&["9007199254740993", "0.5"], Kind::Text),
+            (&["9007199254740992", "0.5"], Kind::Float),
+            (&["18446744073709551615", "1"], Kind::Text),
+            (&["0.1234567890123456789"], Kind::Text),
+            (&["12.340", "1e3"], Kind::Float),
             (&["true", "false"], Kind::Flag),
             (&["true", "1"], Kind::Text),
             (&["\"1\"", "1"], Kind::Text),

@@ -214,7 +214,11 @@ impl JobView {
                     (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
                     _ => String::new(),
                 };
-                let dead = if *worker_alive { "" } else { ", which is dead: another worker takes over in a moment" };
+                let dead = match why {
+                    _ if *worker_alive => String::new(),
+                    Some(why) => format!(", which is dead, and {why}"),
+                    None => ", which is dead: another worker takes over in a moment".to_owned(),
+                };
                 format!("with worker {worker}{process} since {}{dead}", at(since))
             }
             PlaceView::Ended(end) => format!("{} at {}", self.state, at(&end.finished_at)),
@@ -283,6 +287,7 @@ mod tests {
             Place::Ready { waits_for, .. } => (waits_for.clone(), None),
             Place::Parked { until, reason } => (Some(reason.clone()), Some(*until)),
             Place::Nowhere => (Some("no queue".to_owned()), None),
+            Place::Running { host: None, .. } => (Some("no worker".to_owned()), None),
             _ => (None, None),
         };
         let lost = "stop-loss: 1 of 1 job failed".to_owned();
@@ -333,6 +338,10 @@ mod tests {
             "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
              a moment"
         );
+        // Nothing takes over where no worker is.
+        let running = Place::Running { worker: 7, host: None, pid: None, since: at, alive: false };
+        let words = "with worker 7 since 2026-01-31T08:00:00Z, which is dead, and no worker is running";
+        assert_eq!(whereabouts(running), words);
         assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so no worker finds it"));
     }
 

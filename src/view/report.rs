@@ -121,6 +121,31 @@ struct Failed {
     codes: Vec<(i64, Keys)>,
 }
 
+/// Jobs that ended are counted without the detail and the code of the calls that they ended after. Where all of those
+/// have the same, the two stand in one row.
+fn put_endings_beside_their_calls(by: &[Grouping], groups: &mut Vec<Failed>) {
+    let is_finer = |grouping: &Grouping| matches!(grouping, Grouping::Detail | Grouping::Code);
+    let coarser: Vec<Grouping> = by.iter().copied().filter(|grouping| !is_finer(grouping)).collect();
+    let is_ending = |group: &Failed| {
+        let is_without = |grouping: &Grouping| group.sum.keys.get(*grouping).unwrap_or_default().is_empty();
+        group.sum.attempts == 0 && by.iter().filter(|grouping| is_finer(grouping)).all(is_without)
+    };
+    if coarser.len() == by.len() {
+        return;
+    }
+    let (endings, mut calls): (Vec<Failed>, Vec<Failed>) = std::mem::take(groups).into_iter().partition(is_ending);
+    for ending in endings {
+        let keys = ending.sum.keys.only(&coarser);
+        let mut its = calls.iter_mut().filter(|call| call.sum.attempts > 0 && call.sum.keys.only(&coarser) == keys);
+        match (its.next(), its.next()) {
+            (Some(only), None) => only.sum.failed += ending.sum.failed,
+            // Which of them the jobs ended after is not counted.
+            _ => groups.push(ending),
+        }
+    }
+    groups.append(&mut calls);
+}
+
 /// The table of attempts and jobs that failed; `all` also sums up those that did not. The rows are by
 /// [more dimensions](by_of_failures) than are shown: the code and the message of a group are those of its most frequent
 /// failure.
@@ -148,6 +173,7 @@ pub fn failures(by: &[Grouping], rows: Vec<Totals>, all: &Totals, words: &[Failu
         group.codes.push((row.attempts, row.keys.only(&FailureWords::BY)));
     }
     let said: HashMap<&Keys, &str> = words.iter().map(|words| (&words.keys, words.message.as_str())).collect();
+    put_endings_beside_their_calls(by, &mut groups);
     sort(by, &mut groups, |group| (group.sum.attempts, group.sum.failed));
     let mut total = Totals::default();
     for Failed { sum: row, mut codes } in groups {
@@ -442,7 +468,25 @@ mod tests {
         ];
         let report = json(&failures(&by, rows, &Totals { attempts: 100, ..row(&[], &[]) }, &[]));
         assert_eq!((&report[0]["detail"], &report[0]["share"]), (&"empty".into(), &0.1.into()));
-        assert_eq!((&report[1]["detail"], &report[1]["jobs_failed"]), (&serde_json::Value::Null, &4.into()));
+        assert_eq!((&report[0]["jobs_failed"], report.as_array().unwrap().len()), (&4.into(), 1));
+    }
+
+    #[test]
+    fn jobs_whose_calls_failed_in_several_ways_have_a_row_of_their_own() {
+        let by = [Grouping::Class, Grouping::Detail];
+        let rows = vec![
+            Totals { failed: 4, ..row(&by, &["soft_failure", ""]) },
+            Totals { attempts: 10, ..row(&by, &["soft_failure", "empty"]) },
+            Totals { attempts: 9, ..row(&by, &["soft_failure", "truncated"]) },
+            Totals { failed: 2, ..row(&by, &["timeout", ""]) },
+            Totals { attempts: 3, ..row(&by, &["timeout", ""]) },
+        ];
+        let report = json(&failures(&by, rows, &Totals { attempts: 100, ..row(&[], &[]) }, &[]));
+        let told =
+            |n: usize| (report[n]["class"].to_string(), report[n]["detail"].to_string(), &report[n]["jobs_failed"]);
+        assert_eq!(told(0), ("\"soft_failure\"".to_owned(), "\"empty\"".to_owned(), &0.into()));
+        assert_eq!(told(2), ("\"timeout\"".to_owned(), "null".to_owned(), &2.into()));
+        assert_eq!(told(3), ("\"soft_failure\"".to_owned(), "null".to_owned(), &4.into()));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Permit {
     holds: Vec<BucketHold>,
     key: KeyHold,
     breaker: breaker::Passage,
+    /// Whether it asks again for a model that was refused.
+    asks_again: bool,
 }
 
 impl Permit {
@@ -176,12 +178,18 @@ impl Gate {
         // wait.
         let now = now + began.elapsed();
         let key = target.provider.keys.take(now)?;
+        let asks_again = target.shut.lock().admit(now)?;
         match target.record.breaker.lock().admit(now) {
             Ok(breaker) => {
                 target.record.under_way.fetch_add(1, Ordering::Relaxed);
-                Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker })
+                Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker, asks_again })
             }
-            Err((since, until)) => Err(Shut { reason: Reason::Breaker, since, until }),
+            Err((since, until)) => {
+                if asks_again {
+                    target.shut.lock().tried(false);
+                }
+                Err(Shut { reason: Reason::Breaker, since, until })
+            }
         }
     }
 
@@ -211,7 +219,7 @@ impl Gate {
             target.doubt.lock().answered();
             target.record.scarcity.lock().served();
         }
-        let Permit { holds, key, breaker } = permit;
+        let Permit { holds, key, breaker, asks_again } = permit;
         // The provider's date for the key (the first of next month) is not used: the bill may be paid earlier. One call
         // in a while finds that out.
         let key_is_refused = key.report(outcome, failure, request, now);
@@ -259,6 +267,9 @@ impl Gate {
                 hold.bucket().asked_again(hold);
             }
         }
+        if asks_again {
+            target.shut.lock().tried(ErrorClass::is_answered(class));
+        }
         match class.map(|class| class.facts().effect) {
             None => {
                 for hold in &holds {
@@ -274,8 +285,10 @@ impl Gate {
                 }
             }
             Some(Effect::NoModel) => {
-                if let Some(rest) = target.believe(failure, request) {
-                    if still_shut(&target.shut, now).is_none() {
+                let rest = target.believe(failure, request);
+                // Once it is believed, a call that asks again needs no second one to confirm it.
+                if let Some(rest) = rest.or_else(|| asks_again.then(|| target.doubt.lock().rest(provider.recheck))) {
+                    if target.shut.lock().rest(now).is_none() {
                         tracing::warn!(
                             target.name = %target.target,
                             status = failure.and_then(|failure| failure.status),
@@ -284,7 +297,7 @@ impl Gate {
                         );
                     }
                     *target.said.lock() = failure.map(Failure::in_short);
-                    shut_for(&target.shut, Reason::Model, rest, now);
+                    target.shut.lock().refused(rest, now);
                 }
             }
             // The provider asked for a rest, though not because of a limit: every job honours that, not only this one.
@@ -323,6 +336,9 @@ impl Gate {
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
         target.record.under_way.fetch_sub(1, Ordering::Relaxed);
         target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
+        if permit.asks_again {
+            target.shut.lock().tried(false);
+        }
         match taken {
             Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken)),
             None => cancel(permit.holds),

@@ -66,8 +66,13 @@ impl Keys {
             Some((index, before.said.lock().get(&known)?.clone()))
         };
         let said = Mutex::new(names.iter().enumerate().filter_map(said_of).collect());
-        let (provider, names) = (before.provider.clone(), names.to_vec());
-        let (doubts, told) = (Mutex::default(), Mutex::default());
+        // What the others believe of a name does not change by that: of a key that was replaced they are told.
+        let told_of = |(index, name): (usize, &String)| {
+            let known = before.names.iter().position(|known| known == name)?;
+            Some((index, *before.told.lock().get(&known)?))
+        };
+        let told = Mutex::new(names.iter().enumerate().filter_map(told_of).collect());
+        let (provider, names, doubts) = (before.provider.clone(), names.to_vec(), Mutex::default());
         Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts, said, told })
     }
 

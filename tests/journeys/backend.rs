@@ -230,7 +230,7 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
     // What she may not do is said in words, with the role that may.
     for (arguments, code, words) in [
         (&["results", "tickets", "--login", "*"][..], 2, "may read only the jobs that it has enqueued itself"),
-        (&["watch", "of_others"], 6, "there is no batch \"of_others\" with jobs of this login; the latest are: "),
+        (&["watch", "of_others"], 6, "there is no batch \"of_others\" with jobs of this login; recent ones are: "),
         (&["batch", "retry", "files"], 1, "this needs a role such as sluice_worker"),
         (&["job", "cancel", "1"], 6, "no job 1"),
         (&["db", "export", "all.dump"], 2, "it needs sluice, the owner of the schema sluice"),

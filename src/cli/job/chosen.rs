@@ -79,7 +79,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = figure::count::<usize>)]
     pub limit: usize,
     /// Only jobs with a lower number: the next page
-    #[arg(long, value_name = "JOB")]
+    #[arg(long, value_name = "JOB", value_parser = figure::job)]
     pub below: Option<i64>,
 }
 
@@ -87,7 +87,7 @@ pub struct ListArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ChosenArgs {
     /// The jobs' numbers; or else say which are meant by the options
-    #[arg(value_name = "ID", conflicts_with_all = ["Which", "dry_run", "yes"])]
+    #[arg(value_name = "ID", value_parser = figure::job, conflicts_with_all = ["Which", "dry_run", "yes"])]
     pub ids: Vec<i64>,
     #[command(flatten)]
     pub which: Which,

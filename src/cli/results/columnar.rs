@@ -64,12 +64,14 @@ impl Column {
         }
         let json = match cell {
             FlatCell::Json(text) => Some(text.as_str()),
+            FlatCell::NotFinite(word) => Some(*word),
             FlatCell::Empty | FlatCell::Text(_) | FlatCell::Verbatim(_) | FlatCell::Money(_) => None,
         };
         let size = match &mut self.values {
             ColumnValues::Text(values) => {
                 let text = match cell {
                     FlatCell::Text(text) | FlatCell::Verbatim(text) | FlatCell::Json(text) => text.as_str(),
+                    FlatCell::NotFinite(word) => word,
                     FlatCell::Money(_) | FlatCell::Empty => return None,
                 };
                 values.push(ByteArray::from(text));

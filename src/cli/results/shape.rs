@@ -2,6 +2,7 @@
 
 use crate::cli::failure::CommandFailure;
 use crate::cli::output::Format;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// A shape of an export.
@@ -26,8 +27,8 @@ impl Shape {
     pub fn of(asked: Option<Self>, file: Option<&Path>, format: Format) -> Self {
         let ending = || match file?.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
-            "tsv" => Some(Self::Tsv),
-            "parquet" => Some(Self::Parquet),
+            "tsv" | "tab" => Some(Self::Tsv),
+            "parquet" | "pq" => Some(Self::Parquet),
             _ => None,
         };
         let of_format = (format == Format::Csv).then_some(Self::Csv);
@@ -67,9 +68,45 @@ impl Shape {
     }
 }
 
+/// Checks that a file's name does not promise what is not written.
+///
+/// # Errors
+/// [`CommandFailure`] says what to do instead.
+pub(super) fn require_named(file: &Path) -> Result<(), CommandFailure> {
+    let ending = file.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    let shown = file.display();
+    match ending.as_str() {
+        "gz" | "bz2" | "xz" | "zst" | "zip" => Err(CommandFailure::usage(format!(
+            "{shown}: files are not compressed when they are written: write {} and compress it then, or write Parquet, \
+             which is compressed",
+            file.with_extension("").display()
+        ))),
+        "xlsx" | "xls" | "ods" => Err(CommandFailure::usage(format!(
+            "{shown}: spreadsheets ({ending}) are not written: write {}, which a spreadsheet opens",
+            file.with_extension("csv").display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_promises_something_else_is_refused_with_what_to_do() {
+        for (file, words) in [
+            ("out.csv.gz", "write out.csv and compress it"),
+            ("a/b.jsonl.ZST", "write a/b.jsonl and"),
+            ("out.xlsx", "write out.csv, which"),
+        ] {
+            let told = require_named(Path::new(file)).unwrap_err().to_string();
+            assert!(told.starts_with(file) && told.contains(words), "{told}");
+        }
+        for file in ["-", "out.csv", "out", "out.gz.csv", ".gz"] {
+            assert!(require_named(Path::new(file)).is_ok(), "{file}");
+        }
+    }
 
     #[test]
     fn the_ending_tells_the_shape_and_an_option_overrules_it() {
@@ -78,6 +115,8 @@ mod tests {
             ("a.csv", Shape::Csv),
             ("a.TSV", Shape::Tsv),
             ("a/b.parquet", Shape::Parquet),
+            ("a.pq", Shape::Parquet),
+            ("a.tab", Shape::Tsv),
             ("a.jsonl", Shape::Openai),
             ("-", Shape::Openai),
             ("csv", Shape::Openai),

@@ -67,6 +67,7 @@ impl Serialize for Object<'_> {
             match cell {
                 FlatCell::Empty => map.serialize_entry(name, &())?,
                 FlatCell::Text(text) | FlatCell::Verbatim(text) => map.serialize_entry(name, text)?,
+                FlatCell::NotFinite(word) => map.serialize_entry(name, word)?,
                 // As it was written; every digit stays.
                 FlatCell::Json(json) => match serde_json::from_str::<&RawValue>(json) {
                     Ok(raw) => map.serialize_entry(name, raw)?,
@@ -103,6 +104,7 @@ fn write_row(csv: &mut csv::Writer<impl Write>, row: &[FlatCell]) -> csv::Result
             FlatCell::Json(json) => csv.write_field(json.as_bytes()),
             FlatCell::Money(money) => csv.write_field(Dollars(*money).to_string().as_bytes()),
             FlatCell::Verbatim(text) => csv.write_field(text.as_bytes()),
+            FlatCell::NotFinite(word) => csv.write_field(word.as_bytes()),
         }?;
     }
     csv.write_record(None::<&[u8]>)
@@ -140,11 +142,12 @@ fn failed(error: csv::Error) -> anyhow::Error {
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
-    use crate::view::flat_row::{Fields, Survey};
+    use crate::view::flat_row::{Fields, Kinds, Survey};
 
     fn written(shape: Shape, header: &[&str], rows: &[Vec<FlatCell>]) -> String {
         let header: Vec<String> = header.iter().map(|name| (*name).to_owned()).collect();
-        let layout = Layout::beside(&header, &Survey::new(Fields::Named(Vec::new()), false));
+        let layout =
+            Layout::beside(&header, &Kinds::none(header.len()), &Survey::new(Fields::Named(Vec::new()), false));
         let mut bytes = Vec::new();
         let mut sheet = open(shape, &layout, &mut bytes).unwrap();
         for row in rows {

@@ -179,7 +179,7 @@ impl KeyOut {
 /// `the budget news has no room: $0.98 of $1.00 is spent; its day ends at 00:00:00 UTC (in 5h)`.
 fn no_room(what: &str, standing: &BudgetStanding, now: Timestamp) -> String {
     let mut words = format!("{what} has no room: {}", standing.in_words());
-    if standing.holds_for_a_moment() {
+    if standing.waits_for_calls() {
         words.push_str("; work goes on when they end");
     } else if let Some(until) = standing.ends_at {
         let _ = write!(words, "; its {} ends at {}", standing.budget.period.as_str(), moment(until, now));
@@ -191,7 +191,7 @@ fn no_room(what: &str, standing: &BudgetStanding, now: Timestamp) -> String {
 
 /// A budget in which calls under way leave no room is not short of money.
 fn raise(name: &str, standing: Option<&BudgetStanding>) -> Option<Advice> {
-    let is_moment = standing.is_some_and(BudgetStanding::holds_for_a_moment);
+    let is_moment = standing.is_some_and(BudgetStanding::waits_for_calls);
     (!is_moment).then(|| Advice::RaiseBudget(name.to_owned()))
 }
 

@@ -52,6 +52,7 @@ impl From<Cell> for AuthorCell {
             Cell::Text(text) => Self::Text(text),
             Cell::Json(json) if json == "null" => Self::Empty,
             Cell::Json(json) => Self::Json(json),
+            Cell::NotFinite(word) => Self::NotFinite(word),
         }
     }
 }
@@ -384,6 +385,7 @@ fn cell_has_nul(cell: &Cell) -> bool {
     match cell {
         Cell::Text(text) => text.contains('\0'),
         Cell::Json(written) => json_text::has_nul(written),
+        Cell::NotFinite(_) => false,
     }
 }
 

@@ -76,7 +76,7 @@ impl ParquetRows {
                 field => cell(field),
             };
             let cell = cell.ok_or_else(|| {
-                let reason = "has bytes that are no text, which cannot be written into a request".to_owned();
+                let reason = "has bytes that are no text; expected UTF-8".to_owned();
                 InputError::Line(LineError::new(self.read, name.to_string(), reason))
             })?;
             cells.push((Arc::clone(name), cell));
@@ -114,6 +114,10 @@ fn in_words(error: &ParquetError) -> String {
     let said = error.to_string();
     let said = said.split(" Bytes:").next().unwrap_or_default();
     let said = said.strip_prefix("Parquet error: ").unwrap_or(said);
+    // The words of a library behind the reader say nothing of the file.
+    if said.starts_with("External: ") {
+        return "a part of it cannot be unpacked".to_owned();
+    }
     said.chars().take(120).collect()
 }
 
@@ -156,6 +160,14 @@ fn null() -> Cell {
     Cell::Json("null".to_owned())
 }
 
+fn not_finite(number: f64) -> Cell {
+    Cell::NotFinite(match number {
+        number if number.is_nan() => "NaN",
+        number if number > 0.0 => "inf",
+        _ => "-inf",
+    })
+}
+
 /// `None`: bytes that are no text.
 fn cell(field: Field) -> Option<Cell> {
     Some(match field {
@@ -166,6 +178,9 @@ fn cell(field: Field) -> Option<Cell> {
         Field::TimestampMillis(millis) => Cell::Text(instant(DateTime::from_timestamp_millis(millis)?)),
         Field::TimestampMicros(micros) => Cell::Text(instant(DateTime::from_timestamp_micros(micros)?)),
         Field::TimeMillis(_) | Field::TimeMicros(_) => Cell::Text(field.to_string()),
+        Field::Float(number) if !number.is_finite() => not_finite(number.into()),
+        Field::Float16(number) if !number.is_finite() => not_finite(number.into()),
+        Field::Double(number) if !number.is_finite() => not_finite(number),
         field => {
             let json = json(&field);
             Cell::Json(json)

@@ -10,6 +10,8 @@ pub(in crate::input) enum Cell {
     Text(String),
     /// JSON that is no string, as it is written.
     Json(String),
+    /// A number that JSON has no form for: `NaN`, `inf` or `-inf`. In a request and in metadata it is `null`.
+    NotFinite(&'static str),
 }
 
 impl Cell {
@@ -19,6 +21,7 @@ impl Cell {
             Self::Text(text) => text,
             Self::Json(written) if written == "null" => "",
             Self::Json(written) => written,
+            Self::NotFinite(_) => "",
         }
     }
 
@@ -27,6 +30,7 @@ impl Cell {
         match self {
             Self::Text(text) => Cow::Owned(serde_json::Value::from(text.as_str()).to_string()),
             Self::Json(written) => Cow::Borrowed(written),
+            Self::NotFinite(_) => Cow::Borrowed("null"),
         }
     }
 }
@@ -50,6 +54,7 @@ impl Values for Row {
         self.get(name).map(|cell| match cell {
             Cell::Text(text) => Given::Text(Cow::Borrowed(text)),
             Cell::Json(written) => Given::Json(written),
+            Cell::NotFinite(_) => Given::Json("null"),
         })
     }
 }

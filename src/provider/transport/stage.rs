@@ -15,6 +15,11 @@ pub(super) fn timed_out(message: &str) -> Failure {
     Failure::new(ErrorClass::Timeout, Scope::Model, message)
 }
 
+/// The words of a system's error without its number, which says nothing to a user.
+fn without_number(words: &str) -> &str {
+    words.split_once(" (os error").map_or(words, |(words, _)| words)
+}
+
 /// A connection that failed or broke. A body that arrives whole and cannot be decompressed is the server's fault.
 pub(super) fn broken(error: &reqwest::Error, when: &str) -> Failure {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
@@ -27,7 +32,7 @@ pub(super) fn broken(error: &reqwest::Error, when: &str) -> Failure {
         root = inner.to_string();
         cause = inner.source();
     }
-    let root = if root.is_empty() { "unknown cause".to_owned() } else { root };
+    let root = if root.is_empty() { "unknown cause".to_owned() } else { without_number(&root).to_owned() };
     if error.is_decode() && !from_the_wire && !cut {
         return Failure::new(
             ErrorClass::ServerError,
@@ -50,4 +55,16 @@ pub(super) fn broken(error: &reqwest::Error, when: &str) -> Failure {
     };
     let class = if error.is_connect() { ErrorClass::Unreachable } else { ErrorClass::Network };
     Failure::new(class, Scope::Network, scrub::clean(&what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_s_error_is_told_without_its_number() {
+        for (said, told) in [("Connection refused (os error 111)", "Connection refused"), ("broken", "broken")] {
+            assert_eq!(without_number(said), told);
+        }
+    }
 }

@@ -81,7 +81,7 @@ impl TargetState {
         let said = self.said.lock().clone();
         TargetNews {
             breaker: self.record.breaker.lock().news(),
-            model: still_shut(&self.shut, now).map(|shut| ModelNews { shut, said }),
+            model: self.shut.lock().rest(now).map(|shut| ModelNews { shut, said }),
             rest: still_shut(&self.record.resting, now),
         }
     }
@@ -103,7 +103,7 @@ impl TargetState {
             }
         }
         if let Some(ModelNews { shut, said }) = model.filter(|_| !is_first)
-            && shut_until(&self.shut, shut, now)
+            && self.shut.lock().hear(shut, now)
         {
             *self.said.lock() = said;
             is_news = true;

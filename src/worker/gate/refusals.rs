@@ -110,6 +110,32 @@ fn a_code_that_names_the_model_is_believed_at_once() {
 }
 
 #[test]
+fn one_call_asks_again_for_a_model_that_was_refused_and_all_others_wait_for_its_outcome() {
+    let gone = failure(&openai::DIALECT, 404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
+    let stage = Stage::new(&["A"]);
+    stage.call(1, Some(&gone), NOW);
+    let admit = |now| {
+        let _entered = stage.runtime.enter();
+        stage.runtime.block_on(stage.gate.admit(&stage.target, CHARGE, SECOND, now)).map_err(|shut| shut.reason)
+    };
+    let mut now = NOW;
+    for _ in 0..3 {
+        now = now + SECOND * 601;
+        assert_eq!(stage.shut(now), None);
+        let asks = admit(now).expect("one call asks again");
+        assert_eq!((admit(now).err(), stage.shut(now)), (Some(Reason::Model), Some(Reason::Model)));
+        assert_eq!(stage.target.shut_meanwhile(&asks, now), None, "it goes on");
+        // A call that was not sent leaves its place to another.
+        stage.gate.abandon(&stage.target, asks, None, now);
+        stage.call(2, Some(&gone), now);
+        assert_eq!((admit(now).err(), stage.shut(now + SECOND * 599)), (Some(Reason::Model), Some(Reason::Model)));
+    }
+    now = now + SECOND * 601;
+    stage.call(3, None, now);
+    assert!(admit(now).is_ok() && admit(now).is_ok(), "the model is there");
+}
+
+#[test]
 fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
     let refused = failure(&openai::DIALECT, 402, r#"{"error":{"message":"Pay."}}"#);
     let stage = Stage::new(&["A"]);

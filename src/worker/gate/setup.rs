@@ -149,7 +149,7 @@ impl Gate {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
                     buckets: names.into_iter().map(|name| gate.bucket(name, buckets, before)).collect(),
-                    shut: Mutex::new(None),
+                    shut: Mutex::default(),
                     said: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),

@@ -7,6 +7,7 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::latency::Latency;
+use crate::domain::model_refusal::ModelRefusal;
 use crate::domain::news::TargetNews;
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
@@ -63,8 +64,8 @@ pub struct TargetState {
     pub(super) provider: Arc<ProviderState>,
     /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
     pub(super) buckets: Vec<Arc<Bucket>>,
-    /// Set while the model is unknown or not allowed, by the configuration as it is.
-    pub(super) shut: Mutex<Option<Shut>>,
+    /// Whether the model is unknown or not allowed, by the configuration as it is.
+    pub(super) shut: Mutex<ModelRefusal>,
     /// The provider's words when it refused the model last.
     pub(super) said: Mutex<Option<String>>,
     /// Its refusals in words that may concern one request alone.
@@ -351,7 +352,7 @@ impl TargetState {
     fn follow_reopening(&self, now: Timestamp) {
         let Some(Timestamp(at)) = self.reopened_at() else { return };
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
-            *self.shut.lock() = None;
+            *self.shut.lock() = ModelRefusal::default();
             *self.record.resting.lock() = None;
             self.record.breaker.lock().try_again(now);
             self.provider.keys.try_again(now);
@@ -370,6 +371,7 @@ impl TargetState {
             .or_else(|| still_shut(&self.provider.budget, now))
             .or_else(|| self.provider.keys.shut(now))
             .or_else(|| self.rests(now))
+            .or_else(|| self.shut.lock().shut(now))
     }
 
     /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.
@@ -383,9 +385,8 @@ impl TargetState {
     /// Whether the target is known to take no calls for a time, whatever they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
         self.follow_reopening(now);
-        still_shut(&self.shut, now)
-            .or_else(|| still_shut(&self.record.resting, now))
-            .or_else(|| still_shut(&self.provider.offline, now))
+        let refused = self.shut.lock().rest(now);
+        refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| still_shut(&self.provider.offline, now))
     }
 
     /// The jobs that wait for its places, in the bucket that has fewest left over; `own` of them are of one route, of

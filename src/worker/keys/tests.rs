@@ -225,3 +225,20 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     let almost = until - Duration::from_millis(1);
     assert!(matches!(stage.health(almost), RungHealth::Shut(Shut { until: opens, .. }) if opens == until));
 }
+
+#[test]
+fn other_workers_are_told_of_a_key_that_was_replaced() {
+    let names = vec!["A".to_owned()];
+    let before = super::Keys::new("p", &names, RECHECK);
+    let hold = before.take(NOW).expect("it is in service");
+    assert!(hold.report(&Outcome::Failed(ErrorClass::QuotaExhausted), None, 1, NOW));
+    let news = before.news();
+    assert_eq!(news.len(), 1, "{news:?}");
+    for (name, news) in &news {
+        before.told(name, news);
+    }
+    let same = names.iter().cloned().collect();
+    assert_eq!(super::Keys::renewed(&before, &names, &same, RECHECK, NOW).news(), [], "it is out as before");
+    let after = super::Keys::renewed(&before, &names, &std::collections::BTreeSet::new(), RECHECK, NOW);
+    assert_eq!(after.news(), [("A".to_owned(), crate::domain::news::KeyNews::InService)]);
+}
