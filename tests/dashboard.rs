@@ -78,7 +78,7 @@ impl Stage {
         })
         .await;
         // The sums that pages show are written with what they sum up.
-        assert_eq!(self.simulator.verdict().calls, 16);
+        assert_eq!(self.simulator.verdict().total.calls, 16);
     }
 }
 
@@ -182,7 +182,7 @@ async fn a_page_changes_what_its_buttons_say_and_tells_the_count_first() {
     let change = site.task(&json!({ "task": 1 })).await;
     assert_eq!((&change["state"], &change["jobs"]), (&"done".into(), &3.into()), "{change}");
     is_page(&site.get("/changes/1").await);
-    until("they are asked again", async || stage.simulator.verdict().calls == 23).await;
+    until("they are asked again", async || stage.simulator.verdict().total.calls == 23).await;
     // Nothing, and everything.
     let nothing = site.get("/confirm?action=cancel&batch=night").await;
     assert!(nothing.body.contains("there is nothing to do"), "{nothing:?}");

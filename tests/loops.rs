@@ -8,7 +8,7 @@ use sluice::cli::worker::{attend, blueprint, settings, went_down};
 use sluice::config::Config;
 use sluice::exit_code::ExitCode;
 use sluice::shutdown::Hangups;
-use sluice::store::Store;
+use sluice::store::{Pooler, Store};
 use sluice::systemd::Notifier;
 use sluice::worker::plan::Plan;
 use sluice::worker::{LifeSign, Settings, Summary, Worker};
@@ -54,7 +54,9 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     // The loops that the daemon has beside it.
     let listener = sluice::http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let hangups = Hangups::listen().unwrap();
-    attend(&first, Some(listener), hangups, &config, &GlobalArgs::default(), &Arc::new(Notifier::new()));
+    let address = fleet.database().url().parse().unwrap();
+    let reach = sluice::http::Reach { pooler: Pooler::None, address };
+    attend(&first, Some(listener), reach, hangups, &config, &GlobalArgs::default(), &Arc::new(Notifier::new()));
     fleet.enqueue("default", JOBS).await;
     let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
     until("work is under way", async || fleet.answered().await >= 8).await;
@@ -84,9 +86,7 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_that_claim_and_look_after_the_queue() {
-    for part in
-        ["claimer", "heartbeat", "upkeep", "schedules", "keeper", "opener", "opening", "alerts", "messages"]
-    {
+    for part in ["claimer", "heartbeat", "upkeep", "schedules", "keeper", "opener", "opening", "alerts", "messages"] {
         falls(part, true).await;
     }
 }

@@ -198,7 +198,7 @@ async fn jobs_of_a_filter_are_cancelled_paused_resumed_and_retried() {
     };
     let done = change(json!({ "action": "retry", "class": "refused", "project": "books" })).await;
     assert_eq!((&done["state"], &done["jobs"]), (&"done".into(), &3.into()), "{done}");
-    until("they have failed again", async || stage.simulator.verdict().calls == 19).await;
+    until("they have failed again", async || stage.simulator.verdict().total.calls == 19).await;
     until("they are on the books", async || stage.count("failed").await == 3).await;
     // One by one, beside the pause of their batch.
     let done = change(json!({ "action": "pause", "batch": "held", "reason": "not yet" })).await;

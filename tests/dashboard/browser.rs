@@ -49,7 +49,7 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     assert!(browser.path().await.starts_with("/changes/"), "{}", browser.path().await);
     // The page follows it without being loaded again.
     browser.until_it_says("done").await;
-    until("they are asked again", async || stage.simulator.verdict().calls == 19).await;
+    until("they are asked again", async || stage.simulator.verdict().total.calls == 19).await;
     // A pause made elsewhere appears, and is ended here.
     browser.click("//nav//a[text()='Pauses']").await;
     sqlx::query("select sluice.pause('route', 'other', 'lunch')").execute(&stage.pool).await.unwrap();
@@ -61,7 +61,7 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     browser.click("//nav//a[text()='Schedules']").await;
     browser.click("//tr[.//*[text()='rare'] or td[text()='rare']]//button[text()='Run now']").await;
     browser.until_it_says("done").await;
-    until("its job is asked", async || stage.simulator.verdict().calls == 20).await;
+    until("its job is asked", async || stage.simulator.verdict().total.calls == 20).await;
     browser.close().await;
     site.stop().await;
 }

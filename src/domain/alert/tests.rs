@@ -98,7 +98,7 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
     let usual = |hours| Some(UsualHour { cost: NanoUsd(10 * DOLLAR), hours });
     let of_worker = |breaker, key| with(|o| o.known.workers = vec![worker(breaker, key), worker(breaker, key)]);
     let need =
-        |left| Some(BTreeMap::from([("b".to_owned(), Need { jobs_left: left, ended: 10, spent: NanoUsd(100) })]));
+        |left| Some(BTreeMap::from([("b".to_owned(), Need { jobs_left: left, expected: Some(NanoUsd(left * 10)) })]));
     vec![
         (
             R::BreakerOpen,

@@ -118,7 +118,6 @@ pub(crate) mod tests {
             ticks: Vec::new(),
             firing: BTreeMap::new(),
             needs: std::collections::HashMap::new(),
-            firing: BTreeMap::new(),
         }
     }
 
