@@ -42,13 +42,13 @@ const MEASURES: [&str; 21] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     /// By everything.
-    ByBatch,
+    Everything,
     /// By hours, without batches.
-    ByHour,
+    Hours,
     /// By hours and targets, without what the jobs are.
-    ByTarget,
+    Targets,
     /// By days, without batches.
-    ByDay,
+    Days,
 }
 
 impl Kept {
@@ -68,13 +68,13 @@ impl Kept {
             )
         };
         if filter.batch.is_some() || by.contains(&Grouping::Batch) {
-            Self::ByBatch
+            Self::Everything
         } else if !by.contains(&Grouping::Hour) {
-            Self::ByDay
+            Self::Days
         } else if filter.project.is_none() && filter.login.is_none() && by.iter().all(is_of_target) {
-            Self::ByTarget
+            Self::Targets
         } else {
-            Self::ByHour
+            Self::Hours
         }
     }
 }
@@ -84,7 +84,7 @@ impl Filter {
     pub(super) fn push_source(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
         query.push("(");
         match Kept::of(self, by) {
-            Kept::ByBatch => match self.shown.as_ref().filter(|_| self.batch.is_none()) {
+            Kept::Everything => match self.shown.as_ref().filter(|_| self.batch.is_none()) {
                 Some(shown) => self.push_shown(query, by, shown),
                 None => push_rows(query, "totals", "batch", 1),
             },
@@ -112,9 +112,9 @@ impl Filter {
         push_rows(query, "tally", batch, 1);
         query.push(" union all ");
         match kept {
-            Kept::ByTarget => push_rows(query, "tally_hour_target", batch, 1),
-            Kept::ByBatch | Kept::ByHour => push_rows(query, "tally_hour_all", batch, 1),
-            Kept::ByDay => self.push_days(query, batch),
+            Kept::Targets => push_rows(query, "tally_hour_target", batch, 1),
+            Kept::Everything | Kept::Hours => push_rows(query, "tally_hour_all", batch, 1),
+            Kept::Days => self.push_days(query, batch),
         }
     }
 
