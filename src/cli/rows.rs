@@ -5,7 +5,7 @@ use super::words::{option, path};
 use crate::config::Config;
 use crate::domain::Route;
 use crate::domain::template::{RequestTemplate, Template};
-use crate::input::{Along, Asking, Completion, InputFormat, ReadLimits, Reading};
+use crate::input::{Along, Asking, Completion, InputFormat, ReadLimits, Reading, RouteByName};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ impl For<'_> {
     fn along<T>(&self, ask: impl FnOnce(Along<'_>) -> T) -> T {
         let find = |name: &str| self.config.routes.get(name).map(|route| Arc::clone(&route.route));
         let is_known = !self.config.routes.is_empty();
-        let find: Option<&dyn Fn(&str) -> Option<Arc<Route>>> = if is_known { Some(&find) } else { None };
+        let find: Option<&RouteByName<'_>> = if is_known { Some(&find) } else { None };
         ask(Along { find, route: self.route, project: self.project, batch: self.batch })
     }
 }

@@ -122,11 +122,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
         }
         ScheduleCommand::Run { name, anyway } => run_now(&mut context, &name, anyway).await?,
-        ScheduleCommand::Pause { name, reason } => {
-            let change = Some(reason);
-            pause(&mut context, name, change).await?;
-        }
-        ScheduleCommand::Resume { name } => pause(&mut context, name, None).await?,
+        ScheduleCommand::Pause { name, reason } => pause(&mut context, name, true, reason).await?,
+        ScheduleCommand::Resume { name } => pause(&mut context, name, false, None).await?,
     }
     context.close().await?;
     Ok(ExitCode::Success)
@@ -233,17 +230,18 @@ async fn make_known(context: &Context, schedule: &Schedule) -> anyhow::Result<()
     Ok(())
 }
 
-/// Pauses it for this reason, if there is one; without the word it is resumed.
-async fn pause(context: &mut Context, name: String, pause: Option<Option<String>>) -> anyhow::Result<()> {
+/// Pauses it, for this reason if there is one, or resumes it.
+async fn pause(context: &mut Context, name: String, paused: bool, reason: Option<String>) -> anyhow::Result<()> {
     find(context, &name).await?;
     if let Some(schedule) = context.config.schedules.iter().find(|schedule| schedule.name == name) {
         make_known(context, schedule).await?;
     }
-    let changed = match &pause {
-        Some(reason) => context.store.pause_schedule(&name, reason.as_deref()).await?,
-        None => context.store.resume_schedule(&name).await?,
+    let changed = if paused {
+        context.store.pause_schedule(&name, reason.as_deref()).await?
+    } else {
+        context.store.resume_schedule(&name).await?
     };
-    let change = PauseChangeView { kind: "schedule", name, paused: pause.is_some(), changed };
+    let change = PauseChangeView { kind: "schedule", name, paused, changed };
     if context.output.format() == Format::Json {
         context.output.json(&change)?;
     } else {

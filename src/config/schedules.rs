@@ -89,14 +89,12 @@ fn read_line(section: &mut Section<'_>) -> Option<CronLine> {
 
 fn read_zone(section: &mut Section<'_>) -> Option<Zone> {
     const ZONE: &str = "a name of the IANA database such as \"Europe/Berlin\"";
-    let mut near = None;
-    let zone = section.parsed("timezone", ZONE, |text| {
-        Zone::parse(text).map_err(|problem| {
-            near = scalar::nearest(text, Zone::names());
-            near.map_or(problem.clone(), |near| format!("{problem}; perhaps {near:?} is meant"))
+    section.parsed("timezone", ZONE, |text| {
+        Zone::parse(text).map_err(|problem| match scalar::nearest(text, Zone::names()) {
+            Some(near) => format!("{problem}; perhaps {near:?} is meant"),
+            None => problem,
         })
-    });
-    zone
+    })
 }
 
 fn read_batch(section: &mut Section<'_>) -> Template {

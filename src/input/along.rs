@@ -6,11 +6,14 @@ use crate::domain::{Metadata, Route};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Finds a route by its name.
+pub type RouteByName<'a> = dyn Fn(&str) -> Option<Arc<Route>> + 'a;
+
 /// The jobs that a file is read for.
 #[derive(Clone, Copy)]
 pub struct Along<'a> {
     /// All routes by their names; `None`: this machine does not know them.
-    pub find: Option<&'a dyn Fn(&str) -> Option<Arc<Route>>>,
+    pub find: Option<&'a RouteByName<'a>>,
     /// The route that the jobs name.
     pub route: &'a str,
     pub project: &'a str,

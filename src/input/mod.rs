@@ -25,7 +25,7 @@ mod requests;
 mod source;
 mod table;
 
-pub use along::Along;
+pub use along::{Along, RouteByName};
 pub use author_rows::{AuthorCell, AuthorRows};
 pub use members::{MemberNote, MemberNotes};
 pub use opening::{HeldBy, InputFormat, Opened, Reading, read_rows};
