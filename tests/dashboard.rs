@@ -21,7 +21,7 @@ const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n\
 const HOSTILE: &str = "<script>alert(1)</script>\"'&/x";
 
 struct Stage {
-    database: TestDatabase,
+    _database: TestDatabase,
     simulator: Simulator,
     program: Program,
     pool: PgPool,
@@ -43,7 +43,7 @@ impl Stage {
             simulator.base_url("one").unwrap()
         );
         let program = Program::new(&config, &database.url());
-        Self { pool: database.pool(), database, simulator, program }
+        Self { pool: database.pool(), _database: database, simulator, program }
     }
 
     async fn site(&self) -> Site {
@@ -183,6 +183,7 @@ async fn a_page_changes_what_its_buttons_say_and_tells_the_count_first() {
     assert_eq!((&change["state"], &change["jobs"]), (&"done".into(), &3.into()), "{change}");
     is_page(&site.get("/changes/1").await);
     until("they are asked again", async || stage.simulator.verdict().total.calls == 23).await;
+    until("they have failed again", async || stage.count("failed").await == 3).await;
     // Nothing, and everything.
     let nothing = site.get("/confirm?action=cancel&batch=night").await;
     assert!(nothing.body.contains("there is nothing to do"), "{nothing:?}");

@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::context::environment;
 use super::worker::{blueprint, settings};
-use crate::config::{Config, ConfigErrors, Database};
+use crate::config::{Config, ConfigErrors, Database, Http};
 use crate::domain::budget::Budget;
 use crate::shutdown::Hangups;
 use crate::systemd::Notifier;
@@ -113,6 +113,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         warnings: _,
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());
+    let token = |http: &Http| http.token.as_ref().map(|token| token.expose_secret().to_owned());
     vec![
         ("database.url", url(database) != url(&now.database)),
         ("database.data_dir", database.data_dir != now.database.data_dir),
@@ -122,6 +123,9 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         ("spool.max_bytes", spool.max_bytes != now.spool.max_bytes),
         ("http.listen", (http.listen, http.chosen) != (now.http.listen, now.http.chosen)),
         ("http.hosts", http.hosts != now.http.hosts),
+        ("http.token_env", token(http) != token(&now.http)),
+        ("http.read_only", http.read_only != now.http.read_only),
+        ("http.bodies", http.bodies != now.http.bodies),
         ("log.format", log.format != now.log.format),
         ("log.filter", log.filter != now.log.filter),
         ("log.dir", log.dir != now.log.dir),
@@ -216,7 +220,10 @@ mod tests {
             waits("[database]\nurl = \"postgres://a/b\"\ndata_dir = \"/d\"\nmax_connections = 3\npooler = \"none\""),
             ["database.url", "database.data_dir", "database.max_connections", "database.pooler"]
         );
-        assert_eq!(waits("[http]\nlisten = \"off\"\nhosts = [\"a\"]"), ["http.listen", "http.hosts"]);
+        assert_eq!(
+            waits("[http]\nlisten = \"off\"\nhosts = [\"a\"]\nread_only = true\nbodies = true"),
+            ["http.listen", "http.hosts", "http.read_only", "http.bodies"]
+        );
         assert_eq!(waits("[spool]\ndir = \"/s\"\nmax_bytes = 1000000"), ["spool.dir", "spool.max_bytes"]);
         let compared: Vec<&str> = restart_keys(&started, &started).into_iter().map(|(key, _)| key).collect();
         assert_eq!(compared, crate::config::restart_keys(), "what the declarations say of a restart");

@@ -9,7 +9,7 @@ use crate::domain::Target;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::store::report::{Filter, Grouping, Moment};
-use crate::view::report::asked::{self, Answer, By, Kind, dimensions, read, says_nothing};
+use crate::view::report::asked::{self, By, Kind, dimensions, read, says_nothing};
 use crate::view::table::Table;
 use crate::view::{compare, moment};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -138,7 +138,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 /// The report of what the filter lets through. What its reader has to know beside it is told.
 async fn told(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
-    let Answer { table, unpriced, note } = read(&context.store, kind, by, filter.clone()).await?;
+    let asked::ReportRead { table, unpriced, note } = read(&context.store, kind, by, filter.clone()).await?;
     if unpriced > 0 {
         context.output.warn(unpriced_warning(context, &filter, unpriced).await?);
     }

@@ -166,7 +166,7 @@ fn read_url(name: &str, section: &mut Section<'_>, keys: Keys) -> Option<SecretS
     // No value is repeated in a message: it may be the secret.
     let is_plain = section.has("url");
     let plain = section.parsed("url", URLS, |text| checked_url(text).map_err(ToOwned::to_owned));
-    let source = Source::of(section, ["url_env", "url_file", "credential"]);
+    let source = SecretSource::of(section, ["url_env", "url_file", "credential"]);
     match (is_plain, source) {
         (_, Err(())) => None,
         (true, Ok(Some(_))) => {
@@ -221,7 +221,7 @@ fn read_signing_secret(name: &str, section: &mut Section<'_>, format: HookFormat
     if section.take_forbidden("secret") {
         section.fault("secret", "secrets do not belong into the configuration file", SECRETS);
     }
-    let source = Source::of(section, ["secret_env", "secret_file", "secret_credential"]).ok()??;
+    let source = SecretSource::of(section, ["secret_env", "secret_file", "secret_credential"]).ok()??;
     if format == HookFormat::Slack {
         section.fault(source.key, "messages to Slack are not signed", "no secret, or format = \"generic\"");
         return None;
@@ -244,7 +244,7 @@ fn read_signing_secret(name: &str, section: &mut Section<'_>, format: HookFormat
 }
 
 /// Where a secret comes from.
-struct Source {
+struct SecretSource {
     key: &'static str,
     from: From,
 }
@@ -255,7 +255,7 @@ enum From {
     Credential(String),
 }
 
-impl Source {
+impl SecretSource {
     /// The one source that is given, of a variable, a file and a credential.
     fn of(section: &mut Section<'_>, keys: [&'static str; 3]) -> Result<Option<Self>, ()> {
         let [variable, file, credential] = keys;

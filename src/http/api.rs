@@ -5,7 +5,7 @@ mod endpoints;
 pub use endpoints::document;
 
 use super::params::Params;
-use super::problem::{Answered, Problem};
+use super::problem::{OrProblem, Problem};
 use super::site::Site;
 use super::tasks::Task;
 use super::wish::{self, Proposal, ScheduleChange};
@@ -46,7 +46,7 @@ const MOST: usize = 1000;
 const FOR_JOBS: Duration = Duration::from_secs(2);
 
 /// What a client says in the query.
-type Asked = Query<Vec<(String, String)>>;
+type QueryPairs = Query<Vec<(String, String)>>;
 type Here = State<Arc<Site>>;
 
 /// The paths below `/api/v1`.
@@ -78,11 +78,11 @@ pub(super) fn router() -> Router<Arc<Site>> {
         })
 }
 
-fn params(Query(pairs): Asked) -> Answered<Params> {
+fn params(Query(pairs): QueryPairs) -> OrProblem<Params> {
     Params::of_pairs(pairs)
 }
 
-async fn status(State(site): Here, asked: Asked) -> Answered<Json<StatusView>> {
+async fn status(State(site): Here, asked: QueryPairs) -> OrProblem<Json<StatusView>> {
     params(asked)?.finish()?;
     Ok(Json(StatusView::from(site.look(async |store| store.status().await).await?)))
 }
@@ -95,7 +95,7 @@ struct BatchesPage {
     next: Option<String>,
 }
 
-async fn batches(State(site): Here, asked: Asked) -> Answered<Json<BatchesPage>> {
+async fn batches(State(site): Here, asked: QueryPairs) -> OrProblem<Json<BatchesPage>> {
     let mut params = params(asked)?;
     let (limit, after) = (params.limit(USUAL, MOST)?, params.text("after"));
     params.finish()?;
@@ -106,7 +106,7 @@ async fn batches(State(site): Here, asked: Asked) -> Answered<Json<BatchesPage>>
     Ok(Json(BatchesPage { batches: found.iter().map(BatchView::of).collect(), next }))
 }
 
-async fn batch(State(site): Here, Path(name): Path<String>, asked: Asked) -> Answered<Json<HeldBatchView>> {
+async fn batch(State(site): Here, Path(name): Path<String>, asked: QueryPairs) -> OrProblem<Json<HeldBatchView>> {
     params(asked)?.finish()?;
     let found = site.look(async |store| {
         let Some(batch) = store.batch(&name).await? else { return Ok(None) };
@@ -151,7 +151,7 @@ struct JobsPage {
     next: Option<i64>,
 }
 
-async fn jobs(State(site): Here, asked: Asked) -> Answered<Json<JobsPage>> {
+async fn jobs(State(site): Here, asked: QueryPairs) -> OrProblem<Json<JobsPage>> {
     let mut params = params(asked)?;
     let selection = params.selection()?;
     let limit = params.limit(USUAL, MOST)?;
@@ -161,7 +161,7 @@ async fn jobs(State(site): Here, asked: Asked) -> Answered<Json<JobsPage>> {
     Ok(Json(JobsPage { jobs: page.jobs.into_iter().map(JobLine::from).collect(), next: page.next }))
 }
 
-async fn job(State(site): Here, Path(job): Path<String>, asked: Asked) -> Answered<Json<StoryView>> {
+async fn job(State(site): Here, Path(job): Path<String>, asked: QueryPairs) -> OrProblem<Json<StoryView>> {
     let mut params = params(asked)?;
     let wants_bodies = params.flag("bodies")?;
     params.finish()?;
@@ -171,7 +171,7 @@ async fn job(State(site): Here, Path(job): Path<String>, asked: Asked) -> Answer
 }
 
 /// What a client may see of a job's prompt and answer.
-fn bodies(site: &Site, wants: bool) -> Answered<Bodies> {
+fn bodies(site: &Site, wants: bool) -> OrProblem<Bodies> {
     if wants && !site.bodies {
         let words = "prompts and answers are not shown here: set bodies = true in [http], or use `sluice job show`";
         return Err(Problem { status: StatusCode::FORBIDDEN, detail: words.to_owned() });
@@ -180,7 +180,7 @@ fn bodies(site: &Site, wants: bool) -> Answered<Bodies> {
 }
 
 /// A job with its ledger.
-pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> Answered<StoryView> {
+pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<StoryView> {
     let id = JobId(job);
     let found = site.look(async |store| {
         let Some(record) = store.job(id).await? else { return Ok(None) };
@@ -192,7 +192,7 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> Answered<Sto
     Ok(StoryView::of(JobView::of(record, bodies), attempts))
 }
 
-fn number(text: &str) -> Answered<i64> {
+fn number(text: &str) -> OrProblem<i64> {
     text.parse().map_err(|_| Problem::not_found(format!("{text:?} is no job's number")))
 }
 
@@ -200,7 +200,7 @@ async fn change_job(
     State(site): Here,
     Path((job, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Json<JobChangeView>> {
+) -> OrProblem<Json<JobChangeView>> {
     let mut params = Params::of_json(&body)?;
     let deed = wish::deed(&site, &action, &mut params)?;
     params.finish()?;
@@ -222,7 +222,7 @@ impl IntoResponse for ManyChanged {
     }
 }
 
-async fn change_many(site: &Site, selection: Selection, action: &str, mut params: Params) -> Answered<ManyChanged> {
+async fn change_many(site: &Site, selection: Selection, action: &str, mut params: Params) -> OrProblem<ManyChanged> {
     let deed = wish::deed(site, action, &mut params)?;
     let (is_dry, is_all) = (params.flag("dry_run")?, params.flag("all")?);
     params.finish()?;
@@ -232,7 +232,7 @@ async fn change_many(site: &Site, selection: Selection, action: &str, mut params
     wish::change_jobs(site, selection, deed, is_all).await.map(ManyChanged::Begun)
 }
 
-async fn change_jobs(State(site): Here, body: Bytes) -> Answered<ManyChanged> {
+async fn change_jobs(State(site): Here, body: Bytes) -> OrProblem<ManyChanged> {
     let mut params = Params::of_json(&body)?;
     let selection = params.selection()?;
     let Some(action) = params.text("action") else {
@@ -245,7 +245,7 @@ async fn change_batch(
     State(site): Here,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Response> {
+) -> OrProblem<Response> {
     if matches!(action.as_str(), "pause" | "resume") {
         return change_pause(&site, PauseKind::Batch, &name, &action, &body).await.map(IntoResponse::into_response);
     }
@@ -264,7 +264,7 @@ async fn change_pause(
     name: &str,
     action: &str,
     body: &[u8],
-) -> Answered<Json<PauseChangeView>> {
+) -> OrProblem<Json<PauseChangeView>> {
     let mut params = Params::of_json(body)?;
     let reason = params.text("reason");
     params.finish()?;
@@ -285,7 +285,7 @@ async fn change_route(
     State(site): Here,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Json<PauseChangeView>> {
+) -> OrProblem<Json<PauseChangeView>> {
     change_pause(&site, PauseKind::Route, &name, &action, &body).await
 }
 
@@ -293,7 +293,7 @@ async fn change_project(
     State(site): Here,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Json<PauseChangeView>> {
+) -> OrProblem<Json<PauseChangeView>> {
     change_pause(&site, PauseKind::Project, &name, &action, &body).await
 }
 
@@ -301,7 +301,7 @@ async fn change_provider(
     State(site): Here,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Json<PauseChangeView>> {
+) -> OrProblem<Json<PauseChangeView>> {
     change_pause(&site, PauseKind::Provider, &name, &action, &body).await
 }
 
@@ -324,7 +324,7 @@ pub(super) struct ReportWish {
 }
 
 impl ReportWish {
-    pub(super) fn read(kind: &str, params: &mut Params) -> Answered<Self> {
+    pub(super) fn read(kind: &str, params: &mut Params) -> OrProblem<Self> {
         let Some(kind) = Kind::named(kind) else {
             let known = Kind::ALL.map(Kind::as_str).join(", ");
             return Err(Problem::not_found(format!("there is no report {kind:?}; there are {known}")));
@@ -353,7 +353,7 @@ impl ReportWish {
         Ok(Self { kind, by, filter })
     }
 
-    pub(super) async fn answer(self, site: &Site) -> Answered<asked::Answer> {
+    pub(super) async fn answer(self, site: &Site) -> OrProblem<asked::ReportRead> {
         let Self { kind, by, mut filter } = self;
         let is_by_batch = by.contains(&By::Batch) && filter.batch.is_none();
         let by = asked::dimensions(kind, &by);
@@ -361,23 +361,23 @@ impl ReportWish {
             let most = if is_by_batch { asked::MOST_BATCHES } else { 0 };
             let said = asked::show_latest(store, &mut filter, most).await?;
             let answer = asked::read(store, kind, &by, filter).await?;
-            Ok(asked::Answer { note: answer.note.or(said), ..answer })
+            Ok(asked::ReportRead { note: answer.note.or(said), ..answer })
         })
         .await
     }
 }
 
-async fn report(State(site): Here, Path(kind): Path<String>, asked: Asked) -> Answered<Json<ReportAnswer>> {
+async fn report(State(site): Here, Path(kind): Path<String>, asked: QueryPairs) -> OrProblem<Json<ReportAnswer>> {
     let mut params = params(asked)?;
     let wish = ReportWish::read(&kind, &mut params)?;
     params.finish()?;
     let report = wish.kind.as_str();
-    let asked::Answer { table, unpriced, note } = wish.answer(&site).await?;
+    let asked::ReportRead { table, unpriced, note } = wish.answer(&site).await?;
     Ok(Json(ReportAnswer { report, rows: table, unpriced_attempts: unpriced, note }))
 }
 
 /// Where all budgets stand.
-pub(super) async fn standing(site: &Site) -> Answered<Vec<BudgetView>> {
+pub(super) async fn standing(site: &Site) -> OrProblem<Vec<BudgetView>> {
     let read = site.look(async |store| {
         let now = DateTime::from_timestamp_millis(store.known().await?.now.0).unwrap_or_default();
         let rows = store.budget_rows().await?;
@@ -393,12 +393,12 @@ pub(super) async fn standing(site: &Site) -> Answered<Vec<BudgetView>> {
     Ok(rows.iter().map(view).collect())
 }
 
-async fn budgets(State(site): Here, asked: Asked) -> Answered<Json<Vec<BudgetView>>> {
+async fn budgets(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<BudgetView>>> {
     params(asked)?.finish()?;
     standing(&site).await.map(Json)
 }
 
-async fn change_budget(State(site): Here, Path(name): Path<String>, body: Bytes) -> Answered<Json<BudgetView>> {
+async fn change_budget(State(site): Here, Path(name): Path<String>, body: Bytes) -> OrProblem<Json<BudgetView>> {
     let mut params = Params::of_json(&body)?;
     let limit = params.text("limit").ok_or_else(|| Problem::bad("limit is missing: dollars, such as \"25\""))?;
     params.finish()?;
@@ -418,7 +418,7 @@ struct SchedulesAnswer {
 const TICKS: i64 = 10;
 
 /// The schedules that workers have, and their newest ticks, the latest first.
-pub(super) async fn schedules_and_ticks(site: &Site) -> Answered<(Vec<ScheduleView>, Vec<TickView>)> {
+pub(super) async fn schedules_and_ticks(site: &Site) -> OrProblem<(Vec<ScheduleView>, Vec<TickView>)> {
     let read = site.look(async |store| {
         let at = store.schedules_at().await?;
         Ok((at, store.ticks(None, TICKS).await?))
@@ -435,7 +435,7 @@ pub(super) async fn schedules_and_ticks(site: &Site) -> Answered<(Vec<ScheduleVi
     Ok((views, ticks))
 }
 
-async fn schedules(State(site): Here, asked: Asked) -> Answered<Json<SchedulesAnswer>> {
+async fn schedules(State(site): Here, asked: QueryPairs) -> OrProblem<Json<SchedulesAnswer>> {
     params(asked)?.finish()?;
     let (schedules, ticks) = schedules_and_ticks(&site).await?;
     Ok(Json(SchedulesAnswer { schedules, ticks }))
@@ -445,7 +445,7 @@ async fn change_schedule(
     State(site): Here,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
-) -> Answered<Json<ScheduleChange>> {
+) -> OrProblem<Json<ScheduleChange>> {
     let mut params = Params::of_json(&body)?;
     let reason = params.text("reason");
     params.finish()?;
@@ -453,24 +453,24 @@ async fn change_schedule(
 }
 
 /// The alerts that fire; with `all` also those of lately that are over.
-pub(super) async fn alerts_of(site: &Site, all: bool) -> Answered<Vec<AlertView>> {
+pub(super) async fn alerts_of(site: &Site, all: bool) -> OrProblem<Vec<AlertView>> {
     let rows = site.look(async |store| store.alerts(all).await).await?;
     Ok(rows.into_iter().map(AlertView::from).collect())
 }
 
-async fn alerts(State(site): Here, asked: Asked) -> Answered<Json<Vec<AlertView>>> {
+async fn alerts(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<AlertView>>> {
     let mut params = params(asked)?;
     let all = params.flag("all")?;
     params.finish()?;
     alerts_of(&site, all).await.map(Json)
 }
 
-async fn tasks(State(site): Here, asked: Asked) -> Answered<Json<Vec<Task>>> {
+async fn tasks(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<Task>>> {
     params(asked)?.finish()?;
     Ok(Json(site.tasks.all()))
 }
 
-async fn task(State(site): Here, Path(task): Path<String>, asked: Asked) -> Answered<Json<Task>> {
+async fn task(State(site): Here, Path(task): Path<String>, asked: QueryPairs) -> OrProblem<Json<Task>> {
     params(asked)?.finish()?;
     let found = task.parse().ok().and_then(|task| site.tasks.get(task));
     found.map(Json).ok_or_else(|| {

@@ -42,7 +42,7 @@ const OF_PAGES: [(HeaderName, HeaderValue); 3] = [
 /// A page, or why there is none.
 type Page = Result<Paper, Problem>;
 type Here = State<Arc<Site>>;
-type Asked = axum::extract::Query<Vec<(String, String)>>;
+type QueryPairs = axum::extract::Query<Vec<(String, String)>>;
 
 /// A page with the headers of pages.
 struct Paper(Response);

@@ -1,7 +1,7 @@
 //! What a request says beside its path: in the query, in a form, or as a JSON object. The names are the same in all
 //! three. What is not known is refused, since a filter with a mistyped name would mean other jobs.
 
-use super::problem::{Answered, Problem};
+use super::problem::{OrProblem, Problem};
 use crate::domain::ErrorClass;
 use crate::domain::job::JobState;
 use crate::store::batch::JobFilter;
@@ -20,7 +20,7 @@ pub(super) struct Params {
 
 impl Params {
     /// The pairs of a query or a form.
-    pub(super) fn of_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Answered<Self> {
+    pub(super) fn of_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> OrProblem<Self> {
         let mut left = BTreeMap::new();
         for (name, value) in pairs {
             if left.insert(name.clone(), value).is_some() {
@@ -32,7 +32,7 @@ impl Params {
 
     /// The members of a JSON object; no body at all is an empty one. A list of texts is read as if they were written
     /// with commas in between.
-    pub(super) fn of_json(body: &[u8]) -> Answered<Self> {
+    pub(super) fn of_json(body: &[u8]) -> OrProblem<Self> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
@@ -71,13 +71,13 @@ impl Params {
     }
 
     /// A number, or whatever else is written as `expected`.
-    pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, expected: &str) -> Answered<Option<T>> {
+    pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, expected: &str) -> OrProblem<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.trim().parse().map(Some).map_err(|_| Problem::bad(format!("{name}: expected {expected}, found {text:?}")))
     }
 
     /// How many, from 1 to `most`.
-    pub(super) fn limit(&mut self, usual: usize, most: usize) -> Answered<usize> {
+    pub(super) fn limit(&mut self, usual: usize, most: usize) -> OrProblem<usize> {
         let limit = self.parsed("limit", "a whole number")?.unwrap_or(usual);
         if (1..=most).contains(&limit) {
             Ok(limit)
@@ -87,7 +87,7 @@ impl Params {
     }
 
     /// Yes or no.
-    pub(super) fn flag(&mut self, name: &'static str) -> Answered<bool> {
+    pub(super) fn flag(&mut self, name: &'static str) -> OrProblem<bool> {
         Ok(self.parsed(name, "true or false")?.unwrap_or(false))
     }
 
@@ -97,7 +97,7 @@ impl Params {
         name: &'static str,
         named: impl Fn(&str) -> Option<T>,
         known: impl FnOnce() -> String,
-    ) -> Answered<Vec<T>> {
+    ) -> OrProblem<Vec<T>> {
         let Some(text) = self.text(name) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -110,7 +110,7 @@ impl Params {
     }
 
     /// Which jobs are meant.
-    pub(super) fn selection(&mut self) -> Answered<Selection> {
+    pub(super) fn selection(&mut self) -> OrProblem<Selection> {
         let states = self.list("state", JobState::named, || JobState::ALL.map(JobState::as_str).join(", "))?;
         let class = |word: &str| word.parse::<ErrorClass>().ok().map(|class| class.as_str().to_owned());
         let classes = self.list("class", class, || {
@@ -127,7 +127,7 @@ impl Params {
     }
 
     /// Refuses what was not read.
-    pub(super) fn finish(self) -> Answered<()> {
+    pub(super) fn finish(self) -> OrProblem<()> {
         let Some(name) = self.left.keys().next() else { return Ok(()) };
         let known = if self.read.is_empty() { "nothing".to_owned() } else { self.read.join(", ") };
         Err(Problem::bad(format!("{name:?} is not known here; what is taken: {known}")))

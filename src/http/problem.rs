@@ -16,7 +16,7 @@ pub(super) struct Problem {
 }
 
 /// What most handlers return.
-pub(super) type Answered<T> = Result<T, Problem>;
+pub(super) type OrProblem<T> = Result<T, Problem>;
 
 impl Problem {
     pub(super) fn not_found(detail: impl Into<String>) -> Self {

@@ -3,7 +3,7 @@
 
 use super::access::Access;
 use super::metrics::Gauged;
-use super::problem::{Answered, Problem};
+use super::problem::{OrProblem, Problem};
 use super::tasks::Tasks;
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
 use crate::view::status::StatusView;
@@ -79,7 +79,7 @@ impl Site {
     }
 
     /// The status, at most some seconds old.
-    pub(super) async fn status(&self) -> Answered<Arc<StatusView>> {
+    pub(super) async fn status(&self) -> OrProblem<Arc<StatusView>> {
         // Held while reading: a page that comes meanwhile waits for the same answer.
         let mut known = self.status.lock().await;
         if let Some(known) = known.as_ref().filter(|known| known.read_at.elapsed() < known.good_for) {
@@ -100,7 +100,7 @@ impl Site {
     }
 
     /// What `read` finds in the database, if it is found in time.
-    pub(super) async fn look<T>(&self, read: impl AsyncFnOnce(&Store) -> Result<T, StoreError>) -> Answered<T> {
+    pub(super) async fn look<T>(&self, read: impl AsyncFnOnce(&Store) -> Result<T, StoreError>) -> OrProblem<T> {
         let Ok(Ok(_place)) = timeout(FOR_A_PLACE, self.places.acquire()).await else {
             return Err(Problem::busy("other pages are waiting for the database: try again in a moment"));
         };

@@ -1,7 +1,7 @@
 //! Changes of many jobs, which take longer than a request may. They are done a thousand jobs at a time beside
 //! everything else, and end with this process: what is left can be asked for again.
 
-use super::problem::{Answered, Problem};
+use super::problem::{OrProblem, Problem};
 use crate::store::Store;
 use crate::store::selection::{Deed, Selection, Walked};
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When too many are under way.
-    pub(super) fn start(&self, store: Store, selection: Selection, deed: Deed, of: String) -> Answered<Task> {
+    pub(super) fn start(&self, store: Store, selection: Selection, deed: Deed, of: String) -> OrProblem<Task> {
         let mut known = self.0.lock();
         if known.all.iter().filter(|task| task.lock().state == "running").count() >= AT_ONCE {
             let words = format!("{AT_ONCE} changes are under way on this worker: ask again when one of them is done");

@@ -1,7 +1,7 @@
 //! What a client wants changed, and how that is done: the same for forms of the dashboard and requests of the API.
 
 use super::params::{Params, in_words};
-use super::problem::{Answered, Problem};
+use super::problem::{OrProblem, Problem};
 use super::site::Site;
 use super::tasks::Task;
 use crate::domain::pause::PauseKind;
@@ -10,13 +10,14 @@ use crate::store::job::Changed;
 use crate::store::selection::{Deed, Selection, Walked};
 use crate::view::change::{JobChangeView, JobOutcome, PauseChangeView};
 use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long jobs are counted before a change of all of them.
 const FOR_A_COUNT: Duration = Duration::from_secs(3);
 
 /// A deed by its name, with what it takes beside it.
-pub(super) fn deed(site: &Site, name: &str, params: &mut Params) -> Answered<Deed> {
+pub(super) fn deed(site: &Site, name: &str, params: &mut Params) -> OrProblem<Deed> {
     Ok(match name {
         "cancel" => Deed::Cancel,
         "retry" => Deed::Retry,
@@ -46,7 +47,7 @@ pub(super) fn deed(site: &Site, name: &str, params: &mut Params) -> Answered<Dee
 }
 
 /// Changes one job.
-pub(super) async fn change_job(site: &Site, job: i64, deed: &Deed) -> Answered<JobChangeView> {
+pub(super) async fn change_job(site: &Site, job: i64, deed: &Deed) -> OrProblem<JobChangeView> {
     let is_changed = match site.look(async |store| store.change_job(JobId(job), deed).await).await? {
         Changed::NoSuchJob => return Err(Problem::not_found(format!("there is no job {job}"))),
         Changed::Running => {
@@ -68,7 +69,7 @@ pub(super) async fn change_pause(
     name: &str,
     reason: Option<&str>,
     is_pause: bool,
-) -> Answered<PauseChangeView> {
+) -> OrProblem<PauseChangeView> {
     if is_pause {
         require_known(site, kind, name).await?;
     }
@@ -82,15 +83,15 @@ pub(super) async fn change_pause(
     Ok(PauseChangeView { kind: kind.as_str(), name: name.to_owned(), paused: is_pause, changed })
 }
 
-async fn require_known(site: &Site, kind: PauseKind, name: &str) -> Answered<()> {
+async fn require_known(site: &Site, kind: PauseKind, name: &str) -> OrProblem<()> {
     let vitals = site.gauged.observer().vitals();
     let (is_known, known) = match kind {
         PauseKind::Route => {
             (vitals.routes.contains(name), vitals.routes.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
         }
         PauseKind::Provider => {
-            let known = vitals.keys.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            (vitals.keys.contains_key(name), known)
+            let known: BTreeSet<&str> = vitals.breakers.keys().map(|(provider, _)| provider.as_str()).collect();
+            (known.contains(name), known.into_iter().collect::<Vec<_>>().join(", "))
         }
         PauseKind::Batch => {
             let found = site.look(async |store| store.batch(name).await).await?;
@@ -119,14 +120,14 @@ pub(super) struct Proposal {
 }
 
 /// What a change would concern.
-pub(super) async fn propose(site: &Site, selection: &Selection, deed: &Deed) -> Answered<Proposal> {
+pub(super) async fn propose(site: &Site, selection: &Selection, deed: &Deed) -> OrProblem<Proposal> {
     let Walked { jobs, is_all, .. } =
         site.look(async |store| store.would_change(selection, deed, FOR_A_COUNT).await).await?;
     Ok(Proposal { action: deed.as_str(), of: told(selection), jobs, or_more: !is_all })
 }
 
 /// Starts a change of all jobs that a selection takes. One that takes every job has to be meant: `is_all`.
-pub(super) async fn change_jobs(site: &Site, selection: Selection, deed: Deed, is_all: bool) -> Answered<Task> {
+pub(super) async fn change_jobs(site: &Site, selection: Selection, deed: Deed, is_all: bool) -> OrProblem<Task> {
     require_meant(&selection, is_all)?;
     let proposal = propose(site, &selection, &deed).await?;
     if proposal.jobs == 0 && !proposal.or_more {
@@ -141,7 +142,7 @@ pub(super) async fn change_jobs(site: &Site, selection: Selection, deed: Deed, i
 }
 
 /// Refuses a selection without a filter that was not meant to have none.
-pub(super) fn require_meant(selection: &Selection, is_all: bool) -> Answered<()> {
+pub(super) fn require_meant(selection: &Selection, is_all: bool) -> OrProblem<()> {
     if !is_all && *selection == Selection::default() {
         return Err(Problem::bad(
             "nothing says which jobs, so it would concern all: name a batch, project, route, login, state, class or \
@@ -162,7 +163,7 @@ pub(super) async fn change_schedule(
     name: &str,
     action: &str,
     reason: Option<&str>,
-) -> Answered<ScheduleChange> {
+) -> OrProblem<ScheduleChange> {
     let known = site.look(async |store| store.schedules().await).await?;
     if !known.iter().any(|row| row.name == name) {
         let known: Vec<&str> = known.iter().map(|row| row.name.as_str()).collect();
@@ -194,7 +195,7 @@ pub(super) struct ScheduleChange {
 }
 
 /// Gives a budget another limit.
-pub(super) async fn change_budget(site: &Site, name: &str, limit: &str) -> Answered<()> {
+pub(super) async fn change_budget(site: &Site, name: &str, limit: &str) -> OrProblem<()> {
     let limit = budget::amount(limit)
         .map_err(|problem| Problem::bad(format!("limit: {problem}; expected dollars above 0, such as 0.50")))?;
     let rows = site.look(async |store| store.budget_rows().await).await?;

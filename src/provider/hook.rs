@@ -86,7 +86,7 @@ pub enum HookError {
 
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct Posted {
     pub outcome: SendOutcome,
     /// What the receiver said, or why there was no answer: shortened, without secrets.
     pub words: String,
@@ -192,7 +192,7 @@ impl Hook {
     }
 
     /// Sends one message, once: redirects are not followed, and it takes no longer than the receiver's timeout.
-    pub async fn send(&self, id: &str, message: &AlertMessage) -> Sent {
+    pub async fn send(&self, id: &str, message: &AlertMessage) -> Posted {
         let started = Instant::now();
         let body = message.body(self.receiver.format);
         let at = now();
@@ -209,10 +209,10 @@ impl Hook {
                     status if said.is_empty() => format!("HTTP {status}"),
                     status => format!("HTTP {status}: {said}"),
                 };
-                Sent { outcome: SendOutcome { status: Some(reply.status), retry_after }, words }
+                Posted { outcome: SendOutcome { status: Some(reply.status), retry_after }, words }
             }
             Err(failure) => {
-                Sent { outcome: SendOutcome { status: None, retry_after: None }, words: self.words(&failure.message) }
+                Posted { outcome: SendOutcome { status: None, retry_after: None }, words: self.words(&failure.message) }
             }
         }
     }

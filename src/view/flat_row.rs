@@ -33,13 +33,13 @@ pub enum Kind {
 
 /// What the values of a column have been so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+struct SeenKinds {
     kind: Kind,
     /// Whether one of its whole numbers has digits that a `DOUBLE` would lose.
     is_wide: bool,
 }
 
-impl Seen {
+impl SeenKinds {
     /// What one JSON value is; `None`: null fits every kind.
     fn of(value: &str) -> Option<Self> {
         let kind = match value.as_bytes().first() {
@@ -79,7 +79,7 @@ impl Seen {
 
 /// The kinds of the columns of a file of the author's own.
 #[derive(Clone, Debug)]
-pub struct Kinds(Vec<Option<Seen>>);
+pub struct Kinds(Vec<Option<SeenKinds>>);
 
 impl Kinds {
     /// Those of this many columns in which nothing has been seen: texts.
@@ -91,7 +91,7 @@ impl Kinds {
     /// Takes in the cells of one more row.
     pub fn look(&mut self, row: &[FlatCell]) {
         for (seen, cell) in self.0.iter_mut().zip(row) {
-            *seen = joined(*seen, Seen::of_cell(cell));
+            *seen = joined(*seen, SeenKinds::of_cell(cell));
         }
     }
 }
@@ -165,10 +165,10 @@ impl FlatCell {
 pub struct Survey {
     /// Whether the author's columns are looked for.
     looks_for_hers: bool,
-    hers: BTreeMap<String, Option<Seen>>,
+    hers: BTreeMap<String, Option<SeenKinds>>,
     wanted: Fields,
     /// The fields of the answers in the order in which they came.
-    fields: Vec<(String, Option<Seen>)>,
+    fields: Vec<(String, Option<SeenKinds>)>,
     places: HashMap<String, usize>,
 }
 
@@ -205,7 +205,7 @@ impl Survey {
         {
             for (name, value) in metadata.members() {
                 let kind = self.hers.entry(name.to_owned()).or_default();
-                *kind = joined(*kind, Seen::of(value));
+                *kind = joined(*kind, SeenKinds::of(value));
             }
             if self.hers.len() > MOST_COLUMNS {
                 return Err(NoTable::Columns);
@@ -227,17 +227,17 @@ impl Survey {
                 }
                 None => continue,
             };
-            self.fields[place].1 = joined(self.fields[place].1, Seen::of(value));
+            self.fields[place].1 = joined(self.fields[place].1, SeenKinds::of(value));
         }
         if self.wanted == Fields::Found && self.fields.len() > MOST_FIELDS { Err(NoTable::Fields) } else { Ok(()) }
     }
 }
 
-fn kind_of(seen: Option<Seen>) -> Kind {
+fn kind_of(seen: Option<SeenKinds>) -> Kind {
     seen.map_or(Kind::Text, |seen| seen.kind)
 }
 
-fn joined(one: Option<Seen>, other: Option<Seen>) -> Option<Seen> {
+fn joined(one: Option<SeenKinds>, other: Option<SeenKinds>) -> Option<SeenKinds> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.and(other)),
         (one, other) => one.or(other),

@@ -230,6 +230,8 @@ async fn a_change_of_thousands_is_made_in_steps_while_the_worker_works() {
     let done = site.task(&begun.json()).await;
     assert_eq!((&done["state"], &done["jobs"]), (&"done".into(), &3500.into()), "{done}");
     assert_eq!(stage.count("cancelled").await, 3_500);
-    stage.program.output(&["doctor"]).await;
+    let books = stage.program.output(&["batch", "show", "many", "--format", "json"]).await;
+    let books: Value = serde_json::from_str(&books).unwrap();
+    assert_eq!((&books["cancelled"], &books["unfinished"]), (&3500.into(), &0.into()), "{books}");
     site.stop().await;
 }

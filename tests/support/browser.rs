@@ -4,8 +4,8 @@ use super::site::exchange;
 use super::wait::until;
 use serde_json::{Value, json};
 use std::process::{Command as Finder, Stdio};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// The member that names an element, by the standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -26,6 +26,7 @@ const SWITCHES: [&str; 9] = [
 /// A browser with one page.
 pub struct Browser {
     _driver: Child,
+    _said: Lines<BufReader<ChildStdout>>,
     _profile: tempfile::TempDir,
     address: String,
     session: String,
@@ -64,7 +65,7 @@ impl Browser {
         let headers = "content-type: application/json\r\n";
         let reply = exchange(&address, "POST", "/session", headers, &wish.to_string()).await;
         let session = reply.json()["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned();
-        Some(Self { _driver: driver, _profile: profile, address, session })
+        Some(Self { _driver: driver, _said: lines, _profile: profile, address, session })
     }
 
     async fn try_to(&self, path: &str, body: &Value) -> Result<Value, Value> {

@@ -113,14 +113,27 @@ pub async fn exchange(address: &str, method: &str, path: &str, headers: &str, bo
         format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{length}{headers}connection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // A server that refuses a body may close before it has read it.
-    let _ = stream.read_to_end(&mut answer).await;
+    // Some servers leave the connection open; one that refuses a body may close it before it has read that.
+    while !is_complete(&answer) {
+        if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
+            break;
+        }
+    }
     let answer = text(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
     let body = if is_chunked { whole(body) } else { body.to_owned() };
     Reply { status, head: head.to_owned(), body }
+}
+
+/// Whether a reply is there with the whole body that its head announces.
+fn is_complete(answer: &[u8]) -> bool {
+    let answer = String::from_utf8_lossy(answer);
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let head = head.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| body.len() >= length)
 }
 
 /// A body that came in chunks.

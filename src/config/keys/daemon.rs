@@ -143,7 +143,7 @@ pub(super) const HTTP: Table = Table {
             "Host names that the server accepts on loopback besides localhost, 127.0.0.1 and [::1], for example those \
              of a proxy on this machine.",
         ),
-        instead(
+        key(
             "token_env",
             Kind::Text,
             "SLUICE_HTTP_TOKEN",

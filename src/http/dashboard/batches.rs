@@ -4,7 +4,7 @@ use super::changes::{Button, buttons};
 use super::jobs::{Sought, found};
 use super::layout::Frame;
 use super::rows::{href, table};
-use super::{Asked, Here, Page};
+use super::{Here, Page, QueryPairs};
 use crate::domain::NanoUsd;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const A_PAGE: usize = 50;
 
-pub(super) async fn list(State(site): Here, Query(pairs): Asked) -> Page {
+pub(super) async fn list(State(site): Here, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let after = params.text("after");
     params.finish()?;
@@ -37,7 +37,7 @@ pub(super) async fn list(State(site): Here, Query(pairs): Asked) -> Page {
     Frame { title: "Batches", here: "/batches", body }.on(&site).await
 }
 
-pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs): Asked) -> Page {
+pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let sought = Sought::read(&mut params)?;
     params.finish()?;

@@ -2,7 +2,7 @@
 
 use super::layout::Frame;
 use super::rows::{href, table};
-use super::{Asked, Here, Page};
+use super::{Here, Page, QueryPairs};
 use crate::domain::pause::PauseKind;
 use crate::http::params::{Params, pairs};
 use crate::http::problem::Problem;
@@ -65,7 +65,7 @@ fn way_back(of: &[(&str, &str)]) -> String {
     }
 }
 
-pub(super) async fn confirm(State(site): Here, Query(asked): Asked) -> Page {
+pub(super) async fn confirm(State(site): Here, Query(asked): QueryPairs) -> Page {
     let mut params = Params::of_pairs(asked)?;
     let action = params.text("action").unwrap_or_default();
     let deed = wish::deed(&site, &action, &mut params)?;

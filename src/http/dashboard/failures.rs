@@ -3,7 +3,7 @@
 use super::changes::{Button, buttons};
 use super::layout::Frame;
 use super::rows::{href, table};
-use super::{Asked, Here, Page};
+use super::{Here, Page, QueryPairs};
 use crate::http::api::ReportWish;
 use crate::http::params::Params;
 use crate::store::report::Moment;
@@ -12,7 +12,7 @@ use axum::extract::{Query, State};
 use maud::{Markup, html};
 use std::time::Duration;
 
-pub(super) async fn page(State(site): Here, Query(pairs): Asked) -> Page {
+pub(super) async fn page(State(site): Here, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let mut wish = ReportWish::read("failures", &mut params)?;
     params.finish()?;

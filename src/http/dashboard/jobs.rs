@@ -3,7 +3,7 @@
 use super::changes::{Button, buttons};
 use super::layout::Frame;
 use super::rows::{href, table, tone_class};
-use super::{Asked, Here, Page};
+use super::{Here, Page, QueryPairs};
 use crate::domain::ErrorClass;
 use crate::domain::job::JobState;
 use crate::http::api::story;
@@ -39,7 +39,7 @@ impl Sought {
     }
 }
 
-pub(super) async fn list(State(site): Here, Query(pairs): Asked) -> Result<Response, Problem> {
+pub(super) async fn list(State(site): Here, Query(pairs): QueryPairs) -> Result<Response, Problem> {
     let mut params = Params::of_pairs(pairs)?;
     if let Some(job) = params.parsed::<i64>("job", "a job's number")? {
         return Ok(Redirect::to(&format!("/jobs/{job}")).into_response());
@@ -158,7 +158,7 @@ fn hidden(action: &str, query: &[(&str, &str)]) -> Markup {
     }
 }
 
-pub(super) async fn one(State(site): Here, Path(job): Path<String>, Query(pairs): Asked) -> Page {
+pub(super) async fn one(State(site): Here, Path(job): Path<String>, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let wants_bodies = params.flag("bodies")?;
     params.finish()?;

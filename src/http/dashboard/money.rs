@@ -2,7 +2,7 @@
 
 use super::layout::Frame;
 use super::rows::{href, table};
-use super::{Asked, Here, Page};
+use super::{Here, Page, QueryPairs};
 use crate::http::api::{ReportWish, standing};
 use crate::http::params::Params;
 use crate::view::budget;
@@ -44,7 +44,7 @@ fn plain(dollars: &str) -> &str {
     dollars.trim_start_matches('$')
 }
 
-pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pairs): Asked) -> Page {
+pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let since = params.peek("since").map(str::to_owned);
     let wish = ReportWish::read(&kind, &mut params)?;

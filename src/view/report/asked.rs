@@ -29,7 +29,8 @@ pub enum Kind {
     Waste,
     /// Answers that did not come from the first choice: which it was, why, who answered, and what that cost more.
     Fallbacks,
-    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says otherwise.
+    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says
+    /// otherwise.
     Reasks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
     Latency,
@@ -64,11 +65,13 @@ impl Kind {
             Self::Waste => ("waste", "Money for answers that were not used"),
             Self::Fallbacks => (
                 "fallbacks",
-                "Answers that did not come from the first choice: which it was, why, who answered, and what that cost more",
+                "Answers that did not come from the first choice: which it was, why, who answered, and what that cost \
+                 more",
             ),
             Self::Reasks => (
                 "reasks",
-                "Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says otherwise",
+                "Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless \
+                 --since says otherwise",
             ),
             Self::Latency => {
                 ("latency", "How long accepted answers took; of the last 24 hours unless --since says otherwise")
@@ -205,7 +208,7 @@ impl By {
 
 /// A report, and what its reader has to know beside it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct ReportRead {
     pub table: Table,
     /// Attempts whose price is unknown, and which are not in the sums.
     pub unpriced: i64,
@@ -217,7 +220,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) -> Result<Answer, StoreError> {
+pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) -> Result<ReportRead, StoreError> {
     let (mut unpriced, mut note) = (0, None);
     let is_of_lately = matches!(kind, Kind::Reasks | Kind::Latency);
     let filter = Filter { since: filter.since.or(is_of_lately.then_some(Moment::Ago(LATELY))), ..filter };
@@ -257,7 +260,7 @@ pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) ->
         Kind::Cache => cache(by, store.cache_uses(by, &filter).await?),
         Kind::Latency => latency(by, store.latencies(by, &filter).await?),
     };
-    Ok(Answer { table, unpriced, note })
+    Ok(ReportRead { table, unpriced, note })
 }
 
 /// Gives at most so many batches a row of their own, those in which something happened last; 0: all of them. Returns

@@ -3,7 +3,7 @@
 
 use super::Alerting;
 use crate::domain::alert::next_try;
-use crate::provider::hook::{Hook, Sent};
+use crate::provider::hook::{Hook, Posted};
 use crate::store::alert::LeasedMessage;
 use crate::store::{StoreError, within};
 use crate::worker::Shared;
@@ -122,7 +122,7 @@ async fn deliver(shared: &Shared, hook: Arc<Hook>, message: LeasedMessage) -> (S
     (message.receiver, noted)
 }
 
-async fn note(shared: &Shared, message: &LeasedMessage, sent: &Sent, age: Duration) -> Result<(), StoreError> {
+async fn note(shared: &Shared, message: &LeasedMessage, sent: &Posted, age: Duration) -> Result<(), StoreError> {
     let (worker, outcome) = (shared.worker_id(), sent.outcome);
     let (receiver, tries) = (message.receiver.as_str(), message.tries);
     if outcome.is_taken() {
