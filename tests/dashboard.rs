@@ -109,7 +109,7 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
     let hostile = "/batches/%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27%26%2Fx";
     let why = "batch paused";
     for (path, parts) in [
-        ("/", vec!["Overview", "one/model", "12 succeeded", why]),
+        ("/", vec!["Overview", "one/model", "13 succeeded, 3 failed", why]),
         ("/batches", vec!["night", "held", hostile]),
         ("/batches/night", vec!["15 of 15", "3 failed", "Retry what failed"]),
         ("/batches/held", vec!["0 of 4", "the budget is not decided", "Resume", "Cancel what is left"]),

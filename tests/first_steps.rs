@@ -245,6 +245,7 @@ async fn help_names_only_what_there_is() {
 fn no_blank_line_breaks_a_table_of_the_documentation() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     for file in docs.chain(["README.md", "CHANGELOG.md"].map(|name| root.join(name))) {
         let text = std::fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();

@@ -202,7 +202,7 @@ async fn a_run_that_cannot_go_on_ends_and_says_why_and_its_jobs_stay() {
         assert!(told.contains(words), "{said}");
         let line = format!(
             "stopped: 3 jobs are left and stay queued. When that is mended, go on with:\n  sluice --config {} run \
-             q.jsonl --batch {route} -o out\n",
+             q.jsonl --batch {route} --route {route} -o out\n",
             stage.program.path("sluice.toml").display()
         );
         assert!(told.ends_with(&line), "{said}");
@@ -265,9 +265,9 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
 async fn a_batch_that_is_scheduled_says_so_while_no_worker_runs() {
     let stage = stage().await;
     stage.job("batch, run_at", "'later', now() + interval '1 hour'").await;
-    let said = stage.program.output(&["batch", "show", "later"]).await;
+    let said = stage.program.output(&["batch", "show", "later", "--format", "json"]).await;
     assert!(said.contains("scheduled for") && !said.contains("no worker"), "{said}");
     stage.job("batch", "'later'").await;
-    let said = stage.program.output(&["batch", "show", "later"]).await;
+    let said = stage.program.output(&["batch", "show", "later", "--format", "json"]).await;
     assert!(said.contains("no worker is running"), "{said}");
 }

@@ -161,7 +161,8 @@ async fn change(context: &mut Context, chosen: chosen::ChosenArgs, deed: Deed) -
     if !running.is_empty() {
         context.output.finish()?;
         anyhow::bail!(
-            "in the hands of a worker and not changed: job {}; cancel it to drop its call, or try again when it waits",
+            "in the hands of a worker and not {}: job {}; cancel it to drop its call, or try again when it waits",
+            if matches!(deed, Deed::Pause { .. }) { "paused" } else { "changed" },
             running.join(", ")
         );
     }

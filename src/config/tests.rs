@@ -541,8 +541,13 @@ fn the_default_file_loads_with_everything_uncommented() {
             _ => line,
         })
         .collect();
-    let config =
-        given(&uncommented.join("\n")).with("OPENAI_API_KEY", "sk-1").with("ANTHROPIC_API_KEY", "sk-2").config();
+    let config = given(&uncommented.join("\n"))
+        .with("OPENAI_API_KEY", "sk-1")
+        .with("ANTHROPIC_API_KEY", "sk-2")
+        .with("SLUICE_HTTP_TOKEN", "a-token-without-blanks-is-long-enough")
+        .with("SLUICE_OPS_URL", "https://ops.example.com/hook")
+        .with("SLUICE_OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .config();
     assert_eq!(config.providers.len(), 3);
     let default = &config.routes["default"].route;
     assert_eq!(default.rungs.len(), 3);

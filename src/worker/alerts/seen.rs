@@ -93,7 +93,8 @@ impl Memory {
             observed.usual = self.usual.get(USUAL_EVERY, store.usual_hour()).await?;
         }
         if is_on(AlertRule::BudgetShort) && !known.budgets.is_empty() {
-            let needs = async { Ok(store.budget_needs(None).await?.into_iter().collect()) };
+            let budgets = known.budgets.iter().map(|standing| &standing.budget);
+            let needs = async { Ok(store.budget_needs(budgets).await?.into_iter().collect()) };
             observed.needs = self.needs.get(settings.every * 2, needs).await?;
         } else {
             observed.needs = Some(BTreeMap::new());
