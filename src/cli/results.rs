@@ -40,6 +40,7 @@ use std::time::Duration;
 
 /// Arguments of `sluice results`.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "an option of the command line each")]
 pub struct Args {
     /// Which batch
     pub batch: String,

@@ -33,6 +33,7 @@ struct Known {
 
 /// A change of many jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "a list is read with the name of each thing")]
 pub(super) struct Task {
     pub(super) task: u64,
     /// `cancel`, `retry`, `pause` or `resume`.

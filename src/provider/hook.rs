@@ -178,7 +178,7 @@ impl Hook {
         if path.len() >= 8 {
             secrets.push(SecretString::from(path));
         }
-        for secret in receiver.secret.iter() {
+        if let Some(secret) = &receiver.secret {
             secrets.push(secret.clone());
             secrets.extend(secret.expose_secret().trim().strip_prefix(SECRET_PREFIX).map(SecretString::from));
         }

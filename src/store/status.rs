@@ -188,7 +188,7 @@ impl Store {
         let ticks = self.ticks(None, 1).await?;
         let firing = self.firing_alerts().await?;
         let needs = self.budget_needs(budgets.iter().map(|row| &row.standing.budget)).await?;
-        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, needs, schedules, ticks, firing })
+        Ok(Status { now, routes, spending, workers, pauses, buckets, budgets, schedules, ticks, firing, needs })
     }
 
     /// Everything that is paused, for people.

@@ -22,7 +22,7 @@ pub(super) use sending::run as send;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A look that takes longer is given up; the turn lasts longer than that.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long the turn of a worker lasts that is not heard of any more.
 const TURN: Duration = Duration::from_secs(75);
@@ -60,7 +60,7 @@ impl Alerting {
 
 /// Before the first job is taken: the batches that have ended already are told to no receiver.
 pub(super) async fn begin(shared: &Shared) {
-    let Some(alerting) = shared.settings().alerts.clone().filter(|it| it.tells_of_batches()) else { return };
+    let Some(alerting) = shared.settings().alerts.clone().filter(Alerting::tells_of_batches) else { return };
     let begun = within(PATIENCE, "looking for batches that have ended", shared.store.begin_to_watch_batches()).await;
     if let Err(error) = begun {
         tracing::warn!(error = %error, receivers = alerting.receivers.len(), "cannot watch batches for alerts yet");

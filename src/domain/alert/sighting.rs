@@ -144,6 +144,7 @@ impl Spotted {
         Self { subject: subject.into(), summary, values: BTreeMap::new() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and money are passed as they are")]
     fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.values.insert(name, value.to_string());
         self
