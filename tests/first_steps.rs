@@ -235,9 +235,7 @@ async fn help_names_only_what_there_is() {
         pages.push(text(&bare(folder.path(), &[command, "--help"]).await.stdout));
     }
     for page in pages {
-        for word in ["probe"] {
-            assert!(!page.contains(word), "{word}: {page}");
-        }
+        assert!(!page.contains("probe"), "{page}");
     }
 }
 

@@ -232,15 +232,12 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
         ("column", "select id as other from review", "body: is missing"),
         ("twice", "select 'a' as custom_id, body from review", "the same id"),
     ];
-    let schedules: String = cases
-        .iter()
-        .map(|(name, statement, _)| {
-            format!(
-                "[schedules.{name}]\ncron = \"{NEVER_SOON}\"\nroute = \"reviews\"\nsql_timeout = \"300ms\"\n\
+    let schedules = cases.iter().fold(String::new(), |schedules, (name, statement, _)| {
+        format!(
+            "{schedules}[schedules.{name}]\ncron = \"{NEVER_SOON}\"\nroute = \"reviews\"\nsql_timeout = \"300ms\"\n\
                  sql = \"{statement}\"\n"
-            )
-        })
-        .collect();
+        )
+    });
     let fleet = fleet(&schedules).await;
     fleet
         .sql(

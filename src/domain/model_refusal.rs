@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_795_176_000_000);
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     #[test]
     fn one_call_asks_again_after_each_rest() {

@@ -28,7 +28,8 @@ impl Page {
         let docs = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
         let names = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
         let is_for_users = |path: &String| {
-            path.ends_with(".md") && !["docs/decisions.md", "docs/architecture.md"].contains(&path.as_str())
+            Path::new(path).extension().is_some_and(|extension| extension == "md")
+                && !["docs/decisions.md", "docs/architecture.md"].contains(&path.as_str())
         };
         let mut paths: Vec<String> = names.filter(is_for_users).chain(["README.md".to_owned()]).collect();
         paths.sort();

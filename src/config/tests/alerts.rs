@@ -56,7 +56,7 @@ fn an_address_and_a_secret_come_from_a_variable_a_file_or_a_credential() {
         let config = given.with("CREDENTIALS_DIRECTORY", &folder).config();
         let [ops] = config.alerts.receivers.as_slice() else { panic!("{lines}") };
         assert_eq!((ops.name.as_str(), ops.url.expose_secret(), ops.format), ("ops", url, HookFormat::Generic));
-        assert_eq!(ops.secret.as_ref().map(|secret| secret.expose_secret()), Some(SECRET));
+        assert_eq!(ops.secret.as_ref().map(secrecy::ExposeSecret::expose_secret), Some(SECRET));
         assert_eq!(ops.timeout, Duration::from_secs(3));
         assert!(ops.appetite.takes(AlertRule::KeyOut, AlertSeverity::Critical));
         assert!(!ops.appetite.takes(AlertRule::KeyOut, AlertSeverity::Warning));

@@ -1,3 +1,10 @@
+#![expect(
+    clippy::unnecessary_wraps,
+    clippy::type_complexity,
+    clippy::needless_pass_by_value,
+    reason = "tables of cases are made of what a look brings"
+)]
+
 use super::sighting::{Observations, RouteFlow, RouteWork, sightings};
 use super::*;
 use crate::domain::Timestamp;
@@ -550,7 +557,7 @@ proptest! {
         let pause = next_try(outcome, tries, age, seed);
         prop_assert_eq!(pause.is_none(), age >= GIVE_UP_AFTER);
         if let Some(pause) = pause {
-            let left = GIVE_UP_AFTER - age;
+            let left = GIVE_UP_AFTER.saturating_sub(age);
             prop_assert!(pause >= Duration::from_millis(100) && pause <= left.max(Duration::from_millis(100)));
             let asked = outcome.retry_after.unwrap_or_default().min(left);
             prop_assert!(pause >= asked, "{:?} {:?}", pause, asked);
@@ -582,7 +589,7 @@ fn what_a_receiver_says_decides_what_becomes_of_a_message() {
     }
 }
 
-fn told<'a>(values: &'a BTreeMap<String, String>, until: Option<Timestamp>) -> AlertTold<'a> {
+fn told(values: &BTreeMap<String, String>, until: Option<Timestamp>) -> AlertTold<'_> {
     AlertTold {
         id: 12,
         rule: AlertRule::KeyOut,

@@ -97,7 +97,7 @@ fn field(least: u32, most: u32) -> impl Strategy<Value = (String, Vec<u32>)> {
     let part = prop_oneof![
         3 => Just("*".to_owned()).prop_map(move |text| (text, (least..=most).collect::<Vec<u32>>())),
         2 => (1_u32..9).prop_map(move |step| {
-            (format!("*/{step}"), (least..=most).filter(|value| (value - least) % step == 0).collect())
+            (format!("*/{step}"), (least..=most).filter(|value| (value - least).is_multiple_of(step)).collect())
         }),
         3 => value().prop_map(|v| (v.to_string(), vec![v])),
         2 => (value(), value(), 1_u32..5).prop_map(|(a, b, step)| {

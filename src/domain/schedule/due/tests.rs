@@ -102,8 +102,8 @@ fn a_failed_tick_is_tried_again_a_few_times_and_not_beyond_the_next_one() {
     let pauses: Vec<Option<u64>> =
         (0..8).map(|failures| retry_at(failures, now, None).map(|at| now.until(at).as_secs())).collect();
     assert_eq!(pauses, [None, Some(10), Some(60), Some(300), Some(900), Some(1800), None, None]);
-    assert_eq!(retry_at(2, now, Some(now + Duration::from_secs(60))), None);
-    assert_eq!(retry_at(1, now, Some(now + Duration::from_secs(60))), Some(now + Duration::from_secs(10)));
+    assert_eq!(retry_at(2, now, Some(now + Duration::from_mins(1))), None);
+    assert_eq!(retry_at(1, now, Some(now + Duration::from_mins(1))), Some(now + Duration::from_secs(10)));
 }
 
 proptest! {

@@ -87,7 +87,9 @@ fn the_rows_of_their_author_have_numbers_that_json_has_no_form_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.parquet");
     write(&path, Compression::SNAPPY, 1);
-    let rows = crate::input::InputSource::new(Some(&path)).author_rows(None, None, Default::default()).unwrap();
+    let rows = crate::input::InputSource::new(Some(&path))
+        .author_rows(None, None, crate::input::ReadLimits::default())
+        .unwrap();
     let scores: Vec<AuthorCell> = rows.map(|row| row.unwrap()[2].clone()).collect();
     assert_eq!(scores, [AuthorCell::Json("0.1".to_owned()), AuthorCell::NotFinite("NaN")]);
     // In metadata it is null, and so a row is found again by its content.
