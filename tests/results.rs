@@ -67,10 +67,11 @@ async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
     assert_eq!(status, 1, "{stderr}");
     assert_eq!(
         stderr,
-        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished\n  sluice batch jobs b --state \
-         failed     lists them, each with its error\n  sluice report failures --batch b       counts them by reason\n  \
-         sluice batch jobs b --state cancelled  lists those that were cancelled\n  sluice batch retry b                   \
-         puts them back into the queue\n"
+        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished\n  \
+         sluice batch jobs b --state failed     lists them, each with its error\n  \
+         sluice report failures --batch b       counts them by reason\n  \
+         sluice batch jobs b --state cancelled  lists those that were cancelled\n  \
+         sluice batch retry b                   puts them back into the queue\n"
     );
     assert_eq!(
         lines(&stdout),
