@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble bench-reports fuzz sqlx \
-	sqlx-check postgres python servers build clean
+	sqlx-check postgres python chromium servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,11 +16,11 @@ help: ## what there is
 demo: postgres ## see everything at once, on a private Postgres and the provider simulator
 	$(CARGO) run --profile demo --no-default-features --locked -- demo
 
-test: servers python ## all tests; they start a Postgres and a PgBouncer of their own
+test: servers python chromium ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet
 	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
 
-test-pooler: servers python ## the tests against Postgres once more, with a PgBouncer between
+test-pooler: servers python chromium ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
 
 chaos: postgres ## everything fails at once, and the books are right (5 minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
@@ -73,6 +73,9 @@ build: ## the release binary
 
 python:
 	@scripts/programs python
+
+chromium:
+	@scripts/programs chromium
 
 postgres:
 	@scripts/programs postgres
