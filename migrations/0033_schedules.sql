@@ -23,7 +23,8 @@ create table sluice.schedule (
 
 comment on table sluice.schedule is 'Schedules, as workers have seen them last. Read the view sluice.schedules.';
 
--- Whoever deals with ticks of a schedule holds its row here until the commit, which may take as long as a file is long.
+-- The session that deals with ticks of a schedule holds its row here until the commit, which may take as long as a file
+-- is long.
 create table sluice.schedule_turn (
     schedule text primary key
 );
@@ -132,7 +133,7 @@ comment on view sluice.ticks is 'The ticks of schedules, and what came of each.'
 comment on column sluice.ticks.at is 'The instant of the tick, however late it was dealt with.';
 comment on column sluice.ticks.state is
     'asked: by hand, and no worker has taken it yet; retrying: it failed and is tried again; done; skipped; failed.';
-comment on column sluice.ticks.by_hand is 'Somebody asked for it, rather than the clock.';
+comment on column sluice.ticks.by_hand is 'A person or a program asked for it, rather than the clock.';
 comment on column sluice.ticks.login is 'The login that asked for it, or that of the worker.';
 comment on column sluice.ticks.worker is 'The worker that dealt with it last. NULL: it was a command.';
 comment on column sluice.ticks.batch is 'The batch that its jobs are in.';

@@ -731,7 +731,7 @@ async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
         assert_eq!(windows, 3, "{zone}");
         let astray = "select count(*) from sluice.tally where hour <> date_trunc('hour', hour, 'UTC')";
         assert_eq!(queue.count(astray).await, 0, "{zone}");
-        // What is spent counts the same, whoever looks.
+        // What is spent counts the same, in any session.
         queue.succeed(&queue.claim(worker, 1).await[0]).await;
         let spent = "select round(spent * 1e9)::bigint from sluice.budgets where name = 'day'";
         let by_session: i64 = sqlx::query_scalar(spent).fetch_one(&mut *session).await.unwrap();

@@ -483,7 +483,7 @@ impl Store {
         Ok(faults.into_iter().filter_map(named).collect())
     }
 
-    /// Schedules that do not do what they should. A pause is somebody's wish.
+    /// Schedules that do not do what they should. A pause is an operator's wish.
     async fn ailing_schedules(&self, around: &Surroundings) -> Result<Vec<AilingSchedule>, StoreError> {
         let at = self.schedules_at().await?;
         let last = self.ticks(None, 1).await?;
@@ -496,7 +496,7 @@ impl Store {
             let ails = match tick.map(|tick| tick.state.as_str()) {
                 Some("failed") => Ailment::Failed(reason()),
                 Some("retrying") => Ailment::Retrying(reason()),
-                // One that has left the configuration is missed by nobody.
+                // One that has left the configuration is missed by no worker.
                 _ if unseen > UNSEEN_SCHEDULE && around.schedules.contains(&row.name) => Ailment::Unseen(unseen),
                 _ if unseen > UNSEEN_SCHEDULE => continue,
                 _ if !around.routes.is_empty() && !around.routes.contains(route) => Ailment::NoRoute(route.to_owned()),

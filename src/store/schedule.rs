@@ -73,7 +73,7 @@ pub struct TickRow {
     pub ended_at: DateTime<Utc>,
 }
 
-/// A tick that somebody asked for or that has failed, whose time has come.
+/// A tick that was asked for or that has failed, whose time has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenTick {
     pub schedule: String,
@@ -240,7 +240,7 @@ impl Store {
         .await
         .doing(TAKING)?;
         let Some(state) = state else {
-            // Somebody removed the schedule.
+            // The schedule was removed.
             transaction.rollback().await.doing(TAKING)?;
             return Ok(TakenTick::Over);
         };

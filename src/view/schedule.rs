@@ -60,7 +60,7 @@ pub struct TickView {
     pub local: Option<String>,
     /// `asked`, `retrying`, `done`, `skipped` or `failed`.
     pub state: String,
-    /// Somebody asked for it, rather than the clock.
+    /// A person or a program asked for it, rather than the clock.
     pub by_hand: bool,
     pub batch: Option<String>,
     /// How many jobs it has enqueued.

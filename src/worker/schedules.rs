@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-/// How often is looked, at least: somebody may ask for a tick.
+/// How often is looked, at least: an operator may ask for a tick.
 const EVERY: Duration = Duration::from_secs(1);
 /// Never a busy loop, even for a tick that another worker is at.
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
@@ -113,7 +113,7 @@ async fn step(
     let mut next: Option<Timestamp> = None;
     for schedule in schedules.iter() {
         let Some(row) = rows.get(schedule.name.as_str()) else {
-            // Somebody removed it.
+            // It was removed.
             dealing.told_at = None;
             continue;
         };

@@ -34,7 +34,7 @@ impl Store {
         Ok(())
     }
 
-    /// Nobody is told of batches: whoever is later is told of those that end from then on.
+    /// No receiver is told of batches: one that comes later is told of those that end from then on.
     pub async fn watch_no_batches(&self) -> Result<(), StoreError> {
         sqlx::query!("update sluice.alert_watch set batches_since = null where batches_since is not null")
             .execute(&self.db)
