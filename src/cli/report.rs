@@ -150,7 +150,7 @@ async fn told(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) ->
 
 impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -160,7 +160,7 @@ impl ValueEnum for Kind {
 
 impl ValueEnum for By {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -165,7 +165,7 @@ fn tables() -> Vec<(&'static str, Table)> {
         detour_unknown: 12,
         ..totals(&path, &["azure_westeurope/gpt-4.1-mini-2025-04-14", "rate_limit", "deepseek/deepseek-chat"])
     };
-    let of_quality = report::by_of_quality(&by);
+    let of_quality = report::quality::by_of_quality(&by);
     let quality = [("", ""), ("soft_failure", "schema_violation"), ("soft_failure", "truncated")]
         .map(|(class, detail)| totals(&of_quality, &["azure_westeurope", "gpt-4.1-mini-2025-04-14", class, detail]));
     let latency = LatencyRow {
@@ -185,7 +185,7 @@ fn tables() -> Vec<(&'static str, Table)> {
         ("report waste", report::waste(&by, rows(), &totals(&[], &[]))),
         ("report fallbacks", report::fallbacks(&path, vec![detours], &totals(&[], &[]))),
         ("report fallbacks by target", report::fallbacks(&by, rows(), &totals(&[], &[]))),
-        ("report quality", report::quality(&by, &quality)),
+        ("report quality", report::quality::quality(&by, &quality)),
         ("report cost compared", {
             let before = report::cost(&by, rows(), &totals(&[], &[]));
             let now = rows().into_iter().map(|row| Totals { cost: NanoUsd(1_034_567_890_123), attempts: 9, ..row });

@@ -326,10 +326,10 @@ pub(super) struct ReportWish {
 impl ReportWish {
     pub(super) fn read(kind: &str, params: &mut Params) -> OrProblem<Self> {
         let Some(kind) = Kind::named(kind) else {
-            let known = Kind::ALL.map(Kind::as_str).join(", ");
+            let known = Kind::names().join(", ");
             return Err(Problem::not_found(format!("there is no report {kind:?}; there are {known}")));
         };
-        let by = params.list("by", By::named, || By::ALL.map(By::as_str).join(", "))?;
+        let by = params.list("by", By::named, || By::names().join(", "))?;
         if let Some(fault) = asked::says_nothing(kind, &by) {
             return Err(Problem::bad(fault.trim_start_matches("--")));
         }

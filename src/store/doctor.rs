@@ -3,20 +3,18 @@
 //! prompts.
 
 mod plans;
+mod schedules;
 
 use super::lanes::Lane;
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
-use crate::domain::NanoUsd;
 use crate::domain::budget::{Budget, faults};
 use crate::domain::diagnosis::{
-    AilingSchedule, Ailment, ChurningTable, DoubtedCosts, Facts, FinishedWork, Partitions, Queue, ReplicationSlot,
-    SchemaState, Seen, ServerState, Session,
+    ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
 };
 use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::FixedWait;
 use crate::domain::retention::Retention;
-use serde_json::Value;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +22,9 @@ const DIAGNOSING: &str = "looking at the database";
 
 /// How long the doctor looks for jobs that are in no queue. With many millions of jobs only the newest are examined.
 const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
+
+/// Costs that a provider puts at another figure are told of for so long.
+const A_DAY: Duration = Duration::from_hours(24);
 
 /// How long the doctor compares results with the ledger, the newest first.
 const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
@@ -141,9 +142,6 @@ const CHURNING: [(&str, &[&str]); 16] = [
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
 ];
 
-/// A schedule that no worker has had for so many seconds fires nowhere: workers speak of theirs every half a minute.
-const UNSEEN_SCHEDULE: i64 = 300;
-
 /// Facts that the caller knows and the database does not.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -177,38 +175,6 @@ fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
 }
 
 impl Store {
-    /// The targets whose calls of the last day have a cost that is unknown, or that the provider puts at another
-    /// figure, with how many.
-    async fn doubted_costs(&self) -> Result<Vec<DoubtedCosts>, StoreError> {
-        let rows = sqlx::query!(
-            r#"with unpriced as (
-                select provider, model, sum(unpriced)::bigint as calls from sluice.totals
-                 where hour >= now() - interval '1 day' and provider <> '' group by 1, 2 having sum(unpriced) > 0
-            ), differing as (
-                -- The index of this column tells which stretches of the ledger are of the last day.
-                select a.provider, a.model, count(*) as calls,
-                       sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
-                  from sluice.attempt a
-                 where a.ended_at >= now() - interval '1 day' and a.cost_differs group by 1, 2
-            )
-            select coalesce(u.provider, d.provider) as "provider!", coalesce(u.model, d.model) as "model!",
-                   coalesce(u.calls, 0) as "unpriced!", coalesce(d.calls, 0) as "differing!",
-                   sluice.capped(coalesce(d.more, 0)) as "more!"
-              from unpriced u full join differing d on d.provider = u.provider and d.model = u.model
-             order by coalesce(u.calls, 0) + coalesce(d.calls, 0) desc, 1, 2"#
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing(DIAGNOSING)?;
-        let doubted = rows.into_iter().map(|row| DoubtedCosts {
-            target: format!("{}/{}", row.provider, row.model),
-            unpriced: row.unpriced,
-            differing: row.differing,
-            more: NanoUsd(row.more),
-        });
-        Ok(doubted.collect())
-    }
-
     /// Reads every fact that this login may read.
     pub async fn facts(&self, around: &Surroundings) -> Facts {
         Facts {
@@ -238,7 +204,7 @@ impl Store {
             budgets: seen(self.check_budgets(false).await),
             budget_faults: seen(self.budget_faults(around).await),
             schedules: seen(self.ailing_schedules(around).await),
-            doubted_costs: seen(self.doubted_costs().await),
+            doubted_costs: seen(self.doubted_costs(A_DAY).await),
             alert_mail: seen(self.alert_mail().await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
@@ -481,30 +447,6 @@ impl Store {
         let faults = faults(&budgets, |route| has(&around.routes, route), |name| has(&around.providers, name));
         let named = |(index, fault): (usize, String)| Some(format!("{} {fault}", budgets.get(index)?.name));
         Ok(faults.into_iter().filter_map(named).collect())
-    }
-
-    /// Schedules that do not do what they should. A pause is an operator's wish.
-    async fn ailing_schedules(&self, around: &Surroundings) -> Result<Vec<AilingSchedule>, StoreError> {
-        let at = self.schedules_at().await?;
-        let last = self.ticks(None, 1).await?;
-        let mut ailing = Vec::new();
-        for row in at.rows.iter().filter(|row| row.enabled && row.paused_at.is_none()) {
-            let tick = last.iter().find(|tick| tick.schedule == row.name);
-            let reason = || tick.and_then(|tick| tick.reason.clone()).unwrap_or_default();
-            let route = row.settings.get("route").and_then(Value::as_str).unwrap_or_default();
-            let unseen = (at.now.0 - row.seen_at.timestamp_millis()) / 1000;
-            let ails = match tick.map(|tick| tick.state.as_str()) {
-                Some("failed") => Ailment::Failed(reason()),
-                Some("retrying") => Ailment::Retrying(reason()),
-                // One that has left the configuration is missed by no worker.
-                _ if unseen > UNSEEN_SCHEDULE && around.schedules.contains(&row.name) => Ailment::Unseen(unseen),
-                _ if unseen > UNSEEN_SCHEDULE => continue,
-                _ if !around.routes.is_empty() && !around.routes.contains(route) => Ailment::NoRoute(route.to_owned()),
-                _ => continue,
-            };
-            ailing.push(AilingSchedule { name: row.name.clone(), ails });
-        }
-        Ok(ailing)
     }
 
     async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {

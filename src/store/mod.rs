@@ -23,6 +23,7 @@ pub mod claim;
 mod database;
 pub mod demo;
 pub mod doctor;
+mod doubted_costs;
 pub mod enqueue;
 pub mod enqueues;
 pub mod health;

@@ -3,11 +3,16 @@
 //! The author's columns are the members of the job's metadata. They come first and keep their names. A column of ours
 //! whose name is taken gets `sluice_` in front, a field of the answer `answer_`.
 
+mod cell;
+mod kind;
+
+pub use cell::FlatCell;
+pub use kind::{Kind, Kinds};
+
 use super::result_line::{custom_id, text_of};
-use crate::domain::NanoUsd;
 use crate::domain::raw_object::RawObject;
-use crate::domain::written_number::{fits_double, fits_integer};
 use crate::store::results::{EndedJob, ExportedJob};
+use kind::{SeenKinds, joined, kind_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// More fields than these are not made into columns unasked: they are names that answers have made up.
@@ -15,86 +20,6 @@ pub const MOST_FIELDS: usize = 200;
 
 /// More members than these make no table.
 pub const MOST_COLUMNS: usize = 1_000;
-
-/// The kind of a column's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Texts, and whatever fits no other kind.
-    Text,
-    /// Whole numbers that 64 bits hold.
-    Integer,
-    /// Numbers that a `DOUBLE` holds to the last digit that is written.
-    Float,
-    /// Yes or no.
-    Flag,
-    /// Dollars.
-    Money,
-}
-
-/// What the values of a column have been so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct SeenKinds {
-    kind: Kind,
-    /// Whether one of its whole numbers has digits that a `DOUBLE` would lose.
-    is_wide: bool,
-}
-
-impl SeenKinds {
-    /// What one JSON value is; `None`: null fits every kind.
-    fn of(value: &str) -> Option<Self> {
-        let kind = match value.as_bytes().first() {
-            Some(b'n') | None => return None,
-            Some(b't' | b'f') => Kind::Flag,
-            Some(b'-' | b'0'..=b'9') if fits_integer(value) => Kind::Integer,
-            Some(b'-' | b'0'..=b'9') if fits_double(value) => Kind::Float,
-            // Two numbers must not become one.
-            Some(_) => Kind::Text,
-        };
-        Some(Self { kind, is_wide: kind == Kind::Integer && !fits_double(value) })
-    }
-
-    /// What one cell is; `None`: nothing fits every kind.
-    fn of_cell(cell: &FlatCell) -> Option<Self> {
-        let kind = match cell {
-            FlatCell::Empty => return None,
-            FlatCell::Json(json) => return Self::of(json),
-            FlatCell::Text(_) | FlatCell::Verbatim(_) => Kind::Text,
-            FlatCell::NotFinite(_) => Kind::Float,
-            FlatCell::Money(_) => Kind::Money,
-        };
-        Some(Self { kind, is_wide: false })
-    }
-
-    /// What takes the values of both.
-    fn and(self, other: Self) -> Self {
-        let is_wide = self.is_wide || other.is_wide;
-        let kind = match (self.kind, other.kind) {
-            (one, other) if one == other => one,
-            (Kind::Integer | Kind::Float, Kind::Integer | Kind::Float) if !is_wide => Kind::Float,
-            _ => Kind::Text,
-        };
-        Self { kind, is_wide }
-    }
-}
-
-/// The kinds of the columns of a file of the author's own.
-#[derive(Clone, Debug)]
-pub struct Kinds(Vec<Option<SeenKinds>>);
-
-impl Kinds {
-    /// Those of this many columns in which nothing has been seen: texts.
-    #[must_use]
-    pub fn none(columns: usize) -> Self {
-        Self(vec![None; columns])
-    }
-
-    /// Takes in the cells of one more row.
-    pub fn look(&mut self, row: &[FlatCell]) {
-        for (seen, cell) in self.0.iter_mut().zip(row) {
-            *seen = joined(*seen, SeenKinds::of_cell(cell));
-        }
-    }
-}
 
 /// The columns that every row has, in their order, with the fields of the answer behind `answer`.
 const OURS: [(&str, Kind); 13] = [
@@ -123,41 +48,6 @@ pub enum Fields {
     Found,
     /// Only these, in this order; none of them if there are no names.
     Named(Vec<String>),
-}
-
-/// One value of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FlatCell {
-    /// There is no value.
-    Empty,
-    Text(String),
-    /// A number, a truth value, a list or an object, as JSON writes it.
-    Json(String),
-    /// Dollars.
-    Money(NanoUsd),
-    /// A cell of the author's own file, which goes back to her as it came.
-    Verbatim(String),
-    /// A number that JSON has no form for: `NaN`, `inf` or `-inf`.
-    NotFinite(&'static str),
-}
-
-impl FlatCell {
-    fn text(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-
-    fn text_if_any(text: Option<&str>) -> Self {
-        text.map_or(Self::Empty, Self::text)
-    }
-
-    /// A JSON value; a string is its text.
-    fn of_json(value: &str) -> Self {
-        match value.as_bytes().first() {
-            Some(b'n') | None => Self::Empty,
-            Some(b'"') => serde_json::from_str(value).map_or_else(|_| Self::Json(value.to_owned()), Self::Text),
-            Some(_) => Self::Json(value.to_owned()),
-        }
-    }
 }
 
 /// The columns that a batch has beside ours.
@@ -230,17 +120,6 @@ impl Survey {
             self.fields[place].1 = joined(self.fields[place].1, SeenKinds::of(value));
         }
         if self.wanted == Fields::Found && self.fields.len() > MOST_FIELDS { Err(NoTable::Fields) } else { Ok(()) }
-    }
-}
-
-fn kind_of(seen: Option<SeenKinds>) -> Kind {
-    seen.map_or(Kind::Text, |seen| seen.kind)
-}
-
-fn joined(one: Option<SeenKinds>, other: Option<SeenKinds>) -> Option<SeenKinds> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.and(other)),
-        (one, other) => one.or(other),
     }
 }
 
@@ -464,6 +343,7 @@ fn ours(place: usize, job: &ExportedJob, answer: Option<&str>) -> FlatCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::NanoUsd;
 
     fn job(metadata: &str, answer: Option<&str>) -> ExportedJob {
         let response = serde_json::json!({ "choices": [{ "message": { "content": answer } }] });

@@ -15,7 +15,7 @@ struct Endpoint {
     path: &'static str,
     summary: &'static str,
     /// What the query takes, or the body of a change.
-    takes: &'static [Member],
+    takes: &'static [&'static [Member]],
     /// The status of its success, and the name of the form of the answer.
     answers: &'static [(u16, &'static str)],
 }
@@ -34,10 +34,12 @@ const fn text(name: &'static str, doc: &'static str) -> Member {
 }
 
 const LIMIT: Member = Member { name: "limit", of: "integer", doc: "At most so many, from 1 to 1000; else 50." };
+const BELOW: Member =
+    Member { name: "below", of: "integer", doc: "Only jobs with a lower number: `next` of the page before." };
 const REASON: Member = text("reason", "Why; it is shown with what is paused.");
 
 /// The jobs that are meant.
-const CHOICE: [Member; 7] = [
+const CHOICE: &[Member] = &[
     text("batch", "Only jobs of this batch."),
     text("project", "Only jobs of this project."),
     text("route", "Only jobs of this route."),
@@ -46,7 +48,9 @@ const CHOICE: [Member; 7] = [
     Member { name: "class", of: "classes", doc: "Only jobs that failed with these error classes." },
     text("error", "Only jobs whose error has this text in it, in capital or small letters."),
 ];
-const PERIOD: [Member; 7] = [
+/// The same within one batch.
+const OF_BATCH: &[Member] = CHOICE.split_first().expect("there are some").1;
+const PERIOD: &[Member] = &[
     Member { name: "by", of: "dimensions", doc: "By what the rows are grouped, with commas in between." },
     text("since", "From then on: 24h, 7d, a date or an RFC 3339 instant (UTC)."),
     text("until", "Before then."),
@@ -58,6 +62,8 @@ const PERIOD: [Member; 7] = [
 const TO: Member = text("to", "With `move`: the route along which the jobs go.");
 const PRIORITY: Member = Member { name: "priority", of: "integer", doc: "With `priority`: from -1000 to 1000." };
 const DRY: Member = Member { name: "dry_run", of: "boolean", doc: "Count the jobs, and change nothing." };
+const BODIES: Member =
+    Member { name: "bodies", of: "boolean", doc: "The prompt and the answer, where [http] allows it." };
 const ALL: Member = Member { name: "all", of: "boolean", doc: "Needed where nothing else says which jobs are meant." };
 
 const ENDPOINTS: &[Endpoint] = &[
@@ -72,7 +78,7 @@ const ENDPOINTS: &[Endpoint] = &[
         method: "get",
         path: "/batches",
         summary: "Batches, those in which something happened last first.",
-        takes: &[LIMIT, text("after", "The batch behind which the page begins: `next` of the page before.")],
+        takes: &[&[LIMIT, text("after", "The batch behind which the page begins: `next` of the page before.")]],
         answers: &[(200, "Batches")],
     },
     Endpoint {
@@ -86,24 +92,14 @@ const ENDPOINTS: &[Endpoint] = &[
         method: "post",
         path: "/batches/{name}/{action}",
         summary: "Pauses or resumes a batch, or changes its jobs: all, or those that the body names.",
-        takes: &[REASON, TO, PRIORITY, CHOICE[1], CHOICE[2], CHOICE[3], CHOICE[4], CHOICE[5], CHOICE[6], DRY],
+        takes: &[&[REASON, TO, PRIORITY, DRY], OF_BATCH],
         answers: &[(200, "BatchChange"), (202, "Task")],
     },
     Endpoint {
         method: "get",
         path: "/jobs",
         summary: "Jobs, the newest first. Looking for few among many ends early: a page may have fewer than asked for.",
-        takes: &[
-            CHOICE[0],
-            CHOICE[1],
-            CHOICE[2],
-            CHOICE[3],
-            CHOICE[4],
-            CHOICE[5],
-            CHOICE[6],
-            LIMIT,
-            Member { name: "below", of: "integer", doc: "Only jobs with a lower number: `next` of the page before." },
-        ],
+        takes: &[CHOICE, &[LIMIT, BELOW]],
         answers: &[(200, "Jobs")],
     },
     Endpoint {
@@ -111,19 +107,9 @@ const ENDPOINTS: &[Endpoint] = &[
         path: "/jobs",
         summary: "Cancels, retries, pauses, resumes, moves or gives a priority to all jobs that the body names.",
         takes: &[
-            Member { name: "action", of: "actions", doc: "What is done with them." },
-            REASON,
-            TO,
-            PRIORITY,
-            CHOICE[0],
-            CHOICE[1],
-            CHOICE[2],
-            CHOICE[3],
-            CHOICE[4],
-            CHOICE[5],
-            CHOICE[6],
-            DRY,
-            ALL,
+            &[Member { name: "action", of: "actions", doc: "What is done with them." }],
+            &[REASON, TO, PRIORITY, DRY, ALL],
+            CHOICE,
         ],
         answers: &[(200, "Proposal"), (202, "Task")],
     },
@@ -131,42 +117,42 @@ const ENDPOINTS: &[Endpoint] = &[
         method: "get",
         path: "/jobs/{job}",
         summary: "One job and its ledger, as `sluice explain` has them.",
-        takes: &[Member { name: "bodies", of: "boolean", doc: "The prompt and the answer, where [http] allows it." }],
+        takes: &[&[BODIES]],
         answers: &[(200, "Story")],
     },
     Endpoint {
         method: "post",
         path: "/jobs/{job}/{action}",
         summary: "Cancels, retries, pauses, resumes, moves or gives a priority to one job.",
-        takes: &[REASON, TO, PRIORITY],
+        takes: &[&[REASON, TO, PRIORITY]],
         answers: &[(200, "JobChange")],
     },
     Endpoint {
         method: "post",
         path: "/routes/{name}/{action}",
         summary: "Pauses or resumes a route.",
-        takes: &[REASON],
+        takes: &[&[REASON]],
         answers: &[(200, "PauseChange")],
     },
     Endpoint {
         method: "post",
         path: "/projects/{name}/{action}",
         summary: "Pauses or resumes a project.",
-        takes: &[REASON],
+        takes: &[&[REASON]],
         answers: &[(200, "PauseChange")],
     },
     Endpoint {
         method: "post",
         path: "/providers/{name}/{action}",
         summary: "Pauses or resumes a provider.",
-        takes: &[REASON],
+        takes: &[&[REASON]],
         answers: &[(200, "PauseChange")],
     },
     Endpoint {
         method: "get",
         path: "/reports/{kind}",
         summary: "A report, as `sluice report` has it: a row for each group.",
-        takes: &PERIOD,
+        takes: &[PERIOD],
         answers: &[(200, "Report")],
     },
     Endpoint {
@@ -180,7 +166,7 @@ const ENDPOINTS: &[Endpoint] = &[
         method: "post",
         path: "/budgets/{name}",
         summary: "Gives a budget another limit.",
-        takes: &[text("limit", "The new limit in dollars, such as \"25\".")],
+        takes: &[&[text("limit", "The new limit in dollars, such as \"25\".")]],
         answers: &[(200, "Budget")],
     },
     Endpoint {
@@ -194,14 +180,14 @@ const ENDPOINTS: &[Endpoint] = &[
         method: "post",
         path: "/schedules/{name}/{action}",
         summary: "Runs a schedule now, or pauses or resumes it.",
-        takes: &[REASON],
+        takes: &[&[REASON]],
         answers: &[(200, "ScheduleChange")],
     },
     Endpoint {
         method: "get",
         path: "/alerts",
         summary: "The alerts that fire.",
-        takes: &[Member { name: "all", of: "boolean", doc: "Also those of lately that are over." }],
+        takes: &[&[Member { name: "all", of: "boolean", doc: "Also those of lately that are over." }]],
         answers: &[(200, "Alerts")],
     },
     Endpoint {
@@ -234,10 +220,10 @@ fn form(of: &str) -> Value {
         "actions" => words(vec!["cancel", "retry", "pause", "resume", "move", "priority"]),
         "pause_actions" => words(vec!["pause", "resume"]),
         "schedule_actions" => words(vec!["run", "pause", "resume"]),
-        "reports" => words(Kind::ALL.map(Kind::as_str).to_vec()),
+        "reports" => words(Kind::names()),
         "states" => listed(JobState::ALL.map(JobState::as_str).as_slice()),
         "classes" => listed(&ErrorClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>()),
-        "dimensions" => listed(By::ALL.map(By::as_str).as_slice()),
+        "dimensions" => listed(&By::names()),
         of => json!({ "type": of }),
     }
 }
@@ -249,6 +235,7 @@ fn listed(words: &[&str]) -> Value {
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
+    let taken = || endpoint.takes.iter().copied().flatten();
     let mut parameters: Vec<Value> = IN_PATH
         .iter()
         .filter(|(name, _)| endpoint.path.contains(&format!("{{{name}}}")))
@@ -260,20 +247,18 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     let mut operation = Map::new();
     operation.insert("summary".to_owned(), endpoint.summary.into());
     if endpoint.method == "get" {
-        parameters.extend(endpoint.takes.iter().map(|member| {
+        parameters.extend(taken().map(|member| {
             let Member { name, of, doc } = *member;
             json!({ "name": name, "in": "query", "description": doc, "schema": form(of) })
         }));
     } else {
-        let members = endpoint.takes.iter().map(|member| {
+        let members = taken().map(|member| {
             let mut form = form(member.of);
             form["description"] = member.doc.into();
             (member.name.to_owned(), form)
         });
         let members: Map<String, Value> = members.collect();
-        let required: Vec<&str> = endpoint
-            .takes
-            .iter()
+        let required: Vec<&str> = taken()
             .map(|member| member.name)
             .filter(|name| *name == "action" || (*name == "limit" && endpoint.path.starts_with("/budgets")))
             .collect();

@@ -57,7 +57,7 @@ pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pa
         h1 { (title) }
         nav aria-label="Reports" {
             ul {
-                @for other in Kind::ALL {
+                @for other in Kind::ALL.iter().copied() {
                     li {
                         a href=(format!("/reports/{}", other.as_str()))
                             aria-current=[(other == kind).then_some("true")] { (other.as_str()) }
@@ -71,7 +71,9 @@ pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pa
                 label for="by" { "by" }
                 select id="by" name="by" {
                     option value="" { "as usual" }
-                    @for one in By::ALL { option value=(one.as_str()) selected[Some(one) == by] { (one.as_str()) } }
+                    @for one in By::ALL.iter().copied() {
+                        option value=(one.as_str()) selected[Some(one) == by] { (one.as_str()) }
+                    }
                 }
             }
             div {

@@ -131,7 +131,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up messages that are older than this, whichever worker was to send them: their receiver may be configured no more.
+    /// Gives up messages that are older than this, whichever worker was to send them: their receiver may be
+    /// configured no more.
     pub async fn give_up_messages(&self, age: Duration) -> Result<u64, StoreError> {
         let given_up = sqlx::query!(
             "update sluice.alert_delivery

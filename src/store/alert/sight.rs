@@ -4,7 +4,6 @@ use super::super::{Doing, Store, StoreError};
 use super::seconds;
 use crate::domain::NanoUsd;
 use crate::domain::alert::{LostHow, LostWorker, RouteFlow, StoppedBatch, UsualHour};
-use crate::domain::diagnosis::DoubtedCosts;
 use crate::store::claim::timestamp;
 use std::time::Duration;
 
@@ -122,38 +121,6 @@ impl Store {
         .await
         .doing(LOOKING)?;
         Ok(UsualHour { cost: NanoUsd(row.cost), hours: row.hours })
-    }
-
-    /// The targets that have had calls without a known price in the last day, or, in the last hour, calls whose cost
-    /// the provider puts at another figure.
-    pub async fn recently_doubted(&self) -> Result<Vec<DoubtedCosts>, StoreError> {
-        let rows = sqlx::query!(
-            r#"with unpriced as (
-                select provider, model, sum(unpriced)::bigint as calls from sluice.totals_all
-                 where hour >= date_trunc('hour', now()) - interval '23 hours' and provider <> ''
-                 group by 1, 2 having sum(unpriced) > 0
-            ), differing as (
-                select a.provider, a.model, count(*) as calls,
-                       sum(a.reported_cost_nanos - a.computed_cost_nanos) as more
-                  from sluice.attempt a
-                 where a.ended_at >= now() - interval '1 hour' and a.cost_differs group by 1, 2
-            )
-            select coalesce(u.provider, d.provider) as "provider!", coalesce(u.model, d.model) as "model!",
-                   coalesce(u.calls, 0) as "unpriced!", coalesce(d.calls, 0) as "differing!",
-                   sluice.capped(coalesce(d.more, 0)) as "more!"
-              from unpriced u full join differing d on d.provider = u.provider and d.model = u.model
-             order by 1, 2"#
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing(LOOKING)?;
-        let doubted = rows.into_iter().map(|row| DoubtedCosts {
-            target: format!("{}/{}", row.provider, row.model),
-            unpriced: row.unpriced,
-            differing: row.differing,
-            more: NanoUsd(row.more),
-        });
-        Ok(doubted.collect())
     }
 
     /// The batches that are paused by their stop-loss.

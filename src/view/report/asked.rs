@@ -1,6 +1,7 @@
 //! What a report is asked for: its kind, by what it is grouped, and of which part of the work. Every face asks here.
 
-use super::{by_of_failures, by_of_quality, cache, cost, failures, fallbacks, latency, quality, reasks, waste};
+use super::quality::{by_of_quality, quality};
+use super::{by_of_failures, cache, cost, failures, fallbacks, latency, reasks, waste};
 use crate::domain::ErrorClass;
 use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
@@ -16,173 +17,86 @@ pub const MOST_BATCHES: usize = 1_000;
 /// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
 pub const LATELY: Duration = Duration::from_hours(24);
 
-/// A kind of report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Dollars and tokens.
-    Cost,
-    /// How many answers were accepted, what was wrong with the others, and dollars per accepted answer.
-    Quality,
-    /// Attempts and jobs that failed, by error class, with the provider's code and what it says.
-    Failures,
-    /// Money for answers that were not used.
-    Waste,
-    /// Answers that did not come from the first choice: which it was, why, who answered, and what that cost more.
-    Fallbacks,
-    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says
-    /// otherwise.
-    Reasks,
-    /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
-    Latency,
-    /// Answers that the caches of routes gave again, and the money that they saved.
-    Cache,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Cost,
-        Self::Quality,
-        Self::Failures,
-        Self::Waste,
-        Self::Fallbacks,
-        Self::Reasks,
-        Self::Latency,
-        Self::Cache,
-    ];
-
-    /// The name, and what it means.
-    const fn told(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Cost => ("cost", "Dollars and tokens"),
-            Self::Quality => (
-                "quality",
-                "How many answers were accepted, what was wrong with the others, and dollars per accepted answer",
-            ),
-            Self::Failures => {
-                ("failures", "Attempts and jobs that failed, by error class, with the provider's code and what it says")
-            }
-            Self::Waste => ("waste", "Money for answers that were not used"),
-            Self::Fallbacks => (
-                "fallbacks",
-                "Answers that did not come from the first choice: which it was, why, who answered, and what that cost \
-                 more",
-            ),
-            Self::Reasks => (
-                "reasks",
-                "Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless \
-                 --since says otherwise",
-            ),
-            Self::Latency => {
-                ("latency", "How long accepted answers took; of the last 24 hours unless --since says otherwise")
-            }
-            Self::Cache => ("cache", "Answers that the caches of routes gave again, and the money that they saved"),
+/// Words that a report is asked for in: an enum, whose names and meanings stand in one place.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal: $meaning:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $(#[doc = $meaning] $variant,)*
         }
-    }
 
-    /// The name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        self.told().0
-    }
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-    /// What it means, in words.
-    #[must_use]
-    pub const fn meaning(self) -> &'static str {
-        self.told().1
-    }
+            /// The names of all.
+            #[must_use]
+            pub fn names() -> Vec<&'static str> {
+                Self::ALL.iter().map(|one| one.as_str()).collect()
+            }
 
-    /// The one of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == name)
-    }
-}
+            /// The name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
 
-/// What a report is grouped by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The provider that was called.
-    Provider,
-    /// The model that was called.
-    Model,
-    /// The route that the job named.
-    Route,
-    /// The project that pays.
-    Project,
-    /// The batch.
-    Batch,
-    /// The login that enqueued the job.
-    Login,
-    /// Error class and kind of soft failure.
-    Class,
-    /// Code of a failure: the provider's, or else the HTTP status.
-    Code,
-    /// Of fallbacks: the first choice.
-    From,
-    /// Of fallbacks: why the first choice did not answer.
-    Why,
-    /// Of fallbacks: the target that answered.
-    To,
-    /// Day, UTC.
-    Day,
-    /// Hour, UTC.
-    Hour,
-}
+            /// What it means, in words.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)*
+                }
+            }
 
-impl By {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::Provider,
-        Self::Model,
-        Self::Route,
-        Self::Project,
-        Self::Batch,
-        Self::Login,
-        Self::Class,
-        Self::Code,
-        Self::From,
-        Self::Why,
-        Self::To,
-        Self::Day,
-        Self::Hour,
-    ];
-
-    /// The name, and what it means.
-    const fn told(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Provider => ("provider", "The provider that was called"),
-            Self::Model => ("model", "The model that was called"),
-            Self::Route => ("route", "The route that the job named"),
-            Self::Project => ("project", "The project that pays"),
-            Self::Batch => ("batch", "The batch"),
-            Self::Login => ("login", "The login that enqueued the job"),
-            Self::Class => ("class", "Error class and kind of soft failure"),
-            Self::Code => ("code", "Code of a failure: the provider's, or else the HTTP status"),
-            Self::From => ("from", "Of fallbacks: the first choice"),
-            Self::Why => ("why", "Of fallbacks: why the first choice did not answer"),
-            Self::To => ("to", "Of fallbacks: the target that answered"),
-            Self::Day => ("day", "Day, UTC"),
-            Self::Hour => ("hour", "Hour, UTC"),
+            /// The one of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == name)
+            }
         }
-    }
+    };
+}
 
-    /// The name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        self.told().0
+words! {
+    /// A kind of report.
+    Kind {
+        Cost = "cost": "Dollars and tokens",
+        Quality = "quality":
+            "How many answers were accepted, what was wrong with the others, and dollars per accepted answer",
+        Failures = "failures":
+            "Attempts and jobs that failed, by error class, with the provider's code and what it says",
+        Waste = "waste": "Money for answers that were not used",
+        Fallbacks = "fallbacks":
+            "Answers that did not come from the first choice: which it was, why, who answered, and what that cost more",
+        Reasks = "reasks":
+            "Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours \
+             unless --since says otherwise",
+        Latency = "latency":
+            "How long accepted answers took; of the last 24 hours unless --since says otherwise",
+        Cache = "cache": "Answers that the caches of routes gave again, and the money that they saved",
     }
+}
 
-    /// What it means, in words.
-    #[must_use]
-    pub const fn meaning(self) -> &'static str {
-        self.told().1
-    }
-
-    /// The one of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == name)
+words! {
+    /// What a report is grouped by.
+    By {
+        Provider = "provider": "The provider that was called",
+        Model = "model": "The model that was called",
+        Route = "route": "The route that the job named",
+        Project = "project": "The project that pays",
+        Batch = "batch": "The batch",
+        Login = "login": "The login that enqueued the job",
+        Class = "class": "Error class and kind of soft failure",
+        Code = "code": "Code of a failure: the provider's, or else the HTTP status",
+        From = "from": "Of fallbacks: the first choice",
+        Why = "why": "Of fallbacks: why the first choice did not answer",
+        To = "to": "Of fallbacks: the target that answered",
+        Day = "day": "Day, UTC",
+        Hour = "hour": "Hour, UTC",
     }
 }
 

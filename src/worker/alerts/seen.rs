@@ -16,6 +16,9 @@ use tokio::time::Instant;
 /// Hours of the past change by the hour.
 const USUAL_EVERY: Duration = Duration::from_mins(30);
 
+/// An alert is of calls of so long.
+const AN_HOUR: Duration = Duration::from_hours(1);
+
 /// What this worker has read of late.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -100,7 +103,7 @@ impl Memory {
             observed.needs = Some(BTreeMap::new());
         }
         if is_on(AlertRule::UnknownPrice) || is_on(AlertRule::CostDiffers) {
-            observed.doubted = self.doubted.get(settings.every * 10, store.recently_doubted()).await?;
+            observed.doubted = self.doubted.get(settings.every * 10, store.doubted_costs(AN_HOUR)).await?;
         }
         if is_on(AlertRule::StuckQueue)
             && let Some(work) = self.work.get(settings.every * 2, store.queue()).await?
