@@ -109,9 +109,10 @@ async fn the_status_shows_the_limits_as_all_workers_share_them() {
     let places = json!({ first.to_string(): 3, second.to_string(): 2 });
     assert_eq!((&buckets[1]["concurrency"], &buckets[1]["places"]), (&json!(8), &places));
     assert_eq!((&buckets[1]["shut"], &buckets[1]["refused_last_minute"]), (&Value::Null, &json!(0)));
-    assert_eq!((&buckets[2]["shut"], &buckets[2]["refused_last_minute"]), (&json!("rate_limit"), &json!(2)));
-    let instant = |name: &str| chrono::DateTime::parse_from_rfc3339(buckets[2][name].as_str().unwrap()).unwrap();
-    assert_eq!((instant("shut_until") - instant("shut_since")).num_seconds(), 3_600);
+    assert_eq!((&buckets[2]["shut"]["reason"], &buckets[2]["refused_last_minute"]), (&json!("rate_limit"), &json!(2)));
+    let instant =
+        |name: &str| chrono::DateTime::parse_from_rfc3339(buckets[2]["shut"][name].as_str().unwrap()).unwrap();
+    assert_eq!((instant("until") - instant("since")).num_seconds(), 3_600);
 
     let shown = program.output(&["status", "--format", "plain"]).await;
     let section = shown.split("# buckets\n").nth(1).unwrap().split("\n\n").next().unwrap();

@@ -511,7 +511,11 @@ async fn commands_set_show_raise_and_remove_budgets_and_refuse_bad_ones() {
         (&["set", "x", "1", "--route", "defalt"], 6, "there is no route \"defalt\" in the configuration"),
         (&["set", "x", "1", "--provider", "openai"], 6, "there is no provider \"openai\" in the configuration"),
         (&["set", "x", "1", "--soft", "0.5", "--then-route", "chep"], 6, "there is no route \"chep\""),
-        (&["set", "x", "1", "--project", "news", "--per", "day"], 2, "news covers the same in the same window"),
+        (
+            &["set", "x", "1", "--project", "news", "--per", "day"],
+            2,
+            "the budget news covers project news in the same window already",
+        ),
         (&["raise", "news", "3"], 2, "is $30.50 already, which is more than $3.00"),
         (&["raise", "old", "3"], 6, "there is no budget \"old\"; there are: news"),
         (&["remove", "old"], 6, "there is no budget \"old\""),

@@ -5,7 +5,7 @@ use crate::support::postgres::{Watchdog, database, temporary_dir};
 use crate::support::program::{Program, ended, text};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal};
-use sluice::embedded::{EmbeddedError, EmbeddedPostgres, Options};
+use sluice::embedded::{EmbeddedError, EmbeddedPostgres, Keeper, Options};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -226,6 +226,28 @@ async fn a_server_that_was_killed_recovers_what_was_committed() {
     assert_eq!(answer, 42);
     postgres.stop().await.unwrap();
     again.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kept_server_that_was_killed_comes_back_until_the_keeper_stops() {
+    let home = Home::used_before().await;
+    let postgres = home.start().await;
+    let options = Options { data_dir: home.dir.clone(), fsync: true, max_connections: 20 };
+    let keeper = Keeper::of(options);
+    for _ in 0..2 {
+        let pid = home.pid();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        until("another server answers", async || {
+            let is_another = std::fs::read_to_string(home.dir.join("data/postmaster.pid"))
+                .is_ok_and(|text| text.lines().next() != Some(&pid.to_string()));
+            is_another && postgres.connect_options("sluice").connect().await.is_ok()
+        })
+        .await;
+    }
+    keeper.stop().await;
+    let pid = home.pid();
+    postgres.stop().await.unwrap();
+    assert!(!is_alive(pid));
 }
 
 #[tokio::test]

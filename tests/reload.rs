@@ -52,7 +52,7 @@ fn most_at_once(calls: &[CallRecord], provider: &str, after: u64) -> usize {
     late.map(|call| at_once(call.arrived_ms)).max().unwrap_or(0)
 }
 
-/// When the calls of a provider that arrived by an instant of the simulator's time, and so many after it, had all ended.
+/// When the calls of a provider that arrived by an instant of the simulator's time, and so many more, had all ended.
 fn end_of_the_first(calls: &[CallRecord], provider: &str, by: u64, and: usize) -> u64 {
     let mut of: Vec<&CallRecord> = calls.iter().filter(|call| call.provider == provider).collect();
     of.sort_by_key(|call| call.arrived_ms);

@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, ConfigErrors, Keys};
-use crate::embedded::{EmbeddedPostgres, Options};
+use crate::embedded::{EmbeddedPostgres, Keeper, Options};
 use crate::http::Reach;
 use crate::shutdown::Signals;
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
@@ -38,6 +38,8 @@ pub struct Context {
     pub output: Output,
     /// The way to the database, for connections beside these.
     pub reach: Reach,
+    /// Starts the private Postgres again when it ends while providers are called: what they answer is paid for. Dropped before that is.
+    keeper: Option<Keeper>,
     /// The private Postgres, when there is no other.
     private: Option<EmbeddedPostgres>,
     /// The signals, if the daemon has listened to them since it had to wait for its database.
@@ -91,10 +93,10 @@ impl Context {
                 tracing::warn!("{warning}");
             }
         }
-        let (address, private, pooler) = if let Some(url) = &config.database.url {
+        let (address, private, keeper, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
             let address: Address = url.expose_secret().parse().context("database.url")?;
-            (address.set_by(&config.database.url_set_by), None, config.database.pooler)
+            (address.set_by(&config.database.url_set_by), None, None, config.database.pooler)
         } else {
             let options = Options {
                 data_dir: config.database.data_dir.clone(),
@@ -109,7 +111,9 @@ impl Context {
             let private = EmbeddedPostgres::start(&options)
                 .await
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
-            (Address::of(private.connect_options("sluice")), Some(private), Pooler::None)
+            let address = Address::of(private.connect_options("sluice"));
+            let keeper = (keys == Keys::Required).then(|| Keeper::of(options));
+            (address, Some(private), keeper, Pooler::None)
         };
         // Commands that only read may read from a standby.
         let purpose = if keys == Keys::Required { Purpose::Work } else { Purpose::Commands };
@@ -124,7 +128,7 @@ impl Context {
             tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
         }
         let reach = Reach { pooler, address };
-        Ok(Self { config, store, output: Output::new(global), reach, private, signals, _log: log })
+        Ok(Self { config, store, output: Output::new(global), reach, private, keeper, signals, _log: log })
     }
 
     async fn require_schema(&self) -> Result<(), StoreError> {
@@ -160,6 +164,9 @@ impl Context {
     pub async fn close(mut self) -> anyhow::Result<()> {
         let written = self.output.finish();
         self.store.close().await;
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop().await;
+        }
         if let Some(private) = self.private.take() {
             private.stop().await?;
         }

@@ -97,9 +97,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
 /// Why jobs do not go on, in sentences, each with what to do about it.
 fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputError> {
     for route in &status.routes {
-        let ready = route.ready_waits_for.iter().map(|held| (held.count, "ready", &held.why));
-        let parked = route.parked.iter().map(|parked| (parked.count, "waiting", &parked.why));
-        for (count, state, whys) in ready.chain(parked) {
+        for (count, state, whys) in route.waits() {
             let head = format!(" {}: {} {state}", route.route, count.in_short());
             for why in whys {
                 let tone = if why.stuck || why.advice.is_some() { Tone::Bad } else { Tone::Warning };

@@ -88,6 +88,7 @@ pub mod typical;
 pub mod usage;
 pub mod validation;
 pub mod vectors;
+pub mod worker_state;
 pub mod written_number;
 
 pub use answer::{Answer, Beside, ToolCall};
@@ -123,3 +124,4 @@ pub use timestamp::Timestamp;
 pub use typical::Typical;
 pub use usage::{Usage, UsageSource};
 pub use vectors::Vectors;
+pub use worker_state::WorkerState;

@@ -4,7 +4,7 @@
 //! It is durable (fsync on unless asked otherwise), reachable only through a Unix socket in a 0700 directory, and never
 //! runs as root. Several processes may use the same one: each holds a shared lock on `users.lock`, and the last one to
 //! leave stops the server. A process that is killed leaves the server running, and the next one to start adopts it. A
-//! server that crashed is started again and recovers by itself.
+//! server that crashed is started again, by the next process or by a [`Keeper`], and recovers by itself.
 //!
 //! Like `psql`, it reads the environment itself: `SLUICE_PG_BIN` and `PATH` say where the programs are.
 //!
@@ -14,6 +14,7 @@
 mod binaries;
 mod client;
 mod error;
+mod keeper;
 mod lock;
 mod pid_file;
 mod place;
@@ -22,6 +23,7 @@ mod server_user;
 pub use binaries::MINIMUM_MAJOR;
 pub use client::client_program;
 pub use error::EmbeddedError;
+pub use keeper::Keeper;
 
 use crate::store::private;
 use error::io_error;

@@ -6,7 +6,6 @@ use crate::domain::obstacle::{Hindrance, JobPause, Obstacle, Subject};
 use crate::domain::pause::FixedWait;
 use crate::domain::{JobId, NanoUsd, Timestamp};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::Value;
 
 /// A job as it was enqueued, and its present place.
@@ -126,7 +125,7 @@ impl Place {
 }
 
 /// A row of the ledger, for people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AttemptRecord {
     /// Its ordinal within the job.
     pub number: i16,

@@ -9,7 +9,7 @@ use crate::domain::budget::Need;
 use crate::domain::pause::FixedWait;
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
-use crate::domain::{NanoUsd, Spent};
+use crate::domain::{NanoUsd, Spent, WorkerState};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -109,8 +109,7 @@ pub struct WorkerRecord {
     pub started_at: DateTime<Utc>,
     /// When it was last heard of.
     pub seen_at: DateTime<Utc>,
-    /// `live`, `dead` or `gone`. A worker whose lease has run out is dead, whether or not another process has noted it.
-    pub state: String,
+    pub state: WorkerState,
     /// Jobs that the queue says it holds.
     pub holds: i64,
     /// The statistics that it published.
@@ -121,14 +120,14 @@ impl WorkerRecord {
     /// Whether the worker may act.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.state == "live"
+        self.state == WorkerState::Live
     }
 }
 
 /// Something that is paused, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PauseRecord {
-    /// `route`, `project`, `batch` or `provider`.
+    /// `route`, `project`, `batch` or `provider`; a text, because a newer version may pause what this one does not know.
     pub kind: String,
     /// The name of the route, project, batch or provider.
     pub name: String,
@@ -367,8 +366,7 @@ impl Store {
 
     /// Every worker that is alive, or was within the last hour, or still holds jobs.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
-        sqlx::query_as!(
-            WorkerRecord,
+        let rows = sqlx::query!(
             r#"select w.id, w.host, w.pid, w.version, w.started_at, w.seen_at, w.stats,
                       case when w.state = 'live' and w.lease_until <= now() then 'dead' else w.state end as "state!",
                       (select count(*) from sluice.inflight i where i.worker = w.id) as "holds!"
@@ -377,7 +375,19 @@ impl Store {
         )
         .fetch_all(&self.db)
         .await
-        .doing("reading workers")
+        .doing("reading workers")?;
+        let records = rows.into_iter().map(|row| WorkerRecord {
+            id: row.id,
+            host: row.host,
+            pid: row.pid,
+            version: row.version,
+            started_at: row.started_at,
+            seen_at: row.seen_at,
+            state: WorkerState::named(&row.state),
+            holds: row.holds,
+            stats: row.stats,
+        });
+        Ok(records.collect())
     }
 
     /// How many workers are alive.
@@ -397,47 +407,11 @@ impl Store {
     /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     /// Only where very many lanes have nothing that counts are the others looked through after that, a page at a time.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
-        let first = sqlx::query!(
-            r#"with recursive lane as (
-                (select flow, job_id, 1 as step from sluice.ready order by flow, prio, job_id limit 1)
-                union all
-                select n.flow, n.job_id, l.step + 1
-                  from lane l cross join lateral (
-                       select r.flow, r.job_id from sluice.ready r
-                        where r.flow > l.flow order by r.flow, r.prio, r.job_id limit 1) n
-                 where l.step < $2
-            )
-            select exists (select from sluice.inflight)
-                -- In these very words: there is an index of what waits for a retry.
-                or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
-                              -- Where there is room for some job, one that rests for long needs more.
-                              and not exists (select from sluice.budgets b
-                                               where b.period = 'once' and k.reason = 'budget ' || b.name
-                                                 and (b.holds or k.run_at > now() + interval '3 seconds'))
-                              -- A paused provider, where there is no other rung.
-                              and not exists (select from sluice.pause v
-                                               where v.kind = 'provider' and starts_with(k.reason, v.name || '/')
-                                                 and k.reason ~ ': paused \((nowhere|no fallback|patience without)'))
-                or exists (select from lane l cross join lateral (
-                                  select b.route, b.project, b.batch, b.enqueued_by
-                                    from sluice.job b where b.id = l.job_id limit 1) j
-                            where j.route = any ($1)
-                              and not exists (select from sluice.pause p
-                                               where (p.kind, p.name) in (('route', j.route), ('project', j.project),
-                                                                          ('batch', j.batch)))
-                              -- Only a person ends that wait.
-                              and not exists (select from sluice.budgets b
-                                               where b.period = 'once' and b.holds
-                                                 and sluice.budget_covers(b.scope, coalesce(b.scope_name, ''), j.route,
-                                                                          j.project, j.batch, j.enqueued_by, null)))
-                       as "busy!",
-                   (select max(flow) from lane having count(*) >= $2) as last"#,
-            routes,
-            i32::try_from(WINDOW).unwrap_or(i32::MAX)
-        )
-        .fetch_one(&self.db)
-        .await
-        .doing(UNFINISHED)?;
+        let first =
+            sqlx::query_file!("src/store/status/outstanding.sql", routes, i32::try_from(WINDOW).unwrap_or(i32::MAX))
+                .fetch_one(&self.db)
+                .await
+                .doing(UNFINISHED)?;
         let mut from = first.last.filter(|_| !first.busy);
         if from.is_none() {
             return Ok(first.busy);

@@ -115,33 +115,7 @@ impl Store {
     /// The history of the database, and the losses that are known.
     pub async fn history_of_database(&self) -> Result<History, StoreError> {
         let turn = self.newest_turn().await?;
-        let row = sqlx::query!(
-            r#"with newest as (
-                select * from sluice.timeline order by number desc limit 1
-            ), since as (
-                select t.* from sluice.totals t join newest n on t.hour >= date_trunc('hour', n.began_at)
-                 where n.change <> 'first' and t.class = 'abandoned' and t.detail = 'lost_answer'
-            )
-            select w.system_identifier is not null
-              and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
-                   pg_is_in_recovery() as "is_standby!",
-                   coalesce((select n.system_identifier <> w.system_identifier or n.database <> w.database
-                                    or n.relation <> w.relation or n.timeline <> w.timeline from newest n),
-                            false) as "is_news!",
-                   (select coalesce(sum(t.lost_calls), 0)::bigint from sluice.timeline t
-                     where t.lost_call_at > now() - interval '7 days') as "stray_calls!",
-                   (select coalesce(sum(t.lost_cost_nanos), 0)::bigint from sluice.timeline t
-                     where t.lost_call_at > now() - interval '7 days') as "stray_cost!",
-                   (select coalesce(sum(t.lost_unpriced), 0)::bigint from sluice.timeline t
-                     where t.lost_call_at > now() - interval '7 days') as "stray_unpriced!",
-                   (select coalesce(sum(attempts), 0)::bigint from since) as "again_calls!",
-                   (select coalesce(sum(uncertain_nanos), 0)::bigint from since) as "again_uncertain!",
-                   (select coalesce(sum(unpriced), 0)::bigint from since) as "again_unpriced!"
-              from sluice.whereabouts() w"#
-        )
-        .fetch_one(&self.db)
-        .await
-        .doing(LOOKING)?;
+        let row = sqlx::query_file!("src/store/timeline/history.sql").fetch_one(&self.db).await.doing(LOOKING)?;
         // Of interest beside the others only, and only the ledger knows which jobs the answers were for.
         let late =
             if row.stray_calls + row.again_calls > 0 { self.late_since_the_turn().await? } else { Stray::default() };

@@ -16,12 +16,88 @@ use std::fmt::Write as _;
 /// Pauses between two attempts get a line from this length on.
 const WORTH_TELLING: TimeDelta = TimeDelta::milliseconds(500);
 
-/// An attempt: the row, and its money in dollars.
+/// A row of the ledger, and its money in dollars.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AttemptView {
-    /// The row.
-    #[serde(flatten)]
-    pub record: AttemptRecord,
+    /// Its ordinal within the job.
+    pub number: i16,
+    /// Which round of the job: a retry by hand begins a new one.
+    pub round: i16,
+    /// The provider that it asked.
+    pub provider: String,
+    /// The model that it asked for.
+    pub model: String,
+    /// Index of the rung in the route's listed order.
+    pub rung: Option<i16>,
+    /// When the call began.
+    pub started_at: DateTime<Utc>,
+    /// When it was over.
+    pub ended_at: DateTime<Utc>,
+    /// Milliseconds until the answer's head.
+    pub first_byte_ms: Option<i32>,
+    pub total_ms: i32,
+    /// Whether the answer was used.
+    pub accepted: bool,
+    /// The error class, if the answer was not used.
+    pub class: Option<String>,
+    /// The gravest soft failure.
+    pub detail: Option<String>,
+    /// HTTP status.
+    pub http_status: Option<i16>,
+    /// The provider's error code.
+    pub code: Option<String>,
+    /// The provider's or the validator's message.
+    pub message: Option<String>,
+    /// When the provider wants to be asked again.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// The model that the provider says it used.
+    pub model_served: Option<String>,
+    /// The provider's own finish reason.
+    pub finish: Option<String>,
+    /// `provider`, `estimated` or `unknown`.
+    pub usage_source: String,
+    /// Input that was neither read from nor written to a cache.
+    pub input_tokens: i64,
+    /// Input read from a cache.
+    pub cache_read_tokens: i64,
+    /// Input written to a cache.
+    pub cache_write_tokens: i64,
+    /// Output, reasoning included.
+    pub output_tokens: i64,
+    /// The part of the output that was reasoning.
+    pub reasoning_tokens: i64,
+    /// Its cost in billionths of a dollar; `None`: the price is unknown.
+    pub cost_nanos: Option<i64>,
+    /// What may have been spent in addition.
+    pub uncertain_nanos: i64,
+    /// The price that was used.
+    pub price: Option<Value>,
+    /// Why this rung; `None` when it was simply the first.
+    pub decision: Option<Value>,
+    /// The tier that served it, in the provider's word.
+    pub service_tier: Option<String>,
+    /// What the provider says it cost, in billionths of a dollar.
+    pub reported_cost_nanos: Option<i64>,
+    /// The origin of the cost: `price` or `reported`.
+    pub cost_source: Option<String>,
+    /// Tokens times the price, in billionths of a dollar, whatever the provider says.
+    pub computed_cost_nanos: Option<i64>,
+    /// Whether the two differed by more than the configuration allowed.
+    pub cost_differs: bool,
+    /// When its cost was computed again for the last time.
+    pub repriced_at: Option<DateTime<Utc>>,
+    /// What it said of its cost before: a list, the latest last.
+    pub repriced_from: Option<Value>,
+    /// Repairs and cuts that the answer needed, and doubts about it.
+    pub notes: Option<Value>,
+    /// Whether the ledger has the answer as it came, because it was rejected or repaired.
+    pub has_answer: bool,
+    /// The number of the attempt whose rejected answer the call named.
+    pub reask_of: Option<i16>,
+    /// How sure the rung was of its answer; `None`: its route does not ask, or it does not say.
+    pub confidence: Option<f64>,
     /// Its cost; `None`: the price is unknown.
     pub cost: Option<Dollars>,
     /// Money that may have been spent beside that.
@@ -72,9 +148,51 @@ impl AnswerView {
 
 impl From<AttemptRecord> for AttemptView {
     fn from(record: AttemptRecord) -> Self {
-        let cost = record.cost_nanos.map(|nanos| Dollars(NanoUsd(nanos)));
-        let uncertain_cost = Dollars(NanoUsd(record.uncertain_nanos));
-        Self { record, cost, uncertain_cost, answer: None }
+        Self {
+            cost: record.cost_nanos.map(|nanos| Dollars(NanoUsd(nanos))),
+            uncertain_cost: Dollars(NanoUsd(record.uncertain_nanos)),
+            answer: None,
+            number: record.number,
+            round: record.round,
+            provider: record.provider,
+            model: record.model,
+            rung: record.rung,
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+            first_byte_ms: record.first_byte_ms,
+            total_ms: record.total_ms,
+            accepted: record.accepted,
+            class: record.class,
+            detail: record.detail,
+            http_status: record.http_status,
+            code: record.code,
+            message: record.message,
+            retry_at: record.retry_at,
+            request_id: record.request_id,
+            model_served: record.model_served,
+            finish: record.finish,
+            usage_source: record.usage_source,
+            input_tokens: record.input_tokens,
+            cache_read_tokens: record.cache_read_tokens,
+            cache_write_tokens: record.cache_write_tokens,
+            output_tokens: record.output_tokens,
+            reasoning_tokens: record.reasoning_tokens,
+            cost_nanos: record.cost_nanos,
+            uncertain_nanos: record.uncertain_nanos,
+            price: record.price,
+            decision: record.decision,
+            service_tier: record.service_tier,
+            reported_cost_nanos: record.reported_cost_nanos,
+            cost_source: record.cost_source,
+            computed_cost_nanos: record.computed_cost_nanos,
+            cost_differs: record.cost_differs,
+            repriced_at: record.repriced_at,
+            repriced_from: record.repriced_from,
+            notes: record.notes,
+            has_answer: record.has_answer,
+            reask_of: record.reask_of,
+            confidence: record.confidence,
+        }
     }
 }
 
@@ -82,7 +200,7 @@ impl AttemptView {
     /// Tells in lines which target was called when and why, and the outcome. `free_since`: from when on the call could
     /// have been made; `beside`: the calls that ran at the same time.
     pub(super) fn tell(&self, free_since: DateTime<Utc>, beside: Option<String>, lines: &mut Vec<String>) {
-        let attempt = &self.record;
+        let attempt = self;
         let waited = attempt.started_at - free_since;
         let mut line =
             format!("#{} {}/{} at {}", attempt.number, attempt.provider, attempt.model, clock(attempt.started_at));
@@ -125,7 +243,7 @@ impl AttemptView {
 }
 
 /// How sure the rung was of its answer, where the message of a rejection does not say it.
-fn confidence(attempt: &AttemptRecord) -> Option<String> {
+fn confidence(attempt: &AttemptView) -> Option<String> {
     let is_unsure = attempt.detail.as_deref() == Some(SoftFailure::LowConfidence.as_str());
     match attempt.confidence.and_then(Confidence::of) {
         Some(confidence) if !is_unsure => Some(format!("its confidence is {confidence}")),
@@ -134,11 +252,11 @@ fn confidence(attempt: &AttemptRecord) -> Option<String> {
     }
 }
 
-fn notes(attempt: &AttemptRecord) -> impl Iterator<Item = &str> {
+fn notes(attempt: &AttemptView) -> impl Iterator<Item = &str> {
     attempt.notes.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn outcome(attempt: &AttemptRecord) -> String {
+fn outcome(attempt: &AttemptView) -> String {
     let took = span(attempt.total_ms.into());
     let mut line = if attempt.accepted {
         let mut line = format!("accepted after {took}");
@@ -174,7 +292,7 @@ fn outcome(attempt: &AttemptRecord) -> String {
     line
 }
 
-fn tokens(attempt: &AttemptRecord) -> Option<String> {
+fn tokens(attempt: &AttemptView) -> Option<String> {
     let input = attempt.input_tokens + attempt.cache_read_tokens + attempt.cache_write_tokens;
     if input == 0 && attempt.output_tokens == 0 {
         return None;
@@ -201,11 +319,11 @@ fn tokens(attempt: &AttemptRecord) -> Option<String> {
 }
 
 /// Whether the cost is what the provider said.
-fn is_reported(attempt: &AttemptRecord) -> bool {
+fn is_reported(attempt: &AttemptView) -> bool {
     attempt.cost_source.as_deref() == Some(CostSource::Reported.as_str())
 }
 
-fn cost(attempt: &AttemptRecord) -> String {
+fn cost(attempt: &AttemptView) -> String {
     let mut line = match (attempt.cost_nanos, &attempt.price) {
         (Some(cost), None) if is_reported(attempt) => {
             format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))

@@ -1,5 +1,6 @@
 //! The limits of a bucket as all workers share them.
 
+use super::shut::ShutView;
 use crate::domain::Timestamp;
 use crate::domain::shared_bucket::BucketStanding;
 use chrono::{DateTime, Utc};
@@ -16,11 +17,8 @@ pub struct BucketView {
     pub concurrency: Option<u32>,
     /// Places by worker.
     pub places: BTreeMap<i64, u32>,
-    /// Why it is shut for all.
-    pub shut: Option<&'static str>,
-    /// Since when it has been shut, without a break.
-    pub shut_since: Option<DateTime<Utc>>,
-    pub shut_until: Option<DateTime<Utc>>,
+    /// Why it is shut for all, if it is.
+    pub shut: Option<ShutView>,
     /// Until when the provider asked for a wait, where that is too long to be believed.
     pub asked_until: Option<DateTime<Utc>>,
     /// Whether the rate is lowered for a while, because the number of calls grew too fast.
@@ -79,9 +77,7 @@ impl BucketView {
             limits: limits.collect(),
             concurrency: standing.concurrency,
             places: standing.places.clone(),
-            shut: shut.map(|gate| gate.shut.reason.as_str()),
-            shut_since: shut.and_then(|gate| instant(gate.shut.since)),
-            shut_until: shut.and_then(|gate| instant(gate.shut.until)),
+            shut: shut.map(|gate| gate.shut.into()),
             asked_until: shut.and_then(|gate| gate.asked).and_then(|asked| instant(asked.until)),
             slowed: standing.slowed,
             refused_last_minute: standing.refused_last_minute,

@@ -26,6 +26,7 @@ pub mod report;
 pub mod repriced;
 pub mod result_line;
 pub mod schedule;
+pub mod shut;
 pub mod status;
 pub mod story;
 pub mod table;

@@ -3,17 +3,16 @@
 use super::attempt::AttemptView;
 use crate::domain::NanoUsd;
 use crate::domain::abandonment::Abandonment;
-use crate::store::job::AttemptRecord;
 
 /// The attempts that ran beside this one, in words.
-pub(super) fn beside(attempts: &[AttemptView], this: &AttemptRecord) -> Option<String> {
-    let ran_beside = |other: &&AttemptRecord| {
+pub(super) fn beside(attempts: &[AttemptView], this: &AttemptView) -> Option<String> {
+    let ran_beside = |other: &&AttemptView| {
         (other.number, other.started_at) != (this.number, this.started_at)
             && other.round == this.round
             && other.started_at < this.ended_at
             && this.started_at < other.ended_at
     };
-    let others = attempts.iter().map(|attempt| &attempt.record).filter(ran_beside);
+    let others = attempts.iter().filter(ran_beside);
     let names: Vec<String> =
         others.map(|other| format!("#{} ({}/{})", other.number, other.provider, other.model)).collect();
     (!names.is_empty()).then(|| format!("it ran beside {}", names.join(", ")))
@@ -21,12 +20,9 @@ pub(super) fn beside(attempts: &[AttemptView], this: &AttemptRecord) -> Option<S
 
 /// Which call won, and what those cost that lost; `None`: there was no race.
 pub(super) fn outcome(attempts: &[AttemptView]) -> Option<String> {
-    let lost: Vec<&AttemptRecord> = attempts
-        .iter()
-        .map(|attempt| &attempt.record)
-        .filter(|attempt| attempt.detail.as_deref() == Some(Abandonment::LostRace.as_str()))
-        .collect();
-    let won = attempts.iter().rfind(|attempt| attempt.record.accepted).map(|attempt| attempt.record.number);
+    let lost: Vec<&AttemptView> =
+        attempts.iter().filter(|attempt| attempt.detail.as_deref() == Some(Abandonment::LostRace.as_str())).collect();
+    let won = attempts.iter().rfind(|attempt| attempt.accepted).map(|attempt| attempt.number);
     let (mut cost, mut uncertain) = (NanoUsd::ZERO, NanoUsd::ZERO);
     for attempt in &lost {
         cost += NanoUsd(attempt.cost_nanos.unwrap_or(0));

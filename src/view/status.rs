@@ -8,13 +8,14 @@ use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
 use super::schedule::ScheduleView;
+use super::shut::ShutView;
 use super::table::{Cell, Layout, Table};
 use super::waits::{WhyView, wakes_at};
 use super::worker::WorkerView;
 use crate::domain::obstacle::{Circumstances, Obstacle, Subject};
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::per_answer::known_cost;
-use crate::domain::statistics::{GateStatistics, ShutStatistics};
+use crate::domain::statistics::GateStatistics;
 use crate::domain::{PerAnswer, Timestamp};
 use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Status};
 use chrono::{DateTime, Utc};
@@ -58,12 +59,14 @@ pub struct RouteView {
     pub route: String,
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: CountView,
-    /// Circumstances reasons why ready jobs are not taken.
+    /// Why ready jobs are not taken.
     pub ready_waits_for: Vec<HeldView>,
     /// The earliest time at which one of them could have been taken.
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
+    /// Why those jobs do not go on: their workers have died, and none runs that takes them over.
+    pub running_waits_for: Vec<HeldView>,
     /// Jobs that wait, by reason.
     pub parked: Vec<ParkedView>,
 }
@@ -142,10 +145,8 @@ pub struct TargetView {
     pub bucket: Option<String>,
     /// The number of workers by the state of their breaker.
     pub breakers: BTreeMap<String, usize>,
-    /// Why it is not called.
-    pub shut: Option<String>,
-    /// Until when it is not called.
-    pub shut_until: Option<DateTime<Utc>>,
+    /// Why it is not called, if it is not: as the first worker says that says so, until the last of them calls it.
+    pub shut: Option<ShutView>,
     /// Whether its provider is paused.
     pub paused: bool,
     /// Calls of all workers.
@@ -164,12 +165,8 @@ pub struct KeyView {
     pub worker: i64,
     /// Whether it is in service.
     pub state: Option<String>,
-    /// Why it is not in service.
-    pub why: Option<String>,
-    /// Since when it is in that state.
-    pub since: Option<DateTime<Utc>>,
-    /// When it is tried again.
-    pub until: Option<DateTime<Utc>>,
+    /// Why it is not in service, since when, and when it is tried again.
+    pub shut: Option<ShutView>,
 }
 
 impl From<Counted> for CountView {
@@ -187,6 +184,14 @@ impl CountView {
 }
 
 impl RouteView {
+    /// Why its jobs do not go on: how many, what they are otherwise, and the reasons.
+    pub fn waits(&self) -> impl Iterator<Item = (CountView, &'static str, &[WhyView])> {
+        let ready = self.ready_waits_for.iter().map(|held| (held.count, "ready", held.why.as_slice()));
+        let parked = self.parked.iter().map(|parked| (parked.count, "waiting", parked.why.as_slice()));
+        let running = self.running_waits_for.iter().map(|held| (held.count, "running", held.why.as_slice()));
+        ready.chain(parked).chain(running)
+    }
+
     fn of(route: String, queue: RouteQueue, known: &Circumstances) -> Self {
         let whys = |code: &str, held: &Held| whys(&route, code, held, known);
         let held: Vec<HeldView> = queue
@@ -204,7 +209,14 @@ impl RouteView {
                 count: held.count.into(),
             })
             .collect();
+        let abandoned = (queue.running > 0 && known.workers.is_empty()).then(|| {
+            let code = FixedWait::NoWorker.as_str();
+            let subject = Subject { route: &route, ..Subject::default() };
+            let why = vec![WhyView::of(&Obstacle::of(code, subject, known), None)];
+            HeldView { waits_for: code.to_owned(), count: CountView { jobs: queue.running, or_more: false }, why }
+        });
         Self {
+            running_waits_for: abandoned.into_iter().collect(),
             route,
             ready: queue.ready.into(),
             ready_waits_for: held,
@@ -338,9 +350,11 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
         if let Some(breaker) = said.breaker.as_deref() {
             *view.breakers.entry(breaker.to_owned()).or_default() += 1;
         }
-        let (why, _, until) = closure(said.shut.as_ref());
-        view.shut = view.shut.take().or(why);
-        view.shut_until = view.shut_until.max(until);
+        if let Some(shut) = said.shut.as_ref().map(ShutView::from) {
+            let until = shut.until;
+            let all = view.shut.get_or_insert(shut);
+            all.until = all.until.max(until);
+        }
         view.paused |= said.paused;
         view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));
         view.failures = view.failures.saturating_add(said.failures.unwrap_or(0));
@@ -351,18 +365,9 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
 fn keys(workers: &[WorkerView]) -> Vec<KeyView> {
     let keys = gates(workers).flat_map(|(worker, gate)| gate.keys.iter().map(move |key| (worker, key)));
     keys.map(|(worker, key)| {
-        let (why, since, until) = closure(key.shut.as_ref());
+        let shut = key.shut.as_ref().map(ShutView::from);
         let state = key.state.as_deref().map(str::to_owned);
-        KeyView { provider: key.provider.clone(), key: key.key.clone(), worker, state, why, since, until }
+        KeyView { provider: key.provider.clone(), key: key.key.clone(), worker, state, shut }
     })
     .collect()
-}
-
-/// Why something is not used, since when and until when, as far as a worker says it.
-fn closure(shut: Option<&ShutStatistics>) -> (Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-    let instant = |millis: Option<i64>| millis.and_then(DateTime::from_timestamp_millis);
-    let of = |shut: &ShutStatistics| {
-        (shut.reason.as_deref().map(str::to_owned), instant(shut.since_ms), instant(shut.until_ms))
-    };
-    shut.map(of).unwrap_or_default()
 }

@@ -67,7 +67,7 @@ impl StoryView {
     pub fn take_answers(&mut self, answers: Vec<KeptAnswer>) {
         for answer in answers {
             let is_its = |of: &&mut AttemptView| {
-                of.answer.is_none() && of.record.number == answer.number && of.record.started_at == answer.started_at
+                of.answer.is_none() && of.number == answer.number && of.started_at == answer.started_at
             };
             if let Some(attempt) = self.attempts.iter_mut().find(is_its) {
                 attempt.answer = Some(AnswerView::of(answer));
@@ -92,12 +92,12 @@ impl StoryView {
         let mut round = 0;
         for attempt in &self.attempts {
             lines.push(String::new());
-            if attempt.record.round != round {
-                lines.push(format!("Tried anew by hand: round {}", attempt.record.round));
-                round = attempt.record.round;
+            if attempt.round != round {
+                lines.push(format!("Tried anew by hand: round {}", attempt.round));
+                round = attempt.round;
             }
-            attempt.tell(free_since, race::beside(&self.attempts, &attempt.record), &mut lines);
-            free_since = free_since.max(attempt.record.ended_at);
+            attempt.tell(free_since, race::beside(&self.attempts, attempt), &mut lines);
+            free_since = free_since.max(attempt.ended_at);
         }
         lines.push(String::new());
         lines.push(self.ending());

@@ -1,5 +1,6 @@
 //! A worker: its row, and the statistics that it publishes.
 
+use crate::domain::WorkerState;
 use crate::domain::statistics::Statistics;
 use crate::store::status::WorkerRecord;
 use chrono::{DateTime, Utc};
@@ -13,8 +14,7 @@ pub struct WorkerView {
     pub host: String,
     pub pid: i32,
     pub version: String,
-    /// `live`, `dead` or `gone`.
-    pub state: String,
+    pub state: WorkerState,
     pub started_at: DateTime<Utc>,
     /// When its last heartbeat arrived.
     pub seen_at: DateTime<Utc>,
@@ -51,8 +51,8 @@ impl From<WorkerRecord> for WorkerView {
 impl WorkerView {
     /// Its state in one word.
     #[must_use]
-    pub fn condition(&self) -> &str {
-        if self.is_alive && self.said.stopping { "stopping" } else { &self.state }
+    pub fn condition(&self) -> &'static str {
+        if self.is_alive && self.said.stopping { "stopping" } else { self.state.as_str() }
     }
 
     /// Its running calls, in all buckets; `None`: it does not say.

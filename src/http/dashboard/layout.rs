@@ -84,9 +84,7 @@ impl Frame<'_> {
 fn why(status: &StatusView) -> Markup {
     let mut lines = Vec::new();
     for route in &status.routes {
-        let ready = route.ready_waits_for.iter().map(|held| (held.count, "ready", &held.why));
-        let parked = route.parked.iter().map(|parked| (parked.count, "waiting", &parked.why));
-        for (count, state, whys) in ready.chain(parked) {
+        for (count, state, whys) in route.waits() {
             lines.extend(whys.iter().map(|why| (route.route.as_str(), count.in_short(), state, why)));
         }
     }

@@ -38,8 +38,8 @@ pub fn table(status: &StatusView) -> Table {
         let mut of_all = [
             by_worker(&bucket.places),
             bucket.concurrency.map(i64::from).into(),
-            bucket.shut.into(),
-            bucket.shut_until.map(|until| age(until, status.now)).into(),
+            bucket.shut.as_ref().and_then(|shut| shut.reason.as_deref()).into(),
+            bucket.shut.as_ref().and_then(|shut| shut.until).map(|until| age(until, status.now)).into(),
             bucket.refused_last_minute.into(),
         ];
         // A bucket without such limits gets a line too: its places, and whether it is shut.
@@ -75,7 +75,7 @@ pub(crate) mod tests {
     use crate::domain::limits::{Dimension, Heard};
     use crate::domain::shared_bucket::{BucketStanding, Report as Told, SharedBucket, Stock, Wait};
     use crate::domain::shut::Reason;
-    use crate::domain::{Limits, Rate, Unit};
+    use crate::domain::{Limits, Rate, Unit, WorkerState};
     use crate::store::status::{Spending, Status, WorkerRecord};
     use chrono::DateTime;
     use serde_json::{Value, json};
@@ -191,7 +191,7 @@ pub(crate) mod tests {
             (&"rate_limit".into(), &"1m 30s".into(), &3.into())
         );
         let told = &in_json(&status)[0];
-        assert_eq!(told["shut_until"], "2027-01-15T08:01:30Z");
+        assert_eq!(told["shut"]["until"], "2027-01-15T08:01:30Z");
         assert_eq!((&told["slowed"], &told["refused_last_minute"]), (&true.into(), &3.into()));
     }
 
@@ -209,12 +209,12 @@ pub(crate) mod tests {
             version: "0.1.0".to_owned(),
             started_at: status.now,
             seen_at: status.now,
-            state: "live".to_owned(),
+            state: WorkerState::Live,
             holds: 0,
             stats: json!({ "gate": { "buckets": [{ "name": "idle" }] } }),
         });
         assert_eq!(rows(&status)[0]["level"], 99);
-        "dead".clone_into(&mut status.workers[0].state);
+        status.workers[0].state = WorkerState::Dead;
         assert!(rows(&status).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The tables of the status.
 
 use super::{CountView, StatusView};
+use crate::domain::WorkerState;
 use crate::view::table::{Cell, Layout, Table};
 use crate::view::waits::WhyView;
 use crate::view::worker::WorkerView;
@@ -50,9 +51,10 @@ pub fn queue(status: &StatusView) -> Table {
             route.running.into(),
         ];
         // A line for each reason; facts about the whole route stand on the first of them.
-        let held = route.ready_waits_for.iter().map(|held| {
-            let of_some =
-                if held.count == route.ready { String::new() } else { format!(" ({} ready)", held.count.in_short()) };
+        let running = route.running_waits_for.iter().map(|held| (held, true, "running"));
+        let held = route.ready_waits_for.iter().map(|held| (held, held.count != route.ready, "ready")).chain(running);
+        let held = held.map(|(held, is_told, state)| {
+            let of_some = if is_told { format!(" ({} {state})", held.count.in_short()) } else { String::new() };
             [Cell::Empty, Cell::Text(format!("{}{of_some}", held.waits_for)), Cell::Empty, budget_of(&held.why)]
         });
         let parked = route.parked.iter().map(|parked| {
@@ -134,7 +136,7 @@ pub fn workers(status: &StatusView, all: bool) -> (Table, Option<String>) {
 
 /// `3 left and 1 died`, of workers that hold no job.
 fn gone_in_words(others: &[&WorkerView]) -> Option<String> {
-    let left = others.iter().filter(|worker| worker.state == "gone").count();
+    let left = others.iter().filter(|worker| worker.state == WorkerState::Gone).count();
     let told = match (left, others.len() - left) {
         (0, 0) => return None,
         (left, 0) => format!("{left} left"),
@@ -177,12 +179,13 @@ pub fn targets(status: &StatusView) -> Table {
             ..Layout::default()
         });
     for target in &status.targets {
+        let shut = target.shut.as_ref();
         table.row([
             target.target.as_str().into(),
             target.bucket.as_deref().into(),
             breaker_in_words(&target.breakers),
-            target.shut.as_deref().into(),
-            target.shut_until.map(|until| age(until, status.now)).into(),
+            shut.and_then(|shut| shut.reason.as_deref()).into(),
+            shut.and_then(|shut| shut.until).map(|until| age(until, status.now)).into(),
             Cell::Flag(target.paused),
             target.calls.into(),
             target.failures.into(),
@@ -200,14 +203,15 @@ pub fn keys(status: &StatusView) -> Table {
         ..Layout::default()
     });
     for key in &status.keys {
+        let shut = key.shut.as_ref();
         table.row([
             key.provider.as_deref().into(),
             key.key.as_deref().into(),
             Cell::Text(key.worker.to_string()),
             key.state.as_deref().into(),
-            key.why.as_deref().into(),
-            key.since.map(|since| age(status.now, since)).into(),
-            key.until.map(|until| age(until, status.now)).into(),
+            shut.and_then(|shut| shut.reason.as_deref()).into(),
+            shut.and_then(|shut| shut.since).map(|since| age(status.now, since)).into(),
+            shut.and_then(|shut| shut.until).map(|until| age(until, status.now)).into(),
         ]);
     }
     table
@@ -249,7 +253,7 @@ pub(crate) mod tests {
             version: "0.1.0".to_owned(),
             started_at: at(0),
             seen_at: at(58),
-            state: "live".to_owned(),
+            state: WorkerState::Live,
             holds: 3,
             stats: json!({
                 "version": 2, "in_flight": 3, "max_in_flight": 500, "succeeded": 10, "failed": 1, "attempts": 12,
@@ -418,16 +422,39 @@ pub(crate) mod tests {
     #[test]
     fn what_a_dead_worker_said_of_its_gate_does_not_count() {
         let mut dead = worker(1, "open");
-        "dead".clone_into(&mut dead.state);
+        dead.state = WorkerState::Dead;
         let status = StatusView::from(Status { workers: vec![dead], ..status() });
         assert!(targets(&status).is_empty() && keys(&status).is_empty());
     }
 
     #[test]
+    fn jobs_in_the_hands_of_the_dead_have_a_reason_where_no_worker_lives() {
+        let dead = WorkerRecord { state: WorkerState::Dead, ..worker(1, "closed") };
+        let told = |workers| {
+            let status = StatusView::from(Status { workers, ..status() });
+            let waits = status.routes[0].waits();
+            let told = waits
+                .filter(|(.., state, _)| *state == "running")
+                .map(|(count, _, whys)| (count.jobs, whys[0].words.clone(), whys[0].advice.clone()));
+            (told.collect::<Vec<_>>(), json_of(&queue(&status))[0]["waits_for"].clone())
+        };
+        let advice = Some("sluice worker".to_owned());
+        let expected = (vec![(3, "no worker is running".to_owned(), advice)], "no worker (3 running)".into());
+        assert_ne!(told(vec![dead.clone(), worker(2, "open")]), expected);
+        assert_eq!(told(vec![dead]), expected);
+    }
+
+    #[test]
     fn workers_that_are_gone_are_a_line_together_and_say_nothing_of_now() {
-        let other = |id, state: &str, holds| WorkerRecord { state: state.to_owned(), holds, ..worker(id, "closed") };
-        let crowd = vec![worker(1, "closed"), other(2, "dead", 3), other(3, "gone", 0), other(4, "gone", 0)];
-        let status = StatusView::from(Status { workers: [crowd, vec![other(5, "dead", 0)]].concat(), ..status() });
+        let other = |id, state, holds| WorkerRecord { state, holds, ..worker(id, "closed") };
+        let crowd = vec![
+            worker(1, "closed"),
+            other(2, WorkerState::Dead, 3),
+            other(3, WorkerState::Gone, 0),
+            other(4, WorkerState::Gone, 0),
+        ];
+        let status =
+            StatusView::from(Status { workers: [crowd, vec![other(5, WorkerState::Dead, 0)]].concat(), ..status() });
         let (table, gone) = workers(&status, false);
         let rows = json_of(&table);
         let shown: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["worker"]).collect();

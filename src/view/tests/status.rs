@@ -1,6 +1,7 @@
 //! The JSON of the status.
 
 use super::*;
+use crate::domain::WorkerState;
 use crate::store::status::{
     Counted as Rows, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord,
 };
@@ -71,7 +72,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         version: "0.1.0".to_owned(),
         started_at: at(0),
         seen_at: at(58),
-        state: "live".to_owned(),
+        state: WorkerState::Live,
         holds: 3,
         stats: json!({ "version": 2, "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
     };
@@ -110,7 +111,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "now": "2027-01-15T08:01:00Z",
         "routes": [{
             "route": "default", "ready": { "jobs": 100_000, "or_more": true },
-            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3,
+            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3, "running_waits_for": [],
             "parked": [
                 {
                     "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null,
@@ -148,12 +149,12 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "stats": { "version": 2, "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate },
         }],
         "targets": [{
-            "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 }, "shut": "breaker",
-            "shut_until": "2027-01-15T08:01:30Z", "paused": false, "calls": 9, "failures": 5,
+            "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 },
+            "shut": { "reason": "breaker", "since": null, "until": "2027-01-15T08:01:30Z" }, "paused": false, "calls": 9, "failures": 5,
         }],
         "keys": [{
-            "provider": "openai", "key": "main", "worker": 1, "state": "out", "why": "auth",
-            "since": "2027-01-15T08:00:30Z", "until": "2027-01-15T08:02:00Z",
+            "provider": "openai", "key": "main", "worker": 1, "state": "out",
+            "shut": { "reason": "auth", "since": "2027-01-15T08:00:30Z", "until": "2027-01-15T08:02:00Z" },
         }],
         "buckets": [{
             "bucket": "openai",
@@ -169,8 +170,10 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
                     "utilisation": 0.0,
                 },
             ],
-            "concurrency": 8, "places": { "1": 3 }, "shut": "rate_limit", "shut_since": "2027-01-15T08:01:00Z",
-            "shut_until": "2027-01-15T08:02:30Z", "asked_until": null, "slowed": true, "refused_last_minute": 3,
+            "concurrency": 8, "places": { "1": 3 }, "shut": {
+                "reason": "rate_limit", "since": "2027-01-15T08:01:00Z", "until": "2027-01-15T08:02:30Z",
+            },
+            "asked_until": null, "slowed": true, "refused_last_minute": 3,
         }],
         "paused": [{
             "kind": "batch", "name": "nightly", "since": "2027-01-15T08:00:09Z", "reason": "a reason", "by": "ops",
