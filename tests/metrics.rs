@@ -45,8 +45,13 @@ impl Measured {
 
     /// The head and the body of an answer.
     async fn get(&self, path: &str) -> (String, String) {
+        self.get_as(path, "*/*").await
+    }
+
+    async fn get_as(&self, path: &str, accept: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\naccept: {accept}\r\nconnection: close\r\n\r\n", self.address);
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -56,7 +61,9 @@ impl Measured {
     }
 
     async fn scrape(&self) -> Exposition {
-        let (head, body) = self.get("/metrics").await;
+        // As Prometheus asks.
+        let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        let (head, body) = self.get_as("/metrics", accept).await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert!(head.contains("application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
         let page = Exposition::parse(&body);
@@ -218,6 +225,79 @@ async fn metrics_agree_with_the_ledger() {
     ] {
         assert_eq!(page.value(&format!("sluice_{name}"), &[]), Some(expected), "{name}");
     }
+    worker.stop().await;
+}
+
+/// Asks Prometheus's own tool, where it is installed (Debian: the package prometheus).
+fn promtool(arguments: &[&str], input: &Path) {
+    let mut command = std::process::Command::new("promtool");
+    match command.args(arguments).stdin(std::fs::File::open(input).unwrap()).output() {
+        Ok(said) => assert!(said.status.success(), "{}", text(&said.stdout) + &text(&said.stderr)),
+        Err(error) => eprintln!("promtool is not installed ({error}): it has not read this"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pauses_schedules_and_alerts_are_shown_and_both_formats_say_the_same() {
+    let database = database().await;
+    let pool = database.pool();
+    let (_simulator, program) = stage(&database.url());
+    let worker = Measured::start(&program).await;
+    enqueue(&pool, "default", "plain", 3).await;
+    sqlx::raw_sql(
+        "select sluice.pause('batch', 'b'), sluice.pause('batch', 'c'), sluice.pause('provider', 'shut');
+         insert into sluice.schedule (name, cron, timezone, enabled, next_at)
+              values ('nightly', '0 0 1 1 *', 'UTC', true, '2100-01-01 00:00:00+00'),
+                     ('off', '0 0 1 1 *', 'UTC', false, null);
+         insert into sluice.tick (schedule, at, state) values ('nightly', '2026-01-01 00:00:00+00', 'failed');
+         insert into sluice.alert (rule, subject, severity, state, since, seen_at, fired_at, summary)
+              values ('made_up', 'x', 'critical', 'firing', now(), now(), now(), 'it burns');
+         insert into sluice.alert_delivery (receiver, kind, message, tries, due_at)
+              values ('ops', 'fired', '{}', 2, 'infinity'), ('ops', 'fired', '{}', 0, 'infinity')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let firing = |severity| ("sluice_alerts_firing", vec![("severity", severity)]);
+    let of = |name, schedule| (name, vec![("schedule", schedule)]);
+    let expected = [
+        (("sluice_paused", vec![("kind", "batch")]), 2.0),
+        (("sluice_paused", vec![("kind", "provider")]), 1.0),
+        (("sluice_paused", vec![("kind", "route")]), 0.0),
+        (of("sluice_schedule_enabled", "nightly"), 1.0),
+        (of("sluice_schedule_enabled", "off"), 0.0),
+        (of("sluice_schedule_next_tick_timestamp_seconds", "nightly"), 4_102_444_800.0),
+        (of("sluice_schedule_last_tick_timestamp_seconds", "nightly"), 1_767_225_600.0),
+        (of("sluice_schedule_last_tick_failed", "nightly"), 1.0),
+        (of("sluice_schedule_last_tick_failed", "off"), 0.0),
+        (firing("critical"), 1.0),
+        (firing("info"), 0.0),
+        (("sluice_alert_messages_waiting", vec![("receiver", "ops")]), 2.0),
+        (("sluice_alert_messages_refused", vec![("receiver", "ops")]), 1.0),
+    ];
+    let page = worker
+        .scrape_until("the alert is shown", |page| {
+            page.value("sluice_alerts_firing", &[("severity", "critical")]) == Some(1.0)
+                && page.sum("sluice_jobs_ended_total") >= Some(3.0)
+        })
+        .await;
+    for ((name, labels), value) in expected {
+        assert_eq!(page.value(name, &labels), Some(value), "{name} {labels:?}");
+    }
+    assert_eq!(page.value("sluice_schedule_next_tick_timestamp_seconds", &[("schedule", "off")]), None);
+
+    // To people and older scrapers.
+    let (head, plain) = worker.get("/metrics").await;
+    assert!(head.contains("text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let samples = plain.lines().filter(|line| !line.starts_with('#'));
+    let names: BTreeSet<&str> = samples.map(|line| line.split(['{', ' ']).next().unwrap()).collect();
+    assert_eq!(names, page.names());
+    for family in ["sluice_attempts_total counter", "sluice_build_info gauge", "sluice_first_byte_seconds histogram"] {
+        assert!(plain.contains(&format!("# TYPE {family}\n")), "{family}: {plain}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), plain).unwrap();
+    promtool(&["check", "metrics"], file.path());
     worker.stop().await;
 }
 
@@ -408,8 +488,5 @@ fn the_rules_and_the_grafana_dashboard_name_metrics_that_there_are() {
     });
     let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
     std::fs::write(file.path(), questions).unwrap();
-    match std::process::Command::new("promtool").args(["check", "rules"]).arg(file.path()).output() {
-        Ok(said) => assert!(said.status.success(), "{}", text(&said.stdout) + &text(&said.stderr)),
-        Err(error) => eprintln!("promtool is not installed ({error}): the rules are not read by it"),
-    }
+    promtool(&["check", "rules", file.path().to_str().unwrap()], file.path());
 }

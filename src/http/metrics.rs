@@ -4,6 +4,7 @@
 //! configuration and words of ours, so their number is bounded.
 
 use super::families::{Classes, Families, Labels};
+use super::notices;
 use crate::domain::budget::BudgetStanding;
 use crate::domain::pause::FixedWait;
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
@@ -11,7 +12,7 @@ use crate::domain::{ErrorClass, Timestamp, breaker};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use crate::worker::booked::{BOUNDS_MS, Durations, OfRoute, OfTarget};
-use crate::worker::{Observer, Vitals};
+use crate::worker::{Notices, Observer, Vitals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
@@ -75,11 +76,13 @@ pub(super) struct Gauged {
     buckets: Cached<BTreeMap<String, BucketStanding>>,
     queue: Cached<BTreeMap<String, RouteQueue>>,
     budgets: Cached<Vec<BudgetStanding>>,
+    notices: Cached<Notices>,
 }
 
 impl Gauged {
     pub(super) fn new(observer: Observer) -> Self {
-        Self { observer, buckets: Cached::new(), queue: Cached::new(), budgets: Cached::new() }
+        let (buckets, queue, budgets, notices) = (Cached::new(), Cached::new(), Cached::new(), Cached::new());
+        Self { observer, buckets, queue, budgets, notices }
     }
 
     pub(super) fn observer(&self) -> &Observer {
@@ -88,12 +91,14 @@ impl Gauged {
 
     /// All metrics as of now, as text.
     pub(super) async fn exposition(&self) -> String {
-        let (buckets, queue, budgets) = tokio::join!(
+        let (buckets, queue, budgets, notices) = tokio::join!(
             self.buckets.get(self.observer.buckets()),
             self.queue.get(self.observer.queue()),
-            self.budgets.get(self.observer.budgets())
+            self.budgets.get(self.observer.budgets()),
+            self.notices.get(self.observer.notices())
         );
-        Page { vitals: self.observer.vitals(), buckets, queue, budgets, now: self.observer.now() }.exposition()
+        let (vitals, now) = (self.observer.vitals(), self.observer.now());
+        Page { vitals, buckets, queue, budgets, notices, now }.exposition()
     }
 }
 
@@ -105,6 +110,7 @@ struct Page {
     buckets: Option<BTreeMap<String, BucketStanding>>,
     queue: Option<BTreeMap<String, RouteQueue>>,
     budgets: Option<Vec<BudgetStanding>>,
+    notices: Option<Notices>,
     /// The database's time.
     now: Timestamp,
 }
@@ -469,7 +475,8 @@ impl Collector for Page {
         self.routes(&mut page)?;
         self.targets(&mut page)?;
         self.shared_buckets(&mut page)?;
-        self.budgets(&mut page)
+        self.budgets(&mut page)?;
+        self.notices.as_ref().map_or(Ok(()), |notices| notices::write(notices, &mut page))
     }
 }
 

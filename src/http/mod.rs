@@ -7,11 +7,13 @@ mod dashboard;
 mod families;
 mod guard;
 mod metrics;
+mod notices;
 mod params;
 mod problem;
 mod server;
 mod site;
 mod tasks;
+mod text_format;
 mod wish;
 
 pub use api::document as openapi;
@@ -21,7 +23,7 @@ use crate::view;
 use crate::worker::Observer;
 use access::{Access, Denied};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -118,6 +120,13 @@ async fn status(State(site): State<Arc<Site>>) -> Json<Value> {
     Json(statistics.expect("every member of the statistics is JSON"))
 }
 
-async fn exposition(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], site.gauged.exposition().await)
+/// The metrics: in OpenMetrics to who asks for it, as Prometheus does, and else in the older text format.
+async fn exposition(State(site): State<Arc<Site>>, headers: HeaderMap) -> impl IntoResponse {
+    let page = site.gauged.exposition().await;
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.any(|value| value.to_ascii_lowercase().contains("application/openmetrics-text")) {
+        ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)
+    } else {
+        ([(header::CONTENT_TYPE, text_format::CONTENT_TYPE)], text_format::of(&page))
+    }
 }

@@ -172,6 +172,18 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.severity, row.alerts)).collect())
     }
 
+    /// How many messages wait to be taken, by receiver, and how many of them it has failed to take so far.
+    pub async fn undelivered_messages(&self) -> Result<BTreeMap<String, (i64, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select receiver, count(*) as "waiting!", count(*) filter (where tries > 0) as "refused!"
+                 from sluice.alert_delivery where delivered_at is null and gave_up_at is null group by receiver"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(rows.into_iter().map(|row| (row.receiver, (row.waiting, row.refused))).collect())
+    }
+
     /// The alerts that fire, and those that have been over for a day at most, or all that are kept; the gravest and
     /// latest first.
     pub async fn alerts(&self, all: bool) -> Result<Vec<AlertRow>, StoreError> {

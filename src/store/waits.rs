@@ -80,6 +80,11 @@ impl Store {
         Ok(asked.iter().map(|spot| found.get(spot).cloned().flatten()).collect())
     }
 
+    /// The kind of each pause that is in force.
+    pub async fn paused_kinds(&self) -> Result<Vec<PauseKind>, StoreError> {
+        Ok(self.pause_records().await?.iter().filter_map(|record| PauseKind::named(&record.kind)).collect())
+    }
+
     /// What obstacles are told from: pauses, and what live workers say.
     pub async fn known(&self) -> Result<Circumstances, StoreError> {
         let pauses = self.pause_records().await?;

@@ -58,7 +58,7 @@ use arc_swap::ArcSwap;
 use clock::Clock;
 use hands::Hands;
 pub use loops::Loops;
-pub use observer::{Observer, Vitals};
+pub use observer::{Notices, Observer, Vitals};
 use parking_lot::Mutex;
 use plan::{LanePlan, Plan};
 pub use reload::Reloader;

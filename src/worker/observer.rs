@@ -3,11 +3,15 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
+use crate::domain::Timestamp;
 use crate::domain::budget::BudgetStanding;
+use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
+use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::store::status::RouteQueue;
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +21,31 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Observer {
     pub(super) shared: Arc<Shared>,
+}
+
+/// What all workers share beside the work itself: pauses, schedules, alerts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// The kind of each pause.
+    pub pauses: Vec<PauseKind>,
+    pub schedules: Vec<ScheduleNotice>,
+    /// How many alerts fire, by severity.
+    pub firing: BTreeMap<String, i64>,
+    /// How many messages wait to be taken, by receiver, and how many of them it has failed to take.
+    pub undelivered: BTreeMap<String, (i64, i64)>,
+}
+
+/// A schedule and its last tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleNotice {
+    pub name: String,
+    /// Whether it is neither paused nor switched off.
+    pub is_enabled: bool,
+    /// The next tick, if it is enabled.
+    pub next_tick: Option<Timestamp>,
+    pub last_tick: Option<Timestamp>,
+    /// Whether that has failed or is tried again.
+    pub has_failed: bool,
 }
 
 /// The state of one process, in numbers.
@@ -141,6 +170,31 @@ impl Observer {
         Ok(self.shared.store.budgets().await?.budgets.0)
     }
 
+    /// The pauses, the schedules that workers have, and the alerts.
+    pub async fn notices(&self) -> Result<Notices, StoreError> {
+        let store = &self.shared.store;
+        let ticks = store.ticks(None, 1).await?;
+        let last_of: BTreeMap<&str, &TickRow> = ticks.iter().map(|tick| (tick.schedule.as_str(), tick)).collect();
+        let instant = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
+        let notice = |row: ScheduleRow| {
+            let last = last_of.get(row.name.as_str());
+            let is_enabled = row.enabled && row.paused_at.is_none();
+            ScheduleNotice {
+                is_enabled,
+                next_tick: row.next_at.filter(|_| is_enabled).map(instant),
+                last_tick: last.map(|tick| instant(tick.at)),
+                has_failed: last.is_some_and(|tick| ["failed", "retrying"].contains(&tick.state.as_str())),
+                name: row.name,
+            }
+        };
+        Ok(Notices {
+            pauses: store.paused_kinds().await?,
+            schedules: store.schedules().await?.into_iter().map(notice).collect(),
+            firing: store.firing_alerts().await?,
+            undelivered: store.undelivered_messages().await?,
+        })
+    }
+
     /// Waiting and running jobs, by route. Takes up to a second where millions wait.
     pub async fn queue(&self) -> Result<BTreeMap<String, RouteQueue>, StoreError> {
         self.shared.store.queue().await
@@ -148,7 +202,7 @@ impl Observer {
 
     /// The database's time, as of the last heartbeat and our own clock since.
     #[must_use]
-    pub fn now(&self) -> crate::domain::Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
 }

@@ -1,6 +1,6 @@
 //! A strict reader of OpenMetrics text: what a scraper might forgive is a fault here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Labels = BTreeMap<String, String>;
 
@@ -69,6 +69,11 @@ impl Exposition {
             assert!(classes.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name}{labels:?}: {classes:?}");
             assert_eq!(classes.last(), Some(&(f64::INFINITY, *count)), "{name}{labels:?}");
         }
+    }
+
+    /// The names of its samples.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.samples.keys().map(|(name, _)| name.as_str()).collect()
     }
 
     /// The one sample with exactly these labels.
