@@ -115,7 +115,7 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         ("/batches/held", vec!["0 of 4", "the budget is not decided", "Resume", "Cancel what is left"]),
         (hostile, vec!["&lt;script&gt;", "1 of 1"]),
         ("/jobs", vec!["Retry all of these", "refused", hostile]),
-        ("/jobs?state=failed&class=refused", vec!["night", "one/model"]),
+        ("/jobs?state=failed&class=refused", vec!["night", "failed"]),
         ("/jobs?batch=held", vec!["queued"]),
         (&format!("/jobs/{failed}"), vec!["has failed", "refused", "Total:"]),
         (&format!("/jobs/{held}"), vec!["is queued", "the budget is not decided", "Pause", "Cancel"]),

@@ -247,7 +247,7 @@ async fn a_kept_server_that_was_killed_comes_back_until_the_keeper_stops() {
     keeper.stop().await;
     let pid = home.pid();
     postgres.stop().await.unwrap();
-    assert!(!is_alive(pid));
+    until("the server has ended", async || !is_alive(pid)).await;
 }
 
 #[tokio::test]

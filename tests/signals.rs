@@ -1,9 +1,10 @@
 //! Commands that are interrupted leave in order: a private Postgres stops with its last user.
 
 use crate::support::postgres::{Watchdog, temporary_dir};
-use crate::support::program::{Program, ended, text};
+use crate::support::program::{Program, ended, json_lines, text};
 use crate::support::wait::{until, within_a_minute};
 use rustix::process::{Pid, Signal, kill_process};
+use sluice::simulate::{Scenario, Simulator};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -70,6 +71,65 @@ async fn a_private_postgres_stops_with_a_command_that_is_interrupted() {
         assert_eq!(watch.status.code(), Some(130), "{signal:?}: {}", text(&watch.stderr));
         until_stopped(&dir).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_when_its_private_postgres_is_killed() {
+    const JOBS: usize = 40;
+    let dir = temporary_dir();
+    let _watchdog = Watchdog::over(&dir);
+    let scenario = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.1, 0.2] }\nmodels.m = {}\n";
+    let simulator = Simulator::start(Scenario::from_toml(scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = format!(
+        "[database]\ndata_dir = \"{}\"\n[worker]\nmax_in_flight = 4\n[http]\nlisten = \"off\"\n\
+         [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         [models.\"one/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\n[routes.default]\nrungs = [\"one/m\"]\n",
+        dir.display(),
+        simulator.base_url("one").unwrap()
+    );
+    let program = Program::new(&config, "");
+    let lines: String = (0..JOBS).map(|n| format!("{{\"prompt\":\"question {n}\"}}\n")).collect();
+    program.file("in.jsonl", lines);
+    let mut run = program.command(&["run", "in.jsonl", "--batch", "b", "-o", "out.jsonl"]);
+    let run = run.env_remove("DATABASE_URL").spawn().unwrap();
+    until("some calls are made", async || simulator.verdict().total.calls >= 6).await;
+    let server = std::fs::read_to_string(dir.join("data/postmaster.pid")).unwrap();
+    let server = Pid::from_raw(server.lines().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(server, Signal::KILL).unwrap();
+    let run = ended(run).await;
+    let said = text(&run.stderr);
+    assert!(run.status.success() && said.contains("was started again"), "{said}");
+    assert_eq!(json_lines(&program.path("out.jsonl")).len(), JOBS);
+    assert_eq!(simulator.verdict().total.calls, JOBS as u64, "no answer was bought twice: {said}");
+    until_stopped(&dir).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_run_says_what_it_does_before_it_waits_for_that() {
+    let dir = temporary_dir();
+    let _watchdog = Watchdog::over(&dir);
+    let config = format!(
+        "[database]\ndata_dir = \"{}\"\n[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+         base_url = \"http://127.0.0.1:1/v1\"\n[models.\"one/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
+         [routes.default]\nrungs = [\"one/m\"]\n",
+        dir.join("data").display()
+    );
+    let program = Program::new(&config, "");
+    // A server whose preparation never ends.
+    for name in ["initdb", "postgres"] {
+        let script = "#!/bin/sh\ncase \"$*\" in -V | --version) echo \"postgres (PostgreSQL) 17.0\" ;; \
+                      *) exec sleep 60 ;; esac\n";
+        let path = dir.join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program.file("in.jsonl", "{\"prompt\":\"a\"}\n");
+    let mut run = program.command(&["run", "in.jsonl", "--batch", "b", "-o", "out.jsonl"]);
+    let mut run = run.env_remove("DATABASE_URL").env("SLUICE_PG_BIN", &dir).spawn().unwrap();
+    until_said(run.stderr.take().unwrap(), "starting the private Postgres in ").await;
+    assert!(run.try_wait().unwrap().is_none(), "it still waits");
+    run.kill().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,8 @@ pub struct Context {
     pub output: Output,
     /// The way to the database, for connections beside these.
     pub reach: Reach,
-    /// Starts the private Postgres again when it ends while providers are called: what they answer is paid for. Dropped before that is.
+    /// Starts the private Postgres again when it ends while providers are called: what they answer is paid for. This is
+    /// dropped before the server.
     keeper: Option<Keeper>,
     /// The private Postgres, when there is no other.
     private: Option<EmbeddedPostgres>,

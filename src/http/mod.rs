@@ -120,7 +120,7 @@ async fn status(State(site): State<Arc<Site>>) -> Json<Value> {
     Json(statistics.expect("every member of the statistics is JSON"))
 }
 
-/// The metrics: in OpenMetrics to who asks for it, as Prometheus does, and else in the older text format.
+/// The metrics: in OpenMetrics to a scraper that asks for it, as Prometheus does, else in the older text format.
 async fn exposition(State(site): State<Arc<Site>>, headers: HeaderMap) -> impl IntoResponse {
     let page = site.gauged.exposition().await;
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());

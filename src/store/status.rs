@@ -127,7 +127,8 @@ impl WorkerRecord {
 /// Something that is paused, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PauseRecord {
-    /// `route`, `project`, `batch` or `provider`; a text, because a newer version may pause what this one does not know.
+    /// `route`, `project`, `batch` or `provider`. A text, because a newer version may pause what this one does not
+    /// know.
     pub kind: String,
     /// The name of the route, project, batch or provider.
     pub name: String,

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod exposition;
 pub mod fleet;
+pub mod inbox;
 pub mod page;
 pub mod pooler;
 pub mod postgres;

@@ -150,7 +150,8 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         }],
         "targets": [{
             "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 },
-            "shut": { "reason": "breaker", "since": null, "until": "2027-01-15T08:01:30Z" }, "paused": false, "calls": 9, "failures": 5,
+            "shut": { "reason": "breaker", "since": null, "until": "2027-01-15T08:01:30Z" },
+            "paused": false, "calls": 9, "failures": 5,
         }],
         "keys": [{
             "provider": "openai", "key": "main", "worker": 1, "state": "out",
