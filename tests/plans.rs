@@ -12,8 +12,9 @@ use sluice::store::claim::{Claimed, Lease, Take};
 use sluice::store::quota::Rewrite;
 use sluice::store::settle::Settlement;
 use sluice::store::{Address, Pooler, Purpose, Store};
-use sqlx::postgres::PgConnectOptions;
-use std::collections::BTreeSet;
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{PgPool, Row as _};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -359,6 +360,84 @@ async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() 
     old.close().await;
     pooled.close().await;
     stage.cluster.stop().await;
+}
+
+/// Takes up, calls and ends this many jobs, fifty at a time, as a worker does.
+async fn work(store: &Store, worker: i64, jobs: i32) {
+    const AT_ONCE: i32 = 50;
+    let lane = store.lanes().await.unwrap().remove(0);
+    let mut done = 0;
+    while done < jobs {
+        let take = Take { flow: lane.flow, prio: lane.prio, after: i64::MIN, count: AT_ONCE };
+        let taken = store.claim(worker, &[take], usize::MAX).await.unwrap().jobs;
+        assert_eq!(taken.len(), usize::try_from(AT_ONCE).unwrap());
+        open(store, &taken).await;
+        let mut settlement = Settlement::default();
+        for job in &taken {
+            settlement.attempts.push(accepted(job, 1));
+            settlement.endings.push(success(job));
+        }
+        assert_eq!(store.settle(&settlement).await.unwrap(), []);
+        done += AT_ONCE;
+    }
+}
+
+/// How many rows sequential scans have read so far, by table and partition.
+async fn read_in_sequence(pool: &PgPool) -> BTreeMap<String, i64> {
+    let question = "select pg_stat_force_next_flush();
+                    select relname, seq_tup_read from pg_stat_user_tables where schemaname = 'sluice'";
+    let rows = sqlx::raw_sql(question).fetch_all(pool).await.unwrap();
+    let of_row = |row: PgRow| Some((row.try_get("relname").ok()?, row.try_get("seq_tup_read").ok()?));
+    let read = rows.into_iter().filter_map(of_row);
+    read.filter(|(name, _): &(String, i64)| TABLES.contains(&table(name))).collect()
+}
+
+/// A plan that was made when a table was empty would read the whole table for each batch, and the longer the day, the
+/// more. So it is rows that are counted: how many a batch reads must not grow with the jobs that ended before.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_jobs_have_ended_the_next_ones_read_no_table_in_sequence() {
+    const JOBS: i32 = 1_000;
+    let cluster = OwnCluster::start().await;
+    for pooler in [Pooler::None, Pooler::Transaction] {
+        let address = Address::of(cluster.url.parse().unwrap());
+        // One connection, so that its plans are as old as they can be.
+        let store = Store::connect_through(pooler, Purpose::Work, &address, 1).await.unwrap();
+        let (worker, _) = store.register("host", 1, "0.0.0").await.unwrap();
+        // In new tables, and in those of a partition that begins.
+        for _ in 0..2 {
+            let before = read_in_sequence(&cluster.pool).await;
+            sqlx::query("insert into sluice.job (request) select '{}' from generate_series(1, $1)")
+                .bind(JOBS)
+                .execute(&cluster.pool)
+                .await
+                .unwrap();
+            work(&store, worker, JOBS).await;
+            // What a session has read is told when it ends at the latest.
+            sqlx::raw_sql("select pg_stat_force_next_flush()").execute(store.pool()).await.unwrap();
+            let after = read_in_sequence(&cluster.pool).await;
+            let more = |(name, read): (&String, &i64)| {
+                let rows = read - before.get(name).copied().unwrap_or(0);
+                (rows > 0).then(|| format!("{rows} of {name}"))
+            };
+            let grown: Vec<String> = after.iter().filter_map(more).collect();
+            assert!(grown.is_empty(), "{pooler:?}: {JOBS} jobs have read {}", grown.join(", "));
+            let parts = "select count(*) from pg_class where relname ~ '^result_p[0-9]+$'";
+            let old: i64 = sqlx::query_scalar(parts).fetch_one(&cluster.pool).await.unwrap();
+            // The next numbers belong to another partition.
+            sqlx::raw_sql(
+                "select setval('sluice.job_id_seq', (last_value / 10000000 + 1) * 10000000)
+                             from sluice.job_id_seq",
+            )
+            .execute(&cluster.pool)
+            .await
+            .unwrap();
+            store.ensure_partitions().await.unwrap();
+            let new: i64 = sqlx::query_scalar(parts).fetch_one(&cluster.pool).await.unwrap();
+            assert!(new > old, "no partition has begun");
+        }
+        store.close().await;
+    }
+    cluster.stop().await;
 }
 
 /// The conditions of each scan of this table: the one by which it finds rows, and the one by which it leaves some out.
