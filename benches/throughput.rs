@@ -1,36 +1,46 @@
 //! Throughput in three layers, in one run, on one private Postgres with fsync on:
 //! bare batched SQL (the floor), the queue alone (claim, open the calls, settle; no HTTP), and end to end (the real
-//! worker against the real simulator). Prints the median of several runs and the ratios; `make bench`.
+//! worker against the real simulator). Prints medians, processor time and WAL of a job, and ratios; `make bench`. In
+//! the end, once: many jobs in a fresh database, whose last fifth is compared with the first.
 //!
-//! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
-//! `SLUICE_BENCH_ONLY=budgets`: end to end alone, with no budget, one and three by turns, and the processor time of a
-//! job.
+//! The machine may be busy with other work. Then the processor time of a job says more than jobs a second.
+//!
+//! Options by environment: `SLUICE_BENCH_RUNS` (3); `SLUICE_BENCH_JOBS` (60000) after a warm-up of `SLUICE_BENCH_WARM`
+//! (5000); `SLUICE_BENCH_DEPTH` (50000): jobs for bare SQL and the queue alone; `SLUICE_BENCH_FRESH` (200000): jobs in
+//! the fresh database, 0: none.
+//! `SLUICE_BENCH_BEFORE`: another `sluice` program, which works end to end by turns with this one, in a database of its
+//! own (with a fresh one in the end as well).
+//! `SLUICE_BENCH_ONLY`: one part only: `queue` (bare SQL and the queue alone), `whole` (end to end), `fresh`, or
+//! `budgets` (end to end with no budget, one and three by turns).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
 use sluice::domain::price::Price;
 use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};
 use sluice::embedded::{EmbeddedPostgres, Options};
-use sluice::store::Store;
 use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Take};
 use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
+use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[path = "support/fast.rs"]
 mod fast;
 #[path = "support/processor.rs"]
 mod processor;
 mod support;
+#[path = "support/whole.rs"]
+mod whole;
 
-use fast::{fast_provider, fast_worker};
 use processor::{processor_time, processor_time_of_all};
-use support::{Running, open_to_all, setting};
+use support::{open_to_all, setting};
+use whole::{Cost, Subject, Whole, end_to_end};
 
 const BATCH: usize = 500;
 const CONNECTIONS: usize = 2;
@@ -45,51 +55,139 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn bench() -> anyhow::Result<()> {
-    let (runs, jobs, depth) =
-        (setting("SLUICE_BENCH_RUNS", 3), setting("SLUICE_BENCH_JOBS", 20_000), setting("SLUICE_BENCH_DEPTH", 50_000));
+    let (runs, warm, jobs) =
+        (setting("SLUICE_BENCH_RUNS", 3), setting("SLUICE_BENCH_WARM", 5_000), setting("SLUICE_BENCH_JOBS", 60_000));
+    let (depth, fresh_jobs) = (setting("SLUICE_BENCH_DEPTH", 50_000), setting("SLUICE_BENCH_FRESH", 200_000));
+    let before: String = setting("SLUICE_BENCH_BEFORE", String::new());
+    let only: String = setting("SLUICE_BENCH_ONLY", String::new());
+    let does = |part: &str| only.is_empty() || only == part;
     let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
     open_to_all(scratch.path())?;
     let postgres =
         EmbeddedPostgres::start(&Options { data_dir: scratch.path().join("pg"), fsync: true, max_connections: 50 })
             .await?;
-    let pool = PgPoolOptions::new().max_connections(8).connect_with(postgres.connect_options("sluice")).await?;
-    Store::from_pool(pool.clone()).migrate().await?;
-    bare_schema(&pool).await?;
-
+    let server = Server { postmaster: postmaster(scratch.path())?, postgres: &postgres };
+    let this = server.subject("this", fast::PROGRAM, "sluice").await?;
     let mut out = sluice::printable::stdout();
-    if std::env::var("SLUICE_BENCH_ONLY").is_ok_and(|only| only == "budgets") {
-        let url = postgres.url("sluice");
-        budgets(&mut out, &pool, &url, scratch.path(), (runs, jobs)).await?;
-        pool.close().await;
-        postgres.stop().await?;
-        return Ok(());
+    if only == "budgets" {
+        return budgets(&mut out, &this, scratch.path(), (runs, jobs)).await;
     }
-    writeln!(out, "{runs} runs, {depth} jobs queued for bare SQL and queue alone, {jobs} jobs end to end")?;
-    writeln!(out, "1 KB requests and answers, fsync on, {BATCH} a statement on {CONNECTIONS} connections")?;
-    let (mut floor, mut queue, mut whole, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for run in 1..=runs {
-        floor.push(bare(&pool, depth).await?);
-        queue.push(queue_alone(&pool, depth).await?);
-        let url = postgres.url("sluice");
-        let Whole { rate, peak, .. } = end_to_end(&pool, &url, scratch.path(), jobs).await?;
-        whole.push(rate);
-        memory.push(peak);
-        writeln!(
-            out,
-            "run {run}: bare SQL {:.0} jobs/s, queue alone {:.0} jobs/s, end to end {rate:.0} jobs/s at {peak:.0} MB",
-            floor[run - 1],
-            queue[run - 1]
-        )?;
+    let mut subjects = vec![this.clone()];
+    if !before.is_empty() {
+        subjects.insert(0, server.subject("before", &before, "before").await?);
     }
-    let (floor, queue, whole, memory) = (median(floor), median(queue), median(whole), median(memory));
-    writeln!(out, "\nmedian             jobs/s   of bare SQL")?;
-    writeln!(out, "bare SQL        {floor:>9.0}          1.00")?;
-    writeln!(out, "queue alone     {queue:>9.0}          {:.2}", queue / floor)?;
-    writeln!(out, "end to end      {whole:>9.0}          {:.2}", whole / floor)?;
-    writeln!(out, "worker memory   {memory:>9.0} MB resident at most, 500 in flight")?;
-    pool.close().await;
+    writeln!(out, "{runs} runs, medians; 1 KB requests and answers, fsync on")?;
+    writeln!(out, "processor time of a job in microseconds; WAL in bytes")?;
+    if does("queue") {
+        writeln!(out, "\n{depth} jobs queued, {BATCH} a statement on {CONNECTIONS} connections")?;
+        bare_schema(&this.pool).await?;
+        let (mut floor, mut queue) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            floor.push(bare(&this, depth).await?);
+            queue.push(queue_alone(&this, depth).await?);
+        }
+        let (floor, queue) = (medians(&floor), medians(&queue));
+        head(&mut out)?;
+        line(&mut out, "bare SQL", &floor, &floor)?;
+        line(&mut out, "queue alone", &queue, &floor)?;
+    }
+    if does("whole") {
+        writeln!(out, "\n{jobs} jobs end to end after {warm} to warm up, 500 in flight")?;
+        let mut seen = subjects.iter().map(|_| Vec::new()).collect::<Vec<Vec<Whole>>>();
+        for _ in 0..runs {
+            for (subject, seen) in subjects.iter().zip(&mut seen) {
+                fill(&subject.pool, warm + jobs).await?;
+                seen.push(end_to_end(subject, scratch.path(), warm, jobs).await?);
+            }
+        }
+        head(&mut out)?;
+        let costs = |seen: &Vec<Whole>| medians(&seen.iter().map(|whole| whole.all).collect::<Vec<_>>());
+        let first = seen.first().map(costs).unwrap_or_default();
+        for (subject, seen) in subjects.iter().zip(&seen) {
+            line(&mut out, subject.name, &costs(seen), &first)?;
+            let rates: Vec<String> = seen.iter().map(|whole| format!("{:.0}", whole.all.rate)).collect();
+            let peak = median(seen.iter().map(|whole| whole.peak).collect());
+            writeln!(out, "{:>12} {peak:.0} MB resident at most; jobs/s of each run: {}", "", rates.join(", "))?;
+        }
+    }
+    if does("fresh") && fresh_jobs > 0 {
+        writeln!(out, "\n{fresh_jobs} jobs in a fresh database: its first fifth and its last")?;
+        head(&mut out)?;
+        for (subject, database) in subjects.iter().zip(["fresh_one", "fresh_two"]) {
+            let fresh = server.subject(subject.name, &subject.program, database).await?;
+            enqueue(&fresh.pool, warm + fresh_jobs).await?;
+            let [first, last] = end_to_end(&fresh, scratch.path(), warm, fresh_jobs).await?.ends;
+            line(&mut out, &format!("{}, first", subject.name), &first, &first)?;
+            line(&mut out, &format!("{}, last", subject.name), &last, &first)?;
+            fresh.pool.close().await;
+        }
+    }
+    for subject in subjects {
+        subject.pool.close().await;
+    }
     postgres.stop().await?;
     Ok(())
+}
+
+/// The server of the benchmark.
+struct Server<'a> {
+    postmaster: u32,
+    postgres: &'a EmbeddedPostgres,
+}
+
+impl Server<'_> {
+    /// A program with a database of its own, which has the schema of that program.
+    async fn subject(&self, name: &'static str, program: &str, database: &str) -> anyhow::Result<Subject> {
+        let connect =
+            |database| PgPoolOptions::new().max_connections(8).connect_with(self.postgres.connect_options(database));
+        if database != "sluice" {
+            let statement = AssertSqlSafe(format!("create database {database}"));
+            let pool = connect("sluice").await?;
+            sqlx::raw_sql(statement).execute(&pool).await?;
+            pool.close().await;
+        }
+        let (pool, url) = (connect(database).await?, self.postgres.url(database));
+        let migrated = Command::new(program).arg("migrate").env("DATABASE_URL", &url).output()?;
+        let words = String::from_utf8_lossy(&migrated.stderr);
+        anyhow::ensure!(migrated.status.success(), "{program} migrate: {words}");
+        Ok(Subject { name, program: program.to_owned(), pool, url, postmaster: self.postmaster })
+    }
+}
+
+/// The process id of the server.
+fn postmaster(scratch: &Path) -> anyhow::Result<u32> {
+    let written = std::fs::read_to_string(scratch.join("pg/data/postmaster.pid"))?;
+    Ok(written.lines().next().unwrap_or_default().trim().parse()?)
+}
+
+fn head(out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:>12} {:>8} {:>6} {:>7} {:>7} {:>10} {:>6} {:>8}",
+        "", "jobs/s", "of it", "client", "server", "both, of", "simul.", "WAL"
+    )
+}
+
+/// A line of a table, compared with another one.
+fn line(out: &mut impl Write, name: &str, cost: &Cost, with: &Cost) -> std::io::Result<()> {
+    let Cost { rate, worker, server, simulator, wal } = cost;
+    let (paid, ratio, pay) = (cost.paid(), rate / with.rate, cost.paid() / with.paid());
+    writeln!(
+        out,
+        "{name:>12} {rate:>8.0} {ratio:>6.2} {worker:>7.1} {server:>7.1} {paid:>5.1} {pay:>4.2} {simulator:>6.1} \
+         {wal:>8.0}"
+    )
+}
+
+fn medians(costs: &[Cost]) -> Cost {
+    let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure).collect());
+    Cost {
+        rate: of(|cost| cost.rate),
+        worker: of(|cost| cost.worker),
+        server: of(|cost| cost.server),
+        simulator: of(|cost| cost.simulator),
+        wal: of(|cost| cost.wal),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -117,7 +215,8 @@ async fn bare_schema(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 /// Claim with a delete, write result and attempt, and nothing else.
-async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
+async fn bare(subject: &Subject, depth: usize) -> anyhow::Result<Cost> {
+    let pool = &subject.pool;
     sqlx::raw_sql("truncate bare.job, bare.ready, bare.result, bare.attempt").execute(pool).await?;
     sqlx::query("insert into bare.job select g, $1::text::jsonb from generate_series(1, $2::bigint) g")
         .bind(body())
@@ -127,7 +226,7 @@ async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     sqlx::raw_sql("insert into bare.ready select id from bare.job order by id; analyze bare.ready; checkpoint")
         .execute(pool)
         .await?;
-    let began = Instant::now();
+    let spent = Spent::so_far(subject).await?;
     let workers = (0..CONNECTIONS).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move {
@@ -164,36 +263,72 @@ async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     for worker in workers.collect::<Vec<_>>() {
         worker.await??;
     }
-    Ok(rate(depth, began.elapsed()))
+    spent.since(subject, depth).await
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn rate(jobs: usize, took: Duration) -> f64 {
-    jobs as f64 / took.as_secs_f64()
+/// What was spent when work began that this process does itself.
+struct Spent {
+    began: Instant,
+    client: f64,
+    server: f64,
+    wal: f64,
 }
 
+impl Spent {
+    async fn so_far(subject: &Subject) -> anyhow::Result<Self> {
+        let written = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
+        let wal = sqlx::query_scalar(written).fetch_one(&subject.pool).await?;
+        let (client, server) = (processor_time(std::process::id())?, processor_time_of_all(subject.postmaster)?);
+        Ok(Self { began: Instant::now(), client, server, wal })
+    }
+
+    async fn since(self, subject: &Subject, jobs: usize) -> anyhow::Result<Cost> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let now = Self::so_far(subject).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let jobs = jobs as f64;
+        Ok(Cost {
+            rate: jobs / seconds,
+            worker: (now.client - self.client) * 1e6 / jobs,
+            server: (now.server - self.server) * 1e6 / jobs,
+            simulator: 0.0,
+            wal: (now.wal - self.wal) / jobs,
+        })
+    }
+}
+
+/// Empties the queue, and puts this many jobs into it.
 async fn fill(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
     sqlx::raw_sql("truncate sluice.job, sluice.ready, sluice.inflight, sluice.result, sluice.attempt, sluice.tally")
         .execute(pool)
         .await?;
-    sqlx::query("insert into sluice.job (request) select $1::text::jsonb from generate_series(1, $2::bigint)")
-        .bind(body())
-        .bind(i64::try_from(jobs)?)
-        .execute(pool)
-        .await?;
+    enqueue(pool, jobs).await?;
     sqlx::raw_sql("analyze sluice.ready; analyze sluice.inflight; analyze sluice.job; checkpoint")
         .execute(pool)
         .await?;
     Ok(())
 }
 
+async fn enqueue(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
+    sqlx::query("insert into sluice.job (request) select $1::text::jsonb from generate_series(1, $2::bigint)")
+        .bind(body())
+        .bind(i64::try_from(jobs)?)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// The product's own claim, opening of calls and settle, with attempt and result rows, but without making the calls.
-async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
+async fn queue_alone(subject: &Subject, depth: usize) -> anyhow::Result<Cost> {
+    let pool = &subject.pool;
     fill(pool, depth).await?;
-    let store = Store::from_pool(pool.clone());
+    // As a worker connects: its plans depend on it.
+    let address = Address::of(pool.connect_options().as_ref().clone());
+    let connections = u32::try_from(CONNECTIONS)?;
+    let store = Store::connect_through(Pooler::None, Purpose::Work, &address, connections).await?;
     let lane = store.lanes().await?.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was queued"))?;
     let (worker, _) = store.register("bench", 0, "bench").await?;
-    let began = Instant::now();
+    let spent = Spent::so_far(subject).await?;
     let workers = (0..CONNECTIONS).map(|_| {
         let (store, lane) = (store.clone(), lane.clone());
         tokio::spawn(async move {
@@ -211,10 +346,11 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     for worker in workers.collect::<Vec<_>>() {
         worker.await??;
     }
-    let took = began.elapsed();
+    let cost = spent.since(subject, depth).await?;
+    store.close().await;
     let done: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(pool).await?;
     anyhow::ensure!(usize::try_from(done)? == depth, "{done} of {depth} jobs have a result");
-    Ok(rate(depth, took))
+    Ok(cost)
 }
 
 fn calls(claimed: &[Claimed]) -> Vec<OpenCall> {
@@ -302,31 +438,17 @@ fn answered(claimed: &[Claimed]) -> Settlement {
     all
 }
 
-/// What one run end to end came to.
-struct Whole {
-    /// Jobs a second.
-    rate: f64,
-    /// Megabytes that the worker had at most.
-    peak: f64,
-    /// Processor time of the worker, in seconds.
-    worker: f64,
-}
-
 /// What budgets cost: the same jobs with none, with one and with three, by turns, so that what else the machine does
 /// meets all of them.
 async fn budgets(
     out: &mut impl Write,
-    pool: &PgPool,
-    url: &str,
+    subject: &Subject,
     scratch: &Path,
     (runs, jobs): (usize, usize),
 ) -> anyhow::Result<()> {
     const BUDGETS: [usize; 3] = [0, 1, 3];
-    let postmaster = std::fs::read_to_string(scratch.join("pg/data/postmaster.pid"))?;
-    let postmaster: u32 = postmaster.lines().next().unwrap_or_default().trim().parse()?;
-    let mut seen = BUDGETS.map(|_| (Vec::new(), Vec::new(), Vec::new()));
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let each = |seconds: f64| seconds * 1e6 / jobs as f64;
+    let pool = &subject.pool;
+    let mut seen = BUDGETS.map(|_| Vec::new());
     for _ in 0..runs {
         for (budgets, seen) in BUDGETS.into_iter().zip(&mut seen) {
             sqlx::raw_sql("select sluice.drop_budget(name) from sluice.budget").execute(pool).await?;
@@ -338,54 +460,15 @@ async fn budgets(
                 let statement = format!("select sluice.set_budget('{name}', {limit}{covers})");
                 sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await?;
             }
-            let before = processor_time_of_all(postmaster)?;
-            let Whole { rate, worker, .. } = end_to_end(pool, url, scratch, jobs).await?;
-            seen.0.push(rate);
-            seen.1.push(each(worker));
-            seen.2.push(each(processor_time_of_all(postmaster)? - before));
+            fill(pool, jobs).await?;
+            seen.push(end_to_end(subject, scratch, 0, jobs).await?.all);
         }
     }
     writeln!(out, "{runs} runs of {jobs} jobs each, medians; processor time of a job in microseconds")?;
-    writeln!(out, "{:>7} {:>9} {:>9} {:>9}", "budgets", "jobs/s", "worker", "server")?;
-    for (budgets, (rate, worker, server)) in BUDGETS.into_iter().zip(seen) {
-        writeln!(out, "{budgets:>7} {:>9.0} {:>9.0} {:>9.0}", median(rate), median(worker), median(server))?;
+    head(out)?;
+    let none = medians(&seen[0]);
+    for (budgets, seen) in BUDGETS.into_iter().zip(seen) {
+        line(out, &format!("{budgets} budgets"), &medians(&seen), &none)?;
     }
     Ok(())
-}
-
-/// The real worker against the real simulator, each its own process.
-async fn end_to_end(pool: &PgPool, url: &str, scratch: &Path, jobs: usize) -> anyhow::Result<Whole> {
-    fill(pool, jobs).await?;
-    let (_simulator, provider) = fast_provider(scratch)?;
-    let mut worker = Running(fast_worker(scratch, url, &provider)?.args(["worker", "--drain"]).spawn()?);
-    let (mut peak, mut spent) = (0.0_f64, 0.0_f64);
-    let status = loop {
-        if let Some(status) = worker.0.try_wait()? {
-            break status;
-        }
-        peak = peak.max(resident_mb(worker.0.id()));
-        spent = spent.max(processor_time(worker.0.id()).unwrap_or(0.0));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    anyhow::ensure!(status.success(), "the worker ended with {status}");
-    let done: i64 =
-        sqlx::query_scalar("select count(*) from sluice.result where state = 'succeeded'").fetch_one(pool).await?;
-    anyhow::ensure!(usize::try_from(done)? == jobs, "{done} of {jobs} jobs succeeded");
-    // From the first claim to the last result, so that starting and stopping the process does not count.
-    let seconds: f64 = sqlx::query_scalar(
-        "select extract(epoch from (select max(finished_at) from sluice.result)
-                                 - (select min(started_at) from sluice.attempt))::float8",
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(Whole { rate: rate(jobs, Duration::from_secs_f64(seconds)), peak, worker: spent })
-}
-
-fn resident_mb(pid: u32) -> f64 {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return 0.0 };
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|value| value.trim().trim_end_matches(" kB").parse::<f64>().ok())
-        .map_or(0.0, |kilobytes| kilobytes / 1024.0)
 }

@@ -26,7 +26,7 @@ mod lanes;
 mod processor;
 mod support;
 
-use fast::{fast_provider, fast_worker};
+use fast::{PROGRAM, fast_provider, fast_worker};
 use support::{Running, open_to_all, setting};
 
 /// How often results are counted and a claim is timed.
@@ -143,7 +143,7 @@ impl Stage {
         .await?;
         sqlx::raw_sql("analyze; checkpoint").execute(&pool).await?;
         let (simulator, provider) = fast_provider(scratch.path())?;
-        let worker = fast_worker(scratch.path(), &postgres.url("sluice"), &provider)?.arg("worker").spawn()?;
+        let worker = fast_worker(PROGRAM, scratch.path(), &postgres.url("sluice"), &provider)?.arg("worker").spawn()?;
         Ok(Self { postgres, options, pool, store, jobs, processes: [simulator, Running(worker)], scratch })
     }
 

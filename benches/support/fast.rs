@@ -5,13 +5,16 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// The program of this version.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sluice");
+
 /// A provider that answers at once, and its address.
 pub fn fast_provider(scratch: &Path) -> anyhow::Result<(Running, String)> {
     const BEGIN: &str = "http://127.0.0.1:";
     let scenario = scratch.join("scenario.toml");
     std::fs::write(&scenario, include_str!("../throughput.scenario.toml"))?;
     let mut simulator = Running(
-        Command::new(env!("CARGO_BIN_EXE_sluice"))
+        Command::new(PROGRAM)
             .args(["simulate", "--listen", "127.0.0.1:0", "--scenario"])
             .arg(&scenario)
             .stdout(Stdio::null())
@@ -30,11 +33,11 @@ pub fn fast_provider(scratch: &Path) -> anyhow::Result<(Running, String)> {
     Ok((simulator, address))
 }
 
-/// A worker that uses that provider, not started yet.
-pub fn fast_worker(scratch: &Path, url: &str, provider: &str) -> std::io::Result<Command> {
+/// A worker of this program that uses that provider, not started yet.
+pub fn fast_worker(program: &str, scratch: &Path, url: &str, provider: &str) -> std::io::Result<Command> {
     let config = scratch.join("sluice.toml");
     std::fs::write(&config, include_str!("../throughput.sluice.toml").replace("http://simulator", provider))?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let mut command = Command::new(program);
     command
         .arg("--config")
         .arg(&config)

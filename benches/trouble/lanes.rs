@@ -1,7 +1,7 @@
 //! Many lanes: a million batches over a hundred thousand projects, compared with as many jobs in one lane, in turns
 //! within one run.
 
-use super::fast::{fast_provider, fast_worker};
+use super::fast::{PROGRAM, fast_provider, fast_worker};
 use super::processor::{processor_time, processor_time_of_all};
 use super::support::{Running, open_to_all, setting};
 use rustix::process::{Pid, Signal, kill_process};
@@ -184,7 +184,7 @@ impl Queue {
 
     /// Lets a worker of its own do this many jobs, while one more job of a newcomer arrives in their midst.
     async fn work(&mut self, scratch: &Path, provider: &str, stretch: i64) -> anyhow::Result<()> {
-        let mut worker = Running(fast_worker(scratch, &self.url, provider)?.arg("worker").spawn()?);
+        let mut worker = Running(fast_worker(PROGRAM, scratch, &self.url, provider)?.arg("worker").spawn()?);
         let first = self.about().await?;
         // Starting does not count.
         while self.about().await? - first < stretch / 10 {
