@@ -76,7 +76,7 @@ deb: ## the Debian package (docs/install.md)
 
 test-package: ## install, use, upgrade and remove the package in a Debian with systemd (root; 5 minutes)
 	PROFILE=dev REVISION=1 scripts/deb
-	PROFILE=dev REVISION=2 scripts/deb
+	BUILD=no PROFILE=dev REVISION=2 scripts/deb
 	tests/package/install.sh target/debian/sluice_*-1_*.deb target/debian/sluice_*-2_*.deb
 
 python:
