@@ -75,9 +75,10 @@ deb: ## the Debian package (docs/install.md)
 	scripts/deb
 
 test-package: ## install, use, upgrade and remove the package in a Debian with systemd (root; 5 minutes)
-	PROFILE=dev REVISION=1 scripts/deb
-	BUILD=no PROFILE=dev REVISION=2 scripts/deb
-	tests/package/install.sh target/debian/sluice_*-1_*.deb target/debian/sluice_*-2_*.deb
+	rm -rf target/machine/packages
+	PROFILE=dev REVISION=1 OUT=target/machine/packages/old scripts/deb
+	BUILD=no PROFILE=dev REVISION=2 OUT=target/machine/packages/new scripts/deb
+	tests/package/install.sh target/machine/packages/old/*.deb target/machine/packages/new/*.deb
 
 python:
 	@scripts/programs python

@@ -87,8 +87,11 @@ fn describe(command: &Command, above: Option<&Command>, pages: &mut Vec<Page>) -
             });
         }
         section(&mut text, "EXIT STATUS", |roff| {
-            roff.text([roman("0 on success. The other numbers, the files and the environment are those of "), bold("sluice"),
-                roman("(1).")]);
+            roff.text([
+                roman("0 on success. The other numbers, the files and the environment are those of "),
+                bold("sluice"),
+                roman("(1)."),
+            ]);
         });
         section(&mut text, "SEE ALSO", |roff| {
             roff.text(references(above, command));

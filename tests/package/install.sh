@@ -73,10 +73,12 @@ guide() {
         found && open { print }' "$guide")
     [ -n "$block" ] || fail "docs/install.md has no block '$1'"
     printf '%s\n' "$block" | sed 's/^/  $ /'
-    inside bash -euo pipefail -c "cd /root; $block"
+    inside bash -euo pipefail -c "cd /srv; $block"
 }
 show() { inside systemctl show -P "$2" "$1"; }
 query() { inside sudo -u sluice psql -XAtq sluice -c "$1"; }
+second_answers() { inside sudo -u sluice env STATE_DIRECTORY=/var/lib/sluice/instances/second \
+    sluice --config /etc/sluice/second.toml results hello | grep -cF Hello.; }
 logged() { inside journalctl -u sluice -o cat | grep -cF "$1"; }
 provider() { nsenter -t "$leader" -n -- curl -sS "$@"; }
 figure() { provider http://127.0.0.1:8089/_sim/verdict | python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
@@ -134,7 +136,7 @@ listing() { inside find / -xdev \( -path /proc -o -path /sys -o -path /run -o -p
 listing > "$root.before"
 
 step "install"
-cp "$old" "$root/root/sluice_old.deb"
+cp "$old" "$root/srv/sluice_old.deb"
 guide install
 same "enabled" disabled "$(inside systemctl is-enabled sluice || true)"
 same "active" inactive "$(inside systemctl is-active sluice || true)"
@@ -143,7 +145,7 @@ for line in "750 root:sluice /etc/sluice" "640 root:sluice /etc/sluice/sluice.to
     "644 root:root /usr/lib/systemd/system/sluice.service" "644 root:root /usr/share/man/man1/sluice-run.1.gz"; do
     same "mode and owner" "$line" "$(inside stat -c '%a %U:%G %n' "${line##* }")"
 done
-same "verify" "" "$(inside systemd-analyze verify sluice.service sluice@x.service 2>&1 | grep -i sluice || true)"
+same "complaints of systemd-analyze verify" "" "$(inside systemd-analyze verify --man=no sluice.service sluice@x.service 2>&1 | grep -i sluice || true)"
 same "edited files" "" "$(inside dpkg --verify sluice)"
 inside systemctl start sluice > /dev/null 2>&1 && fail "a worker without a provider starts"
 until_is "without a provider it ends with" 3 show sluice ExecMainStatus
@@ -210,8 +212,10 @@ step "a second worker, with a private Postgres"
 guide second
 until_is "state" active show sluice@second ActiveState
 guide second-job
-until_is "answer" Hello. inside sudo -u sluice cat /var/lib/sluice/hello.txt
+until_is "answers" 1 second_answers
 inside test -d /var/lib/sluice/instances/second/postgres || fail "the private Postgres is somewhere else"
+# A command outside of the unit cannot look into it, and must not take its server for a dead one.
+same "servers on the private Postgres" 1 "$(inside pgrep -c -u sluice -f 'bin/postgres -D')"
 
 step "upgrade while jobs run"
 provider -X POST http://127.0.0.1:8089/_sim/reset > /dev/null
@@ -219,8 +223,8 @@ jobs=600
 query "insert into sluice.job (request, batch)
     select jsonb_build_object('prompt', 'Number ' || n), 'upgrade' from generate_series(1, $jobs) n"
 until_is "some are answered" t query "select count(*) > 40 from sluice.results where batch = 'upgrade'"
-rm "$root/root/sluice_old.deb"
-cp "$new" "$root/root/sluice_new.deb"
+rm "$root/srv/sluice_old.deb"
+cp "$new" "$root/srv/sluice_new.deb"
 before=$(inside dpkg-query -W -f '${Version}' sluice)
 pid=$(show sluice MainPID)
 guide upgrade
