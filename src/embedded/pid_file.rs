@@ -56,8 +56,8 @@ impl PidFile {
     }
 
     /// The same of a process of this user that may not be looked into: on the other side of a service's walls.
-    /// `PrivateUsers=` hides where it works, `ProtectProc=` that it is there at all. To take such a server for a dead one
-    /// would mean a second one on the same files.
+    /// `PrivateUsers=` hides where it works, `ProtectProc=` that it is there at all. To take such a server for a dead
+    /// one would mean a second one on the same files.
     fn hidden_is_of(&self, cluster: &Path) -> bool {
         let words = std::fs::read(self.shown_as("cmdline")).unwrap_or_default();
         let names = words.split(|byte| *byte == 0).any(|word| is_same(Path::new(OsStr::from_bytes(word)), cluster));

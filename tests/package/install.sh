@@ -77,8 +77,10 @@ guide() {
 }
 show() { inside systemctl show -P "$2" "$1"; }
 query() { inside sudo -u sluice psql -XAtq sluice -c "$1"; }
-second_answers() { inside sudo -u sluice env STATE_DIRECTORY=/var/lib/sluice/instances/second \
-    sluice --config /etc/sluice/second.toml results hello | grep -cF Hello.; }
+second() { inside sudo -u sluice env STATE_DIRECTORY=/var/lib/sluice/instances/second \
+    sluice --config /etc/sluice/second.toml "$@"; }
+second_answers() { second results hello | grep -cF Hello.; }
+servers() { inside pgrep -c -u sluice -f 'bin/postgres -D'; }
 logged() { inside journalctl -u sluice -o cat | grep -cF "$1"; }
 provider() { nsenter -t "$leader" -n -- curl -sS "$@"; }
 figure() { provider http://127.0.0.1:8089/_sim/verdict | python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
@@ -145,7 +147,8 @@ for line in "750 root:sluice /etc/sluice" "640 root:sluice /etc/sluice/sluice.to
     "644 root:root /usr/lib/systemd/system/sluice.service" "644 root:root /usr/share/man/man1/sluice-run.1.gz"; do
     same "mode and owner" "$line" "$(inside stat -c '%a %U:%G %n' "${line##* }")"
 done
-same "complaints of systemd-analyze verify" "" "$(inside systemd-analyze verify --man=no sluice.service sluice@x.service 2>&1 | grep -i sluice || true)"
+same "complaints of systemd-analyze verify" "" \
+    "$(inside systemd-analyze verify --man=no sluice.service sluice@x.service 2>&1 | grep -i sluice || true)"
 same "edited files" "" "$(inside dpkg --verify sluice)"
 inside systemctl start sluice > /dev/null 2>&1 && fail "a worker without a provider starts"
 until_is "without a provider it ends with" 3 show sluice ExecMainStatus
@@ -215,7 +218,18 @@ guide second-job
 until_is "answers" 1 second_answers
 inside test -d /var/lib/sluice/instances/second/postgres || fail "the private Postgres is somewhere else"
 # A command outside of the unit cannot look into it, and must not take its server for a dead one.
-same "servers on the private Postgres" 1 "$(inside pgrep -c -u sluice -f 'bin/postgres -D')"
+same "servers on the private Postgres" 1 "$(servers)"
+# And the other way round: the command has started it, and the unit finds it.
+inside systemctl stop sluice@second
+same "servers without the unit" 0 "$(servers || true)"
+second psql -- -c 'select pg_sleep(15)' > /dev/null &
+command=$!
+until_is "servers for a command" 1 servers
+inside systemctl start sluice@second
+same "servers for both" 1 "$(servers)"
+wait "$command" || fail "the command has failed"
+same "servers for the unit" 1 "$(servers)"
+same "state" active "$(show sluice@second ActiveState)"
 
 step "upgrade while jobs run"
 provider -X POST http://127.0.0.1:8089/_sim/reset > /dev/null
