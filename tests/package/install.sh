@@ -183,7 +183,8 @@ same "key in the unit, the environment, the journal" "" "$(inside bash -c "syste
     tr '\\0' '\\n' < /proc/\$(systemctl show -P MainPID sluice)/environ; journalctl -o cat" | grep -F "$key" || true)"
 same "ready" ready "$(provider http://127.0.0.1:9470/readyz)"
 # Containerfile's own words, which no test here runs in an image.
-health=$(sed -n '/^HEALTHCHECK/,/^ENTRYPOINT/p' Containerfile | sed -e 1d -e '/^ENTRYPOINT/d' | sed 's/\\$//')
+health=$(sed -n '/^HEALTHCHECK/,/^ENTRYPOINT/p' Containerfile \
+    | sed -e 1d -e '/^ENTRYPOINT/d' -e 's/\\$//' | tr '\n' ' ')
 inside bash -c "$health" || fail "the health check of the image fails"
 ok "the health check of the image"
 printf '        %s\n' "$(inside systemd-analyze security --no-pager sluice.service | grep Overall)"
