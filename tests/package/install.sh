@@ -134,7 +134,7 @@ ok "$(inside systemctl --version | head -n 1), $state"
 # What purging has to leave as it was.
 listing() { inside find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/lib/postgresql \
     -o -path /var/log/postgresql -o -path /var/log/journal -o -path /var/lib/dpkg -o -path /var/lib/apt \
-    -o -path /var/cache -o -path /var/log/apt -o -path /root \) -prune -o -print | sort; }
+    -o -path /var/cache -o -path /var/log/apt -o -path /root -o -path /srv \) -prune -o -print | sort; }
 listing > "$root.before"
 
 step "install"
