@@ -27,6 +27,10 @@ done
 old=$(realpath "$1")
 new=$(realpath "$2")
 
+mkdir -p target/machine
+exec 9> target/machine/lock
+flock --nonblock 9 || refuse "another test of the package runs here"
+
 suite=${DEBIAN_SUITE:-bookworm}
 base=$PWD/target/machine/base
 root=$PWD/target/machine/root
@@ -116,7 +120,7 @@ printf '127.0.0.1 localhost debian\n' > "$root/etc/hosts"
 # What a person at a terminal answers.
 echo 'APT::Get::Assume-Yes "true";' > "$root/etc/apt/apt.conf.d/90test"
 systemd-nspawn -D "$root" -M "sluice-test-$$" --boot --private-network --register=no --keep-unit --link-journal=no \
-    --console=read-only > "$root.log" 2>&1 < /dev/null &
+    --console=read-only > "$root.log" 2>&1 < /dev/null 9>&- &
 machine=$!
 for _ in $(seq 100); do
     leader=$(pgrep -P "$machine" systemd || true)
