@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble bench-reports fuzz sqlx \
-	sqlx-check postgres python chromium servers build clean
+	sqlx-check postgres python chromium servers build deb test-package clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ test-pooler: servers python chromium ## the tests against Postgres once more, wi
 chaos: postgres ## everything fails at once, and the books are right (5 minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
 	$(CARGO) test --locked --test main chaos::the_books_are_right_after_minutes_of_chaos -- --ignored --nocapture
 
-lint: ## formatting, lints, licences, the systemd unit
+lint: ## formatting, lints, licences, the systemd units
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if $(CARGO) deny --version > /dev/null 2>&1; then \
@@ -70,6 +70,15 @@ config: ## write what follows from the sources: keys of the configuration, the l
 
 build: ## the release binary
 	$(CARGO) build --release --locked
+
+deb: ## the Debian package (docs/install.md)
+	scripts/deb
+
+test-package: ## install, use, upgrade and remove the package in a Debian with systemd (root; 5 minutes)
+	rm -rf target/machine/packages
+	PROFILE=dev REVISION=1 OUT=target/machine/packages/old scripts/deb
+	BUILD=no PROFILE=dev REVISION=2 OUT=target/machine/packages/new scripts/deb
+	tests/package/install.sh target/machine/packages/old/*.deb target/machine/packages/new/*.deb
 
 python:
 	@scripts/programs python

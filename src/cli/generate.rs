@@ -2,17 +2,28 @@
 //! configuration, from the declarations by which it is read.
 
 use super::output::{Output, OutputError};
-use super::{Cli, GlobalArgs};
+use super::{Cli, GlobalArgs, manual};
 use crate::config;
 use crate::exit_code::ExitCode;
+use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use std::fs;
+use std::path::PathBuf;
 
 /// Which shell.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct CompletionArgs {
     /// The shell
     pub shell: Shell,
+}
+
+/// Arguments of `sluice man`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this folder, which is made if need be
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `sluice config`.
@@ -55,34 +66,15 @@ pub fn completions(args: CompletionArgs) -> anyhow::Result<ExitCode> {
     print(&script)
 }
 
-/// Prints one page with all commands, in the format of man(7).
-pub fn manual() -> anyhow::Result<ExitCode> {
-    let mut page = Vec::new();
-    let mut command = Cli::command();
-    command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    describe_commands(&command, &mut page)?;
-    print(&page)
-}
-
-/// clap_mangen lists only the names of commands; a page for each would mean thirty files to install.
-fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
-        let man = clap_mangen::Man::new(sub.clone().disable_help_flag(true));
-        page.extend_from_slice(
-            format!(".SH \"{}\"\n", sub.get_bin_name().unwrap_or_default().to_uppercase()).as_bytes(),
-        );
-        let mut part = Vec::new();
-        man.render_description_section(&mut part)?;
-        man.render_synopsis_section(&mut part)?;
-        if sub.get_opts().any(|option| !option.is_global_set()) || sub.get_positionals().next().is_some() {
-            man.render_options_section(&mut part)?;
-        }
-        // Sections of a command become subsections of its section.
-        page.extend_from_slice(String::from_utf8_lossy(&part).replace(".SH ", ".SS ").as_bytes());
-        describe_commands(sub, page)?;
+/// Prints one page with all commands, or writes a page for each of them into a folder.
+pub fn manual(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    let Some(folder) = &args.out else { return print(manual::one_page()?.as_bytes()) };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for page in manual::pages()? {
+        let path = folder.join(page.file);
+        fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    Ok(ExitCode::Success)
 }
 
 fn print(text: &[u8]) -> anyhow::Result<ExitCode> {

@@ -22,6 +22,7 @@ mod faults;
 mod figure;
 pub mod generate;
 pub mod job;
+mod manual;
 pub mod migrate;
 pub mod names;
 pub mod out_file;
@@ -181,8 +182,8 @@ pub enum Command {
     Config(generate::ConfigArgs),
     /// Print the completions for a shell
     Completions(generate::CompletionArgs),
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write a page for each command
+    Man(generate::ManArgs),
 }
 
 impl Command {
@@ -237,7 +238,7 @@ impl Command {
                 | Self::Psql(_)
                 | Self::Config(_)
                 | Self::Completions(_)
-                | Self::Man
+                | Self::Man(_)
         )
     }
 }
@@ -295,7 +296,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args, global).await,
         Command::Config(args) => generate::configuration(args),
         Command::Completions(args) => generate::completions(args),
-        Command::Man => generate::manual(),
+        Command::Man(args) => generate::manual(&args),
     }
 }
 

@@ -38,8 +38,8 @@ pub use price_book::PriceBook;
 pub use provider::ProviderConfig;
 pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
-pub use settings::{Database, Log, Prices, Spool, Worker};
-pub use source::DATABASE_URL_OPTION;
+pub use settings::{Database, Log, Prices, SERVICE_STATE, Spool, Worker};
+pub use source::{DATABASE_URL_OPTION, USUAL_FILES};
 pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
@@ -310,7 +310,7 @@ impl Config {
 /// The files that are tried when none is named, in words.
 #[must_use]
 pub fn usual_files() -> String {
-    let [files @ .., last] = source::USUAL_FILES;
+    let [files @ .., last] = USUAL_FILES;
     format!("{} and {last}", files.join(", "))
 }
 

@@ -120,7 +120,7 @@ impl Database {
 }
 
 /// The state directory of the service.
-const SERVICE_STATE: &str = "/var/lib/sluice";
+pub const SERVICE_STATE: &str = "/var/lib/sluice";
 
 /// Where a process of this user keeps its state: systemd's directory, else the usual place of root or of a user. The
 /// service's own user works on the service's state outside the service too: a command that looked elsewhere would find

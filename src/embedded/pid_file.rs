@@ -1,6 +1,10 @@
 //! The content of `postmaster.pid`.
 
+use super::PORT;
 use rustix::process::Pid;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// The state of the server, by its own word.
@@ -42,12 +46,37 @@ impl PidFile {
     /// The server works inside its data directory. On systems that do not show where a process works (no `/proc`), the
     /// number is believed.
     pub fn is_of(&self, cluster: &Path) -> bool {
-        match std::fs::read_link(format!("/proc/{}/cwd", self.pid.as_raw_nonzero())) {
-            Ok(works_in) => cluster.canonicalize().is_ok_and(|cluster| cluster == works_in),
-            // A process that ended, or one of another user, is not ours. Without /proc this cannot be known.
-            Err(_) => !Path::new("/proc/self/cwd").exists(),
+        match std::fs::read_link(self.shown_as("cwd")) {
+            Ok(works_in) => is_same(&works_in, cluster),
+            Err(_) if !Path::new("/proc/self/cwd").exists() => true,
+            // A process that has ended, or one of another user, is not ours.
+            Err(_) if rustix::process::test_kill_process(self.pid).is_err() => false,
+            Err(_) => self.hidden_is_of(cluster),
         }
     }
+
+    /// The same of a process of this user that may not be looked into: on the other side of a service's walls.
+    /// `PrivateUsers=` hides where it works, `ProtectProc=` that it is there at all. To take such a server for a dead
+    /// one would mean a second one on the same files.
+    fn hidden_is_of(&self, cluster: &Path) -> bool {
+        let words = std::fs::read(self.shown_as("cmdline")).unwrap_or_default();
+        let names = words.split(|byte| *byte == 0).any(|word| is_same(Path::new(OsStr::from_bytes(word)), cluster));
+        names || self.is_listening()
+    }
+
+    /// Whether a process listens where the file says: no other does than the server that wrote it.
+    fn is_listening(&self) -> bool {
+        // A file without this line is being written.
+        self.socket_dir.as_ref().is_none_or(|dir| UnixStream::connect(dir.join(format!(".s.PGSQL.{PORT}"))).is_ok())
+    }
+
+    fn shown_as(&self, what: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{what}", self.pid.as_raw_nonzero()))
+    }
+}
+
+fn is_same(path: &Path, cluster: &Path) -> bool {
+    path.canonicalize().is_ok_and(|path| cluster.canonicalize().is_ok_and(|cluster| cluster == path))
 }
 
 #[cfg(test)]
@@ -77,5 +106,35 @@ mod tests {
         let me = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
         let file = PidFile { pid: me, socket_dir: None, status: Status::Ready };
         assert!(!file.is_of(&std::env::temp_dir()) || !Path::new("/proc").exists());
+    }
+
+    /// What a service's `PrivateUsers=` and `ProtectProc=` hide; tests/package/install.sh has the service itself.
+    #[test]
+    fn a_server_that_may_not_be_looked_into_is_known_by_its_command_or_its_socket() {
+        use std::os::unix::net::UnixListener;
+        use std::process::{Command, Stdio};
+        let folder = tempfile::tempdir().unwrap();
+        let [cluster, other, run] = ["data", "other", "run"].map(|name| folder.path().join(name));
+        for folder in [&cluster, &other, &run] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let mut server = Command::new("sh");
+        server.args(["-c", "read -r line", "-D"]).arg(&cluster).stdin(Stdio::piped());
+        let mut server = server.spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
+        let file = PidFile { pid, socket_dir: Some(run.clone()), status: Status::Ready };
+        if Path::new("/proc/self/cmdline").exists() {
+            while std::fs::read(file.shown_as("cmdline")).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+            assert!(file.hidden_is_of(&cluster));
+        }
+        assert!(!file.hidden_is_of(&other), "its number came again");
+        let listener = UnixListener::bind(run.join(format!(".s.PGSQL.{PORT}"))).unwrap();
+        assert!(file.hidden_is_of(&other), "it listens");
+        drop(listener);
+        assert!(!file.hidden_is_of(&other), "the socket that a dead server left");
+        drop(server.stdin.take());
+        server.wait().unwrap();
     }
 }

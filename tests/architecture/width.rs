@@ -9,7 +9,7 @@ use std::path::Path;
 const WIDTH: usize = 120;
 
 /// What is read, below the root.
-const PLACES: [&str; 19] = [
+const PLACES: [&str; 21] = [
     "src",
     "tests",
     "docs",
@@ -21,6 +21,8 @@ const PLACES: [&str; 19] = [
     "fuzz/src",
     "fuzz/Cargo.toml",
     "scripts",
+    "packaging",
+    "Containerfile",
     "README.md",
     "CHANGELOG.md",
     "Makefile",
