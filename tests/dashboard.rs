@@ -63,6 +63,12 @@ impl Stage {
         sqlx::query_scalar(count).bind(state).fetch_one(&self.pool).await.unwrap()
     }
 
+    /// How the jobs that failed have done so.
+    async fn errors(&self) -> Vec<(String, String)> {
+        let errors = "select error_class, error from sluice.results where state = 'failed'";
+        sqlx::query_as(errors).fetch_all(&self.pool).await.unwrap()
+    }
+
     /// A batch that is done but for what failed, one that is paused, and one with a hostile name.
     async fn fill(&self) {
         sqlx::query("select sluice.pause('batch', 'held', 'the budget is not decided')")
@@ -74,7 +80,9 @@ impl Stage {
         self.enqueue("held", "wait", 4).await;
         self.enqueue(HOSTILE, "go", 1).await;
         until("all but the paused ones have ended", async || {
-            self.count("succeeded").await == 13 && self.count("failed").await == 3
+            let failed = self.count("failed").await;
+            assert!(failed <= 3, "{:?}", self.errors().await);
+            failed == 3 && self.count("succeeded").await == 13
         })
         .await;
         // The sums that pages show are written with what they sum up.
