@@ -1,8 +1,8 @@
 //! Alerts: what an operator is told of without asking for it.
 //!
-//! A rule looks at [`Observations`] and tells what it sees ([`Sighting`]). What is seen for long enough fires, what has
-//! been gone for long enough is resolved ([`steps`]), and both are told in a message to each receiver that takes them.
-//! A rule and its subject are the key: of each key at most one alert is open at a time.
+//! A rule looks at [`Observations`] and tells what it sees ([`Sighting`]). A sighting that has lasted long enough
+//! fires, and one that has been gone for long enough is resolved ([`steps`]). Both are told in a message to each
+//! receiver that takes them. A rule and its subject are the key: of each key at most one alert is open at a time.
 
 mod course;
 mod message;
@@ -52,7 +52,7 @@ impl AlertSeverity {
     }
 }
 
-/// What is watched.
+/// The rules, one for each trouble or event that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertRule {
     /// The breaker of a target is not closed.
@@ -63,7 +63,7 @@ pub enum AlertRule {
     DearerRung,
     /// A budget is past its soft threshold.
     BudgetSoft,
-    /// What is left of a budget does not cover the jobs that are left.
+    /// The amount left in a budget does not cover the jobs that are left.
     BudgetShort,
     /// A budget has no room.
     BudgetFull,
@@ -285,7 +285,7 @@ pub struct AlertThresholds {
     pub batch_failed_share: u32,
 }
 
-/// What is watched, and how.
+/// The rules that are watched, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertSettings {
     /// How often one of the workers looks.
@@ -351,7 +351,7 @@ pub struct Sighting {
     pub rule: AlertRule,
     /// What it is about: a target, a route, a budget. Part of the key.
     pub subject: String,
-    /// What is seen, in a sentence without its end. Holds no prompt, no answer and no secret.
+    /// The sighting, in a sentence without its end. Holds no prompt, no answer and no secret.
     pub summary: String,
     /// The figures behind it, by name.
     pub values: BTreeMap<&'static str, String>,

@@ -63,7 +63,7 @@ pub struct Beside {
     pub message: Map<String, Value>,
     /// Further members of each tool call (`extra_content`), by its place.
     pub tool_calls: Vec<Map<String, Value>>,
-    /// Repairs that reading the answer needed, and whatever else is worth a note.
+    /// Repairs that reading the answer needed, and other facts that are worth a note.
     pub notes: Vec<String>,
 }
 
@@ -186,7 +186,7 @@ impl Answer {
     }
 
     /// The answer as an OpenAI chat completion, the form in which results and exports hold it whichever provider
-    /// answered. It includes what came with the answer beside its text, in OpenAI's words where it has any.
+    /// answered. It includes everything that came with the answer beside its text, in OpenAI's words where it has any.
     ///
     /// NUL characters are replaced with U+FFFD because Postgres cannot store them.
     #[must_use]
@@ -237,7 +237,7 @@ impl Answer {
         Value::Object(whole)
     }
 
-    /// The counts in OpenAI's words, with whatever else a usage object of that form holds.
+    /// The counts in OpenAI's words, with the other members that a usage object of that form holds.
     fn usage_as_openai(&self) -> Value {
         let usage = &self.usage;
         let mut whole = match &self.usage_raw {

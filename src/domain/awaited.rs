@@ -29,7 +29,7 @@ pub struct Awaited<'a> {
     pub because: &'a str,
 }
 
-/// What has to happen before a target may be called for a job.
+/// The event that must come before a target may be called for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The target opens for all jobs.

@@ -51,7 +51,7 @@ impl<'a> Answered<'a> {
 /// The cost of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// What is booked: what the provider says, or else what was computed; `None`: neither is known.
+    /// The cost that is booked: the provider's figure, or else the computed one; `None`: neither is known.
     pub booked: Option<NanoUsd>,
     /// Tokens times the price; `None`: no price is known.
     pub computed: Option<NanoUsd>,

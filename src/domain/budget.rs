@@ -2,8 +2,8 @@
 //!
 //! A budget holds, at any instant: spent + uncertain + reserved is at most the limit. Before a call its worst case is
 //! reserved in every budget that covers it ([`grant`]); when it is booked, the reservation is replaced by what it has
-//! cost, or by its worst case as uncertain where that is not known. When the window turns, what was spent counts no
-//! more and what is reserved stays: calls that are under way then may end in the new window.
+//! cost, or by its worst case as uncertain where that is not known. When the window turns, the spent amount counts no
+//! more and the reserved one stays: calls that are under way then may end in the new window.
 
 use super::shut::{NEVER, Reason, Shut};
 use super::{MoneyError, NanoUsd, Timestamp};
@@ -25,7 +25,7 @@ pub const MOST: NanoUsd = NanoUsd(9_000_000_000_000_000_000);
 /// Reads the amount of a budget: dollars above 0, up to [`MOST`].
 ///
 /// # Errors
-/// What is wrong with it, in words that follow it.
+/// The fault in words that follow the amount.
 pub fn amount(text: &str) -> Result<NanoUsd, String> {
     let text = text.trim();
     match text.parse::<NanoUsd>() {
@@ -246,7 +246,7 @@ pub struct BudgetStanding {
     pub least_is_old: bool,
 }
 
-/// Work of one kind: what is left of it, and what the same has cost lately.
+/// Work of one kind: the jobs left, and what the same has cost lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remainder {
     /// Jobs that have not ended.
@@ -257,7 +257,7 @@ pub struct Remainder {
     pub spent: NanoUsd,
 }
 
-/// What is left to do of what a budget covers.
+/// The work left that a budget covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Jobs that have not ended.
@@ -267,7 +267,7 @@ pub struct Need {
 }
 
 impl Need {
-    /// All of these together. Kinds of which no job has ended lately are not in what is expected.
+    /// All of these together. Kinds of which no job has ended lately are not in the expected cost.
     #[must_use]
     pub fn of(remainders: impl IntoIterator<Item = Remainder>) -> Self {
         let mut need = Self::default();
@@ -300,7 +300,7 @@ pub struct Outlay<'a> {
 /// Why a call is not made. `budget` is the place of the budget among those that were asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// There is no room for its worst case now. `is_moment`: there would be if what is reserved were given back.
+    /// There is no room for its worst case now. `is_moment`: there would be if the reservations were given back.
     NoRoom { budget: usize, is_moment: bool },
     /// Its worst case is more than the whole budget.
     NeverFits { budget: usize, worst: NanoUsd },
@@ -319,14 +319,14 @@ impl Shortage {
 }
 
 impl BudgetStanding {
-    /// What may be spent beside what is spent, uncertain and reserved; negative where the limit was lowered, or a call
-    /// has cost more than its worst case.
+    /// The amount that may be spent beside the spent, uncertain and reserved ones; negative where the limit was
+    /// lowered, or a call has cost more than its worst case.
     #[must_use]
     pub fn room(&self) -> NanoUsd {
         self.budget.limit - self.used() - self.reserved
     }
 
-    /// What counts as spent: what was, and what may have been.
+    /// The amount that counts as spent: the certain part, and the part that may have been spent.
     #[must_use]
     pub fn used(&self) -> NanoUsd {
         self.spent + self.uncertain
@@ -344,7 +344,7 @@ impl BudgetStanding {
         if self.least_is_old { self.room().0 <= 0 } else { self.holds() }
     }
 
-    /// Whether it would have room for the smallest call if what is reserved were given back.
+    /// Whether it would have room for the smallest call if the reservations were given back.
     #[must_use]
     pub fn holds_for_a_moment(&self) -> bool {
         self.holds() && self.budget.limit - self.used() >= self.least.unwrap_or(NanoUsd(1)).max(NanoUsd(1))
@@ -496,9 +496,8 @@ pub fn contradictions(budgets: &[Budget]) -> Vec<(usize, String)> {
     found
 }
 
-/// What is wrong with budgets by a configuration, in words, each with the place of its budget: what contradicts, and
-/// names of routes and providers that the configuration does not have. A configuration refuses these; SQL knows no
-/// routes.
+/// The faults of budgets by a configuration, in words, each with the place of its budget: contradictions, and names of
+/// routes and providers that the configuration does not have. A configuration refuses these; SQL knows no routes.
 #[must_use]
 pub fn faults(
     budgets: &[Budget],

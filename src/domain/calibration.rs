@@ -65,8 +65,8 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Learns from the report of one answer: `estimated_input` is what was estimated without this calibration, `cap`
-    /// the output cap that the request set.
+    /// Learns from the report of one answer: `estimated_input` is the estimate without this calibration, `cap` the
+    /// output cap that the request set.
     pub fn learn(&mut self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
         let tokens = |count: i64| u64::try_from(count).unwrap_or(0).min(MOST_TOKENS);
         let (estimated, reported) = (tokens(estimated_input), tokens(usage.total_input()));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn small_and_large_requests_together_are_right_in_the_sum() {
-        // Twenty tokens too much in each, whatever its size: learning makes the sum right, not each estimate.
+        // Twenty tokens too much in each, regardless of its size: learning makes the sum right, not each estimate.
         let sizes = [40_i64, 120, 400, 1_200].repeat(50);
         let calibration = after(sizes.iter().map(|&size| (size + 20, size)));
         let sum: u64 = sizes.iter().map(|&size| calibration.input(size + 20)).sum();

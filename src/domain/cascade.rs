@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// How sure a rung is of its answer, in millionths: a probability, or whatever number a field of the answer holds.
+/// How sure a rung is of its answer, in millionths: a probability, or another number that a field of the answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Confidence(i64);
 

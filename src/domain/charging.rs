@@ -28,7 +28,7 @@ impl Charge {
         }
     }
 
-    /// The amount taken from a limit of this unit. A request counts as one request whatever its size.
+    /// The amount taken from a limit of this unit. A request counts as one request, large or small.
     #[must_use]
     pub const fn units(&self, unit: Unit) -> u64 {
         match unit {
@@ -123,7 +123,7 @@ pub struct Charging {
 /// How a call ended, as far as a provider's bucket is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The provider let it in and worked on it, as far as is known: an answer of whatever use, or none that came in
+    /// The provider let it in and worked on it, as far as is known: an answer, usable or not, or none that came in
     /// time.
     LetIn,
     /// The provider answered that it failed at the request or does not want it.

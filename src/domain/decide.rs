@@ -261,14 +261,14 @@ impl fmt::Display for Skip {
 /// `conditions` are in listed order, and a rung without an entry there counts as open. `history` is oldest first.
 /// `under_way` are the calls that have not ended.
 ///
-/// Guarantees, whatever the input:
+/// Guarantees for every input:
 /// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice. While calls are under way no
 ///   job fails.
 /// - A called rung is on the route, is neither shut nor ineligible nor being asked, and no provider asked this job to
 ///   wait for it.
 /// - [`Step::Wait`] ends after `now`, and not after the deadline. While calls are under way it also ends when one of
 ///   them does, and may have no other end.
-/// - A history has a bounded length, so every job ends, whatever the providers do.
+/// - A history has a bounded length, so every job ends, regardless of what the providers do.
 /// - A job that has an answer does not fail: where no surer one comes, it ends with that.
 #[must_use]
 pub fn decide(
@@ -412,7 +412,8 @@ impl Access {
 
 /// Joins the gate's state with the wait that the provider asked of this very job. The later opening counts, and the
 /// earlier closing, as patience has been running since then. A gate that does not open by waiting, and that the job may
-/// leave, is the reason whatever the provider asked. The job itself does not come back before `not_before`.
+/// leave, is the reason, regardless of the wait that the provider asked. The job itself does not come back before
+/// `not_before`.
 fn access_of(
     times: Times,
     route: &Route,

@@ -1,7 +1,7 @@
 //! What a route adds to requests: the prompt that a row is put into, instructions, and members that the request lacks.
 //!
-//! A request may hold `{"vars": {"text": "…"}}` in place of `messages`, `prompt` or `input`: the route's template says
-//! what is asked of them. A member of the request goes before one of the template, and one of the template before a
+//! A request may hold `{"vars": {"text": "…"}}` in place of `messages`, `prompt` or `input`: the route's template holds
+//! the question about them. A member of the request goes before one of the template, and one of the template before a
 //! default. A member that is `null` counts as absent.
 
 use super::bounds;
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 /// The member of a request with the values for the route's template.
 pub const VARS: &str = "vars";
 
-/// Members that say what is asked.
+/// Members that hold the question.
 const ASKING: [&str; 3] = ["messages", "prompt", "input"];
 
 /// What a route adds to the requests of its jobs.
@@ -139,7 +139,7 @@ impl Defaults {
     /// Puts the instructions before a conversation that has none. Returns whether a `prompt` became messages.
     fn add_system(&self, request: &mut RawObject<'_>, values: &dyn Values) -> Result<bool, RequestError> {
         let Some(system) = &self.system else { return Ok(false) };
-        // What is in no order is left to the reader, which says so.
+        // A malformed prompt is left to the reader, which reports it.
         let prompt = request.given("prompt").filter(|prompt| prompt.starts_with('"')).map(str::to_owned);
         let messages = match (&prompt, request.given("messages")) {
             (Some(prompt), None) => format!(r#"[{{"role":"user","content":{prompt}}}]"#),
@@ -180,8 +180,8 @@ impl Growth {
     }
 }
 
-/// What is known of a request with `vars` before a route has been found whose template takes them: the values are its
-/// prompt. `None`: it is no such request.
+/// A request with `vars` as far as it is known before a route has been found whose template takes them: the values are
+/// its prompt. `None`: it is no such request.
 #[must_use]
 pub fn sketch(body: &str) -> Option<Result<ChatRequest, RequestError>> {
     let mut row = RawObject::read(body)?;

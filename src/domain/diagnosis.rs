@@ -142,7 +142,7 @@ pub struct Facts {
     pub misbilled: Seen<Misbilled>,
     /// Budgets whose sums are not those of the books.
     pub budgets: Seen<Vec<WrongBudget>>,
-    /// What is wrong with budgets by the configuration, each named.
+    /// The faults of budgets by the configuration, each with the budget's name.
     pub budget_faults: Seen<Vec<String>>,
     /// Schedules that do not do what they should.
     pub schedules: Seen<Vec<AilingSchedule>>,
@@ -167,7 +167,7 @@ pub struct AilingSchedule {
     pub ails: Ailment,
 }
 
-/// What is wrong with a schedule.
+/// The fault of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ailment {
     /// Its last tick has failed for this reason, and is not tried again.

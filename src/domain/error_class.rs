@@ -49,8 +49,8 @@ pub struct ClassFacts {
 /// Whether a job may leave a rung because of a class of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// Whatever the route lists, unless it never falls back: the target cannot take the request at all, as if that had
-    /// been known beforehand.
+    /// Regardless of what the route lists, unless it never falls back: the target cannot take the request at all, as if
+    /// that had been known beforehand.
     Always,
     /// If the route lists the class, or lists nothing.
     ByDefault,
@@ -140,7 +140,7 @@ pub enum Hints {
 // A row is one class. Each row names all facts, or does not compile.
 macro_rules! error_classes {
     ($($variant:ident { name: $name:literal, meaning: $meaning:literal, $($fact:tt)* })*) => {
-        /// What kind of failure an attempt met, whatever the provider calls it.
+        /// The kind of failure that an attempt met, regardless of the provider's name for it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum ErrorClass { $(#[doc = $meaning] #[serde(rename = $name)] $variant,)* }
 

@@ -140,7 +140,7 @@ pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 
     [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or_else(window)
 }
 
-/// The most that a call with up to so many tokens costs, whatever classes they are of.
+/// The most that a call with up to so many tokens costs, regardless of their classes.
 #[must_use]
 pub fn dearest_cost(price: &Tariff, input: i64, output: i64) -> NanoUsd {
     let of = |price: Price| {

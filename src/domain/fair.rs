@@ -37,7 +37,7 @@ const REMEMBERED: usize = 10_000;
 /// half.
 ///
 /// The cost of a deal depends on the number of demands, and not on earlier deals: n log n to sort them. Then a turn
-/// costs the same whatever their number.
+/// costs the same for any number of them.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
     /// How often any member was seen for the first time or served: the clock by which waiting is measured.

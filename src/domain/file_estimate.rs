@@ -177,7 +177,7 @@ pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Opti
 /// The most that a job can cost at a rung: so many repeated calls after the first one. `None`: the price is unknown.
 ///
 /// A token has at least one byte, and a token of the estimate at most four: so four times the estimate is a bound on
-/// the prompt, whatever the text. A call that is repeated may have the rejected answer, and the words about it, on top.
+/// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top.
 fn most(rung: &Rung, at: Timestamp, job: &Job, repeats: i64, reask: bool) -> Option<NanoUsd> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
     let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);

@@ -1,4 +1,4 @@
-//! Rules that send some jobs of a route along another one, by what is known of them before the first call.
+//! Rules that send some jobs of a route along another one, by the facts known before the first call.
 
 use super::metadata::Metadata;
 use super::readable;

@@ -1,8 +1,8 @@
 //! Durations counted by class: sums of latencies that can be added to each other.
 //!
-//! Each class reaches to 1.1 times the one before it. What stands for a class is in its middle, so what is read from a
-//! histogram is at most 4.9 % beside the truth. The database has the same classes (`sluice.latency_class`), and its
-//! views read percentiles from them as is done here.
+//! Each class reaches to 1.1 times the one before it. The figure that stands for a class is in its middle, so a figure
+//! read from a histogram is at most 4.9 % beside the truth. The database has the same classes (`sluice.latency_class`),
+//! and its views read percentiles from them as is done here.
 
 /// How far a class reaches, as a multiple of the one before.
 const STEP: f64 = 1.1;
@@ -40,7 +40,7 @@ impl Histogram {
     }
 }
 
-/// The class of a duration in milliseconds. What is shorter than a millisecond is in the first.
+/// The class of a duration in milliseconds. A duration shorter than a millisecond is in the first class.
 #[must_use]
 pub fn class_of(millis: i64) -> u16 {
     let millis = i32::try_from(millis).unwrap_or(if millis < 0 { 0 } else { i32::MAX });

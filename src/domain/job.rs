@@ -34,7 +34,7 @@ impl fmt::Display for JobId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// It waits, for whatever reason.
+    /// It waits, for any reason.
     Queued,
     /// A worker has it in hand.
     Running,

@@ -186,7 +186,7 @@ impl Schema {
         &self.unchecked
     }
 
-    /// Checks an answer. Takes a second or two at most, whatever schema and answer are.
+    /// Checks an answer. Takes a second or two at most, for any schema and any answer.
     ///
     /// # Errors
     /// How the answer fails the schema.

@@ -1,4 +1,4 @@
-//! One cheap call that shows whether a key and a model work: what is asked, and what the outcome says of them.
+//! One cheap call that shows whether a key and a model work: its request, and what its outcome says of them.
 
 use super::request::RequestError;
 use super::{ChatRequest, ErrorClass};

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// How many jobs or answers are enough to say something.
 pub const ENOUGH: u64 = 20;
 
-/// What was expected of something, and what it came to: a line through pairs of amounts.
+/// The expected and the actual amount of something: a line through pairs of amounts.
 ///
 /// Each pair weighs the less the larger it is, as the cost of a large job is off by more than that of a small one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,8 +44,8 @@ impl Fit {
 
     /// What so many things are likely to come to that are expected to cost so much together; `None`: too few pairs.
     ///
-    /// The line has no negative end, and falls for nobody: where the pairs say that more of the expected costs less,
-    /// the average holds.
+    /// The line has no negative end, and never falls: where the pairs say that more of the expected costs less, the
+    /// average holds.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more than 15 digits")]
     pub fn of(&self, things: u64, expected: NanoUsd) -> Option<NanoUsd> {
@@ -155,7 +155,7 @@ impl Lately {
         self.jobs.of(jobs, expected?)
     }
 
-    /// What is known of a target.
+    /// The calls of a target, where they are known.
     #[must_use]
     pub fn target(&self, name: &str) -> Option<&CallsOfTarget> {
         self.targets.get(name)
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_line_is_followed_beyond_what_was_seen() {
-        // Every job costs 1,000, and three times what was expected on top.
+        // Every job costs 1,000, and three times the expected amount on top.
         let seen = fit((1..=40).map(|x| (x * 100, 1_000 + 3 * x * 100)));
         assert_eq!(seen.of(10, NanoUsd(1_000_000)), Some(NanoUsd(10 * 1_000 + 3_000_000)));
     }

@@ -1,4 +1,4 @@
-//! How long a target has lately taken for an answer, whatever limits its calls.
+//! How long a target has lately taken for an answer, regardless of what limits its calls.
 
 use super::tempo::{FRAME_TOKENS, Took};
 use std::time::Duration;

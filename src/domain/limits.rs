@@ -133,7 +133,7 @@ pub struct Heard {
     pub corrected: u64,
 }
 
-/// The time over which a limit counts, where the provider tells only when it will be whole again: what is used comes
+/// The time over which a limit counts, where the provider tells only when it will be whole again: the used amount comes
 /// back at `limit` per window. `None` when nothing is used, or when the figures fit no usual window.
 #[must_use]
 pub fn window(limit: u64, remaining: u64, whole_in: Duration) -> Option<Duration> {

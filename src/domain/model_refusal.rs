@@ -7,7 +7,7 @@ use std::time::Duration;
 /// While one call asks again, the others look again this soon, or when it has ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What is known of the refusals of a target's model since its last answer.
+/// The refusals of a target's model since its last answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelRefusal {
     /// The last rest; it may be over.

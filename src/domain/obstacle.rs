@@ -1,7 +1,7 @@
 //! Why a job, a batch or a route does not go on: the one answer that every face gives.
 //!
 //! The schema says it in a few fixed words (`sluice.waits_for`), by which jobs can be counted. Here those words meet
-//! what is known beside them: who paused what, what workers say of keys, models, limits and breakers.
+//! the facts known beside them: who paused what, what workers say of keys, models, limits and breakers.
 
 mod words;
 
@@ -79,7 +79,7 @@ pub struct Obstacle {
     pub stuck: Vec<ShutTarget>,
 }
 
-/// What is in the way.
+/// The obstacle to a job, a batch or a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hindrance {
     /// The job is in no queue.

@@ -324,7 +324,7 @@ mod tests {
             (0, 0, GPT),
             (200_000, 0, GPT),
             (200_001, 0, dearer(2)),
-            // What comes from the cache counts towards the length.
+            // Tokens from the cache count towards the length.
             (1, 200_000, dearer(2)),
             (500_000, 0, dearer(2)),
             (500_001, 0, dearer(4)),

@@ -18,7 +18,7 @@ const MOST: f64 = 100_000.0;
 const LEAST_STEP: f64 = 1.0 / 16.0;
 /// The part of the limit that is left after a refusal.
 const AFTER_REFUSAL: f64 = 0.7;
-/// The least and the most of the limit that is left after slow answers, whatever those would bear.
+/// The least and the most of the limit that is left after slow answers, regardless of what those would bear.
 const AFTER_SLOWNESS: (f64, f64) = (0.25, 0.6);
 /// Slow answers never lower the limit further than this: with so few calls the load is hardly ours.
 const FLOOR: f64 = 4.0;

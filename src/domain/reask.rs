@@ -1,8 +1,8 @@
 //! One more call of a rung whose answer was rejected: the conversation goes on with that answer and a message that
 //! names its fault.
 //!
-//! A model that is told what was wrong mends it more often than one that is asked the same once more, and the rung that
-//! answered is usually cheaper than the next one. A job asks a rung again at most once, whatever comes of it.
+//! A model that is told the fault mends it more often than one that is asked the same once more, and the rung that
+//! answered is usually cheaper than the next one. A job asks a rung again at most once, regardless of the outcome.
 
 use super::raw_object::RawObject;
 use super::{Attempt, ChatRequest, SoftFailure};
@@ -160,8 +160,8 @@ pub fn was_due(history: &[Attempt], rung: usize) -> bool {
 }
 
 /// The attempt whose rejected answer the next call to this rung names, by its place in the history; `None`: the next
-/// call asks as if for the first time. Whatever else came of a call after that answer, the answer is not named any
-/// more; a call that was turned away counts as not made.
+/// call asks as if for the first time. After any other outcome of a later call, the answer is not named any more; a
+/// call that was turned away counts as not made.
 #[must_use]
 pub fn due(history: &[Attempt], rung: usize) -> Option<usize> {
     let mut due = None;

@@ -52,7 +52,7 @@ pub type Side = BTreeMap<(String, String), DaySum>;
 /// The model of an invoice that has no models: all of the day together.
 pub const ALL_MODELS: &str = "(all)";
 
-/// What comes of comparing.
+/// The outcome of comparing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discrepancy {
     /// Both sides say the same, within the tolerance.
@@ -328,7 +328,7 @@ mod tests {
         for (theirs, expected) in [
             (Some(theirs(1_500_000, 130, 11)), more.to_vec()),
             (Some(theirs(700_000, 70, 9)), vec!["the invoice has 1 call fewer: not billed yet", estimated]),
-            // More than what was estimated.
+            // More than the estimate.
             (Some(theirs(500_000, 50, 10)), vec![]),
             (Some(theirs(500_000, 100, 10)), vec![discount]),
             (Some(theirs(700_000, 100, 10)), vec![estimated, discount]),

@@ -25,7 +25,7 @@ pub enum Remedy {
     /// Ask the same rung once more at once, with the rejected answer and its fault named. Uses up an attempt, as the
     /// answer was paid for.
     Reask,
-    /// No rung will take this request: the job ends, whatever the route says.
+    /// No rung will take this request: the job ends, regardless of what the route says.
     End,
 }
 

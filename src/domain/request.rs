@@ -215,7 +215,7 @@ pub enum ToolChoice {
 pub struct RequestError {
     /// The path of the offending field: `messages[2].role`.
     pub field: String,
-    /// What was expected at that field.
+    /// The expected content of that field.
     pub reason: String,
 }
 
@@ -238,7 +238,7 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// The inputs that are to become vectors, in place of a conversation.
     pub embed: Option<Embed>,
-    /// The model that the body names. The route decides, so the name only serves to say what was replaced.
+    /// The model that the body names. The route decides, so the name only serves to report the replaced model.
     pub model: Option<String>,
     /// Output cap, from `max_completion_tokens` or `max_tokens`; positive, and zero for embeddings.
     pub max_tokens: Option<i64>,

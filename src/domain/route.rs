@@ -47,7 +47,7 @@ impl Target {
         (!provider.is_empty() && !model.is_empty()).then(|| Self::new(provider, model))
     }
 
-    /// The same model, whatever the tier.
+    /// The same model, without a tier.
     #[must_use]
     pub fn in_no_tier(&self) -> Self {
         Self { tier: None, ..self.clone() }
@@ -294,7 +294,7 @@ impl Rung {
         self.model.terms_at(day).peak_price(self.tier())
     }
 
-    /// All prices that a call in its tier can have from this instant on, at whatever hour and whenever it is made.
+    /// All prices that a call in its tier can have from this instant on, at any hour and whenever it is made.
     pub fn prices_from(&self, at: Timestamp) -> impl Iterator<Item = Tariff> {
         let later = self.model.changes.iter().filter(move |change| change.from > at).map(|change| &change.terms);
         std::iter::once(self.model.terms_at(at)).chain(later).flat_map(|terms| terms.prices(self.tier()))

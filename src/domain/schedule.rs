@@ -1,4 +1,4 @@
-//! Schedules: which ticks are due, what is done with each, and what a tick is called. The clock is an argument.
+//! Schedules: which ticks are due, what the worker does with each, and what a tick is called. The clock is an argument.
 
 pub mod crontab;
 mod due;
@@ -85,7 +85,7 @@ impl TickSource {
     }
 }
 
-/// What is asked of each row of a table, as the options of `sluice enqueue` say it.
+/// The question about each row of a table, as the options of `sluice enqueue` say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowQuestion {
     /// The question, with columns in braces.

@@ -98,7 +98,7 @@ struct Slope {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SharedBucket {
-    /// The time of the last report; it never goes back here, whatever the clock does.
+    /// The time of the last report; it never goes back here, regardless of what the clock does.
     at: Timestamp,
     /// The youngest process whose configuration was adopted, and when it last came.
     configured_by: i64,

@@ -134,7 +134,7 @@ soft_failures! {
         reask: CALL
     }
     /// The rung is not sure enough of it, and the job can climb to another one (`cascade`). The same rung would be no
-    /// surer, and it is ill for nobody else.
+    /// surer, and it is not ill for other jobs.
     LowConfidence {
         name: "low_confidence", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: None, reask: None
     }

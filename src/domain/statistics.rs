@@ -362,7 +362,7 @@ mod tests {
             assert_eq!(read.version, version.unwrap_or(0));
             assert_eq!(Statistics { version: VERSION, ..read }, Statistics::read(&stored_now()));
         }
-        // The items after one that cannot be read keep what is theirs.
+        // The items after one that cannot be read keep their own figures.
         let mut stored = stored();
         let buckets = stored["gate"]["buckets"].as_array_mut().unwrap();
         buckets.insert(0, json!({ "name": "open", "shut": null }));

@@ -5,14 +5,14 @@ use super::NanoUsd;
 use crate::domain::counted::counted;
 use std::fmt;
 
-/// A batch is judged by its ended jobs from so many failures on. A few failures among the first jobs say little of a
-/// share, whatever the share is.
+/// A batch is judged by its ended jobs from so many failures on. A few failures among the first jobs say little of any
+/// share.
 const ENOUGH_FAILURES: i64 = 10;
 
 /// The whole, in millionths.
 const WHOLE: u32 = 1_000_000;
 
-/// What a batch may lose before it is paused; `None`: whatever comes.
+/// The losses that a batch may have before it is paused; `None`: any loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StopLoss {
     /// The share of its jobs that may fail.
@@ -88,7 +88,7 @@ impl MaxFailed {
     /// # Errors
     /// The fault of the number, in words.
     pub fn of_number(number: f64) -> Result<Self, String> {
-        // The shortest text that stands for the number is what was written.
+        // The shortest text that stands for the number is the written one.
         Self::parse(&number.to_string())
     }
 
@@ -156,7 +156,7 @@ impl Standing {
     }
 }
 
-/// What had ended when the batch was resumed after its stop-loss had paused it: that is forgiven.
+/// The jobs that had ended when the batch was resumed after its stop-loss had paused it: they are forgiven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Before {
     /// Jobs that had ended.
@@ -389,7 +389,7 @@ mod tests {
             ),
             // A few dear calls say little of a share.
             ("0.3", some_left, outgo(1_000_000_000, 900_000_000, 9), outgo(0, 0, 0), None),
-            // What was wasted before it was resumed is forgiven, and so is the rest of that money.
+            // The money wasted before the batch was resumed is forgiven, and so is the rest of that money.
             ("0.3", some_left, outgo(2_000_000_000, 1_000_000_000, 59), outgo(1_000_000_000, 900_000_000, 50), None),
             (
                 "0.05",

@@ -185,8 +185,8 @@ fn explore(route: &Route, seen: &Conditions<'_>, order: &mut [usize]) {
     }
 }
 
-/// The rungs that jobs of the route try first, where that differs from job to job whatever the conditions: each with
-/// its share of the jobs. Empty where all jobs try the same one first; so do jobs that are known to have one key.
+/// The rungs that jobs of the route try first, where that differs from job to job regardless of the conditions: each
+/// with its share of the jobs. Empty where all jobs try the same one first; so do jobs that are known to have one key.
 #[must_use]
 pub fn first_choices(route: &Route, sticky: Option<u64>) -> Vec<(usize, f64)> {
     let even = vec![1.0; route.rungs.len()];

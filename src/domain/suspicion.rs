@@ -110,7 +110,7 @@ mod tests {
     }
 
     proptest! {
-        /// A worker that takes whatever it may and dies whenever it holds poison: every poison is found, no other job
+        /// A worker that takes every job it may and dies whenever it holds poison: every poison is found, no other job
         /// is accused, and it does not take many deaths.
         #[test]
         fn poison_is_found_and_nothing_else_is_accused(

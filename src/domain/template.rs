@@ -76,7 +76,7 @@ pub struct TemplateError {
     /// The path of the string at fault, such as `messages[0].content`; empty for a text that stands by itself, and for
     /// a request that cannot be read at all.
     pub path: String,
-    /// What is wrong, and how braces are written.
+    /// The fault, and how braces are written.
     pub reason: String,
 }
 
@@ -188,7 +188,7 @@ impl Template {
     }
 }
 
-/// The name at the beginning of this text, and what comes after its brace.
+/// The name at the beginning of this text, and the text after its brace.
 fn name(text: &str) -> Result<(&str, &str), TemplateError> {
     let end = text.find(['{', '}', '"', '\n', '\r']);
     match end.map(|end| text.split_at(end)) {

@@ -16,7 +16,7 @@ pub struct TakenSoFar {
 }
 
 impl TakenSoFar {
-    /// Adds what was taken through another target of the bucket.
+    /// Adds the units taken through another target of the bucket.
     pub fn add(&mut self, other: Self) {
         self.calls = self.calls.saturating_add(other.calls);
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);

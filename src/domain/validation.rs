@@ -1,9 +1,9 @@
 //! Rules that an answer has to keep, and the verdict on it.
 //!
 //! HTTP's success is not the answer's: an answer may be empty, cut off, malformed or a refusal, and it is paid for all
-//! the same. The demands of the request itself (JSON, a schema, its own tools) hold whatever the route says. A repair
-//! is made only where it loses nothing: reasoning before an answer and text around JSON are taken off. Nothing is ever
-//! added or guessed, and a value that the text itself takes back is not used.
+//! the same. The demands of the request itself (JSON, a schema, its own tools) hold regardless of what the route says.
+//! A repair is made only where it loses nothing: reasoning before an answer and text around JSON are taken off. Nothing
+//! is ever added or guessed, and a value that the text itself takes back is not used.
 
 mod doubt;
 mod draft;

@@ -1,4 +1,4 @@
-//! The course of an alert: from the first sighting to its end, as steps over what is stored.
+//! The course of an alert: from the first sighting to its end, as steps over the stored alerts.
 
 use super::{AlertRule, AlertSettings, Sighting};
 use crate::domain::Timestamp;
@@ -34,7 +34,7 @@ pub enum ResolvedBy {
     SwitchedOff,
 }
 
-/// One change of what is stored.
+/// One change of the stored alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AlertStep<'a> {
     /// It is seen for the first time, and does not fire yet.
@@ -53,9 +53,9 @@ pub enum AlertStep<'a> {
     Resolve { id: i64, by: ResolvedBy },
 }
 
-/// What one look changes. `seen` has what was seen, `examined` the rules that could be judged: of the others nothing
-/// is known, and their alerts stay as they are. `looks_apart`: the longest time between two looks; after a longer one
-/// it is not known whether something was there all the time.
+/// The changes that one look makes. `seen` has the sightings, `examined` the rules that could be judged: of the others
+/// nothing is known, and their alerts stay as they are. `looks_apart`: the longest time between two looks; after a
+/// longer one it is not known whether something was there all the time.
 ///
 /// Each firing is followed by one resolution, and that by no firing before the rule's time is over again.
 #[must_use]

@@ -23,7 +23,7 @@ pub enum HookFormat {
     Slack,
 }
 
-/// What is new of an alert.
+/// The news of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertNews {
     /// It fires, or it still does (`reminders` above 0).
@@ -76,7 +76,7 @@ impl BatchEnd {
     pub fn rule(&self, millionths: u32) -> AlertRule {
         let ended = i128::from(self.succeeded.saturating_add(self.failed));
         let is_failed = self.failed > 0 && i128::from(self.failed) * 1_000_000 > ended * i128::from(millionths);
-        // Where nothing succeeded and something failed, it has failed whatever may.
+        // Where nothing succeeded and something failed, it has failed, regardless of the share that may fail.
         let none = self.failed > 0 && self.succeeded == 0;
         if is_failed || none { AlertRule::BatchFailed } else { AlertRule::BatchCompleted }
     }

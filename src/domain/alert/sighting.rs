@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Observations {
     /// The database's clock.
     pub now: Timestamp,
-    /// What the live workers say, and what is paused, beside how budgets stand.
+    /// What the live workers say, and the pauses, beside how budgets stand.
     pub known: Circumstances,
     /// For each live worker: its name, and how many outcomes wait on its disk.
     pub spools: Vec<(String, u64)>,
     /// Workers that have died, or stopped because a part of them failed.
     pub lost: Option<Vec<LostWorker>>,
-    /// What is left to do of what each budget covers, by its name.
+    /// The work left for each budget, by its name.
     pub needs: Option<BTreeMap<String, Need>>,
     /// What routes have answered over the window of `fallback_share`.
     pub fallbacks: Option<Vec<RouteFlow>>,
@@ -72,7 +72,7 @@ pub struct LostWorker {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteFlow {
     pub route: String,
-    /// Jobs that have ended, in whatever way.
+    /// Jobs that have ended, in any way.
     pub ended: i64,
     /// Jobs that have succeeded.
     pub answered: i64,
@@ -93,7 +93,7 @@ pub struct UsualHour {
     pub hours: i64,
 }
 
-/// With fewer hours than these it is not known what is usual.
+/// With fewer hours than these the usual figure is not known.
 const ENOUGH_HOURS: i64 = 6;
 
 /// The work of a route.
@@ -132,7 +132,7 @@ pub fn sightings(seen: &Observations, settings: &AlertSettings) -> (Vec<Sighting
     (all, examined)
 }
 
-/// What is seen of one subject.
+/// A subject, and the sighting of it.
 struct Spotted {
     subject: String,
     summary: String,

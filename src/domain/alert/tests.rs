@@ -361,7 +361,7 @@ struct World {
     now: Timestamp,
     record: Option<AlertRecord>,
     next_id: i64,
-    /// What was told: when, and what.
+    /// The messages: when each was told, and which.
     told: Vec<(Timestamp, &'static str)>,
 }
 

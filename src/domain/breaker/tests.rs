@@ -252,7 +252,7 @@ proptest! {
         let mut breaker = Breaker::new(SETTINGS);
         let mut now = START;
         let mut running: Vec<Passage> = Vec::new();
-        // The counted calls since it was last closed, whatever their age.
+        // The counted calls since it was last closed, regardless of their age.
         let mut counted = 0;
         for event in events {
             let before = breaker.state();

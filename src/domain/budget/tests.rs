@@ -293,9 +293,9 @@ fn event() -> impl Strategy<Value = Event> {
 type Ledger = [Vec<(i64, i64)>; 2];
 
 proptest! {
-    /// Two budgets, one of them over all calls. In each window and at any moment what is spent, what may have been and
-    /// what is reserved is at most the limit; and when all calls have ended nothing is reserved, and what is left can
-    /// be spent.
+    /// Two budgets, one of them over all calls. In each window and at any moment the spent, the uncertain and the
+    /// reserved amount together are at most the limit. When all calls have ended, nothing is reserved, and the amount
+    /// left can be spent.
     #[test]
     fn no_budget_is_overshot_whatever_happens(events in prop::collection::vec(event(), 1..200)) {
         let mut standings = [standing(Coverage::Total, 200), standing(Coverage::Project("p".into()), 100)];

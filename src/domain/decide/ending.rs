@@ -74,7 +74,7 @@ fn hopeless(route: &Route, conditions: &[Condition], attempt: &Attempt) -> Optio
     }
 }
 
-/// This many rungs that find the request wrong are believed, whatever their words.
+/// This many rungs that find the request wrong are believed, regardless of their words.
 const ENOUGH_REFUSALS: usize = 3;
 
 /// Two refusals that have fewer words than this are not taken to be the same.

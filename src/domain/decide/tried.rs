@@ -24,8 +24,8 @@ pub(super) struct Tried {
     doubts: u32,
 }
 
-/// After this many refused keys at most, the next key follows at once. No provider has that many keys: whatever is
-/// wrong then, a pause does no harm.
+/// After this many refused keys at most, the next key follows at once. No provider has that many keys: a pause does no
+/// harm then, regardless of the cause.
 const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
 /// How often a request may be refused as if by its key while the key stays in service. After that the refusal concerns

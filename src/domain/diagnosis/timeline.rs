@@ -1,4 +1,4 @@
-//! Whether the database has gone back in time, and what was lost by that.
+//! Whether the database has gone back in time, and the loss that this caused.
 
 use super::{Finding, Seen, grouped, span};
 use crate::domain::ErrorClass;

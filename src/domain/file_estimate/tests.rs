@@ -1,4 +1,4 @@
-//! The most that is told holds, whatever becomes of the jobs.
+//! The most that is told holds, regardless of what becomes of the jobs.
 
 use super::*;
 use crate::domain::charging::Fate;
@@ -23,7 +23,7 @@ const AT: Timestamp = Timestamp(1_785_888_000_000);
 #[derive(Clone, Debug)]
 struct Fortune {
     outcome: Outcome,
-    /// Of the prompt, and of that what was read from a cache, written to one, and written for an hour.
+    /// The tokens of the prompt, and of these the ones read from a cache, written to one, and written for an hour.
     input: [i64; 4],
     /// Of the answer, and of that the reasoning.
     output: [i64; 2],
@@ -147,8 +147,8 @@ fn usage(fortune: &Fortune, input: i64, output: i64) -> Usage {
     }
 }
 
-/// Carries out what is decided for a job until it ends. Returns what is booked: for calls that ended, and as uncertain
-/// for those of a race that another answer made needless; and apart what was for calls whose worker died.
+/// Carries out the decisions for a job until it ends. Returns the booked amount: for calls that ended, and as uncertain
+/// for those of a race that another answer made needless. The amount for calls whose worker died is returned apart.
 fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i64, i64) {
     let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<(UnderWay, usize)>::new());
     let (mut in_all, mut of_the_dead) = (0_i64, 0_i64);
@@ -207,9 +207,9 @@ fn worst(rung: &Rung, job: &Job, at: Timestamp) -> i64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever answers and failures its calls meet, at whichever prices to come, and with whatever tokens within what
-    /// was sent and allowed: no job is booked at more than the most that was told of it. Calls whose worker died come
-    /// on top, as the help says.
+    /// No job is booked at more than the most that was told of it. This holds for all answers and failures that its
+    /// calls meet, at all prices to come, and for all token counts within the prompt that was sent and the output that
+    /// was allowed. Calls whose worker died come on top, as the help says.
     #[test]
     fn no_job_is_booked_at_more_than_the_most_that_was_told(
         route in route(),

@@ -1,4 +1,4 @@
-//! Obstacles in words: what is in the way, and what a person may type.
+//! Obstacles in words: the hindrance, and the command that a person may type.
 
 use super::{Hindrance, JobPause, KeyOut, Obstacle, Pause, ShutTarget};
 use crate::domain::Timestamp;
@@ -18,7 +18,7 @@ const DAY: i64 = 86_400_000;
 const STOP_LOSS: &str = "stop-loss:";
 
 impl Obstacle {
-    /// What is in the way, as a sentence without its end.
+    /// The hindrance, as a sentence without its end.
     #[must_use]
     pub fn in_words(&self) -> String {
         let now = self.as_of;
@@ -80,7 +80,7 @@ pub enum Advice {
     ResumeJob(i64),
     /// Raise the budget of this name.
     RaiseBudget(String),
-    /// Mend what is wrong at the provider of this name, which is then tried again.
+    /// Mend the fault at the provider of this name, which is then tried again.
     Mend { what: &'static str, provider: String },
     /// Something else: a command without names in it, or what to do in words.
     Words(&'static str),

@@ -143,7 +143,7 @@ fn a_call_that_was_turned_away_leaves_the_fault_to_be_named_and_any_other_does_n
 }
 
 proptest! {
-    /// Whatever the calls meet, a rung is asked again at most once.
+    /// A rung is asked again at most once, regardless of what the calls meet.
     #[test]
     fn a_rung_is_asked_again_at_most_once(came in prop::collection::vec((0..3_usize, 0..40_usize), 0..30)) {
         let mut history: Vec<Attempt> = Vec::new();
@@ -162,7 +162,7 @@ proptest! {
         prop_assert!(made.iter().all(|times| *times <= 1), "{made:?}");
     }
 
-    /// Whatever the answer and its fault, what is sent is bounded and can be read.
+    /// For any answer and any fault, the sent request is bounded and can be read.
     #[test]
     fn what_is_sent_is_bounded(text in ".{0,200}", fault in ".{0,2000}") {
         let request = ChatRequest::read_text(ASKED).unwrap();

@@ -207,7 +207,7 @@ impl Kind {
 }
 
 /// Whether some provider knows a top-level member of this name with a value of this kind. A member that the parser
-/// reads is known whatever its value, so that a value of the wrong kind is a fault and not an unknown member.
+/// reads is known with any value, so that a value of the wrong kind is a fault and not an unknown member.
 #[must_use]
 pub fn is_known_member(name: &str, value: &Value) -> bool {
     const READ: &[&str] = &[
@@ -272,7 +272,7 @@ pub fn is_known_of_embeddings(name: &str) -> bool {
     OF_EMBEDDINGS.contains(&name)
 }
 
-/// Whether some provider knows a top-level member of this name, whatever its value.
+/// Whether some provider knows a top-level member of this name, regardless of its value.
 #[must_use]
 pub fn is_known_name(name: &str) -> bool {
     KNOWN.iter().any(|(known, _)| *known == name)

@@ -1,4 +1,4 @@
-//! Reads a request's JSON. Every fault is named by its field and by what was expected there.
+//! Reads a request's JSON. Every fault is named by its field and by the content expected there.
 
 use super::embed;
 use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};

@@ -70,7 +70,7 @@ impl CronLine {
     /// Reads a line. A sixth field, before the others, is for seconds.
     ///
     /// # Errors
-    /// What is wrong with it, and in which field.
+    /// The fault of the line, and its field.
     pub fn parse(text: &str) -> Result<Self, String> {
         let written = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let line = match written.strip_prefix('@') {

@@ -101,7 +101,7 @@ impl Zone {
             match self.0.from_local_datetime(&local) {
                 MappedLocalTime::Ambiguous(_, second) if second > *after => return Some(second),
                 MappedLocalTime::Ambiguous(..) => {}
-                // What comes after is found ahead.
+                // A tick after the repeated time is found by the search ahead.
                 MappedLocalTime::Single(_) | MappedLocalTime::None => return None,
             }
         }

@@ -308,7 +308,7 @@ fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceili
     // The provider halves the limit: used units stay used.
     let told = bucket.exchange(1, &none, &heard(300, 0, 0), at(0));
     assert_eq!(told.slices[0].interval, 200_000_000);
-    // A lower configured limit counts, whatever the headers say.
+    // A lower configured limit counts, regardless of what the headers say.
     let told = bucket.exchange(2, &limits(60, 60), &heard(300, 0, 0), at(0));
     assert_eq!((told.slices[0].interval, told.slices[0].capacity), (1_000_000_000, 59));
     // A higher configured limit does not: the provider knows better.

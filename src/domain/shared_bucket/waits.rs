@@ -65,7 +65,8 @@ impl SharedBucket {
         probe
     }
 
-    /// Bounds every wait to what is believed, whichever process wrote it: an earlier version, or another clock.
+    /// Bounds every wait to the longest that is believed, whichever process wrote it: an earlier version, or another
+    /// clock.
     pub(super) fn bound_waits(&mut self, now: Timestamp) {
         let latest = now + BELIEVED;
         if let Some(wait) = self.wait.as_mut().filter(|wait| wait.shut.until > latest) {

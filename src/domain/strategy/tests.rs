@@ -243,7 +243,7 @@ proptest! {
         prop_assert_eq!(order_of(&fewer, &job(id), &[]), left);
     }
 
-    /// Each order has every rung once, whatever the weights and conditions.
+    /// Each order has every rung once, for any weights and conditions.
     #[test]
     fn every_rung_is_in_the_order_once(
         rungs in 1..6_usize,
@@ -305,7 +305,7 @@ fn fastest_takes_the_rung_that_has_answered_soonest_and_an_unknown_one_before_it
     let ask = |conditions: [Condition; 3]| order_of(&route, &job(id), &conditions);
     assert_eq!(ask([open(0, Some(900)), open(0, Some(300)), open(0, Some(500))]), [1, 2, 0]);
     assert_eq!(ask([open(0, Some(900)), open(0, Some(300)), open(0, None)]), [2, 1, 0]);
-    // What is shut answers later by its wait: it is still the fastest, or it is not.
+    // A shut rung answers later by its wait: it is still the fastest, or it is not.
     assert_eq!(ask([open(0, Some(900)), shut(500, open(0, Some(300))), open(0, Some(950))]), [1, 0, 2]);
     assert_eq!(ask([open(0, Some(900)), shut(700, open(0, Some(300))), open(0, Some(950))]), [0, 2, 1]);
     assert_eq!(ask([open(0, Some(900)), shut(99_000, open(0, None)), open(0, Some(950))]), [0, 2, 1]);

@@ -4,7 +4,7 @@ use super::Faults;
 use crate::domain::request::Embed;
 use crate::domain::{Answer, SoftFailure};
 
-/// Judges what came for `embed`. A route's rules about texts do not bind vectors.
+/// Judges the answer to `embed`. A route's rules about texts do not bind vectors.
 pub(super) fn judge(answer: &Answer, embed: &Embed, faults: &mut Faults) {
     let asked = embed.inputs.count();
     let Some(vectors) = &answer.vectors else {

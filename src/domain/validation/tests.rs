@@ -134,7 +134,7 @@ fn a_whole_answer_with_an_unknown_word_for_its_end_is_taken_unless_the_route_is_
     ] {
         assert_eq!(failures(&with(rule), answer), expected, "{rule:?} {answer:?}");
     }
-    // An answer as long as it may be was cut, whatever its word.
+    // An answer as long as it may be was cut, regardless of its finish reason.
     let mut capped = request();
     capped.max_tokens = Some(10);
     let used = |output, reasoning| {

@@ -188,7 +188,7 @@ fn where_jobs_draw_their_rung_one_that_is_full_for_a_moment_holds_them_and_one_t
     assert_eq!(full.opens(), Some(NOW + SECOND));
     let both = [shut(Reason::RateLimit, SECOND), shut(Reason::RateLimit, Duration::from_millis(300))];
     assert_eq!(drawn(MINUTE, &both).opens(), Some(NOW + SECOND), "until both have room");
-    // Those that drew the shut rung rest until it opens; the others go on: a quarter of what is claimed.
+    // Those that drew the shut rung rest until it opens; the others go on: a quarter of the claimed jobs.
     assert_eq!(drawn(MINUTE, &[shut(Reason::RateLimit, MINUTE), open(100)]), Startable::Now(100));
     assert_eq!(drawn(MINUTE, &[shut(Reason::Auth, SECOND), open(100)]), Startable::Now(100));
     assert_eq!(

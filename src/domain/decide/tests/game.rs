@@ -40,12 +40,12 @@ struct Trouble {
     outcome: Outcome,
     /// How long the gate is shut after it.
     shut: Option<Duration>,
-    /// What comes of a call that names the fault of the answer; `None`: no call does.
+    /// The outcome of a call that names the fault of the answer; `None`: no call does.
     named: Option<Outcome>,
 }
 
 /// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice. Where the
-/// fault of an answer can be named, there are rows for what comes of that.
+/// fault of an answer can be named, there are rows for the outcome of naming it.
 fn troubles() -> Vec<Trouble> {
     let classes = Class::ALL.iter().filter(|class| **class != Class::SoftFailure).map(|class| Outcome::Failed(*class));
     let soft = SoftFailure::ALL.iter().map(|kind| Outcome::Rejected(*kind));
@@ -110,7 +110,7 @@ fn stage(strategy: Strategy) -> (Job, Route) {
     (Job { sticky: Some(strategy::hash_of("acme\0nightly")), ..job() }, route)
 }
 
-/// An answer of which the model is told what is wrong.
+/// An answer whose fault the model is told.
 pub(super) fn answer(kind: SoftFailure) -> Option<Arc<Rejected>> {
     Rejected::of(&json!({ "content": "{" }), kind, "no JSON found", 1).map(Arc::new)
 }

@@ -78,7 +78,7 @@ fn a_clock_that_is_set_back_makes_it_go_on_from_there_and_one_that_is_a_little_b
     let back = |now: &str| look(&nightly, at("03T02:00:00"), false, at(now)).set_back_to;
     assert_eq!(back("03T01:59:30"), None);
     assert_eq!(back("03T01:00:00"), Some(at("03T01:00:00")));
-    // And forward: what was passed over is as if no worker had looked.
+    // And forward: the ticks that were passed over are as if no worker had looked.
     let found = look(&nightly, at("03T02:00:00"), false, at("20T12:00:00"));
     assert_eq!(found.ticks.iter().filter(|tick| tick.passed.is_none()).count(), 1);
     assert_eq!(found.ticks.len(), 17);
@@ -109,8 +109,8 @@ fn a_failed_tick_is_tried_again_a_few_times_and_not_beyond_the_next_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the clock does, forward or back, and however often is looked: ticks come in order between two changes
-    /// of the clock, none is passed over, and what is on time is run.
+    /// The clock may jump forward or back, and looks may come at any rate: ticks come in order between two
+    /// changes of the clock, none is passed over, and the ticks that are on time are run.
     #[test]
     fn no_tick_is_dealt_with_twice_whatever_the_clock_does(
         line in prop::sample::select(&["* * * * *", "*/5 * * * *", "0 * * * *", "30 2 * * *", "*/10 * * * * *"][..]),
@@ -129,7 +129,7 @@ proptest! {
             for tick in &found.ticks {
                 prop_assert!(tick.at > last && tick.at <= now);
                 last = tick.at;
-                // The primary key of the table: what is there is left alone.
+                // The primary key of the table: an existing row is left alone.
                 dealt_with.insert(tick.at);
             }
             looked_at = found.set_back_to.unwrap_or(last);

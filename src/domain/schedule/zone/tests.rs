@@ -219,8 +219,8 @@ const LINES: [&str; 10] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Whatever is asked when: ticks increase strictly, and none is passed over or comes twice because of the instant
-    /// at which the next one is asked for.
+    /// For questions at any instants: ticks increase strictly, and none is passed over or comes twice because of the
+    /// instant at which the next one is asked for.
     #[test]
     fn ticks_increase_and_are_the_same_whenever_one_asks(
         zone in prop::sample::select(&ZONES[..]), line in prop::sample::select(&LINES[..]),
@@ -266,7 +266,7 @@ proptest! {
             found.push(next);
             now = next;
         }
-        // What was made up for after a gap has another local time.
+        // A tick that was made up for after a gap has another local time.
         let is_own = |at: &Timestamp| {
             zone.local(*at).unwrap().format("%H:%M").to_string() == format!("{hour:02}:{minute:02}")
         };

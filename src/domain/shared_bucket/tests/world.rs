@@ -1,4 +1,4 @@
-//! Whatever happens among four processes, beside a provider that counts for itself.
+//! Arbitrary events among four processes, beside a provider that counts for itself.
 
 use super::*;
 use proptest::prelude::*;
@@ -194,8 +194,8 @@ impl Process {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-    /// Whatever happens among them, the provider never has to refuse a call; and when it is over and the dead are
-    /// forgotten, nothing of the limit is lost.
+    /// In any course of events among them, the provider never has to refuse a call; and when it is over and the dead
+    /// are forgotten, nothing of the limit is lost.
     #[test]
     fn no_call_too_many_and_nothing_lost(
         per_minute in 60_u64..6_000,
