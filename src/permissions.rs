@@ -171,7 +171,7 @@ pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
-/// The text of a small file that holds a secret, and what is wrong with its permissions. `most`: bytes.
+/// The text of a small file that holds a secret, and the faults of its permissions. `most`: bytes.
 pub fn read_secret(path: &Path, most: u64) -> io::Result<(String, Vec<Exposed>)> {
     use rustix::fs::OFlags;
     // Links are followed, since the secrets of containers are links.

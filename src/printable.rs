@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
 
-/// Whether a character steers a terminal, or is invisible although it changes what is read.
+/// Whether a character steers a terminal, or is invisible although it changes the text that is read.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()

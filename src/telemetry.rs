@@ -70,7 +70,7 @@ where
         // Each connection that is made and refused would give a line; the consequence is logged once
         // (store/database.rs).
         .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
-        // It writes whole requests, prompts included, whatever the filter lets through.
+        // It writes whole requests, prompts included, regardless of what the filter lets through.
         .with(filter::filter_fn(|line| !line.target().starts_with("aws_sigv4")))
         .with(layer(log.format, standard_error, colours))
         .with(files.map(|files| layer(log.format, files, false)));

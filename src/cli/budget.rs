@@ -112,7 +112,7 @@ pub struct Covers {
 /// An amount of dollars above 0, as an argument.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// The fault of the amount, and the expected form.
 pub(super) fn amount(text: &str) -> Result<NanoUsd, String> {
     budget::amount(text).map_err(|problem| format!("{problem}; expected dollars above 0, such as 0.50"))
 }
@@ -255,7 +255,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-/// All budgets, or the one of this name, and what is known of them.
+/// All budgets, or the one of this name, with their needs and faults.
 async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<BudgetView>> {
     let now = now(context).await?;
     let rows = context.store.budget_rows().await?;
@@ -281,7 +281,7 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
     Ok(rows.iter().enumerate().filter(|(_, row)| is_meant(row)).map(view).collect())
 }
 
-/// Says in sentences what the figures do not: what is wrong with budgets, and what they will not cover.
+/// Says in sentences what the figures do not: the faults of budgets, and the jobs that they will not cover.
 fn tell_of(context: &mut Context, views: &[BudgetView]) -> anyhow::Result<()> {
     // What goes to standard output comes first.
     context.output.finish()?;

@@ -96,7 +96,7 @@ fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, Stri
     })
 }
 
-/// Prints the summary and what came of the calls to `out`, faults and warnings to `err`.
+/// Prints the summary and the outcomes of the calls to `out`, faults and warnings to `err`.
 fn report(
     format: Format,
     loaded: &Result<Config, ConfigErrors>,

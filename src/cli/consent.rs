@@ -4,7 +4,7 @@ use super::failure::CommandFailure;
 use crate::printable;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-/// Asks whether to do what is wished, such as "cancel 3 jobs". Without a terminal nobody can answer.
+/// Asks whether to carry out the wish, such as "cancel 3 jobs". Without a terminal the user cannot answer.
 ///
 /// # Errors
 /// The user says no, or cannot be asked.

@@ -146,7 +146,7 @@ pub struct Again {
 /// A share of jobs that may fail, or of money that may be wasted, as an argument.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// The fault of the share, and the expected form.
 pub(super) fn max_failed(text: &str) -> Result<MaxFailed, String> {
     MaxFailed::parse(text).map_err(|problem| format!("{problem}; expected {}", MaxFailed::EXPECTED))
 }

@@ -206,7 +206,7 @@ fn section(text: &mut String, name: &str, fill: impl FnOnce(&mut Roff)) {
     text.push_str(&roff.render());
 }
 
-/// Appends what is rendered into a part.
+/// Renders a part and appends it.
 fn add(text: &mut String, render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
     let mut part = Vec::new();
     render(&mut part)?;

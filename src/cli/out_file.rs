@@ -50,7 +50,7 @@ enum Sink {
 /// not be overwritten while it is read.
 ///
 /// # Errors
-/// [`CommandFailure`] when two of them are the same file, by whatever name.
+/// [`CommandFailure`] when two of them are the same file, under any name.
 pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>) -> Result<(), CommandFailure> {
     if let Some(errors) = errors {
         if is_stdout(answers) && is_stdout(errors) {

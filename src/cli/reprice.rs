@@ -109,7 +109,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             tracing::info!(below = first.0, changed, "costs were computed again");
         }
     }
-    // Budgets count what was booked when it was booked; here that changes.
+    // Budgets count a cost when it is booked; here booked costs change.
     context.store.check_budgets(true).await?;
     show(&mut context, &RepricedView { sums: done, changed: Some(changed) })?;
     context.close().await?;
@@ -151,7 +151,7 @@ async fn scope(args: &Args, store: &Store) -> anyhow::Result<RepriceScope> {
 }
 
 /// What the attempt is to say of its cost; `None`: what it says now. Without tokens or a price nothing can be computed,
-/// and what was booked stays.
+/// and the booked cost stays.
 fn recosted(mut was: Costed, book: &mut PriceBook<'_>, tolerance: Tolerance, sums: &mut Sums) -> Option<Recosted> {
     let new = computed_again(&mut was, book, tolerance);
     sums.count(was.cost, new.as_ref().map_or(was.cost, |new| new.cost), new.is_some());

@@ -223,7 +223,7 @@ fn require_form(args: &Args, form: &Form) -> Result<(), CommandFailure> {
     Ok(())
 }
 
-/// Writes what has ended by now.
+/// Writes the jobs that have ended by now.
 async fn exported(args: &Args, form: &Form, login: Option<&str>, context: &mut Context) -> anyhow::Result<Counts> {
     let rows_of = RowsOf {
         id_column: args.id_column.clone(),

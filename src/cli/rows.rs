@@ -1,4 +1,4 @@
-//! What is asked of the rows of a table, and what routes add to requests: for the commands that read files.
+//! The question about the rows of a table, and what routes add to requests: for the commands that read files.
 
 use super::failure::CommandFailure;
 use super::words::{option, path};

@@ -334,7 +334,7 @@ pub(super) async fn work(
         // Interrupted: once the worker has ended, that is what the jobs wait for.
         spent = spent_budget(&context.store, batch).await.unwrap_or_default();
     }
-    // In order, whatever the result of watching: outcomes under way are written.
+    // In order, regardless of the result of watching: outcomes under way are written.
     finished.cancel();
     let worked = match worked {
         Some(worked) => worked,
@@ -370,7 +370,7 @@ fn paused_by_loss(batch: &str, reason: &str, screen: usize) -> String {
     wrapped(&said, screen).join("\n  ")
 }
 
-/// What has to happen before the command goes on.
+/// The event that must come before the command goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum GoOn {
     /// Nothing.

@@ -97,7 +97,7 @@ pub struct Args {
     pub rows: Rows,
 }
 
-/// What was read of the file.
+/// The part of the file that was read.
 struct Drawn {
     /// Jobs of the file.
     jobs: u64,
@@ -316,7 +316,7 @@ impl Drawn {
     }
 }
 
-/// Enqueues what was drawn for one rung, except what an earlier run of the same trial has enqueued.
+/// Enqueues the drawn jobs for one rung, except those that an earlier run of the same trial has enqueued.
 async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: &Route) -> anyhow::Result<()> {
     let batch = options.batch.clone().unwrap_or_default();
     let mut bulk = match store.enqueue_into(options, Admission::Resume { wait: true }).await? {
@@ -394,7 +394,7 @@ async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
         }
         let expected = |estimate: &FileEstimate| estimate.rungs.get(index).and_then(|rung| rung.expected);
         let requests = (drawn.jobs, u64::try_from(drawn.requests.len()).unwrap_or(u64::MAX));
-        // A rung without an accepted answer would do nothing with the file, at whatever cost.
+        // A rung without an accepted answer would do nothing with the file, at any cost.
         figures.whole_file = figures
             .cost
             .filter(|_| figures.accepted > 0)

@@ -1,4 +1,4 @@
-//! Commands that are shown to users, in the form that a shell accepts, whatever names are in them.
+//! Commands that are shown to users, in the form that a shell accepts, for any names in them.
 
 use super::GlobalArgs;
 pub(super) use crate::view::command::{about, quoted};

@@ -125,7 +125,7 @@ fn millionths(share: MaxFailed) -> u32 {
     share.millionths()
 }
 
-/// What was noted is kept for a day.
+/// Observations are kept for a day.
 fn window(of: &mut Section<'_>) -> Duration {
     let window = of.duration_of_at_least_or_default("window", Duration::from_secs(1));
     if window > Duration::from_hours(24) {
@@ -209,7 +209,7 @@ fn checked_url(text: &str) -> Result<SecretString, &'static str> {
     hook_url(text).map(|_| SecretString::from(text))
 }
 
-/// What is sent unencrypted to another machine can be read and changed on the way.
+/// A message sent unencrypted to another machine can be read and changed on the way.
 fn warn_of_plain_text(name: &str, url: &SecretString, reading: &Reading) {
     let url = url.expose_secret();
     if url.starts_with("http://") && !super::is_loopback(url) {

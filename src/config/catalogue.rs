@@ -283,7 +283,7 @@ mod tests {
         assert!(Catalogue::parse(None, text).1.unwrap_err().to_string().contains("listed twice"));
     }
 
-    /// What is wrong with a model of this entry.
+    /// The faults of a model with this entry.
     fn faults(entry: &str) -> String {
         let text = format!("[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\n\"m.1\" = {{ {entry} }}\n");
         Catalogue::parse(Some(Path::new("new.toml")), &text)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const EXPECTED: &str = "a request with names in braces, such as { prompt = \"Classify: {text}\" }";
 
-/// The keys that say what is asked; a route has at most one of them.
+/// The keys that hold the question; a route has at most one of them.
 const ASKING: [&str; 3] = ["prompt", "template", "template_file"];
 
 pub(super) fn read(section: &mut Section<'_>) -> Defaults {
@@ -86,7 +86,7 @@ fn read_format(section: &mut Section<'_>) -> Option<Value> {
     }
 }
 
-/// Fills a template with texts and reads the outcome: what is wrong with it whatever the row is, is told now.
+/// Fills a template with texts and reads the outcome. A fault that every row would meet is told now.
 fn check_request(section: &Section<'_>, key: &str, request: &RequestTemplate) {
     if request.names().is_empty() {
         let key = section.key_in_file(key);

@@ -24,8 +24,8 @@ pub struct Http {
     pub chosen: bool,
     /// Names under which it may be asked on loopback, beside those of this machine: the names of a proxy before it.
     pub hosts: Vec<String>,
-    /// What has to be known to use the dashboard and the API; `None`: on loopback nothing, and elsewhere they are
-    /// closed.
+    /// The secret that a user of the dashboard and the API must know; `None`: on loopback nothing, and elsewhere they
+    /// are closed.
     pub token: Option<SecretString>,
     /// Whether the dashboard and the API change nothing.
     pub read_only: bool,

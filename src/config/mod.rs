@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, overridden by the environment, checked as a whole.
 //!
-//! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database,
-//! and reports every fault at once, each with the file (or variable), the key and what was expected there.
+//! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database, and
+//! reports every fault at once, each with the file (or variable), the key and the form expected there.
 
 mod alerts;
 mod api_keys;

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// The target with the tier that its name asks for, where the provider's vendor has that.
 ///
 /// # Errors
-/// The tier cannot be asked for: what is wrong, and what is expected in its place.
+/// The tier cannot be asked for: the fault, and the form expected in its place.
 pub(super) fn in_its_tier(target: &Target, endpoint: &Endpoint) -> Result<Target, (String, String)> {
     let tiers = endpoint.tiers().list;
     let (model, why) = match tier::split(&target.model, tiers, &vendors::all_tiers()) {
@@ -162,8 +162,8 @@ impl SetTerms {
         Self { price, tiers, says, peak: read_peak_hours(section), off_peak: read_off_peak(section) }
     }
 
-    /// The known terms with what is set. List prices of tiers and hours do not apply beside a price that is not the
-    /// list's; multiples of the price do.
+    /// The known terms, overridden by the set ones. List prices of tiers and hours do not apply beside a price that is
+    /// not the list's; multiples of the price do.
     fn over(&self, section: &Section<'_>, known: PriceTerms) -> PriceTerms {
         let is_multiple = |price: &TierPrice| matches!(price, TierPrice::Times(_));
         let mut tiers = known.tiers;

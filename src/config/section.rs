@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
     }
 
     /// What one of these words means, which are the declared ones; that of the default when the key is not set or has
-    /// another word. `problem` says what is wrong with another word, such as "is not a format".
+    /// another word. `problem` names the fault of another word, such as "is not a format".
     pub fn word_or_default<T: Copy>(&mut self, key: &'static str, problem: &str, words: WordList<T>) -> T {
         let find = |word: &str| words.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning);
         let Kind::Word(declared) = self.declaration(key).kind else { panic!("{key} is not declared as a word") };

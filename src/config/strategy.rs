@@ -10,7 +10,7 @@ use std::sync::Arc;
 const WEIGHT: &str = "a number, at least 0, such as 3 or 0.5; 0: only a fallback";
 const KEY: &str = "\"batch\", \"project\" or \"metadata.MEMBER\"";
 
-/// The keys that belong to one strategy: the strategy, the key, and what is true of all others.
+/// The keys that belong to one strategy: the strategy, the key, and the fact that is true of all other strategies.
 const BELONGINGS: [(StrategyKind, &str, &str); 4] = [
     (StrategyKind::Weighted, "weights", "draws by no weights"),
     (StrategyKind::Sticky, "sticky_by", "sticks to no rung"),

@@ -207,7 +207,7 @@ async fn change_job(
     wish::change_job(&site, number(&job)?, &deed).await.map(Json)
 }
 
-/// What came of a change of many jobs.
+/// The outcome of a request to change many jobs.
 enum ManyChanged {
     Would(Proposal),
     Begun(Task),

@@ -86,7 +86,7 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/changes/{task}", get(changes::one))
 }
 
-/// What is served to everybody who reaches the port: the page that asks for the token, and how pages look.
+/// The paths that everybody who reaches the port may read: the page that asks for the token, and how pages look.
 pub(super) fn open() -> Router<Arc<Site>> {
     Router::new()
         .route("/sign-in", get(sign_in::page).post(sign_in::take))

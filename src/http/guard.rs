@@ -1,8 +1,8 @@
 //! Decides which requests are answered at all.
 //!
-//! What is served reveals providers, routes and money. On loopback only this machine may read it.
-//! A web page whose own name resolves to 127.0.0.1 would make a browser of this machine read them on its behalf; such a
-//! request carries that name in `Host`.
+//! The served pages reveal providers, routes and money. On loopback only this machine may read it. A web page whose own
+//! name resolves to 127.0.0.1 would make a browser of this machine read them on its behalf; such a request carries that
+//! name in `Host`.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;

@@ -1,5 +1,5 @@
 //! What a request says beside its path: in the query, in a form, or as a JSON object. The names are the same in all
-//! three. What is not known is refused, since a filter with a mistyped name would mean other jobs.
+//! three. An unknown name is refused, since a filter with a mistyped name would mean other jobs.
 
 use super::problem::{OrProblem, Problem};
 use crate::domain::ErrorClass;
@@ -70,7 +70,7 @@ impl Params {
         self.left.get(name).map(String::as_str)
     }
 
-    /// A number, or whatever else is written as `expected`.
+    /// A number, or another value, whose form `expected` names.
     pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, expected: &str) -> OrProblem<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.trim().parse().map(Some).map_err(|_| Problem::bad(format!("{name}: expected {expected}, found {text:?}")))
@@ -126,7 +126,7 @@ impl Params {
         })
     }
 
-    /// Refuses what was not read.
+    /// Refuses names that were not read.
     pub(super) fn finish(self) -> OrProblem<()> {
         let Some(name) = self.left.keys().next() else { return Ok(()) };
         let known = if self.read.is_empty() { "nothing".to_owned() } else { self.read.join(", ") };

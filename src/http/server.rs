@@ -1,5 +1,5 @@
-//! Connections to the worker's own port. However many clients connect, and whatever they send or leave out, the worker
-//! keeps its file descriptors and its memory, and a probe gets its answer.
+//! Connections to the worker's own port. However many clients connect, and no matter what they send or leave out, the
+//! worker keeps its file descriptors and its memory, and a probe gets its answer.
 
 use super::guard::{Hosts, guard};
 use axum::Router;

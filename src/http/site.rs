@@ -35,7 +35,7 @@ pub struct Reach {
 #[derive(Debug)]
 pub struct Pages {
     pub reach: Reach,
-    /// What has to be known to open them; `None`: on loopback nothing, and elsewhere they are closed.
+    /// The secret that a user must know to open them; `None`: on loopback nothing, and elsewhere they are closed.
     pub token: Option<SecretString>,
     /// Whether nothing may be changed.
     pub read_only: bool,

@@ -1,5 +1,5 @@
 //! Changes of many jobs, which take longer than a request may. They are done a thousand jobs at a time beside
-//! everything else, and end with this process: what is left can be asked for again.
+//! everything else, and end with this process: the rest can be asked for again.
 
 use super::problem::{OrProblem, Problem};
 use crate::store::Store;

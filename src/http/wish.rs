@@ -61,8 +61,8 @@ pub(super) async fn change_job(site: &Site, job: i64, deed: &Deed) -> OrProblem<
     Ok(JobChangeView { job, outcome })
 }
 
-/// Pauses or resumes a route, project, batch or provider. What is to be paused has to be known here, since a mistyped
-/// name would be noticed too late; a pause in force ends under any name.
+/// Pauses or resumes a route, project, batch or provider. The name to pause has to be known here, since a mistyped name
+/// would be noticed too late; a pause in force ends under any name.
 pub(super) async fn change_pause(
     site: &Site,
     kind: PauseKind,
@@ -97,7 +97,7 @@ async fn require_known(site: &Site, kind: PauseKind, name: &str) -> OrProblem<()
             let found = site.look(async |store| store.batch(name).await).await?;
             (found.is_some(), site.look(async |store| store.latest_batches().await).await?.join(", "))
         }
-        // A project is whatever jobs name; it may be one that comes.
+        // A project is any name that jobs have; its first jobs may come later.
         PauseKind::Project => (true, String::new()),
     };
     if is_known {
@@ -182,7 +182,7 @@ pub(super) async fn change_schedule(
     Ok(ScheduleChange { schedule: name.to_owned(), action: action.to_owned(), changed, tick })
 }
 
-/// What was changed of a schedule.
+/// The change of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct ScheduleChange {
     pub(super) schedule: String,

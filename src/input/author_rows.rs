@@ -159,7 +159,7 @@ mod tests {
             ("a.csv", "id,text\n1,\"a, b\"\n2,\n", None),
             ("a.tsv", "id\ttext\n1\ta, b\n2\t\n", None),
             ("a.csv", "id;text\n1;a, b\n2;\n", Some(b';')),
-            // By what it holds, as jobs are read: whatever its name, objects are JSON Lines.
+            // By what it holds, as jobs are read: objects are JSON Lines under any file name.
             ("a.csv", "{\"id\": \"1\", \"text\": \"a, b\"}\n{\"id\": \"2\", \"text\": \"\"}\n", None),
             ("a.dat", "\u{feff} {\"id\": \"1\", \"text\": \"a, b\"}\n{\"id\": \"2\", \"text\": \"\"}\n", None),
         ] {

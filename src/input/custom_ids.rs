@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Keeps 96 bits of a hash and the line for each `custom_id`, whatever its length: 16 bytes, and about 35 with the
+/// Keeps 96 bits of a hash and the line for each `custom_id`, regardless of its length: 16 bytes, and about 35 with the
 /// table's free room and its growth. Among ten million names the chance that two different ones are taken for the same
 /// is below 10⁻¹⁴.
 #[derive(Debug, Default)]

@@ -68,12 +68,12 @@ impl Columns {
     }
 }
 
-/// What is wrong with a file.
+/// The fault of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvoiceError {
     /// The line, from 1; 0: the file as a whole.
     pub line: u64,
-    /// The fault, and what was expected.
+    /// The fault, and the expected form.
     pub reason: String,
 }
 
@@ -277,7 +277,7 @@ impl Layout {
         single.into_iter().flatten().chain(self.tokens.iter().copied())
     }
 
-    /// The day, the model and what is said of them.
+    /// The day, the model and the sums of that line.
     fn line(&mut self, record: &::csv::StringRecord, line: u64) -> Result<(NaiveDate, String, DaySum), String> {
         let cell = |index: usize| record.get(index).unwrap_or_default();
         let cost = self.cost.map(|index| self.amount(cell(index), index, line)).transpose()?;

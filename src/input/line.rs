@@ -101,7 +101,7 @@ fn parse_batch_line(
         Some(Value::String(method)) if method.eq_ignore_ascii_case("POST") => {}
         Some(_) => return Err(fault("method", "expected \"POST\"".to_owned())),
     }
-    // The body says what is asked for. An address that says otherwise is a mistake in one of the two.
+    // The body shows what the author asks for. An address that says otherwise is a mistake in one of the two.
     let of_body = |is: fn(&Map<String, Value>) -> bool| members.get("body").and_then(Value::as_object).is_some_and(is);
     let for_embeddings = of_body(is_input);
     let belongs = if for_embeddings { EMBEDDINGS } else { CHAT_COMPLETIONS };

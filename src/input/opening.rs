@@ -37,9 +37,9 @@ pub struct Reading {
     pub limits: ReadLimits,
     /// `None`: by the ending of the file's name.
     pub format: Option<InputFormat>,
-    /// What is between the cells of CSV and TSV; `None`: a comma or a tab.
+    /// The delimiter between the cells of CSV and TSV; `None`: a comma or a tab.
     pub delimiter: Option<u8>,
-    /// What is asked of the rows of a table.
+    /// The question about the rows of a table.
     pub asking: Asking,
     /// What routes add to requests.
     pub completion: Completion,
@@ -73,10 +73,10 @@ pub struct Opened {
     pub unit: HeldBy,
 }
 
-/// Reads rows that are objects of JSON, each on a line: what a statement has found, say.
+/// Reads rows that are objects of JSON, each on a line: the rows that a statement has found, say.
 ///
 /// # Errors
-/// In words: what is asked of them is in no order.
+/// In words: the question about them is malformed.
 pub fn read_rows(source: impl BufRead + Send + 'static, reading: Reading) -> Result<Jobs, String> {
     let longest = reading.limits.line_bytes.clamp(1, ReadLimits::MOST_LINE_BYTES);
     table::json_lines(source, longest, reading.asking, Requests::new(reading.completion))
@@ -87,7 +87,7 @@ impl InputSource {
     ///
     /// # Errors
     /// In words, to be put behind the source's name: it cannot be opened; it is a folder, UTF-16 or no table; or its
-    /// columns do not go with what is asked of them.
+    /// columns do not go with the question about them.
     pub fn read(&self, reading: Reading) -> Result<Opened, String> {
         let Reading { limits, format, delimiter, asking, completion } = reading;
         let ending = self.ending().unwrap_or_default();
@@ -156,7 +156,7 @@ impl InputSource {
         Ok(if holds_objects { InputFormat::JsonLines } else { named.unwrap_or(InputFormat::Csv) })
     }
 
-    /// Whether it is a file: what comes through a pipe comes once.
+    /// Whether it is a file: the content of a pipe comes once.
     fn can_be_read_twice(&self) -> bool {
         match self {
             Self::Stdin => false,
@@ -199,7 +199,7 @@ impl InputSource {
     }
 }
 
-/// The first byte that says something. A file of objects is JSON Lines, whatever its name.
+/// The first byte that says something. A file of objects is JSON Lines, regardless of its name.
 fn first_letter(begin: &[u8]) -> Option<u8> {
     let begin = begin.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begin);
     begin.iter().copied().find(|byte| !byte.is_ascii_whitespace())

@@ -50,7 +50,7 @@ impl InputSource {
     #[must_use]
     pub fn stem(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
-        // A pipe such as /dev/stdin or <(…) has a name that says nothing of what comes through it.
+        // A pipe such as /dev/stdin or <(…) has a name that says nothing of its content.
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             return None;
         }
@@ -68,7 +68,7 @@ impl InputSource {
         self.open_if(refuse_utf16)
     }
 
-    /// Opens the source as [`open`](Self::open) does, whatever text it holds.
+    /// Opens the source as [`open`](Self::open) does, with any text in it.
     ///
     /// # Errors
     /// The source cannot be opened, or is a folder.

@@ -113,7 +113,7 @@ fn embeddings_come_as_batch_lines_and_bare() {
         let told = (job.custom_id.as_deref(), job.metadata.as_deref(), job.body.as_str(), job.notes.len());
         assert_eq!(told, (custom_id, metadata, body, notes), "{line}");
     }
-    // A column beside a prompt is its author's own, whatever it is called.
+    // A column beside a prompt is its author's own, under any name.
     let job = only(r#"{"prompt":"Hi","input":"column"}"#).unwrap();
     assert_eq!((job.request.embed, job.metadata.as_deref()), (None, Some(r#"{"input":"column"}"#)));
 }

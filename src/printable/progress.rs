@@ -74,7 +74,7 @@ mod tests {
     use indicatif::{ProgressDrawTarget, TermLike};
     use std::sync::Arc;
 
-    /// A terminal that remembers what is done to it.
+    /// A terminal that remembers the calls made to it.
     #[derive(Clone, Debug, Default)]
     struct Seen(Arc<Mutex<Vec<String>>>);
 

@@ -199,7 +199,7 @@ impl Provider {
         Ok(report)
     }
 
-    /// Whether a change makes a difference to what is sent, on top of those that the call has already.
+    /// Whether a change makes a difference to the sent request, on top of those that the call has already.
     #[must_use]
     pub fn changes(&self, call: &Call<'_>, change: &Mend) -> bool {
         let Ok(mut wire) = self.written(call) else { return false };
@@ -274,7 +274,7 @@ impl Provider {
         }
         let success = (200..300).contains(&reply.status);
         let result = match &reply.fault {
-            // A failure is known by its head: its status and its wait count, whatever happened to the body.
+            // A failure is known by its head: its status and its wait count, regardless of what happened to the body.
             Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };

@@ -31,7 +31,7 @@ pub struct Endpoint {
     /// Its name in the configuration.
     pub name: String,
     pub dialect: &'static Dialect,
-    /// The vendor, where it is known: its row gives the server's habits, whatever the address.
+    /// The vendor, where it is known: its row gives the server's habits, regardless of the address.
     pub vendor: Option<String>,
     /// The operator's settings for these habits.
     pub quirks: QuirkSettings,

@@ -1,4 +1,4 @@
-//! The content of an error body, whatever its shape.
+//! The content of an error body in any shape.
 
 use super::reply_body;
 use super::scrub;

@@ -1,4 +1,4 @@
-//! Webhooks: sends one message to a receiver, signed by the rules of Standard Webhooks, and reports what came back.
+//! Webhooks: sends one message to a receiver, signed by the rules of Standard Webhooks, and reports the reply.
 //!
 //! The address of a receiver may be a secret (that of Slack is one), so it is in no error, log line or row: what the
 //! receiver says is searched for it, as for the signing secret.
@@ -117,7 +117,7 @@ pub fn test_message_id() -> String {
 /// Checks an address.
 ///
 /// # Errors
-/// What is wrong with it, in words that do not repeat it.
+/// The fault in words that do not repeat the address.
 pub fn hook_url(url: &str) -> Result<Url, &'static str> {
     let parsed = Url::parse(url).map_err(|_| "is no URL such as https://host/path")?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
@@ -132,7 +132,7 @@ pub fn hook_url(url: &str) -> Result<Url, &'static str> {
 /// The key in a signing secret such as `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`.
 ///
 /// # Errors
-/// What is wrong with it, in words that do not repeat it.
+/// The fault in words that do not repeat the secret.
 pub fn signing_key(secret: &str) -> Result<Vec<u8>, &'static str> {
     let encoded = secret.trim().strip_prefix(SECRET_PREFIX).ok_or("does not begin with whsec_")?;
     let key = STANDARD.decode(encoded).map_err(|_| "is not base64 after whsec_")?;

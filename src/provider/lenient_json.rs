@@ -108,7 +108,7 @@ pub(super) fn read(body: &[u8]) -> Result<Read, Unreadable> {
     }
 }
 
-/// The body as text, whatever its encoding.
+/// The body as text, from any encoding.
 fn text<'a>(body: &'a [u8], read: &mut Read) -> Cow<'a, str> {
     let wide = |to_unit: fn([u8; 2]) -> u16| {
         let units = body.chunks_exact(2).map(|pair| to_unit([pair[0], pair[1]]));

@@ -40,7 +40,7 @@ pub struct Quirks {
     /// Members that the server does not take and without which the answer would be another one: a request that has one
     /// is not for this server.
     pub refuse: Vec<String>,
-    /// Members that are sent whatever else the rows say of the server or the model.
+    /// Members that are sent, regardless of what else the rows say of the server or the model.
     pub keep: Vec<String>,
     /// Members that models without sampling (capability `temperature = false`: reasoning models) do not take.
     pub drop_when_reasoning: Vec<String>,

@@ -103,7 +103,7 @@ fn read_lines(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
     Some(join(values, true).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
 }
 
-/// Reads a body that came in one piece, or in whatever form the server chose.
+/// Reads a body that came in one piece, or in another form that the server chose.
 fn read_whole(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     let mut read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
     if let [Value::String(text)] = read.values.as_slice() {

@@ -1,4 +1,4 @@
-//! Properties: whatever a server sends, no code panics, and everything that is kept of it stays within bounds.
+//! Properties: for any reply of a server, no code panics, and everything that is kept of it stays within bounds.
 
 use super::checks::spoken;
 use super::quirks::QuirkSettings;

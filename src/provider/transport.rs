@@ -73,7 +73,7 @@ impl Transport {
     pub fn new(provider: &str, base_url: &Url, connect: Duration, max_body: usize) -> Result<Self, NoTransport> {
         let mut builder = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
-            // A redirect would send the key to whatever address it names.
+            // A redirect would send the key to any address that it names.
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(connect)

@@ -22,7 +22,7 @@ pub fn named(name: &str) -> Option<&'static Vendor> {
     VENDORS.iter().find(|vendor| vendor.name == name)
 }
 
-/// The vendor of a server that speaks this dialect: the named one, whatever the address; else by its host.
+/// The vendor of a server that speaks this dialect: the named one, regardless of the address; else by its host.
 #[must_use]
 pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Option<&'static Vendor> {
     let mut rows = VENDORS.iter().filter(|vendor| vendor.dialect == dialect);

@@ -1,6 +1,6 @@
 //! Chance without a generator: every draw is a function of the seed and of the thing that is drawn.
 //!
-//! The same scenario and the same calls therefore give the same faults, sizes and latencies, whatever the order in
+//! The same scenario and the same calls therefore give the same faults, sizes and latencies, regardless of the order in
 //! which the calls arrive.
 
 /// A hash of two numbers, good enough to draw from (SplitMix64's finaliser).

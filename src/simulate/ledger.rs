@@ -178,7 +178,7 @@ pub(crate) struct Knock<'a> {
     pub provider: usize,
     /// Absent when it could not be read.
     pub ask: Option<&'a Ask<'a>>,
-    /// Its own fault, whatever the faults and quotas of the scenario say.
+    /// Its own fault, regardless of what the faults and quotas of the scenario say.
     pub problem: Option<Problem>,
     /// Replaces the prompt of a request that cannot be read.
     pub body_hash: u64,

@@ -1,4 +1,4 @@
-//! The prompt of a call, whatever the dialect: its hash, its length, its text.
+//! The prompt of a call in any dialect: its hash, its length, its text.
 //!
 //! Tokens are counted as characters (Unicode scalar values) divided by four, rounded up, at least one. No model's
 //! tokenizer counts like that, but a test can recompute it.

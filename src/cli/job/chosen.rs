@@ -106,7 +106,7 @@ impl ChosenArgs {
     }
 }
 
-/// No user waits longer for a list: what was not looked at is the next page.
+/// No user waits longer for a list: the jobs not looked at are the next page.
 const FOR_A_LIST: Duration = Duration::from_secs(10);
 /// Counting takes as long as it takes, up to here.
 const FOR_A_COUNT: Duration = Duration::from_mins(1);

@@ -82,7 +82,7 @@ pub(super) struct Following<'a> {
     login: Option<&'a str>,
     /// The columns of flat lines and of tables; `None`: the lines are OpenAI's.
     flat: Option<(Layout, Fields)>,
-    /// What is between the cells of a table; `None`: they are lines.
+    /// The delimiter between the cells of a table; `None`: they are lines.
     delimiter: Option<u8>,
     /// Jobs whose ending is known: their lines are written, or they have none.
     known: Numbers,
@@ -223,7 +223,7 @@ impl<'a> Following<'a> {
         self.known.len()
     }
 
-    /// Writes what has ended, and waits for the rest, until every job of the batch has ended.
+    /// Writes the jobs that have ended, and waits for the rest, until every job of the batch has ended.
     ///
     /// # Errors
     /// Those of the database and of the output.
@@ -269,7 +269,7 @@ impl<'a> Following<'a> {
         self.counted().await
     }
 
-    /// Writes what has ended at the front, and in the next part of the rest.
+    /// Writes the jobs that have ended at the front, and in the next part of the rest.
     async fn look(&mut self, answers: &mut Sink<'_>, errors: &mut Option<Sink<'_>>) -> anyhow::Result<Looked> {
         let Some(last) = self.walk(self.front, FRONT_PAGES, true, answers, errors).await? else {
             self.further = 0;

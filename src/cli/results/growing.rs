@@ -17,7 +17,7 @@ pub(super) struct GrowingFile {
 
 impl GrowingFile {
     /// Opens a file, and gives each of its lines to `line`, which says whether a row ends with it: cells of a table may
-    /// have line breaks. With `force` a file that exists is begun anew. What is torn is removed only if it begins as
+    /// have line breaks. With `force` a file that exists is begun anew. A torn end is removed only if it begins as
     /// `begins` says.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl<'a> Begins<'a> {
     }
 }
 
-/// What is said of a line that is not one of such an export.
+/// The message about a line that is not one of such an export.
 pub(super) const NOT_OURS: &str = "is no line of this export";
 
 enum Fault {

@@ -47,7 +47,7 @@ pub struct RowsOf {
     pub limit: Option<u64>,
     /// Whether rows are left out that are in no order.
     pub skips_bad: bool,
-    /// Whether rows are left out that have no job, as those of a run that enqueued only what was in order.
+    /// Whether rows are left out that have no job, as those of a run that enqueued only the rows that were in order.
     pub skips_absent: bool,
 }
 

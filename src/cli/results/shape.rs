@@ -21,8 +21,8 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The shape of a file: what was asked for, or what its ending says. `.jsonl` says nothing, for both kinds of
-    /// lines are called so.
+    /// The shape of a file: the one that was asked for, or the one that its ending names. `.jsonl` says nothing, for
+    /// both kinds of lines are called so.
     #[must_use]
     pub fn of(asked: Option<Self>, file: Option<&Path>, format: Format) -> Self {
         let ending = || match file?.extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -68,7 +68,7 @@ impl Shape {
     }
 }
 
-/// Checks that a file's name does not promise what is not written.
+/// Checks that a file's name does not promise a form that is not written.
 ///
 /// # Errors
 /// [`CommandFailure`] says what to do instead.

@@ -14,7 +14,7 @@ pub(super) trait Sheet: Send {
     /// Writes a row: a cell for each column of the layout.
     fn write(&mut self, layout: &Layout, row: &[FlatCell]) -> anyhow::Result<()>;
 
-    /// Writes what is held back.
+    /// Writes the rows held back.
     fn end(self: Box<Self>) -> anyhow::Result<()>;
 }
 

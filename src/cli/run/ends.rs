@@ -58,7 +58,7 @@ pub(super) async fn stopped_by_budget(store: &Store, batch: &str) -> BudgetStand
 }
 
 /// Waits until no target of the batch can be called before a person does something, or until it turns out that no call
-/// of this run reaches a server: what is in the way.
+/// of this run reaches a server. Returns the obstacles in words.
 pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
     let (mut at_first, mut since) = (None, None);
     loop {

@@ -20,7 +20,7 @@ const ROWS: usize = 10_000;
 const LINE: u64 = 64 << 20;
 
 /// Begins the files of a run. One that holds an export of the same batch is replaced: the same command writes the same
-/// file again. What was edited in it is not lost: such a file is kept under another name.
+/// file again. Edits in it are not lost: such a file is kept under another name.
 ///
 /// # Errors
 /// [`CommandFailure`] when a file holds something else, and is not to be replaced.

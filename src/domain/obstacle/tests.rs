@@ -131,7 +131,7 @@ fn a_route_is_stuck_where_no_rung_can_be_called_before_a_person_acts() {
         ]
     );
     assert!(stuck.iter().all(|shut| shut.advice().is_some()));
-    // Another route has a rung left; and a paused route is not stuck, regardless of what its worker says.
+    // Another route has a rung left; and a paused batch is not stuck, regardless of what its worker says.
     assert!(of("other", "one/m: auth (no fallback from that)").stuck.is_empty());
     assert!(of("default", "batch paused").stuck.is_empty());
 }

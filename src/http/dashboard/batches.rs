@@ -97,7 +97,7 @@ fn progress(batch: &Batch, why: Option<&WhyView>, left: Option<Duration>) -> Mar
     }
 }
 
-/// What it will have cost if the rest costs as much a job as what has ended; `None`: that is not known.
+/// The cost of the whole batch if the rest costs as much a job as the ended jobs; `None`: that is not known.
 fn at_the_end(batch: &Batch) -> Option<NanoUsd> {
     let cost = batch.known_cost().filter(|_| batch.unpriced == 0)?;
     let ended = batch.succeeded + batch.failed;

@@ -54,7 +54,7 @@ pub(super) fn buttons(site: &Site, offered: &[Button<'_>]) -> Markup {
     }
 }
 
-/// The page of what is changed.
+/// The page of the thing that is changed.
 fn way_back(of: &[(&str, &str)]) -> String {
     let value = |wanted: &str| of.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     match (value("job"), value("kind"), value("name")) {

@@ -1,4 +1,4 @@
-//! What has failed, grouped by class and code, each with what the provider says.
+//! The failures, grouped by class and code, each with the provider's words.
 
 use super::changes::{Button, buttons};
 use super::layout::Frame;

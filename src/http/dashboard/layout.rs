@@ -29,7 +29,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// The page with what is in the way of jobs on top.
+    /// The page with the obstacles to jobs on top.
     pub(super) async fn on(self, site: &Site) -> Result<super::Paper, Problem> {
         let status = site.status().await?;
         let why = why(&status);

@@ -1,5 +1,4 @@
-//! The limits with what is left of them and who holds it, the targets with their breakers, the keys; and what is
-//! paused.
+//! The limits with the units left and their holders, the targets with their breakers, the keys, and the pauses.
 
 use super::changes::{Button, buttons};
 use super::layout::Frame;

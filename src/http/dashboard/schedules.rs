@@ -1,4 +1,4 @@
-//! Schedules with what came of their ticks, and alerts.
+//! Schedules with the outcomes of their ticks, and alerts.
 
 use super::changes::{Button, buttons};
 use super::layout::Frame;

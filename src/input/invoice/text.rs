@@ -1,4 +1,4 @@
-//! The text of an invoice: its encoding, and what is between its cells.
+//! The text of an invoice: its encoding, and the delimiter between its cells.
 
 use super::{InvoiceError, whole_file};
 use std::io::Read;
@@ -68,7 +68,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String, InvoiceError> {
     }
 }
 
-/// What is between the names of the columns most often.
+/// The delimiter that is most frequent between the names of the columns.
 fn delimiter_of(text: &str) -> u8 {
     let header = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let mut counts = [(b',', 0_usize), (b';', 0), (b'\t', 0)];

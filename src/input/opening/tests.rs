@@ -29,14 +29,14 @@ fn a_table_is_known_by_its_ending_or_by_what_is_said_of_it() {
         ("a.csv", csv.to_vec(), None),
         ("a.CSV", csv.to_vec(), None),
         ("a.csv.gz", gzip(csv), None),
-        // Compressed, whatever its name.
+        // Compressed, regardless of its name.
         ("a.csv", gzip(csv), None),
         ("a.tsv", csv.to_vec(), None),
         ("a.tsv.gz", gzip(csv), None),
         ("a", csv.to_vec(), Some(InputFormat::Csv)),
         ("a.jsonl", b"{\"text\":\"it\"}".to_vec(), None),
         ("a.jsonl.gz", gzip(b"{\"text\":\"it\"}"), None),
-        // A file of objects is welcome, whatever its name.
+        // A file of objects is welcome, regardless of its name.
         ("a.csv", b"{\"text\":\"it\"}".to_vec(), None),
         ("a", b"{\"text\":\"it\"}".to_vec(), None),
     ] {

@@ -40,7 +40,7 @@ impl<R: BufRead> Delimited<R> {
         Ok((rows, columns))
     }
 
-    /// Reads the next record: the line on which it begins, and what is wrong with its quotes.
+    /// Reads the next record: the line on which it begins, and the fault of its quotes.
     fn read(&mut self) -> Option<Result<(u64, Option<BadQuote>), InputError>> {
         match self.reader.read_byte_record(&mut self.record) {
             Ok(false) => None,

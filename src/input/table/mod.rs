@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::io::BufRead;
 use std::sync::Arc;
 
-/// What is asked of each row, and what is kept of it.
+/// The question about each row, and the columns that are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Asking {
     /// The request, and the option that it came from.
@@ -195,7 +195,7 @@ pub type Jobs = Box<dyn Iterator<Item = Result<InputJob, InputError>> + Send>;
 /// The jobs of a table in CSV or TSV.
 ///
 /// # Errors
-/// The header is in no order, or does not go with what is asked.
+/// The header is in no order, or does not go with the question.
 pub(super) fn delimited(
     source: impl BufRead + Send + 'static,
     delimiter: u8,
@@ -210,7 +210,7 @@ pub(super) fn delimited(
 /// The jobs of a JSON-lines table.
 ///
 /// # Errors
-/// It is not said what is asked of the rows.
+/// The question about the rows is missing.
 pub(super) fn json_lines(
     source: impl BufRead + Send + 'static,
     longest: usize,

@@ -1,7 +1,7 @@
 //! Watches the bytes of a CSV file go by: where rows begin, and where quotes are in no order.
 //!
-//! The parser takes whatever comes after a closing quote for more text, and the rest of the file for one cell when a
-//! quote is never closed. Both mean that rows are not what their author wrote.
+//! The parser takes everything after a closing quote for more text, and the rest of the file for one cell when a quote
+//! is never closed. Both mean that rows are not what their author wrote.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -30,7 +30,7 @@ pub(super) struct BadQuote {
     pub(super) cell: usize,
 }
 
-/// What was seen, in the states of the parser.
+/// The bytes seen so far, in the states of the parser.
 #[derive(Debug)]
 struct Watch {
     delimiter: u8,
@@ -165,7 +165,7 @@ impl<R: BufRead> Read for Watched<R> {
         }
         for (place, byte) in buffer.get(..read).unwrap_or_default().iter().enumerate() {
             if let Err(failure) = self.watch.see(*byte) {
-                // What was in order before it is passed on first.
+                // The bytes in order before it are passed on first.
                 self.failure = Some(failure);
                 return if place > 0 { Ok(place) } else { self.read(buffer) };
             }

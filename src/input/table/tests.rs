@@ -262,7 +262,7 @@ fn a_bad_row_of_json_is_told_with_its_line() {
 }
 
 proptest! {
-    /// What a writer of CSV puts into a file comes out of it, whatever is in the cells.
+    /// The cells that a writer of CSV puts into a file come out of it, regardless of their content.
     #[test]
     fn any_cells_are_read_as_they_were_written(
         rows in prop::collection::vec(("[^\\x00]{1,8}", "[^\\x00]{0,8}"), 1..6)

@@ -11,7 +11,7 @@ use crate::provider::sigv4::Skew;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
-/// The whole answer, whatever form it came in.
+/// The whole answer, in any form.
 fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     if !frames::is_one(reply.body) {
         return reply_body::parse(reply, "output", |values, _| values.into_iter().next());

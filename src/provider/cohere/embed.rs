@@ -26,7 +26,7 @@ struct Body<'a> {
     embedding_types: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     output_dimension: Option<i64>,
-    /// By itself the server cuts what is too long without a word.
+    /// By itself the server cuts texts that are too long without a word.
     truncate: Own<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<&'a RawValue>,

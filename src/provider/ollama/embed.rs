@@ -18,7 +18,7 @@ struct Body<'a> {
     input: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<i64>,
-    /// By itself the server cuts what is too long without a word.
+    /// By itself the server cuts texts that are too long without a word.
     truncate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     options: Option<&'a RawValue>,

@@ -17,7 +17,7 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     }
     let pieces = values.iter().filter(|value| value.get("choices").is_some_and(Value::is_array)).count();
     if pieces == 0 {
-        // Not a stream of ours: decoding reports what is missing.
+        // Not a stream of ours: decoding reports the missing part.
         return values.into_iter().next();
     }
     let mut whole = Map::new();

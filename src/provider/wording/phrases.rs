@@ -1,4 +1,4 @@
-//! The phrases and codes by which vendors say what is wrong, sorted by their meaning. What follows from one is decided
+//! The phrases and codes by which vendors name a fault, sorted by their meaning. What follows from one is decided
 //! beside this file.
 
 use regex::Regex;
@@ -22,7 +22,7 @@ pattern!(
     r"(?:suspended|banned|disabled|deactivated|blocked|terminated|restricted|on hold|closed|frozen)\b",
 );
 
-// The key or the account, whatever the status.
+// The key or the account, under any status.
 pattern!(
     BAD_KEY,
     r"\bapi[ _-]?keys?\b[^.]{0,40}\b(?:not valid|invalid|expired|revoked|incorrect|missing|unknown|deleted|not found",
