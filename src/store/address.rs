@@ -80,7 +80,7 @@ impl Address {
     /// # Errors
     /// The URL cannot be read.
     pub fn for_programs(url: &str) -> Result<(String, Option<SecretString>), AddressError> {
-        // It says what is wrong with the URL, member by member.
+        // It names the fault of the URL, member by member.
         url.parse::<Self>()?;
         let Parts { scheme, user, hosts, path, query } = Parts::of(url)?;
         let (user, mut password) = match user.strip_suffix('@').unwrap_or_default().split_once(':') {

@@ -205,8 +205,8 @@ impl Store {
         .doing(LOOKING)
     }
 
-    /// Forgets alerts that have been over for longer than this, messages that were sent or given up, and what is no
-    /// longer needed to tell what is new.
+    /// Forgets alerts that have been over for longer than this, messages that were sent or given up, and records no
+    /// longer needed to tell the news.
     pub async fn forget_alerts(&self, keep: Duration) -> Result<u64, StoreError> {
         let messages = sqlx::query!(
             "delete from sluice.alert_delivery
@@ -455,7 +455,7 @@ impl Writing<'_> {
     }
 }
 
-/// What a message says beside what is seen.
+/// What a message says beside the sighting.
 struct Told {
     id: i64,
     since: Timestamp,

@@ -50,7 +50,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Jobs that have ended, in whatever way.
+    /// Jobs that have ended, in any way.
     #[must_use]
     pub fn done(&self) -> i64 {
         self.succeeded + self.failed + self.cancelled

@@ -1,7 +1,7 @@
 //! Budgets: where they stand, and the room that is reserved in them before a call.
 //!
-//! Only a process that asks for room locks the row of a budget. Whatever books a call appends what it has cost, and the
-//! next one that asks adds that up (`sluice.hold_budgets`).
+//! Only a process that asks for room locks the row of a budget. Code that books a call appends the call's cost, and the
+//! next process that asks adds that up (`sluice.hold_budgets`).
 
 mod needs;
 
@@ -68,7 +68,7 @@ pub struct NoMoney {
     pub refusal: Shortage,
 }
 
-/// What came of opening one call.
+/// The outcome of opening one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Covered {
     /// It may be made; its worst case is reserved.
@@ -79,7 +79,7 @@ pub enum Covered {
     Refused(Box<NoMoney>),
 }
 
-/// What came of opening calls that budgets may cover.
+/// The outcome of opening calls that budgets may cover.
 #[derive(Clone, Debug)]
 pub struct OpenedCalls {
     /// For each call, in their order.
@@ -299,7 +299,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.id, row.login)).collect())
     }
 
-    /// Gives back what was reserved for calls that were opened and not made.
+    /// Gives back the reservations of calls that were opened and not made.
     pub async fn release(&self, calls: &[(Lease, i16)]) -> Result<(), StoreError> {
         sqlx::query!(
             "select sluice.release_reservations($1, $2, $3)",
@@ -313,7 +313,7 @@ impl Store {
         Ok(())
     }
 
-    /// Adds up all budgets, and gives back what is reserved for calls of claims that are over: those that were not made
+    /// Adds up all budgets, and gives back the reservations for calls of claims that are over: those that were not made
     /// because their worker ended. Returns the thresholds that were crossed.
     pub async fn tend_budgets(&self) -> Result<Vec<Crossing>, StoreError> {
         const TENDING: &str = "adding up budgets";
@@ -324,7 +324,7 @@ impl Store {
         if !any {
             return Ok(Vec::new());
         }
-        // Whatever takes a claim away while its call is under way books that call, and its reservation goes with that.
+        // Code that takes a claim away while its call is under way books that call, and its reservation goes with that.
         sqlx::query!(
             "select sluice.release_reservations(array_agg(g.job_id), array_agg(g.fence), array_agg(g.number))
                from (select r.job_id, r.fence, r.number from sluice.reservation r
@@ -354,8 +354,8 @@ impl Store {
         Ok(changed)
     }
 
-    /// Whether a job that this budget has refused asks it again soon: it would have room if what was reserved then is
-    /// given back. All others rest for minutes.
+    /// Whether a job that this budget has refused asks it again soon: it would have room if the reservations of that
+    /// moment are given back. All others rest for minutes.
     pub async fn asks_soon(&self, name: &str) -> Result<bool, StoreError> {
         sqlx::query_scalar!(
             r#"select exists (select from sluice.parked p
@@ -395,9 +395,8 @@ impl Store {
             .doing("removing a budget")
     }
 
-    /// Sets the budgets of a configuration, as far as it says something else of them than any did last: what was
-    /// changed by hand since then stays. Removes those in `gone` that only a configuration has. Returns the changed
-    /// ones.
+    /// Sets the budgets of a configuration, as far as it says something else of them than any did last: changes made by
+    /// hand since then stay. Removes those in `gone` that only a configuration has. Returns the changed ones.
     pub async fn apply_budgets(&self, budgets: &[Budget], gone: &[String]) -> Result<Vec<String>, StoreError> {
         let mut changed = Vec::new();
         if budgets.is_empty() && gone.is_empty() {

@@ -54,7 +54,7 @@ impl Store {
         self.unless_others(open, budgets).await
     }
 
-    /// What was opened; `None`: nothing, and perhaps because there are other budgets.
+    /// The calls that were opened; `None`: none, and perhaps because there are other budgets.
     async fn unless_others(
         &self,
         open: HashSet<(i64, i16)>,

@@ -92,7 +92,7 @@ impl Hash for Lease {
 /// How much a claim takes, and what of each job.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
-    /// How many bytes the requests may take in memory together; the first is taken whatever its size.
+    /// How many bytes the requests may take in memory together; the first is taken regardless of its size.
     pub room: usize,
     /// The members of the metadata that are taken.
     pub members: &'a Arc<[String]>,
@@ -218,7 +218,7 @@ pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
 
 impl Store {
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping those that others are taking. Their
-    /// requests together take no more than `room` bytes in memory; the first request is kept whatever its size.
+    /// requests together take no more than `room` bytes in memory; the first request is kept regardless of its size.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
         let terms = Terms { room, members: &Arc::default(), weigh: &|_, text| bulk::weight(text) };
         self.claim_of(worker, takes, &[], None, &terms).await

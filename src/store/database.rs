@@ -69,8 +69,8 @@ const SETTINGS: [(&str, &str); 7] = [
     ("client_min_messages", "error"),
 ];
 
-/// Further settings for the statements of a worker. They run thousands of times and touch few rows, whatever the
-/// planner knows of tables that were empty when it looked: a plan from then would read whole tables for ever after.
+/// Further settings for the statements of a worker. They run thousands of times and touch few rows, regardless of what
+/// the planner knows of tables that were empty when it looked: a plan from then would read whole tables for ever after.
 /// These settings alone are not enough: `store/mod.rs` says how a statement looks up rows.
 const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 

@@ -440,7 +440,7 @@ impl Store {
         Ok(Partitions { ids_left: (last + 1) * PARTITION - row.next, missing })
     }
 
-    /// What is wrong with budgets by the configuration, each named.
+    /// The faults of budgets by the configuration, each with the budget's name.
     async fn budget_faults(&self, around: &Surroundings) -> Result<Vec<String>, StoreError> {
         let budgets: Vec<Budget> = self.budget_rows().await?.into_iter().map(|row| row.standing.budget).collect();
         let has = |known: &HashSet<String>, name: &str| known.is_empty() || known.contains(name);

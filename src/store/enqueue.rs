@@ -94,7 +94,7 @@ pub enum Opened {
         bulk: Box<BulkEnqueue>,
         /// The state of the batch before; `None` when it is new, or was not examined.
         before: Option<BatchSoFar>,
-        /// What is cancelled together with the commit, where that was asked for.
+        /// The jobs cancelled together with the commit, where that was asked for.
         replaced: Option<Replaced>,
     },
     /// The batch has jobs, and [`Admission::New`] was asked for.
@@ -145,7 +145,7 @@ pub struct BulkEnqueue {
 }
 
 impl Store {
-    /// Begins a bulk enqueue on a connection of its own, whatever the batch has already.
+    /// Begins a bulk enqueue on a connection of its own, regardless of what the batch has already.
     pub async fn bulk_enqueue(&self, options: BulkOptions) -> Result<BulkEnqueue, StoreError> {
         self.partitions_ahead().await?;
         let transaction = self.begin_long().await?;
@@ -238,7 +238,7 @@ impl Store {
     pub(super) async fn begin_long(&self) -> Result<Transaction, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         transaction.wait_for_ever();
-        // A session that waits for another's commit has to see it afterwards, whatever the database's default is.
+        // A session that waits for another's commit has to see it afterwards, regardless of the database's default.
         sqlx::raw_sql("set transaction isolation level read committed")
             .execute(&mut transaction)
             .await

@@ -16,7 +16,7 @@ pub enum Health {
     Target {
         /// Its name: provider, model and tier.
         target: String,
-        /// What is new.
+        /// The news.
         news: TargetNews,
     },
     /// News of a key.
@@ -25,7 +25,7 @@ pub enum Health {
         provider: String,
         /// The name of the key.
         key: String,
-        /// What is new.
+        /// The news.
         news: KeyNews,
     },
 }
@@ -112,7 +112,7 @@ impl Store {
         Ok((news.collect(), now))
     }
 
-    /// Forgets what was told longer ago than this: targets and keys that are no longer configured.
+    /// Forgets news told longer ago than this: targets and keys that are no longer configured.
     pub async fn forget_health(&self, age: Duration) -> Result<u64, StoreError> {
         let seconds = i32::try_from(age.as_secs()).unwrap_or(i32::MAX);
         let forgotten = sqlx::query!(

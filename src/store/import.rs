@@ -67,8 +67,8 @@ impl Store {
         .doing("looking at the rights of this login")
     }
 
-    /// Counts the rows of what was brought in, so that statements are planned as they were before, and returns how many
-    /// jobs there are.
+    /// Counts the imported rows, so that statements are planned as they were before, and returns how many jobs there
+    /// are.
     ///
     /// # Errors
     /// Those of the database.

@@ -34,7 +34,7 @@ pub struct JobRecord {
     /// The prompt. It is shown only on request.
     pub request: Value,
     pub place: Place,
-    /// What is in its way.
+    /// The obstacle to it.
     pub obstacle: Option<Box<Obstacle>>,
 }
 
@@ -190,7 +190,7 @@ pub struct AttemptRecord {
     pub reported_cost_nanos: Option<i64>,
     /// The origin of the cost: `price` or `reported`.
     pub cost_source: Option<String>,
-    /// Tokens times the price, in billionths of a dollar, whatever the provider says.
+    /// Tokens times the price, in billionths of a dollar, regardless of what the provider says.
     pub computed_cost_nanos: Option<i64>,
     /// Whether the two differed by more than the configuration allowed.
     pub cost_differs: bool,

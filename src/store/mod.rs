@@ -237,8 +237,8 @@ impl StoreError {
         matches!(self, Self::Connect { source, .. } if database::takes_no_writes(source))
     }
 
-    /// Whether a row is surely at fault, so that it would be refused again whatever happens to the database: a value
-    /// that its column does not take, or a constraint that it breaks.
+    /// Whether a row is surely at fault, so that it would be refused again, regardless of what happens to the database:
+    /// a value that its column does not take, or a constraint that it breaks.
     ///
     /// Every other failure is the database's: it is away, takes no writes, no longer knows the login, has lost a table
     /// or a partition. That ends some time, and until then the rows wait.
@@ -373,7 +373,7 @@ pub async fn within<T>(
     tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(StoreError::Timeout { doing, limit }))
 }
 
-/// Adds to the error of a failed statement what was being done.
+/// Adds to the error of a failed statement the action it was part of.
 pub(crate) trait Doing<T> {
     fn doing(self, what: &'static str) -> Result<T, StoreError>;
 }
@@ -406,8 +406,8 @@ impl Store {
         Self::connect_through(Pooler::Auto, Purpose::Commands, &Address::of(options), connections).await
     }
 
-    /// As [`connect`](Self::connect), given what is between this process and Postgres, and the purpose of the
-    /// connections. A worker gets only sessions that take writes.
+    /// As [`connect`](Self::connect), given the pooler, if any, between this process and Postgres, and the purpose of
+    /// the connections. A worker gets only sessions that take writes.
     ///
     /// # Errors
     /// [`StoreError::Connect`] when no connection is made within ten seconds, [`StoreError::Pooler`] when there is a
@@ -430,7 +430,7 @@ impl Store {
         Ok(Self { db, fences: Arc::new(claim::Fences::new()), highest: Arc::default() })
     }
 
-    /// A store on an existing pool that leads to Postgres itself, with whatever settings the pool has.
+    /// A store on an existing pool that leads to Postgres itself, with the settings that the pool has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()), highest: Arc::default() }

@@ -7,7 +7,7 @@ const ASKING: &str = "looking for a name";
 /// Names that are listed at most.
 const MOST: i64 = 2_000;
 
-/// What has the name.
+/// The kind of thing that has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     Batch,

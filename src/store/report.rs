@@ -29,7 +29,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Whether nothing lies between this instant and the other, whatever the clock says.
+    /// Whether nothing lies between this instant and the other, regardless of what the clock says.
     #[must_use]
     pub fn is_at_or_after(self, other: Self) -> bool {
         match (self, other) {

@@ -1,12 +1,12 @@
-//! Computing costs again: what was booked for calls is corrected, and everything that was summed up from it follows.
+//! Computing costs again: the costs booked for calls are corrected, and everything that was summed up from it follows.
 //!
 //! This is the one place where the cost of an attempt changes after it was booked. The difference is booked into
 //! `tally` in the attempt's hour, as late reports are; the results of the jobs are added up anew from the ledger.
 //!
 //! Live workers are not hurt: a step reads without locks, and then changes a few hundred attempts in one short
-//! transaction, each only if it still says what was read. Those that have changed meanwhile are left to the next run.
-//! Where a worker settles some of the same jobs at that moment, it is the step that yields: it waits for a lock for
-//! less than Postgres waits until it looks for a deadlock, and then tries again with half as many attempts.
+//! transaction, each only if it still says what the step has read. Those that have changed meanwhile are left to the
+//! next run. Where a worker settles some of the same jobs at that moment, it is the step that yields: it waits for a
+//! lock for less than Postgres waits until it looks for a deadlock, and then tries again with half as many attempts.
 
 use super::database::Transaction;
 use super::stretches::IdRange;
@@ -25,13 +25,13 @@ const AT_ONCE: i64 = 2_000;
 const AT_A_TIME: usize = 500;
 
 /// How long a step waits for a lock: less than `deadlock_timeout` (1 s), so that no worker loses its transaction, and
-/// less than a worker waits for Postgres before it spools what came of its calls (500 ms).
+/// less than a worker waits for Postgres before it spools the outcomes of its calls (500 ms).
 const LOCK_TIMEOUT: &str = "200ms";
 
 /// How often one step yields before the command gives up.
 const YIELDS: u32 = 100;
 
-/// Which attempts are computed again. What is `None` makes no difference.
+/// Which attempts are computed again. A member that is `None` makes no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepriceScope {
     pub provider: Option<String>,
@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// Writes the new costs, in steps. Returns how many attempts were changed; the others say something else by now
-    /// than what was read.
+    /// than when they were read.
     pub async fn recost(&self, changes: &[Recosted]) -> Result<u64, StoreError> {
         let mut changed = 0;
         let mut left: Vec<&[Recosted]> = changes.chunks(AT_A_TIME).rev().collect();

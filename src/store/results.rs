@@ -166,8 +166,8 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.enqueued_by, row.jobs)).collect())
     }
 
-    /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, whatever their
-    /// size. Only those of one login, if one is named.
+    /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, regardless of
+    /// their size. Only those of one login, if one is named.
     ///
     /// It reads the tables, in index order. Through the public views, which hide the rows of others behind a barrier
     /// that no limit passes, each page would read the whole batch.

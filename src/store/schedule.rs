@@ -52,7 +52,7 @@ impl ScheduleRow {
     }
 }
 
-/// What came of a tick.
+/// The outcome of a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TickRow {
     pub schedule: String,
@@ -119,7 +119,7 @@ pub enum TakenTick {
 }
 
 impl Store {
-    /// All schedules that workers have said they have, and what is to be done of them beside what the clock says.
+    /// All schedules that workers have said they have, and the ticks to be run beside those of the clock.
     pub async fn schedules_at(&self) -> Result<SchedulesAt, StoreError> {
         let now =
             sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.db).await.doing(READING)?;
@@ -207,7 +207,7 @@ impl Store {
         Ok(())
     }
 
-    /// Goes on from an instant, because the clock was set back behind what was looked at.
+    /// Goes on from an instant, because the clock was set back behind the instant of the last look.
     pub async fn set_schedule_back(&self, name: &str, looked_at: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         sqlx::query!(
             "update sluice.schedule s set looked_at = $3 where s.name = $1 and s.looked_at >= $2",
@@ -445,7 +445,7 @@ impl StoreError {
     pub fn of_statement(&self) -> String {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return self.to_string() };
         let code = error.code().unwrap_or_default().into_owned();
-        // What is wrong with the statement itself speaks of names, and is said in the server's words.
+        // The fault of the statement itself speaks of names, and is told in the server's words.
         match code.as_str() {
             "57014" => "the statement took longer than sql_timeout".to_owned(),
             "25006" => "the statement wants to write, and runs in a transaction that can only read".to_owned(),

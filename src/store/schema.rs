@@ -113,7 +113,7 @@ struct Applied {
 impl Store {
     /// Brings the schema up to this binary's version and returns the versions before and after. All in one transaction:
     /// other sessions see the old schema or the new one. Missing roles are made, if this login may, and all roles get
-    /// the rights that they lack; [`Store::roles`] reports what is still missing.
+    /// the rights that they lack; [`Store::roles`] reports the rights still missing.
     ///
     /// # Errors
     /// [`StoreError::Encoding`] when the encoding of the database is not UTF-8, [`StoreError::NotOurs`] when the login

@@ -12,7 +12,7 @@ const LISTED: i64 = 5_000;
 /// How often a step that met another transaction's locks is tried before that is an error.
 const TRIES: u32 = 5;
 
-/// Which jobs are meant: those that have all of what is named.
+/// Which jobs are meant: those that match every named member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     pub batch: Option<String>,
@@ -49,7 +49,7 @@ pub struct SelectedPage {
     pub next: Option<i64>,
 }
 
-/// What is done with each job of a selection.
+/// The change made to each job of a selection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Jobs that have not ended are cancelled.

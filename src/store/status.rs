@@ -159,7 +159,7 @@ pub struct Status {
     pub ticks: Vec<TickRow>,
     /// How many alerts fire, by severity.
     pub firing: BTreeMap<String, i64>,
-    /// What is left to do of what they cover, by their names.
+    /// The work left that the budgets cover, by their names.
     pub needs: HashMap<String, Need>,
 }
 

@@ -1,4 +1,4 @@
-//! The stop-losses of batches: where they are set, what is counted for them, and the pause that they end in.
+//! The stop-losses of batches: where they are set, the figures counted for them, and the pause that they end in.
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};

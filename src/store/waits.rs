@@ -36,8 +36,8 @@ impl Store {
         if spots.is_empty() {
             return Ok(Vec::new());
         }
-        // There may be a million lanes, so what has no bearing on the answer is left out of the question: only paused
-        // projects, and batches that are paused or have a worker of their own, are asked about one by one.
+        // There may be a million lanes, so lanes that have no bearing on the answer are left out of the question: only
+        // paused projects, and batches that are paused or have a worker of their own, are asked about one by one.
         let alone: HashSet<String> = sqlx::query_scalar!(
             r#"select c.it ->> 'only' as "batch!" from sluice.claimers s cross join jsonb_array_elements(s.said) c(it)
                 where c.it ->> 'only' is not null"#

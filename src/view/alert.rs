@@ -1,4 +1,4 @@
-//! Alerts: what fires, and what was told to whom.
+//! Alerts: those that fire, and the messages with their receivers.
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::alert::AlertRule;
@@ -20,7 +20,7 @@ pub struct AlertView {
     pub severity: String,
     /// `firing` or `resolved`.
     pub state: String,
-    /// What is seen, in a sentence.
+    /// The sighting, in a sentence.
     pub summary: String,
     /// What to do about it; empty: nothing.
     pub remedy: &'static str,

@@ -18,7 +18,7 @@ pub struct BatchView {
     pub batch: String,
     /// Jobs enqueued.
     pub jobs: i64,
-    /// Jobs that have ended, in whatever way.
+    /// Jobs that have ended, in any way.
     pub done: i64,
     pub succeeded: i64,
     pub failed: i64,

@@ -50,7 +50,7 @@ pub struct LimitView {
     pub leased: BTreeMap<i64, u64>,
     /// Units spent in the last minute.
     pub used_last_minute: u64,
-    /// The same, as a share of what comes back in a minute. Above 1 while a burst is used.
+    /// The same, as a share of the units that come back in a minute. Above 1 while a burst is used.
     pub utilisation: f64,
 }
 

@@ -30,20 +30,20 @@ pub struct BudgetView {
     pub reserved: Dollars,
     /// What may have been spent on top: it counts.
     pub uncertain: Dollars,
-    /// What is left; negative where the limit was lowered.
+    /// The amount left; negative where the limit was lowered.
     pub room: Dollars,
     /// Dollars per hour, by about the last ten minutes.
     pub burn_per_hour: Dollars,
     /// When it is spent at that rate; `None`: not in this window.
     pub lasts_until: Option<DateTime<Utc>>,
-    /// `ok`, `soft` (past its soft threshold), `short` (what is left does not cover the jobs that are left) or `full`
-    /// (its work waits).
+    /// `ok`, `soft` (past its soft threshold), `short` (the amount left does not cover the jobs that are left) or
+    /// `full` (its work waits).
     pub state: &'static str,
     /// Jobs that it covers and that have not ended; `None`: not told.
     pub jobs_left: Option<i64>,
     /// About what those will cost, as the jobs before them; `None`: none has ended lately, or it is not told.
     pub needs: Option<Dollars>,
-    /// What is wrong with it by the configuration here, in words.
+    /// Its faults by the configuration here, in words.
     pub faults: Vec<String>,
     /// The share of the limit from which on it alerts.
     pub soft: Option<f64>,
@@ -113,7 +113,7 @@ impl BudgetView {
 }
 
 impl BudgetView {
-    /// The same with what the jobs that are left will need, and with what is wrong with it by the configuration.
+    /// The same with the amount that the jobs left will need, and with its faults by the configuration.
     #[must_use]
     pub fn beside(self, need: Option<Need>, faults: Vec<String>) -> Self {
         let Some(need) = need else { return Self { faults, ..self } };
@@ -144,7 +144,7 @@ impl BudgetView {
     }
 }
 
-/// When what is left is spent at this rate an hour, if that is before the window turns.
+/// When the amount left is spent at this rate an hour, if that is before the window turns.
 fn lasts_until(
     left: NanoUsd,
     burn: NanoUsd,

@@ -73,7 +73,7 @@ pub struct JobChangeView {
     pub outcome: JobOutcome,
 }
 
-/// What came of the wish to change a job.
+/// The outcome of the wish to change a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobOutcome {
@@ -97,7 +97,7 @@ pub enum JobOutcome {
 }
 
 impl JobOutcome {
-    /// What came of it; `is_changed`: whether the job's state allowed it.
+    /// The outcome; `is_changed`: whether the job's state allowed it.
     #[must_use]
     pub const fn of(deed: &Deed, is_changed: bool) -> Self {
         match (deed, is_changed) {
@@ -137,7 +137,7 @@ impl fmt::Display for JobOutcome {
 /// Jobs that were chosen by how they stand were changed, or would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ChosenView {
-    /// What was to be done with them.
+    /// The action that was to be taken.
     pub action: &'static str,
     pub jobs: i64,
     /// Whether counting ended early.
@@ -288,7 +288,7 @@ pub struct EnqueuedView<'a> {
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
-    /// The number under which what was added can be cancelled; `None`: nothing was added.
+    /// The number under which the added jobs can be cancelled; `None`: nothing was added.
     pub enqueue: Option<i64>,
     /// Whether nothing was done.
     pub dry_run: bool,

@@ -30,13 +30,13 @@ pub enum CheckView<'a> {
         /// Settings that a worker lacks to start.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         faults: Vec<FaultView<'a>>,
-        /// What came of one call with every key and model, if they were made.
+        /// The outcomes of one call with every key and model, if they were made.
         #[serde(skip_serializing_if = "Option::is_none")]
         online: Option<&'a [TriedView]>,
     },
 }
 
-/// What came of one call that tried a key and a model.
+/// The outcome of one call that tried a key and a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TriedView {
     /// `provider/model`.

@@ -1,4 +1,4 @@
-//! Commands that people can paste, whatever names are in them.
+//! Commands that people can paste, for any names in them.
 
 use crate::domain::obstacle::Advice;
 use crate::domain::pause::PauseKind;

@@ -1,4 +1,4 @@
-//! One report of two periods, side by side: what has changed.
+//! One report of two periods, side by side: the changes.
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;
@@ -8,8 +8,9 @@ use std::collections::HashMap;
 const LAYOUT: Layout = Layout { wide: &[], when_told: &[], give_way: &[], prose: &[] };
 
 /// Compares two tables of the same report, whose first `keys` columns tell what a row is of. The result has a row for
-/// each measure of each row that is in one of them: what it was, what it is, and the difference in its own unit and as
-/// a share of what it was. What is nothing in both is left out, and so is all that is no number.
+/// each measure of each row that is in one of them: the figure before, the figure now, and the difference in its own
+/// unit and as a share of the figure before. A measure that is nothing in both is left out, and so is all that is no
+/// number.
 #[must_use]
 pub fn compare(before: &Table, now: &Table, keys: usize) -> Table {
     let names = now.columns.iter().copied().take(keys);

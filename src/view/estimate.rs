@@ -21,7 +21,7 @@ pub struct EstimateView {
     pub at_least: Vec<Option<Duration>>,
     /// The same if each goes to its first choice.
     pub at_least_in_all: Option<Duration>,
-    /// What was accepted of each rung before.
+    /// The answers that each rung gave before, with those that were accepted.
     pub history: Option<PastAnswers>,
 }
 
@@ -108,7 +108,7 @@ impl EstimateView {
         table
     }
 
-    /// What is guessed of the likely path: of each rung that is a first choice.
+    /// The guesses in the likely path: those of each rung that is a first choice.
     fn guessed(&self, is_known: bool) -> Vec<&'static str> {
         let mut guessed: Vec<&'static str> = Vec::new();
         for rung in self.sums.rungs.iter().filter(|rung| rung.first_choice > 0) {
@@ -149,7 +149,7 @@ pub fn ended(pilot: &Batch) -> i64 {
 /// Answers of a rung from which on a share of them says something.
 pub const ENOUGH: i64 = 20;
 
-/// What came of the answers of each target.
+/// How the answers of each target fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PastAnswers(HashMap<String, AnswersOfTarget>);
 

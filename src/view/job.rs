@@ -49,7 +49,7 @@ pub struct JobView {
     pub metadata: Option<Value>,
     /// Its current place.
     pub place: PlaceView,
-    /// What is in its way.
+    /// The obstacle to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<WhyView>,
     /// The reason that was given for the pause that it waits for.

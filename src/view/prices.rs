@@ -168,7 +168,7 @@ fn day(Timestamp(millis): Timestamp) -> String {
     DateTime::from_timestamp_millis(millis).map_or_else(String::new, |at| at.date_naive().to_string())
 }
 
-/// What is said of a model before and after a change of the catalogue.
+/// The entry of a model before and after a change of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     pub vendor: String,

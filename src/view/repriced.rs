@@ -33,7 +33,7 @@ impl Sums {
     }
 }
 
-/// What is or was changed.
+/// The changes, proposed or made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepricedView {
     #[serde(flatten)]

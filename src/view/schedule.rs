@@ -1,4 +1,4 @@
-//! Schedules, and what came of their ticks.
+//! Schedules, and the outcomes of their ticks.
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::Timestamp;
@@ -50,7 +50,7 @@ pub struct ScheduleView {
     pub is_configured: bool,
 }
 
-/// What came of a tick.
+/// The outcome of a tick.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TickView {
     pub schedule: String,

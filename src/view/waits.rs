@@ -10,7 +10,7 @@ use crate::domain::shut::Reason;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// What is in the way of a job, a batch or a route.
+/// The obstacle to a job, a batch or a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WhyView {
     /// The fixed words, as `sluice.jobs.waits_for` has them.

@@ -1,5 +1,5 @@
-//! Looks, for all workers, at what operators are to be told of: one worker at a time has the turn, and takes note of
-//! what fires and what is over. Messages are sent by a loop of its own.
+//! Looks, for all workers, at the facts that operators are to be told of: one worker at a time has the turn, and notes
+//! the alerts that fire and those that are over. Messages are sent by a loop of its own.
 
 mod seen;
 mod sending;
@@ -123,7 +123,7 @@ async fn look(shared: &Shared, alerting: &Alerting, memory: &mut Memory) -> Resu
         let Some(changes) = shared.store.write_alerts(worker, now, &steps, settings, &receivers).await? else {
             return Ok(false);
         };
-        // Whatever is behind it has its own line at its own level.
+        // The cause has its own line at its own level.
         for (rule, subject, summary) in &changes.fired {
             tracing::info!(alert.rule = rule, alert.subject = subject, "an alert fires: {summary}");
         }

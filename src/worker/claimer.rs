@@ -78,11 +78,11 @@ struct Claimer {
     looking: JoinSet<Looked>,
     rotation: Rotation,
     dealing: Dealing,
-    /// Where budgets stand, with what was claimed since the last look.
+    /// Where budgets stand, with the jobs claimed since the last look.
     budgets: Budgets,
     /// Which budgets those are, …
     budget_version: i64,
-    /// … and until when what is known of them will do.
+    /// … and until when that knowledge of them will do.
     budgets_until: Instant,
     look_at: Instant,
     idle_look: Duration,
@@ -243,8 +243,8 @@ impl Claimer {
         Ok(NextStep::Again)
     }
 
-    /// Takes no more jobs than budgets have money for, by the last look. What is taken here is noted until the next
-    /// one.
+    /// Takes no more jobs than budgets have money for, by the last look. The jobs taken here are noted until the next
+    /// look.
     fn keep_within_budgets(&mut self, takes: &mut Vec<Take>) {
         if self.budgets.0.is_empty() {
             return;
@@ -278,7 +278,7 @@ impl Claimer {
         Ok(())
     }
 
-    /// Looks up the lanes that have jobs, and what is paused, when it is time to. While there are other lanes to claim
+    /// Looks up the lanes that have jobs, and the pauses, when it is time to. While there are other lanes to claim
     /// from, the answer is not waited for.
     async fn look(&mut self) -> Result<(), StoreError> {
         if self.looking.is_empty() && (Instant::now() >= self.look_at || self.front.is_nearly_dry()) {

@@ -370,7 +370,7 @@ pub(super) mod tests {
         assert_eq!(left(&front), [(1, i64::MIN, Some(2)), (3, i64::MIN, Some(1))], "2 was used up meanwhile");
         let later = began + FRESH * 5 / 4;
         assert_eq!(begin(&mut front, later), Question { flows: vec![1], kept: 1 });
-        // 1 was not found again: another worker has taken its jobs. Of what is paused nothing stays.
+        // 1 was not found again: another worker has taken its jobs. No paused lane stays.
         front.absorb(look(vec![lane(4, 40, Some(1))]), |lane| lane.flow != 3, later);
         assert_eq!(left(&front), [(4, i64::MIN, Some(1))]);
         // Where a look finds all lanes, what it does not find is gone.

@@ -193,8 +193,8 @@ impl Gate {
         }
     }
 
-    /// Learns from the outcome of a call: corrects the charge to what the call really took, and shuts whatever has to
-    /// be shut. Returns whether the key is out of service because of it.
+    /// Learns from the outcome of a call: corrects the charge to what the call really took, and shuts the parts that
+    /// have to be shut. Returns whether the key is out of service because of it.
     #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,

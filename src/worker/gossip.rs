@@ -74,7 +74,7 @@ async fn tell(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Tells what is left to tell, when the worker stops.
+/// Sends the remaining news, when the worker stops.
 pub(super) async fn close(shared: &Shared) {
     if let Err(error) = tell(shared).await {
         tracing::debug!(error = %error, "could not share what is known of targets and keys");

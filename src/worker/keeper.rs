@@ -1,4 +1,4 @@
-//! The one loop that keeps this process's part of every bucket: it reports what was spent, and fetches what is lent.
+//! The one loop that keeps this process's part of every bucket: it reports the units spent, and fetches the units lent.
 
 use super::Shared;
 use super::bucket::{Base, Bucket};
@@ -123,7 +123,7 @@ async fn exchange(shared: &Shared, gate: &Gate, mut dispatches: Vec<Dispatch>) -
         } else {
             match within(PATIENCE, "sharing the limits", shared.store.write_buckets(&rewrites)).await {
                 Ok(written) => written,
-                // The report may have been written all the same. What was lent then counts as spent, so nothing is lent
+                // The report may have been written all the same. The units lent then count as spent, so nothing is lent
                 // twice.
                 Err(error) => return Err(give_up(dispatches, error)),
             }

@@ -130,7 +130,7 @@ struct Shared {
     abort: CancellationToken,
     /// The jobs in hand.
     hands: Hands,
-    /// What was paused at the claim loop's last look.
+    /// The pauses at the claim loop's last look.
     pauses: ArcSwap<Pauses>,
     /// Where budgets stood at that look.
     budgets: Arc<ArcSwap<Budgets>>,

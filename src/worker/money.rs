@@ -47,18 +47,18 @@ pub(super) fn lane(
     }
 }
 
-/// Tells what is wrong with budgets by the plan: those that were set by SQL name any route, and may contradict.
+/// Tells the faults of budgets by the plan: those that were set by SQL name any route, and may contradict.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// What was judged last, …
+    /// The budgets judged last, …
     budgets: Vec<Budget>,
     plan: Option<Arc<Plan>>,
-    /// … and what was told of it.
+    /// … and the faults told of them.
     told: HashSet<String>,
 }
 
 impl Faults {
-    /// Logs what is new.
+    /// Logs the new faults.
     pub fn look(&mut self, budgets: &Budgets, plan: &Arc<Plan>) {
         let is_known = self.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan))
             && self.budgets.iter().eq(budgets.0.iter().map(|standing| &standing.budget));

@@ -92,7 +92,7 @@ impl Opener {
         answer.await.unwrap_or(Opened::Away)
     }
 
-    /// Gives back what was reserved for a call that was opened and is not made.
+    /// Gives back the reservation for a call that was opened and is not made.
     pub fn not_made(&self, lease: Lease, number: i16) {
         let _ = self.not_made.send((lease, number));
     }
@@ -164,7 +164,7 @@ impl OpenLoop {
     }
 }
 
-/// What came of calls, by fence and number; those that are missing were lost.
+/// The outcomes of calls, by fence and number; those that are missing were lost.
 type Answers = HashMap<(i64, i16), Opened>;
 
 impl Opens {
@@ -285,7 +285,7 @@ impl Opens {
         }
     }
 
-    /// What is left reserved because this fails goes when its claim is over.
+    /// A reservation that is left because this fails goes when its claim is over.
     async fn give_back(&self, calls: Vec<(Lease, i16)>) {
         if let Err(error) = within(PATIENCE, "giving back what was reserved", self.store.release(&calls)).await {
             tracing::debug!(error = %error, "what was reserved for calls that were not made is given back later");

@@ -26,7 +26,7 @@ impl Worker {
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
         let opening = loops.endless("opener", open_loop.run(loops.clone()));
-        // Jobs in hand stay this worker's until their outcomes are written, whatever ends.
+        // Jobs in hand stay this worker's until their outcomes are written, no matter which loop ends.
         let heartbeat = loops.lasting("heartbeat", {
             let shared = Arc::clone(&shared);
             move || heartbeat::run(Arc::clone(&shared))

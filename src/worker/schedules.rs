@@ -41,7 +41,7 @@ struct Dealing {
     foreign: HashSet<String>,
 }
 
-/// Runs until it is aborted; what is under way is then rolled back, and another worker does it.
+/// Runs until it is aborted; work under way is then rolled back, and another worker does it.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut troubles = Troubles::default();
     let mut dealing = Dealing::default();
@@ -58,7 +58,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
         }
         let at = next.max(Instant::now() + AT_MOST_EVERY);
-        // Not before that, whatever ends: a schedule that another worker is at would be asked for again and again.
+        // Not before that, no matter which tick ends: a schedule that another worker is at would be asked for again and
+        // again.
         while let Ok(ended) = tokio::time::timeout_at(at, ended(&mut under_way)).await {
             match ended {
                 Ok((name, outcome)) => {
@@ -189,7 +190,7 @@ async fn due(
     let by_clock = found.ticks.iter().filter(|tick| tick.passed.is_none());
     let mut orders: Vec<TickOrder> = by_clock.map(|tick| order(note(tick.at, false), 0)).collect();
     let open = at.open.iter().filter(|open| open.schedule == schedule.name);
-    // What has failed waits while the schedule is paused or switched off.
+    // A failed tick waits while the schedule is paused or switched off.
     let open = open.filter(|open| open.by_hand || (row.paused_at.is_none() && schedule.is_enabled));
     orders.extend(open.map(|open| order(note(open.at, open.by_hand), open.failures)));
     orders.sort_by_key(|order| order.note.at);
@@ -231,7 +232,7 @@ async fn run_all(shared: &Arc<Shared>, schedule: &Schedule, orders: Vec<TickOrde
                     "a tick of a schedule has failed, and nothing was enqueued; `sluice schedule run` runs it by hand"
                 );
             }
-            // Another worker is at it, and does what is left.
+            // Another worker is at it, and does the rest.
             TickEnd::Busy => return Ok(()),
             TickEnd::Over => {}
         }

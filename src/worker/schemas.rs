@@ -196,7 +196,7 @@ impl Drop for InUse {
     }
 }
 
-/// A hash that tells schemas apart. Equal schemas have equal hashes, whatever the order of their members.
+/// A hash that tells schemas apart. Equal schemas have equal hashes, regardless of the order of their members.
 fn hash_of(schema: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     hash_into(schema, &mut hasher);

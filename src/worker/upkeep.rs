@@ -29,7 +29,7 @@ const LONG_PAUSE: u32 = 39;
 const A_FEW: u64 = 1_000;
 /// … unless more than this many rows have been left over by it. Reports read them all.
 const MOST_LEFT: u64 = 4_000_000;
-/// How often budgets are added up of which no call asks for room, and what is reserved for no call is given back.
+/// How often budgets are added up of which no call asks for room, and reservations for no call are given back.
 const BUDGETS_EVERY: Duration = Duration::from_secs(1);
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
 /// second.

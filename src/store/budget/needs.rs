@@ -1,4 +1,4 @@
-//! What is left to do of what budgets cover.
+//! The work left that budgets cover.
 
 use super::READING;
 use crate::domain::NanoUsd;
@@ -22,7 +22,7 @@ struct Open {
     jobs: i64,
 }
 
-/// Jobs that have ended lately, and what was spent meanwhile.
+/// Jobs that have ended lately, and the money spent meanwhile.
 struct Ended {
     route: String,
     project: String,
@@ -46,8 +46,8 @@ impl Ended {
     }
 }
 
-/// What is left of what this covers. Which jobs a provider will be asked for is not known: of each route it is taken to
-/// get the share of the money that it got lately.
+/// The work left that this budget covers. Which jobs a provider will be asked for is not known: of each route it is
+/// taken to get the share of the money that it got lately.
 fn need(scope: &Coverage, open: &[Open], ended: &[Ended]) -> Need {
     if !scope.is_provider() {
         let covered = || ended.iter().filter(|ended| scope.covers(&ended.asked()));
@@ -72,7 +72,7 @@ fn need(scope: &Coverage, open: &[Open], ended: &[Ended]) -> Need {
 }
 
 impl Store {
-    /// What is left to do of what each of these budgets covers, by their names.
+    /// The work left that each of these budgets covers, by their names.
     pub async fn budget_needs(
         &self,
         budgets: impl IntoIterator<Item = &Budget>,

@@ -36,7 +36,7 @@ pub(super) enum Chunk {
 /// When not to commit after all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unless {
-    /// It is committed whatever came.
+    /// It is committed, regardless of the jobs that came.
     Never,
     /// A job came that the batch does not have as it is.
     Other,

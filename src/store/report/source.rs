@@ -1,7 +1,7 @@
-//! Which of the sums a report reads: the fewest rows that have what is asked for.
+//! Which of the sums a report reads: the fewest rows that have the requested figures.
 //!
-//! Whatever it is, it is called `t` and has the same columns, and beside the sums of the table that is chosen there are
-//! those that are not folded yet.
+//! The source is always called `t` and has the same columns. Beside the sums of the chosen table it has those that are
+//! not folded yet.
 
 use super::{Filter, Grouping, OTHERS};
 use sqlx::{Postgres, QueryBuilder};
@@ -52,7 +52,7 @@ enum Kept {
 }
 
 impl Kept {
-    /// The fewest rows that tell these dimensions apart, and what is filtered by.
+    /// The fewest rows that tell these dimensions apart, and those of the filter.
     fn of(filter: &Filter, by: &[Grouping]) -> Self {
         let is_of_target = |dimension: &Grouping| {
             matches!(
@@ -80,7 +80,7 @@ impl Kept {
 }
 
 impl Filter {
-    /// Pushes the sums that have what is asked for, as `t`.
+    /// Pushes the sums that have the requested figures, as `t`.
     pub(super) fn push_source(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping]) {
         query.push("(");
         match Kept::of(self, by) {
@@ -93,7 +93,7 @@ impl Filter {
         query.push(") t");
     }
 
-    /// Those of the batches that are shown, and of the others what is left of all when the shown are taken away.
+    /// Those of the batches that are shown, and of the others the rest of all when the shown are taken away.
     fn push_shown(&self, query: &mut QueryBuilder<Postgres>, by: &[Grouping], shown: &[String]) {
         let others = format!("'{OTHERS}' as batch");
         for (batch, sign) in [("batch", 1), (others.as_str(), -1)] {
@@ -107,7 +107,7 @@ impl Filter {
     }
 
     /// Those of all batches together: by the hour, or as many whole days as lie in the time, with the hours at its
-    /// edges; and what is not folded yet.
+    /// edges; and the sums not folded yet.
     fn push_together(&self, query: &mut QueryBuilder<Postgres>, kept: Kept, batch: &str) {
         push_rows(query, "tally", batch, 1);
         query.push(" union all ");

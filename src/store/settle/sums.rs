@@ -129,8 +129,8 @@ fn readable(text: &str, most: usize) -> String {
     text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// What is kept of a failure for people to read: the provider's words. What a validator says of an answer may quote
-/// it, and is not kept.
+/// The part of a failure that is kept for people to read: the provider's words. A validator's words about an answer may
+/// quote it, and are not kept.
 fn sample(row: &AttemptRow) -> Option<&str> {
     let is_of_answer = matches!(row.class?, ErrorClass::SoftFailure | ErrorClass::OutputInvalid);
     row.message.as_deref().filter(|message| !is_of_answer && !message.is_empty())

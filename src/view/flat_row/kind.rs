@@ -6,7 +6,7 @@ use crate::domain::written_number::{fits_double, fits_integer};
 /// The kind of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Texts, and whatever fits no other kind.
+    /// Texts, and values that fit no other kind.
     Text,
     /// Whole numbers that 64 bits hold.
     Integer,

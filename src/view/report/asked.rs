@@ -178,7 +178,7 @@ pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) ->
 }
 
 /// Gives at most so many batches a row of their own, those in which something happened last; 0: all of them. Returns
-/// what is to be told of that, in words; `None`: all have one.
+/// the note about that, in words; `None`: all have one.
 ///
 /// # Errors
 /// When the database cannot be read.

@@ -61,8 +61,8 @@ impl Answers {
     }
 }
 
-/// The table of how good answers were: how many were accepted, what was wrong with the others, and the dollars per
-/// accepted answer. The rows are by [more dimensions](by_of_quality) than are shown.
+/// The table of how good answers were: how many were accepted, the faults of the others, and the dollars per accepted
+/// answer. The rows are by [more dimensions](by_of_quality) than are shown.
 #[must_use]
 pub fn quality(by: &[Grouping], rows: &[Totals]) -> Table {
     let measures = ["answers", "accepted", "acceptance", "repaired", "cost_per_answer"];

@@ -1,4 +1,5 @@
-//! Gathers what the rules of alerts judge. What is dear to read is read less often, and remembered until then.
+//! Gathers the facts that the rules of alerts judge. Facts that are dear to read are read less often, and remembered
+//! until then.
 
 use super::Alerting;
 use crate::domain::Timestamp;

@@ -92,7 +92,7 @@ pub(in crate::worker) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Sends what is due now, for a worker that stops, until nothing more is.
+/// Sends the messages that are due now, for a worker that stops, until none is left.
 pub(super) async fn send_all(shared: &Shared) -> Result<(), StoreError> {
     let mut hooks = Hooks::default();
     let Some(alerting) = shared.settings().alerts.clone() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! A call's hold on a bucket: the units that it took, and what is learned when it ends.
+//! A call's hold on a bucket: the units that it took, and the figures learned when it ends.
 
 use super::meter::{LocalMeter, Mark};
 use super::running::Running;

@@ -307,7 +307,7 @@ impl LocalMeter {
             || self.held() != 0
     }
 
-    /// Takes over the units that were lent, `base` being what was left at the report.
+    /// Takes over the units that were lent, `base` being the units left at the report.
     pub(super) fn receive(&self, slice: Slice, base: i64, sharers: u32, at: Instant) {
         {
             let mut book = self.book();
@@ -351,7 +351,7 @@ impl LocalMeter {
         let mut book = self.book();
         let Some(Said { mark, remaining, units, at }) = book.said.filter(|said| said.at <= heard) else { return };
         book.said = None;
-        // After a rest the provider's word says nothing of what is left now.
+        // After a rest the provider's word says nothing of the units left now.
         if heard - at > LEASE {
             return;
         }

@@ -82,7 +82,7 @@ impl Bucket {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
-    /// Charges the running calls for a limit that was unknown when they began: the provider's figure for what is left
+    /// Charges the running calls for a limit that was unknown when they began: the provider's figure for the units left
     /// includes hardly any of them.
     pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
         for call in self.calls().running.values_mut() {

@@ -80,7 +80,7 @@ impl Gate {
         Self::set_up(None, buckets, providers, &BTreeMap::new(), Timestamp(0))
     }
 
-    /// The gate that follows this one. Unchanged parts carry on as they are, and whatever was refused for good gets
+    /// The gate that follows this one. Unchanged parts carry on as they are, and parts that were refused for good get
     /// another chance. Calls that run count where their targets belong now.
     #[must_use]
     pub fn succeeded_by(

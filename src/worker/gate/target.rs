@@ -1,5 +1,5 @@
-//! What is known of one target, and of the provider it belongs to: what its calls have shown, what it learned from
-//! them, and whether it takes another call.
+//! The state of one target, and of the provider it belongs to: what its calls have shown, what it learned from them,
+//! and whether it takes another call.
 
 use super::{PACE, Permit};
 use crate::domain::breaker::{self, Breaker};
@@ -365,7 +365,7 @@ impl TargetState {
         Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
     }
 
-    /// Why no call may go to it, whatever it asks for; breaker and limits left out.
+    /// Why no call may go to it, regardless of what the call asks for; breaker and limits left out.
     fn shut_to_all(&self, now: Timestamp) -> Option<Shut> {
         self.paused(now)
             .or_else(|| still_shut(&self.provider.budget, now))
@@ -382,7 +382,7 @@ impl TargetState {
         })
     }
 
-    /// Whether the target is known to take no calls for a time, whatever they ask for.
+    /// Whether the target is known to take no calls for a time, regardless of what they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
         self.follow_reopening(now);
         let refused = self.shut.lock().rest(now);

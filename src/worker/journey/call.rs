@@ -74,7 +74,7 @@ pub(super) struct Made {
 /// The calls of a job that have come back and that no decision to call has taken into account yet, by number.
 pub(super) type CameBack = Arc<Mutex<Vec<i16>>>;
 
-/// What is reserved for a call that was opened; dropped before the call begins, it is given back.
+/// The reservation for a call that was opened; dropped before the call begins, it is given back.
 struct Reserved<'a> {
     call: &'a Call,
     is_held: bool,
@@ -350,7 +350,7 @@ impl Call {
     }
 
     /// The change that a refusal asks for, if the same rung is worth another call with it. It is not if the change
-    /// would make no difference to what is sent.
+    /// would make no difference to the sent request.
     fn mend(&self, rung: &RungPlan, spec: &Rung, failure: Option<&Failure>, made: &[Mend]) -> Option<Mend> {
         let mend = failure.and_then(|failure| failure.mend.as_deref()).filter(|_| self.state.takes_a_mend())?;
         // When a server asks for the opposite of what it asked for before, it is not followed.

@@ -56,7 +56,7 @@ pub(super) struct Judged {
     /// The price that was applied: that of the tier, and of the model that answered.
     pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
-    /// Tokens times the price, whatever the provider says; `None`: no price is known, or nothing was charged.
+    /// Tokens times the price, regardless of what the provider says; `None`: no price is known, or nothing was charged.
     pub(super) computed_cost: Option<NanoUsd>,
     pub(super) reported_cost: Option<NanoUsd>,
     pub(super) cost_source: Option<CostSource>,

@@ -252,7 +252,7 @@ impl Journey {
     /// Why the job has to go back: no route has its name any more, routes look at members of its metadata that were not
     /// read when it was claimed, or its route adds something else to its request.
     fn follow_plan(&mut self) -> Result<(), &'static str> {
-        // A job that has its answer is done, whatever happened to its route.
+        // A job that has its answer is done, regardless of what happened to its route.
         if self.is_answered() {
             return Ok(());
         }
@@ -315,7 +315,7 @@ impl Journey {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
             Some(Err(error)) => {
-                // The request needs what is held back, so it is not sent at all.
+                // The request needs the members held back, so it is not sent at all.
                 let what = format!("the request without what the route's `pass` does not name ({error})");
                 state = RungState::never(Ineligible::Unsupported(what));
                 Arc::clone(&self.whole)

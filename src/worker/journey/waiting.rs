@@ -69,7 +69,7 @@ impl Journey {
     /// Waits until the instant, or until a place is free for it if that is what the job waits for.
     pub(super) async fn wait_here(&mut self, until: Timestamp, rung: usize, why: &Skip, in_hand: &InHand) {
         let shared = &self.errand.shared;
-        // A refusal by the gate holds until the instant that it named, whatever is freed meanwhile.
+        // A refusal by the gate holds until the instant that it named, regardless of the places freed meanwhile.
         let is_refused = self.rungs.get(rung).is_some_and(|state| state.refusal(shared.clock.now()).is_some());
         let planned = self.errand.plan.rungs.get(rung).filter(|_| is_for_a_place(why));
         let (before, fence) = (self.sleeper.take(), self.held.lease.fence);

@@ -35,7 +35,7 @@ pub struct TickOrder {
     pub now: Timestamp,
 }
 
-/// What came of a tick.
+/// The outcome of a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TickEnd {
     /// Its jobs are in the queue.
@@ -200,7 +200,7 @@ fn reading(find: &FindRoute<'_>, schedule: &Schedule, batch: &str) -> Reading {
     Reading { asking, completion: along.completion(), ..Reading::default() }
 }
 
-/// What is asked of rows.
+/// The question about rows.
 fn asking(question: &RowQuestion, route_names: Option<Vec<String>>) -> Asking {
     let RowQuestion { prompt, system, id_column, keep } = question.clone();
     let request = prompt.map(|prompt| (RequestTemplate::of_prompt(prompt, system.clone()), "prompt"));
