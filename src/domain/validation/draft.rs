@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(split("<think>Hallo</think> Welt", false, &think), None);
         assert_eq!(split("Hallo.</think> Welt", false, &|tag| tag == "</think>"), None);
         assert!(split("<thinking>Hallo</thinking> Welt", false, &think).is_some());
-        // A draft is not JSON, regardless of what was asked for beside it.
+        // A draft is not JSON, even where the request mentions its tag.
         assert!(split("<think>Hallo</think> {}", true, &think).is_some());
     }
 
