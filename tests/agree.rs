@@ -1,5 +1,4 @@
-//! "Why is nothing moving?" has one answer: every face gives the same one, whatever the reason is, and wherever the job
-//! waits.
+//! "Why is nothing moving?" has one answer: every face gives the same one, for any reason and wherever the job waits.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
@@ -17,7 +16,7 @@ enum Place {
     Due,
 }
 
-/// A reason, how it comes about, and what is said of it.
+/// A reason, how it comes about, and the words about it.
 struct Case {
     /// What it is called here, and is done to bring it about.
     name: &'static str,

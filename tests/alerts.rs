@@ -134,7 +134,7 @@ fn lasting() -> BTreeSet<String> {
 }
 
 /// Every rule really fires against a receiver that fails in every way and comes back, nothing is doubled by three
-/// workers, and what is over is told.
+/// workers, and the end of each is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_rule_fires_and_is_over_whatever_the_receiver_does() {
     // The first tries fail, each in another way.
@@ -285,7 +285,7 @@ async fn a_message_is_signed_so_that_a_receiver_can_check_it_and_slack_gets_its_
     assert!(line.contains("because &amp; so"), "{line}");
     assert_eq!(chat.body["attachments"][0]["color"], "#f9a825");
 
-    // The end of it, to those who were told; and the pager takes only what is critical.
+    // The end of it, to those who were told; and the pager takes only critical alerts.
     run(&fleet, "delete from sluice.pause").await;
     let over = |letter: &Letter| letter.kind() == "alert.resolved" || letter.text.contains("[resolved]");
     until("both know that it is over", async || inbox.taken().iter().filter(|letter| over(letter)).count() >= 2).await;
@@ -508,7 +508,7 @@ async fn no_secret_of_a_receiver_gets_out() {
     assert!(said.contains("did not take a message"), "{said}");
     no_secret("the log", &said);
     stop(vec![worker]).await;
-    // Whatever is wrong with the configuration.
+    // With each fault of the configuration.
     for (variable, value) in [
         ("HOOK_URL", format!("ftp://host/{PATH}")),
         ("HOOK_URL", format!("http://me:{MEMBER}@host/{PATH}")),

@@ -171,7 +171,7 @@ async fn a_paid_answer_is_used_whatever_stands_beside_it() {
         let function = &response["choices"][0]["message"]["tool_calls"][0]["function"];
         assert_eq!(*function, json!({ "name": "look", "arguments": "{}" }), "{name}");
     }
-    // What was paid for is in the export too.
+    // Everything that was paid for is in the export too.
     let out = stage.program.path("out.jsonl");
     stage.program.run(&["results", "all", "-o", out.to_str().unwrap()]).await;
     let lines = json_lines(&out);

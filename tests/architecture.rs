@@ -1,5 +1,5 @@
 //! The boundaries between rooms: `docs/architecture.md` says which room imports which, and where each file is. Both are
-//! read here. And what is public is documented.
+//! read here. And every public item is documented.
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,7 +153,7 @@ fn no_path_climbs_out_of_its_room() {
     }
 }
 
-/// Without its first line a script is run by whatever shell calls it.
+/// Without its first line a script is run by the shell that happens to call it.
 #[test]
 fn every_program_that_is_no_binary_says_what_runs_it() {
     use std::os::unix::fs::PermissionsExt as _;

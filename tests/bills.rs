@@ -1,4 +1,4 @@
-//! A result costs what all calls for its job cost, whatever process books which of them, and in whatever order.
+//! A result costs what all calls for its job cost, regardless of which process books which of them, and in any order.
 
 use crate::support::clock;
 use crate::support::program::{Program, text};
@@ -81,7 +81,7 @@ async fn a_result_costs_what_its_calls_cost_after_every_order_of_events() {
     for _ in 0..4 {
         let queue = Queue::new().await;
         let jobs = queue.enqueue(in_batch("b"), 5).await;
-        // Claims stay in hand whatever becomes of them, as with workers that are only taken for dead.
+        // Claims stay in hand regardless of their fate, as with workers that are only taken for dead.
         let mut held: Vec<Held> = Vec::new();
         for _ in 0..60 {
             let (event, which) = (0..10_u8, 0..1_000_usize).new_tree(&mut runner).unwrap().current();
@@ -192,7 +192,7 @@ async fn a_worker_that_ends_jobs_in_another_order_loses_nothing_to_a_reprice() {
         })
         .collect();
     assert_eq!(changes.len(), 3);
-    // The job in the middle is in other hands: whatever the order, the reprice has a job of its own when it waits.
+    // The job in the middle is in other hands: in either order the reprice has a job of its own when it waits.
     let mut ending = queue.pool.begin().await.unwrap();
     let lock = "select job_id from sluice.inflight where job_id = any ($1) for update";
     let take = async |jobs: &[i64], transaction: &mut sqlx::PgTransaction<'_>| {

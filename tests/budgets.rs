@@ -1,4 +1,4 @@
-//! Budgets with real worker processes against the simulator, whose own book says what was charged.
+//! Budgets with real worker processes against the simulator, whose own book says how much was charged.
 //!
 //! A call may cost a cent at most, and a budget is a dollar: when no call fits any more, less than five cents are left.
 
@@ -163,8 +163,8 @@ async fn five_hundred_calls_at_once_overshoot_nothing() {
     stop(processes).await;
 }
 
-/// Five hundred tokens are expected where a request sets no cap, and nothing is known of the answers. What is reserved
-/// is all that the model can write.
+/// Five hundred tokens are expected where a request sets no cap, and nothing is known of the answers. The reservation
+/// is for all that the model can write.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_four_times_as_long_as_expected_overshoot_nothing() {
     let config = worker(20, A_DOLLAR).replace("price = {", "max_output_tokens = 2000\nprice = {");
@@ -278,7 +278,7 @@ async fn what_never_fits_and_what_has_no_price_is_told_plainly() {
     assert!(said[0].contains("one/model: may cost $0.06, and the whole budget all is $0.05"), "{}", said[0]);
     assert!(said[0].contains("a smaller max_tokens lowers that"), "{}", said[0]);
     assert!(said[1].contains("two/model: has no price, and the budget all takes only calls"), "{}", said[1]);
-    // What is allowed to be unknown is called, and counted as such.
+    // A call whose price may be unknown is made, and counted as such.
     sqlx::query("select sluice.set_budget('all', 0.05, unpriced => 'allow')").execute(&fleet.pool).await.unwrap();
     sqlx::query("select sluice.retry(max(id)) from sluice.job").execute(&fleet.pool).await.unwrap();
     fleet.until_answered(1).await;
@@ -459,7 +459,7 @@ async fn work_goes_on_when_a_reload_raises_its_budget_and_waits_when_it_lowers_i
     fleet.until_answered(9).await;
     fleet.until_spent("all").await;
     assert_eq!((fleet.answered().await, fleet.sums("all").await.0), (9, DOLLAR * 9 / 100));
-    // Less than is spent already: what is left of it is nothing.
+    // Less than is spent already: nothing of it is left.
     fleet.configure(&budget("0.02"));
     process.signal(Signal::HUP);
     let room = "select count(*) from sluice.budgets where room = -0.07 and holds";
@@ -511,7 +511,7 @@ async fn the_zone_of_a_session_changes_no_window_and_no_hour() {
         assert_eq!(windows, 3, "{zone}");
         let astray = "select count(*) from sluice.tally where hour <> date_trunc('hour', hour, 'UTC')";
         assert_eq!(queue.count(astray).await, 0, "{zone}");
-        // What is spent counts the same, in any session.
+        // The amount spent counts the same, in any session.
         queue.succeed(&queue.claim(worker, 1).await[0]).await;
         let spent = "select round(spent * 1e9)::bigint from sluice.budgets where name = 'day'";
         let by_session: i64 = sqlx::query_scalar(spent).fetch_one(&mut *session).await.unwrap();

@@ -7,7 +7,7 @@ use crate::support::scripted::{Scripted, answer};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// A cheap rung that is sure of everything but what is hard, and a dear one that behaves as these lines say.
+/// A cheap rung that is sure of everything but the hard questions, and a dear one that behaves as these lines say.
 async fn stage(dear: &str, route: &str) -> Fleet {
     let scenario = format!(
         "[providers.cheap]\ndialect = \"openai\"\n\

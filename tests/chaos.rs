@@ -94,7 +94,7 @@ async fn run(seed: u64, size: Size, only: Option<&str>) {
          again:\n\
          SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} {same}make chaos"
     );
-    // A restored backup has lost something, whatever its standby knew.
+    // A restored backup has lost something, regardless of what its standby knew.
     let kinds: Vec<Kind> = kinds(only).into_iter().filter(|kind| !(synchronous && *kind == Kind::Restore)).collect();
     let events = schedule(seed, size, &kinds);
     let troubles = troubles(seed, size, PROVIDERS.len(), TROUBLES.len());

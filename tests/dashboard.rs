@@ -143,7 +143,7 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         for part in parts {
             assert!(page.body.contains(part), "{path} lacks {part}:\n{}", page.body);
         }
-        // On every page, whatever else it shows.
+        // On every page, regardless of what else it shows.
         assert!(page.body.contains("the budget is not decided"), "{path} does not say why nothing moves");
     }
     for (path, status) in [

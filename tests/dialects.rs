@@ -117,7 +117,7 @@ async fn every_dialect_carries_jobs_to_their_ends_and_the_ledger_agrees_with_the
         if attempts != i64::try_from(figures.calls).unwrap() || limited != 1 {
             wrong.push(format!("{name}: {attempts} attempts, {} calls, {limited} limited", figures.calls));
         }
-        // What was charged for an answer that cannot be read is uncertain.
+        // The charge for an answer that cannot be read is uncertain.
         let charged = i64::try_from(figures.charged_nano_usd).unwrap();
         if !(cost..=cost + uncertain).contains(&charged) || cost == 0 {
             wrong.push(format!("{name}: {cost} and {uncertain} uncertain on the ledger, {charged} charged"));

@@ -290,7 +290,7 @@ async fn jobs_that_no_worker_works_on_are_named() {
     let findings = patient.examine(&[]).await;
     findings.is("workers", "bad", "none is running");
     findings.is("oldest_job", "warning", "for 2 h");
-    // What is paused is meant to wait.
+    // Paused work is meant to wait.
     patient.run("insert into sluice.pause (kind, name) values ('route', 'default')").await;
     assert!(patient.examine(&[]).await.with("bad").is_empty());
     patient.run("delete from sluice.pause").await;

@@ -78,7 +78,7 @@ async fn a_switchover_behind_a_proxy_that_lags_loses_nothing_and_buys_nothing_tw
     execute(&primary, "postgres", "alter system set default_transaction_read_only = on").await;
     execute(&primary, "postgres", "select pg_reload_conf()").await;
     worker.until_said("they wait in the spool", 1).await;
-    // What was committed before has arrived: a switchover in order waits for that.
+    // Earlier commits have arrived: a switchover in order waits for them.
     let busy = "select count(*) from pg_stat_activity where application_name = 'sluice' and state <> 'idle'";
     until("its last transaction has ended", async || fleet.number(busy).await == 0).await;
     standby.promote();

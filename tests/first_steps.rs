@@ -7,7 +7,7 @@ use sluice::simulate::{Scenario, Simulator};
 use std::process::Output;
 use tokio::process::Command;
 
-/// The program in a folder, with nothing of a configuration but what is there.
+/// The program in a folder, with no configuration but the files that are there.
 async fn bare(folder: &std::path::Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sluice"))
         .current_dir(folder)

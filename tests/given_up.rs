@@ -40,7 +40,7 @@ impl<F: Future + Unpin> Future for GivenUp<F> {
 
 type Operation = fn(&Store, i64, Vec<Claimed>) -> BoxFuture<'static, Result<(), StoreError>>;
 
-/// What is done in a transaction of several statements, by COPY, row by row, and in one statement.
+/// Operations in a transaction of several statements, by COPY, row by row, and in one statement.
 const OPERATIONS: [(&str, Operation); 7] = [
     ("settle", |store, _, jobs| {
         let store = store.clone();

@@ -185,7 +185,7 @@ async fn a_new_job_and_another_login_are_seen_at_the_next_look_however_many_lane
     let look = queue.store.look(&mut rotation, &[], 0).await.unwrap();
     let new = look.lanes.iter().find(|lane| lane.project == "new").unwrap();
     assert_eq!(look.newest.last(), Some(&(new.flow, new.prio)), "the latest comes last");
-    // What is known is looked up again, wherever the window is.
+    // A known lane is looked up again, wherever the window is.
     let look = queue.store.look(&mut rotation, &[new.flow], 0).await.unwrap();
     let again = look.lanes.iter().find(|lane| lane.flow == new.flow);
     assert_eq!(again, Some(&Lane { jobs: Some(1), ..new.clone() }), "and its jobs are counted");

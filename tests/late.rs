@@ -65,8 +65,8 @@ fn answer(claimed: &Claimed) -> Settlement {
     }
 }
 
-/// The ledger of everything: class and detail, and whether it is a placeholder, in order of the attempts and what was
-/// accepted first. Fences tell no order: every connection takes a hundred of them at a time.
+/// The ledger of everything: class and detail, and whether it is a placeholder, in order of the attempts, accepted ones
+/// first. Fences tell no order: every connection takes a hundred of them at a time.
 async fn ledger(queue: &Queue) -> Vec<(String, String, bool, i64)> {
     let query = "select coalesce(class, 'accepted'), coalesce(detail, ''), placeholder, uncertain_nanos
                    from sluice.attempt order by number, accepted desc, detail";
@@ -379,7 +379,7 @@ async fn an_answer_is_never_taken_for_that_of_another_job_with_the_same_number()
             Settlement { attempts: vec![failed(&lost, 1, ErrorClass::ServerError)], ..Settlement::default() }
         };
         queue.store.settle(&settlement).await.unwrap();
-        // The other job waits as before, and what was paid for stands beside it, under the number that it had.
+        // The other job waits as before, and the call that was paid for stands beside it, under the number that it had.
         assert_eq!(queue.count("select count(*) from sluice.result").await, 0);
         assert_eq!(queue.count("select count(*) from sluice.ready").await, 1);
         let booked = "select count(*) from sluice.attempt where detail = 'other_job' and not accepted and round = -1";

@@ -209,7 +209,7 @@ async fn a_long_wait_is_kept_to_the_end_and_the_jobs_behind_it_are_not_touched()
     let text =
         async |query: &'static str| -> String { sqlx::query_scalar(query).fetch_one(&fleet.pool).await.unwrap() };
     let before = (text(ROWS).await, text(WRITES).await);
-    // Six seconds of the worker's life: heartbeats, dozens of looks at the queue, and whatever it does for all.
+    // Six seconds of the worker's life: heartbeats, dozens of looks at the queue, and its work for all workers.
     let seen = "select (extract(epoch from max(seen_at)) * 1000)::bigint from sluice.worker";
     let since = fleet.number(seen).await;
     until("the worker has lived on", async || fleet.number(seen).await >= since + 6_000).await;
@@ -320,7 +320,7 @@ async fn a_provider_that_publishes_nothing_is_felt_for() {
 
 /// A server that answers eight calls at full speed and divides itself between more: more calls at once gain nothing.
 ///
-/// What is usual is learned from the first calls. So the process is warm before them, and a call takes long compared
+/// The usual time is learned from the first calls. So the process is warm before them, and a call takes long compared
 /// with what a busy machine adds to it: what slows an answer down here is the load on the server, and not that on the
 /// machine.
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ async fn registered(store: &Store, config: &Config, max_in_flight: usize) -> Wor
     Worker::register(store.clone(), Plan::new(&blueprint(config)).unwrap(), settings).await.unwrap()
 }
 
-/// Works until one of the parts ends; another worker then does what is left.
+/// Works until one of the parts ends; another worker then does the rest.
 async fn falls(part: &'static str, with_spool: bool) -> Summary {
     // As `main` does. An error means that another test has done it.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -125,7 +125,7 @@ async fn a_queue_moves_from_the_private_postgres_to_another_and_goes_on_there() 
     let (url, there) = empty(&database, "moved").await;
     let there_url = Some(url.as_str());
     assert_eq!(stage.output(there_url, &["db", "import", "queue.dump"]).await, "imported 22 jobs\n");
-    // What was there is there, and can be read as before.
+    // The results of the old database are there, and can be read as before.
     stage.output(there_url, &["results", "b", "-o", "after.jsonl"]).await;
     let read = |name: &str| std::fs::read_to_string(stage.program.path(name)).unwrap();
     assert_eq!(read("before.jsonl"), read("after.jsonl"));
@@ -134,7 +134,7 @@ async fn a_queue_moves_from_the_private_postgres_to_another_and_goes_on_there() 
     stage.program.file("new.jsonl", "{\"prompt\": \"new\"}\n");
     stage.output(there_url, &["enqueue", "new.jsonl", "--batch", "new"]).await;
     assert!(number(&there, "select max(id) from sluice.job where batch = 'new'").await > highest + 1000);
-    // The trigger works, the rights are there, and a worker takes what was left over and what is new.
+    // The trigger works, the rights are there, and a worker takes the jobs left over and the new ones.
     stage.output(there_url, &["worker", "--drain"]).await;
     let states: Vec<(String, String, i64)> =
         sqlx::query_as("select batch, state, count(*) from sluice.jobs group by 1, 2 order by 1")

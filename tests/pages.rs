@@ -38,7 +38,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
                     word.get_or_insert_default().push(letter);
                 }
                 _ if depth > 0 => word.get_or_insert_default().push(letter),
-                // A remark, or what is left is a file.
+                // A remark, or the rest is a file.
                 ('#' | '>' | '<', None) if word.is_none() => break,
                 (' ', None) => words.extend(word.take()),
                 ('|' | ';' | '&', None) => {
@@ -53,7 +53,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     commands
 }
 
-/// The arguments of those that are of the program: behind variables that are set for it, and what is before it.
+/// The arguments of those that are of the program: behind the variables and other words before it.
 fn of_sluice(commands: Vec<Vec<String>>) -> impl Iterator<Item = Vec<String>> {
     commands.into_iter().filter_map(|words| {
         let at = words.iter().position(|word| word == "sluice")?;

@@ -283,7 +283,7 @@ async fn a_route_is_cancelled_wherever_its_jobs_are_and_tried_anew_where_they_fa
         3
     );
 
-    // What was cancelled was meant to be.
+    // Cancelled jobs were meant to be cancelled.
     let failed = queue.store.failed_of_route("mine").await.unwrap();
     assert_eq!(failed, [claimed[1].lease.job.0]);
     assert_eq!(queue.store.retry_jobs(&failed, |_| {}).await.unwrap(), 1);
@@ -452,7 +452,7 @@ async fn a_worker_leaves_what_is_paused_alone_until_it_is_resumed() {
     let process = fleet.start();
     fleet.until_answered(20 - paused).await;
     until("nothing is under way", async || fleet.number("select count(*) from sluice.inflight").await == 0).await;
-    // It goes on looking, and takes what is not paused.
+    // It goes on looking, and takes the jobs that are not paused.
     fleet.enqueue("default", 5).await;
     fleet.until_answered(25 - paused).await;
     assert_eq!(fleet.answered().await, 25 - paused);

@@ -1,5 +1,5 @@
-//! How Postgres runs the statements of a worker, by the plans that it writes into its log. Whatever it knew of the
-//! tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
+//! How Postgres runs the statements of a worker, by the plans that it writes into its log. No statement reads a whole
+//! table of the queue, or a whole partition, regardless of what Postgres knew of the tables when it made the plan.
 
 use crate::support::clock;
 use crate::support::cluster::OwnCluster;
@@ -127,7 +127,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// What is read from end to end of the tables that count.
+    /// The reads from end to end among the tables that count.
     fn whole_reads(&self) -> Vec<String> {
         let mut found = Vec::new();
         whole_reads(&self.top, false, &mut found);
@@ -159,7 +159,7 @@ fn whole_reads(node: &Value, is_cut: bool, found: &mut Vec<String>) {
     if is_whole && TABLES.contains(&table(relation)) {
         found.push(format!("{kind} of {relation}"));
     }
-    // Lists of a statement are taken for short, whatever their length.
+    // Lists of a statement are taken for short, regardless of their length.
     let lists = node["Plans"].as_array().into_iter().flatten().filter(|below| below["Node Type"] == "CTE Scan").count();
     if kind == "Nested Loop" && lists > 1 {
         found.push("each of one list with each of another".to_owned());
@@ -236,13 +236,13 @@ async fn a_day(stage: &Stage, store: &Store) {
             .into(),
     };
     store.settle(&settlement).await.unwrap();
-    // Sent once more, because no answer said what came of it.
+    // Sent once more, because no answer told its outcome.
     store.settle(&settlement).await.unwrap();
     store.next_due().await.unwrap();
     assert_eq!(store.promote().await.unwrap(), 1);
     assert_eq!(store.give_back_unknown(worker, &[lost.lease.fence]).await.unwrap(), 1);
     store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
-    // The worker falls silent, and lives; another one takes what was lost, and a third nothing.
+    // The worker falls silent, and lives; another one takes the lost jobs, and a third nothing.
     let (heir, _) = store.register("host", 2, "0.0.0").await.unwrap();
     stage.silence(worker).await;
     store.rescue(3).await.unwrap();
@@ -488,8 +488,8 @@ async fn a_key_is_looked_up_by_itself_however_little_is_known_of_the_tables() {
     stage.cluster.stop().await;
 }
 
-/// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without
-/// reading what is scheduled for later or paused.
+/// What a worker that drains asks, over and over: it finds the jobs that wait for a retry, or that none does, without
+/// reading those that are scheduled for later or paused.
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_something_is_left_is_found_without_reading_all_that_is_parked() {
     let stage = Stage::new().await;

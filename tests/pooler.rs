@@ -30,7 +30,7 @@ async fn through(pooler: &Pooler, database: &TestDatabase) -> Store {
     store
 }
 
-/// A queue whose store goes through the pooler, while its own pool looks at what came of it.
+/// A queue whose store goes through the pooler, while its own pool looks at the outcome.
 fn queue(store: Store, database: TestDatabase) -> Queue {
     Queue { store, pool: database.pool(), database }
 }
@@ -78,7 +78,7 @@ async fn a_server_that_is_away_behind_its_pooler_is_told_as_it_is() {
 async fn timeouts_are_in_force_behind_a_pooler_and_the_same_as_without() {
     let database = database().await;
     let Some(pooler) = Pooler::start(&database.connect_options(), SWALLOWS).await else { return };
-    // A statement of the store runs into this one and leaves behind what was in force.
+    // A statement of the store runs into this one and leaves behind the settings that were in force.
     sqlx::raw_sql(
         "create function note_settings() returns trigger language plpgsql as $$ begin
              new.reason = concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'),
@@ -302,7 +302,7 @@ async fn a_command_that_waits_too_long_for_another_migration_says_so() {
     let database = database().await;
     let mut transaction = database.pool().begin().await.unwrap();
     sqlx::raw_sql("lock table sluice.migration in exclusive mode").execute(&mut *transaction).await.unwrap();
-    // Less patience than usual: what is tested is what comes after it.
+    // Less patience than usual: the test is about the time after it.
     let options = database.connect_options().options([("lock_timeout", "50ms")]);
     let store = Store::from_pool(PgPoolOptions::new().connect_lazy_with(options));
     let error = store.migrate().await.unwrap_err();

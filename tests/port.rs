@@ -74,7 +74,7 @@ impl Stage {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// What comes back for these bytes, until the connection is closed; `None` when it stays open.
+    /// The reply to these bytes, until the connection is closed; `None` when it stays open.
     async fn says(&self, bytes: &[u8], then_close: bool) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         // It may have been closed in the middle of a head that is too long.

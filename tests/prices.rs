@@ -1,5 +1,5 @@
-//! Prices with the real program: what every dialect and every feature of a price comes to, costs that providers
-//! report, history that is computed again, invoices beside the ledger, and estimates beside what was paid.
+//! Prices with the real program: what every dialect and every feature of a price comes to, costs that providers report,
+//! history that is computed again, invoices beside the ledger, and estimates beside the amounts paid.
 
 use crate::support::fleet::Fleet;
 use crate::support::postgres::database;
@@ -304,7 +304,7 @@ async fn history_without_a_price_is_priced_later_and_every_book_follows() {
     assert_eq!(dry["changed"], Value::Null);
     assert_eq!((&dry["cost_before"], dry["unknown_before"].as_i64()), (&json!(0.0), Some(ledger.1)));
     assert_eq!(three_books(&fleet).await, [ledger, results, sums], "a dry run changes nothing");
-    // Nobody can be asked here.
+    // There is no user to ask here.
     let (code, _, err) = run(&fleet, &["reprice"]).await;
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("say --yes; nothing was changed"), "{err}");
@@ -570,8 +570,8 @@ fn skewed(rows: u64) -> String {
     file
 }
 
-/// Estimates a file after a pilot of its first hundred rows, then runs it all: what was estimated, what was paid, and
-/// the most that was said.
+/// Estimates a file after a pilot of its first hundred rows, then runs it all: the estimate, the amount paid, and the
+/// most that was said.
 async fn after_a_pilot(rows: u64) -> (f64, f64, f64) {
     let scenario = "[providers.cheap]\ndialect = \"openai\"\noutput = { median = 60, p99 = 300 }\n\
         latency = { fixed = \"1ms\" }\nfaults = [{ kind = \"empty\", rate = 0.15 }, { kind = \"500\", rate = 0.1 }]\n\

@@ -112,7 +112,7 @@ async fn two_claimers_never_get_the_same_job() {
     }
     let jobs: HashSet<i64> = leases.iter().map(|lease| lease.job.0).collect();
     let fences: HashSet<i64> = leases.iter().map(|lease| lease.fence).collect();
-    // A claimer may find the rest locked by another and go home early, but what was claimed was claimed once.
+    // A claimer may find the rest locked by another and go home early, but each claimed job was claimed once.
     assert_eq!((jobs.len(), fences.len()), (leases.len(), leases.len()));
     let left = queue.count("select count(*) from sluice.ready").await;
     assert_eq!(jobs.len() + usize::try_from(left).unwrap(), ids.len());

@@ -73,7 +73,7 @@ async fn however_many_ask_at_once_no_more_is_lent_than_there_is() {
                     let told = state.exchange(worker, &limits, &report, now);
                     let rewrite = Rewrite { id: registers["b"].id, from: registers["b"].version, state };
                     if !store.write_buckets(&[rewrite]).await.unwrap().is_empty() {
-                        // What is lent is spent before the next report.
+                        // The units lent are spent before the next report.
                         spent += told.slices[0].held;
                         break;
                     }
@@ -129,7 +129,7 @@ async fn the_newest_state_is_found_however_many_dead_ones_a_snapshot_keeps() {
     .unwrap();
     let plan = plan.join("\n");
     assert!(plan.contains("bucket_state_pkey"), "{plan}");
-    // The newest comes first: what is dead is not looked at.
+    // The newest comes first: dead rows are not looked at.
     let touched: u32 = plan
         .lines()
         .find_map(|line| line.trim().strip_prefix("Buffers: shared hit=")?.split_whitespace().next()?.parse().ok())

@@ -121,7 +121,7 @@ async fn a_rung_is_asked_again_once_and_only_where_route_attempts_and_window_all
     let stage = stage(|_, _| {
         let (status, body) = answer(WRONG);
         let mut body: Value = serde_json::from_slice(&body).unwrap();
-        // About what is estimated, so that nothing else is learned.
+        // About the estimate, so that nothing else is learned.
         body["usage"]["prompt_tokens"] = json!(40);
         (status, body.to_string().into_bytes())
     })
@@ -142,7 +142,7 @@ async fn a_rung_is_asked_again_once_and_only_where_route_attempts_and_window_all
         let named: Vec<Option<i16>> = sqlx::query_scalar(query).bind(route).fetch_all(&pool).await.unwrap();
         assert_eq!(named, expected, "{route}");
     }
-    // What is not named is asked as it was.
+    // A request whose answer is not named is asked as it was.
     let calls = stage.provider.calls("p");
     let plain: Vec<&Call> = calls.iter().filter(|call| call.body["messages"].as_array().unwrap().len() == 1).collect();
     assert_eq!(calls.len() - plain.len(), 2);

@@ -80,7 +80,7 @@ fn noise(bytes: usize) -> String {
     (0..bytes).map(letter).collect()
 }
 
-/// A member with a bad value, and the beginning of what is said after the member.
+/// A member with a bad value, and the beginning of the words after the member.
 struct Bad {
     member: &'static str,
     value: Value,

@@ -88,7 +88,7 @@ async fn rungs_and_limits_change_under_load_and_no_call_is_dropped() {
     fleet.until_answered(150).await;
     let calls = fleet.calls();
     assert_eq!(most_at_once(&calls, "one", 0), 8);
-    // What had passed the gate by then, also if it was not at the provider yet, ends first.
+    // The calls that had passed the gate by then, even those not at the provider yet, end first.
     let settled = end_of_the_first(&calls, "one", changed, 8);
     assert_eq!(most_at_once(&calls, "one", settled), 3);
 

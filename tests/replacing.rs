@@ -67,7 +67,7 @@ async fn a_file_takes_the_place_of_what_has_not_begun_and_nothing_is_bought_twic
     for (n, line) in lines[1..].iter().enumerate() {
         assert_eq!((line[0], line[4]), (format!("r{n}").as_str(), "succeeded"), "{table}");
     }
-    // Nothing of it failed, and a retry of the batch buys none of what was replaced.
+    // Nothing of it failed, and a retry of the batch buys none of the replaced jobs.
     let watched = desk.program.run(&["watch", "t"]).await;
     let (said, replaced) = (text(&watched.stdout), format!("t: done, 45 succeeded, 0 failed, {waiting} replaced, "));
     assert_eq!(watched.status.code(), Some(0), "{said}");
@@ -103,7 +103,7 @@ async fn the_same_command_after_the_end_writes_its_own_file_again_and_no_other()
     assert_eq!(again.status.code(), Some(0), "{said}");
     assert!(said.contains("every job of it has ended: there is nothing to work on"), "{said}");
     assert_eq!((fs::read_to_string(desk.program.path("out.jsonl")).unwrap(), desk.calls()), (written.clone(), 2));
-    // What was edited in it is not lost: that file is kept beside the new one, and it is said.
+    // Edits in it are not lost: that file is kept beside the new one, and it is said.
     let edited = written.replacen("\"sluice\"", "\"checked\":\"by me\",\"sluice\"", 1);
     assert_ne!(edited, written);
     for name in ["out.jsonl.before", "out.jsonl.before-2"] {
@@ -131,8 +131,8 @@ async fn the_same_command_after_the_end_writes_its_own_file_again_and_no_other()
     assert_eq!(json_lines(&desk.program.path("theirs.jsonl")).len(), 1);
 }
 
-/// What is written where nothing more can be: the message says why and what to do, no answer is lost, and the same
-/// command goes on once there is room.
+/// Writing where there is no more room: the message says why and what to do, no answer is lost, and the same command
+/// goes on once there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_find_no_room_are_kept_and_the_same_command_writes_them() {
     let desk = Desk::new("1ms").await;

@@ -49,7 +49,7 @@ async fn finished_partition(queue: &Queue) -> Vec<i64> {
 /// Goes on until there is nothing to do at once.
 async fn retire(store: &Store) -> Vec<Retired> {
     let steps = RefCell::new(Vec::new());
-    // A step that was given up is told before its transaction is quite over. Keys of what is gone are cleared however
+    // A step that was given up is told before its transaction is quite over. Keys of dropped jobs are cleared however
     // long something is kept.
     until("no session is at it", async || {
         let step = store.retire(DAY * 10_000).await.unwrap();
@@ -252,7 +252,7 @@ async fn a_transaction_that_has_taken_a_number_is_waited_for_before_numbers_move
     sqlx::query("select nextval('sluice.job_id_seq')").execute(&mut *copy).await.unwrap();
     assert_eq!(queue.store.begin_partition(HOUR).await.unwrap(), None);
     copy.commit().await.unwrap();
-    // What was given up before is told before its transaction is quite over.
+    // A step that was given up before is told before its transaction is quite over.
     until("they move on", async || queue.store.begin_partition(HOUR).await.unwrap() == Some(1)).await;
     assert_eq!(queue.enqueue_one().await, 10_000_000);
 }

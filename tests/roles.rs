@@ -224,7 +224,7 @@ async fn a_schema_that_another_role_may_change_is_not_filled() {
     let shop = PgPoolOptions::new().max_connections(1).connect_lazy_with(server.postgres.connect_options("shop"));
     for laid in [
         "create schema sluice authorization mallory",
-        // The owner is a good one, and what is in it is not.
+        // The schema has a good owner, and the table in it has not.
         "create schema sluice; create table sluice.ready (); alter table sluice.ready owner to mallory",
         "create schema sluice; create function sluice.job_enqueued() returns trigger language plpgsql
              as 'begin return null; end'; alter function sluice.job_enqueued() owner to mallory",

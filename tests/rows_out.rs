@@ -189,7 +189,7 @@ async fn her_rows_may_be_of_any_format_that_is_read() {
         assert_eq!(begins.len(), 4);
     }
     if cfg!(feature = "parquet") {
-        // What was written as Parquet is read as such, and joined again.
+        // A file written as Parquet is read as such, and joined again.
         let parquet =
             ["results", "b", "--rows", "rows.csv", "--delimiter", ";", "--id-column", "id", "-o", "p.parquet"];
         sluice(dir.path(), &database, &parquet);
@@ -207,7 +207,7 @@ async fn her_rows_may_be_of_any_format_that_is_read() {
 #[tokio::test]
 async fn rows_that_have_changed_or_cannot_be_read_get_no_answer_and_are_told() {
     let (database, dir) = stage().await;
-    // JSON Lines, whatever the name: as jobs are made of it.
+    // JSON Lines under any name: as jobs are made of it.
     let rows = "{\"id\":\"r1\",\"text\":\"good\"}\n{\"id\":\"r3\",\"text\":\"not prose\"}\n[]\n\
                 {\"id\":\"r2\",\"text\":\"=bad()\"}\n";
     fs::write(dir.path().join("rows.csv"), rows).unwrap();

@@ -195,7 +195,7 @@ async fn what_differs_is_inherited_refused_or_said() {
         let said = desk.refused(&[&resume[..], more].concat(), 2).await;
         assert!(said.contains(words), "{said}");
     }
-    // What is not said is the batch's own.
+    // An option that is not given is the batch's own.
     desk.program.file("q.jsonl", lines(3));
     let output = desk.program.run(&[&resume[..], &["--priority", "5", "--deadline", "1h"]].concat()).await;
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -244,7 +244,7 @@ async fn a_made_up_name_that_is_taken_is_not_refused() {
     let mut names = Vec::new();
     for file_argument in ["-", "/dev/stdin", "-"] {
         let mut command = desk.program.command(&["enqueue", file_argument, "--format", "json"]);
-        // A pipe, as from a shell: what is opened by its name is no file.
+        // A pipe, as from a shell: the thing opened by its name is no file.
         let source = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap();
         let output = ended(command.stdin(source).spawn().unwrap()).await;
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,4 +1,5 @@
-//! Schedules with real worker processes: one enqueue for each tick, whatever dies, and where the jobs come from.
+//! Schedules with real worker processes: one enqueue for each tick, no matter which process dies, and where the jobs
+//! come from.
 
 use crate::support::fleet::{Fleet, Process, stop};
 use crate::support::program::{Program, ended, text};
@@ -80,7 +81,7 @@ async fn three_workers_enqueue_each_tick_once() {
     let mut processes = fleet.start_many(3).await;
     let done = "select count(*) from sluice.ticks where state = 'done'";
     until("ticks are done", async || fleet.number(done).await >= 3).await;
-    // One is killed, at whatever it was.
+    // One is killed, in the midst of any work.
     processes.remove(0).kill().await;
     until("ticks are done", async || fleet.number(done).await >= 7).await;
     stop(processes).await;
@@ -211,7 +212,7 @@ async fn each_row_of_a_statement_is_a_job_of_the_routes_template() {
         (code, out.as_str()),
         (Some(0), "schedule reviews: its source holds no jobs, so nothing was enqueued\n")
     );
-    // What came since the last tick.
+    // The rows since the last tick.
     fleet.sql("insert into review values ('r4', 'Late', 'en')").await;
     assert_eq!(fleet.json(&["schedule", "run", "reviews"]).await["jobs"], 1);
     let process = fleet.start();

@@ -355,7 +355,7 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
     }
     assert!(rows > 100, "{rows} rows");
 
-    // Whatever went wrong with the configuration or the database.
+    // With each fault of the configuration or the database.
     let secret = SECRETS[0];
     for (arguments, variable, value) in [
         (&["check"][..], "SLUICE__PROVIDERS__O__BASE_URL", format!("http://me:{secret}@host/v1")),

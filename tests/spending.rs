@@ -87,7 +87,7 @@ async fn a_request_chooses_only_what_its_route_lets_pass() {
     let mut wide = request.clone();
     wide["model"] = json!("cheap");
     assert_eq!(sent(2), wide);
-    // It is told what was left out.
+    // The members left out are told.
     let told = stage.program.output(&["explain", "1"]).await;
     for name in ["models", "provider", "plugins", "service_tier", "best_of", "extra_body", "tools of type web_search"] {
         assert!(told.contains(&format!("{name} (not in the route's `pass`)")), "{name}: {told}");

@@ -44,7 +44,7 @@ impl Queue {
         watched.into_iter().filter_map(lost).collect()
     }
 
-    /// Pauses what is to be paused, as upkeep does; returns the reasons.
+    /// Pauses the batches that are to be paused, as upkeep does; returns the reasons.
     async fn stop_losses(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         for (watched, exceeded) in self.lost().await {
@@ -151,7 +151,7 @@ async fn a_batch_is_paused_when_too_much_of_its_money_brings_no_answer() {
     let view = "select count(*) from sluice.batches where batch = 'b' and max_wasted = 0.3 and max_failed is null";
     assert_eq!(queue.count(view).await, 1);
     assert_eq!(queue.store.stopped_by_loss("b").await.unwrap().as_deref(), Some(reason));
-    // What was wasted before it was resumed is forgiven.
+    // The money wasted before the batch was resumed is forgiven.
     assert!(queue.store.resume(PauseKind::Batch, "b").await.unwrap());
     queue.spend(worker, 9, 1).await;
     assert_eq!(queue.wasteful().await, Vec::<String>::new());

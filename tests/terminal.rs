@@ -42,7 +42,7 @@ async fn in_terminal(program: &Program, arguments: &[&str]) -> Option<Vec<u8>> {
     Some(ended(child).await.stdout)
 }
 
-/// A name with a line break in it: whatever a command says of it, no line begins with what stands behind the break.
+/// A name with a line break in it: in no output of a command does a line begin with the text behind the break.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_begins_a_line_of_its_own() {
     const NAME: &str = "b\nFORGED: all is well";

@@ -374,7 +374,8 @@ async fn the_spool_is_taken_over(fleet: &Fleet, change: &str) {
     )
     .await;
     assert_eq!(noted, format!("first, {change} 2000000"), "{said}");
-    // What the database had forgotten when the worker was killed is not known to anything: what was in the spool is.
+    // The outcomes that the database had forgotten when the worker was killed are known nowhere; those in the spool
+    // are.
     let stray = fleet.number("select sum(lost_calls)::bigint from sluice.timeline").await;
     let booked = fleet.number("select count(*) from sluice.attempt where round = -1 and answer is not null").await;
     assert!(stray >= 8, "{said}");

@@ -117,7 +117,7 @@ async fn each_rung_is_asked_the_same_and_stands_in_a_row_with_its_money() {
     assert_eq!(page.matches("## Line ").count(), 5, "{page}");
     assert!(page.contains("### 2. good/large: accepted, $") && page.contains("Question "), "{page}");
     assert_eq!((trial.calls(), trial.jobs().await), (calls, 10));
-    // Rungs are known by their targets, whatever their places are now.
+    // Rungs are known by their targets, regardless of their places now.
     let turned = trial.config.replace("[\"bad/small\", \"good/large\"]", "[\"good/large\", \"bad/small\"]");
     trial.program.file("sluice.toml", turned);
     let command = ["trial", "q.jsonl", "-n", "5", "--batch", "t", "--format", "json"];
@@ -126,7 +126,7 @@ async fn each_rung_is_asked_the_same_and_stands_in_a_row_with_its_money() {
         assert_eq!((&row["target"], &row["cost"]), (&before["target"], &before["cost"]));
     }
     assert_eq!((trial.calls(), trial.jobs().await), (calls, 10));
-    // A larger number adds what is new.
+    // A larger number adds the new requests.
     trial.program.output(&["trial", "q.jsonl", "-n", "6", "--batch", "t"]).await;
     assert_eq!((trial.calls(), trial.jobs().await), (calls + 3, 12));
 }

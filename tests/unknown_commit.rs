@@ -83,6 +83,6 @@ async fn a_connection_that_is_cut_without_a_word_is_waited_for_only_so_long() {
     assert!(matches!(answer, Err(StoreError::Timeout { .. })), "{answer:?}");
     assert!(answer.unwrap_err().is_transient());
     proxy.set(Weather::Clear);
-    // Other connections are had for what comes next.
+    // The next statements get other connections.
     assert!(store.lanes().await.is_ok());
 }

@@ -90,7 +90,7 @@ async fn a_restore_of_all_tables_is_not_counted_twice() {
     let worker = queue.worker().await;
     let claimed = queue.claim_all(worker).await;
     queue.succeed(&claimed[0]).await;
-    // What was in a worker's hands is not there any more, with one attempt on the ledger.
+    // The jobs in a worker's hands are not there any more, each with one attempt on the ledger.
     queue
         .run(
             "delete from sluice.inflight;

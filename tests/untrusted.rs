@@ -1,4 +1,4 @@
-//! Untrusted data from outside: rows that people insert, bytes that providers send, files. Whatever it is, the worker
+//! Untrusted data from outside: rows that people insert, bytes that providers send, files. With any of it, the worker
 //! goes on with the good jobs beside it, and its memory stays within bounds.
 
 mod provider;
@@ -26,7 +26,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// A provider that is good, and one that is whatever listens at `bad`.
+    /// A provider that is good, and one that is the server listening at `bad`.
     async fn new(bad: &str) -> Self {
         let database = database().await;
         let scenario =

@@ -73,7 +73,7 @@ async fn a_wait_returns_when_another_session_has_ended_the_job_and_nothing_at_it
         within_a_minute("it ended", async { tokio::join!(wait(&mut waiting, job, "1 minute"), settling) }).await;
     assert_eq!(state.unwrap().as_deref(), Some("succeeded"));
     waiting.commit().await.unwrap();
-    // What has ended is not waited for; a reader of reports may wait as well.
+    // A job that has ended is not waited for; a reader of reports may wait as well.
     assert_eq!(wait(&mut logins.app, job, "0").await.unwrap().as_deref(), Some("succeeded"));
     assert_eq!(wait(&mut logins.reader, job, "0").await.unwrap().as_deref(), Some("succeeded"));
 }

@@ -180,7 +180,7 @@ fn a_circle_is_seen_however_it_is_written() {
         ("use super::b::B;", "use super::a::A;", 2),
         ("use crate::r::b::{self, B};", "use super::{a};", 2),
         ("use super::b::{x::Y, B as Other};", "fn f() { super::a::g() }", 2),
-        // By way of what the room passes on, under whatever name.
+        // By way of the items that the room passes on, under any name.
         ("use super::B;", "use crate::r::{A};", 2),
         ("use super::D;", "use super::A;", 2),
         ("use super::D::Variant;", "struct C;", 0),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 const WIDTH: usize = 120;
 
-/// What is read, below the root.
+/// The places that are read, below the root.
 const PLACES: [&str; 21] = [
     "src",
     "tests",
@@ -48,7 +48,7 @@ enum Exempt {
     Recorded,
     /// A row of a table in Markdown, which has no other way to be written.
     Row,
-    /// What is typed, read and printed, shown on a page as it is: a fenced block that names no language.
+    /// Text that is typed, read or printed, shown on a page as it is: a fenced block that names no language.
     Shown,
     /// What a command prints, kept as it was printed (`insta`).
     Printed,
@@ -186,7 +186,7 @@ fn long_lines_are_found_and_only_the_kinds_that_are_named_are_let_be() {
         // Around a body there is room for the width of a line, and not for more.
         ("src/provider/a/tests.rs", format!("{}{body}", "x".repeat(120)), vec![(1, Some(Exempt::Recorded))]),
         ("src/provider/a/tests.rs", format!("{}{body}", "x".repeat(121)), vec![(1, None)]),
-        // Words are no body, but where nothing else is kept than what was recorded; and elsewhere nothing is.
+        // Words are no body, except where only recordings are kept; elsewhere nothing is a body.
         ("src/provider/a/tests.rs", format!("case(\"{long}\", A)"), vec![(1, None)]),
         ("src/provider/fixtures/a.rs", format!("case(\"{long}\", A)"), vec![(1, Some(Exempt::Recorded))]),
         ("src/provider/fixtures/a.rs", format!("// {long}"), vec![(1, None)]),

@@ -1,4 +1,5 @@
-//! The statements of budgets: what is reserved, booked, given back and counted, whatever comes in between.
+//! The statements of budgets: the amounts reserved, booked, given back and counted, regardless of the events in
+//! between.
 
 use crate::support::clock;
 use crate::support::queue::{NewJob, Queue, accepted, failed, in_batch, park, success};
@@ -119,7 +120,7 @@ async fn calls_are_let_through_in_order_as_long_as_there_is_room() {
     assert_eq!(refusal(&outcomes[1]), Some(Shortage::NoRoom { budget: 0, is_moment: true }));
     assert_eq!(refusal(&outcomes[3]), Some(Shortage::NeverFits { budget: 0, worst: NanoUsd(200) }));
     assert_eq!(queue.sums("all").await, (0, 0, 90));
-    // What was refused is not noted as under way.
+    // A refused call is not noted as under way.
     assert_eq!(queue.count("select count(*) from sluice.inflight where call_number is not null").await, 2);
     queue.is_right().await;
 }

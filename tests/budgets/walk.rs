@@ -2,7 +2,7 @@
 //! claims that end, raises, removals and windows that turn, each as the statements that workers run, in an order that
 //! is drawn.
 //!
-//! What is spent, what may have been and what is reserved is at most the limit whenever a call is let through, and
+//! The spent, the uncertain and the reserved amount together are at most the limit whenever a call is let through, and
 //! nothing else adds to that sum. So at no time more is spent than the limit, but for what the ledger has as uncertain.
 
 use super::statements::{booked, budget, call};

@@ -77,7 +77,7 @@ const ROWS: &str = "
            cost_nanos, uncertain_nanos, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000)::bigint as known
       from sluice.attempt order by job_id, started_at, fence, number";
 
-/// What was counted, in the order in which it is to be read.
+/// The counts, in the order in which they are to be read.
 #[derive(Debug, Default)]
 pub struct Table(Vec<(String, String)>);
 
@@ -106,7 +106,7 @@ struct Evidence {
     began: i64,
 }
 
-/// Checks everything; what is wrong is added to the findings of the stage.
+/// Checks everything; faults are added to the findings of the stage.
 pub async fn reckon(stage: &mut Stage, told: Told) -> Table {
     let mut calls = stage.simulator.calls(usize::MAX);
     calls.sort_by_key(|call| call.arrived_ms);
@@ -282,7 +282,7 @@ impl Evidence {
         for (id, list) in &told.interventions {
             let Some(job) = jobs.get(id) else { continue };
             let untouched = job.batch.as_deref().is_none_or(|batch| !batches.contains(batch));
-            // What was done may be undone, and the number may have been another job's.
+            // The act may be undone, and the number may have been another job's.
             let told_lately =
                 |wish: &&Wish| wish.fate == Fate::Accepted(*id) && self.is_lost(wish.at - CLOCKS, wish.at);
             let stable = !list.iter().any(|one| self.is_lost(one.at - CLOCKS, one.at))
@@ -356,7 +356,7 @@ impl Evidence {
         row.round < 0 || self.is_lost(row.started - ANSWER, row.started)
     }
 
-    /// Whether the database may have lost what it knew of a call: that it was opened, or what came of it. While the
+    /// Whether the database may have lost what it knew of a call: that it was opened, or its outcome. While the
     /// database was away that waited, and was written when it was back.
     fn may_be_lost(&self, call: &CallRecord) -> bool {
         let (from, ended) = (self.wall(call.arrived_ms) - CLOCKS, self.wall(call.ended_ms));
@@ -397,7 +397,7 @@ fn misconduct(verdict: &Verdict, went_back: bool, table: &mut Table) -> Vec<Find
     table.add("requests that were answered well twice", verdict.answered_twice);
     table.add("most calls for one request", verdict.max_calls_per_request);
     table.add("faults at the providers", verdict.total.by_fault.values().sum::<u64>());
-    // What is lost is not known, and asked again.
+    // A lost answer is not known, and the request is sent again.
     let repeated = if went_back { 0 } else { verdict.total.retried_non_retryables };
     let counts = [
         (repeated, "requests sent again after an answer that can only repeat itself"),

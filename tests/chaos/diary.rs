@@ -32,7 +32,7 @@ pub struct Diary {
     pub apart: Vec<Window>,
     /// Processes lived whose spool has no room.
     pub roomless: Vec<Window>,
-    /// What was committed then may be gone: the database went back.
+    /// The commits of that time may be gone: the database went back.
     pub lost: Vec<Window>,
     /// How often which act was done.
     pub done: BTreeMap<&'static str, u64>,

@@ -81,7 +81,7 @@ impl Told {
         }
     }
 
-    /// The database has gone back to this instant or an earlier one: what was told since may be gone.
+    /// The database has gone back to this instant or an earlier one: the facts told since may be gone.
     pub fn lost_since(&mut self, from: i64) {
         self.losses += 1;
         let keys: Vec<String> =
@@ -337,7 +337,7 @@ impl Feeder {
         }
     }
 
-    /// What was committed, where a key may have had a job already. Without a word on that (`enqueue` says none) the
+    /// The committed drafts, where a key may have had a job already. Without a word on that (`enqueue` says none) the
     /// number tells, where the key is known.
     fn keyed(&self, drafts: Vec<Draft>, rows: &[(i64, Option<bool>)]) {
         let mut told = self.told.lock().unwrap();

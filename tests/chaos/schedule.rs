@@ -37,7 +37,7 @@ pub enum Kind {
     Lagging,
     /// The primary dies for good, and the standby takes over.
     Promotion,
-    /// The database goes back to a backup. In asynchronous runs only: what is lost then is lost.
+    /// The database goes back to a backup. In asynchronous runs only: commits lost then are lost.
     Restore,
 }
 
@@ -211,7 +211,7 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
             for index in (1..turns.len()).rev() {
                 turns.swap(index, dice.below(index + 1));
             }
-            // What is fast is more often.
+            // Fast kinds come more often.
             let often = [Kind::Kill, Kind::Commit, Kind::Terminate, Kind::Kill];
             for kind in often.into_iter().filter(|kind| kinds.contains(kind)) {
                 let place = dice.below(turns.len() + 1);
@@ -225,7 +225,7 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
     }
     for (kind, shares) in [(Kind::Promotion, [0.25, 0.55, 0.9]), (Kind::Restore, [0.4, 0.75, 1.0])] {
         if kinds.contains(&kind) {
-            // What comes too soon after another one finds no standby yet. A short run has them when it is about them.
+            // One that comes too soon after another finds no standby yet. A short run has them when it is about them.
             let count = if size.seconds >= LONG { 3 } else { usize::from(size.seconds >= 60 || kinds.len() <= 4) };
             for share in shares.into_iter().take(count) {
                 one(&mut dice, kind, end.mul_f64(share * 0.95), size, &mut events);

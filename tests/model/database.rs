@@ -34,9 +34,10 @@ pub struct Rules {
     pub late_answers: bool,
     /// A worker that was declared dead claims nothing.
     pub claim_alive: bool,
-    /// A database that refuses is away, and what it refused waits: only what is surely a row's own fault is given up.
+    /// A database that refuses is away, and the rows that it refused wait: only a row that is surely at fault itself is
+    /// given up.
     pub refused_is_away: bool,
-    /// What stands in a journal goes when it is known to be committed, and not before.
+    /// An entry of a journal goes when it is known to be committed, and not before.
     pub journal_until_committed: bool,
     /// A claim says which job it is for, beside the job's number.
     pub born: bool,
@@ -44,7 +45,7 @@ pub struct Rules {
     pub own_fences: bool,
     /// A call whose job is not there, or not there any more under its number, is booked for no job.
     pub strangers_apart: bool,
-    /// Whatever came of a call after a rejected answer, the answer is not named any more.
+    /// After a later call with any outcome, a rejected answer is not named any more.
     pub any_call_ends_it: bool,
     /// A call that a race makes beside another one is written down too, and named by what takes the job away.
     pub beside_record: bool,
@@ -214,7 +215,7 @@ pub enum Then {
     Park,
 }
 
-/// What came of a step: written together or not at all.
+/// The outcome of a step: written together or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Outcome {
     pub call: Call,
@@ -269,7 +270,7 @@ pub struct Database {
     pub held_at_death: BTreeMap<u8, u8>,
     pub recalls: BTreeSet<(u8, u8, u8)>,
     pub next_fence: u8,
-    /// Which job the next one is. No two are the same, whatever the database has lost.
+    /// Which job the next one is. No two are the same, regardless of what the database has lost.
     pub next_born: u8,
 }
 
@@ -458,7 +459,7 @@ impl Database {
                     }
                 })
                 .or_insert(fresh);
-            // What is booked is not under way any more.
+            // A booked call is not under way any more.
             if let Some(Some(Place::InFlight { fence: current, beside, .. })) =
                 self.jobs.get_mut(usize::from(job)).map(|job| &mut job.place)
                 && *current == fence

@@ -18,7 +18,7 @@ pub enum Step {
 pub struct Held {
     /// The job, the fence, and the number of its last call.
     pub call: Call,
-    /// Which job it is, whatever has its number now.
+    /// Which job it is, regardless of which job has its number now.
     pub born: u8,
     pub round: u8,
     /// Attempts of this round that are used up.

@@ -314,7 +314,7 @@ impl State {
 impl World {
     fn worker_actions(&self, state: &State, worker: usize, actions: &mut Vec<Action>) {
         let process = &state.workers[worker];
-        // What is refused has a reply.
+        // A refused statement has a reply.
         let delays: &[bool] = if state.trouble.delays > 0 && !state.refuses { &[false, true] } else { &[false] };
         let rules = &self.rules;
         for (job, row) in (0_u8..).zip(&state.database.jobs) {
@@ -484,7 +484,7 @@ impl Model for World {
         if state.trouble.returns > 0 {
             actions.push(if state.earlier.is_none() { Action::Keep } else { Action::GoBack });
         }
-        // One job at a time: what is looked for is the next one that has its number.
+        // One job at a time: the model looks for the next one that has its number.
         if state.trouble.enqueues > 0 && state.database.jobs.is_empty() {
             actions.push(Action::Enqueue);
         }

@@ -1,4 +1,5 @@
-//! The sums are those of the ledger, whatever comes late or is computed again; and every report is made of them.
+//! The sums are those of the ledger, also where a row comes late or is computed again; and every report is made of
+//! them.
 
 use super::{json_of, program};
 use crate::support::clock;
@@ -500,7 +501,7 @@ async fn of_many_batches_the_latest_have_rows_and_one_row_sums_up_the_others() {
             assert_eq!(of("8", &[]).await, of("0", &[]).await, "{report}: all of them have a row");
             assert_eq!(json_of(&program, &["report", report, "--by", "batch"]).await, of("0", &[]).await);
         }
-        // A percentile of the others is no sum: it comes from what is left of all histograms.
+        // A percentile of the others is no sum: it comes from the rest of all histograms.
         let rows = json_of(&program, &["report", "latency", "--by", "batch", "--limit", "3"]).await;
         let named: Vec<&str> = rows.as_array().unwrap().iter().filter_map(|row| row["batch"].as_str()).collect();
         let p95: i64 = sqlx::query_scalar(

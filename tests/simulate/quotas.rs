@@ -69,7 +69,7 @@ fn a_provider_may_keep_its_limits_to_itself() {
         assert_eq!(refused.status, 429, "{provider}");
         assert!(tells_nothing(&refused), "{provider}: {:?} {}", refused.headers, refused.text());
     }
-    // What was not told cannot be broken.
+    // A wait that was not told cannot be broken.
     call(&simulator, "openai", "two").unwrap();
     assert_eq!(simulator.verdict().total.early_retries, 0);
 }

@@ -18,7 +18,7 @@ pub fn millis() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-/// A pause that belongs to what is staged: a server that drips, an application that goes on enqueueing.
+/// A pause that belongs to the scene: a server that drips, an application that goes on enqueueing.
 pub async fn pace(pause: Duration) {
     tokio::time::sleep(pause).await;
 }

@@ -50,7 +50,7 @@ impl Template {
     }
 }
 
-/// Makes the folder one in which the service has started and stopped its server, for tests about what comes after.
+/// Makes the folder one in which the service has started and stopped its server, for tests about the time after that.
 pub async fn used_before(dir: &Path) {
     Template::bare().await.copy_into(dir);
 }

@@ -130,7 +130,7 @@ fn sample(line: &str) -> (&str, Labels, f64) {
     (name, labels, number.parse().unwrap_or_else(|_| panic!("not a number: {line}")))
 }
 
-/// A value up to its closing quote, and what comes after that.
+/// A value up to its closing quote, and the text after that.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

@@ -15,7 +15,7 @@ const PORT: u16 = 6432;
 
 /// What a package's PgBouncer says to settings that it does not know: it refuses the connection.
 pub const REFUSES: &str = "";
-/// What is often configured, for the sake of other drivers: it takes them and keeps them to itself.
+/// The setting that is often configured, for the sake of other drivers: it takes them and keeps them to itself.
 pub const SWALLOWS: &str = "ignore_startup_parameters = extra_float_digits,options";
 
 /// A PgBouncer with two server connections for each database and user; gone with this value, and when the test process

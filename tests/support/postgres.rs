@@ -69,7 +69,7 @@ impl Drop for TestDatabase {
 /// The cluster of this run.
 struct Cluster {
     postgres: EmbeddedPostgres,
-    /// With `SLUICE_TEST_BEHIND_PGBOUNCER=1`: what is between the tests' stores and programs and the server.
+    /// With `SLUICE_TEST_BEHIND_PGBOUNCER=1`: the pooler between the tests' stores and programs and the server.
     pooler: Option<Pooler>,
     /// Names of databases to be dropped.
     leftovers: mpsc::Sender<String>,

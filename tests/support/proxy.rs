@@ -19,8 +19,8 @@ pub enum Weather {
     Clear,
     /// Every connection is reset at once, old ones and new ones.
     Refuse,
-    /// Half open: connections stay, what is sent is swallowed and nothing comes back. When it is over they are reset,
-    /// as by a router that has forgotten them.
+    /// Half open: connections stay, bytes sent are swallowed and nothing comes back. When it is over they are reset, as
+    /// by a router that has forgotten them.
     Blackhole,
     /// Everything stops where it is, and arrives when it is over: late, and in order.
     Stall,
@@ -262,7 +262,7 @@ impl State {
     }
 }
 
-/// What was among the messages of one read.
+/// The kinds found among the messages of one read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
     commit: bool,
@@ -275,7 +275,7 @@ struct Seen {
 struct Frontend {
     greeted: bool,
     head: Vec<u8>,
-    /// Of the message under way: what is still to come, and the beginning of a simple query's text.
+    /// Of the message under way: the bytes still to come, and the beginning of a simple query's text.
     left: usize,
     text: Option<Vec<u8>>,
 }

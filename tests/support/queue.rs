@@ -126,7 +126,7 @@ impl Queue {
         self.run_with("update sluice.worker set lease_until = now() - interval '1 s' where id = $1", worker).await;
     }
 
-    /// Lets what is parked be due.
+    /// Lets the parked jobs be due.
     pub async fn pass_time(&self) {
         self.run("update sluice.parked set run_at = now() - interval '1 s'").await;
     }

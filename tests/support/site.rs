@@ -16,7 +16,7 @@ pub struct Site {
     pub address: String,
 }
 
-/// What comes back for a request.
+/// The reply to a request.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,

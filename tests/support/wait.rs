@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Asks again and again until it is so; a test in which it never is fails and says what was waited for.
+/// Asks again and again until it is so; a test in which it never is fails and names the thing waited for.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(10));

@@ -1,4 +1,4 @@
-//! A provider that sends anything but what was asked for.
+//! A provider that sends anything but the answer asked for.
 
 use super::{Stage, gzip};
 use crate::support::clock;
@@ -173,7 +173,7 @@ async fn whatever_a_provider_sends_the_worker_goes_on() {
     let open = "select count(*) from sluice.jobs where route = 'bad' and state not in ('succeeded', 'failed')";
     let bad = i64::try_from(WAYS.len()).unwrap();
     until("every call has an end", async || {
-        // Network faults are waited for, not failed: what was asked once has shown what it does.
+        // Network faults are waited for, not failed: a request that was sent once has shown its effect.
         stage.count(open).await == 0
             || stage
                 .count(
@@ -252,7 +252,7 @@ async fn a_provider_that_floods_with_informational_heads_holds_up_no_heartbeat_a
     let timed_out = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id
                       where j.route = 'bad' and a.class = 'timeout'";
     until("the call with little time ends when it is over", async || stage.count(timed_out).await == 1).await;
-    // Whatever became of the others meanwhile, each that has ended is a failure with a name.
+    // Regardless of the fate of the others meanwhile, each that has ended is a failure with a name.
     let others = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id
                    where j.route = 'patient' and a.class is distinct from 'timeout'
                      and a.class is distinct from 'unreachable' and a.class is distinct from 'network'";

@@ -284,7 +284,7 @@ fn nobody_comes_before_the_time_that_was_told() {
     assert_eq!(early(Some(Window { from: 0, until: BEGAN + SECOND })), Vec::<String>::new());
 }
 
-/// The database has lost what was committed in these seconds.
+/// The database has lost the commits of these seconds.
 fn went_back(evidence: &mut Evidence, from: i64, until: i64) {
     evidence.diary.lost.push(Window { from: BEGAN + from * SECOND, until: BEGAN + until * SECOND });
 }

@@ -226,7 +226,7 @@ impl World {
                     // It does not wait for the database any longer.
                     state.trouble.give_ups -= 1;
                 }
-                // What is in the journal is not for others to buy again: only the lease tells them.
+                // A call in the journal is not for others to buy again: only the lease tells them.
                 if !spooled && state.database.workers.get(id) == Some(&Life::Live) {
                     state.database.workers[id] = Life::Gone;
                 }
