@@ -283,7 +283,7 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
 
 /// Says in sentences what the figures do not: the faults of budgets, and the jobs that they will not cover.
 fn tell_of(context: &mut Context, views: &[BudgetView]) -> anyhow::Result<()> {
-    // What goes to standard output comes first.
+    // The text for standard output comes first.
     context.output.finish()?;
     for view in views {
         for fault in &view.faults {

@@ -69,7 +69,7 @@ pub(super) fn headed(tone: Tone, text: &str) -> io::Result<()> {
     }
 }
 
-/// What can show colours, or leaves them out.
+/// An output that can show colours, or leaves them out.
 pub(super) trait Canvas: Write {
     /// Writes a text, in the colour of its meaning if that can be shown.
     fn paint(&mut self, tone: Tone, text: &str) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Names that arguments mention: whether there is such a thing, and what may have been meant.
+//! Names that arguments mention: whether there is such a thing, and the name that may have been meant.
 
 use super::failure::CommandFailure;
 use crate::config::Config;

@@ -21,14 +21,14 @@ pub struct OutFile {
     /// The temporary file; `None` when the target is not a plain file (`/dev/null`, a named pipe) and is written
     /// directly.
     part: Option<PathBuf>,
-    /// What becomes of a file that has its name.
+    /// The fate of a file that has its name.
     earlier: Earlier,
     /// Why the rest was not written.
     lost: Option<io::Error>,
     writer: BufWriter<Sink>,
 }
 
-/// What becomes of a file of the same name.
+/// The fate of a file of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Earlier {
     /// It stays, and the command fails.

@@ -223,7 +223,7 @@ fn in_words(period: &Filter) -> String {
     format!("{} to {} UTC", at(period.since), at(period.until))
 }
 
-/// Names the targets with unknown costs, and what can be done about them.
+/// Names the targets with unknown costs, and the remedy.
 async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
     let rows = context.store.totals(&[Grouping::Provider, Grouping::Model], filter).await?;
     let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {

@@ -444,7 +444,7 @@ pub async fn export<'a>(
     Ok(counts)
 }
 
-/// Writes the rows of a file, each with the job that was made of it. Also returns what did not fit together.
+/// Writes the rows of a file, each with the job that was made of it. Also returns the mismatches.
 ///
 /// # Errors
 /// Those of the database, the file and the output; [`CommandFailure`] when rows and jobs cannot be matched.
@@ -468,8 +468,7 @@ pub fn require_rows(file: &Path, of: &RowsOf) -> Result<(), CommandFailure> {
     Rows::open(file, of).map(|_| ())
 }
 
-/// Writes the rows of the author's own file, each with the job that was made of it. Also returns what did not fit
-/// together.
+/// Writes the rows of the author's own file, each with the job that was made of it. Also returns the mismatches.
 async fn joined(
     rows: Rows,
     of: &Batch<'_>,

@@ -470,7 +470,7 @@ mod tests {
         for (standing, expected) in [
             (standing(100, 95, 0, 10), 200),
             (standing(100, 100, 0, 10), 200),
-            // What may have been spent counts, and what a provider charged beyond its worst case.
+            // The uncertain amount counts, and the charge of a provider beyond its worst case.
             (standing(100, 90, 30, 10), 220),
             // It was lowered, below what the next call may cost.
             (standing(10, 95, 0, 40), 135),

@@ -153,9 +153,9 @@ async fn find(context: &Context, name: &str) -> anyhow::Result<ScheduleView> {
     Ok(views.swap_remove(place))
 }
 
-/// Says in sentences what does not go as it should.
+/// Tells the troubles of schedules in sentences.
 fn tell_of(context: &mut Context, views: &[ScheduleView]) -> anyhow::Result<()> {
-    // What goes to standard output comes first.
+    // The text for standard output comes first.
     context.output.finish()?;
     if context.output.format() == Format::Table {
         for trouble in views.iter().filter_map(ScheduleView::trouble) {

@@ -30,7 +30,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         print(&mut context.output, &status, args.all)?;
     }
     if context.output.format() == Format::Table {
-        // What goes to standard output comes first.
+        // The text for standard output comes first.
         context.output.finish()?;
         for said in status.budgets.iter().filter_map(BudgetView::shortage_in_words) {
             context.output.note(said);

@@ -90,7 +90,7 @@ pub fn surroundings(config: &Config) -> Surroundings {
 /// Fails when a part of the worker has ended unexpectedly, so that a service manager starts another worker.
 ///
 /// # Errors
-/// Which part it was, and what became of the worker's jobs.
+/// Which part it was, and the fate of the worker's jobs.
 pub fn went_down(summary: &Summary) -> anyhow::Result<()> {
     let Some(part) = summary.fallen else { return Ok(()) };
     let jobs = match summary.lost {

@@ -22,7 +22,7 @@ const BUILT_IN_FILE: &str = "config/prices.toml";
 static COMES_WITH_PROGRAM: LazyLock<Arc<Catalogue>> =
     LazyLock::new(|| Arc::new(Catalogue::parse(None, include_str!("../../config/prices.toml")).0));
 
-/// What models cost and what fits into them, by vendor.
+/// The prices and windows of models, by vendor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalogue {
     /// The blocks by vendor.

@@ -72,7 +72,7 @@ pub struct Config {
     pub routes: BTreeMap<String, RouteConfig>,
     /// Every target that a route uses or that has an entry of its own.
     pub models: BTreeMap<Target, Model>,
-    /// What may be spent, by name.
+    /// The budgets, by name.
     pub budgets: Vec<Budget>,
     /// Batches that are enqueued by the clock, by name.
     pub schedules: Vec<Schedule>,

@@ -25,7 +25,7 @@ pub(super) const OVERLAPS: WordList<Overlap> = &[("skip", Overlap::Skip), ("allo
 pub(super) const CATCH_UPS: WordList<CatchUp> =
     &[("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
 
-/// What becomes of calls without a price.
+/// The treatment of calls without a price.
 pub(super) const UNPRICED: WordList<Unpriced> = &[("refuse", Unpriced::Refuse), ("allow", Unpriced::Allow)];
 
 pub(super) const POOLERS: WordList<Pooler> =

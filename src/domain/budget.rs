@@ -163,7 +163,7 @@ impl Period {
     }
 }
 
-/// What becomes of a call whose price is unknown, so that no worst case can be reserved.
+/// The treatment of a call whose price is unknown, so that no worst case can be reserved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unpriced {
     /// It is not made: its rung is passed.

@@ -10,7 +10,7 @@ use super::money::NanoUsd;
 pub struct Spent {
     /// Known cost of attempts of every outcome.
     pub cost: NanoUsd,
-    /// What may have been spent on top of it.
+    /// The amount that may have been spent on top of it.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown.
     pub unpriced: i64,

@@ -13,7 +13,7 @@ pub struct DaySum {
     pub tokens: Option<i128>,
     /// Calls; `None`: the side says nothing of them.
     pub calls: Option<i64>,
-    /// Of the ledger: what may have been spent besides, on calls whose end is not known.
+    /// Of the ledger: the amount that may have been spent besides, on calls whose end is not known.
     pub uncertain: i128,
     /// Of the ledger: calls whose cost is unknown.
     pub unpriced: i64,
@@ -92,7 +92,7 @@ pub struct Compared {
     pub ledger: DaySum,
     pub invoice: DaySum,
     pub finding: Discrepancy,
-    /// What may explain a difference, in words.
+    /// The possible reasons for a difference, in words.
     pub perhaps: Vec<String>,
 }
 
@@ -176,7 +176,7 @@ fn agree(ours: i128, theirs: i128, share: f64, least: i128) -> bool {
     difference <= least.unsigned_abs() || difference as f64 <= theirs.unsigned_abs() as f64 * share
 }
 
-/// What may explain that the sides differ. Each reason is one for the direction in which they do.
+/// The possible reasons why the sides differ. Each reason is one for the direction in which they do.
 fn explained(finding: Discrepancy, ledger: &DaySum, invoice: &DaySum, share: f64) -> Vec<String> {
     let missing = |ours: Option<i128>, theirs: Option<i128>, least: i128| {
         let (ours, theirs) = (ours.unwrap_or(0), theirs?);

@@ -39,8 +39,8 @@ impl Target {
         Self { provider: provider.into(), model: model.into(), tier: None }
     }
 
-    /// Splits at the first slash; `None` without one, or with an empty side. What may be a tier is left in the model's
-    /// name, because only the vendor's tiers tell it from that: [`tier::split`](super::tier::split).
+    /// Splits at the first slash; `None` without one, or with an empty side. A suffix that may be a tier is left in the
+    /// model's name, because only the vendor's tiers tell it from that: [`tier::split`](super::tier::split).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (provider, model) = text.split_once('/')?;

@@ -204,7 +204,8 @@ pub fn exceeded(max_failed: MaxFailed, standing: Standing, before: &Before) -> O
 /// What the calls of a batch have cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outgo {
-    /// All of it, as far as prices are known. What may have been spent on calls whose end is not known is no part.
+    /// All of it, as far as prices are known. The amount that may have been spent on calls whose end is not known is no
+    /// part.
     pub cost: NanoUsd,
     /// The part of calls whose answer was not accepted.
     pub wasted: NanoUsd,

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What stands for a name in a row.
+/// The value for a name in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given<'a> {
     Text(Cow<'a, str>),

@@ -1,7 +1,7 @@
 //! Tiers of service: what a vendor sells cheaper, dearer or faster under the name of the same model.
 //!
 //! A rung asks for a tier by a suffix, `openai/gpt-5.4@flex`. Models have names with `@` too (`@cf/meta/llama-3`,
-//! `claude-3-5-sonnet@20240620`), so what follows the last `@` is a tier only by the rule of [`split`].
+//! `claude-3-5-sonnet@20240620`), so the text after the last `@` is a tier only by the rule of [`split`].
 
 use super::price::special_tier;
 use super::{ErrorClass, Failure, Scope};
@@ -63,9 +63,9 @@ pub enum NoTier {
 /// The name of a model, and the tier that is asked for by a suffix to it. `of_vendor` are the tiers of its vendor,
 /// `of_any` those of all vendors.
 ///
-/// What follows the last `@` is a tier if the vendor has a tier of that name. Otherwise it belongs to the model's name,
-/// unless it can only be meant as a tier: a word of letters where the vendor has tiers, or a tier of other vendors that
-/// is not the usual one.
+/// The text after the last `@` is a tier if the vendor has a tier of that name. Otherwise it belongs to the model's
+/// name, unless it can only be meant as a tier: a word of letters where the vendor has tiers, or a tier of other
+/// vendors that is not the usual one.
 ///
 /// # Errors
 /// It can only be meant as a tier, and the vendor has none of that name.

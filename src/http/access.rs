@@ -1,6 +1,6 @@
 //! Who may use the dashboard and the API. On loopback everybody of this machine, unless there is a token; elsewhere
-//! only clients that know the token. A browser keeps what follows from the token in a cookie that no other site's page
-//! can use. Changes are refused where the page that asks for them is not ours.
+//! only clients that know the token. A browser keeps a value that follows from the token in a cookie that no other
+//! site's page can use. Changes are refused where the page that asks for them is not ours.
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -34,7 +34,7 @@ pub(super) enum Denied {
 }
 
 impl Denied {
-    /// What happened and what to do, in words.
+    /// The error and what to do, in words.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Closed => {

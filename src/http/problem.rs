@@ -1,4 +1,4 @@
-//! Why a request has no answer: what happened, and what to do. Programs get it as RFC 9457 has it, people as a page.
+//! Why a request has no answer: the error, and what to do. Programs get it as RFC 9457 has it, people as a page.
 
 use super::access::Denied;
 use crate::store::StoreError;
@@ -11,7 +11,7 @@ use serde_json::json;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
-    /// What happened and what to do, in words.
+    /// The error and what to do, in words.
     pub(super) detail: String,
 }
 

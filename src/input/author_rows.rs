@@ -1,4 +1,4 @@
-//! The rows of a table as their author wrote them, to stand beside what became of them.
+//! The rows of a table as their author wrote them, to stand beside their jobs.
 
 use super::table::{self, Rows};
 use super::{InputError, InputFormat, InputSource, LineError, ReadLimits};

@@ -161,7 +161,7 @@ struct Layout {
     /// Whether a comma in an amount stands before its decimals: spreadsheets that write so put semicolons between
     /// cells.
     may_have_commas: bool,
-    /// What stands before decimals, and the first line that has it: `1.234` is a thousand where the others have commas.
+    /// The mark before decimals, and the first line that has it: `1.234` is a thousand where the others have commas.
     mark: Option<(char, u64)>,
 }
 

@@ -84,7 +84,7 @@ pub enum HookError {
     Client { receiver: String },
 }
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posted {
     pub outcome: SendOutcome,

@@ -36,7 +36,7 @@ pub struct Batch {
     pub cost: NanoUsd,
     /// The part of it that bought nothing.
     pub waste: NanoUsd,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown.
     pub unpriced: i64,

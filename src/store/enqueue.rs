@@ -74,7 +74,7 @@ pub enum Admission {
     },
 }
 
-/// What became of the jobs of a batch whose place a file takes.
+/// The jobs of a batch whose place a file takes, by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Jobs that waited, and are cancelled.

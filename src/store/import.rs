@@ -4,7 +4,7 @@ use super::{Doing, Store, StoreError, roles, schema};
 
 const LOOKING: &str = "looking whether the database is free";
 
-/// What stands in the way of an import.
+/// The obstacle to an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InTheWay {
     /// There is a schema `sluice`, with so many jobs as far as this login sees.
@@ -16,8 +16,7 @@ pub enum InTheWay {
 }
 
 impl Store {
-    /// Makes the roles that the rights in an export name, and tells what stands in the way of an import; `None`:
-    /// nothing.
+    /// Makes the roles that the rights in an export name, and tells the obstacle to an import; `None`: there is none.
     ///
     /// # Errors
     /// Those of the database; [`StoreError::Encoding`] when it cannot hold every text.

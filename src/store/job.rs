@@ -92,7 +92,7 @@ pub struct Ended {
     pub error: Option<String>,
     /// All attempts together; `None`: the price of one is unknown.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain: NanoUsd,
     /// The answer as a chat completion.
     pub response: Option<Value>,
@@ -178,7 +178,7 @@ pub struct AttemptRecord {
     pub reasoning_tokens: i64,
     /// Its cost in billionths of a dollar; `None`: the price is unknown.
     pub cost_nanos: Option<i64>,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain_nanos: i64,
     /// The price that was used.
     pub price: Option<Value>,

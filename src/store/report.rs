@@ -136,7 +136,7 @@ pub struct Totals {
     pub cost: NanoUsd,
     /// The part of the cost that was paid for answers that were not used.
     pub waste: NanoUsd,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown, and whose cost is therefore not in the sums.
     pub unpriced: i64,

@@ -29,7 +29,7 @@ pub struct ScheduleRow {
     pub cron: String,
     pub timezone: String,
     pub enabled: bool,
-    /// What else that worker's configuration says.
+    /// The other settings in that worker's configuration.
     pub settings: Value,
     /// Every tick up to here is dealt with.
     pub looked_at: DateTime<Utc>,

@@ -99,7 +99,7 @@ pub struct AttemptRow {
     pub usage: Usage,
     /// `None`: the price is unknown.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent in addition to `cost`.
+    /// The amount that may have been spent in addition to `cost`.
     pub uncertain: NanoUsd,
     /// The price by which `computed_cost` was computed.
     pub price: Option<Price>,
@@ -163,7 +163,7 @@ pub struct EndingRow {
     pub failure: Option<(ErrorClass, String)>,
     /// All attempts together; `None`: one of them has no price.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Input tokens of the answer's attempt.
     pub input_tokens: i64,

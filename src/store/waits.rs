@@ -1,5 +1,5 @@
-//! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and what else is known of it
-//! is read beside them.
+//! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and other facts about it are
+//! read beside them.
 
 use super::lanes::Lane;
 use super::status::PauseRecord;
@@ -145,7 +145,7 @@ impl Store {
             let are_stuck = stuck.iter().all(|stuck| !stuck.is_empty());
             obstacle.stuck = if are_stuck { stuck.into_iter().flatten().collect() } else { Vec::new() };
             obstacle.stuck.dedup();
-            // What no worker could take yet does not wait for one.
+            // A job that no worker could take yet does not wait for one.
             if obstacle.is_no_worker()
                 && let Some(rest) = self.common_rest(name).await?.filter(|rest| !rest.is_no_worker())
             {

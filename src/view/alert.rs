@@ -125,7 +125,7 @@ pub fn firing_table(firing: &[FiringView]) -> Table {
     table
 }
 
-/// What became of a test message.
+/// The outcome of a test message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AlertTestView {
     pub receiver: String,

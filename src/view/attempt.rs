@@ -70,7 +70,7 @@ pub struct AttemptView {
     pub reasoning_tokens: i64,
     /// Its cost in billionths of a dollar; `None`: the price is unknown.
     pub cost_nanos: Option<i64>,
-    /// What may have been spent in addition.
+    /// The amount that may have been spent in addition.
     pub uncertain_nanos: i64,
     /// The price that was used.
     pub price: Option<Value>,

@@ -28,7 +28,7 @@ pub struct BudgetView {
     pub spent: Dollars,
     /// The worst cases of calls under way.
     pub reserved: Dollars,
-    /// What may have been spent on top: it counts.
+    /// The amount that may have been spent on top: it counts.
     pub uncertain: Dollars,
     /// The amount left; negative where the limit was lowered.
     pub room: Dollars,

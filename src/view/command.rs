@@ -23,7 +23,7 @@ pub fn quoted(word: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\\' | '\'' => quoted.extend(['\\', letter]),
             letter if is_unseen(letter) => {
-                // Eight digits, so that what follows is not taken for a part of the number.
+                // Eight digits, so that the next character is not taken for a part of the number.
                 let _ = write!(quoted, "\\U{:08x}", u32::from(letter));
             }
             letter => quoted.push(letter),

@@ -128,7 +128,7 @@ fn object_of(answer: &str) -> Option<RawObject<'_>> {
     answer.trim_start().starts_with('{').then(|| RawObject::read(answer)).flatten()
 }
 
-/// What stands beside a row of the author's own file.
+/// The job beside a row of the author's own file.
 #[derive(Clone, Copy, Debug)]
 pub enum RowJob<'a> {
     /// The job that was made of it.

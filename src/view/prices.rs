@@ -52,7 +52,7 @@ pub fn list(models: &[Listed<'_>], now: Timestamp) -> Table {
     table
 }
 
-/// What else is known of its price, in a few words.
+/// The other terms of its price, in a few words.
 fn also(model: &Model, now: Timestamp) -> String {
     let terms = model.terms_at(now);
     let mut also = Vec::new();
@@ -196,7 +196,7 @@ pub fn changes(changes: Vec<Changed>) -> Table {
     table
 }
 
-/// The price of a model at this instant in a few words, with what else there is.
+/// The price of a model at this instant in a few words, with its other terms.
 #[must_use]
 pub fn in_words(model: &Model, now: Timestamp) -> String {
     let price = model.terms_at(now).price.as_ref().map_or_else(

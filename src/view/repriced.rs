@@ -1,4 +1,4 @@
-//! What became of costs that were computed again.
+//! The outcome for costs that were computed again.
 
 use super::dollars::Dollars;
 use super::table::Table;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct Denied(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 impl Denied {
-    /// Records how a task went. `what` says what does not happen while the task is refused. A database that is away
+    /// Records how a task went. `what` names the work that stops while the task is refused. A database that is away
     /// tells nothing.
     pub(super) fn note<T>(&self, what: &'static str, outcome: &Result<T, StoreError>) {
         match outcome {

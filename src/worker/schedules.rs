@@ -76,7 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// What became of the ticks of a schedule: its name, and whether the database was there.
+/// The end of a schedule's ticks: its name, and whether the database was there.
 type Ended = (String, Result<(), StoreError>);
 
 /// The next end of something that is under way; never, where nothing is.

@@ -31,7 +31,7 @@ const BACKLOG: usize = 4_000;
 /// The loop gives up at this many panics.
 const MOST_FALLS: u32 = 3;
 
-/// What happens to the job.
+/// The next state of the job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
@@ -50,7 +50,7 @@ pub struct Item {
     /// The calls that were made beside that one, and ended with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<AttemptRow>,
-    /// What happens to the job.
+    /// The next state of the job.
     pub then: Then,
 }
 

@@ -126,7 +126,7 @@ impl Entry {
     }
 }
 
-/// What a file that takes the place of what waits does to its batch, before it does so.
+/// The effect on a batch of a file that takes the place of its waiting jobs, told before it happens.
 fn in_words(batch: &str, replaced: Replaced, file: Option<&Path>) -> String {
     let Replaced { cancelled, begun, ended } = replaced;
     let file = file.map_or_else(|| "the input".to_owned(), |file| file.display().to_string());

@@ -105,7 +105,7 @@ impl Rows {
         Ok(None)
     }
 
-    /// Writes each row with the job that was made of it, and returns what did not fit together, in words.
+    /// Writes each row with the job that was made of it, and returns the mismatches, in words.
     pub(super) async fn join(
         mut self,
         of: &Batch<'_>,
@@ -151,7 +151,7 @@ impl Rows {
         Ok(self.remarks(of.name, [absent, changed, others, jobs.left()]))
     }
 
-    /// What did not fit together, in words.
+    /// The mismatches, in words.
     fn remarks(&self, batch: &str, [absent, changed, others, left]: [u64; 4]) -> Vec<String> {
         let (batch, name) = (on_one_line(batch), &self.name);
         let absent_words = if self.of.skips_absent {

@@ -51,7 +51,7 @@ fn a_strategy_that_is_none_is_named_with_the_one_that_is_near() {
         ("", "\"\" is not a strategy"),
         ("races", "\"races\" is not a strategy; perhaps \"race\" is meant"),
     ] {
-        // What belongs to a strategy that cannot be told is not found fault with.
+        // No fault is found with keys of a strategy that cannot be told.
         let faults = three(&format!(
             "strategy = {name:?}\nweights = {{ \"local/a\" = 1 }}\nsticky_by = \"batch\"\nrace_after = 7"
         ))

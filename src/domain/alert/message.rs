@@ -62,7 +62,7 @@ pub struct BatchEnd {
     pub cancelled: i64,
     pub attempts: i64,
     pub cost: NanoUsd,
-    /// What may have been spent on top.
+    /// The amount that may have been spent on top.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown.
     pub unpriced: i64,

@@ -19,7 +19,7 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_hours(24);
 const AT: Timestamp = Timestamp(1_785_888_000_000);
 
-/// What becomes of a call: its outcome, and which parts of the tokens that it may have it has, in per cent.
+/// The fate of a call: its outcome, and which parts of the tokens that it may have it has, in per cent.
 #[derive(Clone, Debug)]
 struct Fortune {
     outcome: Outcome,

@@ -1,4 +1,4 @@
-//! Which ticks are due, and what becomes of each.
+//! Which ticks are due, and the fate of each.
 
 use super::{CatchUp, Schedule};
 use crate::domain::Timestamp;

@@ -321,7 +321,7 @@ fn is_neutral(lead: &str) -> bool {
     words(&plain).all(|word| NEUTRAL.contains(&word))
 }
 
-/// Whether the lead-in points at what follows, in a sentence of its own that ends in a colon.
+/// Whether the lead-in points at the text after it, in a sentence of its own that ends in a colon.
 fn points(lead: &str) -> bool {
     if lead.len() > LONGEST || !lead.chars().all(|c| is_plain(c) || c.is_numeric()) {
         return false;

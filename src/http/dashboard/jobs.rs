@@ -57,7 +57,7 @@ pub(super) async fn list(State(site): Here, Query(pairs): QueryPairs) -> Result<
     Ok(Frame { title: "Jobs", here: "/jobs", body }.on(&site).await?.into_response())
 }
 
-/// The jobs of a selection, the form by which it is changed, and what can be done with all of them.
+/// The jobs of a selection, the form by which it is changed, and the buttons that change all of them.
 pub(super) async fn found(site: &Site, sought: &Sought, path: &str) -> Result<Markup, Problem> {
     let Sought { selection, below } = sought;
     let page = site.look(async |store| store.selected(selection, *below, A_PAGE, FOR_JOBS).await).await?;
@@ -123,7 +123,7 @@ fn form(selection: &Selection, path: &str) -> Markup {
     }
 }
 
-/// What can be done with all jobs that the filter takes.
+/// The buttons that change all jobs that the filter takes.
 fn on_all(site: &Site, query: &[(&str, &str)]) -> Markup {
     let offered = [
         Button::after_a_look("retry", "Retry all of these…", query),

@@ -38,7 +38,7 @@ const VERSION: &str = "2024-10-21";
 /// How deployments are addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
-    /// What stands before the deployment in the path; `None`: the deployment is in the body, or in the address.
+    /// The part of the path before the deployment; `None`: the deployment is in the body, or in the address.
     before: Option<&'static str>,
     /// Whether the version has to be added.
     adds_version: bool,

@@ -106,7 +106,7 @@ fn parameters_have_other_names_and_some_have_none() {
     );
     let (sent, _) = sent_by("openai.gpt-oss-120b-1:0", sampled);
     assert_eq!(sent["additionalModelRequestFields"], json!({"reasoning_effort": "low"}));
-    // What no model of this kind takes is for another rung.
+    // A member that no model of this kind takes is for another rung.
     let old = json!({"prompt": "JSON",
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
     let old = bedrock().chat(&parsed(old), "anthropic.claude-3-5-sonnet-20241022-v2:0", &Capabilities::default());

@@ -157,7 +157,7 @@ pub(super) fn encode(
     };
     let options = Options {
         num_predict,
-        // The server's own window depends on its memory; what does not fit into it would be refused.
+        // The server's own window depends on its memory; a request that does not fit into it would be refused.
         num_ctx: capabilities.context_window,
         temperature: sampling("temperature", request.temperature),
         top_p: sampling("top_p", request.top_p),

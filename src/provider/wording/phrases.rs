@@ -1,4 +1,4 @@
-//! The phrases and codes by which vendors name a fault, sorted by their meaning. What follows from one is decided
+//! The phrases and codes by which vendors name a fault, sorted by their meaning. The consequences of each are decided
 //! beside this file.
 
 use regex::Regex;

@@ -89,7 +89,7 @@ impl Presence {
         Ok(presence)
     }
 
-    /// The jobs whose lines are not asked again although the file takes the place of what waits: those that were
+    /// The jobs whose lines are not asked again although the file takes the place of the waiting jobs: those that were
     /// answered, have failed, or are in the hands of workers. Of several jobs of one custom id the last one counts.
     pub(super) async fn read_kept(transaction: &mut Transaction, batch: &str) -> Result<Self, StoreError> {
         let mut presence = Self { replaces: true, ..Self::default() };

@@ -73,7 +73,7 @@ impl Grouping {
         }
     }
 
-    /// How a grouped value becomes text: what stands before it, and behind it.
+    /// How a grouped value becomes text: the SQL before it, and behind it.
     pub(super) const fn as_text(self) -> (&'static str, &'static str) {
         match self {
             Self::Day => ("to_char(", " at time zone 'UTC', 'YYYY-MM-DD')"),

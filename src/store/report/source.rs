@@ -13,7 +13,7 @@ const LABELS: &str = "hour, route, project, login, provider, model, class, detai
 const LABELS_OF_TARGETS: &str = "hour, route, '' as project, '' as login, provider, model, class, detail, '' as code,
     '' as instead_of, '' as instead_why";
 
-/// What can be added up, histograms left out.
+/// The figures that can be added up, histograms left out.
 const MEASURES: [&str; 21] = [
     "enqueued",
     "succeeded",

@@ -112,7 +112,7 @@ pub(super) async fn send_all(shared: &Shared) -> Result<(), StoreError> {
     }
 }
 
-/// Sends one message and notes what became of it. Returns its receiver, and whether that has taken it.
+/// Sends one message and notes its outcome. Returns its receiver, and whether that has taken it.
 async fn deliver(shared: &Shared, hook: Arc<Hook>, message: LeasedMessage) -> (String, Result<bool, StoreError>) {
     let began = Instant::now();
     let sent = hook.send(&message.message_id, &message.message).await;

@@ -1,4 +1,4 @@
-//! What happens to a bucket when the configuration changes.
+//! The succession of a bucket when the configuration changes.
 
 use super::{Bucket, rule};
 use crate::domain::Limits;

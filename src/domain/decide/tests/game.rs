@@ -70,7 +70,7 @@ fn troubles() -> Vec<Trouble> {
     classes.chain(soft).flat_map(of).chain(SoftFailure::ALL.iter().flat_map(|kind| named(*kind))).collect()
 }
 
-/// What can come of naming a fault: it is mended, or made again, or another comes, or the call is not served.
+/// The possible outcomes of naming a fault: it is mended, or made again, or another comes, or the call is not served.
 fn named(kind: SoftFailure) -> Vec<Trouble> {
     if kind.facts().reask.is_none() {
         return Vec::new();

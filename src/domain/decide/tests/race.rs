@@ -157,7 +157,7 @@ fn a_route_that_is_no_race_any_more_waits_for_the_calls_that_are_under_way() {
 }
 
 /// Plays a race in a world until the job ends. Hands each step to `look` beforehand, with the history and the calls
-/// under way; returns what happened.
+/// under way; returns the history.
 fn play(world: &World, mut look: impl FnMut(&[Attempt], &[UnderWay], Timestamp, &Step)) -> Vec<Attempt> {
     let (mut now, mut history) = (NOW, Vec::new());
     let mut calls = world.calls.iter().cycle();
