@@ -346,7 +346,7 @@ async fn a_limit_of_tokens_is_not_passed_because_a_server_reports_none() {
     let level = "select count(*) from sluice.buckets where unit = 'tokens' and level < 0";
     let succeeded = "select count(*) from sluice.results where state = 'succeeded'";
     let count = async |query: &'static str| sqlx::query_scalar::<_, i64>(query).fetch_one(&stage.pool).await.unwrap();
-    // The first answer is more than the limit holds: what follows has to wait.
+    // The first answer is more than the limit holds: the next calls have to wait.
     until("the limit is used up by what was shown", async || count(level).await > 0).await;
     until("the answer is written", async || count(succeeded).await > 0).await;
     let used = count(succeeded).await;

@@ -88,7 +88,7 @@ fn table(page: &str, head: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What stands in code quotes.
+/// The words in code quotes.
 fn quoted(cell: &str) -> BTreeSet<String> {
     let quoted = Regex::new("`([^`]+)`").unwrap();
     quoted.captures_iter(cell).map(|found| found[1].to_owned()).collect()

@@ -387,7 +387,7 @@ async fn no_process_leaves_its_memory_or_opens_it_to_others() {
     })
     .await;
     if as_other {
-        // What belongs to root under the user's own process may be read and traced by root only.
+        // A file that belongs to root under the user's own process may be read and traced by root only.
         let environment = format!("/proc/{pid}/environ");
         until("its memory is its own", async || fs::metadata(&environment).is_ok_and(|found| found.uid() == 0)).await;
     }

@@ -22,7 +22,7 @@ const TARGETS: [(&str, Target); 8] = [
     ("tables", targets::tables::run),
 ];
 
-/// The names of what lies in a folder of `fuzz`.
+/// The names of the entries of a folder of `fuzz`.
 fn names(folder: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
     let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -63,7 +63,7 @@ fn of_sluice(commands: Vec<Vec<String>>) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
-/// What stands where a value is to be put in.
+/// The word with a value where one is to be put in.
 fn filled_in(word: &str) -> String {
     let is_name = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     match word {

@@ -246,7 +246,7 @@ async fn a_schema_that_another_role_may_change_is_not_filled() {
         assert_eq!(tables, 0, "{laid}: nothing was made");
         run(&shop, "drop schema sluice cascade").await;
     }
-    // What an administrator made, and what belongs to a role of this login, is filled.
+    // A schema that an administrator made, or that belongs to a role of this login, is filled.
     run(&shop, "create schema sluice; grant usage on schema sluice to mallory").await;
     let migrated = server.program("admin").run(&["migrate"]).await;
     assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated.stderr));

@@ -92,7 +92,7 @@ async fn a_row_that_holds_just_its_values_is_asked_as_the_route_says() {
     assert_eq!(fleet.failure(lacks).await, invalid(missing));
     let (class, error) = fleet.failure(both).await;
     assert!(class == "invalid_request" && error.starts_with("request.vars: nothing uses them"), "{error}");
-    // The row stays as it was written, and what stands beside its values is kept.
+    // The row stays as it was written, and the members beside its values are kept.
     let (request, metadata): (Value, Value) =
         sqlx::query_as("select request, metadata from sluice.job where custom_id = 'x'")
             .fetch_one(&fleet.pool)

@@ -166,7 +166,7 @@ async fn text_with_nul_characters_is_kept_without_them() {
 
 // -------------------------------------------------------------------------------------------------------- sums
 
-/// What happens to one claimed job.
+/// The fate of one claimed job.
 #[derive(Clone, Debug)]
 enum Fate {
     Succeed {

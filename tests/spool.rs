@@ -166,7 +166,7 @@ async fn a_damaged_spool_is_put_aside_and_the_rest_of_it_is_written() {
     cluster.return_of_the_server().await;
     let heir = fleet.start();
     fleet.until_answered(20).await;
-    // What could not be read was asked for again, and each of these calls is named.
+    // The outcomes that could not be read were asked for again, and each of these calls is named.
     let again = calls(&fleet) - 20;
     assert!((1..20).contains(&again), "{again} calls were made anew");
     let named = "select count(*) from sluice.attempt where detail = 'worker_died' and uncertain_nanos > 0";

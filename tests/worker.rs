@@ -131,7 +131,7 @@ async fn another_worker_takes_over_from_one_that_was_killed() {
     let begun = stage.calls();
     let named = stage.count("select count(*) from sluice.attempts where detail = 'worker_died'").await;
     assert!(begun <= ledger && ledger - begun <= named, "{begun} calls, {ledger} on the ledger, {named} named");
-    // What may have been bought twice is what it held, and nothing else.
+    // Only the answers to the jobs that it held may have been bought twice.
     assert!(named <= held, "{named} named, {held} held");
 }
 

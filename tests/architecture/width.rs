@@ -43,8 +43,8 @@ enum Exempt {
     Released,
     /// A file that the program writes (`make config`).
     Generated,
-    /// A provider's answer as it was recorded, in a literal: broken in two it is no longer what the provider wrote.
-    /// What stands around the literal has to fit.
+    /// A provider's answer as it was recorded, in a literal: broken in two it is no longer what the provider wrote. The
+    /// text around the literal has to fit.
     Recorded,
     /// A row of a table in Markdown, which has no other way to be written.
     Row,

@@ -206,7 +206,7 @@ async fn a_call_counts_in_the_window_in_which_it_ended_and_is_reserved_until_it_
     queue.enqueue(NewJob::default(), 2).await;
     let jobs = queue.claim_all(worker).await;
     queue.open(&[call(&jobs[0], 1, 600), call(&jobs[1], 1, 400)]).await;
-    // A day passes: what follows is in another window than that in which the calls began.
+    // A day passes: the next steps are in another window than that in which the calls began.
     queue.run("update sluice.budget set window_start = window_start - interval '1 day'").await;
     assert_eq!(queue.sums("all").await, (0, 0, 1_000), "calls under way may end in the new window");
     let yesterday = |mut settlement: Settlement| {

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// So many unfinished jobs are kept waiting.
 const BACKLOG: i64 = 220;
 
-/// What became of the transaction that a job was enqueued in.
+/// The fate of the transaction that a job was enqueued in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Committed, under this number.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// The providers, in the order in which troubles count them.
 pub const PROVIDERS: [&str; 4] = ["thrifty", "steady", "premium", "fickle"];
-/// What may befall a provider for some seconds.
+/// The troubles that may befall a provider for some seconds.
 pub const TROUBLES: [&str; 8] = [
     "kind = \"overloaded\"",
     "kind = \"hang\"",

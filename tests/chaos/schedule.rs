@@ -383,7 +383,7 @@ fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<E
     }
 }
 
-/// What goes wrong at the providers.
+/// The troubles at the providers.
 pub fn troubles(seed: u64, size: Size, providers: usize, kinds: usize) -> Vec<Trouble> {
     let mut dice = Dice::new(seed, 2);
     let mut troubles = Vec::new();

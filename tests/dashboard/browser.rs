@@ -84,7 +84,7 @@ async fn pages_fit_a_phone_and_can_be_used_by_keyboard_and_screen_reader() {
             browser.open(&format!("http://{}{page}", site.address)).await;
             let wide = browser.eval("document.documentElement.scrollWidth > window.innerWidth").await;
             assert_eq!(wide, false, "{page} is wider than {width}");
-            // What can be filled in has a name; what can be pressed has words; there is one first heading.
+            // Each field has a name; each link and each button has words; there is one first heading.
             let nameless = "[...document.querySelectorAll('input:not([type=hidden]), select')]
                 .filter(field => !field.labels.length).map(field => field.outerHTML)";
             assert_eq!(browser.eval(nameless).await, serde_json::json!([]), "{page}");

@@ -93,7 +93,8 @@ impl Desk {
         sqlx::query_scalar("select session_user::text").fetch_one(&self.pool).await.unwrap()
     }
 
-    /// The text without what differs from run to run: folder and login, numbers and times, the room that they take.
+    /// The text without the parts that differ from run to run: folder and login, numbers and times, the room that they
+    /// take.
     async fn masked(&self, said: &str) -> String {
         let folder = format!("{}/", self.program.path("").display()).replace("//", "/");
         masked(&said.replace(&folder, "FOLDER/"), &self.login().await)

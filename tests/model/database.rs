@@ -18,7 +18,7 @@ pub struct Rules {
     pub reconcile: bool,
     /// They are given back by their fence, not by "all but those that I know".
     pub reconcile_by_fence: bool,
-    /// What waits in the spool is known.
+    /// The outcomes that wait in the spool are known.
     pub spool_is_known: bool,
     /// An open call never makes way for an earlier one.
     pub open_forward: bool,
@@ -165,7 +165,7 @@ pub struct Row {
     pub round: u8,
     /// How many there are with this key: more than one is a fault.
     pub copies: u8,
-    /// The call named the fault of an answer. Not told by what stands for a worker's word.
+    /// The call named the fault of an answer. Not told by the row that stands for a worker's word.
     pub reask: bool,
 }
 
@@ -206,7 +206,7 @@ pub enum Seen {
     Rejected,
 }
 
-/// What becomes of the job.
+/// The next state of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Then {
     GoOn,

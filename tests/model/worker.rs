@@ -99,7 +99,7 @@ pub struct Orphan {
     pub outcomes: Vec<Outcome>,
 }
 
-/// What the provider knows of a call, and what became of that.
+/// The provider's knowledge of a call, and the fate of that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is true by itself")]
 pub struct Made {

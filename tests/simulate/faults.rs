@@ -1,4 +1,4 @@
-//! What goes wrong, and when: failures, waits, bad answers, broken connections, scripts and rules.
+//! The faults, and when they come: failures, waits, bad answers, broken connections, scripts and rules.
 
 use super::clients::{FAILURES, clients};
 use super::{await_until, call, finish, message, ok, scenario, start, usage, words};

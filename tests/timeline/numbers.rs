@@ -1,4 +1,4 @@
-//! What becomes of a call whose job, or whose number, the database has lost.
+//! The fate of a call whose job, or whose number, the database has lost.
 
 use super::{diagnosis, text};
 use crate::support::clock;
