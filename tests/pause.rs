@@ -465,6 +465,36 @@ async fn a_worker_leaves_what_is_paused_alone_until_it_is_resumed() {
     fleet.books_are_in_order(35).await;
 }
 
+/// A worker looks at the queue while the pause comes, and then the jobs.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_come_after_their_pause_are_not_taken_by_a_look_that_began_before_it() {
+    let fleet = Fleet::new(
+        "[providers.one]\ndialect = \"openai\"\nmodels.model.price = { input = \"1\", output = \"2\" }\n",
+        "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
+         [models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
+         [routes.default]\nrungs = [\"one/model\"]\n",
+    )
+    .await;
+    let process = fleet.start();
+    fleet.until_live(1).await;
+    let mut jobs = fleet.pool.begin().await.unwrap();
+    sqlx::query("lock table sluice.ready in access exclusive mode").execute(&mut *jobs).await.unwrap();
+    let waiting = "select count(*) from pg_locks where relation = 'sluice.ready'::regclass and not granted";
+    until("the worker's look waits", async || fleet.number(waiting).await > 0).await;
+    fleet.number("select count(*) from (select sluice.pause('batch', 'held')) p").await;
+    let add = "insert into sluice.job (route, batch, request)
+                    select 'default', batch, '{\"prompt\": \"a\"}' from unnest(array['held', 'held', 'free']) batch";
+    sqlx::query(add).execute(&mut *jobs).await.unwrap();
+    jobs.commit().await.unwrap();
+    fleet.until_answered(1).await;
+    // Another look is over: the first one took what it was to take.
+    fleet.enqueue("default", 1).await;
+    fleet.until_answered(2).await;
+    assert_eq!(fleet.number("select count(*) from sluice.jobs where batch = 'held' and attempts = 0").await, 2);
+    process.stop().await;
+    fleet.books_are_in_order(2).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
     let scenario = "[providers.local]\ndialect = \"openai\"\nmodels.m.price = { input = \"1\", output = \"2\" }\n";

@@ -314,10 +314,11 @@ impl Claimer {
         let will_do = self.budgets.0.is_empty() || began < self.budgets_until;
         self.looking.spawn(async move {
             let found = within(PATIENCE, "looking for ready jobs", async {
+                // The lanes first: a pause or a budget that was there before the jobs came is seen with them.
+                let lanes = store.look(&mut rotation, &question.flows, question.kept).await?;
                 let (pauses, version) = store.pauses_and_budgets().await?;
                 let budgets = if version == known && will_do { None } else { Some(store.budgets().await?) };
                 let suspects = store.suspects().await?;
-                let lanes = store.look(&mut rotation, &question.flows, question.kept).await?;
                 Ok(Found { pauses, budgets, suspects, lanes })
             });
             let found = found.await;
