@@ -88,8 +88,8 @@ async fn a_run_goes_on_when_its_private_postgres_is_killed() {
         simulator.base_url("one").unwrap()
     );
     let program = Program::new(&config, "");
-    let lines: String = (0..JOBS).map(|n| format!("{{\"prompt\":\"question {n}\"}}\n")).collect();
-    program.file("in.jsonl", lines);
+    let lines: Vec<String> = (0..JOBS).map(|n| format!("{{\"prompt\":\"question {n}\"}}\n")).collect();
+    program.file("in.jsonl", lines.concat());
     let mut run = program.command(&["run", "in.jsonl", "--batch", "b", "-o", "out.jsonl"]);
     let run = run.env_remove("DATABASE_URL").spawn().unwrap();
     until("some calls are made", async || simulator.verdict().total.calls >= 6).await;
