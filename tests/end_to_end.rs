@@ -53,7 +53,7 @@ fn scenario() -> Scenario {
         writeln!(faults, "  {{ kind = \"{kind}\", rate = 0.006, bytes = 40000000, interval = 0.4 }},").unwrap();
     }
     for (format, _) in waits {
-        writeln!(faults, "  {{ kind = \"rate_limit\", rate = 0.002, format = \"{format}\", wait = 1 }},").unwrap();
+        writeln!(faults, "  {{ kind = \"rate_limit\", rate = 0.002, format = \"{format}\", wait = 2 }},").unwrap();
     }
     let provider = |name: &str, dialect: &str, input: &str, output: &str| {
         format!(
@@ -62,7 +62,7 @@ fn scenario() -> Scenario {
         )
     };
     let text = format!(
-        "seed = 11\nrecord_calls = 100000\nverdict = {{ in_flight_grace = 0.5 }}\n{}{}{}",
+        "seed = 11\nrecord_calls = 100000\nverdict = {{ in_flight_grace = 1 }}\n{}{}{}",
         provider("alpha", "openai", "0.05", "0.20"),
         provider("beta", "anthropic", "0.25", "1.25"),
         provider("gamma", "gemini", "1.25", "5.00")
