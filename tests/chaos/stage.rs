@@ -17,6 +17,7 @@ use sluice::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -450,8 +451,10 @@ impl Stage {
             match timeout(PATIENCE, running.child.wait()).await {
                 Ok(status) => {
                     let status: ExitStatus = status.unwrap();
-                    if !status.success() && !running.asked && status.code() != Some(4) {
-                        let said = tail(&running.log, 30);
+                    let said = tail(&running.log, 30);
+                    // A process that was told to stop before it listened for signals has begun nothing.
+                    let unborn = said.trim().is_empty() && status.signal() == Some(Signal::TERM.as_raw());
+                    if !status.success() && !running.asked && !unborn && status.code() != Some(4) {
                         self.findings.push(Finding::of(format!("a worker did not stop well: {status}\n{said}")));
                     }
                 }

@@ -4,6 +4,7 @@ use super::program::text;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -114,6 +115,20 @@ impl Inbox {
     pub fn rules(&self, kind: &str) -> BTreeSet<String> {
         let of_kind = |letter: &Letter| letter.kind() == kind;
         self.taken().iter().filter(|letter| of_kind(letter)).map(|letter| letter.data("rule").to_owned()).collect()
+    }
+
+    /// Waits until a message of this kind of each of the rules was taken.
+    pub async fn until_told(&self, kind: &str, rules: &BTreeSet<String>) {
+        let mut missing = rules.clone();
+        let telling = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(10));
+            while !missing.is_empty() {
+                tick.tick().await;
+                missing = rules - &self.rules(kind);
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_mins(1), telling).await;
+        assert!(ended.is_ok(), "no {kind} of {missing:?}");
     }
 
     /// No message was taken twice.
