@@ -107,6 +107,13 @@ async fn a_slip_in_a_command_line_is_answered_with_the_usage() {
     refused(&program, &["enqeue"], 2, &["enqueue"]).await;
     refused(&program, &["report", "costs"], 2, &["cost"]).await;
     refused(&program, &["job", "show", "seven"], 2, &["seven"]).await;
+    for name in ["a\u{1b}[2Jb", "two\nlines", "a\u{200b}b", "\u{202e}gnp.exe"] {
+        for command in [&["run", "-o", "x"][..], &["enqueue"], &["trial", "--route", "default"]] {
+            let arguments = [command, &["--batch", name]].concat();
+            refused(&program, &arguments, 2, &["has characters that cannot be seen"]).await;
+        }
+    }
+    refused(&program, &["enqueue", "--batch", ""], 2, &["a batch needs a name"]).await;
 }
 
 /// As systemd sees it: ready, then alive as long as the claim loop turns, then stopping.

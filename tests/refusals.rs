@@ -28,6 +28,15 @@ struct Stage {
 impl Stage {
     /// `script` plays the first provider; the second one always answers. `route` is more of the route's configuration.
     async fn new(rungs: &str, route: &str, script: impl Fn(&Call, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::asking_again_after("10m", rungs, route, script).await
+    }
+
+    async fn asking_again_after(
+        recheck: &str,
+        rungs: &str,
+        route: &str,
+        script: impl Fn(&Call, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let database = database().await;
         let server = Scripted::start(move |call, before| match call.provider.as_str() {
             "first" => script(call, before),
@@ -39,6 +48,7 @@ impl Stage {
             write!(
                 config,
                 "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+                 recheck = \"{recheck}\"\n\
                  [models.\"{name}/m\"]\nprice = {{ input = \"{price}\", output = \"{price}\" }}\n",
                 server.base_url(name)
             )
@@ -136,13 +146,30 @@ async fn no_batch_dies_of_words_that_nobody_has_heard_before() {
     }
 }
 
+/// The name of a model is wrong, or the whole address, and a person mends it after a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_model_costs_no_job_however_often_it_is_asked_for() {
+    for body in [RETIRED, "", r#"{"error":{"message":"Zorb."}}"#] {
+        let stage = Stage::asking_again_after("100ms", r#"["first/m"]"#, "max_attempts = 1", move |_, before| {
+            if before < 10 { (404, body.into()) } else { answer("At last.") }
+        })
+        .await;
+        stage.enqueue(ASK, 20).await;
+        stage.drain().await;
+        assert_eq!(stage.results().await, [succeeded("first", 20)], "{body}");
+        // Calls that were under way together find it out together; after that one asks at a time.
+        assert_eq!(stage.server.calls("first").len(), 30, "{body}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_job_says_the_providers_own_words() {
-    let stage = Stage::new(r#"["first/m"]"#, "", |_, _| (400, RETIRED.into())).await;
+    let said = r#"{"error":{"message":"Zorb has no such thing.","type":"invalid_request_error"}}"#;
+    let stage = Stage::new(r#"["first/m"]"#, "", move |_, _| (400, said.into())).await;
     stage.enqueue(ASK, 1).await;
     stage.drain().await;
     let error = stage.error().await;
-    assert!(error.contains("first/m: not_found “The model `x` has been decommissioned"), "{error}");
+    assert!(error.contains("first/m: invalid_request “Zorb has no such thing"), "{error}");
     assert!(!error.contains("no rung would take"), "{error}");
 }
 

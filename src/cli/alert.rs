@@ -54,6 +54,10 @@ async fn list(all: bool, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         Format::Table | Format::Plain | Format::Csv => context.output.table(&table(&alerts))?,
     }
+    if alerts.iter().any(|alert| alert.state == "firing") && context.store.live_workers().await? == 0 {
+        context.output.finish()?;
+        context.output.warn("no worker is running, so alerts stand as they were when the last one looked");
+    }
     context.close().await?;
     Ok(ExitCode::Success)
 }

@@ -104,7 +104,8 @@ impl Context {
                 fsync: true,
                 max_connections: PRIVATE_CONNECTIONS.max(config.database.max_connections),
             };
-            if keys == Keys::Required && reader == Reader::Caller {
+            let is_told = keys == Keys::Required && reader == Reader::Caller;
+            if is_told && !EmbeddedPostgres::runs_in(&options.data_dir).await {
                 // The first start makes the cluster, which takes seconds: the user is told what they go into.
                 Output::new(global)
                     .note(format_args!("starting the private Postgres in {}", options.data_dir.display()));

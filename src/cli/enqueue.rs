@@ -56,7 +56,7 @@ pub struct Args {
     /// The name under which they are watched, exported and cancelled. The same file goes on with its batch, and nothing
     /// is bought twice; a file with other lines needs --resume, --append or another name [default: the file's name
     /// without its ending; for standard input the time]
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = batch_name)]
     pub batch: Option<String>,
     /// Higher goes first, from -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true,
@@ -149,6 +149,23 @@ pub struct Again {
 /// The fault of the share, and the expected form.
 pub(super) fn max_failed(text: &str) -> Result<MaxFailed, String> {
     MaxFailed::parse(text).map_err(|problem| format!("{problem}; expected {}", MaxFailed::EXPECTED))
+}
+
+/// A name for a new batch, or of one that goes on: it can be typed again as it is shown.
+///
+/// # Errors
+/// The name is empty, or has characters that a terminal does not show.
+pub fn batch_name(text: &str) -> Result<String, String> {
+    let shown = on_one_line(text);
+    if text.is_empty() {
+        Err("a batch needs a name: expected at least one character".to_owned())
+    } else if shown == text {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "the name {shown} has characters that cannot be seen, which no one could type again: leave them out"
+        ))
+    }
 }
 
 /// The result of an enqueue.

@@ -81,6 +81,9 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         } else {
             output.table(&table)?;
         }
+        if title == "Alerts" && is_for_people {
+            output.line("`sluice alert list` says which")?;
+        }
         if title == "Queue" && is_for_people {
             tell_waits(output, status)?;
         }

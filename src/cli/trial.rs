@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
+use super::enqueue::batch_name;
 use super::estimate::{each_job, route_of};
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
@@ -80,7 +81,7 @@ pub struct Args {
     pub project: String,
     /// The name of its batch; with that of an earlier trial of the same file it goes on with that one
     /// [default: trial, the file's name and the time]
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = batch_name)]
     pub batch: Option<String>,
     /// Requests without an answer by this instant, or this long from now, are cancelled: a rung whose model is unknown,
     /// or whose key is refused, would otherwise be waited for. A trial that goes on begins the time anew

@@ -2,6 +2,7 @@
 
 use super::cascade::Unsure;
 use super::charging::Fate;
+use super::error_class::Effect;
 use super::{Bearing, ErrorClass, Rejected, Remedy, SoftFailure, Timestamp};
 use std::sync::Arc;
 
@@ -107,8 +108,11 @@ impl Attempt {
             // A refusal of the longer conversation says nothing about the request as it was inserted.
             _ if self.is_refused_reask(remedy) => Remedy::RetrySame { tries: 0 },
             (_, Bearing::EveryTarget) => Remedy::End,
-            // The key stays in service until a second request gets the same refusal, so there is no gate to wait for.
-            (Remedy::WaitForGate(_), Bearing::InDoubt) if self.blames_the_key() => Remedy::RetrySame { tries: 0 },
+            // Key and target stay in service until a second request gets the same refusal, so there is no gate to wait
+            // for.
+            (Remedy::WaitForGate(_), Bearing::InDoubt) if self.blames_the_key() || self.blames_the_model() => {
+                Remedy::RetrySame { tries: 0 }
+            }
             (remedy, Bearing::AsScoped | Bearing::InDoubt) => remedy,
         })
     }
@@ -133,6 +137,15 @@ impl Attempt {
     pub const fn blames_the_key(&self) -> bool {
         match self.outcome {
             Outcome::Failed(class) => class.facts().key.is_some(),
+            Outcome::Accepted | Outcome::Rejected(_) => false,
+        }
+    }
+
+    /// Whether it failed as if there were no such model for this key.
+    #[must_use]
+    pub const fn blames_the_model(&self) -> bool {
+        match self.outcome {
+            Outcome::Failed(class) => matches!(class.facts().effect, Effect::NoModel),
             Outcome::Accepted | Outcome::Rejected(_) => false,
         }
     }

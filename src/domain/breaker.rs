@@ -18,13 +18,16 @@
 //! - It opens only on a counted failure, with at least `min_calls` counted calls in the window.
 //! - The result of a call that was admitted in an earlier state changes nothing: a call sent before the breaker opened
 //!   neither closes it again nor lengthens its time.
-//! - A probe whose result never comes (its worker died) holds its place only for [`PROBE_LIMIT`].
+//! - Failures of one job in a row count once while it is closed: that one job never gets an answer says nothing of the
+//!   others.
+//! - A probe whose result does not come (its worker died, or its job waits for its whole timeout) holds its place only
+//!   for twice the time open, and never for longer than [`PROBE_LIMIT`].
 //! - Memory is constant, and every operation takes constant time.
 
 mod window;
 
 use super::news::BreakerNews;
-use super::{Outcome, Timestamp};
+use super::{JobId, Outcome, Timestamp};
 use std::time::Duration;
 use window::Window;
 
@@ -44,8 +47,11 @@ pub struct BreakerSettings {
 /// Successes in a row that close a half-open breaker.
 pub const RAMP: u32 = 3;
 
-/// How long a probe may take before another one is let through in its place.
+/// The longest that a probe may take before another one is let through in its place.
 pub const PROBE_LIMIT: Duration = Duration::from_mins(15);
+
+/// However short the time open is, a probe has this long.
+const LEAST_PROBE: Duration = Duration::from_secs(10);
 
 /// How long to wait before asking again while the probes of a half-open breaker are running.
 const PROBE_POLL: Duration = Duration::from_secs(1);
@@ -139,13 +145,15 @@ pub struct Breaker {
     window: Window,
     /// Since when it had not been closed when it last closed.
     disproved: Option<Timestamp>,
+    /// The job whose failure was counted last.
+    blamed_by: Option<JobId>,
 }
 
 impl Breaker {
     /// A closed breaker that has seen nothing.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: State::Closed, era: 0, window: Window::default(), disproved: None }
+        Self { settings, state: State::Closed, era: 0, window: Window::default(), disproved: None, blamed_by: None }
     }
 
     /// A breaker that continues from the state that another process, or this one before a restart, had reached.
@@ -249,7 +257,7 @@ impl Breaker {
             State::Closed => None,
             State::Open { since, until, .. } => (now < until).then_some((since, until)),
             State::HalfOpen { since, successes, running, probed_at, .. } => {
-                let given_up = probed_at + PROBE_LIMIT;
+                let given_up = probed_at + self.settings.open.saturating_mul(2).clamp(LEAST_PROBE, PROBE_LIMIT);
                 let full = running >= probes_allowed(successes) && now < given_up;
                 full.then(|| (since, given_up.min(now + PROBE_POLL)))
             }
@@ -277,6 +285,13 @@ impl Breaker {
             }
         }
         Ok(Passage { era: self.era })
+    }
+
+    /// Records the result of a call of this job.
+    pub fn record_of(&mut self, job: JobId, permit: Passage, sign: Sign, now: Timestamp) {
+        let counts = sign == Sign::Bad && self.state == State::Closed && permit.era == self.era;
+        let is_repeated = counts && self.blamed_by.replace(job) == Some(job);
+        self.record(permit, if is_repeated { Sign::Neutral } else { sign }, now);
     }
 
     /// Records a result. A call that was not made after all is [`Sign::Neutral`].

@@ -5,10 +5,30 @@
 //! believed when a different request meets it too, or the same request meets it for the third time, and no answer has
 //! come in between.
 
+use super::JobId;
 use std::time::Duration;
 
 /// Tells requests apart: two jobs with the same request count as one.
 pub type RequestHash = u64;
+
+/// Of what a call was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The job.
+    pub job: JobId,
+    /// Its request.
+    pub request: RequestHash,
+}
+
+#[cfg(test)]
+impl Asker {
+    /// A job that has not asked before, with this request.
+    pub fn another(request: RequestHash) -> Self {
+        use std::sync::atomic::{AtomicI64, Ordering};
+        static NEXT: AtomicI64 = AtomicI64::new(1);
+        Self { job: JobId(NEXT.fetch_add(1, Ordering::Relaxed)), request }
+    }
+}
 
 /// How long a target stays shut when its refusal is believed for the first time. Each further time doubles it.
 const FIRST_REST: Duration = Duration::from_secs(30);

@@ -333,9 +333,9 @@ error_classes! {
     Permission {
         name: "permission",
         meaning: "the key may not do this: model, region, policy",
-        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
-        remedy: Remedy::NextRung,
-        uses_up_an_attempt: true,
+        reaction: "the target rests for `recheck`, then one call asks again. In doubt: see below",
+        remedy: Remedy::WaitForGate(Reason::Model),
+        uses_up_an_attempt: false,
         fallback: Fallback::Always,
         // The failure is lasting, so it shuts the target by itself and is not counted.
         breaker: Sign::Neutral,
@@ -349,9 +349,9 @@ error_classes! {
     NotFound {
         name: "not_found",
         meaning: "there is no such model or deployment",
-        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
-        remedy: Remedy::NextRung,
-        uses_up_an_attempt: true,
+        reaction: "the target rests for `recheck`, then one call asks again. In doubt: see below",
+        remedy: Remedy::WaitForGate(Reason::Model),
+        uses_up_an_attempt: false,
         fallback: Fallback::Always,
         breaker: Sign::Neutral,
         key: None,

@@ -86,7 +86,7 @@ impl FileEstimate {
     pub fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
         let job = job_of(request, self.jobs);
-        let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(NanoUsd::ZERO));
+        let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(Calls::default()));
         let repeats = i64::try_from(self.max_attempts - 1).unwrap_or(i64::MAX);
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
             let lack = lack(&rung.model.capabilities, request, &job);
@@ -95,13 +95,14 @@ impl FileEstimate {
                 Some(Lack::Window) => sums.too_large += 1,
                 Some(Lack::Ability) => sums.unsupported += 1,
                 None => {
-                    let most = most(rung, self.at, &job, repeats, self.reask);
-                    dearest = dearest.zip(most).map(|(dearest, most)| dearest.max(most));
-                    sums.add(rung, self.at, &job, most);
+                    let most = most(rung, self.at, &job, self.reask);
+                    dearest = dearest.zip(most).map(|(dearest, most)| dearest.or_dearer(most));
+                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats)));
                 }
             }
         }
-        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most);
+        // The first call and those after it may be at different rungs.
+        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats));
         match first_choice(route, &job, &takes, self.at).and_then(|index| {
             let rung = route.rungs.get(index)?;
             Some((rung, self.rungs.get_mut(index)?))
@@ -174,22 +175,37 @@ pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Opti
     (first, each)
 }
 
-/// The most that a job can cost at a rung: so many repeated calls after the first one. `None`: the price is unknown.
+/// The most that calls can cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    first: NanoUsd,
+    /// Each call after that.
+    again: NanoUsd,
+}
+
+impl Calls {
+    fn or_dearer(self, other: Self) -> Self {
+        Self { first: self.first.max(other.first), again: self.again.max(other.again) }
+    }
+
+    /// Of a job with so many calls after the first one.
+    const fn in_all(self, repeats: i64) -> NanoUsd {
+        NanoUsd(self.first.0.saturating_add(self.again.0.saturating_mul(repeats)))
+    }
+}
+
+/// The most that calls of a job can cost at a rung. `None`: the price is unknown.
 ///
 /// A token has at least one byte, and a token of the estimate at most four: so four times the estimate is a bound on
 /// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top.
-fn most(rung: &Rung, at: Timestamp, job: &Job, repeats: i64, reask: bool) -> Option<NanoUsd> {
+fn most(rung: &Rung, at: Timestamp, job: &Job, reask: bool) -> Option<Calls> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
     let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
     let longer = if reask { input.saturating_add(output).saturating_add(WORDS_OF_A_FAULT) } else { input };
     // Neither the day nor the hour of the calls is known.
     rung.prices_from(at)
-        .map(|price| {
-            let NanoUsd(first) = dearest_cost(&price, input, output);
-            let NanoUsd(again) = dearest_cost(&price, longer, output);
-            NanoUsd(first.saturating_add(again.saturating_mul(repeats)))
-        })
-        .max()
+        .map(|price| Calls { first: dearest_cost(&price, input, output), again: dearest_cost(&price, longer, output) })
+        .reduce(Calls::or_dearer)
 }
 
 /// Tokens of what a vendor puts around a prompt.

@@ -5,7 +5,7 @@
 
 mod words;
 
-pub use words::{Advice, moment, span};
+pub use words::{Advice, instant, moment, span};
 
 use super::Timestamp;
 use super::awaited::{self, Awaited, What};
@@ -179,6 +179,14 @@ impl Obstacle {
                 Hindrance::Shut(known.shut(target, what, because, subject))
             }),
         };
+        // Calls under way whose worker is dead end when another worker declares it dead.
+        let waits_for_the_dead = match &kind {
+            Hindrance::Budget(_, Some(standing)) | Hindrance::Shut(ShutTarget { budget: Some(standing), .. }) => {
+                known.workers.is_empty() && standing.waits_for_calls()
+            }
+            _ => false,
+        };
+        let kind = if waits_for_the_dead { Hindrance::NoWorker { others: 0 } } else { kind };
         let waits = || known.workers.iter().filter_map(|worker| worker.waits.get(subject.route));
         let is_of_target = matches!(kind, Hindrance::Shut(_));
         let told = || waits().filter(|wait| wait.reason == code).filter_map(|wait| wait.until_ms).min().map(Timestamp);

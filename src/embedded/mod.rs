@@ -120,6 +120,12 @@ impl EmbeddedPostgres {
         Ok(Some(url(&told.map_or_else(|| place.socket_dir(), Ok)?, database)))
     }
 
+    /// Whether the server of this folder runs.
+    pub async fn runs_in(data_dir: &Path) -> bool {
+        let place = async { Place::prepare(data_dir).await.ok()?.running() };
+        data_dir.join("start.lock").exists() && place.await.is_some()
+    }
+
     /// Leaves the server. The last process to leave stops it and waits until it is gone.
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         let start_lock = self.place.lock_start().await?;

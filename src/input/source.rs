@@ -56,7 +56,9 @@ impl InputSource {
         }
         let name = path.file_name()?.to_string_lossy();
         let name = name.strip_suffix(".gz").unwrap_or(&name);
-        let stem = Path::new(name).file_stem()?.to_string_lossy().into_owned();
+        let stem = Path::new(name).file_stem()?.to_string_lossy();
+        // It becomes the name of a batch, which people type again as they see it.
+        let stem = stem.chars().map(|c| if c.is_control() { '_' } else { c }).collect::<String>();
         (!stem.is_empty()).then_some(stem)
     }
 
@@ -273,9 +275,13 @@ mod tests {
 
     #[test]
     fn a_source_is_named_after_its_file() {
-        for (path, stem) in
-            [("data/week.jsonl", Some("week")), ("week.jsonl.gz", Some("week")), ("week", Some("week")), ("-", None)]
-        {
+        for (path, stem) in [
+            ("data/week.jsonl", Some("week")),
+            ("week.jsonl.gz", Some("week")),
+            ("week", Some("week")),
+            ("a\nb.csv", Some("a_b")),
+            ("-", None),
+        ] {
             assert_eq!(InputSource::new(Some(Path::new(path))).stem().as_deref(), stem, "{path}");
         }
         assert_eq!(InputSource::new(None), InputSource::Stdin);

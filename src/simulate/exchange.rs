@@ -166,15 +166,16 @@ impl Problem {
             Self::Malformed(_)
             | Self::UnknownPath
             | Self::MethodNotAllowed
-            | Self::NotFound
             | Self::InvalidRequest
             | Self::ContextLength
             | Self::ContentPolicy
             | Self::PayloadTooLarge => true,
             Self::Limited(shortage) => shortage.is_some_and(|shortage| shortage.is_too_large()),
+            // A key and a model can be mended while the request waits.
             Self::Auth
             | Self::Denied { .. }
             | Self::Permission
+            | Self::NotFound
             | Self::Timeout
             | Self::ServerError(_)
             | Self::Overloaded(_)

@@ -120,10 +120,7 @@ impl FaultKind {
     /// Whether sending the same request again can only fail again.
     #[must_use]
     pub fn is_permanent(self) -> bool {
-        matches!(
-            self,
-            Self::NotFound | Self::InvalidRequest | Self::ContextLength | Self::ContentPolicy | Self::PayloadTooLarge
-        )
+        matches!(self, Self::InvalidRequest | Self::ContextLength | Self::ContentPolicy | Self::PayloadTooLarge)
     }
 }
 

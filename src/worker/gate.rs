@@ -14,7 +14,7 @@ use super::bucket::{Bucket, BucketHold};
 use super::keys::KeyHold;
 use crate::domain::breaker;
 use crate::domain::budget::Budgets;
-use crate::domain::doubt::RequestHash;
+use crate::domain::doubt::Asker;
 use crate::domain::error_class::{Effect, Refusal};
 use crate::domain::limits::Heard;
 use crate::domain::shut::{Reason, Shut};
@@ -194,7 +194,7 @@ impl Gate {
     }
 
     /// Learns from the outcome of a call: corrects the charge to what the call really took, and shuts the parts that
-    /// have to be shut. Returns whether the key is out of service because of it.
+    /// have to be shut. Returns whether the key or the target is out of service because of it.
     #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
@@ -205,9 +205,10 @@ impl Gate {
         settled: Charge,
         took: Took,
         limits: &[LimitObservation],
-        request: RequestHash,
+        asker: Asker,
         now: Timestamp,
     ) -> bool {
+        let request = asker.request;
         let provider = &target.provider;
         target.record.calls.fetch_add(1, Ordering::Relaxed);
         let under_way = target.record.under_way.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
@@ -223,6 +224,7 @@ impl Gate {
         // The provider's date for the key (the first of next month) is not used: the bill may be paid earlier. One call
         // in a while finds that out.
         let key_is_refused = key.report(outcome, failure, request, now);
+        let mut model_is_refused = false;
         let mut heard = Vec::with_capacity(holds.len());
         for hold in &holds {
             hold.correct(settled);
@@ -240,7 +242,7 @@ impl Gate {
             shut_for(&self.offline, Reason::Breaker, OFFLINE_REST, now);
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
-        target.record(breaker, sign, class, now);
+        target.record(asker.job, breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
         // Of a key that is out of money, its own warning tells: the other keys go on.
         let shuts = class.is_some_and(|class| class.facts().effect.heeds_a_wait());
@@ -288,6 +290,7 @@ impl Gate {
                 let rest = target.believe(failure, request);
                 // Once it is believed, a call that asks again needs no second one to confirm it.
                 if let Some(rest) = rest.or_else(|| asks_again.then(|| target.doubt.lock().rest(provider.recheck))) {
+                    model_is_refused = true;
                     if target.shut.lock().rest(now).is_none() {
                         tracing::warn!(
                             target.name = %target.target,
@@ -329,7 +332,7 @@ impl Gate {
         }
         drop(holds);
         self.changed.notify_waiters();
-        key_is_refused
+        key_is_refused || model_is_refused
     }
 
     /// A call was given up before its outcome was known, having taken this much; `None`: it was never sent.

@@ -7,7 +7,7 @@ use crate::domain::awaited::{self, Awaited, What};
 use crate::domain::budget::{BudgetStanding, Need};
 use crate::domain::counted::counted;
 use crate::domain::diagnosis::{DoubtedCosts, Finding, Severity};
-use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject, moment, span};
+use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject, instant, span};
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::roll::{roll, shortened};
 use crate::domain::shut::Reason;
@@ -164,15 +164,15 @@ fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Opti
         AlertRule::BudgetSoft => of_budgets(seen, |standing| standing.is_soft() && !is_full(standing), soft),
         AlertRule::BudgetFull => of_budgets(seen, is_full, full),
         AlertRule::BudgetShort => short(seen)?,
-        AlertRule::KeyOut => keys(&seen.known.workers, seen.now),
+        AlertRule::KeyOut => keys(&seen.known.workers),
         AlertRule::UnknownPrice => unknown(seen.doubted.as_deref()?, settings),
         AlertRule::CostDiffers => differing(seen.doubted.as_deref()?, settings),
         AlertRule::StuckQueue => stuck(seen.work.as_deref()?, &seen.known),
         AlertRule::StopLoss => stopped(seen.stopped.as_deref()?),
         AlertRule::CostSpike => spike(seen.hour.as_deref()?, seen.usual?, settings),
         AlertRule::SpoolInUse => spools(&seen.spools),
-        AlertRule::WorkerLost => lost(seen.lost.as_deref()?, seen.now, false),
-        AlertRule::LoopLost => lost(seen.lost.as_deref()?, seen.now, true),
+        AlertRule::WorkerLost => lost(seen.lost.as_deref()?, false),
+        AlertRule::LoopLost => lost(seen.lost.as_deref()?, true),
         AlertRule::Doctor => doctor(seen.findings.as_deref()?),
         AlertRule::ForgottenPause => forgotten(&seen.known.pauses, seen.now, settings),
         AlertRule::BatchCompleted | AlertRule::BatchFailed => return None,
@@ -256,12 +256,12 @@ fn is_full(standing: &BudgetStanding) -> bool {
 fn of_budgets(
     seen: &Observations,
     is_it: impl Fn(&BudgetStanding) -> bool,
-    words: impl Fn(&BudgetStanding, Timestamp) -> String,
+    words: impl Fn(&BudgetStanding) -> String,
 ) -> Vec<Spotted> {
     let budgets = seen.known.budgets.iter().filter(|standing| is_it(standing));
     budgets
         .map(|standing| {
-            Spotted::new(&standing.budget.name, words(standing, seen.now))
+            Spotted::new(&standing.budget.name, words(standing))
                 .with("limit", standing.budget.limit)
                 .with("spent", standing.spent)
                 .with("uncertain", standing.uncertain)
@@ -269,17 +269,17 @@ fn of_budgets(
         .collect()
 }
 
-fn soft(standing: &BudgetStanding, now: Timestamp) -> String {
+fn soft(standing: &BudgetStanding) -> String {
     let name = &standing.budget.name;
-    format!("budget {name} is past its soft threshold: {}{}", standing.in_words(), turns(standing, now))
+    format!("budget {name} is past its soft threshold: {}{}", standing.in_words(), turns(standing))
 }
 
-fn full(standing: &BudgetStanding, now: Timestamp) -> String {
-    format!("budget {} has no room: {}{}", standing.budget.name, standing.in_words(), turns(standing, now))
+fn full(standing: &BudgetStanding) -> String {
+    format!("budget {} has no room: {}{}", standing.budget.name, standing.in_words(), turns(standing))
 }
 
-fn turns(standing: &BudgetStanding, now: Timestamp) -> String {
-    standing.ends_at.map_or_else(String::new, |at| format!("; its window turns at {}", moment(at, now)))
+fn turns(standing: &BudgetStanding) -> String {
+    standing.ends_at.map_or_else(String::new, |at| format!("; its window turns at {}", instant(at)))
 }
 
 fn short(seen: &Observations) -> Option<Vec<Spotted>> {
@@ -298,7 +298,7 @@ fn short(seen: &Observations) -> Option<Vec<Spotted>> {
     Some(short.collect())
 }
 
-fn keys(workers: &[Statistics], now: Timestamp) -> Vec<Spotted> {
+fn keys(workers: &[Statistics]) -> Vec<Spotted> {
     let mut out: BTreeMap<String, (Option<Reason>, Option<Timestamp>)> = BTreeMap::new();
     for key in workers.iter().flat_map(|worker| &worker.gate.keys) {
         let (Some(provider), Some(name), Some(shut)) = (&key.provider, &key.key, &key.shut) else { continue };
@@ -307,7 +307,7 @@ fn keys(workers: &[Statistics], now: Timestamp) -> Vec<Spotted> {
     }
     let seen = out.into_iter().map(|(name, (reason, since))| {
         let what = if reason == Some(Reason::QuotaExhausted) { "is out of money" } else { "is rejected" };
-        let since = since.map_or_else(String::new, |since| format!(" since {}", moment(since, now)));
+        let since = since.map_or_else(String::new, |since| format!(" since {}", instant(since)));
         let summary = format!("key {name} {what}{since}");
         Spotted::new(name, summary).with("reason", reason.map_or("auth", Reason::as_str))
     });
@@ -409,7 +409,7 @@ fn spools(spools: &[(String, u64)]) -> Vec<Spotted> {
     seen.collect()
 }
 
-fn lost(workers: &[LostWorker], now: Timestamp, fell: bool) -> Vec<Spotted> {
+fn lost(workers: &[LostWorker], fell: bool) -> Vec<Spotted> {
     // One that has a successor is told of once, and is over then.
     let is_open = |worker: &&LostWorker| {
         matches!(worker.how, LostHow::Fell(_)) == fell && (!worker.has_successor || !worker.is_told)
@@ -417,7 +417,7 @@ fn lost(workers: &[LostWorker], now: Timestamp, fell: bool) -> Vec<Spotted> {
     let seen = workers.iter().filter(is_open).map(|worker| {
         let LostWorker { id, host, how, seen_at, .. } = worker;
         let subject = format!("worker {id} on {host}");
-        let at = moment(*seen_at, now);
+        let at = instant(*seen_at);
         let summary = match how {
             LostHow::Died => format!("{subject} has died: it was last heard of at {at}"),
             LostHow::Fell(part) => format!("{subject} has stopped, because its {part} ended unexpectedly; {at}"),

@@ -171,12 +171,45 @@ fn a_probe_that_never_answers_is_given_up() {
     let mut breaker = opened();
     let now = START + SETTINGS.open;
     let lost = breaker.admit(now).unwrap();
-    assert!(breaker.admit(now + PROBE_LIMIT - SECOND).is_err());
-    let other = breaker.admit(now + PROBE_LIMIT).unwrap();
-    assert!(breaker.admit(now + PROBE_LIMIT).is_err(), "only one in its place");
+    let given_up = now + SETTINGS.open * 2;
+    assert!(breaker.admit(given_up - SECOND).is_err());
+    let other = breaker.admit(given_up).unwrap();
+    assert!(breaker.admit(given_up).is_err(), "only one in its place");
     drop(lost);
-    breaker.record(other, Sign::Good, now + PROBE_LIMIT);
-    assert!(breaker.admit(now + PROBE_LIMIT).is_ok());
+    breaker.record(other, Sign::Good, given_up);
+    assert!(breaker.admit(given_up).is_ok());
+    for (open, limit) in [(SECOND, LEAST_PROBE), (Duration::from_hours(1), PROBE_LIMIT)] {
+        let mut breaker = Breaker::restore(BreakerSettings { open, ..SETTINGS }, opened().state());
+        let _lost = breaker.admit(now).unwrap();
+        assert!(breaker.admit(now + limit - SECOND).is_err() && breaker.admit(now + limit).is_ok(), "{open:?}");
+    }
+}
+
+#[test]
+fn a_job_that_fails_again_and_again_is_one_failure_until_another_fails_too() {
+    let mut breaker = Breaker::new(SETTINGS);
+    let fail = |breaker: &mut Breaker, job: i64| {
+        let permit = breaker.admit(START).expect("is admitted");
+        breaker.record_of(JobId(job), permit, Sign::Bad, START);
+    };
+    for _ in 0..20 {
+        fail(&mut breaker, 7);
+    }
+    assert_eq!(breaker.window.totals(), (1, 1));
+    for job in [8, 7, 8] {
+        assert_eq!(breaker.state(), State::Closed);
+        fail(&mut breaker, job);
+    }
+    assert!(matches!(breaker.state(), State::Open { .. }));
+    // A probe that fails is one whichever job makes it.
+    let due = START + SETTINGS.open;
+    let probe = breaker.admit(due).unwrap();
+    breaker.record_of(JobId(8), probe, Sign::Bad, due);
+    assert!(matches!(breaker.state(), State::Open { failed_probes: 1, .. }));
+    // Where one failure is enough, it opens at the first.
+    let mut breaker = Breaker::new(BreakerSettings { min_calls: 1, ..SETTINGS });
+    fail(&mut breaker, 7);
+    assert!(matches!(breaker.state(), State::Open { .. }));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 use super::{Attempt, Job, MOST_ATTEMPTS, Remedy, Route, Skip, Step, Timestamp, Tried, Turn, ending};
 use crate::domain::Strategy;
+use crate::domain::shut::Reason;
 use std::time::Duration;
 
 /// A call that has not ended.
@@ -72,8 +73,12 @@ impl UnderWay {
     fn next_is_due(self, route: &Route, history: &[Attempt]) -> Timestamp {
         let has_failed = |attempt: &Attempt| {
             attempt.ended_at > self.since
-                // A limit is no failure, and a gate that is shut keeps the rung's turn as far as there is patience.
-                && attempt.remedy().is_some_and(|remedy| !matches!(remedy, Remedy::WaitForGate(_)))
+                // A limit is no failure, and a gate that is shut keeps the rung's turn as far as there is patience. For
+                // a model that is unknown there is none.
+                && attempt.remedy().is_some_and(|remedy| match remedy {
+                    Remedy::WaitForGate(reason) => reason == Reason::Model,
+                    _ => true,
+                })
         };
         if history.iter().any(has_failed) {
             return self.since;

@@ -1,7 +1,7 @@
 //! What the attempts of a job say of each rung.
 
 use crate::domain::shut::{Reason, Shut};
-use crate::domain::{Attempt, ErrorClass, Job, Remedy, Route, Timestamp, backoff};
+use crate::domain::{Attempt, Bearing, ErrorClass, Job, Remedy, Route, Timestamp, backoff};
 
 /// A rung as the attempts of one job have left it.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Tried {
     waiting: Option<(Timestamp, u32)>,
     /// Attempts that ended because of their key.
     keys_refused: u32,
-    /// Those of them whose key no other call found refused: the key may well be good for others.
+    /// Refusals of a key or a target that no other call found refused: it may well be good for others.
     doubts: u32,
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Tried {
 /// harm then, regardless of the cause.
 const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
-/// How often a request may be refused as if by its key while the key stays in service. After that the refusal concerns
-/// only this request.
+/// How often a request may be refused as if by its key or its target while that stays in service. After that the
+/// refusal concerns only this request.
 const MOST_DOUBTS: u32 = 3;
 
 /// What the attempts say of every rung, in listed order.
@@ -72,7 +72,7 @@ impl Tried {
             }
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {
-                self.doubts = self.doubts.saturating_add(u32::from(attempt.blames_the_key()));
+                self.doubts = self.doubts.saturating_add(u32::from(attempt.bearing == Bearing::InDoubt));
                 if self.doubts >= MOST_DOUBTS {
                     self.excluded = Some(class);
                 }
@@ -106,8 +106,8 @@ impl Tried {
         match (attempt.retry_at, reason) {
             (Some(until), _) => self.asked = Some(Shut { reason, since, until }),
             // One call without capacity does not shut the tier. To this job it is shut all the same: whether it waits
-            // is for its patience to decide.
-            (None, Reason::NoCapacity) => self.asked = Some(Shut { reason, since, until: pause }),
+            // is for its patience to decide. A model that is unknown is left for another rung, whatever the gate knows.
+            (None, Reason::NoCapacity | Reason::Model) => self.asked = Some(Shut { reason, since, until: pause }),
             (None, _) => self.back_off(pause),
         }
     }

@@ -39,7 +39,7 @@ fn the_words_for_the_operator_say_what_the_remedy_is() {
         let begins = |words: &[&str]| words.iter().any(|begin| facts.reaction.starts_with(begin));
         let agrees = match facts.remedy {
             Remedy::WaitForGate(_) => {
-                begins(&["the bucket is shut", "as `rate_limit`", "the next key", "the rung rests"])
+                begins(&["the bucket is shut", "as `rate_limit`", "the next key", "the rung rests", "the target rests"])
             }
             Remedy::RetrySame { tries: 2 } => begins(&["two more tries"]),
             Remedy::RetrySame { tries: 1 } => begins(&["one more try"]),
@@ -75,13 +75,14 @@ fn what_waits_for_a_gate_never_uses_up_an_attempt() {
 }
 
 #[test]
-fn what_waits_for_a_key_blames_it_and_nothing_else_does() {
+fn what_waits_for_a_key_blames_it_and_what_waits_for_a_model_rests_its_target() {
     for class in ErrorClass::ALL {
         let waits = match class.facts().remedy {
             Remedy::WaitForGate(reason) if !reason.is_a_limit() && reason != Reason::NoCapacity => Some(reason),
             _ => None,
         };
-        assert_eq!(waits, class.facts().key.map(KeyFault::reason), "{class}");
+        let model = (class.facts().effect == Effect::NoModel).then_some(Reason::Model);
+        assert_eq!(waits, class.facts().key.map(KeyFault::reason).or(model), "{class}");
     }
 }
 
@@ -100,7 +101,8 @@ fn what_shuts_a_bucket_waits_for_it_and_is_no_illness() {
 fn a_target_that_can_never_take_a_request_is_not_asked_again() {
     for class in ErrorClass::ALL {
         if class.facts().fallback == Fallback::Always {
-            assert!(matches!(class.facts().remedy, Remedy::NextRung | Remedy::LargerWindow), "{class}");
+            let is_for_good = matches!(class.facts().remedy, Remedy::NextRung | Remedy::LargerWindow);
+            assert!(is_for_good || class.facts().effect == Effect::NoModel, "{class}");
         }
     }
 }

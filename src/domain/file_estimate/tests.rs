@@ -238,3 +238,49 @@ fn what_uses_up_no_attempt_is_free_unless_its_worker_died() {
         assert!(*class == ErrorClass::Abandoned || class.facts().fate == Fate::TurnedAway, "{class:?}");
     }
 }
+
+/// The first call goes to a rung that is dear for short prompts; the call after it, which has the rejected answer on
+/// top, to one that is dear for long ones.
+#[test]
+fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs() {
+    let price = |output| Price {
+        input: 0,
+        output,
+        cached_input: None,
+        cache_write: None,
+        cache_write_1h: None,
+        reasoning: None,
+    };
+    let request = ChatRequest::parse(&json!({ "messages": [{ "role": "user", "content": "a" }], "max_tokens": 100 }))
+        .expect("a request");
+    let most = |tariffs: Vec<Tariff>| {
+        let rungs = tariffs.into_iter().map(|tariff| Rung {
+            target: Target::new("p", "m"),
+            model: Model { terms: PriceTerms { price: Some(tariff), ..PriceTerms::default() }, ..Model::default() },
+            timeouts: Timeouts::of(Duration::from_mins(1)),
+        });
+        let route = Route {
+            name: "r".to_owned(),
+            strategy: Strategy::Priority,
+            rungs: rungs.collect(),
+            patience: Patience::For(Duration::ZERO),
+            max_attempts: 2,
+            fallback_on: ErrorClass::ALL.iter().copied().collect(),
+            rules: Rules::default(),
+            reask: true,
+            pass: Pass::default(),
+            defaults: Arc::default(),
+            forks: Vec::new(),
+            cache: None,
+            cascade: None,
+        };
+        let mut estimate = FileEstimate::new(&route, AT);
+        estimate.add(&route, &request);
+        estimate.most.expect("all prices are known").0
+    };
+    let flat = Tariff { usual: price(5_000_000), above: Vec::new() };
+    let long = Tariff { usual: price(0), above: vec![Above { input_tokens: 1_000, price: price(9_000_000) }] };
+    let (of_flat, of_long) = (most(vec![flat.clone()]), most(vec![long.clone()]));
+    assert!(of_flat > 0 && of_long > 0);
+    assert_eq!(most(vec![flat, long]), of_flat / 2 + of_long);
+}

@@ -231,13 +231,22 @@ fn paused(what: &str, by: Option<&str>, since: Timestamp, why: Option<&str>, now
 #[must_use]
 pub fn moment(at: Timestamp, now: Timestamp) -> String {
     let form = if now.0.div_euclid(DAY) == at.0.div_euclid(DAY) { "%H:%M:%S UTC" } else { "%Y-%m-%d %H:%M UTC" };
-    let clock = DateTime::from_timestamp_millis(at.0)
-        .map_or_else(|| "an unknown time".to_owned(), |at| at.format(form).to_string());
+    let clock = formatted(at, form);
     if at > now {
         format!("{clock} (in {})", span(now.until(at)))
     } else {
         format!("{clock} ({} ago)", span(at.until(now)))
     }
+}
+
+/// An instant for a text that is read later.
+#[must_use]
+pub fn instant(at: Timestamp) -> String {
+    formatted(at, "%Y-%m-%d %H:%M:%S UTC")
+}
+
+fn formatted(at: Timestamp, form: &str) -> String {
+    DateTime::from_timestamp_millis(at.0).map_or_else(|| "an unknown time".to_owned(), |at| at.format(form).to_string())
 }
 
 /// A duration to the precision that people ask for: its two largest units.

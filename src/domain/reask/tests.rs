@@ -127,6 +127,8 @@ fn a_call_that_was_turned_away_leaves_the_fault_to_be_named_and_any_other_does_n
                 | ErrorClass::NoCapacity
                 | ErrorClass::QuotaExhausted
                 | ErrorClass::Auth
+                | ErrorClass::Permission
+                | ErrorClass::NotFound
                 | ErrorClass::Unreachable
         );
         for is_reask in [false, true] {

@@ -54,7 +54,7 @@ impl Stage {
             self.runtime.block_on(self.gate.admit(&self.target, CHARGE, SECOND, now)).expect("the gate is open");
         let outcome = failure.map_or(Outcome::Accepted, |failure| Outcome::Failed(failure.class));
         let took = Took { time: SECOND, output_tokens: 50 };
-        self.gate.report(&self.target, permit, &outcome, failure, CHARGE, took, &[], request, now);
+        self.gate.report(&self.target, permit, &outcome, failure, CHARGE, took, &[], Asker::another(request), now);
     }
 
     fn shut(&self, now: Timestamp) -> Option<Reason> {

@@ -75,7 +75,7 @@ async fn fail(gate: &Gate, states: &[Arc<TargetState>; 2], at: usize, failure: &
     let permit = gate.admit(&states[at], CHARGE, SOON, now).await.expect("it is open");
     let took = Took { time: MINUTE * 5, output_tokens: 5 };
     let outcome = Outcome::Failed(failure.class);
-    gate.report(&states[at], permit, &outcome, Some(failure), CHARGE, took, &[], 1, now);
+    gate.report(&states[at], permit, &outcome, Some(failure), CHARGE, took, &[], Asker::another(1), now);
 }
 
 fn shut(state: &TargetState, now: Timestamp) -> Option<(Reason, Duration)> {
@@ -164,7 +164,7 @@ async fn admit(gate: &Gate, model: &str, patience: Duration) -> Result<Permit, R
 fn end(gate: &Gate, model: &str, permit: Permit, failure: Option<&Failure>, limits: &[LimitObservation]) {
     let outcome = failure.map_or(Outcome::Accepted, |failure| Outcome::Failed(failure.class));
     let took = Took { time: SOON, output_tokens: 5 };
-    gate.report(&target(gate, model), permit, &outcome, failure, CHARGE, took, limits, 1, NOW);
+    gate.report(&target(gate, model), permit, &outcome, failure, CHARGE, took, limits, Asker::another(1), NOW);
 }
 
 fn why_shut(gate: &Gate, model: &str) -> Option<Reason> {

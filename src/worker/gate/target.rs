@@ -13,7 +13,9 @@ use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, NanoUsd, Target, Timestamp, Unit, Usage};
+use crate::domain::{
+    Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage,
+};
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
 use parking_lot::Mutex;
@@ -136,6 +138,7 @@ impl TargetState {
     /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
     pub(super) fn record(
         &self,
+        job: JobId,
         permit: breaker::Passage,
         sign: breaker::Sign,
         class: Option<ErrorClass>,
@@ -143,7 +146,7 @@ impl TargetState {
     ) {
         let mut breaker = self.record.breaker.lock();
         let before = breaker.state();
-        breaker.record(permit, sign, now);
+        breaker.record_of(job, permit, sign, now);
         match (before, breaker.state()) {
             (breaker::State::Closed, breaker::State::Open { until, .. }) => tracing::warn!(
                 target.name = %self.target,

@@ -58,7 +58,17 @@ impl Stage {
         let failure = class.map(|class| Failure::new(class, Scope::Model, "m"));
         let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
         let took = Took { time: Duration::from_millis(millis), output_tokens: 50 };
-        self.gate.report(&self.target(model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], 1, now);
+        self.gate.report(
+            &self.target(model),
+            permit,
+            &outcome,
+            failure.as_ref(),
+            CHARGE,
+            took,
+            &[],
+            Asker::another(1),
+            now,
+        );
     }
 
     fn pass(&self, model: &str, permits: Vec<Permit>, millis: u64, now: Timestamp) {

@@ -9,6 +9,7 @@ use super::permit_guard::PermitGuard;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
+use crate::domain::doubt::Asker;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
@@ -316,7 +317,8 @@ impl Call {
         limits: &[LimitObservation],
         ended_at: Timestamp,
     ) {
-        let (job, hash) = (self.job(), self.errand.hash);
+        let job = self.job();
+        let asker = Asker { job: job.id, request: self.errand.hash };
         let usage = judged.counted_usage;
         let is_reported = |usage: &Usage| judged.answer.is_some() && usage.source == UsageSource::Provider;
         if let Some(usage) = usage.filter(is_reported) {
@@ -328,11 +330,11 @@ impl Call {
             output_tokens: judged.usage.output,
         };
         let (outcome, failure) = (&judged.outcome, judged.failure.as_ref());
-        let key_is_refused = guard.report(|gate, target, permit| {
-            gate.report(target, permit, outcome, failure, settled, took, limits, hash, ended_at)
+        let is_believed = guard.report(|gate, target, permit| {
+            gate.report(target, permit, outcome, failure, settled, took, limits, asker, ended_at)
         });
-        // Once the refusal is believed of the key, waiting is the gate's business, and this job has no doubt left.
-        if let Some(failure) = judged.failure.as_mut().filter(|_| key_is_refused) {
+        // Once the refusal is believed of key or target, waiting is the gate's business, and this job has no doubt left.
+        if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
             failure.bearing = Bearing::AsScoped;
         }
     }

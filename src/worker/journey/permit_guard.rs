@@ -51,6 +51,7 @@ impl Drop for PermitGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::doubt::Asker;
     use crate::domain::shut::Reason;
     use crate::domain::tempo::Took;
     use crate::domain::{BreakerSettings, Charging, ErrorClass, Limits, Outcome, Rate, Target, Timestamp, Unit};
@@ -96,7 +97,7 @@ mod tests {
         for _ in 0..2 {
             let permit = admit(&gate, &target, NOW).await.expect("it is closed after two");
             let (outcome, took) = (Outcome::Failed(ErrorClass::ServerError), Took { time: SECOND, output_tokens: 0 });
-            gate.report(&target, permit, &outcome, None, CHARGE, took, &[], 1, NOW);
+            gate.report(&target, permit, &outcome, None, CHARGE, took, &[], Asker::another(1), NOW);
         }
         assert_eq!(admit(&gate, &target, NOW).await.err(), Some(Reason::Breaker));
         let later = NOW + SECOND * 31;

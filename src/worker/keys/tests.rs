@@ -2,6 +2,7 @@
 
 use crate::domain::charging::Ask;
 use crate::domain::decide::RungHealth;
+use crate::domain::doubt::Asker;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::Took;
 use crate::domain::{
@@ -60,7 +61,7 @@ impl Stage {
     fn report(&self, permit: Permit, outcome: &Outcome, now: Timestamp) {
         let class = outcome.class();
         let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
-        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, TOOK, &[], 1, now);
+        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, TOOK, &[], Asker::another(1), now);
     }
 
     /// Makes a call and returns the place of the key it was made with.
@@ -218,7 +219,7 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
         .expect_err("a failure");
     let permit = stage.admit(NOW).await.expect("the gate is open");
     let outcome = Outcome::Failed(failure.class);
-    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], 1, NOW);
+    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], Asker::another(1), NOW);
     // For all keys: limits are the account's.
     let until = NOW + Duration::from_millis(37_025_720);
     assert_eq!(stage.health(NOW), RungHealth::Shut(Shut { reason: Reason::RateLimit, since: NOW, until }));

@@ -58,8 +58,8 @@ fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
 }
 
 #[test]
-fn a_refused_key_that_is_in_doubt_moves_this_job_on_and_is_its_own_matter_after_three_times() {
-    for class in [Class::QuotaExhausted, Class::Auth] {
+fn a_refused_key_or_model_that_is_in_doubt_moves_this_job_on_and_is_its_own_matter_after_three_times() {
+    for class in [Class::QuotaExhausted, Class::Auth, Class::Permission, Class::NotFound] {
         let doubtful = Attempt { bearing: Bearing::InDoubt, ..failed(0, class) };
         assert_eq!(next_call(&route(2), std::slice::from_ref(&doubtful)), Some(1), "{class}");
         // The only rung is asked again after a pause, but not for ever while the key is good for others.
@@ -70,6 +70,24 @@ fn a_refused_key_that_is_in_doubt_moves_this_job_on_and_is_its_own_matter_after_
         assert!(wait_until(&step).is_some(), "{class}: it uses up no attempt");
         let step = after(&route(1), &vec![doubtful; 3], NOW);
         assert_eq!(failure(&step).map(|(class, _)| class), Some(class));
+    }
+}
+
+/// A typing error in a name costs no job: each waits until the model is there, however often it was told so.
+#[test]
+fn a_model_that_is_unknown_is_waited_for_where_there_is_no_other() {
+    for class in [Class::Permission, Class::NotFound] {
+        let history = vec![told(0, class, "The model `x` does not exist."); 30];
+        let one = Job { max_attempts: Some(1), ..job() };
+        let step = decide(&one, &route(1), &[0], &history, &[], NOW);
+        assert!(wait_until(&step).is_some(), "{class}: {step:?}");
+        let health = [shut(Reason::Model, HOUR)];
+        let step = decide(&one, &route(1), &[0], &history, &health, NOW);
+        assert_eq!(wait_until(&step), Some(NOW + HOUR), "{class}");
+        // Another rung is taken at once, and when that can never take the request, the model is waited for.
+        assert_eq!(next_call(&route(2), &history), Some(1), "{class}");
+        let refused = [history.clone(), vec![told(1, Class::Refused, "No.")]].concat();
+        assert!(wait_until(&after(&route(2), &refused, NOW)).is_some(), "{class}");
     }
 }
 
@@ -87,13 +105,12 @@ fn a_rung_whose_refusal_can_be_mended_is_asked_again_at_once() {
 
 #[test]
 fn an_ending_quotes_the_provider_and_not_at_length() {
-    let history =
-        [told(0, Class::NotFound, "The model `x` is gone."), told(1, Class::ContextLength, &"long ".repeat(90))];
+    let history = [told(0, Class::Refused, "No `tools` here."), told(1, Class::ContextLength, &"long ".repeat(90))];
     let step = after(&route(2), &history, NOW);
     let (class, reason) = failure(&step).expect("no rung is left");
     assert_eq!(class, Class::ContextLength);
     assert!(
-        reason.starts_with("no rung is left: p/0: not_found “The model `x` is gone.”; p/1: context_length “long "),
+        reason.starts_with("no rung is left: p/0: refused “No `tools` here.”; p/1: context_length “long "),
         "{reason}"
     );
     assert!(reason.ends_with("…”") && reason.chars().count() < 350, "{reason}");
@@ -186,12 +203,12 @@ fn a_request_that_the_provider_found_too_large_ends_with_the_numbers_where_they_
 
 #[test]
 fn a_job_that_every_rung_turned_away_ends_with_the_last_class() {
-    let history = [failed(0, Class::NotFound), failed(1, Class::ContentPolicy)];
-    let reason = "no rung is left: p/0: not_found; p/1: content_policy";
+    let history = [failed(0, Class::Refused), failed(1, Class::ContentPolicy)];
+    let reason = "no rung is left: p/0: refused; p/1: content_policy";
     assert_eq!(failure(&after(&route(2), &history, NOW)), Some((Class::ContentPolicy, reason)));
     // An answer that is not used has no words of a provider, and is named once all the same.
     for soft in [SoftFailure::ContentFiltered, SoftFailure::Refusal] {
-        let step = after(&Route { max_attempts: 2, ..route(1) }, &[failed(0, Class::NotFound), rejected(0, soft)], NOW);
+        let step = after(&Route { max_attempts: 2, ..route(1) }, &[failed(0, Class::Timeout), rejected(0, soft)], NOW);
         let (_, reason) = failure(&step).unwrap();
         assert_eq!(reason.matches("soft_failure").count(), 1, "{reason}");
     }

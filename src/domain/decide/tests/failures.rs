@@ -9,6 +9,7 @@ fn each_failure_is_tried_again_and_passed_on_as_its_remedy_says() {
         let tries_here = (1..5).find(|&times| next_call(&route(2), &vec![failed(0, class); times]) != Some(0));
         let then = next_call(&route(2), &vec![failed(0, class); tries_here.unwrap_or(4)]);
         let expected = match class.facts().remedy {
+            Remedy::WaitForGate(Reason::Model) => (Some(1), Some(1)),
             Remedy::WaitForGate(_) => (None, Some(0)),
             Remedy::RetrySame { tries } => (Some(usize::try_from(tries).unwrap() + 1), Some(1)),
             Remedy::NextRung | Remedy::LargerWindow => (Some(1), Some(1)),
@@ -24,7 +25,9 @@ fn a_route_that_does_not_fall_back_stays_or_ends() {
         let route = without(route(2), &[class]);
         let step = next_call(&route, &[failed(0, class)]);
         match class.facts().remedy {
-            Remedy::WaitForGate(_) => assert_eq!(step, Some(0), "{class}"),
+            Remedy::WaitForGate(reason) => {
+                assert_eq!(step, Some(usize::from(reason == Reason::Model)), "{class}");
+            }
             Remedy::RetrySame { .. } => {
                 assert_eq!(next_call(&route, &vec![failed(0, class); 5]), Some(0), "{class}");
             }
@@ -236,7 +239,7 @@ fn a_passed_rung_is_tried_again_when_the_others_are_not_worth_waiting_for() {
 
 #[test]
 fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
-    let history = [failed(1, Class::NotFound), rejected(2, SoftFailure::Refusal)];
+    let history = [failed(1, Class::Refused), rejected(2, SoftFailure::Refusal)];
     let why = Ineligible::Unsupported("tools".into());
     let health = [
         RungHealth::Ineligible(why.clone()),
@@ -249,7 +252,7 @@ fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
     let shut = Shut { reason: Reason::QuotaExhausted, since: NOW, until: NOW + HOUR };
     let skipped = vec![
         (0, Skip::Ineligible(why)),
-        (1, Skip::Failed(Class::NotFound)),
+        (1, Skip::Failed(Class::Refused)),
         (2, Skip::Failed(Class::SoftFailure)),
         (3, Skip::Shut { shut, worth: Worth::Pointless }),
     ];

@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::breaker;
 use crate::domain::decide::RungHealth;
+use crate::domain::doubt::Asker;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::Took;
 use crate::domain::{BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Scope, Target};
@@ -50,7 +51,7 @@ impl Process {
         let permit = self.0.admit(&target, CHARGE, SECOND, now).await.map_err(|shut| shut.reason)?;
         let outcome = failure.map_or(Outcome::Accepted, |failure| Outcome::Failed(failure.class));
         let took = Took { time: SECOND, output_tokens: 50 };
-        self.0.report(&target, permit, &outcome, failure, CHARGE, took, &[], 1, now);
+        self.0.report(&target, permit, &outcome, failure, CHARGE, took, &[], Asker::another(1), now);
         Ok(())
     }
 
@@ -133,7 +134,7 @@ async fn a_refused_key_is_tried_by_one_call_of_each_process() {
     let probe = two.0.admit(&target, CHARGE, SECOND, NOW).await.expect("one call tries it");
     assert_eq!(two.call(None, NOW).await, Err(Reason::Auth));
     let took = Took { time: SECOND, output_tokens: 50 };
-    two.0.report(&target, probe, &Outcome::Accepted, None, CHARGE, took, &[], 1, NOW);
+    two.0.report(&target, probe, &Outcome::Accepted, None, CHARGE, took, &[], Asker::another(1), NOW);
     assert_eq!(two.shut(NOW), None, "its secret is another one");
     // The first process hears that the key works, tries it, and finds that its own does not.
     assert_eq!(two.tells(&one, NOW), 1);

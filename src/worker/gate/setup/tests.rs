@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::Scope;
 use crate::domain::decide::RungHealth;
+use crate::domain::doubt::Asker;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Rate, Unit, Usage};
@@ -98,7 +99,7 @@ fn end(gate: &Gate, model: &str, permit: Permit, class: Option<ErrorClass>, wait
     let failure = class.map(|class| Failure { wait, ..Failure::new(class, Scope::Model, "m") });
     let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
     let took = Took { time: SOON, output_tokens: 50 };
-    gate.report(&target(gate, model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], 1, NOW);
+    gate.report(&target(gate, model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], Asker::another(1), NOW);
 }
 
 fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {
