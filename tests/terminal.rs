@@ -58,7 +58,13 @@ async fn no_name_begins_a_line_of_its_own() {
     program.file("q.jsonl", "{\"prompt\": \"a\"}\n");
     program.file("more.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n");
     program.file("b\nFORGED.jsonl", "{\"prompt\": \"a\"}\nno JSON\n");
+    // The commands take no such name for a new batch; a statement does.
+    let rows = "insert into sluice.job (batch, project, request)
+                values ($1, $1, '{\"prompt\": \"a\"}'), ($1, $1, '{\"no\": 1}')";
+    sqlx::query(rows).bind(NAME).execute(&database.pool()).await.unwrap();
+    program.run(&["worker", "--drain"]).await;
     let commands: &[&[&str]] = &[
+        &["run", "q.jsonl", "--project", NAME, "-o", "out.jsonl"],
         &["run", "q.jsonl", "--batch", NAME, "--project", NAME, "-o", "out.jsonl"],
         &["run", "q.jsonl", "--batch", NAME, "-o", "out.jsonl"],
         &["run", "q.jsonl", "--batch", NAME, "-o", "q.csv"],

@@ -2,12 +2,14 @@
 
 use super::colour;
 use super::output::OutputError;
+use super::table::wrapped;
 use crate::config::ConfigErrors;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::ExitCode;
-use crate::printable::{self, is_hidden};
+use crate::printable::{self, is_hidden, on_one_line};
 use crate::store::StoreError;
 use crate::view::tone::Tone;
+use clap::error::ContextValue;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 
@@ -103,15 +105,32 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
             }
         };
     }
-    let words = error.render().to_string();
-    if words.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t') {
+    let mut words = error.render().to_string();
+    let given = error.context().filter_map(|(_, value)| match value {
+        ContextValue::String(text) => Some(text),
+        _ => None,
+    });
+    let many_lines: Vec<&String> = given.filter(|text| text.contains('\n')).collect();
+    for text in &many_lines {
+        // Its second line would pass for one of the message.
+        words = words.replace(text.as_str(), &on_one_line(text));
+    }
+    if !many_lines.is_empty() || words.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t') {
         // The message quotes unknown arguments. When standard error is gone too, only the exit status can tell.
         let _ = write!(printable::stderr(), "{words}");
+    } else if let Some(screen) = printable::stderr_width().filter(|screen| is_wider(&words, *screen)) {
+        for line in words.lines() {
+            let _ = writeln!(printable::stderr(), "{}", wrapped(line, screen).join("\n"));
+        }
     } else {
         // With its colours.
         let _ = error.print();
     }
     ExitCode::Usage
+}
+
+fn is_wider(text: &str, screen: usize) -> bool {
+    text.lines().any(|line| printable::columns(line) > screen)
 }
 
 /// Whether the error is that our output is no longer read.

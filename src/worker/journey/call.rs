@@ -333,7 +333,7 @@ impl Call {
         let is_believed = guard.report(|gate, target, permit| {
             gate.report(target, permit, outcome, failure, settled, took, limits, asker, ended_at)
         });
-        // Once the refusal is believed of key or target, waiting is the gate's business, and this job has no doubt left.
+        // Once it is believed of key or target, waiting is the business of the gate: this job has no doubt left.
         if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
             failure.bearing = Bearing::AsScoped;
         }
