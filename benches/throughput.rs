@@ -147,10 +147,12 @@ impl Server<'_> {
             pool.close().await;
         }
         let (pool, url) = (connect(database).await?, self.postgres.url(database));
-        let migrated = Command::new(program).arg("migrate").env("DATABASE_URL", &url).output()?;
+        // Where no configuration lies: an earlier program may not know all keys of the one in this folder.
+        let program = &std::fs::canonicalize(program)?.display().to_string();
+        let migrated = Command::new(program).arg("migrate").env("DATABASE_URL", &url).current_dir("/").output()?;
         let words = String::from_utf8_lossy(&migrated.stderr);
         anyhow::ensure!(migrated.status.success(), "{program} migrate: {words}");
-        Ok(Subject { name, program: program.to_owned(), pool, url, postmaster: self.postmaster })
+        Ok(Subject { name, program: program.clone(), pool, url, postmaster: self.postmaster })
     }
 }
 

@@ -157,7 +157,7 @@ pub(super) fn max_failed(text: &str) -> Result<MaxFailed, String> {
 /// The name is empty, or has characters that a terminal does not show.
 pub fn batch_name(text: &str) -> Result<String, String> {
     let shown = on_one_line(text);
-    if text.is_empty() {
+    if text.trim().is_empty() {
         Err("a batch needs a name: expected at least one character".to_owned())
     } else if shown == text {
         Ok(text.to_owned())

@@ -119,7 +119,7 @@ impl SharedBucket {
     /// Takes a process's report and gives it its slice. Pure and total.
     ///
     /// `worker` tells the processes apart: one that started later has a higher number. Of the processes that came in
-    /// the last minute the configuration (`limits`) of the youngest counts.
+    /// the last minute and did not leave, the configuration (`limits`) of the youngest counts.
     pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
         let now = now.max(self.at);
         self.at = now;
@@ -162,6 +162,10 @@ impl SharedBucket {
         let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
         if !idle && !is_unlimited {
             self.shares.insert(worker, share);
+        }
+        if report.leaves && self.configured_by == worker {
+            // The configuration of the next process that comes counts.
+            self.configured_by = 0;
         }
         let sharers = self.shares.values().filter(|share| share.hungry).count();
         let placed = self.shares.values().fold(0_u32, |sum, share| sum.saturating_add(share.slots));

@@ -34,6 +34,9 @@ const LAYOUT: Layout = Layout {
 const FALLBACKS: Layout =
     Layout { wide: &[], when_told: &["unknown"], give_way: &["unknown", "cost", "jobs_answered", "share"], prose: &[] };
 
+/// The same of failures: how many calls failed is told to the last.
+const FAILURES: Layout = Layout { give_way: &["uncertain", "waste", "code", "share", "jobs_failed"], ..LAYOUT };
+
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied())).laid_out(LAYOUT)
 }
@@ -152,7 +155,7 @@ pub fn failures(by: &[Grouping], rows: Vec<Totals>, all: &Totals, words: &[Failu
     let shows_code = !by.contains(&Grouping::Code);
     let measures = ["attempts", "share", "jobs_failed", "waste", "uncertain"];
     let code: &[&'static str] = if shows_code { &["code"] } else { &[] };
-    let mut table = head(by, &[&measures[..], code, &["message"]].concat());
+    let mut table = head(by, &[&measures[..], code, &["message"]].concat()).laid_out(FAILURES);
     let mut places: HashMap<Keys, usize> = HashMap::new();
     let mut groups: Vec<Failed> = Vec::new();
     for row in rows {

@@ -343,8 +343,11 @@ impl Claimer {
         self.budget_faults.look(&self.budgets, &plan);
         // The plan may be another one.
         plan.gate.set_budgets(&self.shared.budgets.load(), self.shared.clock.now());
-        self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
+        // The jobs of others are no business of a worker that works on one batch.
+        if settings.only_batch.is_none() {
+            self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
+        }
         let budgets = &self.budgets;
         let may_claim = |lane: &Lane| {
             plan.routes.contains_key(&lane.route)

@@ -148,7 +148,9 @@ impl ShutTarget {
                 let standing = self.budget.as_deref();
                 return standing.and_then(|standing| raise(&standing.budget.name, Some(standing)));
             }
-            What::Opens(Reason::Auth) => "replace the key and reload the workers (SIGHUP)",
+            What::Opens(Reason::Auth) => {
+                "replace the key and reload the workers (SIGHUP; restart them where a variable holds it)"
+            }
             What::Opens(Reason::QuotaExhausted) => "pay the provider, or add a key and reload the workers (SIGHUP)",
             What::Opens(Reason::Model) => {
                 "correct the model's name and reload the workers (SIGHUP), or allow it to the key"

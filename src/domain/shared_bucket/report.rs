@@ -59,4 +59,6 @@ pub struct Report {
     pub reopens: bool,
     /// The process begins calls, and may be the one to ask again.
     pub may_begin: bool,
+    /// The process ends, or uses the bucket no longer.
+    pub leaves: bool,
 }

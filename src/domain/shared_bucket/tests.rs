@@ -320,6 +320,14 @@ fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceili
     // … before the younger has been away for a while.
     let told = bucket.exchange(2, &limits(60, 60), &stock(0, 0, 1, 10), at(60_000));
     assert_eq!(told.slices[0].interval, 1_000_000_000);
+    // … or has left: a `run` that has ended speaks for nothing.
+    let later = bucket.exchange(9, &limits(6_000, 6_000), &stock(0, 0, 1, 10), at(61_000));
+    assert_eq!(later.slices[0].interval, 200_000_000);
+    let before = bucket.clone();
+    bucket.exchange(9, &limits(6_000, 6_000), &Report { leaves: true, ..stock(0, 0, 0, 0) }, at(62_000));
+    assert!(!bucket.is_same_as(&before), "that is written");
+    let told = bucket.exchange(2, &limits(60, 60), &stock(0, 0, 1, 10), at(63_000));
+    assert_eq!(told.slices[0].interval, 1_000_000_000);
 }
 
 #[test]

@@ -204,6 +204,7 @@ impl Bucket {
             heard,
             reopens,
             may_begin: !is_closing,
+            leaves: is_closing,
         };
         (report, Base { asked_at: now, left: base, is_known })
     }
