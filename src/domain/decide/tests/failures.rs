@@ -9,10 +9,9 @@ fn each_failure_is_tried_again_and_passed_on_as_its_remedy_says() {
         let tries_here = (1..5).find(|&times| next_call(&route(2), &vec![failed(0, class); times]) != Some(0));
         let then = next_call(&route(2), &vec![failed(0, class); tries_here.unwrap_or(4)]);
         let expected = match class.facts().remedy {
-            Remedy::WaitForGate(Reason::Model) => (Some(1), Some(1)),
+            Remedy::NextRung | Remedy::LargerWindow | Remedy::WaitForGate(Reason::Model) => (Some(1), Some(1)),
             Remedy::WaitForGate(_) => (None, Some(0)),
             Remedy::RetrySame { tries } => (Some(usize::try_from(tries).unwrap() + 1), Some(1)),
-            Remedy::NextRung | Remedy::LargerWindow => (Some(1), Some(1)),
             Remedy::End | Remedy::Mend | Remedy::Reask => (Some(1), None),
         };
         assert_eq!((tries_here, then), expected, "{class}");
