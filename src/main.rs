@@ -4,6 +4,7 @@ use clap::Parser as _;
 use sluice::cli::{self, Cli};
 use sluice::exit_code::ExitCode;
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -46,11 +46,12 @@ pub enum TelemetryError {
 #[derive(Debug)]
 pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<WorkerGuard>);
 
-/// Sets up logging for the whole process; once.
-pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
+/// Sets up logging for the whole process; once. `is_brief`: lines for people have neither time nor module, because they
+/// stand on a terminal among what a command says.
+pub fn init(log: &Log, is_brief: bool) -> Result<Guard, TelemetryError> {
     let no_colour = crate::config::process_environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
     let colours = crate::printable::stderr_is_terminal() && !no_colour;
-    let (subscriber, guard) = subscriber(log, crate::printable::progress::stderr_above, colours)?;
+    let (subscriber, guard) = subscriber(log, crate::printable::progress::stderr_above, colours, is_brief)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)
 }
@@ -60,6 +61,7 @@ fn subscriber<W>(
     log: &Log,
     standard_error: W,
     colours: bool,
+    is_brief: bool,
 ) -> Result<(impl Subscriber + Send + Sync + use<W>, Guard), TelemetryError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -72,12 +74,12 @@ where
         .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
         // It writes whole requests, prompts included, regardless of what the filter lets through.
         .with(filter::filter_fn(|line| !line.target().starts_with("aws_sigv4")))
-        .with(layer(log.format, standard_error, colours))
-        .with(files.map(|files| layer(log.format, files, false)));
+        .with(layer(log.format, standard_error, colours, is_brief))
+        .with(files.map(|files| layer(log.format, files, false, false)));
     Ok((subscriber, Guard(guard)))
 }
 
-fn layer<S, W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(format: LogFormat, writer: W, colours: bool, is_brief: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -86,6 +88,9 @@ where
     // the crate would, is then a panic.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {
+        LogFormat::Human if is_brief => {
+            layer.without_time().with_target(false).fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
+        }
         LogFormat::Human => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
         // Fields of the event stand beside the message, so that they can be queried without a path.
         LogFormat::Json => layer.map_writer(|writer| InJson(writer)).json().flatten_event(true).boxed(),
@@ -214,7 +219,7 @@ mod tests {
     /// Runs `act` under the subscriber and returns what went to standard error.
     fn log_while(log: &Log, act: impl FnOnce()) -> String {
         let standard_error = Arc::new(Mutex::new(Vec::new()));
-        let (subscriber, guard) = subscriber(log, Mutex::new(Tee(standard_error.clone())), false).unwrap();
+        let (subscriber, guard) = subscriber(log, Mutex::new(Tee(standard_error.clone())), false, false).unwrap();
         tracing::subscriber::with_default(subscriber, act);
         drop(guard);
         let bytes = standard_error.lock().unwrap().clone();
@@ -281,6 +286,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_brief_line_is_its_words() {
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (subscriber, _guard) = subscriber(&Log::default(), Mutex::new(Tee(shown.clone())), false, true).unwrap();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(jobs = 3, "took over"));
+        assert_eq!(String::from_utf8(shown.lock().unwrap().clone()).unwrap().trim_start(), "WARN took over jobs=3\n");
     }
 
     #[test]
@@ -375,7 +388,7 @@ mod tests {
     #[test]
     fn a_directory_that_cannot_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let result = subscriber(&with_dir(&file.path().join("logs")), std::io::sink, false);
+        let result = subscriber(&with_dir(&file.path().join("logs")), std::io::sink, false, false);
         let error = result.err().unwrap().to_string();
         assert!(error.starts_with("cannot keep log files in ") && error.contains("Not a directory"), "{error}");
     }

@@ -121,7 +121,7 @@ async fn jobs_that_failed_come_with_what_to_do() {
     let why = "  sluice batch jobs b --state failed  lists them, each with its error\n  sluice report failures --batch \
                b    counts them by reason\n  sluice batch retry b                puts them back into the queue\n";
     for (arguments, words) in [
-        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer:\n"),
+        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer: local/m: bad_request"),
         (
             &["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"],
             "nothing to work on; 1 of 2 jobs have no answer, and are not tried again\n1 of 2 jobs have no \
@@ -153,6 +153,29 @@ async fn a_dry_run_of_run_enqueues_nothing() {
     assert!(text(&run.stderr).contains("1 job is in order; nothing was enqueued"));
     let jobs: i64 = sqlx::query_scalar("select count(*) from sluice.job").fetch_one(&database.pool()).await.unwrap();
     assert_eq!((jobs, simulator.verdict().total.calls), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_input_is_said_without_a_database() {
+    let simulator = simulator();
+    // Nothing listens there.
+    let program = Program::new(&config(&simulator), "postgresql://127.0.0.1:1/none");
+    program.file("q.jsonl", "{\"prompt\":\"good\"}\n");
+    program.file("q.csv", "id,text\n1,good\n");
+    for (arguments, status, words) in [
+        (&["run", "q.jsonl", "-o", "out.jsonl", "--dry-run"][..], 0, "1 job is in order; nothing was enqueued"),
+        (&["run", "q.jsonl", "-o", "out.jsonl"], 3, "database"),
+        (&["run", "none.jsonl", "-o", "out.jsonl"], 7, "none.jsonl"),
+        (&["run", "q.csv", "-o", "out.csv"], 2, "--prompt"),
+        (&["run", "q.jsonl", "-o", "out.jsonl", "--route", "nosuch"], 6, "nosuch"),
+        (&["enqueue", "none.jsonl"], 7, "none.jsonl"),
+        (&["try", "q.jsonl", "--route", "nosuch"], 6, "nosuch"),
+    ] {
+        let run = program.run(arguments).await;
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(status), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

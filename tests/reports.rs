@@ -371,7 +371,7 @@ async fn batches_are_listed_changed_and_watched_to_their_end() {
 
     let unknown = program.run(&["watch", "nigthly"]).await;
     assert_eq!(unknown.status.code(), Some(ExitCode::NotFound as i32));
-    assert!(text(&unknown.stderr).contains("there is no batch \"nigthly\"; recent ones are: nightly"));
+    assert!(text(&unknown.stderr).contains("there is no batch \"nigthly\"; perhaps \"nightly\" is meant"));
 
     assert_eq!(program.output(&["batch", "retry", "nightly"]).await, "batch nightly: 2 jobs queued again\n");
     assert_eq!(program.output(&["batch", "pause", "nightly", "--reason", "lunch"]).await, "batch nightly is paused\n");

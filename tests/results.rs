@@ -177,7 +177,10 @@ async fn the_exit_status_says_how_a_batch_stands() {
     let dir = tempfile::tempdir().unwrap();
     let status = |batch: &str| sluice(dir.path(), Some(&database), &["results", batch, "-o", "/dev/null"]);
     assert_eq!(status("other"), (0, String::new(), String::new()));
-    assert_eq!(status("none"), (6, String::new(), "error: there is no batch `none`\n".to_owned()));
+    assert_eq!(
+        status("none"),
+        (6, String::new(), "error: there is no batch \"none\"; recent ones are: …\n".to_owned())
+    );
     execute(&database, "delete from sluice.job where id = 106").await;
     assert_eq!(status("b").0, 5);
 }

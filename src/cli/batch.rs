@@ -12,11 +12,12 @@ use super::pause::{self, PauseCommand};
 use crate::domain::counted::counted;
 use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::PauseKind;
+use crate::domain::template::near;
 use crate::domain::{MaxFailed, StopLoss};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
-use crate::store::Store;
 use crate::store::batch::Batch;
+use crate::store::{Store, StoreError};
 use crate::view::batch::{self, BatchView, HeldBatchView};
 use crate::view::change::{BulkView, CancelledEnqueueView, StopLossView};
 use crate::view::tone::Tone;
@@ -168,7 +169,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             ExitCode::Success
         }
         BatchCommand::Pause(command) => {
-            if matches!(command, PauseCommand::Pause { .. }) {
+            if !context.store.pauses().await?.has(PauseKind::Batch, command.name()) {
                 find(&context.store, command.name()).await?;
             }
             pause::run(PauseKind::Batch, command, &mut context).await?
@@ -236,14 +237,23 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
         ))
         .into());
     }
-    let recent: Vec<String> = store.latest_batches().await?.iter().map(|name| on_one_line(name).into_owned()).collect();
     let own = if reads_all { "" } else { " with jobs of this login" };
-    let recent = if recent.is_empty() {
-        if reads_all { "there are no batches yet" } else { "it has enqueued none yet" }.to_owned()
-    } else {
-        format!("recent ones are: {}", recent.join(", "))
+    let hint = match alike(store, name).await? {
+        Some(hint) => hint,
+        None if reads_all => "there are no batches yet".to_owned(),
+        None => "it has enqueued none yet".to_owned(),
     };
-    Err(CommandFailure::not_found(format!("there is no batch {name:?}{own}; {recent}")).into())
+    Err(CommandFailure::not_found(format!("there is no batch {name:?}{own}; {hint}")).into())
+}
+
+/// The batch that may have been meant, or else recent ones; `None`: there are none.
+pub(super) async fn alike(store: &Store, name: &str) -> Result<Option<String>, StoreError> {
+    let known = store.latest_batches().await?;
+    if let Some(near) = near(name, known.iter().map(String::as_str)) {
+        return Ok(Some(format!("perhaps {near:?} is meant")));
+    }
+    let recent: Vec<_> = known.iter().take(5).map(|name| on_one_line(name)).collect();
+    Ok((!recent.is_empty()).then(|| format!("recent ones are: {}", recent.join(", "))))
 }
 
 fn show(context: &mut Context, batch: &Batch, obstacle: Option<&Obstacle>) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, ConfigErrors, Keys};
 use crate::embedded::{EmbeddedPostgres, Keeper, Options};
 use crate::http::Reach;
+use crate::printable;
 use crate::shutdown::Signals;
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
 use crate::telemetry::{self, TelemetryError};
@@ -52,26 +53,48 @@ pub struct Context {
 impl Context {
     /// Opens the context of a command that makes no calls: it reads no key, and logs only warnings.
     pub async fn open(global: &GlobalArgs) -> anyhow::Result<Self> {
-        let context = Self::connect(without_keys(global)?, global, Keys::Ignored, Reader::Caller).await?;
+        Self::open_if(global, |_| Ok(())).await
+    }
+
+    /// Like [`open`](Self::open), if the configuration passes a check that needs no database: a private Postgres is not
+    /// made for a command that is refused anyway.
+    ///
+    /// # Errors
+    /// That of the check, or as [`open`](Self::open).
+    pub async fn open_if(
+        global: &GlobalArgs,
+        check: impl FnOnce(&Config) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let config = without_keys(global)?;
+        check(&config)?;
+        let context = Self::connect(config, global, Keys::Ignored, Reader::Caller).await?;
         context.require_schema().await?;
         Ok(context)
     }
 
     /// Opens the context of the daemon: it requires providers, reads their keys, and applies `[log]`.
     pub async fn open_for_work(global: &GlobalArgs) -> anyhow::Result<Self> {
-        Self::open_with_providers(global, Reader::Operator).await
+        Self::open_with_providers(global, Reader::Operator, |_| Ok(())).await
     }
 
     /// Opens the context for work that a user waits for at a terminal. It is like the daemon's, except that normal
-    /// progress is not logged unless `[log]` says so.
-    pub async fn open_for_run(global: &GlobalArgs) -> anyhow::Result<Self> {
-        Self::open_with_providers(global, Reader::Caller).await
+    /// progress is not logged unless `[log]` says so. The check comes first, as in [`open_if`](Self::open_if).
+    pub async fn open_for_run(
+        global: &GlobalArgs,
+        check: impl FnOnce(&Config) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        Self::open_with_providers(global, Reader::Caller, check).await
     }
 
-    async fn open_with_providers(global: &GlobalArgs, reader: Reader) -> anyhow::Result<Self> {
+    async fn open_with_providers(
+        global: &GlobalArgs,
+        reader: Reader,
+        check: impl FnOnce(&Config) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?;
         // Checked before a private Postgres is made for a worker that could not work.
         config.require_providers()?;
+        check(&config)?;
         let context = Self::connect(config, global, Keys::Required, reader).await?;
         context.require_schema().await?;
         Ok(context)
@@ -84,7 +107,8 @@ impl Context {
     }
 
     async fn connect(config: Config, global: &GlobalArgs, keys: Keys, reader: Reader) -> anyhow::Result<Self> {
-        let log = match telemetry::init(&log_settings(global, &config, keys, reader)) {
+        let is_brief = reader == Reader::Caller && printable::stderr_is_terminal();
+        let log = match telemetry::init(&log_settings(global, &config, keys, reader), is_brief) {
             Ok(log) => Some(log),
             Err(TelemetryError::Twice(_)) => None,
             Err(error) => return Err(error.into()),

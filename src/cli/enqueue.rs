@@ -20,7 +20,7 @@ use crate::domain::{MaxFailed, NanoUsd, StopLoss};
 use crate::exit_code::ExitCode;
 use crate::input::{HeldBy, InputError, InputJob, InputSource, LineError, MemberNotes, Opened, Progress, ReadLimits};
 use crate::printable::{self, on_one_line};
-use crate::store::enqueue::NewJob;
+use crate::store::enqueue::{BulkOptions, NewJob};
 use crate::store::stop_loss::StopLossKept;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
@@ -200,7 +200,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         tell(&args, &summary, &mut output)?;
         output.finish()?;
     } else {
-        let mut context = Context::open(global).await?;
+        let mut context = Context::open_if(global, |config| require_input(&args, config)).await?;
         let summary = enqueue(&args, Some(&context.store), &context.config, shows_progress, &mut stderr).await?;
         tell(&args, &summary, &mut context.output)?;
         context.close().await?;
@@ -222,6 +222,33 @@ pub async fn enqueue(
     load(args, store, config, shows_progress, faults).await?.end().await
 }
 
+/// What can be found wrong with the arguments and the file before there is a database: the file is opened, and its
+/// columns are compared with the question. Nothing is read of a pipe, which can be read only once.
+///
+/// # Errors
+/// [`CommandFailure`], as [`load`] finds it.
+pub(super) fn require_input(args: &Args, config: &Config) -> anyhow::Result<()> {
+    let source = InputSource::new(args.file.as_deref());
+    let options = bulk_options(args, &source, Utc::now())?;
+    // The route of a batch that goes on is known by the database.
+    let is_told = args.route.is_some() || !args.again.resume;
+    if is_told {
+        require_route(config, &options.route)?;
+    }
+    if is_told && source.stem().is_some() {
+        open(args, &source, config, &options)?;
+    }
+    Ok(())
+}
+
+/// Opens the file, to make jobs of it.
+fn open(args: &Args, source: &InputSource, config: &Config, options: &BulkOptions) -> anyhow::Result<Opened> {
+    let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
+    let jobs = For { config, route: &options.route, project: &options.project, batch: options.batch.as_deref() };
+    let reading = args.rows.reading(limits, &jobs)?;
+    Ok(source.read(reading).map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?)
+}
+
 /// The first part of [`enqueue`]: its jobs are invisible before [`Loading::end`].
 pub(super) async fn load<'a>(
     args: &'a Args,
@@ -241,10 +268,7 @@ pub(super) async fn load<'a>(
         None => None,
     };
     require_route(config, &options.route)?;
-    let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
-    let jobs = For { config, route: &options.route, project: &options.project, batch: options.batch.as_deref() };
-    let reading = args.rows.reading(limits, &jobs)?;
-    let opened = source.read(reading).map_err(|error| CommandFailure::input(format!("{}: {error}", source.name())))?;
+    let opened = open(args, &source, config, &options)?;
     let (mut remarks, mut stop_loss) = (Vec::new(), StopLoss::default());
     let entered = match (store, entry) {
         (Some(store), Some(entry)) => {

@@ -151,6 +151,11 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
             words.push_str(&said);
         }
         if cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_denied) {
+            // The server names a table, which says nothing to a user.
+            if let Some(at) = words.rfind(": permission denied for ") {
+                words.truncate(at);
+                words.push_str(": this login may not do that");
+            }
             words.push_str("; this needs ");
             words.push_str(needs);
         }

@@ -1,7 +1,9 @@
 //! Reports faulty lines: the first ones in full, the others as a count.
 
+use super::table::wrapped;
 use crate::domain::counted::counted;
 use crate::input::{HeldBy, LineError};
+use crate::printable;
 use std::io::{self, Write};
 
 /// Faults that are reported in full.
@@ -40,12 +42,18 @@ impl<'a> Faults<'a> {
     /// `FILE:LINE: FIELD: REASON`
     pub(super) fn report(&mut self, fault: &LineError) -> io::Result<()> {
         self.count += 1;
-        if self.count <= MOST { writeln!(self.writer, "{}:{fault}", self.file) } else { Ok(()) }
+        if self.count <= MOST { self.tell(&format!("{}:{fault}", self.file)) } else { Ok(()) }
     }
 
     /// `FILE: warning: …`
     pub(super) fn warn(&mut self, sentence: &str) -> io::Result<()> {
-        writeln!(self.writer, "{}: warning: {sentence}", self.file)
+        self.tell(&format!("{}: warning: {sentence}", self.file))
+    }
+
+    /// On a terminal in lines that fit it; elsewhere a fault is a line, for programs that read them.
+    fn tell(&mut self, line: &str) -> io::Result<()> {
+        let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(2));
+        writeln!(self.writer, "{}", wrapped(line, screen).join("\n  "))
     }
 
     /// Reports how many were not shown.

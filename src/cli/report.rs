@@ -4,10 +4,12 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
+use super::names;
 use crate::domain::Model;
 use crate::domain::Target;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
+use crate::store::names::Named;
 use crate::store::report::{Filter, Grouping, Moment};
 use crate::view::report::asked::{self, By, Kind, dimensions, read, says_nothing};
 use crate::view::table::Table;
@@ -114,6 +116,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             context.output.note(format!("{said}. --limit 0 tells all apart"));
         }
     }
+    let named = [
+        (Named::Batch, filter.batch.clone()),
+        (Named::Project, filter.project.clone()),
+        (Named::Route, filter.route.clone()),
+        (Named::Login, filter.login.clone()),
+    ];
     let table = match args.compare {
         None => told(&context, args.kind, &by, filter).await?,
         Some(against) => {
@@ -124,6 +132,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if table.is_empty() {
+        for (kind, name) in named {
+            names::require(kind, name.as_deref(), &context.store, &context.config).await?;
+        }
         context.output.note("there is nothing to report for this selection");
         // For people a line of zeros says nothing more; programs get their columns.
         if context.output.format() == super::output::Format::Table {

@@ -11,6 +11,7 @@ mod shape;
 mod sheet;
 
 use super::GlobalArgs;
+use super::batch::find;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
@@ -508,14 +509,12 @@ async fn require_jobs(batch: &str, login: Option<&str>, store: &Store, counts: C
         let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
         return Err(CommandFailure::not_found(words).into());
     }
-    let dropped = dropped(batch, store, Counts::default()).await?;
+    if dropped(batch, store, Counts::default()).await? == 0 {
+        find(store, batch).await?;
+    }
     let batch = on_one_line(batch);
-    let words = match dropped {
-        0 => format!("there is no batch `{batch}`"),
-        _ => {
-            format!("the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them")
-        }
-    };
+    let words =
+        format!("the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them");
     Err(CommandFailure::not_found(words).into())
 }
 

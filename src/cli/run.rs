@@ -4,7 +4,7 @@ mod ends;
 mod own;
 
 use super::batch::find;
-use super::context::Context;
+use super::context::{Context, environment};
 use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
@@ -12,6 +12,7 @@ use super::table::wrapped;
 use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
+use crate::config::{Config, Keys};
 use crate::domain::NanoUsd;
 use crate::domain::budget::{BudgetStanding, MOST};
 use crate::domain::counted::counted;
@@ -72,24 +73,23 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let form = results::Form::of_files(&args.output, args.errors.as_deref());
     form.require_writable(&args.output, args.errors.as_deref())?;
     let signals = Signals::listen()?;
+    if args.enqueue.dry_run {
+        return dry_run(&args, &form, global, &signals).await;
+    }
     outlive_hangups()?;
-    let mut context = Context::open_for_run(global).await?;
+    // Before a private Postgres is made and started.
+    let check = |config: &Config| enqueue::require_input(&args.enqueue, config);
+    let mut context = Context::open_for_run(global, check).await?;
     context.output = Output::for_progress(global);
     // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
     let (mut answers, mut errors) = own::begin(&args, &form, &context).await?;
     let plan = Plan::new(&blueprint(&context.config))?;
-    if !args.enqueue.dry_run {
-        rehearse(&context).await?;
-    }
+    rehearse(&context).await?;
 
     let Some(summary) = enqueued(&args, &form, &context, global, &signals).await? else {
         context.close().await?;
         return Ok(ExitCode::Interrupted);
     };
-    if args.enqueue.dry_run {
-        context.close().await?;
-        return Ok(ExitCode::Success);
-    }
     let batch = find(&context.store, &summary.batch).await?;
     let (mut worked, mut stuck, mut spent) = (Summary::default(), None, None);
     if batch.unfinished() > 0 {
@@ -157,10 +157,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
     if counts.without_answer() > 0 {
+        let why = match counts.failed {
+            0 => None,
+            _ => context.store.commonest_failure(&summary.batch).await?,
+        };
         context.output.note(format_args!(
-            "{} of {} no answer:\n{}",
-            counts.without_answer(),
-            counted(counts.total(), "job has", "jobs have"),
+            "{}\n{}",
+            unanswered(&counts, why),
             results::advice(&summary.batch, &counts, args.errors.as_deref())
         ));
     }
@@ -250,7 +253,7 @@ async fn enqueued(
 ) -> anyhow::Result<Option<enqueue::Summary>> {
     let shows_progress = printable::stderr_is_terminal() && !global.quiet;
     let mut stderr = Dispensable(printable::stderr());
-    let store = (!args.enqueue.dry_run).then_some(&context.store);
+    let store = Some(&context.store);
     let loading = tokio::select! {
         loading = enqueue::load(&args.enqueue, store, &context.config, shows_progress, &mut stderr) => loading?,
         () = signals.stop.cancelled() => {
@@ -258,19 +261,8 @@ async fn enqueued(
             return Ok(None);
         }
     };
-    // What the answers are to stand beside is read once more at the end, when all is paid for.
-    if let Some(file) = beside(args, form, loading.holds()) {
-        results::require_rows(file, &args.enqueue.rows_of())
-            .map_err(|failure| CommandFailure::input(format!("{failure}; nothing was enqueued")))?;
-    }
+    require_place_for_answers(args, form, loading.holds())?;
     let summary = loading.end().await?;
-    if args.enqueue.dry_run {
-        context.output.note(format_args!(
-            "{}; nothing was enqueued (--dry-run)",
-            counted(summary.jobs, "job is in order", "jobs are in order")
-        ));
-        return Ok(Some(summary));
-    }
     let before = match summary.existing {
         0 => String::new(),
         existing => format!(", {} there before", counted(existing, "was", "were")),
@@ -285,6 +277,44 @@ async fn enqueued(
         context.output.note(remark);
     }
     Ok(Some(summary))
+}
+
+/// Checks the file as a run would, and enqueues nothing: without a database and without a key. Whether an output file
+/// that exists is an export of the same batch is not known here.
+async fn dry_run(
+    args: &Args,
+    form: &results::Form,
+    global: &GlobalArgs,
+    signals: &Signals,
+) -> anyhow::Result<ExitCode> {
+    let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    let output = Output::for_progress(global);
+    let shows_progress = printable::stderr_is_terminal() && !global.quiet;
+    let mut stderr = Dispensable(printable::stderr());
+    let loading = tokio::select! {
+        loading = enqueue::load(&args.enqueue, None, &config, shows_progress, &mut stderr) => loading?,
+        () = signals.stop.cancelled() => return Ok(ExitCode::Interrupted),
+    };
+    require_place_for_answers(args, form, loading.holds())?;
+    let summary = loading.end().await?;
+    for remark in &summary.remarks {
+        output.note(remark);
+    }
+    output.note(format_args!(
+        "{}; nothing was enqueued (--dry-run)",
+        counted(summary.jobs, "job is in order", "jobs are in order")
+    ));
+    Ok(ExitCode::Success)
+}
+
+/// Checks that the answers can stand beside the rows of the file, if they are to: it is read once more at the end, when
+/// all is paid for.
+fn require_place_for_answers(args: &Args, form: &results::Form, unit: Option<HeldBy>) -> anyhow::Result<()> {
+    if let Some(file) = beside(args, form, unit) {
+        results::require_rows(file, &args.enqueue.rows_of())
+            .map_err(|failure| CommandFailure::input(format!("{failure}; nothing was enqueued")))?;
+    }
+    Ok(())
 }
 
 /// The work on a batch, at its end.
@@ -356,6 +386,21 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
         tracing::debug!(error = %error, "the progress cannot be read at the moment");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// How many jobs have no answer, and the commonest reason with the number of jobs that it is one of.
+fn unanswered(counts: &results::Counts, commonest: Option<(i64, Option<String>)>) -> String {
+    let why = match commonest {
+        Some((jobs, Some(reason))) => {
+            let are_all = u64::try_from(jobs) == Ok(counts.without_answer());
+            let share = if are_all { String::new() } else { format!(", {jobs} of them for one reason") };
+            format!("{share}: {}", on_one_line(&reason))
+        }
+        _ => ":".to_owned(),
+    };
+    let all = counted(counts.total(), "job has", "jobs have");
+    let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(4));
+    wrapped(&format!("{} of {all} no answer{why}", counts.without_answer()), screen).join("\n    ")
 }
 
 /// That the stop-loss has paused a batch, and what to type about it.

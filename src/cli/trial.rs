@@ -118,7 +118,8 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let signals = Signals::listen()?;
     outlive_hangups()?;
-    let mut context = Context::open_for_run(global).await?;
+    let check = |config: &Config| Ok(route_of(config, &args.route).map(|_| ())?);
+    let mut context = Context::open_for_run(global, check).await?;
     let mut output = std::mem::replace(&mut context.output, Output::for_progress(global));
     let route = route_of(&context.config, &args.route)?.clone();
     let routes = routes(&route)?;

@@ -1,6 +1,6 @@
 //! Typed access to one table of the configuration, which collects faults instead of stopping at the first.
 
-use super::keys::{Default, FREE, Key, Kind, Table as Declared};
+use super::keys::{Default, FREE, Key, Kind, ROOT, Table as Declared};
 use super::scalar::{self, DURATION};
 use super::words::{WordList, names};
 use super::{ConfigErrors, Fault, source};
@@ -525,11 +525,21 @@ impl<'a> Section<'a> {
     pub fn finish(self) {
         let known: Vec<&str> = self.declared.all_keys().map(|key| key.name).collect();
         for (key, value) in &self.entries {
-            let expected = match scalar::nearest(key, known.iter().copied()) {
-                Some(known) => format!("perhaps {known}"),
-                None => format!("one of {}", known.join(", ")),
+            let expected = match (self.section_of_its_own(key), scalar::nearest(key, known.iter().copied())) {
+                (Some(section), _) => format!("it in a section of its own, {section}"),
+                (None, Some(known)) => format!("perhaps {known}"),
+                (None, None) => format!("one of {}", known.join(", ")),
             };
             self.fault_at(&quote(key), is_from_environment(value), "no such key", expected);
+        }
+    }
+
+    /// The title of the section of this name, where it is not found below another one: models stand beside providers.
+    fn section_of_its_own(&self, key: &str) -> Option<&'static str> {
+        let section = ROOT.key(key).filter(|_| !self.path.is_empty())?;
+        match section.kind {
+            Kind::Table(table) | Kind::Named(table) => Some(table.title),
+            _ => None,
         }
     }
 }

@@ -255,6 +255,10 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[worker]\nmax_inflight = 1", "worker.max_inflight: no such key; expected perhaps max_in_flight"),
         ("[workers]\nmax_in_flight = 1", "workers: no such key; expected perhaps worker"),
         ("[worker]\ncolour = 1", "worker.colour: no such key; expected one of max_in_flight, "),
+        (
+            "[providers.local.models.m]\ntools = true",
+            "providers.local.models: no such key; expected it in a section of its own, [models.\"PROVIDER/MODEL\"]",
+        ),
         ("worker = 3", "worker: is 3; expected a table"),
         ("[worker]\nmax_in_flight = 0", "worker.max_in_flight: is 0; expected a whole number from 1 to 100000"),
         ("[worker]\nmax_in_flight = \"7\"", "worker.max_in_flight: is \"7\"; expected a whole number"),

@@ -166,8 +166,8 @@ struct Key {
     era: u64,
     /// The turn in which it was last taken; 0: never.
     used: u64,
-    /// Since when it had not been in service when a call of this process last brought it back.
-    disproved: Option<Timestamp>,
+    /// When the last call of this process began that proved it; refusals up to then are outdated.
+    proven: Timestamp,
 }
 
 /// The keys of one provider. See the [module](self) for its guarantees.
@@ -183,7 +183,7 @@ impl KeyRing {
     /// key.
     #[must_use]
     pub fn new(keys: usize, recheck: Duration) -> Self {
-        let fresh = Key { state: KeyState::InService, era: 0, used: 0, disproved: None };
+        let fresh = Key { state: KeyState::InService, era: 0, used: 0, proven: Timestamp::MIN };
         Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
     }
 
@@ -247,11 +247,12 @@ impl KeyRing {
 
     /// Takes in what another process has found out about the key with this index: why it is out of service and since
     /// when, or that it is back. That process may have another secret under the same name, so one call of this process
-    /// tries the key, at once; once for each refusal there. Returns whether it changes anything.
+    /// tries the key, at once; once for each refusal there. A refusal that is older than an answer to a call of this
+    /// process is outdated. Returns whether it changes anything.
     pub fn hear(&mut self, index: usize, out: Option<(KeyFault, Timestamp)>, now: Timestamp) -> bool {
         let Some(key) = self.keys.get_mut(index) else { return false };
         let state = match (key.state, out) {
-            (KeyState::InService, Some((fault, since))) if key.disproved != Some(since) => {
+            (KeyState::InService, Some((fault, since))) if since > key.proven => {
                 KeyState::Retired { fault, since, until: now }
             }
             (KeyState::Retired { fault, since, until }, None) if until > now => {
@@ -303,12 +304,17 @@ impl KeyRing {
                 Some(KeyChange::StillOut(fault))
             }
             (KeyState::Probed { since, .. }, KeySign::Works) => {
-                key.disproved = Some(since);
+                // The refusal is disproved, also where the clock that set its time goes before this one.
+                key.proven = key.proven.max(lease.began).max(since);
                 key.enter(KeyState::InService);
                 Some(KeyChange::Back)
             }
+            (KeyState::InService, KeySign::Works) => {
+                key.proven = key.proven.max(lease.began);
+                None
+            }
             // A retired key is not taken, so no lease is of that era.
-            (KeyState::InService, KeySign::Works) | (KeyState::Retired { .. }, _) => None,
+            (KeyState::Retired { .. }, _) => None,
         }
     }
 

@@ -72,6 +72,7 @@ pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String], 
         .merge(dashboard::open())
         .merge(dashboard)
         .nest("/api/v1", api)
+        .fallback(async || (StatusCode::NOT_FOUND, "there is nothing here: / has the dashboard\n"))
         .with_state(site);
     server::serve(listener, router, guard::Hosts::of(listen, hosts)).await;
     Ok(())

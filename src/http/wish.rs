@@ -95,7 +95,8 @@ async fn require_known(site: &Site, kind: PauseKind, name: &str) -> OrProblem<()
         }
         PauseKind::Batch => {
             let found = site.look(async |store| store.batch(name).await).await?;
-            (found.is_some(), site.look(async |store| store.latest_batches().await).await?.join(", "))
+            let latest = site.look(async |store| store.latest_batches().await).await?;
+            (found.is_some(), latest.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "))
         }
         // A project is any name that jobs have; its first jobs may come later.
         PauseKind::Project => (true, String::new()),

@@ -195,10 +195,20 @@ impl Store {
         Ok(row.map(|row| batch_of!(row)))
     }
 
-    /// The names of the batches in which something happened last: of all, or of those of this login.
+    /// The names of some batches, first those whose jobs came last: of all in which something happened lately, or of
+    /// those of this login.
     pub async fn latest_batches(&self) -> Result<Vec<String>, StoreError> {
         if self.reads_all().await? {
-            return Ok(self.batches(5).await?.into_iter().map(|batch| batch.name).collect());
+            return sqlx::query_scalar!(
+                r#"select b.batch as "batch!"
+                     from (select batch, max(hour) as hour from sluice.totals where batch <> ''
+                            group by batch order by hour desc, batch limit 50) b
+                          cross join lateral (select max(j.id) as job from sluice.job j where j.batch = b.batch) newest
+                    order by newest.job desc nulls last, b.hour desc, b.batch"#
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing("reading batches");
         }
         sqlx::query_scalar!(r#"select batch as "batch!" from sluice.own_batches()"#)
             .fetch_all(&self.db)
@@ -335,6 +345,20 @@ impl Store {
         .await
         .doing("looking at failed jobs")?;
         Ok((row.jobs, row.reason))
+    }
+
+    /// The class of failures that most failed jobs of a batch have, how many have it, and the reason of one of them.
+    pub async fn commonest_failure(&self, name: &str) -> Result<Option<(i64, Option<String>)>, StoreError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "jobs!", min(r.error) as reason
+                 from sluice.job j join sluice.result r on r.job_id = j.id
+                where j.batch = $1 and r.state = 'failed' group by r.error_class order by 1 desc, 2 limit 1"#,
+            name
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing("looking at failed jobs")?;
+        Ok(row.map(|row| (row.jobs, row.reason)))
     }
 
     /// Puts every failed or cancelled job of a batch back into the queue, but for those whose place another file took,

@@ -202,11 +202,12 @@ pub fn table(batches: &[Batch]) -> Table {
         "max_wasted",
         "pause_reason",
         "cost_per_answer",
+        "uncertain",
     ])
     .laid_out(Layout {
         wide: &["attempts", "waste", "unpriced", "max_failed", "max_wasted", "pause_reason", "cost_per_answer"],
-        when_told: &["cancelled", "paused"],
-        give_way: &["last_hour", "cancelled", "cost", "unfinished", "paused", "succeeded"],
+        when_told: &["cancelled", "paused", "uncertain"],
+        give_way: &["last_hour", "uncertain", "cancelled", "cost", "unfinished", "paused", "succeeded"],
         prose: &["pause_reason"],
     });
     for (per_answer, batch) in batches.iter().map(|batch| (batch.spent().per_answer(), BatchView::of(batch))) {
@@ -227,6 +228,7 @@ pub fn table(batches: &[Batch]) -> Table {
             batch.max_wasted.map_or(Cell::Empty, Cell::Share),
             batch.pause_reason.into(),
             per_answer.into(),
+            batch.uncertain_cost.into(),
         ]);
     }
     table

@@ -124,6 +124,8 @@ impl BudgetView {
             jobs_left: Some(need.jobs_left),
             needs: expected.map(Dollars),
             state: if is_short { "short" } else { self.state },
+            // Without jobs nothing more is spent, however fast the last ones spent it.
+            lasts_until: self.lasts_until.filter(|_| need.jobs_left > 0),
             faults,
             ..self
         }

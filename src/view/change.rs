@@ -217,10 +217,13 @@ pub struct ReopenedView {
 impl fmt::Display for ReopenedView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, woken, .. } = self;
-        if self.opened.is_empty() {
-            return write!(f, "provider {name} had asked for no wait; what rests for other reasons is tried again");
-        }
         let jobs = counted(woken, "waiting job is", "waiting jobs are");
+        if self.opened.is_empty() {
+            return write!(
+                f,
+                "provider {name}: its keys, models and breakers are tried again within ten seconds; {jobs} woken"
+            );
+        }
         write!(f, "provider {name} is open again; {jobs} woken")
     }
 }

@@ -66,6 +66,10 @@ pub fn advice(advice: &Advice) -> String {
         Advice::Mend { what, provider } => {
             format!("{what}; then `{}` tries again at once", about("sluice provider reopen", provider, ""))
         }
+        Advice::AddRoute(name) => {
+            let cancel = about("sluice route cancel", name, "");
+            format!("add the route to the workers' configuration and reload them, or `{cancel}`")
+        }
         Advice::RaiseBudget(name) => about("sluice budget raise", name, "AMOUNT"),
         Advice::ResumeJob(job) => format!("sluice job resume {job}"),
         Advice::Words(words) => (*words).to_owned(),

@@ -1,6 +1,7 @@
 //! The batch that a file goes into, and the messages about one that exists.
 
 use super::{Again, Args};
+use crate::cli::batch::alike;
 use crate::cli::failure::CommandFailure;
 use crate::cli::output::for_stderr;
 use crate::cli::words::about;
@@ -169,15 +170,14 @@ fn inherited(
 
 /// The failure when there is no batch to go on with: a typing error in the name would buy the whole file again.
 async fn no_such(batch: &str, store: &Store) -> anyhow::Result<CommandFailure> {
-    let recent: Vec<String> = match store.batches(5).await {
-        Ok(batches) => batches.into_iter().map(|batch| on_one_line(&batch.name).into_owned()).collect(),
+    let hint = match alike(store, batch).await {
+        Ok(hint) => hint.map_or_else(String::new, |hint| format!(" ({hint})")),
         // A login that may only enqueue may not look.
-        Err(error) if error.is_denied() => Vec::new(),
+        Err(error) if error.is_denied() => String::new(),
         Err(error) => return Err(error.into()),
     };
-    let recent = if recent.is_empty() { String::new() } else { format!(" The latest are: {}.", recent.join(", ")) };
     Ok(CommandFailure::not_found(format!(
-        "there is no batch {batch:?} to go on with; nothing was enqueued.{recent} Correct --batch; to begin a batch of \
+        "there is no batch {batch:?} to go on with{hint}; nothing was enqueued. Correct --batch; to begin a batch of \
          this name, leave out --resume or --replace"
     )))
 }

@@ -61,6 +61,7 @@ pub(super) async fn stopped_by_budget(store: &Store, batch: &str) -> BudgetStand
 /// of this run reaches a server. Returns the obstacles in words.
 pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
     let (mut at_first, mut since) = (None, None);
+    let mut is_stuck = false;
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         match store.calls_of_batch(batch).await {
@@ -84,9 +85,13 @@ pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
         }
         match store.batch_obstacle(batch).await {
             Ok(Some(obstacle)) if !obstacle.stuck.is_empty() => {
-                return obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect();
+                // Twice: what an earlier worker left behind of a key or a model, this one tries at once.
+                if is_stuck {
+                    return obstacle.stuck.iter().map(|shut| shut.in_words(None, obstacle.as_of)).collect();
+                }
+                is_stuck = true;
             }
-            Ok(_) => {}
+            Ok(_) => is_stuck = false,
             // An absence of the database is the worker's business.
             Err(error) => tracing::debug!(error = %error, "what the batch waits for cannot be read at the moment"),
         }

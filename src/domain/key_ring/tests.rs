@@ -300,3 +300,15 @@ fn a_key_of_which_another_process_tells_is_tried_by_one_call() {
     assert_eq!(ring.report(probe, KeySign::Works, NOW + SECOND), Some(KeyChange::Back));
     assert!(!ring.hear(0, None, NOW) && !ring.hear(7, out, NOW), "nothing to learn");
 }
+
+#[test]
+fn a_refusal_from_before_an_own_answer_is_outdated() {
+    let mut ring = ring(1);
+    let call = take(&mut ring, NOW + SECOND);
+    assert_eq!(ring.report(call, KeySign::Works, NOW + SECOND + SECOND), None);
+    // An earlier process of the same name was refused, and has told the database.
+    assert!(!ring.hear(0, Some((KeyFault::Rejected, NOW)), NOW + SECOND + SECOND));
+    assert_eq!(ring.in_service(), 1);
+    // What was refused after the call had begun may be the latest news.
+    assert!(ring.hear(0, Some((KeyFault::Rejected, NOW + SECOND + SECOND)), NOW + SECOND + SECOND));
+}

@@ -59,9 +59,7 @@ impl Obstacle {
         match &self.kind {
             Hindrance::NoQueue => Some(Advice::Words("sluice doctor --repair")),
             Hindrance::NoWorker { .. } => Some(Advice::Words("sluice worker")),
-            Hindrance::RouteUnknown { .. } => {
-                Some(Advice::Words("add the route to the workers' configuration and reload them, or cancel the jobs"))
-            }
+            Hindrance::RouteUnknown { route, .. } => Some(Advice::AddRoute(route.clone())),
             Hindrance::Paused(_) => job.map(Advice::ResumeJob),
             Hindrance::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
             Hindrance::Budget(name, standing) => raise(name, standing.as_deref()),
@@ -82,6 +80,8 @@ pub enum Advice {
     RaiseBudget(String),
     /// Mend the fault at the provider of this name, which is then tried again.
     Mend { what: &'static str, provider: String },
+    /// Add the route of this name to the configuration, or cancel its jobs.
+    AddRoute(String),
     /// Something else: a command without names in it, or what to do in words.
     Words(&'static str),
 }
@@ -119,7 +119,9 @@ impl ShutTarget {
                 }
             }
         }
-        if let Some(until) = until.filter(|until| *until > now) {
+        if until.is_some_and(|until| until <= now) && self.is_tried() {
+            words.push_str("; one call is trying it");
+        } else if let Some(until) = until.filter(|until| *until > now) {
             let again = match self.what {
                 What::Opens(reason) if reason.is_a_limit() => " until",
                 What::Opens(Reason::PeakHours) => ", which end at",
@@ -136,6 +138,11 @@ impl ShutTarget {
             let _ = write!(words, " ({})", self.because);
         }
         words
+    }
+
+    /// Whether one call tries it when its time has come, and the others wait for the result.
+    const fn is_tried(&self) -> bool {
+        matches!(self.what, What::Opens(Reason::Breaker | Reason::Auth | Reason::QuotaExhausted | Reason::Model))
     }
 
     /// What a person may do about it.
