@@ -113,6 +113,9 @@ async fn a_dash_is_standard_output_wherever_a_file_is_written() {
     assert!(made.is_empty(), "{made:?}");
 }
 
+const REFUSED: &str = "\n1 of 2 jobs have no answer: one/model: content_policy “Your request was rejected as a result of \
+                       our safety system.”, which route default does not fall back on\n";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_failed_come_with_what_to_do() {
     let (database, simulator) = (database().await, simulator());
@@ -121,12 +124,8 @@ async fn jobs_that_failed_come_with_what_to_do() {
     let why = "  sluice batch jobs b --state failed  lists them, each with its error\n  sluice report failures --batch \
                b    counts them by reason\n  sluice batch retry b                puts them back into the queue\n";
     for (arguments, words) in [
-        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer: local/m: bad_request"),
-        (
-            &["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"],
-            "nothing to work on; 1 of 2 jobs have no answer, and are not tried again\n1 of 2 jobs have no \
-             answer:\n",
-        ),
+        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], REFUSED),
+        (&["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"], REFUSED),
         (&["watch", "b"], ""),
         (&["results", "b"], "1 of 2 jobs have an answer; 1 failed\n"),
     ] {
@@ -136,11 +135,37 @@ async fn jobs_that_failed_come_with_what_to_do() {
         assert!(said.contains(&format!("{words}{why}")), "{arguments:?}: {said}");
     }
     let told = program.run(&["run", "q.jsonl", "--batch", "b", "--resume", "-o", "3", "--errors", "bad"]).await;
-    assert!(
-        text(&told.stderr).contains("lists them, each with its error (bad has them, too)\n"),
-        "{}",
-        text(&told.stderr)
-    );
+    for words in [
+        "nothing to work on; 1 of 2 jobs have no answer, and are not tried again\n",
+        "lists them, each with its error (bad has them, too)\n",
+    ] {
+        assert!(text(&told.stderr).contains(words), "{}", text(&told.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_exist_is_neither_resumed_nor_exported() {
+    let (database, simulator) = (database().await, simulator());
+    let program = Program::new(&config(&simulator), &database.url());
+    program.file("q.jsonl", "{\"prompt\":\"good\"}\n");
+    program.output(&["enqueue", "q.jsonl", "--batch", "nightly", "--project", "news"]).await;
+    for (arguments, words) in [
+        (&["batch", "resume", "nigthly"][..], "there is no batch \"nigthly\"; perhaps \"nightly\" is meant"),
+        (&["results", "nigthly"], "there is no batch \"nigthly\"; perhaps \"nightly\" is meant"),
+        (&["batch", "show", "other"], "there is no batch \"other\"; recent ones are: nightly"),
+        (&["project", "resume", "nwes"], "there is no project \"nwes\"; perhaps \"news\" is meant"),
+        (&["route", "resume", "other"], "there is no route \"other\""),
+        (&["provider", "resume", "other"], "there is no provider \"other\""),
+    ] {
+        let refused = program.run(arguments).await;
+        assert_eq!(refused.status.code(), Some(6), "{arguments:?}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains(words), "{arguments:?}: {}", text(&refused.stderr));
+    }
+    // A project may be paused before its first job; the name may also be a typing error.
+    let paused = program.run(&["project", "pause", "nwes"]).await;
+    assert_eq!(paused.status.code(), Some(0), "{}", text(&paused.stderr));
+    assert!(text(&paused.stderr).contains("perhaps \"news\" is meant. A job of that name will wait"));
+    program.output(&["project", "resume", "nwes"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,9 +189,9 @@ async fn what_is_wrong_with_the_input_is_said_without_a_database() {
     program.file("q.csv", "id,text\n1,good\n");
     for (arguments, status, words) in [
         (&["run", "q.jsonl", "-o", "out.jsonl", "--dry-run"][..], 0, "1 job is in order; nothing was enqueued"),
-        (&["run", "q.jsonl", "-o", "out.jsonl"], 3, "database"),
+        (&["run", "q.jsonl", "-o", "out.jsonl"], 4, "cannot connect to Postgres"),
         (&["run", "none.jsonl", "-o", "out.jsonl"], 7, "none.jsonl"),
-        (&["run", "q.csv", "-o", "out.csv"], 2, "--prompt"),
+        (&["run", "q.csv", "-o", "out.csv"], 7, "--prompt"),
         (&["run", "q.jsonl", "-o", "out.jsonl", "--route", "nosuch"], 6, "nosuch"),
         (&["enqueue", "none.jsonl"], 7, "none.jsonl"),
         (&["try", "q.jsonl", "--route", "nosuch"], 6, "nosuch"),

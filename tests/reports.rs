@@ -290,8 +290,16 @@ async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
     let latency = json_of(&program, &["report", "latency", "--by", "provider"]).await;
     assert_eq!((&latency[0]["provider"], &latency[0]["p95_ms"]), (&json!("local"), &json!(2363)), "2400, to 4.9 %");
 
-    let nothing = program.run(&["report", "cost", "--batch", "of-nobody"]).await;
+    let before = ["--since", "2020-01-01", "--until", "2020-02-01"];
+    let nothing = program.run(&[&["report", "cost", "--batch", "nightly"][..], &before].concat()).await;
     assert!(nothing.status.success() && text(&nothing.stderr).contains("nothing to report"));
+    for (option, name) in
+        [("--batch", "nigthly"), ("--project", "nosuch"), ("--route", "nosuch"), ("--login", "nosuch")]
+    {
+        let unknown = program.run(&["report", "cost", option, name]).await;
+        assert_eq!(unknown.status.code(), Some(ExitCode::NotFound as i32), "{option}");
+        assert!(text(&unknown.stderr).contains("there is no "), "{}", text(&unknown.stderr));
+    }
     for wrong in ["yesterday", "999999999d", "+262142-12-31"] {
         for option in ["--since", "--until"] {
             let output = program.run(&["report", "cost", option, wrong]).await;

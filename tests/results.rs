@@ -179,7 +179,7 @@ async fn the_exit_status_says_how_a_batch_stands() {
     assert_eq!(status("other"), (0, String::new(), String::new()));
     assert_eq!(
         status("none"),
-        (6, String::new(), "error: there is no batch \"none\"; recent ones are: …\n".to_owned())
+        (6, String::new(), "error: there is no batch \"none\"; recent ones are: other, b\n".to_owned())
     );
     execute(&database, "delete from sluice.job where id = 106").await;
     assert_eq!(status("b").0, 5);

@@ -337,6 +337,7 @@ pub(super) async fn work(
 ) -> anyhow::Result<Worked> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     context.store.apply_budgets(&context.config.budgets, &[]).await?;
+    let before = context.store.calls_of_batch(batch).await?;
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
@@ -356,7 +357,7 @@ pub(super) async fn work(
         () = signals.stop.cancelled() => {}
         () = stopped_by_loss(&context.store, batch) => {}
         standing = stopped_by_budget(&context.store, batch), if ends_stuck => spent = Some(standing),
-        reasons = stuck_for_good(&context.store, batch), if ends_stuck => stuck = Some(reasons),
+        reasons = stuck_for_good(&context.store, batch, before), if ends_stuck => stuck = Some(reasons),
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }

@@ -58,19 +58,18 @@ pub(super) async fn stopped_by_budget(store: &Store, batch: &str) -> BudgetStand
 }
 
 /// Waits until no target of the batch can be called before a person does something, or until it turns out that no call
-/// of this run reaches a server. Returns the obstacles in words.
-pub(super) async fn stuck_for_good(store: &Store, batch: &str) -> Vec<String> {
-    let (mut at_first, mut since) = (None, None);
+/// of this run reaches a server. Returns the obstacles in words. `before`: the calls before the worker began.
+pub(super) async fn stuck_for_good(store: &Store, batch: &str, before: Calls) -> Vec<String> {
+    let (mut before, mut since) = (before, None);
     let mut is_stuck = false;
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         match store.calls_of_batch(batch).await {
             Ok(calls) => {
-                let first = *at_first.get_or_insert(calls);
-                let (made, in_vain) = (calls.all - first.all, calls.unreachable - first.unreachable);
+                let (made, in_vain) = (calls.all - before.all, calls.unreachable - before.unreachable);
                 if made > in_vain {
                     // A server was reached: then an outage passes.
-                    at_first = Some(Calls { all: i64::MIN / 2, ..calls });
+                    before = Calls { all: i64::MIN / 2, ..calls };
                 } else if in_vain > 0 && since.get_or_insert_with(Instant::now).elapsed() >= UNREACHED {
                     match store.unreached(batch).await {
                         Ok(reasons) if !reasons.is_empty() => {
