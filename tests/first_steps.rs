@@ -113,8 +113,8 @@ async fn a_dash_is_standard_output_wherever_a_file_is_written() {
     assert!(made.is_empty(), "{made:?}");
 }
 
-const REFUSED: &str = "\n1 of 2 jobs have no answer: one/model: content_policy “Your request was rejected as a result of \
-                       our safety system.”, which route default does not fall back on\n";
+const REFUSED: &str = "\n1 of 2 jobs have no answer: one/model: content_policy “Your request was rejected as a \
+                       result of our safety system.”, which route default does not fall back on\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_failed_come_with_what_to_do() {
@@ -193,8 +193,10 @@ async fn what_is_wrong_with_the_input_is_said_without_a_database() {
         (&["run", "none.jsonl", "-o", "out.jsonl"], 7, "none.jsonl"),
         (&["run", "q.csv", "-o", "out.csv"], 7, "--prompt"),
         (&["run", "q.jsonl", "-o", "out.jsonl", "--route", "nosuch"], 6, "nosuch"),
+        (&["run", "q.jsonl", "-o", "none/out.jsonl"], 2, "there is no folder none"),
+        (&["run", "q.jsonl", "-o", "out.jsonl", "--errors", "none/bad", "--dry-run"], 2, "there is no folder none"),
         (&["enqueue", "none.jsonl"], 7, "none.jsonl"),
-        (&["try", "q.jsonl", "--route", "nosuch"], 6, "nosuch"),
+        (&["trial", "q.jsonl", "--route", "nosuch"], 6, "nosuch"),
     ] {
         let run = program.run(arguments).await;
         let said = text(&run.stderr);

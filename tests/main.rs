@@ -33,6 +33,7 @@ mod files;
 mod first_steps;
 mod forks;
 mod fuzz;
+mod game_days;
 mod given_up;
 mod health;
 mod hours;

@@ -209,3 +209,18 @@ async fn a_run_that_reaches_no_server_says_so_and_ends_and_goes_on_once_there_is
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!((json_lines(&desk.program.path("out.jsonl")).len(), desk.calls()), (2, 2));
 }
+
+/// The breaker opens within the first second, before the progress is read for the first time, and no call is made then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_reaches_no_server_ends_though_its_breaker_opens_at_once() {
+    let desk = Desk::new("1ms").await;
+    let lines: String = (0..12).map(|number| format!("{{\"prompt\": \"question {number}\"}}\n")).collect();
+    desk.program.file("q.jsonl", &lines);
+    let mut command = desk.program.command(&["run", "q.jsonl", "-o", "out.jsonl"]);
+    command.env("SLUICE__PROVIDERS__ONE__BASE_URL", "http://127.0.0.1:1/v1");
+    command.env("SLUICE__PROVIDERS__ONE__BREAKER__OPEN", "10m");
+    let output = ended(command.spawn().unwrap()).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(10), "{said}");
+    assert!(said.contains("the breaker is open") && said.contains("one/model cannot be reached"), "{said}");
+}

@@ -152,7 +152,7 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
         }
         if cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_denied) {
             // The server names a table, which says nothing to a user.
-            if let Some(at) = words.rfind(": permission denied for ") {
+            if let Some(at) = words.rfind(": this login has no right to the ") {
                 words.truncate(at);
                 words.push_str(": this login may not do that");
             }

@@ -20,6 +20,7 @@ pub mod explain;
 pub mod failure;
 mod faults;
 mod figure;
+pub mod game_day;
 pub mod generate;
 pub mod job;
 mod manual;
@@ -165,6 +166,8 @@ pub enum Command {
     Budget(budget::Args),
     /// List, show, run, pause or resume schedules: batches that are enqueued by the clock
     Schedule(schedule::Args),
+    /// List game days, or report on one: times in which calls fail on purpose, to see the fallback work
+    GameDay(game_day::Args),
     /// List alerts, or send a test message to a receiver of them
     Alert(alert::Args),
     Check(check::Args),
@@ -203,6 +206,7 @@ impl Command {
             | Self::Explain(_)
             | Self::Report(_)
             | Self::Reconcile(_)
+            | Self::Estimate(_)
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Batch(batch::Args {
@@ -216,6 +220,7 @@ impl Command {
             | Self::Schedule(schedule::Args {
                 command: ScheduleCommand::List | ScheduleCommand::Show { .. } | ScheduleCommand::Ticks { .. },
             })
+            | Self::GameDay(_)
             | Self::Alert(_)
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
@@ -286,6 +291,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Project(args) => project::run(args, global).await,
         Command::Budget(args) => budget::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
+        Command::GameDay(args) => game_day::run(args, global).await,
         Command::Alert(args) => alert::run(args, global).await,
         Command::Check(args) => check::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

@@ -142,10 +142,7 @@ impl OutFile {
             Ok(_) | Err(_) => {}
         }
         let (part, file) = begin_part(target).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                let folder = folder_of(target).display();
-                CommandFailure::usage(format!("there is no folder {folder} for {}", target.display())).into()
-            }
+            ErrorKind::NotFound => no_folder(target).into(),
             // Without the name of the part, which is of no use to a user.
             kind => unwritten(io::Error::from(kind)),
         })?;
@@ -283,6 +280,18 @@ fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
 
 /// The text between the name of a target and the part that distinguishes its unfinished files.
 const PART: &str = ".part-";
+
+/// Checks that the folder of a file is there.
+///
+/// # Errors
+/// [`CommandFailure`] when it is not.
+pub fn require_folder(target: &Path) -> Result<(), CommandFailure> {
+    if is_stdout(target) || folder_of(target).is_dir() { Ok(()) } else { Err(no_folder(target)) }
+}
+
+fn no_folder(target: &Path) -> CommandFailure {
+    CommandFailure::usage(format!("there is no folder {} for {}", folder_of(target).display(), target.display()))
+}
 
 fn folder_of(target: &Path) -> &Path {
     target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

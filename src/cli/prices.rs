@@ -174,6 +174,8 @@ async fn update(
         return Ok(());
     }
     if !yes {
+        // The changes are read before the question.
+        output.finish()?;
         consent(&format!("change {} and keep the file as {}", counted(count, "price", "prices"), place.display()))
             .await?;
     }
@@ -229,8 +231,12 @@ fn differences(before: &Catalogue, after: &Catalogue, now: Timestamp) -> Vec<Cha
             (Some(old), Some(new)) if is_same(old, new) => continue,
             _ => "changed",
         };
-        let words = |model: Option<Model>| model.map_or_else(String::new, |model| prices::in_words(&model, now));
-        changes.push(Changed { vendor: key.0, model: key.1, what, before: words(old), after: words(new) });
+        let words = |model: Option<&Model>| model.map_or_else(String::new, |model| prices::in_words(model, now));
+        let (before, after) = match (&old, &new) {
+            (Some(old), Some(new)) => prices::both_in_words(old, new, now),
+            _ => (words(old.as_ref()), words(new.as_ref())),
+        };
+        changes.push(Changed { vendor: key.0, model: key.1, what, before, after });
     }
     changes
 }

@@ -109,6 +109,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         log,
         budgets: _,
         schedules: _,
+        game_days: _,
         alerts: _,
         warnings: _,
     } = started;

@@ -183,7 +183,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
         let hint = match (args.errors.is_none() && !form.answers.is_table(), counts.without_answer()) {
-            (true, 1..) => format!("\n{}", advice(&args.batch, &counts, None)),
+            (true, 1..) => format!("\n{}", advice(&args.batch, &counts, None, reads_all)),
             _ => String::new(),
         };
         // When standard error is gone too, only the exit status can tell.
@@ -321,7 +321,9 @@ async fn followed(
 
 /// What to type about jobs that ended without an answer, a line each; `errors` is the file that lists them.
 #[must_use]
-pub fn advice(batch: &str, counts: &Counts, errors: Option<&Path>) -> String {
+///
+/// `may_retry`: the login may put jobs back into the queue.
+pub fn advice(batch: &str, counts: &Counts, errors: Option<&Path>, may_retry: bool) -> String {
     let each = match errors {
         None => String::new(),
         Some(errors) if is_stdout(errors) => " (standard output has them, too)".to_owned(),
@@ -329,16 +331,21 @@ pub fn advice(batch: &str, counts: &Counts, errors: Option<&Path>) -> String {
     };
     let mut lines = Vec::new();
     if counts.failed > 0 {
-        lines.extend([
-            (about("sluice batch jobs", batch, "--state failed"), format!("lists them, each with its error{each}")),
-            (format!("sluice report failures {}", option("batch", batch)), "counts them by reason".to_owned()),
-        ]);
+        lines.push((
+            about("sluice batch jobs", batch, "--state failed"),
+            format!("lists them, each with its error{each}"),
+        ));
+    }
+    if counts.failed > 0 && may_retry {
+        lines.push((format!("sluice report failures {}", option("batch", batch)), "counts them by reason".to_owned()));
     }
     if counts.cancelled > 0 {
         let those = if counts.failed > 0 { "lists those that were cancelled" } else { "lists them" };
         lines.push((about("sluice batch jobs", batch, "--state cancelled"), format!("{those}{each}")));
     }
-    lines.push((about("sluice batch retry", batch, ""), "puts them back into the queue".to_owned()));
+    if may_retry {
+        lines.push((about("sluice batch retry", batch, ""), "puts them back into the queue".to_owned()));
+    }
     let width = lines.iter().map(|(command, _)| printable::columns(command)).max().unwrap_or(0);
     // Names may be long; then each explanation has a line of its own.
     let is_long = width > 44;
@@ -584,7 +591,7 @@ mod tests {
 
     #[test]
     fn what_to_type_about_jobs_without_an_answer_finds_them() {
-        let told = |failed, cancelled| advice("b", &Counts { failed, cancelled, ..Counts::default() }, None);
+        let told = |failed, cancelled| advice("b", &Counts { failed, cancelled, ..Counts::default() }, None, true);
         let (failed, cancelled, both) = (told(1, 0), told(0, 2), told(1, 1));
         assert!(failed.contains("--state failed") && !failed.contains("cancelled"), "{failed}");
         assert!(cancelled.contains("--state cancelled") && !cancelled.contains("failed"), "{cancelled}");

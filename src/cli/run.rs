@@ -6,7 +6,7 @@ mod own;
 use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::CommandFailure;
-use super::out_file::{OutFile, require_apart};
+use super::out_file::{OutFile, require_apart, require_folder};
 use super::output::{Dispensable, Output};
 use super::table::wrapped;
 use super::words::{about, beginning, option, path};
@@ -14,7 +14,7 @@ use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::config::{Config, Keys};
 use crate::domain::NanoUsd;
-use crate::domain::budget::{BudgetStanding, MOST};
+use crate::domain::budget::{Budget, BudgetStanding, MOST};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::input::HeldBy;
@@ -78,6 +78,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     outlive_hangups()?;
     // Before a private Postgres is made and started.
+    for file in [Some(&args.output), args.errors.as_ref()].into_iter().flatten() {
+        require_folder(file)?;
+    }
     let check = |config: &Config| enqueue::require_input(&args.enqueue, config);
     let mut context = Context::open_for_run(global, check).await?;
     context.output = Output::for_progress(global);
@@ -107,6 +110,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let stuck = keep_queued(&context.store, &batch, stuck).await?;
     let left = find(&context.store, &summary.batch).await?.unfinished();
+    if left == 0 && signals.stop.is_cancelled() {
+        // The last calls ended behind the interruption.
+        watched_to_the_end(&context.store, &mut context.output, &summary.batch).await?;
+    }
     if left > 0 {
         let stopped = context.store.stopped_by_loss(&summary.batch).await?;
         if let Some(reason) = &stopped {
@@ -130,7 +137,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let _ = writeln!(printable::stderr(), "{}", wrapped(&format!("{said}{why}"), screen).join("\n  "));
         }
         let on = if let Some(standing) = spent {
-            GoOn::AfterRaise(standing.budget.name.clone(), enough(&standing))
+            let needs = context.store.budget_needs([&standing.budget]).await?;
+            let needed = needs.get(&standing.budget.name).and_then(|need| need.expected);
+            GoOn::AfterRaise(standing.budget.name.clone(), enough(&standing, needed))
         } else if stopped.is_some() {
             GoOn::AfterResume
         } else if stuck.is_some() {
@@ -161,11 +170,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             0 => None,
             _ => context.store.commonest_failure(&summary.batch).await?,
         };
+        let refused_by = why.as_ref().and_then(|(_, reason)| reason.clone());
         context.output.note(format_args!(
             "{}\n{}",
             unanswered(&counts, why),
-            results::advice(&summary.batch, &counts, args.errors.as_deref())
+            results::advice(&summary.batch, &counts, args.errors.as_deref(), true)
         ));
+        let budget = Budget::name_of_batch(&summary.batch);
+        if refused_by.is_some_and(|reason| reason.contains(&budget)) {
+            let raise = about("sluice budget raise", &budget, "AMOUNT");
+            context.output.note(format_args!("first, `{raise}`: its budget has no room for one of these calls"));
+        }
     }
     if let Ok(remarks) = &written {
         for remark in remarks {
@@ -287,6 +302,9 @@ async fn dry_run(
     global: &GlobalArgs,
     signals: &Signals,
 ) -> anyhow::Result<ExitCode> {
+    for file in [Some(&args.output), args.errors.as_ref()].into_iter().flatten() {
+        require_folder(file)?;
+    }
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
     let output = Output::for_progress(global);
     let shows_progress = printable::stderr_is_terminal() && !global.quiet;
@@ -365,6 +383,12 @@ pub(super) async fn work(
         // Interrupted: once the worker has ended, that is what the jobs wait for.
         spent = spent_budget(&context.store, batch).await.unwrap_or_default();
     }
+    if signals.stop.is_cancelled() && worked.is_none() {
+        let most = humantime::format_duration(context.config.worker.drain_timeout);
+        context.output.note(format_args!(
+            "interrupted: calls under way are finished, for {most} at most; once more, and they are dropped"
+        ));
+    }
     // In order, regardless of the result of watching: outcomes under way are written.
     finished.cancel();
     let worked = match worked {
@@ -429,9 +453,11 @@ enum GoOn {
     AfterRaise(String, NanoUsd),
 }
 
-/// As much again as the limit was, for a person to look at: the next call has room with that, too.
-fn enough(standing: &BudgetStanding) -> NanoUsd {
-    let again = standing.budget.limit.max(standing.least.unwrap_or_default());
+/// As much again as the limit was, for a person to look at: the next call has room with that, too. More where the jobs
+/// that are left need more, by what those before them have cost, and a tenth beside that.
+fn enough(standing: &BudgetStanding, needed: Option<NanoUsd>) -> NanoUsd {
+    let needed = needed.map_or(0, |needed| needed.0.saturating_add(needed.0 / 10));
+    let again = standing.budget.limit.max(standing.least.unwrap_or_default()).max(NanoUsd(needed));
     (standing.used().max(standing.budget.limit) + again).min(MOST)
 }
 
@@ -486,7 +512,6 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, on: &Go
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::budget::Budget;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]
@@ -513,16 +538,18 @@ mod tests {
             least: Some(NanoUsd(least)),
             least_is_old: false,
         };
-        for (standing, expected) in [
-            (standing(100, 95, 0, 10), 200),
-            (standing(100, 100, 0, 10), 200),
+        for (standing, needed, expected) in [
+            (standing(100, 95, 0, 10), None, 200),
+            (standing(100, 100, 0, 10), Some(50), 200),
             // The uncertain amount counts, and the charge of a provider beyond its worst case.
-            (standing(100, 90, 30, 10), 220),
+            (standing(100, 90, 30, 10), None, 220),
             // It was lowered, below what the next call may cost.
-            (standing(10, 95, 0, 40), 135),
-            (standing(MOST.0, MOST.0, 0, 10), MOST.0),
+            (standing(10, 95, 0, 40), None, 135),
+            // The rest needs more than that.
+            (standing(100, 100, 0, 10), Some(300), 430),
+            (standing(MOST.0, MOST.0, 0, 10), None, MOST.0),
         ] {
-            let NanoUsd(raised) = enough(&standing);
+            let NanoUsd(raised) = enough(&standing, needed.map(NanoUsd));
             assert_eq!(raised, expected, "{standing:?}");
             let after = BudgetStanding { budget: Budget::of_batch("b", NanoUsd(raised)), ..standing };
             assert!(!after.holds() || raised == MOST.0, "{after:?}");

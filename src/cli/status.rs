@@ -5,6 +5,7 @@ use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
 use crate::view::budget::BudgetView;
+use crate::view::game_day::on_table;
 use crate::view::status::tables::{database, jobs, keys, pauses, queue, targets, workers};
 use crate::view::status::{StatusView, buckets};
 use crate::view::tone::Tone;
@@ -47,6 +48,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
     let is_for_people = output.format() == Format::Table;
     let (workers, gone) = workers(status, all);
     let sections = [
+        ("Game days: calls fail on purpose", on_table(&status.game_days), ""),
         ("Queue", if is_for_people { jobs(status) } else { queue(status) }, "nothing waits and nothing runs"),
         ("Workers", workers, "none"),
         ("Spent", status.spent_table(), ""),
@@ -70,7 +72,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         first = false;
         // A mark by which programs that read the plain shape tell the sections apart.
         output.line(if output.format() != Format::Table {
-            format!("# {}", title.to_lowercase())
+            format!("# {}", title.split(':').next().unwrap_or(title).to_lowercase())
         } else if title == "Spent" {
             format!("Spent since {}", status.spent_since.format("%Y-%m-%d %H:%M UTC"))
         } else {

@@ -48,7 +48,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             cancelled: u64::try_from(done.batch.cancelled - done.replaced).unwrap_or(0),
             ..Counts::default()
         };
-        context.output.note(advice(&done.batch.name, &counts, None));
+        let may_retry = context.store.reads_all().await?;
+        context.output.note(advice(&done.batch.name, &counts, None, may_retry));
     }
     context.close().await?;
     Ok(done.exit_code())

@@ -61,6 +61,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         max_crashes: config.worker.max_crashes,
         retention: config.retention,
         schedules: config.schedules.iter().cloned().map(Arc::new).collect(),
+        game_days: config.game_days.iter().cloned().collect(),
         tolerance: Tolerance { share: config.prices.reported_difference },
         until_done,
         only_batch: None,

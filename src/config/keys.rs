@@ -7,6 +7,7 @@ mod alerts;
 mod budgets;
 mod catalogue;
 mod daemon;
+mod game_days;
 mod models;
 mod providers;
 mod routes;
@@ -34,6 +35,7 @@ pub(super) const ROOT: Table = Table {
         sections("routes", &routes::ROUTE),
         sections("budgets", &budgets::BUDGET),
         sections("schedules", &schedules::SCHEDULE),
+        sections("game_days", &game_days::GAME_DAY),
         section("alerts", &alerts::ALERTS),
     ],
     ..Table::EMPTY

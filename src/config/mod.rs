@@ -12,6 +12,7 @@ mod catalogue;
 mod defaults;
 mod fault;
 pub(crate) mod forks;
+mod game_days;
 mod http;
 mod keys;
 mod price_book;
@@ -43,6 +44,7 @@ pub use source::{DATABASE_URL_OPTION, USUAL_FILES};
 pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
+use crate::domain::game_day::GameDay;
 use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
 use crate::domain::{Limits, Model, Target};
@@ -76,6 +78,8 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// Batches that are enqueued by the clock, by name.
     pub schedules: Vec<Schedule>,
+    /// Times in which calls fail on purpose; those too that are over.
+    pub game_days: Vec<GameDay>,
     /// What an operator is told of, and where.
     pub alerts: Alerts,
     /// The catalogue of prices, and when a price is doubted.
@@ -161,6 +165,7 @@ impl Config {
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
         let schedules = schedules::read_all(root.children("schedules"), &routes);
+        let game_days = game_days::read_all(root.children("game_days"), &providers);
         let alerts = Alerts::read(root.child("alerts"), keys);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
@@ -177,6 +182,7 @@ impl Config {
             models,
             budgets,
             schedules,
+            game_days,
             alerts,
             prices,
             spool,

@@ -259,6 +259,23 @@ fn each_bad_value_is_named_with_what_was_expected() {
             "[providers.local.models.m]\ntools = true",
             "providers.local.models: no such key; expected it in a section of its own, [models.\"PROVIDER/MODEL\"]",
         ),
+        ("[game_days.d]\nshare = 0.5", "game_days.d.until: is missing; expected an instant such as "),
+        ("[game_days.d]\nshare = 2", "game_days.d.share: \"2\" is above 1"),
+        (
+            "[game_days.d]\ntargets = [\"locla\"]",
+            "game_days.d.targets[0]: there is no provider \"locla\"; perhaps \"local\" is meant",
+        ),
+        ("[game_days.d]\ntargets = []", "game_days.d.targets: is empty"),
+        ("[game_days.d]\nfaults = [\"fire\"]", "game_days.d.faults[0]: \"fire\" is no failure of game days"),
+        ("[game_days.d]\nfrom = \"tomorrow\"", "game_days.d.from: \"tomorrow\" is no instant"),
+        (
+            "[game_days.d]\nfrom = \"2026-12-04T11:00:00Z\"\nuntil = \"2026-12-04T11:00:00Z\"",
+            "game_days.d.until: is not after from",
+        ),
+        (
+            "[game_days.d]\nfrom = \"2026-12-04T11:00:00Z\"\nuntil = \"2026-12-05T11:00:01Z\"",
+            "game_days.d.until: is more than 24 hours after from",
+        ),
         ("worker = 3", "worker: is 3; expected a table"),
         ("[worker]\nmax_in_flight = 0", "worker.max_in_flight: is 0; expected a whole number from 1 to 100000"),
         ("[worker]\nmax_in_flight = \"7\"", "worker.max_in_flight: is \"7\"; expected a whole number"),

@@ -2,6 +2,7 @@
 
 use crate::domain::alert::{AlertSeverity, HookFormat};
 use crate::domain::budget::{Period, Unpriced};
+use crate::domain::game_day::GameFault;
 use crate::domain::schedule::{CatchUp, Overlap};
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
@@ -24,6 +25,10 @@ pub(super) const OVERLAPS: WordList<Overlap> = &[("skip", Overlap::Skip), ("allo
 /// `schedules.*.catch_up`
 pub(super) const CATCH_UPS: WordList<CatchUp> =
     &[("none", CatchUp::None), ("last", CatchUp::Last), ("all", CatchUp::All)];
+
+/// `game_days.*.faults`
+pub(super) const GAME_FAULTS: WordList<GameFault> =
+    &[("overloaded", GameFault::Overloaded), ("server_error", GameFault::ServerError)];
 
 /// The treatment of calls without a price.
 pub(super) const UNPRICED: WordList<Unpriced> = &[("refuse", Unpriced::Refuse), ("allow", Unpriced::Allow)];

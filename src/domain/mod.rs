@@ -34,6 +34,7 @@ pub mod file_estimate;
 pub mod finish;
 pub mod first_choice;
 pub mod fork;
+pub mod game_day;
 pub mod histogram;
 pub mod hours;
 pub mod job;

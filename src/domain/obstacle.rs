@@ -201,7 +201,15 @@ impl Obstacle {
             Hindrance::Budget(_, standing) => standing.as_ref().and_then(|standing| standing.opens()),
             _ => None,
         };
-        let stuck: BTreeSet<&String> = waits().filter(|_| is_of_target).flat_map(|wait| &wait.stuck).collect();
+        // A worker with another secret under a key's name, or another configuration, may go on with them.
+        let takes_it = |worker: &&Statistics| {
+            let has_route = worker.routes.as_ref().is_none_or(|routes| routes.iter().any(|name| name == subject.route));
+            let is_for_it = worker.only_batch.as_deref().is_none_or(|batch| subject.batch == Some(batch));
+            has_route && is_for_it && !worker.stopping
+        };
+        let is_stuck = |worker: &Statistics| worker.waits.get(subject.route).is_some_and(|it| !it.stuck.is_empty());
+        let are_all_stuck = is_of_target && known.workers.iter().filter(takes_it).all(is_stuck);
+        let stuck: BTreeSet<&String> = waits().filter(|_| are_all_stuck).flat_map(|wait| &wait.stuck).collect();
         let stuck = stuck.into_iter().map(|target| known.stuck(target, subject)).collect();
         Self { code: code.to_owned(), kind, until, as_of: known.now, stuck }
     }

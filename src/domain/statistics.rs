@@ -76,6 +76,9 @@ pub struct Statistics {
     /// For how many seconds a job waits for a cheaper rung, by route: those that have one, and do not wait for ever.
     #[serde(deserialize_with = "readable::members", skip_serializing_if = "BTreeMap::is_empty")]
     pub patience: BTreeMap<String, u64>,
+    /// Game days that are on for it.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub game_days: Vec<GameDayStatistics>,
     #[serde(deserialize_with = "readable::or_default")]
     pub gate: GateStatistics,
     /// Jobs it held when it was declared dead, as the worker that rescued them noted.
@@ -108,6 +111,19 @@ pub struct RouteWait {
     /// All targets of the route, where none of them can be called before a person does something.
     #[serde(default, deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub stuck: Vec<String>,
+}
+
+/// A game day that is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GameDayStatistics {
+    pub name: String,
+    /// Providers, or targets as `provider/model`.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// The share of their calls that fail on purpose.
+    pub share_millionths: u32,
+    /// When it ends, in milliseconds since the epoch.
+    pub until_ms: i64,
 }
 
 /// A worker's knowledge of limits, targets and keys.

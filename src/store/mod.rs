@@ -26,6 +26,7 @@ pub mod doctor;
 mod doubted_costs;
 pub mod enqueue;
 pub mod enqueues;
+pub mod game_day;
 pub mod health;
 pub mod import;
 pub mod job;

@@ -123,7 +123,12 @@ impl BudgetView {
         Self {
             jobs_left: Some(need.jobs_left),
             needs: expected.map(Dollars),
-            state: if is_short { "short" } else { self.state },
+            state: match self.state {
+                _ if is_short => "short",
+                // No work waits for room in it.
+                "full" if need.jobs_left == 0 && matches!(self.covers, Coverage::Batch(_)) => "ok",
+                state => state,
+            },
             // Without jobs nothing more is spent, however fast the last ones spent it.
             lasts_until: self.lasts_until.filter(|_| need.jobs_left > 0),
             faults,

@@ -85,7 +85,7 @@ impl EstimateView {
             ];
             table.row(cells.into_iter().chain(self.of_history(rung, seen)));
         }
-        let stranded = if sums.stranded > 0 { format!("no rung can take {}", sums.stranded) } else { String::new() };
+        let stranded = (sums.stranded > 0).then(|| format!("no rung can take {}", sums.stranded));
         let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
         let as_lately = sums.as_lately(lately);
         let cells = [

@@ -17,6 +17,7 @@ pub mod dollars;
 pub mod estimate;
 pub mod finding;
 pub mod flat_row;
+pub mod game_day;
 pub mod job;
 pub mod moment;
 pub mod prices;

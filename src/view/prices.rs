@@ -207,6 +207,27 @@ pub fn in_words(model: &Model, now: Timestamp) -> String {
     if also.is_empty() { price } else { format!("{price} ({also})") }
 }
 
+/// The same for two models, and with the prices of caches and reasoning where the others are equal.
+#[must_use]
+pub fn both_in_words(before: &Model, after: &Model, now: Timestamp) -> (String, String) {
+    let brief = (in_words(before, now), in_words(after, now));
+    if brief.0 != brief.1 {
+        return brief;
+    }
+    let full = |model: &Model, brief: String| {
+        let Some(price) = model.terms_at(now).price.as_ref().map(|tariff| tariff.usual) else { return brief };
+        let more = [
+            (price.cached_input, "cached in"),
+            (price.cache_write, "cache write"),
+            (price.cache_write_1h, "cache write for an hour"),
+            (price.reasoning, "reasoning"),
+        ];
+        let more = more.into_iter().filter_map(|(price, what)| Some(format!("{} {what}", NanoUsd(price?))));
+        [brief].into_iter().chain(more).collect::<Vec<_>>().join(", ")
+    };
+    (full(before, brief.0), full(after, brief.1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

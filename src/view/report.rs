@@ -217,7 +217,7 @@ pub fn failures(by: &[Grouping], rows: Vec<Totals>, all: &Totals, words: &[Failu
 pub fn waste(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
     rows.retain(|row| row.unused != 0 || row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
-    sort(by, &mut rows, |row| row.waste + row.uncertain);
+    sort(by, &mut rows, |row| (row.waste, row.uncertain));
     for row in &rows {
         table.row(keys(&row.keys).chain([
             row.unused.into(),

@@ -7,6 +7,7 @@ use super::alert::FiringView;
 use super::bucket::BucketView;
 use super::budget::BudgetView;
 use super::dollars::Dollars;
+use super::game_day::GameDayOnView;
 use super::schedule::ScheduleView;
 use super::shut::ShutView;
 use super::table::{Cell, Layout, Table};
@@ -41,6 +42,8 @@ pub struct StatusView {
     pub keys: Vec<KeyView>,
     /// Every bucket that a worker has ever used.
     pub buckets: Vec<BucketView>,
+    /// The game days that are on: calls fail on purpose.
+    pub game_days: Vec<GameDayOnView>,
     /// The pauses in force.
     pub paused: Vec<PauseView>,
     pub budgets: Vec<BudgetView>,
@@ -283,6 +286,9 @@ impl From<Status> for StatusView {
             routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue, &known)).collect(),
             spent: status.spending.routes.into_iter().map(|(name, spent)| OfRouteView::of(name, spent)).collect(),
             spent_since: status.spending.since,
+            game_days: GameDayOnView::all(
+                workers.iter().filter(|worker| worker.is_alive).flat_map(|worker| &worker.said.game_days),
+            ),
             targets: targets(&workers),
             keys: keys(&workers),
             workers,

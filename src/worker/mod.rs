@@ -48,6 +48,7 @@ mod upkeep;
 use crate::domain::billing::Tolerance;
 use crate::domain::budget::Budgets;
 use crate::domain::fork::Taken;
+use crate::domain::game_day::GameDay;
 use crate::domain::pause::Pauses;
 use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub tolerance: Tolerance,
     /// Batches that are enqueued by the clock.
     pub schedules: Arc<[Arc<Schedule>]>,
+    /// Times in which calls fail on purpose.
+    pub game_days: Arc<[GameDay]>,
     /// Stops the worker by itself when no work is left.
     pub until_done: bool,
     /// Work on the jobs of this batch only.

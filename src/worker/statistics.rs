@@ -1,7 +1,8 @@
 //! The statistics that this worker publishes with every heartbeat.
 
 use super::Shared;
-use crate::domain::statistics::{Statistics, VERSION};
+use crate::domain::game_day::GameDay;
+use crate::domain::statistics::{GameDayStatistics, Statistics, VERSION};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
@@ -33,8 +34,18 @@ impl Shared {
             routes: Some(plan.routes.keys().cloned().collect()),
             waits: waits.collect(),
             patience: patience.collect(),
+            game_days: settings.game_days.iter().filter(|day| day.is_on(now)).map(told).collect(),
             gate: plan.gate.snapshot(now),
             held_at_death: None,
         }
+    }
+}
+
+fn told(day: &GameDay) -> GameDayStatistics {
+    GameDayStatistics {
+        name: day.name.clone(),
+        targets: day.targets.clone(),
+        share_millionths: day.share,
+        until_ms: day.until.0,
     }
 }

@@ -4,7 +4,7 @@ use super::{AlertRule, AlertSettings, Sighting};
 use crate::domain::NanoUsd;
 use crate::domain::Timestamp;
 use crate::domain::awaited::{self, Awaited, What};
-use crate::domain::budget::{BudgetStanding, Need};
+use crate::domain::budget::{BudgetStanding, Coverage, Need};
 use crate::domain::counted::counted;
 use crate::domain::diagnosis::{DoubtedCosts, Finding, Severity};
 use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject, instant, span};
@@ -162,7 +162,7 @@ fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Opti
         AlertRule::FallbackShare => fallbacks(seen.fallbacks.as_deref()?, settings),
         AlertRule::DearerRung => dearer(seen.dearer.as_deref()?, settings),
         AlertRule::BudgetSoft => of_budgets(seen, |standing| standing.is_soft() && !is_full(standing), soft),
-        AlertRule::BudgetFull => of_budgets(seen, is_full, full),
+        AlertRule::BudgetFull => of_budgets(seen, |standing| is_full(standing) && !is_over(seen, standing), full),
         AlertRule::BudgetShort => short(seen)?,
         AlertRule::KeyOut => keys(&seen.known.workers),
         AlertRule::UnknownPrice => unknown(seen.doubted.as_deref()?, settings),
@@ -251,6 +251,12 @@ fn dearer(flows: &[RouteFlow], settings: &AlertSettings) -> Vec<Spotted> {
 /// Whether it has no room, and calls under way will give none back.
 fn is_full(standing: &BudgetStanding) -> bool {
     standing.holds() && !standing.holds_for_a_moment()
+}
+
+/// Whether it is the budget of a batch of which no job is left: nothing waits for room in it.
+fn is_over(seen: &Observations, standing: &BudgetStanding) -> bool {
+    let need = || seen.needs.as_ref()?.get(&standing.budget.name);
+    matches!(standing.budget.scope, Coverage::Batch(_)) && need().is_some_and(|need| need.jobs_left == 0)
 }
 
 fn of_budgets(
@@ -359,9 +365,13 @@ fn stuck(work: &[RouteWork], known: &Circumstances) -> Vec<Spotted> {
             continue;
         }
         let cause = waits.iter().max_by_key(|(_, jobs, _)| *jobs).filter(|(_, jobs, _)| *jobs > work.free);
+        // Jobs that workers have in hand wait for the same as those that they take no more.
+        let told = known.workers.iter().find_map(|worker| worker.waits.get(&work.route));
+        let told = told.map(|wait| (wait.reason.as_str(), None)).filter(|(code, _)| !is_meant(code));
+        let cause = cause.map(|(code, _, wakes_at)| (code.as_str(), *wakes_at)).or(told);
         let why = match cause {
-            Some((code, _, wakes_at)) => {
-                let subject = Subject { route: &work.route, rests_until: *wakes_at, ..Subject::default() };
+            Some((code, rests_until)) => {
+                let subject = Subject { route: &work.route, rests_until, ..Subject::default() };
                 Obstacle::of(code, subject, known).in_words()
             }
             None if known.workers.is_empty() => "no worker is running".to_owned(),
@@ -373,7 +383,7 @@ fn stuck(work: &[RouteWork], known: &Circumstances) -> Vec<Spotted> {
         let route = &work.route;
         let jobs_in_words = counted(jobs, "job waits or runs", "jobs wait or run");
         let summary = format!("nothing ends on route {route}: {jobs_in_words}; {why}");
-        let code = cause.map_or("", |(code, ..)| code.as_str());
+        let code = cause.map_or("", |(code, _)| code);
         seen.push(Spotted::new(route, summary).with("jobs", jobs).with("waits_for", code));
     }
     seen

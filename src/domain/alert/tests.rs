@@ -12,7 +12,7 @@ use crate::domain::budget::{Budget, BudgetStanding, Coverage, Need, Period, Unpr
 use crate::domain::diagnosis::{DoubtedCosts, Finding, Severity};
 use crate::domain::obstacle::Pause;
 use crate::domain::pause::PauseKind;
-use crate::domain::statistics::{KeyStatistics, ShutStatistics, Statistics, TargetStatistics};
+use crate::domain::statistics::{KeyStatistics, RouteWait, ShutStatistics, Statistics, TargetStatistics};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -164,6 +164,13 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
             vec![(with(|o| o.known.budgets = vec![budget(991, None)]), "b", "budget b has no room")],
             vec![
                 with(|o| o.known.budgets = vec![budget(990, None)]),
+                // No job of the batch is left.
+                with(|o| {
+                    let of_batch = Budget::of_batch("b", NanoUsd(1_000));
+                    let over = BudgetStanding { budget: of_batch, ..budget(999, None) };
+                    let none = Need { jobs_left: 0, expected: None };
+                    (o.known.budgets, o.needs) = (vec![over], Some([("batch:b".to_owned(), none)].into()));
+                }),
                 // Calls under way will give some of it back.
                 with(|o| o.known.budgets = vec![BudgetStanding { reserved: NanoUsd(500), ..budget(500, None) }]),
             ],
@@ -198,6 +205,16 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                     with(|o| (o.work, o.known.workers) = (work(0, 1, &[], 0), vec![worker("closed", None)])),
                     "r",
                     "1 job is with workers, and none comes to an end",
+                ),
+                (
+                    with(|o| {
+                        let reason = "p/m: model (nowhere else to go)".to_owned();
+                        let mut waits = worker("closed", None);
+                        waits.waits.insert("r".to_owned(), RouteWait { reason, until_ms: None, stuck: Vec::new() });
+                        (o.work, o.known.workers) = (work(0, 20, &[], 0), vec![waits]);
+                    }),
+                    "r",
+                    "20 jobs wait or run; p/m: the model is unknown",
                 ),
                 (
                     with(|o| o.work = work(0, 0, &[("p/m: auth (nowhere else to go)", 9), ("scheduled", 99)], 0)),

@@ -137,6 +137,35 @@ fn a_route_is_stuck_where_no_rung_can_be_called_before_a_person_acts() {
 }
 
 #[test]
+fn a_route_is_not_stuck_while_a_worker_that_takes_its_jobs_goes_on() {
+    let stuck = |other: &Statistics| {
+        let known = Circumstances { workers: vec![worker(), other.clone()], ..known() };
+        let subject = Subject { route: "default", batch: Some("b"), ..Subject::default() };
+        Obstacle::of("one/m: auth (nowhere else to go)", subject, &known).stuck.len()
+    };
+    // It has another secret under the key's name.
+    let other = Statistics { routes: Some(vec!["default".to_owned()]), ..Statistics::default() };
+    assert_eq!(stuck(&other), 0);
+    assert_eq!(stuck(&Statistics { only_batch: Some("b".to_owned()), ..other.clone() }), 0);
+    // These take no job of it.
+    assert_eq!(stuck(&Statistics { stopping: true, ..other.clone() }), 2);
+    assert_eq!(stuck(&Statistics { only_batch: Some("c".to_owned()), ..other.clone() }), 2);
+    assert_eq!(stuck(&Statistics { routes: Some(vec!["other".to_owned()]), ..other }), 2);
+}
+
+#[test]
+fn what_is_tried_at_this_moment_is_said_to_be() {
+    let shut = |reason, until: Timestamp| {
+        let target = known().shut("two/y", What::Opens(reason), "nowhere else to go", Subject::default());
+        target.in_words(Some(until), NOW)
+    };
+    let tried = "two/y: its breaker is open after failures; one call is trying it (nowhere else to go)";
+    assert_eq!(shut(Reason::Breaker, NOW), tried);
+    assert!(shut(Reason::Breaker, NOW + Duration::from_secs(5)).contains("; one call tries again at "));
+    assert!(!shut(Reason::RateLimit, NOW).contains("trying"));
+}
+
+#[test]
 fn what_ends_by_itself_has_an_end_and_the_rest_has_advice() {
     for (code, is_a_limit, has_advice) in [
         ("one/m: rate_limit", true, false),

@@ -89,12 +89,13 @@ fn why(status: &StatusView) -> Markup {
         }
     }
     let no_worker = !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive);
-    if lines.is_empty() && !no_worker {
+    if lines.is_empty() && !no_worker && status.game_days.is_empty() {
         return html! {};
     }
     let is_bad = no_worker || lines.iter().any(|(.., why)| why.stuck);
     html! {
         ul .bad-edge[is_bad] {
+            @for day in &status.game_days { li { (day.in_words()) } }
             @if no_worker { li { "No worker is running: start one with " code { "sluice worker" } } }
             @for (route, count, state, why) in lines {
                 li {

@@ -19,15 +19,15 @@ pub fn table(status: &StatusView) -> Table {
         "leased",
         "last_minute",
         "places",
-        "of",
+        "concurrency",
         "shut",
         "opens_in",
         "429s",
     ])
     .laid_out(Layout {
         wide: &["source", "leased", "places"],
-        when_told: &["of", "shut", "opens_in", "429s"],
-        give_way: &["of", "429s", "last_minute", "amount"],
+        when_told: &["concurrency", "shut", "opens_in", "429s"],
+        give_way: &["concurrency", "429s", "last_minute", "amount"],
         ..Layout::default()
     });
     let in_use = status.buckets_in_use();
@@ -155,7 +155,7 @@ pub(crate) mod tests {
         let rows = rows(&status([("openai", shared())]));
         assert_eq!(rows.len(), 2);
         let seen = |row: &Value| {
-            ["bucket", "limit", "amount", "source", "level", "leased", "places", "of", "429s"]
+            ["bucket", "limit", "amount", "source", "level", "leased", "places", "concurrency", "429s"]
                 .map(|key| row[key].clone())
         };
         // One of the hundred is held back against jitter.

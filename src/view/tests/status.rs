@@ -176,6 +176,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             },
             "asked_until": null, "slowed": true, "refused_last_minute": 3,
         }],
+        "game_days": [],
         "paused": [{
             "kind": "batch", "name": "nightly", "since": "2027-01-15T08:00:09Z", "reason": "a reason", "by": "ops",
         }],

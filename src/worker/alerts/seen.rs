@@ -96,7 +96,7 @@ impl Memory {
         if is_on(AlertRule::CostSpike) {
             observed.usual = self.usual.get(USUAL_EVERY, store.usual_hour()).await?;
         }
-        if is_on(AlertRule::BudgetShort) && !known.budgets.is_empty() {
+        if (is_on(AlertRule::BudgetShort) || is_on(AlertRule::BudgetFull)) && !known.budgets.is_empty() {
             let budgets = known.budgets.iter().map(|standing| &standing.budget);
             let needs = async { Ok(store.budget_needs(budgets).await?.into_iter().collect()) };
             observed.needs = self.needs.get(settings.every * 2, needs).await?;

@@ -4,7 +4,7 @@
 //! several calls under way ([`Calls`](super::calls::Calls)), and drop those that it no longer needs.
 
 use super::Errand;
-use super::judge::{AskedFor, Judged, abandoned, judge};
+use super::judge::{AskedFor, Judged, abandoned, judge, not_made};
 use super::permit_guard::PermitGuard;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
@@ -172,7 +172,13 @@ impl Call {
         let asked = self.asked(spec, &mends);
         guard.begin(charge);
         let was_reserved = std::mem::take(&mut reserved.is_held);
-        let call = rung.provider.call(key, &asked, &spec.timeouts, &head);
+        let on_purpose = self.on_purpose(&spec.target, started_at);
+        let call = async {
+            match on_purpose {
+                Some(failure) => Ok(not_made(failure)),
+                None => rung.provider.call(key, &asked, &spec.timeouts, &head).await,
+            }
+        };
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -243,6 +249,12 @@ impl Call {
             mend,
             reask_of,
         })
+    }
+
+    /// The failure that a game day gives this call in place of making it.
+    fn on_purpose(&self, target: &Target, now: Timestamp) -> Option<Failure> {
+        let settings = self.errand.shared.settings.load();
+        settings.game_days.iter().find_map(|day| day.fault(target, self.job().id, self.number, now))
     }
 
     /// Waits until another call has brought the answer.

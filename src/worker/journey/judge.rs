@@ -282,6 +282,21 @@ pub(super) fn abandoned(started_at: Timestamp, ended_at: Timestamp, head: Option
     }
 }
 
+/// The report of a call that was not made, because it was to fail on purpose.
+pub(super) fn not_made(failure: Failure) -> CallReport {
+    CallReport {
+        status: failure.status,
+        result: Err(failure),
+        request_id: None,
+        first_byte_ms: None,
+        total_ms: 0,
+        dropped: Vec::new(),
+        limits: Vec::new(),
+        should_retry: None,
+        failed_usage: None,
+    }
+}
+
 /// Whether the provider may have generated an answer that never reached us whole.
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     match failure.class.facts().billed {
