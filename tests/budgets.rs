@@ -328,7 +328,7 @@ async fn a_run_with_max_cost_stops_says_how_to_go_on_and_goes_on_when_raised() {
     assert_eq!(code, ExitCode::Stuck as i32, "{said}");
     assert!(said.contains("the budget batch:q is spent: $0.05 of $0.05 is spent"), "{said}");
     let go_on =
-        ["7 jobs are left and stay queued. Go on with:", "budget raise batch:q 0.10 &&\n", "run q.jsonl -o out.jsonl"];
+        ["7 jobs are left and stay queued. Go on with:", "budget raise batch:q 0.127 &&\n", "run q.jsonl -o out.jsonl"];
     assert!(go_on.iter().all(|words| said.contains(words)), "{said}");
     // The same command again keeps the budget, another amount changes it.
     let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl", "--max-cost", "0.05"]).await;
@@ -384,7 +384,7 @@ async fn a_spent_budget_of_the_only_provider_ends_a_run_and_a_drain() {
     let (code, said) = program(&["run", "q.jsonl", "-o", "out.jsonl"]).await;
     assert_eq!(code, ExitCode::Stuck as i32, "{said}");
     assert!(said.contains("the budget prov is spent: $0.01 of $0.01 is spent"), "{said}");
-    assert!(said.contains("budget raise prov 0.02 &&\n"), "{said}");
+    assert!(said.contains("budget raise prov 0.032 &&\n"), "{said}");
     let (code, said) = program(&["worker", "--drain"]).await;
     assert_eq!((code, fleet.answered().await), (0, 1), "{said}");
     // What the program says helps.

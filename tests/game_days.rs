@@ -60,7 +60,8 @@ async fn a_share_of_the_calls_fails_on_purpose_and_no_job_is_lost() {
     fleet.until_answered(JOBS).await;
     fleet.books_are_in_order(JOBS).await;
     let failed = fleet.number(ON_PURPOSE).await;
-    assert!(failed >= JOBS / 5, "{failed}");
+    // The breaker opens after ten calls at the earliest, of which half have failed.
+    assert!(failed >= 5, "{failed}");
     let of_others = "select count(*) from sluice.attempt where code = 'game_day' and provider <> 'one'";
     let paid = "select count(*) from sluice.attempt where code = 'game_day'
                    and (coalesce(cost_nanos, 0) <> 0 or uncertain_nanos <> 0)";

@@ -7,6 +7,7 @@ use super::words::{GAME_FAULTS, names};
 use crate::domain::Timestamp;
 use crate::domain::game_day::{GameDay, LONGEST};
 use chrono::DateTime;
+use config::ValueKind;
 use std::collections::BTreeMap;
 
 const TARGETS: &str = "a list of providers, or of models as \"provider/model\"";
@@ -27,6 +28,10 @@ fn read_one(name: String, mut section: Section<'_>, providers: &BTreeMap<String,
             section.fault(key, "is missing", expected);
         }
     }
+    let is_empty = section.peek("targets").is_some_and(|value| match &value.kind {
+        ValueKind::Array(targets) => targets.is_empty(),
+        _ => false,
+    });
     let targets = section.parsed_list("targets", TARGETS, |text| {
         let provider = text.split('/').next().unwrap_or(text);
         if providers.contains_key(provider) {
@@ -37,7 +42,7 @@ fn read_one(name: String, mut section: Section<'_>, providers: &BTreeMap<String,
             None => format!("there is no provider {provider:?}"),
         })
     });
-    if targets.as_ref().is_some_and(Vec::is_empty) {
+    if is_empty {
         section.fault("targets", "is empty", TARGETS);
     }
     let share = section.fraction_of("share", SHARE);

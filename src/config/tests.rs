@@ -263,7 +263,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[game_days.d]\nshare = 2", "game_days.d.share: \"2\" is above 1"),
         (
             "[game_days.d]\ntargets = [\"locla\"]",
-            "game_days.d.targets[0]: there is no provider \"locla\"; perhaps \"local\" is meant",
+            "game_days.d.targets[0]: there is no provider \"locla\"; expected a list of providers",
         ),
         ("[game_days.d]\ntargets = []", "game_days.d.targets: is empty"),
         ("[game_days.d]\nfaults = [\"fire\"]", "game_days.d.faults[0]: \"fire\" is no failure of game days"),

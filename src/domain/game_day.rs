@@ -3,8 +3,8 @@
 //!
 //! Guarantees:
 //! - A call that fails on purpose is never sent, so it costs nothing.
-//! - Whether a call fails is drawn from the game day's name, the job and the number of the call. Every process draws the
-//!   same, and the share holds over many calls.
+//! - Whether a call fails is drawn from the game day's name, the job and the number of the call. So every process draws
+//!   the same, and the share holds over many calls.
 //! - A game day ends by itself, after a day at the latest.
 
 use super::failure::{Failure, Scope};

@@ -274,7 +274,7 @@ fn a_batch_is_shown_alone_and_as_a_row() {
         r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"#,
         r#""attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"#,
         r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"max_wasted":null,"pause_reason":null,"#,
-        r#""cost_per_answer":0.003165385,"uncertain":0.0}]"#
+        r#""cost_per_answer":0.003165385,"uncertain":0.00}]"#
     );
     assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
     let lost = "stop-loss: 10 of 40 jobs failed, more than 5 %";
