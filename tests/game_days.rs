@@ -1,9 +1,10 @@
 //! Game days: calls that fail on purpose while they are on, with the real worker.
 
+use crate::support::clock;
 use crate::support::fleet::Fleet;
 use crate::support::program::text;
 use crate::support::wait::until;
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -11,16 +12,19 @@ const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n[providers.two]\n
 
 /// Two rungs, and a game day at the first one that lasts for so many minutes from a minute ago on.
 fn config(minutes: i64) -> String {
-    let at = |minutes: i64| (Utc::now() + TimeDelta::minutes(minutes)).to_rfc3339_opts(SecondsFormat::Secs, true);
-    let mut config = String::new();
-    for (name, price) in [("one", 1), ("two", 5)] {
-        config += &format!(
+    let at = |minutes: i64| {
+        let at = DateTime::from_timestamp_millis(clock::millis()).unwrap() + TimeDelta::minutes(minutes);
+        at.to_rfc3339_opts(SecondsFormat::Secs, true)
+    };
+    let provider = |name: &str, price: i64| {
+        format!(
             "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n\
              [models.\"{name}/m\"]\nprice = {{ input = \"{price}\", output = \"{price}\" }}\n"
-        );
-    }
+        )
+    };
+    let (one, two) = (provider("one", 1), provider("two", 5));
     format!(
-        "{config}[routes.default]\nrungs = [\"one/m\", \"two/m\"]\npatience = \"0s\"\n\
+        "{one}{two}[routes.default]\nrungs = [\"one/m\", \"two/m\"]\npatience = \"0s\"\n\
          [game_days.friday]\ntargets = [\"one\"]\nshare = 0.5\nfrom = \"{}\"\nuntil = \"{}\"\n",
         at(minutes - 120),
         at(minutes)

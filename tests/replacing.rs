@@ -214,8 +214,8 @@ async fn a_run_that_reaches_no_server_says_so_and_ends_and_goes_on_once_there_is
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_reaches_no_server_ends_though_its_breaker_opens_at_once() {
     let desk = Desk::new("1ms").await;
-    let lines: String = (0..12).map(|number| format!("{{\"prompt\": \"question {number}\"}}\n")).collect();
-    desk.program.file("q.jsonl", &lines);
+    let lines: Vec<String> = (0..12).map(|number| format!("{{\"prompt\": \"question {number}\"}}\n")).collect();
+    desk.program.file("q.jsonl", lines.concat());
     let mut command = desk.program.command(&["run", "q.jsonl", "-o", "out.jsonl"]);
     command.env("SLUICE__PROVIDERS__ONE__BASE_URL", "http://127.0.0.1:1/v1");
     command.env("SLUICE__PROVIDERS__ONE__BREAKER__OPEN", "10m");
