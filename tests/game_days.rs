@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n[providers.two]\ndialect = \"openai\"\n";
 
-/// Two rungs, and a game day at the first one that lasts for so many minutes from a minute ago on.
+/// Two rungs, and a game day of two hours at the first one that ends so many minutes from now.
 fn config(minutes: i64) -> String {
     let at = |minutes: i64| {
         let at = DateTime::from_timestamp_millis(clock::millis()).unwrap() + TimeDelta::minutes(minutes);
