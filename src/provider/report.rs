@@ -35,7 +35,8 @@ pub struct CallReport {
 
 impl CallReport {
     /// The report of a call for which no answer began.
-    pub(super) fn without_answer(failure: Failure) -> Self {
+    #[must_use]
+    pub fn without_answer(failure: Failure) -> Self {
         Self {
             result: Err(failure),
             status: None,

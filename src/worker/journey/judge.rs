@@ -270,31 +270,17 @@ impl Judged {
 pub(super) fn abandoned(started_at: Timestamp, ended_at: Timestamp, head: Option<Head>, why: &str) -> CallReport {
     let total = started_at.until(ended_at).as_millis();
     CallReport {
-        result: Err(Failure::new(ErrorClass::Abandoned, Scope::Request, why)),
         status: head.as_ref().map(|head| head.status),
         first_byte_ms: head.as_ref().map(|head| head.first_byte_ms),
         request_id: head.and_then(|head| head.request_id),
         total_ms: i32::try_from(total).unwrap_or(i32::MAX),
-        dropped: Vec::new(),
-        limits: Vec::new(),
-        should_retry: None,
-        failed_usage: None,
+        ..CallReport::without_answer(Failure::new(ErrorClass::Abandoned, Scope::Request, why))
     }
 }
 
 /// The report of a call that was not made, because it was to fail on purpose.
 pub(super) fn not_made(failure: Failure) -> CallReport {
-    CallReport {
-        status: failure.status,
-        result: Err(failure),
-        request_id: None,
-        first_byte_ms: None,
-        total_ms: 0,
-        dropped: Vec::new(),
-        limits: Vec::new(),
-        should_retry: None,
-        failed_usage: None,
-    }
+    CallReport { status: failure.status, ..CallReport::without_answer(failure) }
 }
 
 /// Whether the provider may have generated an answer that never reached us whole.
