@@ -286,7 +286,7 @@ async fn a_route_is_cancelled_wherever_its_jobs_are_and_tried_anew_where_they_fa
     // Cancelled jobs were meant to be cancelled.
     let failed = queue.store.failed_of_route("mine").await.unwrap();
     assert_eq!(failed, [claimed[1].lease.job.0]);
-    assert_eq!(queue.store.retry_jobs(&failed, |_| {}).await.unwrap(), 1);
+    assert_eq!(queue.store.retry_jobs(&failed, |_| {}).await.unwrap().jobs, 1);
     assert_eq!(queue.places(failed[0]).await, "r");
     assert!(queue.store.failed_of_route("mine").await.unwrap().is_empty());
     assert!(queue.store.failed_of_route("none").await.unwrap().is_empty());

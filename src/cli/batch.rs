@@ -10,6 +10,7 @@ use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::domain::counted::counted;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::Obstacle;
 use crate::domain::pause::PauseKind;
 use crate::domain::template::near;
@@ -18,10 +19,9 @@ use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
-use crate::view::batch::{self, BatchView, HeldBatchView};
+use crate::view::batch::{self, HeldBatchView};
 use crate::view::change::{BulkView, CancelledEnqueueView, StopLossView};
 use crate::view::tone::Tone;
-use crate::view::waits::WhyView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// Arguments of `sluice batch`.
@@ -114,7 +114,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         BatchCommand::Show { name } => {
             let batch = find(&context.store, &name).await?;
             let obstacle = if batch.unfinished() > 0 { context.store.batch_obstacle(&name).await? } else { None };
-            show(&mut context, &batch, obstacle.as_ref())?;
+            let long_calls = context.store.long_calls_of_batch(&name).await?;
+            show(&mut context, &batch, obstacle.as_ref(), long_calls.as_ref())?;
             ExitCode::Success
         }
         BatchCommand::Jobs(args) => {
@@ -148,7 +149,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let retried = context.store.retry_chosen(&args.name, &filter, args.dry_run, set).await?;
             bar.finish_and_clear();
             let what = if args.dry_run { "would_be_queued_again" } else { "queued_again" };
-            said(&mut context, &args.name, what, retried)?
+            if let Some(remark) = jobs::on_overdue(retried.overdue) {
+                context.output.warn(remark);
+            }
+            said(&mut context, &args.name, what, retried.jobs)?
         }
         BatchCommand::StopLoss { name, share, max_wasted } => {
             find(&context.store, &name).await?;
@@ -256,14 +260,25 @@ pub(super) async fn alike(store: &Store, name: &str) -> Result<Option<String>, S
     Ok((!recent.is_empty()).then(|| format!("recent ones are: {}", recent.join(", "))))
 }
 
-fn show(context: &mut Context, batch: &Batch, obstacle: Option<&Obstacle>) -> anyhow::Result<()> {
-    let why = obstacle.map(|obstacle| WhyView::of(obstacle, None));
+fn show(
+    context: &mut Context,
+    batch: &Batch,
+    obstacle: Option<&Obstacle>,
+    long_calls: Option<&LongCalls>,
+) -> anyhow::Result<()> {
+    let view = HeldBatchView::of(batch, obstacle, long_calls);
     if context.output.format() == Format::Json {
-        context.output.json(&HeldBatchView { batch: BatchView::of(batch), why })?;
+        context.output.json(&view)?;
         return Ok(());
     }
     context.output.record(&batch::table(std::slice::from_ref(batch)))?;
-    if let (Format::Table, Some(why)) = (context.output.format(), why) {
+    if context.output.format() != Format::Table {
+        return Ok(());
+    }
+    if let Some(calls) = view.long_calls {
+        context.output.told_as(Some(Tone::Warning), format_args!(" calls: {}", calls.words))?;
+    }
+    if let Some(why) = view.why {
         let tone = if why.stuck || why.advice.is_some() { Tone::Bad } else { Tone::Warning };
         context.output.told_as(Some(tone), format_args!(" waits: {}", why.words))?;
         if let Some(advice) = why.advice {

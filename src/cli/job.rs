@@ -3,6 +3,7 @@
 mod chosen;
 
 use super::GlobalArgs;
+use super::batch::jobs::on_overdue;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::figure;
@@ -153,6 +154,13 @@ async fn change(context: &mut Context, chosen: chosen::ChosenArgs, deed: Deed) -
             table.row([change.job.into(), change.outcome.to_string().into()]);
         }
         context.output.table(&table)?;
+    }
+    if deed == Deed::Retry {
+        let retried: Vec<i64> = changes.iter().map(|change| change.job).collect();
+        if let Some(remark) = on_overdue(context.store.overdue(&retried).await?) {
+            context.output.finish()?;
+            context.output.warn(remark);
+        }
     }
     if !missing.is_empty() {
         context.output.finish()?;

@@ -1,6 +1,7 @@
 //! `sluice route`: pauses and resumes routes, and cancels or retries all of their jobs.
 
 use super::GlobalArgs;
+use super::batch::jobs::on_overdue;
 use super::consent::consent;
 use super::context::Context;
 use super::failure::CommandFailure;
@@ -63,7 +64,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let bar = counter(&jobs);
             let retried = context.store.retry_jobs(&jobs, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
-            said(context, &bulk.name, "queued_again", retried).await
+            if let Some(remark) = on_overdue(retried.overdue) {
+                context.output.warn(remark);
+            }
+            said(context, &bulk.name, "queued_again", retried.jobs).await
         }
     }
 }

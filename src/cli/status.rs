@@ -112,6 +112,9 @@ fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputErro
                 }
             }
         }
+        if let Some(calls) = &route.long_calls {
+            output.told_as(Some(Tone::Warning), format_args!(" {}: {}", route.route, calls.words))?;
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::output::{Format, Output, OutputError};
 use super::results::{Counts, advice};
 use super::table::wrapped;
 use crate::domain::counted::counted;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::Obstacle;
 use crate::exit_code::ExitCode;
 use crate::printable::progress::Shown;
@@ -16,6 +17,7 @@ use crate::store::batch::Batch;
 use crate::store::{Store, StoreError};
 use crate::view::batch::{BatchView, ProgressView, per_answer_in_words};
 use crate::view::tone::Tone;
+use crate::view::waits::LongCallsView;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -108,7 +110,9 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
             Format::Json => batch.clone(),
             Format::Table | Format::Plain | Format::Csv => without(&batch, replaced.look(store, &batch).await?),
         };
-        screen.show(output, &shown, &pace, obstacle.as_ref())?;
+        let is_still = obstacle.is_none() && pace.per_second() <= 0.0;
+        let long_calls = if is_still { store.long_calls_of_batch(name).await? } else { None };
+        screen.show(output, &shown, &pace, &Standstill { obstacle, long_calls })?;
         if took > LOOK {
             // For a login that sees its own jobs alone they are counted each time: not more than a fifth of the time.
             tokio::time::sleep(took * 4).await;
@@ -125,6 +129,27 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
         }
     }
     Ok(DoneBatch { batch, replaced })
+}
+
+/// Why a bar stands still.
+#[derive(Debug, Default)]
+struct Standstill {
+    /// What all jobs wait for.
+    obstacle: Option<Obstacle>,
+    /// Else the calls that have been under way for long.
+    long_calls: Option<LongCalls>,
+}
+
+impl Standstill {
+    fn in_words(&self) -> Option<String> {
+        let obstacle = self.obstacle.as_ref().map(Obstacle::in_words);
+        let words = obstacle.or_else(|| self.long_calls.as_ref().map(LongCalls::in_words))?;
+        Some(on_one_line(&words).into_owned())
+    }
+
+    fn is_for_a_person(&self) -> bool {
+        self.obstacle.as_ref().is_some_and(|why| why.advice(None).is_some() || !why.stuck.is_empty())
+    }
 }
 
 /// The rate at which jobs end.
@@ -238,26 +263,25 @@ impl Screen {
         output: &mut Output,
         batch: &Batch,
         pace: &Pace,
-        waits_for: Option<&Obstacle>,
+        still: &Standstill,
     ) -> Result<(), OutputError> {
+        let waits_for = still.obstacle.as_ref();
         match self {
             Self::Bar(shown) => {
                 let bar = shown.bar();
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On lines of its own: text that does not fit is cut off.
-                let reason = waits_for.map(|why| on_one_line(&why.in_words()).into_owned());
-                let lines = [Some(progress(batch, pace, waits_for)), reason].into_iter().flatten();
+                let lines = [Some(progress(batch, pace, waits_for)), still.in_words()].into_iter().flatten();
                 let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(1));
                 let lines = lines.map(|line| wrapped(&line, screen).join("\n"));
-                bar.set_message(in_colours(lines.collect(), batch, waits_for, colour::on_stderr()));
+                bar.set_message(in_colours(lines.collect(), batch, still, colour::on_stderr()));
             }
             Self::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {
                     *next = now + LINE;
-                    let reason =
-                        waits_for.map_or_else(String::new, |why| format!(" ({})", on_one_line(&why.in_words())));
+                    let reason = still.in_words().map_or_else(String::new, |why| format!(" ({why})"));
                     let name = on_one_line(&batch.name);
                     output.line(format_args!("{name}: {}{reason}", progress(batch, pace, waits_for)))?;
                     output.finish()?;
@@ -266,7 +290,8 @@ impl Screen {
             Self::Json { shown } => {
                 let state = (batch.done(), batch.attempts);
                 if shown.replace(state) != Some(state) {
-                    output.json_line(&view(batch, pace, waits_for))?;
+                    let long_calls = still.long_calls.as_ref().map(LongCallsView::from);
+                    output.json_line(&ProgressView { long_calls, ..view(batch, pace, waits_for) })?;
                 }
             }
         }
@@ -280,15 +305,14 @@ impl Screen {
 }
 
 /// The lines under a bar, in the colours of what they mean: failures, and what calls for a person.
-fn in_colours(lines: Vec<String>, batch: &Batch, waits_for: Option<&Obstacle>, is_coloured: bool) -> String {
+fn in_colours(lines: Vec<String>, batch: &Batch, still: &Standstill, is_coloured: bool) -> String {
     let failed = format!("{} failed", batch.failed);
-    let is_for_a_person = waits_for.is_some_and(|why| why.advice(None).is_some() || !why.stuck.is_empty());
     let toned = lines.into_iter().enumerate().map(|(place, line)| match place {
         _ if !is_coloured => line,
         0 if batch.failed > 0 => line.replacen(&failed, &painted(Tone::Bad, &failed), 1),
         0 => line,
         _ => {
-            let tone = if is_for_a_person { Tone::Bad } else { Tone::Warning };
+            let tone = if still.is_for_a_person() { Tone::Bad } else { Tone::Warning };
             line.split('\n').map(|part| painted(tone, part)).collect::<Vec<_>>().join("\n")
         }
     });
@@ -427,11 +451,11 @@ mod tests {
     #[test]
     fn failures_and_reasons_have_colours_where_there_are_any() {
         let lines = || vec!["400 of 1000 jobs, 10 failed, 20.0/s".to_owned(), "no worker\nis running".to_owned()];
-        let none = obstacle("no worker");
-        assert_eq!(in_colours(lines(), &batch(), Some(&none), false), lines().join("\n"));
+        let none = Standstill { obstacle: Some(obstacle("no worker")), long_calls: None };
+        assert_eq!(in_colours(lines(), &batch(), &none, false), lines().join("\n"));
         let red = |text: &str| format!("\u{1b}[31m{text}\u{1b}[0m");
         assert_eq!(
-            in_colours(lines(), &batch(), Some(&none), true),
+            in_colours(lines(), &batch(), &none, true),
             format!("400 of 1000 jobs, {}, 20.0/s\n{}\n{}", red("10 failed"), red("no worker"), red("is running"))
         );
     }

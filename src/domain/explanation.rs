@@ -310,6 +310,7 @@ mod tests {
             (Reason::NoCapacity, "no_capacity"),
             (Reason::PeakHours, "peak_hours"),
             (Reason::Breaker, "breaker_open"),
+            (Reason::Offline, "offline"),
             (Reason::QuotaExhausted, "quota_exhausted"),
             (Reason::Auth, "auth"),
             (Reason::Model, "model"),

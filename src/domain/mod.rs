@@ -44,6 +44,7 @@ pub mod knock;
 pub mod lately;
 pub mod latency;
 pub mod limits;
+pub mod long_calls;
 pub mod long_wait;
 pub mod metadata;
 pub mod model_refusal;

@@ -77,6 +77,8 @@ pub struct Obstacle {
     /// The targets, where no target of the route can be called before a person does something: all keys refused, or the
     /// model unknown. Empty where work may go on by itself.
     pub stuck: Vec<ShutTarget>,
+    /// The fixed words of other jobs of the same batch that wait for something else.
+    pub others: Vec<String>,
 }
 
 /// The obstacle to a job, a batch or a route.
@@ -211,13 +213,13 @@ impl Obstacle {
         let are_all_stuck = is_of_target && known.workers.iter().filter(takes_it).all(is_stuck);
         let stuck: BTreeSet<&String> = waits().filter(|_| are_all_stuck).flat_map(|wait| &wait.stuck).collect();
         let stuck = stuck.into_iter().map(|target| known.stuck(target, subject)).collect();
-        Self { code: code.to_owned(), kind, until, as_of: known.now, stuck }
+        Self { code: code.to_owned(), kind, until, as_of: known.now, stuck, others: Vec::new() }
     }
 
     /// Whether the wait soon ends by itself: work goes on, if slowly.
     #[must_use]
     pub fn is_a_limit(&self) -> bool {
-        matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
+        self.others.is_empty() && matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
     }
 
     /// Whether no worker that runs takes it.
@@ -240,7 +242,7 @@ impl Obstacle {
     #[must_use]
     pub fn lasting_budget(&self) -> Option<&BudgetStanding> {
         let is_within = matches!(&self.kind, Hindrance::Shut(shut) if shut.because == awaited::WITHIN_PATIENCE);
-        self.budget().filter(|standing| !is_within && standing.ends_at.is_none())
+        self.budget().filter(|standing| !is_within && standing.ends_at.is_none() && self.others.is_empty())
     }
 
     /// The pause that is behind it.

@@ -45,6 +45,8 @@ pub enum Reason {
     PeakHours,
     /// The breaker is open.
     Breaker,
+    /// No provider can be reached, this one among them: the trouble is probably the worker's own network.
+    Offline,
     /// No key is in service; the first key that may be tried again was out of money.
     QuotaExhausted,
     /// No key is in service; the first key that may be tried again was rejected.
@@ -65,6 +67,7 @@ impl Reason {
         Self::NoCapacity,
         Self::PeakHours,
         Self::Breaker,
+        Self::Offline,
         Self::QuotaExhausted,
         Self::Auth,
         Self::Model,
@@ -81,6 +84,7 @@ impl Reason {
             Self::NoCapacity => "no_capacity",
             Self::PeakHours => "peak_hours",
             Self::Breaker => "breaker_open",
+            Self::Offline => "offline",
             Self::QuotaExhausted => "quota_exhausted",
             Self::Auth => "auth",
             Self::Model => "model",
@@ -100,9 +104,13 @@ impl Reason {
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::PeakHours | Self::Breaker | Self::Budget => {
-                true
-            }
+            Self::RateLimit
+            | Self::Concurrency
+            | Self::NoCapacity
+            | Self::PeakHours
+            | Self::Breaker
+            | Self::Offline
+            | Self::Budget => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -115,6 +123,7 @@ impl Reason {
             Self::NoCapacity
             | Self::PeakHours
             | Self::Breaker
+            | Self::Offline
             | Self::QuotaExhausted
             | Self::Auth
             | Self::Model
@@ -132,6 +141,7 @@ impl Reason {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
             Self::NoCapacity => class == ErrorClass::NoCapacity,
             Self::Breaker => facts.breaker == Sign::Bad,
+            Self::Offline => !facts.is_heard,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
             Self::PeakHours | Self::Paused | Self::Budget => false,
@@ -163,6 +173,7 @@ impl fmt::Display for Reason {
             Self::NoCapacity => "no capacity in its tier",
             Self::PeakHours => "in its peak hours",
             Self::Breaker => "breaker open",
+            Self::Offline => "no provider can be reached",
             Self::QuotaExhausted => "out of money",
             Self::Auth => "key rejected",
             Self::Model => "model unknown or not allowed",

@@ -26,7 +26,6 @@ use crate::view::schedule::{ScheduleView, TickView};
 use crate::view::status::StatusView;
 use crate::view::story::StoryView;
 use crate::view::table::Table;
-use crate::view::waits::WhyView;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -111,8 +110,8 @@ async fn batch(State(site): Here, Path(name): Path<String>, asked: QueryPairs) -
     let found = site.look(async |store| {
         let Some(batch) = store.batch(&name).await? else { return Ok(None) };
         let obstacle = if batch.unfinished() > 0 { store.batch_obstacle(&name).await? } else { None };
-        let why = obstacle.map(|obstacle| WhyView::of(&obstacle, None));
-        Ok(Some(HeldBatchView { batch: BatchView::of(&batch), why }))
+        let long_calls = store.long_calls_of_batch(&name).await?;
+        Ok(Some(HeldBatchView::of(&batch, obstacle.as_ref(), long_calls.as_ref())))
     });
     found.await?.map(Json).ok_or_else(|| Problem::not_found(format!("there is no batch {name:?}")))
 }

@@ -2,7 +2,7 @@
 
 mod chosen;
 
-pub use chosen::{JobFilter, ListedJob};
+pub use chosen::{JobFilter, ListedJob, Retried};
 
 use super::results::REPLACED;
 use super::{Doing, Store, StoreError};
@@ -364,6 +364,6 @@ impl Store {
     /// Puts every failed or cancelled job of a batch back into the queue, but for those whose place another file took,
     /// and returns how many.
     pub async fn retry_batch(&self, name: &str, progress: impl FnMut(i64)) -> Result<i64, StoreError> {
-        self.retry_chosen(name, &JobFilter::default(), false, progress).await
+        Ok(self.retry_chosen(name, &JobFilter::default(), false, progress).await?.jobs)
     }
 }

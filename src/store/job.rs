@@ -67,6 +67,8 @@ pub enum Place {
         since: DateTime<Utc>,
         /// Whether that worker is alive; if not, the job is about to be given to another.
         alive: bool,
+        /// Its call that is under way: the target, and when it was sent.
+        call: Option<(String, DateTime<Utc>)>,
     },
     Ended(Box<Ended>),
     /// In no queue, so that no worker takes it: it came in while triggers were off.
@@ -284,6 +286,18 @@ impl Store {
                 let subject = Subject { route: &row.route, ..Subject::default() };
                 known.workers.is_empty().then(|| Obstacle::of(FixedWait::NoWorker.as_str(), subject, &known))
             }
+            // In the hands of a worker that makes no call for it: what the jobs of its route wait for there.
+            None if row.worker.is_some() && row.state.is_none() && row.call_target.is_none() => {
+                let known = self.known().await?;
+                let subject = Subject {
+                    route: &row.route,
+                    project: Some(&row.project),
+                    batch: row.batch.as_deref(),
+                    ..Subject::default()
+                };
+                let wait = known.workers.iter().find_map(|worker| worker.waits.get(&row.route));
+                wait.map(|wait| Obstacle::of(&wait.reason, subject, &known))
+            }
             None => None,
         };
         Ok(Some({
@@ -303,7 +317,14 @@ impl Store {
                     response: row.response,
                 }))
             } else if let (Some(worker), Some(since)) = (row.worker, row.claimed_at) {
-                Place::Running { worker, host: row.host, pid: row.pid, since, alive: row.alive }
+                Place::Running {
+                    worker,
+                    host: row.host,
+                    pid: row.pid,
+                    since,
+                    alive: row.alive,
+                    call: row.call_target.zip(row.call_started),
+                }
             } else if let (Some(until), Some(reason)) = (row.parked_until, row.parked_reason) {
                 Place::Parked { until, reason: row.waits_for.unwrap_or(reason) }
             } else if let Some(crashes) = row.ready_crashes {
@@ -380,6 +401,19 @@ impl Store {
     pub async fn retry_job(&self, id: JobId) -> Result<Changed, StoreError> {
         let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "retrying the job")
+    }
+
+    /// How many of these jobs wait although their deadline is over.
+    pub async fn overdue(&self, jobs: &[i64]) -> Result<i64, StoreError> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "overdue!" from sluice.job j
+                where j.id = any ($1) and j.deadline <= now()
+                  and not exists (select from sluice.result r where r.job_id = j.id)"#,
+            jobs
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at deadlines")
     }
 
     /// Pauses a job that waits.

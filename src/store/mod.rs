@@ -34,6 +34,7 @@ pub mod lanes;
 mod late;
 pub mod lately;
 pub mod lease;
+mod long_calls;
 pub mod maintenance;
 pub mod names;
 mod notice;

@@ -1,5 +1,6 @@
 //! Changes to all jobs of a route.
 
+use super::batch::Retried;
 use super::{Doing, Store, StoreError};
 use std::collections::BTreeSet;
 
@@ -80,18 +81,23 @@ impl Store {
         Ok(cancelled)
     }
 
-    /// Puts failed jobs back into the queue, and returns how many.
-    pub async fn retry_jobs(&self, jobs: &[i64], mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
-        let mut retried = 0;
+    /// Puts failed jobs back into the queue.
+    pub async fn retry_jobs(&self, jobs: &[i64], mut progress: impl FnMut(i64)) -> Result<Retried, StoreError> {
+        let mut retried = Retried::default();
         for chunk in jobs.chunks(CHUNK) {
-            retried += sqlx::query_scalar!(
-                r#"select count(*) filter (where sluice.retry(id)) as "changed!" from unnest($1::bigint[]) id"#,
+            let step = sqlx::query!(
+                r#"select count(*) filter (where sluice.retry(c.id)) as "changed!",
+                          count(*) filter (where j.deadline <= now()) as "overdue!"
+                     from unnest($1::bigint[]) c(id) left join lateral (
+                          select b.deadline from sluice.job b where b.id = c.id limit 1) j on true"#,
                 chunk
             )
             .fetch_one(&self.db)
             .await
             .doing("retrying the jobs")?;
-            progress(retried);
+            retried.jobs += step.changed;
+            retried.overdue += step.overdue;
+            progress(retried.jobs);
         }
         Ok(retried)
     }

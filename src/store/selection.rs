@@ -120,6 +120,8 @@ pub struct Walked {
     pub jobs: i64,
     /// The last number that was looked at.
     pub last: i64,
+    /// Those of them whose deadline is over.
+    pub overdue: i64,
     /// Whether all jobs were looked at.
     pub is_all: bool,
 }
@@ -194,7 +196,7 @@ macro_rules! changed {
                 + $page
                 + r#"),
                chosen as materialized (
-                    select p.id
+                    select p.id, p.deadline <= now() as overdue
                       from page p left join lateral (
                            select r.state, r.error_class, r.error from sluice.result r
                             where r.job_id = p.id limit 1) r on true
@@ -210,7 +212,7 @@ macro_rules! changed {
                        and case $9 when 'move' then p.route <> $11 when 'priority' then p.priority <> $11::integer
                                    else true end
                      order by p.id)
-               select (select max(id) from page) as last,
+               select (select max(id) from page) as last, count(*) filter (where c.overdue) as "overdue!",
                       count(*) filter (where case when $10 then true
                                                   when $9 = 'cancel' then sluice.cancel(c.id)
                                                   when $9 = 'retry' then sluice.retry(c.id)
@@ -232,7 +234,7 @@ macro_rules! changed {
             $only_counts,
             $deed.argument() as _
         )
-        .map(|row| (row.last, row.jobs))
+        .map(|row| (row.last, row.jobs, row.overdue))
         .fetch_one(&$store.db)
         .await
     };
@@ -332,10 +334,10 @@ impl Store {
     ) -> Result<Walked, StoreError> {
         let after = walked.last;
         let mut tries = 0;
-        let (last, jobs) = loop {
+        let (last, jobs, overdue) = loop {
             let step = match &selection.batch {
                 Some(_) => changed!(
-                    "select id, route, project, enqueued_by, priority from sluice.job
+                    "select id, route, project, enqueued_by, priority, deadline from sluice.job
                       where batch = $1 and id > $2 order by id limit 1000",
                     selection,
                     deed,
@@ -344,7 +346,7 @@ impl Store {
                     self
                 ),
                 None => changed!(
-                    "select id, route, project, enqueued_by, priority from sluice.job
+                    "select id, route, project, enqueued_by, priority, deadline from sluice.job
                       where id > $2 and $1::text is null order by id limit 1000",
                     selection,
                     deed,
@@ -360,7 +362,12 @@ impl Store {
                 step => break step?,
             }
         };
-        Ok(Walked { jobs: walked.jobs + jobs, last: last.unwrap_or(after), is_all: last.is_none() })
+        Ok(Walked {
+            jobs: walked.jobs + jobs,
+            overdue: walked.overdue + overdue,
+            last: last.unwrap_or(after),
+            is_all: last.is_none(),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use super::schedule::{ScheduleRow, TickRow};
 use super::waits::Spot;
 use super::{Doing, Store, StoreError};
 use crate::domain::budget::Need;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::pause::FixedWait;
 use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::BucketStanding;
@@ -49,6 +50,8 @@ pub struct RouteQueue {
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
+    /// Their calls that have been under way for long.
+    pub long_calls: Option<LongCalls>,
     /// Jobs that wait, by the reason of the wait.
     pub parked: BTreeMap<String, Held>,
 }
@@ -361,6 +364,9 @@ impl Store {
         .doing("counting running jobs")?;
         for group in groups {
             routes.entry(group.route).or_default().running = group.rows;
+        }
+        for (route, calls) in self.long_calls(None).await? {
+            routes.entry(route).or_default().long_calls = Some(calls);
         }
         Ok(())
     }

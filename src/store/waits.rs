@@ -9,7 +9,7 @@ use crate::domain::budget::Budgets;
 use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::statistics::Statistics;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 const REASONS: &str = "looking at what jobs wait for";
 
@@ -103,11 +103,11 @@ impl Store {
         })
     }
 
-    /// The obstacle that all unfinished jobs of a batch have in common, if it is known. Jobs that each wait for
-    /// something of their own have none in common.
+    /// What all unfinished jobs of a batch wait for, if it is known of each of them that it waits: the obstacle of most
+    /// of them, with the [others](Obstacle::others) beside it.
     ///
     /// Where the batch as a whole is held up by nothing, its last jobs are examined, because those are taken last: if
-    /// all of them rest for the same reason and none is in a worker's hands, it is that.
+    /// all of them rest and none is in a worker's hands, it is what they rest for.
     ///
     /// To a login that may not read the sums only the fixed words of its own jobs' obstacle are told.
     pub async fn batch_obstacle(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
@@ -145,6 +145,7 @@ impl Store {
             let are_stuck = stuck.iter().all(|stuck| !stuck.is_empty());
             obstacle.stuck = if are_stuck { stuck.into_iter().flatten().collect() } else { Vec::new() };
             obstacle.stuck.dedup();
+            obstacle.others = others(reasons.iter().flatten(), reason);
             // A job that no worker could take yet does not wait for one.
             if obstacle.is_no_worker()
                 && let Some(rest) = self.common_rest(name).await?.filter(|rest| !rest.is_no_worker())
@@ -212,15 +213,32 @@ impl Store {
             })
             .collect();
         let reasons = self.obstacles(&spots).await?;
-        let common = reasons
-            .first()
-            .cloned()
-            .flatten()
-            .filter(|first| !is_in_hand && reasons.iter().all(|reason| reason.as_ref() == Some(first)));
-        let (Some(reason), Some(spot)) = (common, spots.first()) else { return Ok(None) };
-        let until = rows.first().and_then(|row| row.until_ms).map(Timestamp);
-        Ok(Some(Obstacle::of(&reason, spot.subject(until), &self.known().await?)))
+        // A job that is not known to wait may well be moving.
+        if is_in_hand || reasons.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();
+        reasons.iter().flatten().for_each(|reason| *jobs.entry(reason).or_default() += 1);
+        let Some(commonest) = jobs.into_iter().max_by_key(|(_, jobs)| *jobs).map(|(reason, _)| reason) else {
+            return Ok(None);
+        };
+        let Some(at) = reasons.iter().position(|reason| reason.as_deref() == Some(commonest)) else { return Ok(None) };
+        let (Some(spot), Some(row)) = (spots.get(at), rows.get(at)) else { return Ok(None) };
+        let known = self.known().await?;
+        let mut obstacle = Obstacle::of(commonest, spot.subject(row.until_ms.map(Timestamp)), &known);
+        obstacle.others = others(reasons.iter().flatten(), commonest);
+        if !obstacle.others.is_empty() {
+            // Each of them has a reason of its own: whether no target can be called at all is not known.
+            obstacle.stuck = Vec::new();
+        }
+        Ok(Some(obstacle))
     }
+}
+
+/// The reasons beside this one, each once.
+fn others<'a>(reasons: impl Iterator<Item = &'a String>, reason: &str) -> Vec<String> {
+    let others: BTreeSet<&String> = reasons.filter(|other| *other != reason).collect();
+    others.into_iter().cloned().collect()
 }
 
 impl Spot {

@@ -2,9 +2,10 @@
 
 use super::dollars::Dollars;
 use super::table::{Cell, Layout, Table};
-use super::waits::WhyView;
+use super::waits::{LongCallsView, WhyView};
 use crate::domain::PerAnswer;
 use crate::domain::counted::counted;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::Obstacle;
 use crate::store::batch::{Batch, ListedJob};
 use crate::store::enqueues::EnqueueRecord;
@@ -145,6 +146,20 @@ pub struct HeldBatchView {
     pub batch: BatchView,
     /// What all its unfinished jobs wait for; `None`: nothing is known to be in their way.
     pub why: Option<WhyView>,
+    /// Its calls that have had no answer for a minute or longer.
+    pub long_calls: Option<LongCallsView>,
+}
+
+impl HeldBatchView {
+    /// A batch, the reason why all its jobs wait, and its calls that have been under way for long.
+    #[must_use]
+    pub fn of(batch: &Batch, obstacle: Option<&Obstacle>, long_calls: Option<&LongCalls>) -> Self {
+        Self {
+            batch: BatchView::of(batch),
+            why: obstacle.map(|obstacle| WhyView::of(obstacle, None)),
+            long_calls: long_calls.map(LongCallsView::from),
+        }
+    }
 }
 
 /// A batch that is being worked on.
@@ -164,6 +179,8 @@ pub struct ProgressView {
     pub waits_for: Option<String>,
     /// The same reason, with all that is known of it.
     pub why: Option<WhyView>,
+    /// Its calls that have had no answer for a minute or longer, while no job ends.
+    pub long_calls: Option<LongCallsView>,
 }
 
 impl ProgressView {
@@ -178,6 +195,7 @@ impl ProgressView {
             idle: obstacle.map(Obstacle::in_words),
             waits_for: obstacle.map(|obstacle| obstacle.code.clone()),
             why: obstacle.map(|obstacle| WhyView::of(obstacle, None)),
+            long_calls: None,
         }
     }
 }

@@ -95,6 +95,10 @@ pub enum PlaceView {
         since: DateTime<Utc>,
         /// Whether that worker is alive; if not, another one is about to get the job.
         worker_alive: bool,
+        /// Its call that is under way: the target.
+        call_target: Option<String>,
+        /// When that was sent.
+        call_since: Option<DateTime<Utc>>,
     },
     Ended(EndView),
     /// In no queue, so that no worker takes it.
@@ -154,8 +158,9 @@ impl JobView {
         let place = match job.place {
             Place::Ready { crashes, waits_for, opens } => PlaceView::Ready { crashes, waits_for, opens_at: opens },
             Place::Parked { until, reason } => PlaceView::Parked { until: wakes_at(&reason, until), waits_for: reason },
-            Place::Running { worker, host, pid, since, alive } => {
-                PlaceView::Running { worker, host, pid, since, worker_alive: alive }
+            Place::Running { worker, host, pid, since, alive, call } => {
+                let (call_target, call_since) = call.unzip();
+                PlaceView::Running { worker, host, pid, since, worker_alive: alive, call_target, call_since }
             }
             Place::Ended(mut ended) => {
                 response = bodies.response.then(|| ended.response.take().unwrap_or(Value::Null));
@@ -209,17 +214,21 @@ impl JobView {
                 why.unwrap_or(waits_for).to_owned()
             }
             PlaceView::Parked { waits_for, .. } => format!("queued: {}", why.unwrap_or(waits_for)),
-            PlaceView::Running { worker, host, pid, since, worker_alive } => {
+            PlaceView::Running { worker, host, pid, since, worker_alive, call_target, call_since } => {
                 let process = match (host, pid) {
                     (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
                     _ => String::new(),
                 };
-                let dead = match why {
-                    _ if *worker_alive => String::new(),
-                    Some(why) => format!(", which is dead, and {why}"),
-                    None => ", which is dead: another worker takes over in a moment".to_owned(),
+                let goes_on = match (why, call_target.as_ref().zip(call_since.as_ref())) {
+                    (_, Some((target, sent))) if *worker_alive => {
+                        format!("; its call to {target} has been under way since {}", at(sent))
+                    }
+                    (Some(why), None) if *worker_alive => format!("; no call of it is under way: {why}"),
+                    (None, None) if *worker_alive => String::new(),
+                    (Some(why), _) => format!(", which is dead, and {why}"),
+                    (None, _) => ", which is dead: another worker takes over in a moment".to_owned(),
                 };
-                format!("with worker {worker}{process} since {}{dead}", at(since))
+                format!("with worker {worker}{process} since {}{goes_on}", at(since))
             }
             PlaceView::Ended(end) => format!("{} at {}", self.state, at(&end.finished_at)),
             PlaceView::Nowhere { waits_for } => why.unwrap_or(waits_for).to_owned(),
@@ -331,17 +340,37 @@ mod tests {
         assert_eq!(whereabouts(ready(Some("batch paused"))), words);
         assert_eq!(whereabouts(ready(None)), "queued");
         assert_eq!(whereabouts(ready(Some("no worker"))), "queued: no worker is running");
-        let running =
-            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
+        let running = Place::Running {
+            worker: 7,
+            host: Some("db1".to_owned()),
+            pid: Some(42),
+            since: at,
+            alive: false,
+            call: None,
+        };
         assert_eq!(
             whereabouts(running),
             "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
              a moment"
         );
         // Nothing takes over where no worker is.
-        let running = Place::Running { worker: 7, host: None, pid: None, since: at, alive: false };
+        let running = Place::Running { worker: 7, host: None, pid: None, since: at, alive: false, call: None };
         let words = "with worker 7 since 2026-01-31T08:00:00Z, which is dead, and no worker is running";
         assert_eq!(whereabouts(running), words);
+        let in_hand = |call| Place::Running {
+            worker: 7,
+            host: Some("db1".to_owned()),
+            pid: Some(42),
+            since: at,
+            alive: true,
+            call,
+        };
+        assert_eq!(
+            whereabouts(in_hand(Some(("a/m".to_owned(), at + chrono::TimeDelta::seconds(9))))),
+            "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z; its call to a/m has been under way since \
+             2026-01-31T08:00:09Z"
+        );
+        assert_eq!(whereabouts(in_hand(None)), "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z");
         assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so no worker finds it"));
     }
 

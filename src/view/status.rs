@@ -11,7 +11,7 @@ use super::game_day::GameDayOnView;
 use super::schedule::ScheduleView;
 use super::shut::ShutView;
 use super::table::{Cell, Layout, Table};
-use super::waits::{WhyView, wakes_at};
+use super::waits::{LongCallsView, WhyView, wakes_at};
 use super::worker::WorkerView;
 use crate::domain::obstacle::{Circumstances, Obstacle, Subject};
 use crate::domain::pause::{FixedWait, PauseKind};
@@ -68,6 +68,8 @@ pub struct RouteView {
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
+    /// Their calls that have had no answer for a minute or longer.
+    pub long_calls: Option<LongCallsView>,
     /// Why those jobs do not go on: their workers have died, and none runs that takes them over.
     pub running_waits_for: Vec<HeldView>,
     /// Jobs that wait, by reason.
@@ -225,6 +227,7 @@ impl RouteView {
             ready_waits_for: held,
             oldest_ready: queue.oldest_ready,
             running: queue.running,
+            long_calls: queue.long_calls.as_ref().map(LongCallsView::from),
             parked,
         }
     }

@@ -115,11 +115,11 @@ fn a_job_is_shown_with_its_place() {
             json!({ "where": "parked", "until": null, "waits_for": "paused" }),
         ),
         (
-            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: None, since, alive: true },
+            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: None, since, alive: true, call: None },
             "running",
             json!({
                 "where": "running", "worker": 7, "host": "db1", "pid": null, "since": "2027-01-15T08:00:05Z",
-                "worker_alive": true,
+                "worker_alive": true, "call_target": null, "call_since": null,
             }),
         ),
         (

@@ -4,6 +4,7 @@ use super::command::advice;
 use super::dollars::Dollars;
 use crate::domain::Timestamp;
 use crate::domain::budget::BudgetStanding;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::{Hindrance, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
@@ -30,6 +31,32 @@ pub struct WhyView {
     pub keys: Vec<KeyOutView>,
     /// Whether nothing goes on before a person does something about a key or a model.
     pub stuck: bool,
+    /// Of a batch: what others of its jobs wait for, in the fixed words.
+    pub others_wait_for: Vec<String>,
+}
+
+/// Calls that have been under way for long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LongCallsView {
+    /// How many there are.
+    pub calls: i64,
+    /// When the oldest was sent.
+    pub oldest: Option<DateTime<Utc>>,
+    /// The target that it was sent to.
+    pub target: String,
+    /// The same, in words.
+    pub words: String,
+}
+
+impl From<&LongCalls> for LongCallsView {
+    fn from(calls: &LongCalls) -> Self {
+        Self {
+            calls: calls.calls,
+            oldest: instant(calls.oldest),
+            target: calls.target.clone(),
+            words: calls.in_words(),
+        }
+    }
 }
 
 /// A pause, as the reason of a wait.
@@ -109,6 +136,7 @@ impl WhyView {
             budget: obstacle.budget().map(short),
             keys: keys.collect(),
             stuck: !obstacle.stuck.is_empty(),
+            others_wait_for: obstacle.others.clone(),
         }
     }
 }
@@ -142,6 +170,7 @@ pub(super) const fn was_shut(reason: Reason) -> &'static str {
         Reason::NoCapacity => "its tier had no capacity",
         Reason::PeakHours => "it was in its peak hours",
         Reason::Breaker => "its breaker was open",
+        Reason::Offline => "no provider could be reached",
         Reason::QuotaExhausted => "its key was out of money",
         Reason::Auth => "its key had been rejected",
         Reason::Model => "the model was unknown or not allowed to the key",

@@ -39,7 +39,7 @@ pub const PACE: Duration = Duration::from_secs(1);
 /// When no provider has answered for this long while calls fail, the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long the process calls no provider when none can be reached.
+/// How long the process calls no provider that has not answered, when none can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
 
 /// All limits of one worker process, and the health of all its targets.
@@ -50,8 +50,8 @@ pub struct Gate {
     retired: Vec<Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
-    /// Set while no provider can be reached: the trouble is probably ours, and every further call would only repeat
-    /// that.
+    /// Set while no provider can be reached: the trouble is probably ours, and every further call to those that did
+    /// not answer would only repeat that.
     offline: Arc<Mutex<Option<Shut>>>,
     /// Notified whenever something may have opened.
     changed: Arc<Notify>,
@@ -238,8 +238,8 @@ impl Gate {
         // When no provider at all can be reached, the trouble is ours and no target is to blame.
         let cut_off = silent && self.is_cut_off(now);
         if cut_off && still_shut(&self.offline, now).is_none() {
-            tracing::warn!("no provider can be reached; resting all of them for a moment");
-            shut_for(&self.offline, Reason::Breaker, OFFLINE_REST, now);
+            tracing::warn!("no provider can be reached; those that did not answer rest for a moment");
+            shut_for(&self.offline, Reason::Offline, OFFLINE_REST, now);
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(asker.job, breaker, sign, class, now);

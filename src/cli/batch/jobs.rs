@@ -66,6 +66,14 @@ impl RetryArgs {
     }
 }
 
+/// What to know of jobs that were put back into the queue after their deadline.
+pub(in crate::cli) fn on_overdue(jobs: i64) -> Option<String> {
+    let jobs = (jobs > 0).then(|| counted(jobs, "job has", "jobs have"))?;
+    Some(format!(
+        "{jobs} a deadline that is over: a worker fails them again, without a call; enqueue their requests anew"
+    ))
+}
+
 pub(in crate::cli) fn names(classes: &[ErrorClass]) -> Vec<String> {
     classes.iter().map(|class| class.as_str().to_owned()).collect()
 }

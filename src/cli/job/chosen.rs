@@ -1,6 +1,6 @@
 //! Jobs chosen by what they are and how they stand, of any batch: listed, and changed together.
 
-use crate::cli::batch::jobs::{class, names, state};
+use crate::cli::batch::jobs::{class, names, on_overdue, state};
 use crate::cli::consent::consent;
 use crate::cli::context::Context;
 use crate::cli::failure::CommandFailure;
@@ -176,6 +176,9 @@ pub(super) async fn change_all(context: &mut Context, args: ChosenArgs, deed: &D
         bar.set_position(u64::try_from(walked.jobs).unwrap_or(0));
     }
     bar.finish_and_clear();
+    if let (Deed::Retry, Some(remark)) = (deed, on_overdue(walked.overdue)) {
+        context.output.warn(remark);
+    }
     said(context, &ChosenView { action: deed.as_str(), jobs: walked.jobs, or_more: false, changed: true })
 }
 

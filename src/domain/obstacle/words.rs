@@ -21,6 +21,14 @@ impl Obstacle {
     /// The hindrance, as a sentence without its end.
     #[must_use]
     pub fn in_words(&self) -> String {
+        let words = self.hindrance_in_words();
+        if self.others.is_empty() {
+            return words;
+        }
+        format!("{words}; others wait for {}", roll(self.others.iter().map(String::as_str)))
+    }
+
+    fn hindrance_in_words(&self) -> String {
         let now = self.as_of;
         match &self.kind {
             Hindrance::NoQueue => "in no queue, so no worker finds it: it came in while triggers were off".to_owned(),
@@ -125,6 +133,7 @@ impl ShutTarget {
             let again = match self.what {
                 What::Opens(reason) if reason.is_a_limit() => " until",
                 What::Opens(Reason::PeakHours) => ", which end at",
+                What::Opens(Reason::Offline) => "; calls try again at",
                 What::Opens(_) => "; one call tries again at",
                 What::Retry => " at",
             };
@@ -213,6 +222,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::NoCapacity => "its tier has no capacity",
         Reason::PeakHours => "it is in its peak hours",
         Reason::Breaker => "its breaker is open after failures",
+        Reason::Offline => "no provider can be reached, and it rests for a moment",
         Reason::QuotaExhausted => "its key is out of money",
         Reason::Auth => "its key is rejected",
         Reason::Model => "the model is unknown, or not allowed to the key",

@@ -5,6 +5,7 @@ use super::jobs::{Sought, found};
 use super::layout::Frame;
 use super::rows::{href, table};
 use super::{Here, Page, QueryPairs};
+use crate::domain::long_calls::LongCalls;
 use crate::domain::NanoUsd;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -50,15 +51,15 @@ pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs
         let is_open = batch.unfinished() > 0;
         let why = if is_open { store.batch_obstacle(&name).await? } else { None };
         let left = if is_open { store.least_time_left(&batch).await? } else { None };
-        Ok(Some((batch, why, left)))
+        Ok(Some((batch, why, store.long_calls_of_batch(&name).await?, left)))
     });
-    let Some((batch, why, left)) = read.await? else {
+    let Some((batch, why, long_calls, left)) = read.await? else {
         return Err(Problem::not_found(format!("there is no batch {name:?}")));
     };
     let why = why.map(|why| WhyView::of(&why, None));
     let body = html! {
         h1 { "Batch " (name) }
-        section id="progress" data-live aria-label="Progress" { (progress(&batch, why.as_ref(), left)) }
+        section id="progress" data-live aria-label="Progress" { (progress(&batch, why.as_ref(), long_calls.as_ref(), left)) }
         (changes(&site, &batch))
         h2 { "Jobs" }
         (found(&site, &sought, &format!("/batches/{}", super::rows::encoded(&name))).await?)
@@ -66,7 +67,7 @@ pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs
     Frame { title: &name, here: "/batches", body }.on(&site).await
 }
 
-fn progress(batch: &Batch, why: Option<&WhyView>, left: Option<Duration>) -> Markup {
+fn progress(batch: &Batch, why: Option<&WhyView>, long_calls: Option<&LongCalls>, left: Option<Duration>) -> Markup {
     let view = BatchView::of(batch);
     let of = |count: i64| Cell::Count(count).in_words();
     html! {
@@ -75,6 +76,9 @@ fn progress(batch: &Batch, why: Option<&WhyView>, left: Option<Duration>) -> Mar
         p {
             b { (of(batch.done())) } " of " (of(batch.jobs)) " done: " (of(batch.succeeded)) " succeeded, "
             span .bad[batch.failed > 0] { (of(batch.failed)) " failed" } ", " (of(batch.cancelled)) " cancelled"
+        }
+        @if let Some(calls) = long_calls {
+            p .warning { (calls.in_words()) }
         }
         @if let Some(why) = why {
             p .(if why.stuck { "bad" } else { "warning" }) {

@@ -89,7 +89,9 @@ fn why(status: &StatusView) -> Markup {
         }
     }
     let no_worker = !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive);
-    if lines.is_empty() && !no_worker && status.game_days.is_empty() {
+    let long_calls: Vec<_> =
+        status.routes.iter().filter_map(|route| Some((&route.route, route.long_calls.as_ref()?))).collect();
+    if lines.is_empty() && long_calls.is_empty() && !no_worker && status.game_days.is_empty() {
         return html! {};
     }
     let is_bad = no_worker || lines.iter().any(|(.., why)| why.stuck);
@@ -97,6 +99,7 @@ fn why(status: &StatusView) -> Markup {
         ul .bad-edge[is_bad] {
             @for day in &status.game_days { li { (day.in_words()) } }
             @if no_worker { li { "No worker is running: start one with " code { "sluice worker" } } }
+            @for (route, calls) in long_calls { li { (route) ": " (calls.words) } }
             @for (route, count, state, why) in lines {
                 li {
                     a href=(href("/jobs", &[("route", route), ("state", "queued")])) { (route) }

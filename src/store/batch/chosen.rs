@@ -49,6 +49,15 @@ pub struct ListedJob {
     pub cost: Option<NanoUsd>,
 }
 
+/// Jobs that were put back into the queue, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// How many there are.
+    pub jobs: i64,
+    /// Those of them whose deadline is over: a worker fails them without a call.
+    pub overdue: i64,
+}
+
 impl Store {
     /// The jobs of a batch above a number that the filter takes, in order, at most `most`. They are looked for a few
     /// thousand at a time, so that no statement takes long, however large the batch and however few the filter takes.
@@ -162,23 +171,24 @@ impl Store {
 
     /// Puts the jobs of a batch that the filter takes back into the queue, of those that failed or were cancelled, a
     /// thousand at a time; with `only_counts` they are counted. Jobs whose place another file took stay as they are.
-    /// Returns how many. `progress` gets the number of each step.
+    /// `progress` gets the number of each step.
     pub async fn retry_chosen(
         &self,
         batch: &str,
         filter: &JobFilter,
         only_counts: bool,
         mut progress: impl FnMut(i64),
-    ) -> Result<i64, StoreError> {
-        let (mut after, mut retried) = (0, 0);
+    ) -> Result<Retried, StoreError> {
+        let (mut after, mut retried) = (0, Retried::default());
         loop {
             let mut tries = 0;
             let step = loop {
                 let step = sqlx::query!(
                     r#"with page as materialized (
-                            select id from sluice.job where batch = $1 and id > $2 order by id limit 1000),
+                            select id, deadline <= now() as overdue from sluice.job
+                             where batch = $1 and id > $2 order by id limit 1000),
                        chosen as materialized (
-                            select p.id
+                            select p.id, p.overdue
                               from page p cross join lateral (
                                    select r.state, r.error_class, r.error from sluice.result r
                                     where r.job_id = p.id limit 1) r
@@ -188,7 +198,7 @@ impl Store {
                                and (cardinality($4::text[]) = 0 or r.error_class = any ($4))
                                and ($5::text is null or strpos(lower(r.error), lower($5)) > 0)
                              order by p.id)
-                       select (select max(id) from page) as last,
+                       select (select max(id) from page) as last, count(*) filter (where c.overdue) as "overdue!",
                               count(*) filter (where case when $6 then true else sluice.retry(c.id) end) as "changed!"
                          from chosen c"#,
                     batch,
@@ -207,10 +217,11 @@ impl Store {
                     step => break step?,
                 }
             };
-            retried += step.changed;
+            retried.jobs += step.changed;
+            retried.overdue += step.overdue;
             let Some(last) = step.last else { return Ok(retried) };
             after = last;
-            progress(retried);
+            progress(retried.jobs);
         }
     }
 }

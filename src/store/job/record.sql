@@ -17,7 +17,12 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
               '9999-12-31 00:00:00+00') end as parked_until,
        p.reason as "parked_reason?", x.by as "paused_by?", x.since as "paused_since?", x.reason as "pause_reason?",
        (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
-       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
+       i.worker as "worker?", i.claimed_at as "claimed_at?",
+       -- Between two calls the row names the last one, which the ledger has.
+       case when not exists (select from sluice.attempt a
+                              where a.job_id = i.job_id and a.fence = i.fence and a.number = i.call_number)
+            then i.call_provider || '/' || i.call_model end as "call_target?",
+       i.call_started as "call_started?", w.host as "host?", w.pid as "pid?",
        coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
        r.state as "state?", r.finished_at as "finished_at?",
        r.provider || '/' || r.model as target, r.repaired as "repaired?", r.answered_from,

@@ -301,6 +301,7 @@ pub(crate) mod tests {
             oldest_ready: Some(at(0)),
             held: BTreeMap::new(),
             running: 3,
+            long_calls: None,
             parked: parked.into_iter().collect(),
         };
         Status {

@@ -51,6 +51,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         oldest_ready: Some(at(0)),
         held: [("batch paused".to_owned(), of_route)].into(),
         running: 3,
+        long_calls: None,
         parked: parked.into(),
     };
     let gate = json!({
@@ -111,7 +112,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "now": "2027-01-15T08:01:00Z",
         "routes": [{
             "route": "default", "ready": { "jobs": 100_000, "or_more": true },
-            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3, "running_waits_for": [],
+            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3, "long_calls": null, "running_waits_for": [],
             "parked": [
                 {
                     "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null,

@@ -113,6 +113,47 @@ async fn a_tier_without_capacity_rests_by_itself_and_its_model_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_no_provider_can_be_reached_only_those_rest_that_did_not_answer() {
+    let breaker = BreakerSettings { min_calls: 1, failure_rate: 1.0, window: MINUTE, open: MINUTE };
+    let setup = |name: &str| ProviderSetup {
+        bucket: name.to_owned(),
+        charging: Charging::COMBINED,
+        breaker,
+        keys: Vec::new(),
+        recheck: MINUTE,
+        server: String::new(),
+        targets: vec![Target::new(name, "m")],
+        model_buckets: BTreeMap::new(),
+    };
+    let names = ["dead", "down", "well", "new"];
+    let gate = Gate::new(&BTreeMap::new(), &names.map(|name| (name.to_owned(), setup(name))).into());
+    gate.buckets().for_each(|bucket| {
+        Others::default().of(&bucket.name).keep_looking(1, bucket, Duration::from_millis(5));
+    });
+    let [dead, down, well, new] = names.map(|name| gate.target(&Target::new(name, "m")).expect("it is set up"));
+    let call = async |state: &TargetState, class: Option<ErrorClass>, now: Timestamp| {
+        let permit = gate.admit(state, CHARGE, SOON, now).await.expect("it is open");
+        let took = Took { time: SOON, output_tokens: 5 };
+        let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
+        let failure = class.map(|class| Failure::new(class, Scope::Provider, "no answer"));
+        gate.report(state, permit, &outcome, failure.as_ref(), CHARGE, took, &[], Asker::another(1), now);
+    };
+    call(&well, None, NOW).await;
+    let now = NOW + MINUTE;
+    for state in [&dead, &down] {
+        call(state, Some(ErrorClass::Network), now).await;
+    }
+    let rest = Some((Reason::Offline, Duration::from_secs(5)));
+    assert_eq!([&dead, &down, &well, &new].map(|state| shut(state, now)), [rest, rest, None, None]);
+    // One that answered last is tried, and its answer shows that the network is not to blame.
+    call(&well, None, now).await;
+    let later = now + Duration::from_secs(6);
+    assert_eq!([&down, &well].map(|state| shut(state, later)), [None, None]);
+    call(&down, Some(ErrorClass::Network), later).await;
+    assert_eq!(shut(&down, later).map(|(reason, _)| reason), Some(Reason::Breaker), "now it is to blame");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_breaker_of_a_tier_is_not_that_of_its_model() {
     let (gate, states) = tiers();
     fail(&gate, &states, 1, &Failure::new(ErrorClass::Timeout, Scope::Model, "m"), NOW).await;

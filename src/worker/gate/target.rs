@@ -48,6 +48,15 @@ pub struct ProviderState {
     pub(super) last_silence: AtomicI64,
 }
 
+impl ProviderState {
+    /// Whether it rests because no provider can be reached. One that answered when it was called last, or was never
+    /// called, is tried: it may be the one that can be reached.
+    fn offline(&self, now: Timestamp) -> Option<Shut> {
+        let is_silent = self.last_silence.load(Ordering::Relaxed) > self.last_contact.load(Ordering::Relaxed);
+        still_shut(&self.offline, now).filter(|_| is_silent)
+    }
+}
+
 /// What one call has cost.
 #[derive(Clone, Copy, Debug)]
 pub struct CostSeen {
@@ -389,7 +398,7 @@ impl TargetState {
     fn rests(&self, now: Timestamp) -> Option<Shut> {
         self.follow_reopening(now);
         let refused = self.shut.lock().rest(now);
-        refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| still_shut(&self.provider.offline, now))
+        refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| self.provider.offline(now))
     }
 
     /// The jobs that wait for its places, in the bucket that has fewest left over; `own` of them are of one route, of
