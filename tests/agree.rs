@@ -133,7 +133,7 @@ fn cases() -> Vec<Case> {
                 "",
                 "main/m: paused (nowhere else to go)",
                 "paused",
-                &["main/m: its provider is paused by ", " since ", ": its invoice", "(nowhere else to go)"],
+                &["main/m: its provider is paused by ", " since ", ": its invoice", "; nowhere else to go"],
                 "warning",
             )
         },

@@ -238,3 +238,25 @@ async fn an_enqueuer_cancels_what_it_enqueued_and_nothing_of_others() {
     drop(store);
     execute(&database, "drop owned by app_chosen").await;
 }
+
+#[tokio::test]
+async fn a_retry_of_jobs_after_their_deadline_says_that_they_fail_at_once() {
+    let (database, dir) = stage().await;
+    execute(&database, "update sluice.job set deadline = now() - interval '1 s' where custom_id in ('11995', '11997')")
+        .await;
+    let job = |custom_id: &str| format!("select id from sluice.job where custom_id = '{custom_id}'");
+    let one = number(&database, &job("11995")).await.to_string();
+    let two = number(&database, &job("11996")).await.to_string();
+    for (args, told) in [
+        (&["job", "retry", two.as_str()][..], None),
+        (&["job", "retry", one.as_str()], Some("1 job has a deadline that is over")),
+        (&["job", "retry", "--batch", "b", "--class", "auth", "--dry-run"], None),
+        (&["batch", "retry", "b", "--dry-run"], Some("1 job has a deadline that is over")),
+        (&["job", "retry", "--batch", "b", "--class", "network", "--yes"], None),
+        (&["batch", "retry", "b"], Some("1 job has a deadline that is over")),
+    ] {
+        let (status, _, stderr) = sluice(dir.path(), &database, args);
+        assert_eq!((status, stderr.contains("a deadline that is over")), (0, told.is_some()), "{args:?}: {stderr}");
+        assert!(told.is_none_or(|told| stderr.contains(told)), "{args:?}: {stderr}");
+    }
+}

@@ -218,7 +218,7 @@ async fn a_run_that_cannot_go_on_ends_and_says_why_and_its_jobs_stay() {
     // And `watch` says of the others that no worker is there.
     let mut watch = stage.program.command(&["watch", "model"]).spawn().unwrap();
     let line = BufReader::new(watch.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
-    assert!(line.contains("(no worker is running)"), "{line}");
+    assert!(line.contains("; no worker is running"), "{line}");
     let _ = watch.kill().await;
 }
 
@@ -239,7 +239,9 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
                             'one/model: rate_limit (within patience)' from sluice.ready;
                 delete from sluice.ready";
     stage.run(rest).await;
-    assert_eq!(told().await, Value::Null, "each waits for something of its own");
+    assert_eq!(told().await, "one/model: rate_limit (within patience)");
+    let said = stage.program.output(&["batch", "show", "b"]).await;
+    assert!(said.contains("others wait for scheduled"), "each waits for something of its own: {said}");
     stage.run("update sluice.parked set reason = 'scheduled'").await;
     assert_eq!(told().await, "scheduled");
     stage.run("update sluice.parked set reason = 'one/model: rate_limit (within patience)'").await;
@@ -259,6 +261,52 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
     assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("scheduled"));
     stage.run("update sluice.parked set run_at = now() - interval '1 s'").await;
     assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("no worker"), "its time has come");
+}
+
+#[tokio::test]
+async fn calls_that_have_had_no_answer_for_long_are_told_everywhere() {
+    let stage = stage().await;
+    let alive = "insert into sluice.worker (id, host, pid, version, lease_until, stats)
+                      overriding system value
+                      values (7, 'h', 1, '1', now() + interval '1 h', '{\"routes\": [\"default\"]}')";
+    stage.run(alive).await;
+    let job = stage.job("batch", "'hangs'").await;
+    let taken = "insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round,
+                                              call_number, call_provider, call_model, call_started)
+                      select job_id, 5, 7, flow, prio, attempts, crashes, round, 1, 'one', 'model',
+                             now() - interval '30 s'
+                        from sluice.ready;
+                 delete from sluice.ready";
+    stage.run(taken).await;
+    let explained = stage.program.output(&["explain", &job.to_string()]).await;
+    assert!(explained.contains("; its call to one/model has been under way since "), "{explained}");
+    let shown = async || {
+        let batch = stage.program.output(&["batch", "show", "hangs"]).await;
+        let status = stage.program.output(&["status"]).await;
+        (batch, status)
+    };
+    let words = "1 call has had no answer for 1m or longer: it went to one/model at ";
+    let (batch, status) = shown().await;
+    assert!(!batch.contains("had no answer") && !status.contains("had no answer"), "{batch}{status}");
+    stage.run("update sluice.inflight set call_started = now() - interval '5 min'").await;
+    let (batch, status) = shown().await;
+    assert!(batch.contains(&format!(" calls: {words}")), "{batch}");
+    assert!(status.contains(&format!(" default: {words}")), "{status}");
+    let mut watch = stage.program.command(&["watch", "hangs"]).spawn().unwrap();
+    let line = BufReader::new(watch.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
+    assert!(line.contains(&format!("; {words}")), "{line}");
+    let _ = watch.kill().await;
+    // A call that has ended is no longer under way, also while its job is still in hand.
+    let booked = "insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at,
+                                              total_ms, accepted, class, usage_source)
+                       select job_id, fence, 1, round, 'one', 'model', call_started, now(), 300000, false, 'timeout',
+                              'unknown'
+                         from sluice.inflight";
+    stage.run(booked).await;
+    let (batch, status) = shown().await;
+    assert!(!batch.contains("had no answer") && !status.contains("had no answer"), "{batch}{status}");
+    let explained = stage.program.output(&["explain", &job.to_string()]).await;
+    assert!(!explained.contains("under way"), "{explained}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::CommandFailure;
 use super::names;
+use super::output::Format;
 use crate::config::Config;
 use crate::domain::counted::counted;
 use crate::domain::reconcile::{Discrepancy, compare};
@@ -100,6 +101,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let of = if providers.is_empty() { "all providers".to_owned() } else { providers.join(", ") };
     context.output.note(format_args!("{}, beside the ledger of {of}, {first} to before {end}", found.kind.name()));
     context.output.table(&reconciled::table(&compared, args.all))?;
+    if context.output.format() == Format::Table {
+        for words in reconciled::perhaps(&compared) {
+            context.output.told(format_args!(" {words}"))?;
+        }
+    }
     if differing == 0 {
         context.output.note(format_args!("{} agree", counted(compared.len(), "day and model", "days and models")));
     }

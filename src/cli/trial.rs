@@ -21,7 +21,7 @@ use crate::domain::file_estimate::FileEstimate;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::trial::{self, Climbed, Sample, TriedCall};
 use crate::domain::{
-    Cascade, Confidence, ErrorClass, Message, Role, Route, Spent, Target, bounds, estimate, per_answer,
+    Cascade, Confidence, ErrorClass, JobId, Message, Role, Route, Spent, Target, bounds, estimate, per_answer,
 };
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource, ReadLimits, Reading};
@@ -40,6 +40,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The most characters of a rejected answer that are written.
+const REJECTED: i32 = 20_000;
 
 /// Ask each rung of a route the same requests, and compare the answers.
 ///
@@ -500,6 +503,12 @@ async fn compare(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
         Ok(())
     })
     .await?;
+    for rung in compared.iter_mut().flat_map(|comparison| &mut comparison.rungs) {
+        let is_rejected = rung.class.as_deref() == Some(ErrorClass::SoftFailure.as_str());
+        if let Some(job) = rung.job.filter(|_| is_rejected) {
+            rung.rejected = store.kept_answers(JobId(job), REJECTED).await?.pop().map(|kept| kept.text);
+        }
+    }
     Ok(compared)
 }
 

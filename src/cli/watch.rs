@@ -258,13 +258,7 @@ impl Screen {
         Self::Bar(Shown::new(bar))
     }
 
-    fn show(
-        &mut self,
-        output: &mut Output,
-        batch: &Batch,
-        pace: &Pace,
-        still: &Standstill,
-    ) -> Result<(), OutputError> {
+    fn show(&mut self, output: &mut Output, batch: &Batch, pace: &Pace, still: &Standstill) -> Result<(), OutputError> {
         let waits_for = still.obstacle.as_ref();
         match self {
             Self::Bar(shown) => {
@@ -281,7 +275,7 @@ impl Screen {
                 let now = Instant::now();
                 if now >= *next {
                     *next = now + LINE;
-                    let reason = still.in_words().map_or_else(String::new, |why| format!(" ({why})"));
+                    let reason = still.in_words().map_or_else(String::new, |why| format!("; {why}"));
                     let name = on_one_line(&batch.name);
                     output.line(format_args!("{name}: {}{reason}", progress(batch, pace, waits_for)))?;
                     output.finish()?;

@@ -3,6 +3,7 @@
 
 use super::Timestamp;
 use super::decide::{Skip, Worth};
+use super::error_class::ErrorClass;
 use super::shut::Reason;
 
 /// A job rests after its own failure, and the target is then tried again.
@@ -25,7 +26,7 @@ pub fn budget(name: &str) -> String {
 pub struct Awaited<'a> {
     pub target: &'a str,
     pub what: What,
-    /// Why the job does not go elsewhere; empty where it only rests.
+    /// Why the job does not go elsewhere; where it only rests, how its last call failed; may be empty.
     pub because: &'a str,
 }
 
@@ -69,9 +70,10 @@ impl<'a> Awaited<'a> {
 
 /// The reason why a job rests: the target, why it cannot be called, and why the job does not go elsewhere.
 ///
-/// Status counts jobs by these words, so there are few variants of them and they hold no instants.
+/// Status counts jobs by these words, so there are few variants of them and they hold no instants. `failed`: how the
+/// job's last call to the target failed, if it did.
 #[must_use]
-pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
+pub fn in_words(target: &str, why: &Skip, is_only: bool, failed: Option<ErrorClass>) -> String {
     match why {
         Skip::Shut { shut, worth } => {
             let because = match worth {
@@ -88,7 +90,10 @@ pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
             };
             format!("{target}: {} ({because})", What::Opens(shut.reason).as_str())
         }
-        Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: {}", What::Retry.as_str()),
+        Skip::BackingOff { .. } | Skip::TooLate { .. } => {
+            let class = failed.map_or_else(String::new, |class| format!(" ({class})"));
+            format!("{target}: {}{class}", What::Retry.as_str())
+        }
         Skip::Failed(class) => format!("{target}: {class}"),
         // While a call is under way, the job does not rest.
         Skip::Ineligible(_) | Skip::UnderWay { .. } => target.to_owned(),
@@ -109,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_job_that_rests_says_why_it_does_not_go_elsewhere_in_few_words() {
-        let words = |worth| in_words("p/m", &shut(worth), false);
+        let words = |worth| in_words("p/m", &shut(worth), false, None);
         assert_eq!(words(Worth::Patience { until: UNTIL }), "p/m: rate_limit (within patience)");
         assert_eq!(words(Worth::Patience { until: Timestamp::MAX }), "p/m: rate_limit (patience without end)");
         assert_eq!(words(Worth::NoFallback), "p/m: rate_limit (no fallback from that)");
@@ -119,7 +124,7 @@ mod tests {
             assert_eq!(words(worth), "p/m: rate_limit (nowhere else to go)");
         }
         for worth in [Worth::Patience { until: UNTIL }, Worth::NoFallback, Worth::NoPatience] {
-            let alone = in_words("p/m", &shut(worth), true);
+            let alone = in_words("p/m", &shut(worth), true, None);
             assert_eq!(alone, "p/m: rate_limit (nowhere else to go)");
         }
     }
@@ -128,8 +133,11 @@ mod tests {
         let rests = Skip::BackingOff { until: UNTIL };
         let opens = |reason| Skip::Shut { shut: Shut { reason, since: ENDED, until: UNTIL }, worth: Worth::NoFallback };
         let skips = Reason::ALL.iter().map(|&reason| (opens(reason), What::Opens(reason), "no fallback from that"));
-        for (skip, what, because) in skips.chain([(rests, What::Retry, "")]) {
-            let written = in_words("ollama/qwen3:8b (q4)", &skip, false);
+        let (early, failed) = (rests.clone(), Some(ErrorClass::Unreachable));
+        let retries = [(early, What::Retry, ""), (rests, What::Retry, "unreachable")];
+        for (skip, what, because) in skips.chain(retries) {
+            let failed = failed.filter(|_| because == "unreachable");
+            let written = in_words("ollama/qwen3:8b (q4)", &skip, false, failed);
             assert_eq!(Awaited::read(&written), Some(Awaited { target: "ollama/qwen3:8b (q4)", what, because }));
         }
         for other in ["scheduled", "paused", "batch paused", "a/m: of tomorrow (because)", "a/m", ""] {

@@ -286,6 +286,8 @@ pub struct StatementPlan {
 pub struct Queue {
     /// Workers that live.
     pub workers: i64,
+    /// Those of them that take jobs of one batch alone.
+    pub workers_of_one_batch: i64,
     /// Connections that each worker opens at most.
     pub connections_each: i64,
     /// Workers that are gone and still hold jobs: number, jobs, seconds since their lease ran out.

@@ -36,7 +36,11 @@ impl LongCalls {
     pub fn in_words(&self) -> String {
         let (calls, long) = (counted(self.calls, "call has", "calls have"), span(LONG));
         let what = if self.calls == 1 { "it went" } else { "the oldest went" };
-        format!("{calls} had no answer for {long} or longer: {what} to {} at {}", self.target, moment(self.oldest, self.as_of))
+        format!(
+            "{calls} had no answer for {long} or longer: {what} to {} at {}",
+            self.target,
+            moment(self.oldest, self.as_of)
+        )
     }
 }
 

@@ -219,7 +219,11 @@ impl Obstacle {
     /// Whether the wait soon ends by itself: work goes on, if slowly.
     #[must_use]
     pub fn is_a_limit(&self) -> bool {
-        self.others.is_empty() && matches!(&self.kind, Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit())
+        let is_a_limit = matches!(
+            &self.kind,
+            Hindrance::Shut(ShutTarget { what: What::Opens(reason), .. }) if reason.is_a_limit()
+        );
+        is_a_limit && self.others.is_empty()
     }
 
     /// Whether no worker that runs takes it.

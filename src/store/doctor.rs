@@ -451,6 +451,8 @@ impl Store {
 
     async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {
         let workers = self.live_workers().await?;
+        let said = self.known().await?.workers;
+        let of_one_batch = said.iter().filter(|worker| worker.only_batch.is_some()).count();
         let dead = sqlx::query!(
             r#"select i.worker, count(*) as "jobs!",
                       extract(epoch from now() - coalesce(w.lease_until, min(i.claimed_at)))::bigint as "seconds!"
@@ -487,6 +489,7 @@ impl Store {
         strange_routes.sort();
         Ok(Queue {
             workers,
+            workers_of_one_batch: i64::try_from(of_one_batch).unwrap_or(i64::MAX),
             connections_each: around.connections_each.into(),
             dead: dead.into_iter().map(|row| (row.worker, row.jobs, row.seconds)).collect(),
             oldest: oldest.map(|row| (row.route, row.seconds)),

@@ -7,7 +7,7 @@ use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
 use crate::domain::budget::Budgets;
 use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
-use crate::domain::pause::{PauseKind, Pauses};
+use crate::domain::pause::{FixedWait, PauseKind, Pauses};
 use crate::domain::statistics::Statistics;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -219,9 +219,9 @@ impl Store {
         }
         let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();
         reasons.iter().flatten().for_each(|reason| *jobs.entry(reason).or_default() += 1);
-        let Some(commonest) = jobs.into_iter().max_by_key(|(_, jobs)| *jobs).map(|(reason, _)| reason) else {
-            return Ok(None);
-        };
+        // What was scheduled is meant to wait, so the others say more.
+        let says_most = |(reason, jobs): &(&str, usize)| (*reason != FixedWait::Scheduled.as_str(), *jobs);
+        let Some((commonest, _)) = jobs.into_iter().max_by_key(says_most) else { return Ok(None) };
         let Some(at) = reasons.iter().position(|reason| reason.as_deref() == Some(commonest)) else { return Ok(None) };
         let (Some(spot), Some(row)) = (spots.get(at), rows.get(at)) else { return Ok(None) };
         let known = self.known().await?;

@@ -93,7 +93,9 @@ impl BudgetView {
             uncertain: Dollars(standing.uncertain),
             room: Dollars(standing.room()),
             burn_per_hour: Dollars(row.burn),
-            lasts_until: lasts_until(budget.limit - standing.used(), row.burn, ends_at, now),
+            // What is used up lasts no longer.
+            lasts_until: lasts_until(budget.limit - standing.used(), row.burn, ends_at, now)
+                .filter(|_| !standing.holds()),
             state,
             jobs_left: None,
             needs: None,

@@ -51,7 +51,7 @@ impl EstimateView {
         ])
         .laid_out(Layout {
             wide: &["rung"],
-            when_told: &["too_large", "unsupported", "as_lately", "at_least"],
+            when_told: &["too_large", "unsupported", "as_lately", "at_least", "guessed"],
             give_way: &[
                 "history_answers",
                 "history_accepted",

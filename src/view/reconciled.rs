@@ -43,7 +43,7 @@ pub fn table(compared: &[Compared], all: bool) -> Table {
     let (ours, theirs) = (sum(&|line| line.ledger.cost), sum(&|line| line.invoice.cost));
     let differing = compared.iter().filter(|line| line.finding != Discrepancy::Agrees).count();
     table.total([
-        "total".into(),
+        "all".into(),
         Cell::Empty,
         format!("{differing} of {} differ", compared.len()).into(),
         money(ours),
@@ -55,6 +55,13 @@ pub fn table(compared: &[Compared], all: bool) -> Table {
         Cell::Empty,
     ]);
     table
+}
+
+/// What may be behind the differences, a sentence for each line of the table that has one.
+#[must_use]
+pub fn perhaps(compared: &[Compared]) -> Vec<String> {
+    let differing = compared.iter().filter(|line| line.finding != Discrepancy::Agrees && !line.perhaps.is_empty());
+    differing.map(|line| format!("{} {}: {}", line.day, line.model, line.perhaps.join("; "))).collect()
 }
 
 fn money(nanos: Option<i128>) -> Cell {

@@ -318,6 +318,7 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     expected["idle"] = Value::Null;
     expected["waits_for"] = Value::Null;
     expected["why"] = Value::Null;
+    expected["long_calls"] = Value::Null;
     assert_eq!(moving, expected);
     let pause = Pause {
         kind: PauseKind::Batch,
@@ -333,7 +334,7 @@ fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
     expected["waits_for"] = json!("batch paused");
     expected["why"] = json!({
         "waits_for": "batch paused", "words": "batch nightly is paused by ops since 08:00:09 UTC (51s ago)",
-        "do": "sluice batch resume nightly", "until": null, "keys": [], "stuck": false,
+        "do": "sluice batch resume nightly", "until": null, "keys": [], "stuck": false, "others_wait_for": [],
         "budget": null, "paused": {
             "kind": "batch", "name": "nightly", "by": "ops", "since": "2027-01-15T08:00:09Z", "reason": null,
         },

@@ -159,6 +159,8 @@ pub struct RungAnswer {
     /// The error class and the reason of a failure.
     pub class: Option<String>,
     pub error: Option<String>,
+    /// The text of the last answer that was rejected, where the job failed of it; at most 20,000 characters.
+    pub rejected: Option<String>,
     /// Calls.
     pub attempts: i16,
     /// Dollars as an exact decimal number; null when a price is unknown.
@@ -176,6 +178,7 @@ impl RungAnswer {
             answer: None,
             class: None,
             error: None,
+            rejected: None,
             attempts: 0,
             cost: None,
         }
@@ -202,6 +205,7 @@ impl RungAnswer {
             answer,
             class,
             error,
+            rejected: None,
             attempts: job.attempts,
             cost: job.cost.map(|cost| Dollars(cost).to_string()),
         })
@@ -223,6 +227,9 @@ pub fn page(comparison: &Comparison, question: &str) -> String {
                 let _ = writeln!(page, "{}", fenced(&format!("{class}: {error}")).trim_end());
             }
             _ => page.push_str("No text.\n"),
+        }
+        if let Some(rejected) = &rung.rejected {
+            let _ = write!(page, "\nThe rejected answer:\n\n{}", fenced(rejected));
         }
         page.push('\n');
     }
@@ -261,7 +268,8 @@ mod tests {
     fn a_page_holds_texts_as_they_are() {
         let failed = RungAnswer {
             class: Some("soft_failure".to_owned()),
-            error: Some("the answer is empty".to_owned()),
+            error: Some("it is no JSON".to_owned()),
+            rejected: Some("Sure! {".to_owned()),
             ..answer("failed", None)
         };
         let rungs = vec![answer("accepted", Some("```rust\n# no heading\n````")), failed, answer("accepted", None)];
@@ -269,8 +277,8 @@ mod tests {
         assert_eq!(
             page(&comparison, "Why?\n"),
             "## Line 7 (a b)\n\n```text\nWhy?\n```\n\n### 1. a/m: accepted, $0.1\n\n`````text\n```rust\n# no \
-             heading\n````\n`````\n\n### 2. a/m: failed, $0.1\n\n```text\nsoft_failure: the answer is \
-             empty\n```\n\n### 3. a/m: accepted, $0.1\n\nNo text.\n\n"
+             heading\n````\n`````\n\n### 2. a/m: failed, $0.1\n\n```text\nsoft_failure: it is no \
+             JSON\n```\n\nThe rejected answer:\n\n```text\nSure! {\n```\n\n### 3. a/m: accepted, $0.1\n\nNo text.\n\n"
         );
     }
 

@@ -297,7 +297,7 @@ impl Opens {
 pub(super) fn log(crossing: &Crossing) {
     let Crossing { standing, is_full } = crossing;
     let budget = &standing.budget;
-    let turns = if budget.period == Period::Once { "" } else { ", or its window turns" };
+    let turns = if budget.period == Period::Once { "" } else { ", its window turns" };
     let (spent, limit) = (standing.used(), budget.limit);
     if *is_full {
         tracing::warn!(
@@ -306,7 +306,7 @@ pub(super) fn log(crossing: &Crossing) {
             spent = %spent,
             reserved = %standing.reserved,
             limit = %limit,
-            "a budget has no room: its work waits until calls under way give money back, it is raised{turns}"
+            "a budget has no room: its work waits until calls under way give money back{turns}, or it is raised"
         );
     } else {
         tracing::warn!(

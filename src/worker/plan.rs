@@ -213,7 +213,7 @@ impl RoutePlan {
         let target = self.rungs.get(rung)?.target.target().to_string();
         let targets = || self.rungs.iter().map(|rung| rung.target.target().to_string()).collect();
         (!passes).then(|| RouteWait {
-            reason: awaited::in_words(&target, &why, self.rungs.len() == 1),
+            reason: awaited::in_words(&target, &why, self.rungs.len() == 1, None),
             until_ms: opens,
             stuck: if is_stuck(&self.conditions(now)) { targets() } else { Vec::new() },
         })

@@ -50,6 +50,10 @@ fn workers(queue: &Queue) -> Finding {
             Finding::ok("workers", "none is running, and all that is ready is paused or waits for a budget")
         }
         (0, None) => Finding::ok("workers", "none is running, and nothing is ready"),
+        (workers, _) if workers == queue.workers_of_one_batch => Finding::ok(
+            "workers",
+            format!("{workers} running, each on one batch alone (sluice run): they take no other jobs"),
+        ),
         (workers, _) => Finding::ok("workers", format!("{workers} running")),
     }
 }
@@ -86,7 +90,7 @@ fn routes(queue: &Queue) -> Finding {
             roll(queue.strange_routes.iter().map(String::as_str))
         ),
         "only a worker that has the route works on them",
-        "correct the name, or add [routes.NAME] and restart the workers",
+        "add [routes.NAME] to the configuration and reload the workers (SIGHUP), or sluice route cancel NAME",
     )
 }
 

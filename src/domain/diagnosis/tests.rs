@@ -70,6 +70,7 @@ fn healthy() -> Facts {
         plans: Ok(vec![StatementPlan { statement: "claiming", faults: Vec::new(), is_small: false }]),
         queue: Ok(Queue {
             workers: 2,
+            workers_of_one_batch: 1,
             connections_each: 10,
             dead: Vec::new(),
             oldest: Some(("default".to_owned(), 5)),
@@ -198,6 +199,7 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("connections", Bad, "93 of 97", |f| server(f).used_connections = 93),
         ("connections", Warning, "may want 100 of 97", |f| queue(f).workers = 10),
         ("connections", Well, "10 of 97", |f| (f.pooled, queue(f).workers) = (true, 10)),
+        ("workers", Well, "1 running, each on one batch alone", |f| queue(f).workers = 1),
         ("workers", Bad, "none is running, and jobs are ready", |f| queue(f).workers = 0),
         ("workers", Well, "nothing is ready", |f| (queue(f).workers, queue(f).oldest) = (0, None)),
         ("workers", Well, "paused or waits for a budget", |f| {

@@ -81,16 +81,16 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
         (
             "one/m: auth (nowhere else to go)",
             "one/m: no key is in service: ONE_A was rejected 30s ago (HTTP 401: “wrong key”); ONE_B is out of money 1h \
-             ago; one call tries again at 08:02:00 UTC (in 1m) (nowhere else to go)",
+             ago; one call tries again at 08:02:00 UTC (in 1m); nowhere else to go",
         ),
         (
             "two/x: model (nowhere else to go)",
-            "two/x: the model is unknown, or not allowed to the key (HTTP 404: “no model x”) (nowhere else to go)",
+            "two/x: the model is unknown, or not allowed to the key (HTTP 404: “no model x”); nowhere else to go",
         ),
         (
             "one/m: paused (nowhere else to go)",
-            "one/m: its provider is paused by ops since 07:56:00 UTC (5m ago) \
-          (nowhere else to go)",
+            "one/m: its provider is paused by ops since 07:56:00 UTC (5m ago); \
+          nowhere else to go",
         ),
         (
             "one/m: rate_limit (within patience)",
@@ -102,8 +102,13 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
             "one/m: its breaker is open after failures; it waits for this rung \
           until 08:09:00 UTC (in 8m) at most",
         ),
-        ("one/m: peak_hours (patience without end)", "one/m: it is in its peak hours (patience without end)"),
+        ("one/m: peak_hours (patience without end)", "one/m: it is in its peak hours; patience without end"),
         ("one/m: retry", "one/m: it failed, and is tried again"),
+        ("one/m: retry (unreachable)", "one/m: its last call failed (unreachable), and it is tried again"),
+        (
+            "one/m: offline (nowhere else to go)",
+            "one/m: no provider can be reached, and it rests for a moment; nowhere else to go",
+        ),
         ("a/m: of tomorrow (because)", "a/m: of tomorrow (because)"),
     ] {
         assert_eq!(told(code), words, "{code}");
@@ -159,7 +164,7 @@ fn what_is_tried_at_this_moment_is_said_to_be() {
         let target = known().shut("two/y", What::Opens(reason), "nowhere else to go", Subject::default());
         target.in_words(Some(until), NOW)
     };
-    let tried = "two/y: its breaker is open after failures; one call is trying it (nowhere else to go)";
+    let tried = "two/y: its breaker is open after failures; one call is trying it; nowhere else to go";
     assert_eq!(shut(Reason::Breaker, NOW), tried);
     assert!(shut(Reason::Breaker, NOW + Duration::from_secs(5)).contains("; one call tries again at "));
     assert!(!shut(Reason::RateLimit, NOW).contains("trying"));
@@ -195,4 +200,13 @@ fn instants_have_their_distance_and_another_day_its_date() {
     for (seconds, words) in [(0, "0s"), (59, "59s"), (60, "1m"), (3661, "1h 1m"), (90_061, "1d 1h"), (86_400, "1d")] {
         assert_eq!(span(Duration::from_secs(seconds)), words);
     }
+}
+
+#[test]
+fn jobs_of_a_batch_that_wait_for_something_else_are_told_too() {
+    let mut obstacle = Obstacle::of("one/m: retry", Subject::default(), &known());
+    obstacle.others = vec!["budget news".to_owned(), "two/x: retry (timeout)".to_owned()];
+    let words = "one/m: it failed, and is tried again; others wait for budget news, two/x: retry (timeout)";
+    assert_eq!(obstacle.in_words(), words);
+    assert!(obstacle.lasting_budget().is_none() && !obstacle.is_a_limit());
 }

@@ -68,7 +68,12 @@ impl Obstacle {
             Hindrance::NoQueue => Some(Advice::Words("sluice doctor --repair")),
             Hindrance::NoWorker { .. } => Some(Advice::Words("sluice worker")),
             Hindrance::RouteUnknown { route, .. } => Some(Advice::AddRoute(route.clone())),
-            Hindrance::Paused(_) => job.map(Advice::ResumeJob),
+            Hindrance::Paused(_) => {
+                Some(job.map_or(
+                    Advice::Words("sluice job resume ID, or sluice job resume --route ROUTE"),
+                    Advice::ResumeJob,
+                ))
+            }
             Hindrance::PausedBy(kind, pause) => Some(Advice::Resume(*kind, pause.as_ref()?.name.clone())),
             Hindrance::Budget(name, standing) => raise(name, standing.as_deref()),
             Hindrance::Shut(shut) => shut.advice(),
@@ -102,12 +107,15 @@ impl ShutTarget {
         if let Some(standing) = &self.budget {
             words.push_str(&no_room(&format!("its provider's budget {}", standing.budget.name), standing, now));
             if !self.because.is_empty() && self.because != WITHIN_PATIENCE {
-                let _ = write!(words, " ({})", self.because);
+                let _ = write!(words, "; {}", self.because);
             }
             return words;
         }
         match self.what {
-            What::Retry => words.push_str("it failed, and is tried again"),
+            What::Retry if self.because.is_empty() => words.push_str("it failed, and is tried again"),
+            What::Retry => {
+                let _ = write!(words, "its last call failed ({}), and it is tried again", self.because);
+            }
             What::Opens(Reason::Paused) => match &self.pause {
                 Some(pause) => words.push_str(&pause.in_words("its provider", now)),
                 None => words.push_str("its provider is paused"),
@@ -143,8 +151,8 @@ impl ShutTarget {
             let _ = write!(words, "; it waits for this rung until {} at most", moment(until, now));
         } else if self.because == WITHIN_PATIENCE {
             words.push_str("; it waits for this rung as long as its patience lasts");
-        } else if !self.because.is_empty() {
-            let _ = write!(words, " ({})", self.because);
+        } else if !self.because.is_empty() && self.what != What::Retry {
+            let _ = write!(words, "; {}", self.because);
         }
         words
     }

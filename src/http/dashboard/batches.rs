@@ -5,8 +5,8 @@ use super::jobs::{Sought, found};
 use super::layout::Frame;
 use super::rows::{href, table};
 use super::{Here, Page, QueryPairs};
-use crate::domain::long_calls::LongCalls;
 use crate::domain::NanoUsd;
+use crate::domain::long_calls::LongCalls;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::store::batch::Batch;
@@ -59,7 +59,9 @@ pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs
     let why = why.map(|why| WhyView::of(&why, None));
     let body = html! {
         h1 { "Batch " (name) }
-        section id="progress" data-live aria-label="Progress" { (progress(&batch, why.as_ref(), long_calls.as_ref(), left)) }
+        section id="progress" data-live aria-label="Progress" {
+            (progress(&batch, why.as_ref(), long_calls.as_ref(), left))
+        }
         (changes(&site, &batch))
         h2 { "Jobs" }
         (found(&site, &sought, &format!("/batches/{}", super::rows::encoded(&name))).await?)

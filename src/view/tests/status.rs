@@ -40,6 +40,8 @@ fn a_bucket() -> SharedBucket {
     bucket
 }
 
+const RESUME: &str = "sluice job resume ID, or sluice job resume --route ROUTE";
+
 #[test]
 fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     let counted = |rows, more| Rows { rows, more };
@@ -87,7 +89,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     let why = |waits_for, words, remedy: Value, until: Value, paused: Value| {
         json!([{
             "waits_for": waits_for, "words": words, "do": remedy, "until": until, "paused": paused, "keys": [],
-            "stuck": false, "budget": null,
+            "stuck": false, "others_wait_for": [], "budget": null,
         }])
     };
     let now = Timestamp(at(60).timestamp_millis());
@@ -116,7 +118,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "parked": [
                 {
                     "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null,
-                    "why": why("paused", "the job itself is paused", Value::Null, Value::Null, Value::Null),
+                    "why": why("paused", "the job itself is paused", json!(RESUME), Value::Null, Value::Null),
                 },
                 {
                     "waits_for": "scheduled", "count": { "jobs": 2, "or_more": false },

@@ -113,7 +113,8 @@ impl Journey {
     pub(super) fn waits_for(&self, rung: usize, why: &Skip) -> String {
         let rungs = &self.errand.plan.route.rungs;
         let target = rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
-        awaited::in_words(&target, why, rungs.len() == 1)
+        let its_last = self.history.iter().rev().find(|attempt| attempt.rung == Some(rung));
+        awaited::in_words(&target, why, rungs.len() == 1, its_last.and_then(|attempt| attempt.outcome.class()))
     }
 }
 
