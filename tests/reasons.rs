@@ -240,7 +240,7 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
                 delete from sluice.ready";
     stage.run(rest).await;
     assert_eq!(told().await, "one/model: rate_limit (within patience)");
-    let said = stage.program.output(&["batch", "show", "b"]).await;
+    let said = stage.program.output(&["batch", "show", "b", "--format", "table"]).await;
     assert!(said.contains("others wait for scheduled"), "each waits for something of its own: {said}");
     stage.run("update sluice.parked set reason = 'scheduled'").await;
     assert_eq!(told().await, "scheduled");
@@ -281,8 +281,8 @@ async fn calls_that_have_had_no_answer_for_long_are_told_everywhere() {
     let explained = stage.program.output(&["explain", &job.to_string()]).await;
     assert!(explained.contains("; its call to one/model has been under way since "), "{explained}");
     let shown = async || {
-        let batch = stage.program.output(&["batch", "show", "hangs"]).await;
-        let status = stage.program.output(&["status"]).await;
+        let batch = stage.program.output(&["batch", "show", "hangs", "--format", "table"]).await;
+        let status = stage.program.output(&["status", "--format", "table"]).await;
         (batch, status)
     };
     let words = "1 call has had no answer for 1m or longer: it went to one/model at ";
