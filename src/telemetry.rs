@@ -51,7 +51,8 @@ pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<Worke
 pub fn init(log: &Log, is_brief: bool) -> Result<Guard, TelemetryError> {
     let no_colour = crate::config::process_environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
     let colours = crate::printable::stderr_is_terminal() && !no_colour;
-    let (subscriber, guard) = subscriber(log, crate::printable::progress::stderr_above, colours, is_brief)?;
+    let (subscriber, guard) =
+        subscriber(log, move || crate::printable::progress::stderr_above(is_brief), colours, is_brief)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)
 }

@@ -265,9 +265,10 @@ impl Screen {
                 let bar = shown.bar();
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
-                // On lines of its own: text that does not fit is cut off.
+                // On lines of its own: text that does not fit is cut off. The terminal puts ^C behind the last one: if
+                // that went over the edge, the bar would not be cleared as a whole.
                 let lines = [Some(progress(batch, pace, waits_for)), still.in_words()].into_iter().flatten();
-                let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(1));
+                let screen = printable::stderr_width().map_or(usize::MAX, |columns| columns.saturating_sub(3));
                 let lines = lines.map(|line| wrapped(&line, screen).join("\n"));
                 bar.set_message(in_colours(lines.collect(), batch, still, colour::on_stderr()));
             }

@@ -3,9 +3,12 @@
 use crate::domain::WorkerState;
 use crate::domain::statistics::Statistics;
 use crate::store::status::WorkerRecord;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
+
+/// A worker that has not been heard of for longer is silent: it sends a heartbeat every three seconds.
+const SILENT: TimeDelta = TimeDelta::seconds(10);
 
 /// A worker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,10 +52,17 @@ impl From<WorkerRecord> for WorkerView {
 }
 
 impl WorkerView {
-    /// Its state in one word.
+    /// Its state in one word: that of its row; `stopping`; or `silent`, while it is not declared dead yet and has missed
+    /// several heartbeats.
     #[must_use]
-    pub fn condition(&self) -> &'static str {
-        if self.is_alive && self.said.stopping { "stopping" } else { self.state.as_str() }
+    pub fn condition(&self, now: DateTime<Utc>) -> &'static str {
+        if self.is_alive && now - self.seen_at > SILENT {
+            "silent"
+        } else if self.is_alive && self.said.stopping {
+            "stopping"
+        } else {
+            self.state.as_str()
+        }
     }
 
     /// Its running calls, in all buckets; `None`: it does not say.

@@ -118,7 +118,7 @@ pub fn workers(status: &StatusView, all: bool) -> (Table, Option<String>) {
             worker.host.as_str().into(),
             Cell::Text(worker.pid.to_string()),
             worker.version.as_str().into(),
-            worker.condition().into(),
+            worker.condition(status.now).into(),
             age(status.now, worker.seen_at),
             age(worker.seen_at, worker.started_at),
             worker.holds.into(),
@@ -465,6 +465,17 @@ pub(crate) mod tests {
         assert_eq!((&rows[1]["calls"], &rows[1]["of"], &rows[1]["in_flight"]), (&Value::Null, &Value::Null, &3.into()));
         let (table, gone) = workers(&status, true);
         assert_eq!((json_of(&table).as_array().unwrap().len(), gone), (5, None));
+    }
+
+    #[test]
+    fn a_worker_that_misses_heartbeats_is_silent_before_it_is_dead() {
+        let of = |seen_at| WorkerRecord { seen_at, ..worker(1, "closed") };
+        let told = |record| {
+            let status = StatusView::from(Status { workers: vec![record], ..status() });
+            json_of(&workers(&status, false).0)[0]["state"].clone()
+        };
+        assert_eq!((told(of(at(58))), told(of(at(40)))), ("live".into(), "silent".into()), "now it is 60");
+        assert_eq!(told(WorkerRecord { state: WorkerState::Dead, ..of(at(40)) }), "dead");
     }
 
     #[test]
