@@ -3,7 +3,7 @@
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
 use crate::support::wait::until;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -261,6 +261,34 @@ async fn a_batch_whose_jobs_all_rest_for_the_same_says_it_and_a_resting_job_need
     assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("scheduled"));
     stage.run("update sluice.parked set run_at = now() - interval '1 s'").await;
     assert_eq!(stage.waits_for(jobs[0]).await.as_deref(), Some("no worker"), "its time has come");
+}
+
+#[tokio::test]
+async fn a_batch_with_jobs_that_no_target_takes_and_scheduled_ones_tells_of_the_first() {
+    let stage = stage().await;
+    let stuck = "insert into sluice.worker (host, pid, version, lease_until, stats)
+                      values ('h', 1, '1', now() + interval '1 h',
+                              '{\"routes\": [\"default\", \"other\"], \"waits\": {\"default\": {
+                                    \"for\": \"one/model: model (nowhere else to go)\"}}}')";
+    stage.run(stuck).await;
+    stage.job("batch, run_at, route", "'b', now() + interval '1 h', 'other'").await;
+    stage.job("batch", "'b'").await;
+    let told = async || {
+        let said = stage.program.output(&["batch", "show", "b", "--format", "json"]).await;
+        let why = serde_json::from_str::<Value>(&said).unwrap()["why"].clone();
+        (why["waits_for"].clone(), why["others_wait_for"].clone())
+    };
+    let expected = (json!("one/model: model (nowhere else to go)"), json!(["scheduled"]));
+    assert_eq!(told().await, expected, "one is ready");
+    // Its own rest is over, and its route waits all the same.
+    let rest = "insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
+                     select job_id, now() - interval '1 s', flow, prio, attempts, crashes, round,
+                            'one/model: model (nowhere else to go)' from sluice.ready;
+                delete from sluice.ready";
+    stage.run(rest).await;
+    assert_eq!(told().await, expected);
+    let plain = stage.program.output(&["batch", "show", "b", "--format", "csv"]).await;
+    assert!(plain.contains("waits_for,why,do") && plain.contains("the model is unknown"), "{plain}");
 }
 
 #[tokio::test]

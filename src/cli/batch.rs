@@ -271,8 +271,18 @@ fn show(
         context.output.json(&view)?;
         return Ok(());
     }
-    context.output.record(&batch::table(std::slice::from_ref(batch)))?;
-    if context.output.format() != Format::Table {
+    let mut table = batch::table(std::slice::from_ref(batch));
+    let is_for_people = context.output.format() == Format::Table;
+    if let Some(row) = table.rows.first_mut().filter(|_| !is_for_people) {
+        // For people the reason follows as a sentence.
+        table.columns.extend(["waits_for", "why", "do"]);
+        let why = view.why.as_ref();
+        row.push(why.map(|why| why.waits_for.as_str()).into());
+        row.push(why.map(|why| why.words.as_str()).into());
+        row.push(why.and_then(|why| why.advice.as_deref()).into());
+    }
+    context.output.record(&table)?;
+    if !is_for_people {
         return Ok(());
     }
     if let Some(calls) = view.long_calls {

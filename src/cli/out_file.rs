@@ -201,8 +201,8 @@ impl OutFile {
             let target = file.target.display().to_string();
             match file.finish() {
                 Ok(Some(kept)) => remarks.push(format!(
-                    "{target} had lines that the new file has not (they were edited, or their jobs tried again): as it \
-                     was, it is kept as {}",
+                    "{target} had lines that the new file has not (they were edited, their jobs tried again, or their \
+                     rows left out): as it was, it is kept as {}",
                     kept.display()
                 )),
                 // A reader that went away is the lesser error.

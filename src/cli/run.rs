@@ -14,12 +14,14 @@ use super::words::{about, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::config::{Config, Keys};
+use crate::domain::ErrorClass;
 use crate::domain::budget::{Budget, BudgetStanding};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::input::HeldBy;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
+use crate::store::batch::CommonFailure;
 use crate::store::{Store, StoreError};
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
@@ -170,12 +172,19 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             0 => None,
             _ => context.store.commonest_failure(&summary.batch).await?,
         };
-        let refused_by = why.as_ref().and_then(|(_, reason)| reason.clone());
+        let refused_by = why.as_ref().and_then(|why| why.reason.clone());
+        let too_late = why.as_ref().is_some_and(|why| why.class.as_deref() == Some(ErrorClass::Deadline.as_str()));
         context.output.note(format_args!(
             "{}\n{}",
             unanswered(&counts, why),
             results::advice(&summary.batch, &counts, args.errors.as_deref(), true)
         ));
+        if too_late {
+            context.output.note(
+                "jobs whose deadline is over fail again when they are put back: the same command with another --batch \
+                 and a later --deadline asks anew",
+            );
+        }
         let budget = Budget::name_of_batch(&summary.batch);
         if refused_by.is_some_and(|reason| reason.contains(&budget)) {
             let raise = about("sluice budget raise", &budget, "AMOUNT");
@@ -414,9 +423,9 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
 }
 
 /// How many jobs have no answer, and the commonest reason with the number of jobs that it is one of.
-fn unanswered(counts: &results::Counts, commonest: Option<(i64, Option<String>)>) -> String {
+fn unanswered(counts: &results::Counts, commonest: Option<CommonFailure>) -> String {
     let why = match commonest {
-        Some((jobs, Some(reason))) => {
+        Some(CommonFailure { jobs, reason: Some(reason), .. }) => {
             let are_all = u64::try_from(jobs) == Ok(counts.without_answer());
             let share = if are_all { String::new() } else { format!(", {jobs} of them for one reason") };
             format!("{share}: {}", on_one_line(&reason))

@@ -104,8 +104,10 @@ fn tell_waits(output: &mut Output, status: &StatusView) -> Result<(), OutputErro
     for route in &status.routes {
         for (count, state, whys) in route.waits() {
             let head = format!(" {}: {} {state}", route.route, count.in_short());
-            for why in whys {
+            for (place, why) in whys.iter().enumerate() {
                 let tone = if why.stuck || why.advice.is_some() { Tone::Bad } else { Tone::Warning };
+                // The number is that of all of them together.
+                let head = if place == 0 { head.as_str() } else { "   and" };
                 output.told_as(Some(tone), format_args!("{head}: {}", why.words))?;
                 if let Some(advice) = &why.advice {
                     output.told(format_args!("   do: {advice}"))?;

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::{Counts, advice};
 use super::table::wrapped;
+use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
 use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::Obstacle;
@@ -328,7 +329,10 @@ fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> String 
     if batch.cancelled > 0 {
         let _ = write!(line, ", {} cancelled", batch.cancelled);
     }
-    let _ = write!(line, ", {:.1}/s", pace.per_second());
+    let rate = pace.per_second();
+    // Three a minute are no standstill.
+    let _ =
+        if rate > 0.0 && rate < 0.1 { write!(line, ", {:.1}/min", rate * 60.0) } else { write!(line, ", {rate:.1}/s") };
     if let Some(remaining) = remaining(batch, pace, waits_for) {
         let _ = write!(line, ", {} left", humantime::format_duration(remaining));
     }
@@ -350,6 +354,9 @@ fn summary(batch: &Batch, replaced: i64) -> String {
         let _ = write!(line, ", {replaced} replaced");
     }
     let _ = write!(line, ", {}, {}", counted(batch.attempts, "attempt", "attempts"), BatchView::of(batch).dollars());
+    if batch.uncertain > NanoUsd::ZERO {
+        let _ = write!(line, " and perhaps up to {} more", batch.uncertain);
+    }
     if let Some(per_answer) = per_answer_in_words(batch).filter(|_| batch.known_cost().is_some()) {
         let _ = write!(line, ", {per_answer}");
     }
@@ -363,7 +370,6 @@ fn view(batch: &Batch, pace: &Pace, waits_for: Option<&Obstacle>) -> ProgressVie
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::NanoUsd;
     use crate::domain::obstacle::{Circumstances, Subject};
     use chrono::DateTime;
 
@@ -469,7 +475,10 @@ mod tests {
         let all = "nightly: done, 390 succeeded, 10 failed, 450 attempts, $1.2345";
         for (batch, told) in [
             (batch(), ", $0.003165385 per answer"),
-            (Batch { uncertain: NanoUsd(1), ..batch() }, ", at least $0.003165385 per answer"),
+            (
+                Batch { uncertain: NanoUsd(1), ..batch() },
+                " and perhaps up to $0.000000001 more, at least $0.003165385 per answer",
+            ),
             (Batch { unpriced: 1, ..batch() }, " and 1 attempt of unknown price, cost per answer unknown"),
         ] {
             assert_eq!(summary(&batch, 0), format!("{all}{told}"));

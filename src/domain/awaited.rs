@@ -64,7 +64,12 @@ impl<'a> Awaited<'a> {
             None => (words, ""),
         };
         let (target, code) = head.rsplit_once(": ")?;
-        Some(Self { target, what: What::parse(code)?, because })
+        if let Some(what) = What::parse(code) {
+            return Some(Self { target, what, because });
+        }
+        // A rung that the job failed on and comes back to: it is tried again, too.
+        let has_failed = because.is_empty() && code.parse::<ErrorClass>().is_ok();
+        has_failed.then_some(Self { target, what: What::Retry, because: code })
     }
 }
 
@@ -140,6 +145,9 @@ mod tests {
             let written = in_words("ollama/qwen3:8b (q4)", &skip, false, failed);
             assert_eq!(Awaited::read(&written), Some(Awaited { target: "ollama/qwen3:8b (q4)", what, because }));
         }
+        let failed = in_words("p/m", &Skip::Failed(ErrorClass::ServerError), false, None);
+        let expected = Awaited { target: "p/m", what: What::Retry, because: "server_error" };
+        assert_eq!(Awaited::read(&failed), Some(expected));
         for other in ["scheduled", "paused", "batch paused", "a/m: of tomorrow (because)", "a/m", ""] {
             assert_eq!(Awaited::read(other), None, "{other}");
         }

@@ -295,7 +295,7 @@ impl Circumstances {
         let mut budget = None;
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
-            What::Opens(Reason::Model) => {
+            What::Opens(Reason::Model | Reason::Breaker | Reason::Offline) => {
                 said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
             }
             What::Opens(Reason::RateLimit | Reason::Concurrency) => {

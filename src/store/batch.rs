@@ -136,6 +136,16 @@ macro_rules! batches {
     };
 }
 
+/// The failure that most of a batch's failed jobs have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommonFailure {
+    /// How many jobs failed so.
+    pub jobs: i64,
+    pub class: Option<String>,
+    /// The words of one of them.
+    pub reason: Option<String>,
+}
+
 impl Store {
     /// The batches in which something happened last, the latest hour first. Within an hour, which is the resolution of
     /// the sums, they are in the order of their names.
@@ -348,17 +358,17 @@ impl Store {
     }
 
     /// The class of failures that most failed jobs of a batch have, how many have it, and the reason of one of them.
-    pub async fn commonest_failure(&self, name: &str) -> Result<Option<(i64, Option<String>)>, StoreError> {
+    pub async fn commonest_failure(&self, name: &str) -> Result<Option<CommonFailure>, StoreError> {
         let row = sqlx::query!(
-            r#"select count(*) as "jobs!", min(r.error) as reason
+            r#"select count(*) as "jobs!", r.error_class as class, min(r.error) as reason
                  from sluice.job j join sluice.result r on r.job_id = j.id
-                where j.batch = $1 and r.state = 'failed' group by r.error_class order by 1 desc, 2 limit 1"#,
+                where j.batch = $1 and r.state = 'failed' group by r.error_class order by 1 desc, 3 limit 1"#,
             name
         )
         .fetch_optional(&self.db)
         .await
         .doing("looking at failed jobs")?;
-        Ok(row.map(|row| (row.jobs, row.reason)))
+        Ok(row.map(|row| CommonFailure { jobs: row.jobs, class: row.class, reason: row.reason }))
     }
 
     /// Puts every failed or cancelled job of a batch back into the queue, but for those whose place another file took,

@@ -17,9 +17,10 @@ impl Store {
                       (extract(epoch from min(i.call_started)) * 1000)::bigint as "oldest!",
                       (array_agg(i.call_provider || '/' || i.call_model order by i.call_started))[1] as "target!",
                       (extract(epoch from now()) * 1000)::bigint as "now!"
-                 from sluice.inflight i cross join lateral (
+                 from sluice.inflight i join sluice.worker w on w.id = i.worker cross join lateral (
                           select b.route, b.batch from sluice.job b where b.id = i.job_id limit 1) j
                 where i.call_started <= now() - make_interval(secs => $2) and ($1::text is null or j.batch = $1)
+                  and w.state = 'live' and w.lease_until > now()
                   -- Between two calls of a job the row names the last one, which the ledger has.
                   and not exists (select from sluice.attempt a
                                    where a.job_id = i.job_id and a.fence = i.fence and a.number = i.call_number)

@@ -189,7 +189,7 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("looking at what the batch waits for")?;
-        if rows.is_empty() || rows.iter().any(|row| row.reason.is_none() || row.due) {
+        if rows.is_empty() {
             return Ok(None);
         }
         let is_in_hand = sqlx::query_scalar!(
@@ -209,7 +209,7 @@ impl Store {
                 batch: Some(name.to_owned()),
                 login: None,
                 rests: row.reason.clone(),
-                is_due: row.due,
+                is_due: row.due || row.reason.is_none(),
             })
             .collect();
         let reasons = self.obstacles(&spots).await?;

@@ -52,8 +52,8 @@ impl From<WorkerRecord> for WorkerView {
 }
 
 impl WorkerView {
-    /// Its state in one word: that of its row; `stopping`; or `silent`, while it is not declared dead yet and has missed
-    /// several heartbeats.
+    /// Its state in one word: that of its row; `stopping`; or `silent`, while it has missed several heartbeats and is
+    /// not declared dead yet.
     #[must_use]
     pub fn condition(&self, now: DateTime<Utc>) -> &'static str {
         if self.is_alive && now - self.seen_at > SILENT {

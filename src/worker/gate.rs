@@ -242,6 +242,9 @@ impl Gate {
             shut_for(&self.offline, Reason::Offline, OFFLINE_REST, now);
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
+        if cut_off || sign == breaker::Sign::Bad {
+            *target.said.lock() = failure.map(Failure::in_short);
+        }
         target.record(asker.job, breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
         // Of a key that is out of money, its own warning tells: the other keys go on.
@@ -376,13 +379,13 @@ impl Gate {
         let targets = states.into_iter().map(|state| {
             let calibration = state.calibration();
             let shut = state.shut_by(now);
-            let is_refused = shut.is_some_and(|shut| shut.reason == Reason::Model);
+            let is_told = |shut: Shut| matches!(shut.reason, Reason::Model | Reason::Breaker | Reason::Offline);
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
                 shut: shut.map(ShutStatistics::from),
-                said: state.said.lock().clone().filter(|_| is_refused),
+                said: state.said.lock().clone().filter(|_| shut.is_some_and(is_told)),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

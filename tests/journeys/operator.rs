@@ -186,7 +186,7 @@ async fn the_operator_is_told_why_nothing_moves_and_what_helps() {
 
     // A slow batch: a small limit, which passes by itself.
     desk.enqueue("slow", "slow").await;
-    desk.is_told("slow", "small/model: its limit is used up (small: requests/min) until").await;
+    desk.is_told("slow", "small/model: its limit is used up (small: requests/min)").await;
     insta::assert_snapshot!("slow_batch", desk.all_said("slow").await);
     desk.program.output(&["batch", "cancel", "slow"]).await;
 

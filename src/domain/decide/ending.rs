@@ -134,11 +134,11 @@ fn used_up(job: &Job, route: &Route, history: &[Attempt]) -> Option<Ending> {
 
 fn too_late(job: &Job, history: &[Attempt], now: Timestamp) -> Option<Ending> {
     job.deadline.filter(|&deadline| now >= deadline)?;
-    let last = last_failure(history).map_or_else(|| "none was made".to_owned(), |last| last.to_string());
-    Some(failed(
-        ErrorClass::Deadline,
-        format!("the deadline passed before an answer was accepted; last attempt: {last}"),
-    ))
+    let last = last_failure(history).map_or_else(
+        || "no call was made since it came into the queue".to_owned(),
+        |last| format!("last attempt: {last}"),
+    );
+    Some(failed(ErrorClass::Deadline, format!("the deadline passed before an answer was accepted; {last}")))
 }
 
 fn last_failure(history: &[Attempt]) -> Option<Told<'_>> {

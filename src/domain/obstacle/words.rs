@@ -14,6 +14,9 @@ use std::time::Duration;
 
 const DAY: i64 = 86_400_000;
 
+/// Limits that open sooner let calls through all the time.
+const SOON: Duration = Duration::from_mins(1);
+
 /// What a stop-loss writes as the reason of its pause begins with this.
 const STOP_LOSS: &str = "stop-loss:";
 
@@ -137,6 +140,9 @@ impl ShutTarget {
         }
         if until.is_some_and(|until| until <= now) && self.is_tried() {
             words.push_str("; one call is trying it");
+        } else if until.is_some_and(|until| until > now && now.until(until) < SOON) && self.is_a_limit() {
+            // Other calls take their turns meanwhile, so the instant at which the next one may begin moves on.
+            words.push_str("; calls go on within a minute");
         } else if let Some(until) = until.filter(|until| *until > now) {
             let again = match self.what {
                 What::Opens(reason) if reason.is_a_limit() => " until",
@@ -155,6 +161,10 @@ impl ShutTarget {
             let _ = write!(words, "; {}", self.because);
         }
         words
+    }
+
+    fn is_a_limit(&self) -> bool {
+        matches!(self.what, What::Opens(reason) if reason.is_a_limit())
     }
 
     /// Whether one call tries it when its time has come, and the others wait for the result.

@@ -77,7 +77,7 @@ pub struct TargetState {
     pub(super) buckets: Vec<Arc<Bucket>>,
     /// Whether the model is unknown or not allowed, by the configuration as it is.
     pub(super) shut: Mutex<ModelRefusal>,
-    /// The provider's words when it refused the model last.
+    /// The provider's words when it refused the model last, or a failure that speaks against the target.
     pub(super) said: Mutex<Option<String>>,
     /// Its refusals in words that may concern one request alone.
     pub(super) doubt: Mutex<Doubt>,

@@ -164,7 +164,7 @@ fn a_job_ends_at_its_deadline_and_waits_no_longer() {
     let health = [shut(Reason::RateLimit, HOUR)];
     let step = |now| decide(&job, &route(1), &[0], &[], &health, now);
     assert_eq!(wait_until(&step(NOW)), Some(NOW + SECOND));
-    let reason = "the deadline passed before an answer was accepted; last attempt: none was made";
+    let reason = "the deadline passed before an answer was accepted; no call was made since it came into the queue";
     assert_eq!(failure(&step(NOW + SECOND)), Some((Class::Deadline, reason)));
 }
 
