@@ -6,6 +6,7 @@
 mod text;
 
 use super::InputSource;
+use super::table::bad_quote;
 use crate::domain::reconcile::{ALL_MODELS, DaySum, Side};
 use chrono::{DateTime, NaiveDate};
 use std::fmt;
@@ -109,6 +110,10 @@ pub fn read(source: &InputSource, named: &Columns) -> Result<Invoice, InvoiceErr
 }
 
 fn read_text(text: &Text, named: &Columns) -> Result<Invoice, InvoiceError> {
+    // The parser takes all that follows a quote that is never closed for one cell.
+    if let Some((line, reason)) = bad_quote(&text.whole, text.delimiter) {
+        return Err(InvoiceError { line, reason });
+    }
     let mut reader =
         ::csv::ReaderBuilder::new().trim(::csv::Trim::All).delimiter(text.delimiter).from_reader(text.whole.as_bytes());
     let header = reader.headers().map_err(|error| fault_of(&error))?.clone();
@@ -510,6 +515,13 @@ mod tests {
             (format!("{usage}2026-08-05,m,x,0,0,0,1\n"), 2, "usage_input_tokens_no_cache is \"x\"; expected a whole"),
             (format!("{usage}2026-08-05,m,1,0,0,0,1\nsoon,m,1,0,0,0,1\n"), 3, "expected a day such as"),
             (format!("{usage}2026-08-05,,1,0,0,0,1\n"), 2, "model_version is empty"),
+            (
+                format!("{usage}2026-08-05,m,1,0,0,0,\"1\n2026-08-06,m,1,0,0,0,1\n"),
+                2,
+                "that opens here is never closed",
+            ),
+            (format!("{usage}2026-08-05,m,1,0,0,0,1\n2026-08-06,\"m"), 3, "that opens here is never closed"),
+            (format!("{usage}2026-08-05,\"m\"x,1,0,0,0,1\n"), 2, "closes before more text"),
             (format!("{usage}2026-08-05,m,1\n"), 2, "has 3 columns, and the header 7"),
             (format!("{usage}2026-08-05,m,-1,0,0,0,1\n"), 2, "is \"-1\""),
             (usage.to_owned(), 0, "no line below its header"),

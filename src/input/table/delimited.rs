@@ -100,6 +100,14 @@ fn breaks(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
+/// The first quote of a text that is in no order: its line, and what is wrong with it.
+pub fn bad_quote(text: &str, delimiter: u8) -> Option<(u64, String)> {
+    let mut watched = Watched::new(text.as_bytes(), delimiter, usize::MAX);
+    io::copy(&mut watched, &mut io::sink()).ok()?;
+    let first = std::iter::from_fn(|| watched.next_row()).find_map(|(_, broken)| broken)?;
+    Some((first.opens, in_words(first)))
+}
+
 fn in_words(BadQuote { opens, closes, .. }: BadQuote) -> String {
     match closes {
         None => "the quote that opens here is never closed".to_owned(),

@@ -7,6 +7,8 @@ mod parquet_rows;
 mod quotes;
 mod row;
 
+pub(super) use delimited::bad_quote;
+
 use super::custom_ids::CustomIds;
 use super::requests::Requests;
 use super::{AuthorCell, InputError, InputJob, LineError, MemberNote, json_text};
