@@ -113,8 +113,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         BatchCommand::Show { name } => {
             let batch = find(&context.store, &name).await?;
-            let obstacle = if batch.unfinished() > 0 { context.store.batch_obstacle(&name).await? } else { None };
-            let long_calls = context.store.long_calls_of_batch(&name).await?;
+            let (obstacle, long_calls) = context.store.standstill(&batch).await?;
             show(&mut context, &batch, obstacle.as_ref(), long_calls.as_ref())?;
             ExitCode::Success
         }

@@ -122,6 +122,16 @@ async fn learn(
     };
     let past = context.store.past_jobs(sampled, SAMPLE).await?;
     let lately = of_past(route, &past);
+    if let (Some(name), false) = (&args.pilot, lately.targets.is_empty()) {
+        let is_rung = |target: &String| route.rungs.iter().any(|rung| rung.target.to_string() == *target);
+        if !lately.targets.keys().any(is_rung) {
+            return Err(CommandFailure::usage(format!(
+                "--pilot {name}: none of its calls went to a rung of route {}; expected a batch of that route",
+                args.route
+            ))
+            .into());
+        }
+    }
     let jobs = counted(lately.seen, "job", "jobs");
     output.note(if lately.unpriced > 0 {
         let unknown = counted(lately.unpriced, "of them has an unknown cost", "of them have an unknown cost");
@@ -153,7 +163,8 @@ fn of_past(route: &Route, past: &[PastJob]) -> Lately {
             let index = route.rungs.iter().position(|rung| rung.target.to_string() == call.target);
             let expected = index.and_then(|index| each.get(index).copied().flatten());
             let of = lately.targets.entry(call.target.clone()).or_default();
-            let cost = call.cost.unwrap_or_default();
+            // A call of unknown cost teaches nothing: it is not one that cost nothing.
+            let Some(cost) = call.cost else { continue };
             of.calls += 1;
             of.millis = of.millis.saturating_add(i64::from(call.total_ms));
             of.spent += cost;
@@ -283,6 +294,7 @@ pub(super) fn each_job(
 mod tests {
     use super::*;
     use crate::domain::NanoUsd;
+    use crate::store::lately::EarlierCall;
 
     const CONFIG: &str = r#"
         [providers.a]
@@ -371,5 +383,33 @@ mod tests {
         assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);
         assert!(estimate_of("", &[]).unwrap_err().ends_with("there are no jobs in it"));
         assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default, hours"));
+    }
+
+    #[test]
+    fn calls_of_unknown_cost_teach_nothing_and_are_not_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();
+        let route = &config.routes["default"].route;
+        let job = |cost: Option<NanoUsd>| {
+            let call = EarlierCall {
+                target: "a/cheap".to_owned(),
+                started_at: Timestamp(0),
+                class: None,
+                cost,
+                output_tokens: 10,
+                total_ms: 5,
+            };
+            PastJob { body: "{\"prompt\":\"word\",\"max_tokens\":10}".to_owned(), cost, calls: vec![call] }
+        };
+        let taught = |past: &[PastJob]| of_past(route, past);
+        let priced: Vec<PastJob> = (0..30).map(|_| job(Some(NanoUsd(1_000)))).collect();
+        let mixed: Vec<PastJob> = priced.iter().cloned().chain((0..60).map(|_| job(None))).collect();
+        let (priced, mixed) = (taught(&priced), taught(&mixed));
+        assert_eq!((mixed.seen, mixed.unpriced), (90, 60));
+        assert_eq!(mixed.target("a/cheap"), priced.target("a/cheap"), "the sixty calls change no figure");
+        let unknown = taught(&(0..30).map(|_| job(None)).collect::<Vec<_>>());
+        assert_eq!(unknown.target("a/cheap").map(|seen| (seen.accepted.pairs(), seen.calls)), Some((0, 0)));
     }
 }

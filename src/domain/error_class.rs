@@ -302,8 +302,7 @@ error_classes! {
     Unreachable {
         name: "unreachable",
         meaning: "no connection was made: nothing was sent",
-        reaction: "one more try, then the next rung; when no provider can be reached, those that did not answer rest \
-                   for 5 s (`offline`)",
+        reaction: "one more try, then the next rung; where no provider is in reach, silent ones rest 5 s (`offline`)",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: false,
         // A route that falls back after a broken connection also falls back when no connection was made.

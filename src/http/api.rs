@@ -109,8 +109,7 @@ async fn batch(State(site): Here, Path(name): Path<String>, asked: QueryPairs) -
     params(asked)?.finish()?;
     let found = site.look(async |store| {
         let Some(batch) = store.batch(&name).await? else { return Ok(None) };
-        let obstacle = if batch.unfinished() > 0 { store.batch_obstacle(&name).await? } else { None };
-        let long_calls = store.long_calls_of_batch(&name).await?;
+        let (obstacle, long_calls) = store.standstill(&batch).await?;
         Ok(Some(HeldBatchView::of(&batch, obstacle.as_ref(), long_calls.as_ref())))
     });
     found.await?.map(Json).ok_or_else(|| Problem::not_found(format!("there is no batch {name:?}")))

@@ -12,7 +12,7 @@ use crate::domain::budget::{Budget, faults};
 use crate::domain::diagnosis::{
     ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
 };
-use crate::domain::obstacle::Obstacle;
+use crate::domain::obstacle::{Circumstances, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
@@ -450,9 +450,8 @@ impl Store {
     }
 
     async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {
-        let workers = self.live_workers().await?;
-        let said = self.known().await?.workers;
-        let of_one_batch = said.iter().filter(|worker| worker.only_batch.is_some()).count();
+        let known = self.known().await?;
+        let of_one_batch = known.workers.iter().filter(|worker| worker.only_batch.is_some()).count();
         let dead = sqlx::query!(
             r#"select i.worker, count(*) as "jobs!",
                       extract(epoch from now() - coalesce(w.lease_until, min(i.claimed_at)))::bigint as "seconds!"
@@ -482,13 +481,13 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing(DIAGNOSING)?;
-        let held_up = self.held_up(&lanes).await?;
+        let held_up = self.held_up(&lanes, &known).await?;
         let strange: HashSet<&String> = lanes.iter().map(|lane| &lane.route).collect();
         let strange = strange.into_iter().filter(|route| !around.routes.is_empty() && !around.routes.contains(*route));
         let mut strange_routes: Vec<String> = strange.cloned().collect();
         strange_routes.sort();
         Ok(Queue {
-            workers,
+            workers: i64::try_from(known.workers.len()).unwrap_or(i64::MAX),
             workers_of_one_batch: i64::try_from(of_one_batch).unwrap_or(i64::MAX),
             connections_each: around.connections_each.into(),
             dead: dead.into_iter().map(|row| (row.worker, row.jobs, row.seconds)).collect(),
@@ -501,11 +500,10 @@ impl Store {
 
     /// What holds up the jobs of these lanes, and those that rest, each obstacle once. Jobs that were enqueued for
     /// later, or are paused one by one, are meant to wait.
-    async fn held_up(&self, lanes: &[Lane]) -> Result<Vec<Obstacle>, StoreError> {
+    async fn held_up(&self, lanes: &[Lane], known: &Circumstances) -> Result<Vec<Obstacle>, StoreError> {
         let resting = self.resting().await?.into_iter().map(|group| group.spot);
         let spots: Vec<Spot> = lanes.iter().map(Spot::ready).chain(resting).collect();
         let reasons = self.obstacles(&spots).await?;
-        let known = self.known().await?;
         let mut held_up: Vec<Obstacle> = Vec::new();
         let mut seen = HashSet::new();
         for (spot, reason) in spots.iter().zip(&reasons) {
@@ -513,7 +511,7 @@ impl Store {
             if matches!(FixedWait::read(reason), Some(FixedWait::Scheduled | FixedWait::Paused)) {
                 continue;
             }
-            let obstacle = Obstacle::of(reason, spot.subject(None), &known);
+            let obstacle = Obstacle::of(reason, spot.subject(None), known);
             if seen.insert(obstacle.in_words()) {
                 held_up.push(obstacle);
             }

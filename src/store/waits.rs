@@ -1,11 +1,13 @@
 //! Why jobs do not go on. All faces ask here: `sluice.waits_for` says it in fixed words, and other facts about it are
 //! read beside them.
 
+use super::batch::Batch;
 use super::lanes::Lane;
 use super::status::PauseRecord;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
 use crate::domain::budget::Budgets;
+use crate::domain::long_calls::LongCalls;
 use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject};
 use crate::domain::pause::{FixedWait, PauseKind, Pauses};
 use crate::domain::statistics::Statistics;
@@ -157,6 +159,15 @@ impl Store {
         if groups.is_empty() { Ok(None) } else { self.common_rest(name).await }
     }
 
+    /// Why an unfinished batch stands still, as far as is known: what all its jobs wait for, and its calls that have been
+    /// under way for long.
+    pub async fn standstill(&self, batch: &Batch) -> Result<(Option<Obstacle>, Option<LongCalls>), StoreError> {
+        if batch.unfinished() <= 0 {
+            return Ok((None, None));
+        }
+        Ok((self.batch_obstacle(&batch.name).await?, self.long_calls_of_batch(&batch.name).await?))
+    }
+
     /// The obstacle that the unfinished jobs of this login in a batch have in common, as far as this login may know.
     async fn own_batch_obstacle(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
         let row = sqlx::query!(r#"select sluice.own_batch_waits_for($1) as reason, now() as "now!""#, name)
@@ -201,6 +212,10 @@ impl Store {
         .fetch_one(&self.db)
         .await
         .doing("looking at what the batch waits for")?;
+        // A job that is not known to wait may well be moving.
+        if is_in_hand {
+            return Ok(None);
+        }
         let spots: Vec<Spot> = rows
             .iter()
             .map(|row| Spot {
@@ -213,8 +228,7 @@ impl Store {
             })
             .collect();
         let reasons = self.obstacles(&spots).await?;
-        // A job that is not known to wait may well be moving.
-        if is_in_hand || reasons.iter().any(Option::is_none) {
+        if reasons.iter().any(Option::is_none) {
             return Ok(None);
         }
         let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();

@@ -243,7 +243,7 @@ impl Gate {
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         if cut_off || sign == breaker::Sign::Bad {
-            *target.said.lock() = failure.map(Failure::in_short);
+            *target.record.fault.lock() = class.map(|class| (class, failure.and_then(|failure| failure.status)));
         }
         target.record(asker.job, breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
@@ -379,13 +379,12 @@ impl Gate {
         let targets = states.into_iter().map(|state| {
             let calibration = state.calibration();
             let shut = state.shut_by(now);
-            let is_told = |shut: Shut| matches!(shut.reason, Reason::Model | Reason::Breaker | Reason::Offline);
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
                 shut: shut.map(ShutStatistics::from),
-                said: state.said.lock().clone().filter(|_| shut.is_some_and(is_told)),
+                said: shut.and_then(|shut| state.said_of(shut.reason)),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

@@ -522,7 +522,8 @@ async fn of_many_batches_the_latest_have_rows_and_one_row_sums_up_the_others() {
         }
     }
     let told = program.run(&["report", "cost", "--by", "batch", "--limit", "3", "--format", "csv"]).await;
-    let expected = "the 3 batches in which something happened last have rows; all others are in the row (others)";
+    let expected = "the 3 batches in which something happened last, within an hour by name, have rows; all others are \
+                    in the row (others)";
     assert!(text(&told.stderr).contains(expected), "{}", text(&told.stderr));
 }
 

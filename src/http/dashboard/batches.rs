@@ -48,10 +48,9 @@ pub(super) async fn one(State(site): Here, Path(name): Path<String>, Query(pairs
     let sought = sought.of_batch(&name);
     let read = site.look(async |store| {
         let Some(batch) = store.batch(&name).await? else { return Ok(None) };
-        let is_open = batch.unfinished() > 0;
-        let why = if is_open { store.batch_obstacle(&name).await? } else { None };
-        let left = if is_open { store.least_time_left(&batch).await? } else { None };
-        Ok(Some((batch, why, store.long_calls_of_batch(&name).await?, left)))
+        let (why, long_calls) = store.standstill(&batch).await?;
+        let left = if batch.unfinished() > 0 { store.least_time_left(&batch).await? } else { None };
+        Ok(Some((batch, why, long_calls, left)))
     });
     let Some((batch, why, long_calls, left)) = read.await? else {
         return Err(Problem::not_found(format!("there is no batch {name:?}")));

@@ -189,7 +189,10 @@ pub async fn show_latest(store: &Store, filter: &mut Filter, most: usize) -> Res
     filter.shown = store.latest_batches_in(filter, most).await?;
     Ok(filter.shown.as_ref().map(|shown| {
         let shown = counted(shown.len(), "batch", "batches");
-        format!("the {shown} in which something happened last have rows; all others are in the row {OTHERS}")
+        format!(
+            "the {shown} in which something happened last, within an hour by name, have rows; all others are in the \
+             row {OTHERS}"
+        )
     }))
 }
 

@@ -254,6 +254,7 @@ impl Record {
             latency: Mutex::new(Latency::default()),
             scarcity: Mutex::default(),
             resting: Mutex::new(None),
+            fault: Mutex::new(None),
             told: Mutex::default(),
             under_way: AtomicI64::new(0),
             calls: AtomicI64::new(0),

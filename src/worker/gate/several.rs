@@ -145,6 +145,8 @@ async fn where_no_provider_can_be_reached_only_those_rest_that_did_not_answer() 
     }
     let rest = Some((Reason::Offline, Duration::from_secs(5)));
     assert_eq!([&dead, &down, &well, &new].map(|state| shut(state, now)), [rest, rest, None, None]);
+    let said = gate.snapshot(now).targets.into_iter().find(|it| it.target.as_deref() == Some("down/m"));
+    assert_eq!(said.and_then(|it| it.said).as_deref(), Some("network"), "the class, and no words about a request");
     // One that answered last is tried, and its answer shows that the network is not to blame.
     call(&well, None, now).await;
     let later = now + Duration::from_secs(6);

@@ -53,7 +53,7 @@ impl ProviderState {
     /// called, is tried: it may be the one that can be reached.
     fn offline(&self, now: Timestamp) -> Option<Shut> {
         let is_silent = self.last_silence.load(Ordering::Relaxed) > self.last_contact.load(Ordering::Relaxed);
-        still_shut(&self.offline, now).filter(|_| is_silent)
+        if is_silent { still_shut(&self.offline, now) } else { None }
     }
 }
 
@@ -77,7 +77,7 @@ pub struct TargetState {
     pub(super) buckets: Vec<Arc<Bucket>>,
     /// Whether the model is unknown or not allowed, by the configuration as it is.
     pub(super) shut: Mutex<ModelRefusal>,
-    /// The provider's words when it refused the model last, or a failure that speaks against the target.
+    /// The provider's words when it refused the model last.
     pub(super) said: Mutex<Option<String>>,
     /// Its refusals in words that may concern one request alone.
     pub(super) doubt: Mutex<Doubt>,
@@ -106,6 +106,8 @@ pub(super) struct Record {
     pub(super) scarcity: Mutex<Scarcity>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
+    /// The last failure that speaks against the target, with its HTTP status.
+    pub(super) fault: Mutex<Option<(ErrorClass, Option<u16>)>>,
     /// What other processes know of it.
     pub(super) told: Mutex<TargetNews>,
     /// Calls that have their leave and no outcome yet.
@@ -399,6 +401,19 @@ impl TargetState {
         self.follow_reopening(now);
         let refused = self.shut.lock().rest(now);
         refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| self.provider.offline(now))
+    }
+
+    /// What is known of the failure behind this reason: the provider's words of a model; of an open breaker only the
+    /// class and the status, because words about a request may quote it.
+    pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
+        match reason {
+            Reason::Model => self.said.lock().clone(),
+            Reason::Breaker | Reason::Offline => {
+                let (class, status) = (*self.record.fault.lock())?;
+                Some(status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}")))
+            }
+            _ => None,
+        }
     }
 
     /// The jobs that wait for its places, in the bucket that has fewest left over; `own` of them are of one route, of
