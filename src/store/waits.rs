@@ -159,8 +159,8 @@ impl Store {
         if groups.is_empty() { Ok(None) } else { self.common_rest(name).await }
     }
 
-    /// Why an unfinished batch stands still, as far as is known: what all its jobs wait for, and its calls that have been
-    /// under way for long.
+    /// Why an unfinished batch stands still, as far as is known: what all its jobs wait for, and its calls that have
+    /// been under way for long.
     pub async fn standstill(&self, batch: &Batch) -> Result<(Option<Obstacle>, Option<LongCalls>), StoreError> {
         if batch.unfinished() <= 0 {
             return Ok((None, None));
