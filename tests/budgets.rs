@@ -288,6 +288,11 @@ async fn what_never_fits_and_what_has_no_price_is_told_plainly() {
     .await;
     assert_eq!(charged(&fleet), 100_000);
     assert_eq!(fleet.sums("all").await, (0, 0, 0));
+    // A limit that is used up from the start is said to be.
+    sqlx::query("update sluice.budget_window set spent_nanos = 2000000000").execute(&fleet.pool).await.unwrap();
+    let lowered = fleet.program(&["budget", "lower", "all", "0.01"]).output().await.unwrap();
+    let said = text(&lowered.stderr);
+    assert!(said.contains("it is full: $2.00 of it is used up already, so what it covers waits"), "{said}");
     stop(vec![process]).await;
 }
 
@@ -418,6 +423,12 @@ async fn a_budget_keeps_what_it_covers_until_it_is_removed() {
     assert_eq!(program(&["budget", "set", "batch:q", "5", "--project", "p"]).await.0, 0);
     let (code, said) = program(&["enqueue", "q.jsonl", "--max-cost", "1"]).await;
     assert!(code == 2 && said.contains("covers project p, and would be lost; nothing was enqueued"), "{said}");
+    // Another budget covers the batch already.
+    assert_eq!(program(&["budget", "remove", "batch:q"]).await.0, 0);
+    assert_eq!(program(&["budget", "set", "mine", "5", "--batch", "q"]).await.0, 0);
+    let (code, said) = program(&["enqueue", "q.jsonl", "--max-cost", "1"]).await;
+    assert!(code == 2 && said.contains("the budget mine is one of this batch already, of $5.00"), "{said}");
+    assert!(said.contains("`sluice budget raise mine 1.00`"), "{said}");
     assert_eq!(fleet.number("select count(*) from sluice.job").await, 0);
 }
 

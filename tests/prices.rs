@@ -246,6 +246,58 @@ async fn a_cost_that_a_provider_puts_otherwise_is_booked_logged_once_an_hour_and
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_a_tier_without_a_price_keeps_what_was_reserved_until_it_has_one() {
+    let usage = json!({ "prompt_tokens": 100, "completion_tokens": 100 });
+    let server = Scripted::start(move |_, _| (200, openai(&usage, "turbo").to_string().into_bytes())).await;
+    let config = |tiers: &str| {
+        format!(
+            "[http]\nlisten = \"off\"\n[providers.house]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+             [models.\"house/m\"]\nprice = {{ input = \"0\", output = \"5\" }}\n{tiers}\
+             [routes.default]\nrungs = [\"house/m\"]\n[budgets.all]\nlimit = \"0.02\"\n",
+            server.base_url("house")
+        )
+    };
+    let database = database().await;
+    let program = Program::new(&config(""), &database.url());
+    program.output(&["migrate"]).await;
+    let pool = database.pool();
+    // Half a cent each at most.
+    sqlx::query(
+        "insert into sluice.job (request)
+              select '{\"prompt\": \"Where?\", \"max_tokens\": 1000}' from generate_series(1, 10)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let books = async || {
+        let mut books = Vec::new();
+        for book in [
+            "select coalesce(sum(cost_nanos), 0)::bigint, sum(uncertain_nanos)::bigint from sluice.attempt",
+            "select coalesce(sum(cost_nanos), 0)::bigint, sum(uncertain_nanos)::bigint from sluice.result",
+            "select sum(cost_nanos)::bigint, sum(uncertain_nanos)::bigint from sluice.totals",
+            "select (spent * 1e9)::bigint, (uncertain * 1e9)::bigint from sluice.budgets",
+        ] {
+            books.push(sqlx::query_as::<_, (i64, i64)>(book).fetch_one(&pool).await.unwrap());
+        }
+        books
+    };
+    let drained = program.run(&["worker", "--drain"]).await;
+    assert_eq!(server.calls("house").len(), 4, "{}", text(&drained.stderr));
+    assert_eq!(books().await, [(0, 20_000_000); 4]);
+    let story = program.output(&["explain", "1"]).await;
+    assert!(story.contains("cost unknown: the price was not known; budgets count $0.005 for it"), "{story}");
+    // Twice the usual price, and a tenth of the tokens: a fifth of it.
+    let program = Program::new(&config("tiers = { turbo = \"2\" }\n"), &database.url());
+    program.output(&["reprice", "--yes"]).await;
+    assert_eq!(books().await, [(4_000_000, 0); 4]);
+    assert_eq!(Store::from_pool(pool.clone()).check_budgets(false).await.unwrap(), []);
+    assert_eq!(wrong_costs(&pool).await, []);
+    // The room is there again.
+    program.run(&["worker", "--drain"]).await;
+    assert_eq!(books().await, [(10_000_000, 0); 4]);
+}
+
 /// A provider, and what an attempt says of its cost: booked, computed, reported, by whom, and whether that differs.
 type OfCost = (String, Option<i64>, Option<i64>, Option<i64>, Option<String>, bool);
 
@@ -524,9 +576,15 @@ async fn a_newer_catalogue_is_checked_shown_kept_and_taken_by_a_running_worker()
     ] {
         fleet.file("new.toml", &text);
         let (code, _, err) = run(&fleet, &["prices", "update", "new.toml", "--yes"]).await;
-        assert_eq!(code, Some(3), "{err}");
+        assert_eq!(code, Some(7), "{err}");
         assert!(err.contains(words) && err.contains("new.toml"), "{words}: {err}");
+        assert!(err.contains("the catalogue has ") && err.contains("and is not taken:"), "{err}");
     }
+    // A typing error in the name of a vendor.
+    fleet.file("new.toml", &block("2020-01-01", "input = \"1\", output = \"2\"").replace("openai", "openia"));
+    let (_, _, err) = run(&fleet, &["prices", "update", "new.toml", "--dry-run"]).await;
+    assert!(err.contains("openia is a vendor that the program does not know"), "{err}");
+    assert!(!err.contains("a day to come"), "{err}");
     // Older than what the program has: nothing changes.
     fleet.file("new.toml", &block("2020-01-01", "input = \"1\", output = \"2\""));
     let (_, out, err) = run(&fleet, &["prices", "update", "new.toml", "--dry-run"]).await;
@@ -535,6 +593,9 @@ async fn a_newer_catalogue_is_checked_shown_kept_and_taken_by_a_running_worker()
     fleet.enqueue("default", 1).await;
     fleet.until_answered(1).await;
     fleet.file("new.toml", &block("2999-01-01", "input = \"7\", output = \"8\""));
+    let (_, _, err) = run(&fleet, &["prices", "update", "new.toml", "--dry-run"]).await;
+    assert!(err.contains("openai is as of 2999-01-01, a day to come"), "{err}");
+    assert!(!err.contains("openia") && !err.contains("prices of its own"), "{err}");
     let shown = json_of(&fleet, &["prices", "update", "new.toml", "--dry-run"]).await;
     let changed = shown.as_array().unwrap().iter().find(|row| row["model"] == "gpt-4o-mini").unwrap();
     assert_eq!(changed["after"], "$7.00 in, $8.00 out");
@@ -552,6 +613,16 @@ async fn a_newer_catalogue_is_checked_shown_kept_and_taken_by_a_running_worker()
     assert_eq!((list[0]["input"].as_f64(), list.as_array().unwrap().len()), (Some(7.0), 1));
     assert!(list[0]["origin"].as_str().unwrap().ends_with("prices.toml"), "{list}");
     assert_eq!(run(&fleet, &["prices", "show", "no-such-model"]).await.0, Some(6));
+    // What the configuration says itself goes over the file.
+    fleet.configure(
+        "[providers.openai]\nbase_url = \"http://simulator/openai/v1\"\n\
+         [models.\"openai/gpt-4o-mini\"]\nprice = { input = \"3\", output = \"3\" }\n\
+         [routes.default]\nrungs = [\"openai/gpt-4o-mini\"]\n",
+    );
+    fleet.file("new.toml", &block("2999-01-01", "input = \"8\", output = \"9\""));
+    let (_, _, err) = run(&fleet, &["prices", "update", "new.toml", "--dry-run"]).await;
+    let own = "the configuration has prices of its own for [models.\"openai/gpt-4o-mini\"], which go on to hold";
+    assert!(err.contains(own), "{err}");
 }
 
 /// A file of so many rows whose prompts differ in length as those of real files do: most are short, a few are long.

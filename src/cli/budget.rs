@@ -202,6 +202,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             require_own_window(&budget, rows.iter().map(|row| &row.standing.budget))?;
             let changed = context.store.set_budget(&budget).await?;
             told(&mut context, &budget, changed, Some(budget.limit), before.as_ref())?;
+            tell_of_no_room(&mut context, &budget.name).await?;
         }
         BudgetCommand::Raise { name, limit } => {
             let rows = context.store.budget_rows().await?;
@@ -215,6 +216,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
             let changed = context.store.raise_budget(&name, limit).await?;
             told(&mut context, &before.budget, changed, Some(limit), Some(&before))?;
+            tell_of_no_room(&mut context, &name).await?;
         }
         BudgetCommand::Lower { name, limit } => {
             let rows = context.store.budget_rows().await?;
@@ -228,6 +230,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
             let changed = context.store.raise_budget(&name, limit).await?;
             told(&mut context, &before.budget, changed, Some(limit), Some(&before))?;
+            tell_of_no_room(&mut context, &name).await?;
         }
         BudgetCommand::Remove { name } => {
             let rows = context.store.budget_rows().await?;
@@ -293,6 +296,19 @@ fn tell_of(context: &mut Context, views: &[BudgetView]) -> anyhow::Result<()> {
             context.output.note(said);
         }
     }
+    Ok(())
+}
+
+/// A new limit that is used up already holds its work back from the start.
+async fn tell_of_no_room(context: &mut Context, name: &str) -> anyhow::Result<()> {
+    let Some(now) = standing(context, name).await?.filter(|now| now.used() >= now.budget.limit) else { return Ok(()) };
+    let turns = if now.budget.period == Period::Once { "" } else { ", or its window turns" };
+    // The text for standard output comes first.
+    context.output.finish()?;
+    context.output.warn(format_args!(
+        "it is full: {} of it is used up already, so what it covers waits until it is raised{turns}",
+        now.used()
+    ));
     Ok(())
 }
 

@@ -60,7 +60,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Some(output::Format::Json) => Format::Json,
         Some(output::Format::Table | output::Format::Plain | output::Format::Csv) | None => Format::Text,
     };
-    let loaded = load(global.config.as_deref(), environment(global));
+    let loaded = load(global.config.as_deref(), environment(global), today::now());
     let tried = match &loaded {
         Ok(config) if args.online && config.require_providers().is_ok() => {
             Some(online::try_all(config, args.timeout).await)
@@ -89,11 +89,34 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
-    Config::load(file, environment).and_then(|config| {
+fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    now: Timestamp,
+) -> Result<Config, ConfigErrors> {
+    let mut config = Config::load(file, environment)?;
+    if config.file.is_none() {
         // The defaults alone are valid, yet a user who asks has surely written a file that was not found.
-        if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
-    })
+        config.require_providers()?;
+    }
+    let to_come = prices_to_come(&config, now);
+    config.warnings.extend(to_come);
+    Ok(config)
+}
+
+/// The rungs that have a price from a day to come on, and none until then.
+fn prices_to_come(config: &Config, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, route) in &config.routes {
+        for rung in route.route.rungs.iter().filter(|rung| rung.is_priced() && rung.price_at(now).is_none()) {
+            warnings.push(format!(
+                "the price of {} (route {name}) is unknown until a later day (`changes`), so the costs of calls before \
+                 are, too: `sluice prices show` lists the days",
+                rung.target
+            ));
+        }
+    }
+    warnings
 }
 
 /// Prints the summary and the outcomes of the calls to `out`, faults and warnings to `err`.
@@ -340,9 +363,12 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("OPENAI_API_KEY", KEY), ("AWS_ACCESS_KEY_ID", "AKIDX"), ("AWS_SECRET_ACCESS_KEY", KEY)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let code = report(format, &load(Some(&file), environment), None, &mut out, &mut err).unwrap();
+        let code = report(format, &load(Some(&file), environment, NOW), None, &mut out, &mut err).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
+
+    /// A day of November 2026.
+    const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
     const GOOD: &str = "[providers.openai]\napi_key_env = \"OPENAI_API_KEY\"\nlimits = { requests_per_minute = 600 }\n\
                         [routes.default]\nrungs = [\"openai/gpt-4o-mini\", \"openai/of-tomorrow\"]\n";
@@ -361,6 +387,18 @@ mod tests {
         let list = format!("keys = [{{ api_key_env = \"OPENAI_API_KEY\" }}, {{ api_key_file = {:?} }}]", other.path());
         let (_, out, _) = check(&GOOD.replace("api_key_env = \"OPENAI_API_KEY\"", &list), Format::Text);
         assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with 2 keys"), "{out}");
+    }
+
+    #[test]
+    fn a_price_that_begins_on_a_later_day_is_told() {
+        let priced = |from: &str| {
+            let price = "price = { input = \"1\", output = \"2\" }";
+            let model = format!("[models.\"openai/of-tomorrow\"]\nchanges = [{{ from = \"{from}\", {price} }}]\n");
+            check(&format!("{GOOD}{model}"), Format::Text).2
+        };
+        let told = priced("2027-05-01");
+        assert!(told.contains("of openai/of-tomorrow (route default) is unknown until a later day"), "{told}");
+        assert_eq!(priced("2026-05-01"), "");
     }
 
     #[test]

@@ -12,9 +12,10 @@ use super::output::{Dispensable, Format, Output};
 use super::results::RowsOf;
 use super::rows::{self, For, Rows};
 use super::when::GivenTime;
+use super::words::about;
 use super::{GlobalArgs, budget};
 use crate::config::{Config, Keys};
-use crate::domain::budget::{Budget, Coverage};
+use crate::domain::budget::{Budget, Coverage, Period};
 use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, NanoUsd, StopLoss};
 use crate::exit_code::ExitCode;
@@ -24,6 +25,7 @@ use crate::store::enqueue::{BulkOptions, NewJob};
 use crate::store::stop_loss::StopLossKept;
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
+use crate::view::dollars::Dollars;
 use crate::worker::ahead::{Lot, read_ahead};
 use anyhow::Context as _;
 use chrono::Utc;
@@ -325,6 +327,18 @@ async fn another_budget(store: &Store, batch: &str, limit: NanoUsd) -> anyhow::R
     let name = Budget::name_of_batch(batch);
     let known = store.budgets().await?.budgets.0;
     let before = known.iter().map(|standing| &standing.budget).find(|budget| budget.name == name);
+    let covers_it = |budget: &&Budget| {
+        budget.period == Period::Once && budget.scope == Coverage::Batch(batch.to_owned()) && budget.name != name
+    };
+    if let Some(other) = known.iter().map(|standing| &standing.budget).find(covers_it) {
+        let raise = about("sluice budget raise", &other.name, &Dollars(limit).to_string());
+        return Err(CommandFailure::usage(format!(
+            "--max-cost: the budget {} is one of this batch already, of {}; nothing was enqueued. Leave out \
+             --max-cost, and change that one: `{raise}`",
+            other.name, other.limit
+        ))
+        .into());
+    }
     if let Some(other) = before.filter(|budget| budget.scope != Coverage::Batch(batch.to_owned())) {
         return Err(CommandFailure::usage(format!(
             "--max-cost: the budget {name} covers {}, and would be lost; nothing was enqueued. Give that one another \

@@ -6,12 +6,13 @@ use super::context::environment;
 use super::failure::CommandFailure;
 use super::output::Output;
 use super::today;
-use crate::config::{BUILT_IN, Block, Catalogue, Config, Keys};
+use crate::config::{BUILT_IN, Block, Catalogue, Config, Fault, Keys};
 use crate::domain::counted::counted;
 use crate::domain::{Model, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::view::prices::{self, Changed, Listed};
 use anyhow::Context as _;
+use chrono::{DateTime, Days};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -146,8 +147,18 @@ async fn update(
         return Err(CommandFailure::usage(message).into());
     };
     let text = read(file)?;
-    let newer = Catalogue::of_text(file, &text)?;
+    let newer = Catalogue::of_text(file, &text).map_err(|errors| refused(errors.faults()))?;
     let built_in = Catalogue::built_in();
+    of_days_to_come(&newer, now).into_iter().for_each(|said| output.warn(said));
+    for vendor in newer.blocks.keys().filter(|vendor| !built_in.blocks.contains_key(*vendor)) {
+        let mut providers = config.providers.values();
+        if !providers.any(|provider| provider.endpoint.vendor.as_deref() == Some(vendor)) {
+            output.warn(format!(
+                "{vendor} is a vendor that the program does not know, and no provider of the configuration is of it \
+                 (`vendor`): its prices hold for no call"
+            ));
+        }
+    }
     let after = built_in.with(newer.clone());
     for (vendor, block) in &newer.blocks {
         if let Some(known) = built_in.blocks.get(vendor).filter(|known| known.as_of > block.as_of) {
@@ -167,6 +178,13 @@ async fn update(
         ));
     }
     let changes = differences(before, &after, now);
+    let overridden = overridden(config, &changes);
+    if !overridden.is_empty() {
+        output.warn(format!(
+            "the configuration has prices of its own for {}, which go on to hold",
+            overridden.iter().map(|target| format!("[models.\"{target}\"]")).collect::<Vec<_>>().join(", ")
+        ));
+    }
     let count = changes.len();
     output.table(&prices::changes(changes))?;
     if dry_run {
@@ -186,6 +204,47 @@ async fn update(
         place.display()
     ));
     Ok(())
+}
+
+/// The faults of a catalogue, which is a file that was given, and no part of the configuration yet.
+fn refused(faults: &[Fault]) -> CommandFailure {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
+    CommandFailure::input(format!(
+        "the catalogue has {}, and is not taken:{}",
+        counted(faults.len(), "fault", "faults"),
+        lines.concat()
+    ))
+}
+
+/// The blocks of a day to come, each with what that means.
+fn of_days_to_come(newer: &Catalogue, now: Timestamp) -> Vec<String> {
+    let Some(today) = DateTime::from_timestamp_millis(now.0).map(|now| now.date_naive()) else { return Vec::new() };
+    // East of here it may be tomorrow.
+    let to_come = newer.blocks.iter().filter(|(_, block)| block.as_of > today + Days::new(1));
+    let said = to_come.map(|(vendor, block)| {
+        format!(
+            "{vendor} is as of {}, a day to come: until then it goes over what newer versions of the program know",
+            block.as_of
+        )
+    });
+    said.collect()
+}
+
+/// The targets of the configuration whose own price goes over one that changes.
+fn overridden(config: &Config, changes: &[Changed]) -> Vec<String> {
+    let known = &config.prices.catalogue;
+    let is_changed = |vendor: &str, model: &str| {
+        changes.iter().any(|changed| (changed.vendor.as_str(), changed.model.as_str()) == (vendor, model))
+    };
+    let own = config.models.iter().filter(|(target, model)| {
+        let vendor = config.providers.get(&target.provider).and_then(|provider| provider.endpoint.vendor.as_deref());
+        vendor.is_some_and(|vendor| {
+            is_changed(vendor, &target.model)
+                && model.is_priced()
+                && known.model(vendor, &target.model).is_none_or(|known| !is_same(&known, model))
+        })
+    });
+    own.map(|(target, _)| target.to_string()).collect()
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

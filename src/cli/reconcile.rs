@@ -43,10 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "COLUMN")]
     pub tokens: Option<String>,
     /// Only from this day on
-    #[arg(long, value_name = "DAY")]
+    #[arg(long, value_name = "DAY", value_parser = day)]
     pub since: Option<NaiveDate>,
     /// Only before this day
-    #[arg(long, value_name = "DAY")]
+    #[arg(long, value_name = "DAY", value_parser = day)]
     pub until: Option<NaiveDate>,
     /// The share of an amount by which the two may differ
     #[arg(long, value_name = "SHARE", default_value = "0.01", value_parser = share)]
@@ -54,6 +54,10 @@ pub struct Args {
     /// Show what agrees, too
     #[arg(long)]
     pub all: bool,
+}
+
+fn day(text: &str) -> Result<NaiveDate, String> {
+    text.parse().map_err(|_| "is no day; expected one such as 2026-08-05, of UTC".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -162,7 +162,7 @@ fn find(ledger: Option<DaySum>, invoice: Option<DaySum>, share: f64) -> Option<D
         (Some(false), _) => Discrepancy::Tokens,
         (Some(true), Some(false)) => Discrepancy::Price,
         (None, Some(false)) => Discrepancy::Cost,
-        (_, Some(true) | None) if theirs.cost.is_some() && ours.unpriced > 0 => Discrepancy::Cost,
+        (_, None) if theirs.cost.is_some() && ours.unpriced > 0 => Discrepancy::Cost,
         _ => Discrepancy::Agrees,
     })
 }
@@ -193,7 +193,7 @@ fn explained(finding: Discrepancy, ledger: &DaySum, invoice: &DaySum, share: f64
     if difference > 0 {
         if ledger.unpriced > 0 && money.is_some() {
             let calls = counted(ledger.unpriced, "call has", "calls have");
-            perhaps.push(format!("{calls} no price in the ledger: sluice reprice"));
+            perhaps.push(format!("{calls} no price in the ledger: give them one, then sluice reprice"));
         }
         let covers = money
             .is_none_or(|missing| missing <= ledger.uncertain || agree(ledger.uncertain, missing, share, ROUNDING));
@@ -269,6 +269,8 @@ mod tests {
             (Some(uncertain(500)), Some(said(1_000_000, 100)), Discrepancy::Agrees),
             (Some(DaySum { uncertain: 9, ..said(0, 0) }), None, Discrepancy::Agrees),
             (Some(DaySum { cost: None, unpriced: 3, ..said(0, 100) }), Some(said(1, 100)), Discrepancy::Cost),
+            // The invoice has nothing for the calls without a price.
+            (Some(DaySum { unpriced: 3, ..said(1_000_000, 100) }), Some(said(1_000_000, 100)), Discrepancy::Agrees),
         ] {
             assert_eq!(find(ours, theirs, 0.01), Some(finding), "{ours:?} {theirs:?}");
         }
@@ -318,7 +320,7 @@ mod tests {
         };
         let theirs = |cost, tokens, calls| DaySum { calls: Some(calls), ..said(cost, tokens) };
         let more = [
-            "3 calls have no price in the ledger: sluice reprice",
+            "3 calls have no price in the ledger: give them one, then sluice reprice",
             "calls whose end is not known",
             "the invoice has 1 call more: made elsewhere",
             "the tokens of 2 calls are estimated, and may be too few",

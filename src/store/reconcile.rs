@@ -18,7 +18,8 @@ impl Store {
                       coalesce(a.model_served, split_part(a.model, '@', 1)) as "model!",
                       count(*) as "calls!", count(*) filter (where a.cost_nanos is null) as "unpriced!",
                       sluice.capped(coalesce(sum(a.cost_nanos), 0)) as "cost!",
-                      sluice.capped(coalesce(sum(a.uncertain_nanos), 0)) as "uncertain!",
+                      sluice.capped(coalesce(sum(a.uncertain_nanos) filter (where a.cost_nanos is not null), 0))
+                          as "uncertain!",
                       sluice.capped(coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_tokens
                                                  + a.output_tokens), 0)) as "tokens!",
                       count(*) filter (where a.usage_source = 'estimated') as "estimated!",

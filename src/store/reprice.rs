@@ -72,6 +72,8 @@ pub struct Costed {
     pub source: Option<String>,
     pub price: Option<Price>,
     pub differs: bool,
+    /// What it may have cost besides.
+    pub uncertain: NanoUsd,
 }
 
 /// What an attempt is to say of its cost.
@@ -196,6 +198,7 @@ impl Walk<'_> {
             source: row.cost_source,
             price: row.price.and_then(|text| serde_json::from_str(&text).ok()),
             differs: row.cost_differs,
+            uncertain: NanoUsd(row.uncertain_nanos),
         });
         Ok(Some((JobId(first), costed.collect())))
     }
@@ -223,7 +226,8 @@ async fn write(transaction: &mut Transaction, changes: &[Recosted]) -> Result<u6
         &column!(row => row.source) as _,
         &column!(row => row.price.as_ref().map(super::settle::json_text)) as _,
         &column!(row => row.differs),
-        &column!(row => row.was.usage.cache_write_1h)
+        &column!(row => row.was.usage.cache_write_1h),
+        &column!(row => row.was.uncertain.0)
     )
     .fetch_all(&mut *transaction)
     .await

@@ -350,7 +350,12 @@ fn cost(attempt: &AttemptView) -> String {
         let _ = write!(line, "; repriced {}, before that {was}", at.format("%Y-%m-%d %H:%M UTC"));
     }
     if attempt.uncertain_nanos > 0 {
-        let _ = write!(line, ", and perhaps up to {} more: its end is not known", NanoUsd(attempt.uncertain_nanos));
+        let most = NanoUsd(attempt.uncertain_nanos);
+        let _ = if attempt.cost_nanos.is_none() {
+            write!(line, "; budgets count {most} for it, as was reserved")
+        } else {
+            write!(line, ", and perhaps up to {most} more: its end is not known")
+        };
     }
     line
 }

@@ -136,11 +136,11 @@ fn cases(terms: &PriceTerms) -> Vec<(String, Option<Price>)> {
     }
     for (name, tier) in &terms.tiers {
         let words = format!("tier {name}{}", times(tier));
-        let price = match tier {
-            TierPrice::Times(factor) => usual.times(*factor),
-            TierPrice::Own(own) => own.clone(),
-        };
-        cases.extend(by_length(&words, &price));
+        let (peak, off_peak) = (terms.peak_price(Some(name)), terms.off_peak_price(Some(name)));
+        cases.extend(peak.iter().flat_map(|price| by_length(&words, price)));
+        // A price of its own holds at all hours.
+        let other = off_peak.filter(|price| Some(price) != peak.as_ref());
+        cases.extend(other.iter().flat_map(|price| by_length(&format!("{words}, at other hours"), price)));
     }
     cases
 }
@@ -273,6 +273,8 @@ mod tests {
                 ("before 1970-01-02, at other hours (× 0.50), above 200000 tokens of input", 1.0),
                 ("before 1970-01-02, tier flex (× 0.50)", 0.5),
                 ("before 1970-01-02, tier flex (× 0.50), above 200000 tokens of input", 1.0),
+                ("before 1970-01-02, tier flex (× 0.50), at other hours", 0.25),
+                ("before 1970-01-02, tier flex (× 0.50), at other hours, above 200000 tokens of input", 0.5),
                 ("from 1970-01-02", 9.0),
             ]
         );

@@ -298,12 +298,13 @@ pub(super) fn log(crossing: &Crossing) {
     let Crossing { standing, is_full } = crossing;
     let budget = &standing.budget;
     let turns = if budget.period == Period::Once { "" } else { ", its window turns" };
-    let (spent, limit) = (standing.used(), budget.limit);
+    let (spent, uncertain, limit) = (standing.spent, standing.uncertain, budget.limit);
     if *is_full {
         tracing::warn!(
             budget = budget.name,
             covers = %budget.scope,
             spent = %spent,
+            uncertain = %uncertain,
             reserved = %standing.reserved,
             limit = %limit,
             "a budget has no room: its work waits until calls under way give money back{turns}, or it is raised"
@@ -313,6 +314,7 @@ pub(super) fn log(crossing: &Crossing) {
             budget = budget.name,
             covers = %budget.scope,
             spent = %spent,
+            uncertain = %uncertain,
             limit = %limit,
             then_route = budget.then_route,
             "a budget is past its soft threshold"

@@ -303,7 +303,8 @@ pub(super) fn costs(doubted: &Seen<Vec<DoubtedCosts>>) -> [Finding; 2] {
             UNKNOWN,
             format!("the cost is unknown of {unknown}"),
             "their cost is NULL, and no sum has it",
-            "give the model a price ([models] in the configuration, or `sluice prices update`), then `sluice reprice`",
+            "give the model a price ([models] in the configuration, or `sluice prices update`), then `sluice reprice`; \
+             where it has one, another model or tier answered, which needs it (`sluice report cost` says more)",
         )
     };
     let differing = if differing.is_empty() {

@@ -110,6 +110,11 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
             judged.notes = std::mem::take(&mut answer.beside.notes);
             judged.count(&mut answer, asked);
             judged.bill(&answer, spec, at);
+            if judged.cost.is_none() {
+                // Another model or tier than the one that was asked, without a price: until it has one, budgets keep
+                // what was reserved for the call.
+                judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
+            }
             match route.rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
                 Verdict::Repaired { text, draft, cut } => {
