@@ -249,6 +249,10 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
     let now = today::now();
     let RouteConfig { route, stop_loss, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
+    if let Some(cascade) = &route.cascade {
+        let (measure, at_least) = (&cascade.measure, cascade.at_least);
+        writeln!(out, "  a job goes on to the next rung where {measure} of its answer is below {at_least}")?;
+    }
     if let Some(max_failed) = stop_loss.max_failed {
         writeln!(
             out,
@@ -426,6 +430,8 @@ mod tests {
         ] {
             assert!(told(more).contains(expected), "{more}: {}", told(more));
         }
+        let climbs = told("cascade = { confidence = \"min_logprob\", at_least = 0.5 }");
+        assert!(climbs.contains("goes on to the next rung where min_logprob of its answer is below 0.5"), "{climbs}");
         let one = GOOD.replace(", \"openai/of-tomorrow\"", "");
         assert!(check(&one, Format::Text).1.contains("route default: one rung, 6 attempts"));
         let own = told("[models.\"openai/gpt-4o-mini\"]\nlimits = { requests_per_minute = 7 }\n");

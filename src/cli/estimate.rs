@@ -90,10 +90,25 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         context.close().await?;
     }
     view.sums = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
-    take_time(&mut view, &config, &route_of(&config, &args.route)?.route);
+    let route = &route_of(&config, &args.route)?.route;
+    take_time(&mut view, &config, route);
+    let as_lately = view.sums.as_lately(view.lately.as_ref());
+    if let Some(said) = climbs_unseen(route, as_lately.is_some()) {
+        output.note(said);
+    }
     output.table(&view.table())?;
     output.finish()?;
     Ok(ExitCode::Success)
+}
+
+/// On a route with a cascade, how often its jobs climb decides what they cost, and nothing but answers tells that.
+fn climbs_unseen(route: &Route, is_seen: bool) -> Option<String> {
+    let cascade = route.cascade.as_ref().filter(|_| !is_seen)?;
+    Some(format!(
+        "expected has no climbs of the cascade in it (to the next rung where {} is below {}): run a pilot of some jobs, \
+         and `--pilot BATCH` tells as_lately",
+        cascade.measure, cascade.at_least
+    ))
 }
 
 /// Reads what the ledger teaches.
@@ -315,6 +330,23 @@ mod tests {
         [routes.hours]
         rungs = ["a/by_day", "a/cheap"]
     "#;
+
+    #[test]
+    fn what_a_cascade_costs_is_known_from_its_answers_alone() {
+        let cascade = CONFIG.replace(
+            "[routes.hours]",
+            "[routes.climbing]\nrungs = [\"a/cheap\", \"a/dear\"]\n\
+             cascade = { confidence = \"/sure\", at_least = 0.9 }\n[routes.hours]",
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, cascade).unwrap();
+        let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();
+        let said = |route: &str, is_seen| climbs_unseen(&config.routes[route].route, is_seen);
+        let told = said("climbing", false).unwrap();
+        assert!(told.contains("no climbs of the cascade in it (to the next rung where /sure is below 0.9)"), "{told}");
+        assert_eq!((said("climbing", true), said("default", false)), (None, None));
+    }
 
     fn estimate_of(lines: &str, args: &[&str]) -> Result<FileEstimate, String> {
         use clap::Parser as _;

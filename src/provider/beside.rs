@@ -4,7 +4,7 @@ use super::reply_body::at;
 use crate::domain::NanoUsd;
 use crate::domain::usage::dollars;
 use reqwest::header::HeaderMap;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The tier, from the first of these values that names one. Bedrock puts the word into an object.
 pub(super) fn tier(values: &[Option<&Value>]) -> Option<String> {
@@ -85,6 +85,12 @@ pub(super) fn kept(mut members: Map<String, Value>, known: &[&str]) -> Map<Strin
     members
 }
 
+/// The members of a choice whose tokens have these probabilities, each in OpenAI's form; none, where there are none.
+pub(super) fn with_logprobs(tokens: Vec<Value>) -> Map<String, Value> {
+    let found = (!tokens.is_empty()).then(|| ("logprobs".to_owned(), json!({ "content": tokens })));
+    found.into_iter().collect()
+}
+
 /// The extra members of each tool call, if any call has some.
 pub(super) fn of_calls(extras: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
     if extras.iter().all(Map::is_empty) { Vec::new() } else { extras }
@@ -94,7 +100,6 @@ pub(super) fn of_calls(extras: Vec<Map<String, Value>>) -> Vec<Map<String, Value
 mod tests {
     use super::*;
     use reqwest::header::HeaderValue;
-    use serde_json::json;
 
     #[test]
     fn what_a_gateway_charged_is_read_in_its_words() {

@@ -1,6 +1,7 @@
 //! A conversation as turns, for the dialects without system and tool messages; and the checks that all dialects share.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::raw_object::RawObject;
 use crate::domain::request::{PastCall, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
 use serde_json::Value;
@@ -331,6 +332,33 @@ pub(super) fn says_json(request: &ChatRequest) -> bool {
         ContentPart::Image { .. } => false,
         ContentPart::Other(_) => true,
     })
+}
+
+/// The probabilities of its tokens that a request asks for with the answer.
+pub(super) struct LogprobsAsk {
+    /// How many likely tokens are wanted for each place.
+    pub top: Option<i64>,
+}
+
+/// The most likely tokens that are given for a place.
+const MOST_TOP: i64 = 20;
+
+/// What a request asks for, in a dialect that can give the probabilities of tokens; `None`: nothing, or the model is
+/// known to refuse it. What is sent is no longer noted as dropped.
+pub(super) fn logprobs_ask(
+    request: &ChatRequest,
+    refuses: &[&str],
+    takes_top: bool,
+    dropped: &mut Vec<String>,
+) -> Option<LogprobsAsk> {
+    let raw = RawObject::read(&request.raw).unwrap_or_default();
+    if raw.given("logprobs") != Some("true") || refuses.contains(&"logprobs") {
+        return None;
+    }
+    let top = raw.given("top_logprobs").and_then(|text| text.parse().ok());
+    let top = top.filter(|top| takes_top && (0..=MOST_TOP).contains(top));
+    dropped.retain(|noted| noted != "logprobs" && (noted != "top_logprobs" || top.is_none()));
+    Some(LogprobsAsk { top })
 }
 
 /// Notes that the body names another model than the one that is asked: the route decides.

@@ -21,8 +21,8 @@ pub const MOST_FIELDS: usize = 200;
 /// More members than these make no table.
 pub const MOST_COLUMNS: usize = 1_000;
 
-/// The columns that every row has, in their order, with the fields of the answer behind `answer`.
-const OURS: [(&str, Kind); 13] = [
+/// The columns that every row has, in their order, with the fields of the answer behind `answer`; and those of cascades.
+const OURS: [(&str, Kind); 15] = [
     ("job", Kind::Integer),
     ("custom_id", Kind::Text),
     ("state", Kind::Text),
@@ -36,7 +36,12 @@ const OURS: [(&str, Kind); 13] = [
     ("error", Kind::Text),
     ("request_id", Kind::Text),
     ("enqueued_by", Kind::Text),
+    ("confidence", Kind::Float),
+    ("low_confidence", Kind::Flag),
 ];
+
+/// How many of them every row has. The others are there where an answer says how sure it is.
+const USUAL: usize = 13;
 
 /// How many of them stand before the fields of the answer.
 const BEFORE_FIELDS: usize = 4;
@@ -60,6 +65,8 @@ pub struct Survey {
     /// The fields of the answers in the order in which they came.
     fields: Vec<(String, Option<SeenKinds>)>,
     places: HashMap<String, usize>,
+    /// Whether an answer says how sure it is.
+    says_how_sure: bool,
 }
 
 /// Why the jobs make no table.
@@ -82,7 +89,7 @@ impl Survey {
             Fields::Named(names) => names.iter().map(|name| (name.clone(), None)).collect(),
         };
         let places = fields.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Self { looks_for_hers: hers, hers: BTreeMap::new(), wanted, fields, places }
+        Self { looks_for_hers: hers, hers: BTreeMap::new(), wanted, fields, places, says_how_sure: false }
     }
 
     /// Takes in the columns of one more job.
@@ -90,6 +97,7 @@ impl Survey {
     /// # Errors
     /// There are too many.
     pub fn look(&mut self, job: &ExportedJob) -> Result<(), NoTable> {
+        self.says_how_sure |= job.confidence.is_some() || job.low_confidence;
         if self.looks_for_hers
             && let Some(metadata) = job.metadata.as_deref().and_then(RawObject::read)
         {
@@ -189,15 +197,8 @@ impl Layout {
             layout.hers.insert(name.clone(), place);
             layout.columns.push(FlatColumn { name, kind, origin: Origin::Hers(place) });
         }
-        let ours: Vec<FlatColumn> = OURS
-            .iter()
-            .enumerate()
-            .map(|(place, (name, kind))| FlatColumn {
-                name: layout.free_name(name, "sluice_"),
-                kind: *kind,
-                origin: Origin::Ours(place),
-            })
-            .collect();
+        let shown = if survey.says_how_sure { OURS.len() } else { USUAL };
+        let ours: Vec<FlatColumn> = (0..shown).map(|place| layout.of_ours(place)).collect();
         let (before, after) = ours.split_at(BEFORE_FIELDS);
         layout.columns.extend_from_slice(before);
         for (name, kind) in &survey.fields {
@@ -205,6 +206,12 @@ impl Layout {
         }
         layout.columns.extend_from_slice(after);
         layout
+    }
+
+    /// The column for one of [`OURS`].
+    fn of_ours(&mut self, place: usize) -> FlatColumn {
+        let (name, kind) = OURS.get(place).copied().unwrap_or(("", Kind::Text));
+        FlatColumn { name: self.free_name(name, "sluice_"), kind, origin: Origin::Ours(place) }
     }
 
     fn add_field(&mut self, name: &str, kind: Kind) {
@@ -258,6 +265,12 @@ impl Layout {
         }
         for (name, _) in &survey.fields {
             self.add_field(name, Kind::Text);
+        }
+        if survey.says_how_sure && self.name_of("confidence").is_none() {
+            for place in USUAL..OURS.len() {
+                let column = self.of_ours(place);
+                self.columns.push(column);
+            }
         }
         if self.hers.len() > MOST_COLUMNS {
             return Err(NoTable::Columns);
@@ -336,6 +349,8 @@ fn ours(place: usize, job: &ExportedJob, answer: Option<&str>) -> FlatCell {
         "error" => FlatCell::text_if_any(reason),
         "request_id" => FlatCell::text_if_any(job.request_id.as_deref()),
         "enqueued_by" => FlatCell::text(&job.enqueued_by),
+        "confidence" => job.confidence.map_or(FlatCell::Empty, |sure| FlatCell::Json(sure.to_string())),
+        "low_confidence" => FlatCell::Json(job.low_confidence.to_string()),
         _ => FlatCell::Empty,
     }
 }
@@ -375,6 +390,24 @@ mod tests {
 
     fn names(layout: &Layout) -> Vec<&str> {
         layout.columns().iter().map(|column| column.name.as_str()).collect()
+    }
+
+    #[test]
+    fn how_sure_an_answer_is_has_columns_where_one_says_so() {
+        let sure = ExportedJob { confidence: Some(0.25), low_confidence: true, ..job("{}", Some("x")) };
+        let layout = laid_out(&[job("{}", Some("x")), sure.clone()], Fields::Found);
+        let last = |layout: &Layout, job| layout.row(job).unwrap().split_off(USUAL);
+        assert_eq!(names(&layout)[USUAL..], ["confidence", "low_confidence"]);
+        assert_eq!(last(&layout, &sure), [FlatCell::Json("0.25".into()), FlatCell::Json("true".into())]);
+        let unsaid = [FlatCell::Empty, FlatCell::Json("false".into())];
+        assert_eq!(last(&layout, &job("{}", Some("x"))), unsaid);
+        // Lines that are written before all is known get them when the first such answer comes.
+        let mut growing = laid_out(&[job("{}", Some("x"))], Fields::Found);
+        assert_eq!(growing.columns().len(), USUAL);
+        for _ in 0..2 {
+            growing.learn(&sure, &Fields::Found).unwrap();
+        }
+        assert_eq!(names(&growing)[USUAL..], ["confidence", "low_confidence"]);
     }
 
     #[test]
@@ -457,11 +490,11 @@ mod tests {
     #[test]
     fn fields_are_columns_only_as_they_are_wanted() {
         let jobs = [job("{}", Some(r#"{"a":1,"b":2}"#)), job("{}", Some("prose")), job("{}", Some("[1]"))];
-        let of = |wanted: Fields| laid_out(&jobs, wanted).columns().len() - OURS.len();
+        let of = |wanted: Fields| laid_out(&jobs, wanted).columns().len() - USUAL;
         assert_eq!(of(Fields::Found), 2);
         assert_eq!(of(Fields::Named(Vec::new())), 0);
         let layout = laid_out(&jobs, Fields::Named(["b", "missing", "b"].map(str::to_owned).to_vec()));
-        assert_eq!(layout.columns().len() - OURS.len(), 2);
+        assert_eq!(layout.columns().len() - USUAL, 2);
         assert_eq!(layout.row(&jobs[1]).unwrap().len(), layout.columns().len());
     }
 

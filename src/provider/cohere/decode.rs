@@ -8,7 +8,7 @@ use crate::provider::beside;
 use crate::provider::classify::{Rule, success};
 use crate::provider::reply_body::{self, count, finish_word, remove_string, take_string, tool_calls, unusable};
 use crate::provider::wire::WireReply;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let parsed = success(&SIGNS, errors, reply, "message", events::join)?;
@@ -30,6 +30,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     }
     let finish_raw = finish_word(&body, &["finish_reason"]);
     let finish = finish_raw.as_deref().map_or(Finish::Error, Finish::of_word).with_calls(!tool_calls.is_empty());
+    let logprobs = logprobs(body.remove("logprobs"));
     let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
     let (model, id) = (remove_string(&mut body, "model"), remove_string(&mut body, "id"));
     Ok(Answer {
@@ -47,7 +48,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(body, &["message", "finish_reason", "meta"]),
-            choice: Map::new(),
+            choice: beside::with_logprobs(logprobs),
             message: beside::kept(message, &["role", "citations"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
@@ -59,6 +60,20 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
     let raw = reply_body::take_usage(reply, "message", "usage", events::join)?;
     Some((usage(&raw), raw))
+}
+
+/// The probabilities of the tokens in OpenAI's form. They come by pieces of text; where one has several tokens, the
+/// first of them stands for the text.
+fn logprobs(pieces: Option<Value>) -> Vec<Value> {
+    let mut tokens = Vec::new();
+    for piece in pieces.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let mut text = piece.get("text").and_then(Value::as_str).unwrap_or_default();
+        for logprob in piece.get("logprobs").and_then(Value::as_array).into_iter().flatten() {
+            let token = std::mem::take(&mut text);
+            tokens.push(json!({ "token": token, "logprob": logprob, "bytes": null, "top_logprobs": [] }));
+        }
+    }
+    tokens
 }
 
 /// The text and the thoughts of a message.

@@ -38,6 +38,8 @@ struct Body<'a> {
     frequency_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -142,6 +144,7 @@ pub(super) fn encode(
     if !held_back.is_empty() {
         note(&mut dropped, &conversation::stops_beyond(MOST_STOPS));
     }
+    let logprobs = conversation::logprobs_ask(request, &[], false, &mut dropped).map(|_| true);
     let max_tokens = conversation::output_cap(request, capabilities, &mut dropped);
     let takes_sampling = capabilities.temperature != Some(false);
     let mut within = |name: &str, value: Option<f64>, least: f64, most: f64| {
@@ -172,6 +175,7 @@ pub(super) fn encode(
         presence_penalty: within("presence_penalty", request.presence_penalty, 0.0, 1.0),
         k: request.top_k.filter(|top_k| (0..=500).contains(top_k)),
         seed: request.seed.filter(|seed| *seed >= 0),
+        logprobs,
     };
     for (name, is_lost) in [("top_k", body.k != request.top_k), ("seed", body.seed != request.seed)] {
         if is_lost {

@@ -15,7 +15,7 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     }
     let mut whole = Map::new();
     let mut message = Map::new();
-    let (mut content, mut calls) = (Vec::new(), Vec::new());
+    let (mut content, mut calls, mut logprobs) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_ended = false;
     for mut value in values {
         let kind = value.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -29,6 +29,7 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
             }
             "content-start" => content.extend(piece("content")),
             "content-delta" => {
+                logprobs.extend(value.get_mut("logprobs").map(Value::take).filter(Value::is_object));
                 if let (Some(block), Some(piece)) = (content.last_mut(), piece("content")) {
                     go_on(block, piece);
                 }
@@ -68,6 +69,9 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     }
     if !calls.is_empty() {
         message.insert("tool_calls".to_owned(), Value::Array(calls));
+    }
+    if !logprobs.is_empty() {
+        whole.insert("logprobs".to_owned(), Value::Array(logprobs));
     }
     message.insert("role".to_owned(), json!("assistant"));
     whole.insert("message".to_owned(), Value::Object(message));

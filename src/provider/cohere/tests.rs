@@ -252,6 +252,36 @@ fn headers_of_trial_keys_are_limits() {
 }
 
 #[test]
+fn the_probabilities_of_tokens_are_asked_for_and_read() {
+    let request = parsed(json!({"messages": [{"role": "user", "content": "?"}], "logprobs": true, "top_logprobs": 2}));
+    let (body, dropped) = encoded(cohere(), &request, &Capabilities::default());
+    assert_eq!((&body["logprobs"], dropped), (&json!(true), vec!["top_logprobs".to_owned()]));
+    let pieces = json!([{"token_ids": [1], "text": "Hi", "logprobs": [-0.5]},
+        {"token_ids": [2, 3], "text": " there", "logprobs": [-0.25, -1.0]}]);
+    let whole = json!({"finish_reason": "COMPLETE", "logprobs": pieces,
+        "message": {"role": "assistant", "content": [{"type": "text", "text": "Hi there"}]}});
+    let read = answer(cohere(), &whole).beside.choice.remove("logprobs").unwrap();
+    let told: Vec<(&str, f64)> = read["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| (token["token"].as_str().unwrap(), token["logprob"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(told, [("Hi", -0.5), (" there", -0.25), ("", -1.0)]);
+    // A stream has them with its pieces.
+    let start = json!({"type": "content-start", "delta": {"message": {"content": {"type": "text", "text": ""}}}});
+    let delta = |text: &str, piece: &Value| {
+        json!({"type": "content-delta", "delta": {"message": {"content": {"text": text}}}, "logprobs": piece})
+    };
+    let end = json!({"type": "message-end", "delta": {"finish_reason": "COMPLETE"}});
+    let events = [start, delta("Hi", &pieces[0]), delta(" there", &pieces[1]), end];
+    let text = events.map(|event| format!("data: {event}\n\n")).concat();
+    let headers = headers(&[]);
+    let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, text.as_bytes()) };
+    assert_eq!(cohere().decode(&reply).unwrap().beside.choice["logprobs"], read);
+}
+
+#[test]
 fn a_stream_with_a_plan_and_calls_is_the_same_answer() {
     let events = [
         json!({"type": "message-start", "id": "x",

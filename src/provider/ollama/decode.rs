@@ -53,6 +53,11 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     };
     let finish = finish.with_calls(!tool_calls.is_empty());
     let usage_raw = counts(&body);
+    // The tokens are in OpenAI's form.
+    let logprobs = match body.remove("logprobs") {
+        Some(Value::Array(tokens)) => tokens,
+        _ => Vec::new(),
+    };
     Ok(Answer {
         text,
         refusal: None,
@@ -68,7 +73,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(body, &[&["created_at", "message", "done", "done_reason"], COUNTS].concat()),
-            choice: Map::new(),
+            choice: beside::with_logprobs(logprobs),
             message: beside::kept(message, &["role", "content", "thinking", "images"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
@@ -94,7 +99,11 @@ fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
         let Value::Object(members) = value else { continue };
         for (key, member) in members {
             let Value::Object(piece) = member else {
-                whole.insert(key, member);
+                match (whole.get_mut(&key), member) {
+                    // The probabilities of this line's tokens.
+                    (Some(Value::Array(tokens)), Value::Array(more)) => tokens.extend(more),
+                    (_, member) => drop(whole.insert(key, member)),
+                }
                 continue;
             };
             if key != "message" {

@@ -22,6 +22,10 @@ struct Body<'a> {
     think: Option<Value>,
     #[serde(skip_serializing_if = "Options::is_empty")]
     options: Options<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<i64>,
     /// Without it the server streams.
     stream: bool,
     /// Both would lose parts of the conversation without a word.
@@ -167,7 +171,22 @@ pub(super) fn encode(
         frequency_penalty: request.frequency_penalty,
         stop: &request.stop,
     };
-    let body = Body { model, messages, tools, format, think, options, stream: false, truncate: false, shift: false };
+    // Servers before 0.12.11 do not know it, and answer without.
+    let asked = conversation::logprobs_ask(request, &[], true, &mut dropped);
+    let (logprobs, top_logprobs) = (asked.as_ref().map(|_| true), asked.and_then(|asked| asked.top));
+    let body = Body {
+        model,
+        messages,
+        tools,
+        format,
+        think,
+        options,
+        logprobs,
+        top_logprobs,
+        stream: false,
+        truncate: false,
+        shift: false,
+    };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     Ok(WireRequest { dropped, undo: Undo::default(), ..WireRequest::post("/api/chat", CAPS, body) })
 }

@@ -226,6 +226,24 @@ fn failures_are_told_apart() {
 }
 
 #[test]
+fn the_probabilities_of_tokens_are_asked_for_and_read() {
+    let request = parsed(json!({"messages": [{"role": "user", "content": "?"}], "logprobs": true, "top_logprobs": 2}));
+    let (body, dropped) = encoded(ollama(), &request, &Capabilities::default());
+    assert_eq!((&body["logprobs"], &body["top_logprobs"], dropped), (&json!(true), &json!(2), vec![]));
+    let token = |token: &str, logprob: f64| json!({"token": token, "logprob": logprob, "bytes": null});
+    let all = json!({"content": [token("Hi", -0.5), token("!", -0.25)]});
+    let whole = json!({"message": {"role": "assistant", "content": "Hi!"}, "done": true, "done_reason": "stop",
+        "logprobs": all["content"]});
+    assert_eq!(answer(ollama(), &whole).beside.choice["logprobs"], all);
+    let line = |text: &str, logprob: f64| json!({"message": {"role": "assistant", "content": text}, "done": false,
+        "logprobs": [token(text, logprob)]});
+    let end = json!({"message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
+    let lines = format!("{}\n{}\n{end}\n", line("Hi", -0.5), line("!", -0.25));
+    let read = ollama().decode(&WireReply::new(200, &headers(&[]), lines.as_bytes())).unwrap();
+    assert_eq!((read.text.as_deref(), &read.beside.choice["logprobs"]), (Some("Hi!"), &all));
+}
+
+#[test]
 fn the_cloud_gets_the_key_as_a_bearer() {
     assert_eq!(signed(&DIALECT, "k")["authorization"], "Bearer k");
 }

@@ -52,7 +52,7 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
     if status.as_deref() == Some("failed") {
         return Err(unusable(reply, "a response that failed without a reason"));
     }
-    let Output { text, refusal, reasoning, tool_calls, message } = read_output(output);
+    let Output { text, refusal, reasoning, tool_calls, message, logprobs } = read_output(output);
     let reason = body.get("incomplete_details").and_then(|details| details.get("reason")).and_then(Value::as_str);
     let (finish, finish_raw) = finish(status.as_deref(), reason);
     let finish = match finish {
@@ -77,7 +77,7 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
             service_tier: beside::tier(&[body.get("service_tier")]),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(body, KNOWN),
-            choice: Map::new(),
+            choice: beside::with_logprobs(logprobs),
             message,
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
@@ -119,6 +119,8 @@ struct Output {
     tool_calls: Vec<ToolCall>,
     /// Further content of the messages.
     message: Map<String, Value>,
+    /// The probabilities of the tokens of the text.
+    logprobs: Vec<Value>,
 }
 
 fn read_output(items: Vec<Value>) -> Output {
@@ -135,6 +137,9 @@ fn read_output(items: Vec<Value>) -> Output {
                 for mut part in parts {
                     if let Some(Value::Array(sources)) = part.get_mut("annotations").map(Value::take) {
                         annotations.extend(sources);
+                    }
+                    if let Some(Value::Array(tokens)) = part.get_mut("logprobs").map(Value::take) {
+                        read.logprobs.extend(tokens);
                     }
                     if let Some(text) = take_string(&mut part, "text") {
                         read.text.get_or_insert_default().push_str(&text);

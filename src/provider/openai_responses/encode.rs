@@ -113,6 +113,12 @@ pub(super) fn encode(
             None => {}
         }
     }
+    if let Some(asked) = conversation::logprobs_ask(request, refuses, true, &mut dropped) {
+        put("include", json!(["message.output_text.logprobs"]));
+        if let Some(top) = asked.top {
+            put("top_logprobs", json!(top));
+        }
+    }
     if let Some(user) = &request.user {
         put("user", json!(user));
     }

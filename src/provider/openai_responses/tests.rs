@@ -258,6 +258,35 @@ fn failures_are_told_apart() {
 }
 
 #[test]
+fn the_probabilities_of_tokens_are_asked_for_and_read() {
+    let asked = |model: &str, more: &str| {
+        let request = parsed(
+            serde_json::from_str(&format!(r#"{{"messages":[{{"role":"user","content":"?"}}]{more}}}"#)).unwrap(),
+        );
+        let wire = responses().chat(&request, model, &Capabilities::default()).unwrap();
+        let body: Value = serde_json::from_slice(&wire.body).unwrap();
+        (body["include"].clone(), body["top_logprobs"].clone(), wire.dropped)
+    };
+    let include = json!(["message.output_text.logprobs"]);
+    assert_eq!(asked("gpt-4o", r#","logprobs":true,"top_logprobs":3"#), (include.clone(), json!(3), vec![]));
+    assert_eq!(asked("gpt-4o", r#","logprobs":true"#), (include, Value::Null, vec![]));
+    for (model, more, dropped) in [
+        ("gpt-4o", r#","logprobs":false,"top_logprobs":3"#, vec!["logprobs", "top_logprobs"]),
+        ("o3", r#","logprobs":true"#, vec!["logprobs"]),
+    ] {
+        let (include, _, noted) = asked(model, more);
+        assert_eq!((include, noted), (Value::Null, dropped.into_iter().map(str::to_owned).collect()), "{model}");
+    }
+    let token = json!({"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []});
+    let read = answer(
+        responses(),
+        &json!({"id": "x", "status": "completed", "output": [{"type": "message", "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": [token]}]}]}),
+    );
+    assert_eq!(read.beside.choice["logprobs"], json!({"content": [token]}));
+}
+
+#[test]
 fn a_stream_is_its_last_event_and_an_error_may_come_before_it() {
     let headers = headers(&[]);
     let streamed = |text: &str| {
