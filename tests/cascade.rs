@@ -16,19 +16,23 @@ async fn stage(dear: &str, route: &str) -> Fleet {
          [providers.dear]\ndialect = \"openai\"\n\
          answers = [{{ containing = \"\", text = \"no\", confidence = 0.5 }}]\n{dear}\n"
     );
+    Fleet::new(&scenario, &config(1, route)).await
+}
+
+/// The configuration, with the price of the cheap rung and further lines of the route.
+fn config(cheap: u32, route: &str) -> String {
     let provider = |name: &str, price: u32| {
         format!(
             "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n\
              [models.\"{name}/m\"]\nprice = {{ input = \"{price}\", output = \"{price}\" }}\n"
         )
     };
-    let config = format!(
+    format!(
         "{}{}[routes.default]\nrungs = [\"cheap/m\", \"dear/m\"]\n\
          cascade = {{ confidence = \"mean_logprob\", at_least = 0.8 }}\n{route}\n",
-        provider("cheap", 1),
+        provider("cheap", cheap),
         provider("dear", 10)
-    );
-    Fleet::new(&scenario, &config).await
+    )
 }
 
 impl Fleet {
@@ -116,6 +120,19 @@ async fn an_answer_that_is_not_sure_is_taken_and_marked_where_the_rungs_above_fa
     let line: Value = json_lines(&written).remove(0);
     assert_eq!((&line["sluice"]["confidence"], &line["sluice"]["low_confidence"]), (&json!(0.6), &json!(true)));
     assert_eq!(line["response"]["body"]["choices"][0]["message"]["content"], "perhaps", "{line}");
+    // A price that was wrong is corrected where the answer was booked, as one that was rejected.
+    let before = fleet.number("select sum(cost_nanos)::bigint from sluice.attempt where provider = 'cheap'").await;
+    fleet.configure(&config(3, "cache = \"1h\""));
+    let output = fleet.program(&["reprice", "--yes"]).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for sums in [
+        "select sum(cost_nanos)::bigint from sluice.attempt where provider = 'cheap'",
+        "select sum(cost_nanos)::bigint from sluice.totals where class = 'soft_failure' and detail = 'low_confidence'",
+        "select sum(waste_nanos)::bigint from sluice.totals where class = 'soft_failure' and detail = 'low_confidence'",
+    ] {
+        assert_eq!(fleet.number(sums).await, before * 3, "{sums}");
+    }
+    fleet.books_are_in_order(1).await;
     // It is not given to the next job with the same request.
     let again = fleet.ask("hard").await;
     fleet.drained().await;

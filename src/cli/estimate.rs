@@ -41,8 +41,8 @@ use std::path::PathBuf;
 /// `most` is the most that can be booked: every job has all the calls that max_attempts allows, of the dearest rung
 /// that can take it, each with the longest prompt that its text can be, the whole output cap (without one: that of the
 /// model, or 131,072 tokens), and the dearest price of any hour or day to come. Only a provider that reports more than
-/// it was sent, or than it was allowed to write, can come to more;
-/// and calls that are cut off because their worker dies come on top, as uncertain.
+/// it was sent, or than it was allowed to write, that says a higher cost itself, or that answers from a dearer model or
+/// tier, can come to more; and calls that are cut off because their worker dies come on top, as uncertain.
 ///
 /// `at_least` is how long that takes by the configured limits, nothing else under way. `guessed` names what no answer
 /// of the rung stands behind.
@@ -105,8 +105,8 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 fn climbs_unseen(route: &Route, is_seen: bool) -> Option<String> {
     let cascade = route.cascade.as_ref().filter(|_| !is_seen)?;
     Some(format!(
-        "expected has no climbs of the cascade in it (to the next rung where {} is below {}): run a pilot of some jobs, \
-         and `--pilot BATCH` tells as_lately",
+        "expected has no climbs of the cascade in it (to the next rung where {} is below {}): run a pilot of some \
+         jobs, and `--pilot BATCH` tells as_lately",
         cascade.measure, cascade.at_least
     ))
 }

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Days};
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What to do.
@@ -62,7 +63,16 @@ pub enum PricesCommand {
 /// # Errors
 /// A fault of a file; the user says no.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    let loaded = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored);
+    let config = match (loaded, &args.command) {
+        (Ok(config), _) => config,
+        (Err(errors), PricesCommand::Update { .. }) if errors.faults().iter().all(is_of_catalogue) => {
+            return Err(anyhow::Error::new(errors).context(
+                "the catalogue that was taken before has faults: move that file away, and run the command again",
+            ));
+        }
+        (Err(errors), _) => return Err(errors.into()),
+    };
     let mut output = Output::new(global);
     let now = today::now();
     match args.command {
@@ -100,6 +110,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     output.finish()?;
     Ok(ExitCode::Success)
+}
+
+/// Whether a fault is one of the catalogue that stands beside the configuration.
+fn is_of_catalogue(fault: &Fault) -> bool {
+    Path::new(&fault.place).file_name().is_some_and(|name| name == "prices.toml")
 }
 
 /// All models with a price: those of the configuration first.
@@ -197,7 +212,8 @@ async fn update(
         consent(&format!("change {} and keep the file as {}", counted(count, "price", "prices"), place.display()))
             .await?;
     }
-    keep(place, &text).with_context(|| format!("keeping the catalogue as {}", place.display()))?;
+    keep(place, &text, config.file.as_deref())
+        .with_context(|| format!("keeping the catalogue as {}", place.display()))?;
     output.note(format_args!(
         "{} changed, by {}; workers take it when they read their configuration again",
         counted(count, "price", "prices"),
@@ -252,11 +268,17 @@ fn read(file: &Path) -> anyhow::Result<String> {
         .map_err(|error| CommandFailure::input(format!("{}: cannot be read: {error}", file.display())).into())
 }
 
-/// Puts the file in its place at once, so that a worker reads the former one or this one.
-fn keep(place: &Path, text: &str) -> anyhow::Result<()> {
+/// Puts the file in its place at once, so that a worker reads the former one or this one. The users who may read the
+/// configuration may read it, too: root often runs this command, and the worker is another user.
+fn keep(place: &Path, text: &str, config: Option<&Path>) -> anyhow::Result<()> {
     let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut new = tempfile_beside(folder, place)?;
     new.1.write_all(text.as_bytes())?;
+    if let Some(like) = [Some(place), config].into_iter().flatten().find_map(|file| std::fs::metadata(file).ok()) {
+        new.1.set_permissions(like.permissions())?;
+        // Only root may give a file away; where that fails, the file stays this user's.
+        let _ = std::os::unix::fs::fchown(&new.1, Some(like.uid()), Some(like.gid()));
+    }
     new.1.sync_all()?;
     std::fs::rename(&new.0, place)?;
     Ok(())

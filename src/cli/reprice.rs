@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::consent::consent;
 use super::context::Context;
+use super::failure::CommandFailure;
 use super::figure;
 use super::names;
 use super::output::Format;
@@ -34,7 +35,7 @@ pub struct Args {
     /// Only calls to this provider
     #[arg(long, value_name = "PROVIDER")]
     pub provider: Option<String>,
-    /// Only calls to this model, in whatever tier; with one (gpt-5@flex) only those in it
+    /// Only calls that asked for this model, in whatever tier; with one (gpt-5@flex) only those that asked for it
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Only calls for jobs of this route
@@ -139,6 +140,12 @@ async fn scope(args: &Args, store: &Store) -> anyhow::Result<RepriceScope> {
         };
     }
     let [since, until] = instants;
+    if let (Some(since), Some(until)) = (since, until)
+        && since >= until
+    {
+        let message = "--since is not before --until, so no call is meant; nothing was changed";
+        return Err(CommandFailure::usage(message).into());
+    }
     Ok(RepriceScope {
         provider: args.provider.clone(),
         model: args.model.clone(),

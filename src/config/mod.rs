@@ -240,7 +240,9 @@ impl Config {
             let is_used =
                 |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.in_no_tier() == *target);
             if !self.routes.values().any(is_used) {
-                reading.warn(format!("no route uses the model {target}"));
+                reading.warn(format!(
+                    "no route uses the model {target}: its price holds only where a provider answers with it unasked"
+                ));
             }
         }
         for name in self.buckets.keys() {

@@ -53,6 +53,9 @@ pub(super) const LOG_FORMATS: WordList<LogFormat> = &[("human", LogFormat::Human
 pub(super) const FINISH_RULES: WordList<FinishRule> =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
 
+/// Which model may answer: whether only the one that was asked.
+pub(super) const SERVED_RULES: WordList<bool> = &[("any", false), ("asked", true)];
+
 /// How the calls of a provider are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthKind {

@@ -32,6 +32,8 @@ impl CacheKey {
         let schema = rules.json_schema.as_ref().map(|schema| schema.written());
         // Everything but the compiled schema, whose text stands beside.
         let demands = format!("{:?}", super::validation::Rules { json_schema: None, ..rules.clone() });
+        // Rules of its own are no part of the request as it is sent.
+        let demands = request.validate.as_ref().map_or(demands.clone(), |own| format!("{demands} {own:?}"));
         let whole = json!([1, targets, demands, schema, canonical(request)]);
         // Members of objects are kept in the order of their names.
         Self(Sha256::digest(whole.to_string()).into())

@@ -95,14 +95,15 @@ impl FileEstimate {
                 Some(Lack::Window) => sums.too_large += 1,
                 Some(Lack::Ability) => sums.unsupported += 1,
                 None => {
-                    let most = most(rung, self.at, &job, self.reask);
+                    let most = most(rung, self.at, &job, self.reask && request.embed.is_none());
                     dearest = dearest.zip(most).map(|(dearest, most)| dearest.or_dearer(most));
-                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats)));
+                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats, 1)));
                 }
             }
         }
         // The first call and those after it may be at different rungs.
-        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats));
+        let rungs = i64::try_from(self.rungs.len()).unwrap_or(i64::MAX);
+        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats, rungs));
         match first_choice(route, &job, &takes, self.at).and_then(|index| {
             let rung = route.rungs.get(index)?;
             Some((rung, self.rungs.get_mut(index)?))
@@ -178,8 +179,9 @@ pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Opti
 /// The most that calls can cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
+    /// A call with the job's own prompt.
     first: NanoUsd,
-    /// Each call after that.
+    /// A call that goes on with a rejected answer. Each rung is asked so at most once.
     again: NanoUsd,
 }
 
@@ -188,9 +190,11 @@ impl Calls {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
     }
 
-    /// Of a job with so many calls after the first one.
-    const fn in_all(self, repeats: i64) -> NanoUsd {
-        NanoUsd(self.first.0.saturating_add(self.again.0.saturating_mul(repeats)))
+    /// Of a job with so many calls after the first one, at so many rungs.
+    fn in_all(self, repeats: i64, rungs: i64) -> NanoUsd {
+        let asked_again = repeats.min(rungs);
+        let plain = repeats.saturating_sub(asked_again).saturating_add(1);
+        NanoUsd(self.again.0.saturating_mul(asked_again).saturating_add(self.first.0.saturating_mul(plain)))
     }
 }
 

@@ -101,7 +101,7 @@ impl Rejected {
         }
         body.set_first("messages", &messages);
         let again = ChatRequest::read_text(&body.to_text()).ok()?;
-        Some(ChatRequest { is_prompt: request.is_prompt, ..again })
+        Some(ChatRequest { is_prompt: request.is_prompt, validate: request.validate.clone(), ..again })
     }
 }
 

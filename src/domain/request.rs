@@ -7,6 +7,7 @@
 mod embed;
 mod field;
 mod known;
+mod own_rules;
 mod parse;
 mod pass;
 
@@ -35,6 +36,7 @@ impl ChatRequest {
             reasoning_effort: None,
             user: None,
             cache_control: None,
+            validate: None,
             unread: Vec::new(),
         }
     }
@@ -68,6 +70,7 @@ pub use parse::unfit_schema;
 pub use pass::probably_meant;
 pub use pass::{Pass, is_choosing};
 
+use crate::domain::validation::OwnRules;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -272,6 +275,8 @@ pub struct ChatRequest {
     pub user: Option<String>,
     /// `cache_control` of the whole request.
     pub cache_control: Option<Value>,
+    /// Rules for its own answer, in place of those of the route. They are not in [`Self::raw`].
+    pub validate: Option<Box<OwnRules>>,
     /// The paths of members that are not understood, each once and without positions. A target of another dialect does
     /// not get these members.
     pub unread: Vec<String>,

@@ -54,6 +54,12 @@ const FORM: Option<Words> = Some(Words {
 const LENGTH: Option<Words> =
     Some(Words { fault: "The answer does not have the length that was asked for", demand: "Answer again, within it." });
 
+/// The message about an answer in the wrong language.
+const LANGUAGE: Option<Words> = Some(Words {
+    fault: "The answer is not in the language that was asked for",
+    demand: "Answer again, in that language.",
+});
+
 // A row is one kind. Each row names all facts, or does not compile.
 macro_rules! soft_failures {
     ($($(#[$doc:meta])* $variant:ident { name: $name:literal, $($fact:tt)* })*) => {
@@ -132,6 +138,19 @@ soft_failures! {
     BadToolCall {
         name: "bad_tool_call", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
         reask: CALL
+    }
+    /// The model ran into a loop and wrote the same words again and again. The same rung tends to do it again.
+    Repetition {
+        name: "repetition", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: None
+    }
+    /// Another language or script than the demanded one.
+    WrongLanguage {
+        name: "wrong_language", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None,
+        reask: LANGUAGE
+    }
+    /// Another model answered than the one that was asked, where the route demands that one.
+    OtherModel {
+        name: "other_model", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: None
     }
     /// The rung is not sure enough of it, and the job can climb to another one (`cascade`). The same rung would be no
     /// surer, and it is not ill for other jobs.

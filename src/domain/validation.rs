@@ -10,7 +10,11 @@ mod draft;
 mod embedded;
 mod form;
 mod json_text;
+mod language;
+pub mod own_rules;
 mod phrases;
+mod repetition;
+mod written_call;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +25,8 @@ use super::{
 use crate::domain::counted::counted;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use json_text::Found;
+pub use language::{AnswerLanguage, AnswerScript};
+pub use own_rules::OwnRules;
 use serde_json::Value;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -52,6 +58,14 @@ pub struct Rules {
     pub reject_truncated: bool,
     /// What the answer has to say of its end.
     pub finish: FinishRule,
+    /// A text that ends in a loop of the same words is a failure.
+    pub reject_repetition: bool,
+    /// The text has to be in one of these languages; none: any.
+    pub languages: Vec<AnswerLanguage>,
+    /// The text has to be written in one of these scripts; none: any.
+    pub scripts: Vec<AnswerScript>,
+    /// Only the model that was asked may answer.
+    pub only_as_asked: bool,
 }
 
 /// What an answer has to say of why it ended, where that word does not mean a failure.
@@ -92,7 +106,14 @@ impl Rules {
         let only_calls = text.is_empty() && !answer.tool_calls.is_empty();
         let repaired = if is_json { self.judge_json(said, request, schema, &mut faults) } else { None };
         if !only_calls {
-            self.judge_text(repaired.as_deref().unwrap_or(text), &mut faults);
+            let text = repaired.as_deref().unwrap_or(text);
+            self.judge_text(text, &mut faults);
+            self.judge_prose(text, is_json, &mut faults);
+        }
+        if answer.tool_calls.is_empty()
+            && let Some(called) = written_call::find(text, request, &mentions)
+        {
+            faults.add(SoftFailure::BadToolCall, &format_args!("a call of {} came as text", excerpt(called)));
         }
         let mut cut = Vec::new();
         if unmarked.len() < whole.len() {
@@ -247,6 +268,35 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Judges what a text is written in, and whether it ends. An answer in JSON may hold the same value many times.
+    fn judge_prose(&self, text: &str, is_json: bool, faults: &mut Faults) {
+        if self.reject_repetition
+            && !is_json
+            && let Some(found) = repetition::find(text)
+        {
+            let words = format_args!("it ends in the same {}, {} times", characters(found.round), found.rounds);
+            faults.add(SoftFailure::Repetition, &words);
+        }
+        if self.languages.is_empty() && self.scripts.is_empty() {
+            return;
+        }
+        let parsed = if is_json { serde_json::from_str::<Value>(text).ok() } else { None };
+        let prose = parsed.as_ref().map_or_else(|| language::prose_of(text), language::prose_of_json);
+        let other = language::other_language(&prose, &self.languages);
+        if let Some(words) = other.or_else(|| language::other_script(&prose, &self.scripts)) {
+            faults.add(SoftFailure::WrongLanguage, &words);
+        }
+    }
+
+    /// The failure of an answer that another model gave, in words; `None`: it may.
+    #[must_use]
+    pub fn other_model(&self, served: Option<&str>) -> Option<(SoftFailure, String)> {
+        let served = served.filter(|_| self.only_as_asked)?;
+        Some((SoftFailure::OtherModel, format!("{} answered in its place", excerpt(served))))
+    }
+}
+
 fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
     if !request.tools.iter().any(|tool| tool.name == call.name) {
         faults.add(SoftFailure::BadToolCall, &format_args!("{} was not offered", excerpt(&call.name)));
@@ -367,22 +417,25 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::Refusal => 1,
         SoftFailure::Html => 2,
         SoftFailure::ReasoningExhausted => 3,
-        SoftFailure::Truncated => 4,
-        SoftFailure::BadFinish => 5,
-        SoftFailure::Empty => 6,
-        SoftFailure::BadToolCall => 7,
-        SoftFailure::NotJson => 8,
-        SoftFailure::SchemaMismatch => 9,
-        SoftFailure::ForbiddenPattern => 10,
-        SoftFailure::MissingPattern => 11,
-        SoftFailure::TooShort => 12,
-        SoftFailure::TooLong => 13,
-        SoftFailure::VectorCount => 14,
-        SoftFailure::VectorDimension => 15,
-        SoftFailure::VectorNotFinite => 16,
-        SoftFailure::VectorZero => 17,
-        // The verdict on an answer that keeps every rule.
-        SoftFailure::LowConfidence => 18,
+        SoftFailure::Repetition => 4,
+        SoftFailure::Truncated => 5,
+        SoftFailure::BadFinish => 6,
+        SoftFailure::Empty => 7,
+        SoftFailure::BadToolCall => 8,
+        SoftFailure::NotJson => 9,
+        SoftFailure::SchemaMismatch => 10,
+        SoftFailure::WrongLanguage => 11,
+        SoftFailure::ForbiddenPattern => 12,
+        SoftFailure::MissingPattern => 13,
+        SoftFailure::TooShort => 14,
+        SoftFailure::TooLong => 15,
+        SoftFailure::VectorCount => 16,
+        SoftFailure::VectorDimension => 17,
+        SoftFailure::VectorNotFinite => 18,
+        SoftFailure::VectorZero => 19,
+        // Verdicts on an answer that keeps every rule of its text.
+        SoftFailure::OtherModel => 20,
+        SoftFailure::LowConfidence => 21,
     }
 }
 

@@ -110,6 +110,9 @@ pub fn read(source: &InputSource, named: &Columns) -> Result<Invoice, InvoiceErr
 }
 
 fn read_text(text: &Text, named: &Columns) -> Result<Invoice, InvoiceError> {
+    if text.whole.trim().is_empty() {
+        return Err(whole_file("it is empty"));
+    }
     // The parser takes all that follows a quote that is never closed for one cell.
     if let Some((line, reason)) = bad_quote(&text.whole, text.delimiter) {
         return Err(InvoiceError { line, reason });

@@ -20,7 +20,12 @@ pub fn text(prompt: u64, tokens: u64) -> String {
     let _ = write!(text, "[{prompt:016x}] ");
     let offset = usize::try_from(prompt % WORDS.len() as u64).unwrap_or(0);
     text.push_str(&WORDS[offset..]);
-    while text.len() < length {
+    // Without a number in each round, a long answer would be one that has run into a loop.
+    for day in 2.. {
+        if text.len() >= length {
+            break;
+        }
+        let _ = write!(text, "{day} ");
         text.push_str(WORDS);
     }
     text.truncate(length);

@@ -64,7 +64,7 @@ impl Store {
             )
             select r.job_id, j.request as "request!", r.cost_nanos
               from jobs j join sluice.result r on r.job_id = j.id
-             where r.state in ('succeeded', 'failed') and r.answered_from is null
+             where r.state in ('succeeded', 'failed')
                and ($3::timestamptz is null or r.finished_at >= $3)
              order by r.job_id desc limit $4"#,
             batch,

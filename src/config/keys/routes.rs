@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
-use crate::config::words::{FINISH_RULES, names};
+use crate::config::words::{FINISH_RULES, SERVED_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -241,6 +241,21 @@ const VALIDATE: Table = Table {
             "said",
             "Whether an answer says why it ended. \"said\": in any word; \"known\": in a word that is known; \"any\": \
              it need not.",
+        ),
+        with_default(
+            "repetition",
+            Kind::Flag,
+            "true",
+            "Answers that end in a loop of the same words, twenty times or more, are rejected.",
+        ),
+        key("language", TEXTS, "[\"en\"]", "Answers have to be in one of these languages (ISO 639)."),
+        key("script", TEXTS, "[\"latin\"]", "Answers have to be written in one of these scripts."),
+        with_default(
+            "served",
+            Kind::Word(|| names(SERVED_RULES)),
+            "any",
+            "Which model may answer: \"any\" that the provider puts in the place of the one that was asked, or \
+             \"asked\" alone.",
         ),
         with_default("json", Kind::Flag, "false", "Answers that are no JSON are rejected."),
         instead(

@@ -21,6 +21,7 @@ const OF_CONVERSATIONS: &[&str] = &[
     "temperature",
     "tool_choice",
     "tools",
+    "validate",
 ];
 
 /// The texts or tokens that are to become vectors.

@@ -2,6 +2,7 @@
 //! its dialect. The table is generous, and it does not judge: a member that it does not list is sent all the same, and
 //! named.
 
+use super::own_rules::VALIDATE;
 use crate::domain::defaults::VARS;
 use serde_json::Value;
 
@@ -57,6 +58,8 @@ const KNOWN: &[(&str, &[Kind])] = &[
     ("user", &[Text]),
     ("verbosity", &[Text]),
     ("web_search_options", &[Object]),
+    // Ours.
+    (VALIDATE, &[Object]),
     // Azure.
     ("data_sources", &[List]),
     ("user_security_context", &[Object]),

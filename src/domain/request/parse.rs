@@ -2,9 +2,11 @@
 
 use super::embed;
 use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};
+use super::own_rules::{self, VALIDATE};
 use super::{ChatRequest, ContentPart, Message, PastCall, RequestError, ResponseFormat, Role, Tool, ToolChoice};
 use crate::domain::defaults::{VARS, unused_vars};
 use crate::domain::json_schema::Schema;
+use crate::domain::raw_object::RawObject;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -69,7 +71,15 @@ impl ChatRequest {
     pub fn read_written(body: &Value, text: &str) -> Result<Self, RequestError> {
         let unread = Unread::default();
         let mut request = read(&Field::root(body, &unread))?;
-        request.raw = text.into();
+        request.raw = match &request.validate {
+            None => text.into(),
+            // It is between us and the author: no target gets it.
+            Some(_) => {
+                let mut row = RawObject::read(text).unwrap_or_default();
+                row.remove(VALIDATE);
+                row.to_text().into()
+            }
+        };
         request.unread = unread.into_paths();
         Ok(request)
     }
@@ -151,6 +161,7 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
         reasoning_effort: members.read("reasoning_effort", read_effort)?,
         user: members.take_if("user", |user| user.as_str().map(str::to_owned)),
         cache_control: read_cache_control(&mut members),
+        validate: members.read(VALIDATE, own_rules::read)?.map(Box::new),
         unread: Vec::new(),
     })
 }

@@ -406,3 +406,114 @@ proptest! {
         }
     }
 }
+
+/// A German text of some length.
+const GERMAN: &str = "Der Zug nach Hamburg fährt heute leider zwanzig Minuten später ab, weil auf der Strecke gebaut \
+                      wird.";
+
+fn asking(body: &Value) -> ChatRequest {
+    ChatRequest::parse(body).unwrap()
+}
+
+fn kinds(rules: &Rules, answer: &Answer, request: &ChatRequest) -> Vec<SoftFailure> {
+    match rules.judge(answer, request, None) {
+        Verdict::Rejected { failures, .. } => failures,
+        Verdict::Accepted | Verdict::Repaired { .. } => Vec::new(),
+    }
+}
+
+#[test]
+fn a_loop_is_told_before_the_cap_that_ended_it_and_json_may_repeat_itself() {
+    let rules = Rules { reject_repetition: true, reject_truncated: true, ..Rules::default() };
+    let looped = format!("It begins well. {}", "And then it says this once more. ".repeat(80));
+    let request = asking(&json!({"prompt": "x"}));
+    let cut = Answer { finish: Finish::Length, ..answer(&looped) };
+    assert_eq!(kinds(&rules, &cut, &request), [SoftFailure::Repetition, SoftFailure::Truncated]);
+    let Verdict::Rejected { message, .. } = rules.judge(&answer(&looped), &request, None) else { panic!() };
+    assert_eq!(message, "repetition: it ends in the same 32 characters, 80 times");
+    assert_eq!(kinds(&Rules::default(), &answer(&looped), &request), []);
+    let labels = serde_json::to_string(&vec![json!({"label": "positive", "sure": true}); 90]).unwrap();
+    let asks = asking(&json!({"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {
+        "name": "labels", "schema": {"type": "array"}}}}));
+    assert_eq!(kinds(&rules, &answer(&labels), &asks), []);
+}
+
+#[test]
+fn an_answer_in_another_language_or_script_is_rejected() {
+    let request = asking(&json!({"prompt": "x"}));
+    let language = |code: &str| Rules { languages: vec![AnswerLanguage::parse(code).unwrap()], ..Rules::default() };
+    let script = |name: &str| Rules { scripts: vec![AnswerScript::parse(name).unwrap()], ..Rules::default() };
+    assert_eq!(kinds(&language("de"), &answer(GERMAN), &request), []);
+    assert_eq!(kinds(&language("fr"), &answer(GERMAN), &request), [SoftFailure::WrongLanguage]);
+    assert_eq!(kinds(&script("latin"), &answer(GERMAN), &request), []);
+    assert_eq!(kinds(&script("cyrillic"), &answer(GERMAN), &request), [SoftFailure::WrongLanguage]);
+    let asks = asking(&json!({"prompt": "x", "response_format": {"type": "json_object"}}));
+    let object = |text: &str| answer(&json!({"summary": text, "label": "on time"}).to_string());
+    assert_eq!(kinds(&language("de"), &object(GERMAN), &asks), []);
+    assert_eq!(kinds(&language("fr"), &object(GERMAN), &asks), [SoftFailure::WrongLanguage]);
+}
+
+#[test]
+fn a_call_that_came_as_text_is_a_bad_call() {
+    let request = |more: Value| {
+        let mut body = json!({"prompt": "x", "tools": [{"type": "function", "function": {"name": "get_weather",
+            "parameters": {"type": "object"}}}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        asking(&body)
+    };
+    let offers = request(json!({}));
+    for text in [
+        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>",
+        "I will look that up. <function=get_weather>{\"city\": \"Rome\"}</function>",
+        "[TOOL_CALLS] [{\"name\": \"get_weather\", \"arguments\": {}}]",
+        "<\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}>get_weather\n{}",
+        "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}",
+        "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"arguments\": \"{}\"}}]",
+    ] {
+        assert_eq!(kinds(&Rules::default(), &answer(text), &offers), [SoftFailure::BadToolCall], "{text}");
+    }
+    for (text, request) in [
+        ("It is sunny in Rome.", &offers),
+        ("{\"name\": \"Rome\", \"arguments\": {}}", &offers),
+        ("{\"name\": \"get_weather\"}", &offers),
+        ("The function get_weather tells the weather.", &offers),
+        ("<tool_call>other</tool_call>", &offers),
+        ("<tool_call>get_weather</tool_call>", &request(json!({"tool_choice": "none"}))),
+        ("<tool_call>get_weather</tool_call>", &request(json!({"prompt": "What does <tool_call> mean?"}))),
+        ("<tool_call>get_weather</tool_call>", &asking(&json!({"prompt": "x"}))),
+    ] {
+        assert_eq!(kinds(&Rules::default(), &answer(text), request), [], "{text}");
+    }
+}
+
+#[test]
+fn rules_of_a_request_stand_in_the_place_of_those_of_its_route() {
+    let route = Rules {
+        non_empty: true,
+        min_chars: Some(10),
+        forbidden_patterns: vec![regex::Regex::new("route").unwrap()],
+        ..Rules::default()
+    };
+    let judged = |validate: Value, text: &str| {
+        let request = asking(&json!({"prompt": "x", "validate": validate}));
+        let rules = OwnRules::over(request.validate.as_deref(), &route).into_owned();
+        kinds(&rules, &answer(text), &request)
+    };
+    assert_eq!(judged(json!({}), "short"), [SoftFailure::TooShort]);
+    assert_eq!(judged(json!({"min_chars": 3}), "short"), []);
+    assert_eq!(judged(json!({"min_chars": 0, "non_empty": false}), ""), []);
+    assert_eq!(judged(json!({"max_chars": 12}), "longer than that is"), [SoftFailure::TooLong]);
+    assert_eq!(judged(json!({"language": "fr", "min_chars": 0}), GERMAN), [SoftFailure::WrongLanguage]);
+    assert_eq!(judged(json!({}), "along the route"), [SoftFailure::ForbiddenPattern]);
+    assert_eq!(judged(json!({"forbidden_patterns": []}), "along the route"), []);
+    assert_eq!(judged(json!({"required_patterns": ["^A"]}), "along the rails"), [SoftFailure::MissingPattern]);
+    let served = |validate: Value| {
+        let request = asking(&json!({"prompt": "x", "validate": validate}));
+        OwnRules::over(request.validate.as_deref(), &route).other_model(Some("m2"))
+    };
+    assert_eq!(served(json!({})), None);
+    assert_eq!(
+        served(json!({"served": "asked"})),
+        Some((SoftFailure::OtherModel, "m2 answered in its place".to_owned()))
+    );
+}

@@ -235,8 +235,10 @@ fn the_probabilities_of_tokens_are_asked_for_and_read() {
     let whole = json!({"message": {"role": "assistant", "content": "Hi!"}, "done": true, "done_reason": "stop",
         "logprobs": all["content"]});
     assert_eq!(answer(ollama(), &whole).beside.choice["logprobs"], all);
-    let line = |text: &str, logprob: f64| json!({"message": {"role": "assistant", "content": text}, "done": false,
-        "logprobs": [token(text, logprob)]});
+    let line = |text: &str, logprob: f64| {
+        json!({"message": {"role": "assistant", "content": text}, "done": false,
+        "logprobs": [token(text, logprob)]})
+    };
     let end = json!({"message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"});
     let lines = format!("{}\n{}\n{end}\n", line("Hi", -0.5), line("!", -0.25));
     let read = ollama().decode(&WireReply::new(200, &headers(&[]), lines.as_bytes())).unwrap();

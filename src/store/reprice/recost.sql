@@ -19,7 +19,10 @@ with w as (
      where a.job_id = any (array[w.job_id]) and a.fence = w.fence and a.number = w.number and not a.placeholder
        and a.cost_nanos is not distinct from w.was_cost and a.computed_cost_nanos is not distinct from w.was_computed
        and a.uncertain_nanos = w.was_uncertain
-    returning a.job_id, a.ended_at, a.provider, a.model, a.class, a.detail, a.code, a.http_status, a.reask_of,
+    -- An answer that was taken although its rung was not sure enough stays in the sums as it was booked: rejected.
+    returning a.job_id, a.ended_at, a.provider, a.model,
+              case when a.class is null and a.detail = 'low_confidence' then 'soft_failure' else a.class end as class,
+              a.detail, a.code, a.http_status, a.reask_of,
               a.instead_of, a.instead_why, a.instead_nanos, w.was_cost, w.cost,
               a.uncertain_nanos - w.was_uncertain as more_uncertain
 ), told as (

@@ -8,6 +8,7 @@ use crate::domain::json_schema::Schema;
 use crate::domain::price::Price;
 use crate::domain::served::Served;
 use crate::domain::usage::{CostSource, Sent};
+use crate::domain::validation::OwnRules;
 use crate::domain::{
     Answer, Beside, ChatRequest, Confidence, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Route, Rung, Scope,
     SoftFailure, Timestamp, Usage, Verdict, estimate,
@@ -115,7 +116,8 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                 // what was reserved for the call.
                 judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
             }
-            match route.rules.judge(&answer, asked.request, asked.schema) {
+            let rules = OwnRules::over(asked.request.validate.as_deref(), &route.rules);
+            match rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
                 Verdict::Repaired { text, draft, cut } => {
                     judged.original = Some(Box::new(Answer { beside: Beside::default(), ..answer.clone() }));
@@ -132,6 +134,13 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                     judged.soft = Some(gravest);
                     judged.message = Some(message);
                 }
+            }
+            if let Some((kind, words)) =
+                rules.other_model(judged.other_model.as_deref()).filter(|_| judged.soft.is_none())
+            {
+                judged.outcome = Outcome::Rejected(kind);
+                judged.soft = Some(kind);
+                judged.message = Some(words);
             }
             if judged.soft.is_none() {
                 judged.weigh(route, &answer, asked.climbs);

@@ -3,6 +3,7 @@
 use super::Journey;
 use super::rows::{Completion, LastCall};
 use crate::domain::decide::Ending;
+use crate::domain::validation::OwnRules;
 use crate::domain::{Answer, Beside, Finish, Target, Timestamp, Unsure, Usage, Verdict};
 use crate::store::unsure::KeptUnsure;
 use crate::store::within;
@@ -45,7 +46,8 @@ impl Journey {
         let (schema, request, of) = (self.errand.schema.clone(), Arc::clone(&self.errand.request), Arc::clone(route));
         let repair = move || {
             let schema = schema.as_deref().map(|schema| &**schema);
-            let verdict = bare(&response).map(|answer| of.rules.judge(&answer, &request, schema));
+            let rules = OwnRules::over(request.validate.as_deref(), &of.rules);
+            let verdict = bare(&response).map(|answer| rules.judge(&answer, &request, schema));
             let is_repaired = verdict.is_some_and(|verdict| repair(&mut response, verdict));
             (response, is_repaired)
         };

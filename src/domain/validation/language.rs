@@ -1,0 +1,367 @@
+//! The language and the script of an answer.
+//!
+//! Only a clear case is a fault: enough letters, and a finding that is reliable. Code, addresses and, in JSON, short
+//! values such as labels are no prose, and say nothing of it.
+
+use serde_json::Value;
+use std::fmt;
+use whatlang::{Lang, Script, detect, detect_script};
+
+/// Fewer letters tell no language, …
+const LETTERS_OF_LANGUAGE: usize = 60;
+/// … and fewer no script.
+const LETTERS_OF_SCRIPT: usize = 8;
+
+/// Values of JSON with fewer words are labels.
+const WORDS_OF_VALUE: usize = 3;
+
+/// An answer in a demanded script may have this share of its letters in lines of another: one in so many.
+const OTHER_SHARE: usize = 5;
+
+/// Languages so close that a short text of one is taken for another.
+const NEAR: &[&[Lang]] =
+    &[&[Lang::Hrv, Lang::Srp], &[Lang::Nob, Lang::Dan], &[Lang::Ces, Lang::Slk], &[Lang::Ind, Lang::Jav]];
+
+/// The two letters of a language (ISO 639-1), where it has some.
+const TWO_LETTERS: &[(&str, Lang)] = &[
+    ("af", Lang::Afr),
+    ("ak", Lang::Aka),
+    ("am", Lang::Amh),
+    ("ar", Lang::Ara),
+    ("az", Lang::Aze),
+    ("be", Lang::Bel),
+    ("bg", Lang::Bul),
+    ("bn", Lang::Ben),
+    ("ca", Lang::Cat),
+    ("cs", Lang::Ces),
+    ("da", Lang::Dan),
+    ("de", Lang::Deu),
+    ("el", Lang::Ell),
+    ("en", Lang::Eng),
+    ("eo", Lang::Epo),
+    ("es", Lang::Spa),
+    ("et", Lang::Est),
+    ("fa", Lang::Pes),
+    ("fi", Lang::Fin),
+    ("fr", Lang::Fra),
+    ("gu", Lang::Guj),
+    ("he", Lang::Heb),
+    ("hi", Lang::Hin),
+    ("hr", Lang::Hrv),
+    ("hu", Lang::Hun),
+    ("hy", Lang::Hye),
+    ("id", Lang::Ind),
+    ("it", Lang::Ita),
+    ("ja", Lang::Jpn),
+    ("jv", Lang::Jav),
+    ("ka", Lang::Kat),
+    ("km", Lang::Khm),
+    ("kn", Lang::Kan),
+    ("ko", Lang::Kor),
+    ("la", Lang::Lat),
+    ("lt", Lang::Lit),
+    ("lv", Lang::Lav),
+    ("mk", Lang::Mkd),
+    ("ml", Lang::Mal),
+    ("mr", Lang::Mar),
+    ("my", Lang::Mya),
+    ("nb", Lang::Nob),
+    ("ne", Lang::Nep),
+    ("nl", Lang::Nld),
+    ("no", Lang::Nob),
+    ("or", Lang::Ori),
+    ("pa", Lang::Pan),
+    ("pl", Lang::Pol),
+    ("pt", Lang::Por),
+    ("ro", Lang::Ron),
+    ("ru", Lang::Rus),
+    ("si", Lang::Sin),
+    ("sk", Lang::Slk),
+    ("sl", Lang::Slv),
+    ("sn", Lang::Sna),
+    ("sr", Lang::Srp),
+    ("sv", Lang::Swe),
+    ("ta", Lang::Tam),
+    ("te", Lang::Tel),
+    ("th", Lang::Tha),
+    ("tk", Lang::Tuk),
+    ("tl", Lang::Tgl),
+    ("tr", Lang::Tur),
+    ("uk", Lang::Ukr),
+    ("ur", Lang::Urd),
+    ("uz", Lang::Uzb),
+    ("vi", Lang::Vie),
+    ("yi", Lang::Yid),
+    ("zh", Lang::Cmn),
+    ("zu", Lang::Zul),
+];
+
+/// A language that answers may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerLanguage(Lang);
+
+impl AnswerLanguage {
+    /// The language with this code of ISO 639, of two letters or three: `de`, `deu`.
+    ///
+    /// # Errors
+    /// In words: there is none, or none that can be told.
+    pub fn parse(code: &str) -> Result<Self, String> {
+        let plain = code.trim().to_ascii_lowercase();
+        let two = TWO_LETTERS.iter().find(|(two, _)| *two == plain).map(|(_, lang)| *lang);
+        two.or_else(|| Lang::from_code(plain)).map(Self).ok_or_else(|| format!("{code:?} is no language that is told"))
+    }
+
+    fn takes(self, found: Lang) -> bool {
+        self.0 == found || NEAR.iter().any(|group| group.contains(&self.0) && group.contains(&found))
+    }
+}
+
+impl fmt::Display for AnswerLanguage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.eng_name())
+    }
+}
+
+/// A script that answers may be written in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerScript {
+    name: &'static str,
+    of: &'static [Script],
+}
+
+/// The scripts by their names. Japanese is written in three.
+const SCRIPTS: &[(&str, &[Script])] = &[
+    ("arabic", &[Script::Arabic]),
+    ("armenian", &[Script::Armenian]),
+    ("bengali", &[Script::Bengali]),
+    ("cyrillic", &[Script::Cyrillic]),
+    ("devanagari", &[Script::Devanagari]),
+    ("ethiopic", &[Script::Ethiopic]),
+    ("georgian", &[Script::Georgian]),
+    ("greek", &[Script::Greek]),
+    ("gujarati", &[Script::Gujarati]),
+    ("gurmukhi", &[Script::Gurmukhi]),
+    ("han", &[Script::Mandarin]),
+    ("hangul", &[Script::Hangul]),
+    ("hebrew", &[Script::Hebrew]),
+    ("japanese", &[Script::Hiragana, Script::Katakana, Script::Mandarin]),
+    ("kannada", &[Script::Kannada]),
+    ("khmer", &[Script::Khmer]),
+    ("latin", &[Script::Latin]),
+    ("malayalam", &[Script::Malayalam]),
+    ("myanmar", &[Script::Myanmar]),
+    ("oriya", &[Script::Oriya]),
+    ("sinhala", &[Script::Sinhala]),
+    ("tamil", &[Script::Tamil]),
+    ("telugu", &[Script::Telugu]),
+    ("thai", &[Script::Thai]),
+];
+
+impl AnswerScript {
+    /// The names of all.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        SCRIPTS.iter().map(|(name, _)| *name)
+    }
+
+    /// The script of this name.
+    ///
+    /// # Errors
+    /// In words: there is none.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let plain = name.trim().to_ascii_lowercase();
+        let found = SCRIPTS.iter().find(|(known, _)| *known == plain);
+        found.map(|(name, of)| Self { name, of }).ok_or_else(|| format!("{name:?} is no script that is told"))
+    }
+}
+
+impl fmt::Display for AnswerScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Why a text is in none of the languages, in words; `None`: it is, or that cannot be told.
+pub(super) fn other_language(prose: &str, wanted: &[AnswerLanguage]) -> Option<String> {
+    let letters = letters(prose);
+    if wanted.is_empty() || letters < LETTERS_OF_SCRIPT {
+        return None;
+    }
+    // A script in which none of them is written tells with few letters.
+    if let Some(script) = detect_script(prose)
+        && !wanted.iter().any(|language| script.langs().contains(&language.0))
+    {
+        return Some(format!("it is in {} letters, and {} is asked for", script.name(), either(wanted)));
+    }
+    if letters < LETTERS_OF_LANGUAGE {
+        return None;
+    }
+    let found = detect(prose).filter(whatlang::Info::is_reliable)?.lang();
+    let is_wanted = wanted.iter().any(|language| language.takes(found));
+    (!is_wanted).then(|| format!("it is in {}, and {} is asked for", found.eng_name(), either(wanted)))
+}
+
+/// Why a text is in none of the scripts, in words; `None`: it is, or that cannot be told.
+pub(super) fn other_script(prose: &str, wanted: &[AnswerScript]) -> Option<String> {
+    let all = letters(prose);
+    if wanted.is_empty() || all < LETTERS_OF_SCRIPT {
+        return None;
+    }
+    let (mut others, mut first) = (0, None);
+    for line in prose.lines() {
+        let Some(script) = detect_script(line) else { continue };
+        if !wanted.iter().any(|wanted| wanted.of.contains(&script)) {
+            others += letters(line);
+            first = first.or(Some(script));
+        }
+    }
+    let first = first.filter(|_| others >= LETTERS_OF_SCRIPT && others.saturating_mul(OTHER_SHARE) > all)?;
+    Some(format!("it is in {} letters, and {} is asked for", first.name(), either(wanted)))
+}
+
+fn either(wanted: &[impl fmt::Display]) -> String {
+    wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+fn letters(text: &str) -> usize {
+    text.chars().filter(|c| c.is_alphabetic()).count()
+}
+
+/// The part of a text that is prose: without fenced code and without addresses.
+pub(super) fn prose_of(text: &str) -> String {
+    let mut prose = String::with_capacity(text.len());
+    let mut is_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+            continue;
+        }
+        if is_code {
+            continue;
+        }
+        for word in line.split_whitespace().filter(|word| !word.contains("://") && !word.contains('@')) {
+            prose.push_str(word);
+            prose.push(' ');
+        }
+        prose.push('\n');
+    }
+    prose
+}
+
+/// The part of a JSON value that is prose: its texts of some words, or of many letters without a gap.
+pub(super) fn prose_of_json(value: &Value) -> String {
+    let mut prose = String::new();
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(members) => open.extend(members.values()),
+            Value::Array(items) => open.extend(items),
+            Value::String(text) => {
+                let is_prose = text.split_whitespace().count() >= WORDS_OF_VALUE
+                    || (!text.is_ascii() && letters(text) >= LETTERS_OF_SCRIPT);
+                if is_prose {
+                    prose.push_str(&prose_of(text));
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    prose
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const GERMAN: &str = "Der Zug nach Hamburg fährt heute leider zwanzig Minuten später ab, weil auf der Strecke \
+                          gebaut wird. Reisende werden gebeten, auf die Durchsagen am Bahnsteig zu achten.";
+    const ENGLISH: &str = "The train to Hamburg leaves twenty minutes late today, because the line is being repaired. \
+                           Travellers are asked to listen to the announcements on the platform.";
+    const RUSSIAN: &str =
+        "Поезд в Гамбург сегодня отправится на двадцать минут позже, потому что на линии идёт ремонт.";
+    const CHINESE: &str = "开往汉堡的列车今天晚点二十分钟，因为线路正在维修。";
+    const JAPANESE: &str = "ハンブルク行きの列車は、線路の修理のため、本日二十分遅れて出発します。";
+
+    fn languages(codes: &[&str]) -> Vec<AnswerLanguage> {
+        codes.iter().map(|code| AnswerLanguage::parse(code).unwrap()).collect()
+    }
+
+    fn scripts(names: &[&str]) -> Vec<AnswerScript> {
+        names.iter().map(|name| AnswerScript::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_answer_in_another_language_is_told_and_a_doubtful_one_is_not() {
+        for (text, wanted, found) in [
+            (GERMAN, &["de"][..], None),
+            (GERMAN, &["en", "deu"], None),
+            (GERMAN, &["en"], Some("it is in German, and English is asked for")),
+            (ENGLISH, &["de", "fr"], Some("it is in English, and German or French is asked for")),
+            (RUSSIAN, &["ru"], None),
+            (RUSSIAN, &["en"], Some("it is in Cyrillic letters, and English is asked for")),
+            (CHINESE, &["zh"], None),
+            (CHINESE, &["de"], Some("it is in Mandarin letters, and German is asked for")),
+            (JAPANESE, &["ja"], None),
+            (JAPANESE, &["en"], Some("letters, and English is asked for")),
+            // Too short to tell, and in the right letters.
+            ("positive", &["de"], None),
+            ("Yes.", &["zh"], None),
+            ("Paris, Texas 12", &["de"], None),
+            ("", &["de"], None),
+            (GERMAN, &[], None),
+        ] {
+            let told = other_language(&prose_of(text), &languages(wanted));
+            let is_right = match found {
+                None => told.is_none(),
+                Some(words) => told.as_ref().is_some_and(|told| told.contains(words)),
+            };
+            assert!(is_right, "{wanted:?} {told:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn code_and_labels_are_no_prose() {
+        let code = format!("{GERMAN}\n```python\n{}\n```\nhttps://example.com/the/english/words", ENGLISH.repeat(9));
+        assert_eq!(other_language(&prose_of(&code), &languages(&["de"])), None);
+        let labels = json!({"label": "very positive", "tags": ["delay", "construction works"], "text": GERMAN});
+        assert_eq!(other_language(&prose_of_json(&labels), &languages(&["de"])), None);
+        let text = json!([{"label": "sehr gut", "why": [ENGLISH]}]);
+        assert!(other_language(&prose_of_json(&text), &languages(&["de"])).is_some());
+        assert!(other_script(&prose_of_json(&json!({"a": CHINESE})), &scripts(&["latin"])).is_some());
+    }
+
+    #[test]
+    fn near_languages_are_not_told_apart() {
+        for (code, found) in [("hr", Lang::Srp), ("no", Lang::Dan), ("sk", Lang::Ces)] {
+            assert!(AnswerLanguage::parse(code).unwrap().takes(found), "{code}");
+        }
+        assert!(!AnswerLanguage::parse("de").unwrap().takes(Lang::Nld));
+    }
+
+    #[test]
+    fn a_drift_into_another_script_is_told_and_a_quotation_is_not() {
+        let drifted = format!("{GERMAN}\n{CHINESE}\n{CHINESE}\n{CHINESE}\n");
+        let told = other_script(&drifted, &scripts(&["latin"]));
+        assert_eq!(told.as_deref(), Some("it is in Mandarin letters, and latin is asked for"));
+        let quoted = format!("{GERMAN}\n{ENGLISH}\nOn the sign: {CHINESE}\n{ENGLISH}\n");
+        assert_eq!(other_script(&quoted, &scripts(&["latin"])), None);
+        assert_eq!(other_script(JAPANESE, &scripts(&["japanese"])), None);
+        assert_eq!(other_script(&drifted, &scripts(&["latin", "han"])), None);
+        assert_eq!(other_script("12 + 30 = 42", &scripts(&["han"])), None);
+    }
+
+    #[test]
+    fn every_language_has_a_code_and_every_script_a_name() {
+        for lang in Lang::all() {
+            assert_eq!(AnswerLanguage::parse(lang.code()), Ok(AnswerLanguage(*lang)));
+        }
+        for (two, lang) in TWO_LETTERS {
+            assert_eq!(AnswerLanguage::parse(two), Ok(AnswerLanguage(*lang)), "{two}");
+        }
+        for script in Script::all() {
+            assert!(SCRIPTS.iter().any(|(_, of)| of.contains(script)), "{script:?}");
+        }
+        assert_eq!(AnswerLanguage::parse("german"), Err("\"german\" is no language that is told".to_owned()));
+        assert_eq!(AnswerScript::parse("runes"), Err("\"runes\" is no script that is told".to_owned()));
+    }
+}

@@ -1,0 +1,76 @@
+//! The rules that a request brings along for its own answer: `validate`.
+
+use super::{AnswerLanguage, AnswerScript, FinishRule, Rules};
+use regex::{Regex, RegexBuilder};
+use std::borrow::Cow;
+
+/// The most patterns of a request, each.
+pub const MOST_PATTERNS: usize = 10;
+
+/// The most bytes that a compiled pattern of a request takes.
+const PATTERN_BYTES: usize = 256 << 10;
+
+/// What a request says of its answer, in place of what its route says. A member that is `None` leaves the route's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnRules {
+    pub non_empty: Option<bool>,
+    pub min_chars: Option<usize>,
+    pub max_chars: Option<usize>,
+    pub refusal: Option<bool>,
+    pub html: Option<bool>,
+    pub truncated: Option<bool>,
+    pub finish: Option<FinishRule>,
+    pub json: Option<bool>,
+    pub repetition: Option<bool>,
+    pub language: Option<Vec<AnswerLanguage>>,
+    pub script: Option<Vec<AnswerScript>>,
+    pub only_as_asked: Option<bool>,
+    /// Texts that compile: see [`compiled`]. They are compiled for each answer: a job that waits holds no more of them.
+    pub required_patterns: Option<Vec<String>>,
+    pub forbidden_patterns: Option<Vec<String>>,
+}
+
+/// A pattern of a request, compiled.
+///
+/// # Errors
+/// In words: it does not compile, or takes too much.
+pub fn compiled(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => format!("it takes more than {} KB when it is compiled", PATTERN_BYTES >> 10),
+        // The crate prints the pattern over several lines; the last one has the reason.
+        other => {
+            let words = other.to_string();
+            words.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+    })
+}
+
+impl OwnRules {
+    /// The rules of a route, with these in place of what they name.
+    #[must_use]
+    pub fn over<'a>(own: Option<&Self>, route: &'a Rules) -> Cow<'a, Rules> {
+        let Some(own) = own else { return Cow::Borrowed(route) };
+        // They have compiled when the request was read.
+        let patterns = |own: &Option<Vec<String>>, route: &[Regex]| match own {
+            Some(patterns) => patterns.iter().filter_map(|pattern| compiled(pattern).ok()).collect(),
+            None => route.to_vec(),
+        };
+        Cow::Owned(Rules {
+            non_empty: own.non_empty.unwrap_or(route.non_empty),
+            min_chars: own.min_chars.or(route.min_chars),
+            max_chars: own.max_chars.or(route.max_chars),
+            json: own.json.unwrap_or(route.json),
+            json_schema: route.json_schema.clone(),
+            required_patterns: patterns(&own.required_patterns, &route.required_patterns),
+            forbidden_patterns: patterns(&own.forbidden_patterns, &route.forbidden_patterns),
+            reject_refusals: own.refusal.unwrap_or(route.reject_refusals),
+            reject_html: own.html.unwrap_or(route.reject_html),
+            reject_truncated: own.truncated.unwrap_or(route.reject_truncated),
+            finish: own.finish.unwrap_or(route.finish),
+            reject_repetition: own.repetition.unwrap_or(route.reject_repetition),
+            languages: own.language.clone().unwrap_or_else(|| route.languages.clone()),
+            scripts: own.script.clone().unwrap_or_else(|| route.scripts.clone()),
+            only_as_asked: own.only_as_asked.unwrap_or(route.only_as_asked),
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! A call of a function that a model wrote into its text instead of making it.
+
+use crate::domain::ChatRequest;
+use crate::domain::request::ToolChoice;
+use serde_json::Value;
+
+/// The marks by which models and their servers frame calls. One of them in a text, with the name of a function that was
+/// offered behind it, is a call that the server did not read.
+const MARKS: &[&str] = &[
+    "<tool_call>",
+    "<tool_calls>",
+    "<function_call>",
+    "<function_calls>",
+    "<function=",
+    "<invoke name=",
+    "<|tool_call|>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_call_begin|>",
+    "<|python_tag|>",
+    "<|action_start|>",
+    "<\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}>",
+    "<\u{ff5c}tool\u{2581}call\u{2581}begin\u{ff5c}>",
+    "[TOOL_CALLS]",
+    "[TOOL_REQUEST]",
+];
+
+/// The members in which a call as JSON has its arguments.
+const ARGUMENTS: [&str; 3] = ["arguments", "parameters", "args"];
+
+/// The function that a text calls in words; `None`: it calls none. `mentions` tells whether the request itself speaks
+/// of a mark: then it may be asked for.
+pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&str) -> bool) -> Option<&'a str> {
+    if request.tools.is_empty() || request.tool_choice == Some(ToolChoice::None) {
+        return None;
+    }
+    let offered = || request.tools.iter().map(|tool| tool.name.as_str());
+    for mark in MARKS {
+        let Some(place) = text.find(mark).filter(|_| !mentions(mark)) else { continue };
+        let behind = text.get(place + mark.len()..).unwrap_or_default();
+        let named = offered().find(|name| behind.contains(name));
+        if named.is_some() {
+            return named;
+        }
+    }
+    // A text that is nothing but a call.
+    let text = text.trim();
+    if !text.starts_with(['{', '[']) {
+        return None;
+    }
+    let parsed: Value = serde_json::from_str(text).ok()?;
+    let call = match &parsed {
+        Value::Array(calls) => calls.first()?,
+        other => other,
+    };
+    let call = call.get("function").filter(|function| function.is_object()).unwrap_or(call);
+    let has_arguments = ARGUMENTS.iter().any(|name| call.get(name).is_some());
+    let name = call.get("name").and_then(Value::as_str).filter(|_| has_arguments)?;
+    offered().find(|own| *own == name)
+}
