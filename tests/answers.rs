@@ -353,3 +353,69 @@ async fn a_limit_of_tokens_is_not_passed_because_a_server_reports_none() {
     assert!((1..=3).contains(&used), "{used} answers of some 700 tokens, of 600 a minute");
     worker.kill().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loops_languages_other_models_and_calls_as_text_are_rejected_and_a_request_has_rules_of_its_own() {
+    let german = "Der Zug nach Hamburg fährt heute leider zwanzig Minuten später ab, weil dort gebaut wird.";
+    let other = {
+        let mut body = said("Yes.");
+        body["model"] = json!("gpt-4.1-nano");
+        body
+    };
+    let looped = "And once more from the beginning. ".repeat(60);
+    let call = "<tool_call>{\"name\": \"look\", \"arguments\": {}}</tool_call>";
+    let says = vec![
+        ("loop", bytes(&said(&looped))),
+        ("loop wanted", bytes(&said(&looped))),
+        ("german", bytes(&said(german))),
+        ("german wanted", bytes(&said(german))),
+        ("other", bytes(&other)),
+        ("other wanted", bytes(&other)),
+        ("call", bytes(&said(call))),
+        ("short", bytes(&said("Yes."))),
+        ("short wanted", bytes(&said("Yes."))),
+        ("pattern", bytes(&said("Yes."))),
+    ];
+    let stage = Stage::new(
+        says,
+        "[providers.openai]\ndialect = \"openai\"\nbase_url = \"{url}\"\n\
+         [routes.default]\nrungs = [\"openai/gpt-5-mini\"]\nmax_attempts = 1\n\
+         validate = { language = [\"en\"], served = \"asked\", min_chars = 3 }\n",
+    )
+    .await;
+    let tools = json!({ "tools": [{ "type": "function", "function": { "name": "look" } }] });
+    let jobs = [
+        ("loop", json!({}), Some("repetition")),
+        ("loop wanted", json!({ "validate": { "repetition": false } }), None),
+        ("german", json!({}), Some("wrong_language")),
+        ("german wanted", json!({ "validate": { "language": ["deu", "fr"] } }), None),
+        ("other", json!({}), Some("other_model")),
+        ("other wanted", json!({ "validate": { "served": "any" } }), None),
+        ("call", tools, Some("bad_tool_call")),
+        ("short", json!({}), None),
+        ("short wanted", json!({ "validate": { "min_chars": 5 } }), Some("too_short")),
+        ("pattern", json!({ "validate": { "required_patterns": ["^No"] } }), Some("missing_pattern")),
+    ];
+    for (name, more, _) in &jobs {
+        stage.ask("default", name, more).await;
+    }
+    stage.drain().await;
+    for (name, _, expected) in &jobs {
+        let attempt = stage.attempt(name).await;
+        assert_eq!(
+            (&attempt["accepted"], attempt["detail"].as_str()),
+            (&json!(expected.is_none()), *expected),
+            "{name}"
+        );
+    }
+    // The rules are between the author and Sluice.
+    assert!(stage._server.calls("any").iter().all(|call| call.body.get("validate").is_none()));
+    // What makes no sense fails that job alone, or the line of a file, with the reason.
+    stage.ask("default", "short", &json!({ "validate": { "max_char": 5 } })).await;
+    stage.drain().await;
+    let error: String = sqlx::query_scalar("select error from sluice.result where error_class = 'invalid_request'")
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
+    assert!(error.starts_with("request.validate: \"max_char\" is no rule of a request; expected non_empty"), "{error}");
+}

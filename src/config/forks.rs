@@ -1,9 +1,11 @@
 //! `rules` of a route: which jobs go along another one.
 
 use super::keys::RULE;
+use super::rules::LANGUAGES;
 use super::scalar;
 use super::section::{Section, Table, quote, to_json};
 use crate::domain::fork::{Fork, Names, Needs, When};
+use crate::domain::language::TextLanguage;
 use config::{Value, ValueKind};
 use std::collections::BTreeMap;
 
@@ -134,8 +136,11 @@ fn read_when(mut section: Section<'_>) -> Option<When> {
     for word in listed.into_iter().flatten() {
         needs.add(&word);
     }
+    let language = section.parsed_list("language", LANGUAGES, TextLanguage::parse);
+    is_faulty |= section.has("language") && language.is_none();
     section.finish();
-    (!is_faulty).then_some(When { project, batch, metadata, min_input_tokens, max_input_tokens, needs })
+    let language = language.unwrap_or_default();
+    (!is_faulty).then_some(When { project, batch, metadata, min_input_tokens, max_input_tokens, needs, language })
 }
 
 /// A text, or some; numbers and flags count as they are written.

@@ -3,15 +3,16 @@
 use super::section::{Section, to_json};
 use super::words::{FINISH_RULES, SERVED_RULES};
 use crate::domain::json_schema::Schema;
-use crate::domain::validation::{AnswerLanguage, AnswerScript, Rules};
+use crate::domain::language::{TextLanguage, TextScript};
+use crate::domain::validation::Rules;
 use regex::Regex;
 use std::sync::Arc;
 
-const LANGUAGES: &str = "a list of codes of ISO 639 such as [\"de\", \"en\"]";
+pub(super) const LANGUAGES: &str = "a list of codes of ISO 639 such as [\"de\", \"en\"]";
 
 pub(super) fn read(mut section: Section<'_>) -> Rules {
     let json_schema = read_schema(&mut section);
-    let scripts = format!("a list of scripts: {}", AnswerScript::names().collect::<Vec<_>>().join(", "));
+    let scripts = format!("a list of scripts: {}", TextScript::names().collect::<Vec<_>>().join(", "));
     let rules = Rules {
         non_empty: section.flag_or_default("non_empty"),
         min_chars: section.whole("min_chars"),
@@ -26,8 +27,8 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         reject_truncated: section.flag_or_default("truncated"),
         finish: section.word_or_default("finish", "is not a rule for finish words", FINISH_RULES),
         reject_repetition: section.flag_or_default("repetition"),
-        languages: section.parsed_list("language", LANGUAGES, AnswerLanguage::parse).unwrap_or_default(),
-        scripts: section.parsed_list("script", &scripts, AnswerScript::parse).unwrap_or_default(),
+        languages: section.parsed_list("language", LANGUAGES, TextLanguage::parse).unwrap_or_default(),
+        scripts: section.parsed_list("script", &scripts, TextScript::parse).unwrap_or_default(),
         only_as_asked: section.word_or_default("served", "does not say which model may answer", SERVED_RULES),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)

@@ -428,6 +428,9 @@ fn each_bad_line_of_a_route_is_named() {
             "validate.json_schema: the schema does not compile at /type: ",
         ),
         ("validate = { json_schema_file = \"nowhere.json\" }", "nowhere.json: No such file"),
+        ("validate = { language = [\"german\"] }", "validate.language[0]: \"german\" is no language that is told"),
+        ("validate = { script = [\"runes\"] }", "validate.script[0]: \"runes\" is no script that is told; expected a"),
+        ("validate = { served = \"me\" }", "validate.served: \"me\" does not say which model may answer"),
         (
             "validate = { json_schema = {}, json_schema_file = \"x\" }",
             "validate.json_schema: there is a json_schema_file too",

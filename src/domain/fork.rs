@@ -1,8 +1,9 @@
 //! Rules that send some jobs of a route along another one, by the facts known before the first call.
 
+use super::language::{self, TextLanguage};
 use super::metadata::Metadata;
 use super::readable;
-use super::request::{ChatRequest, ContentPart, ResponseFormat};
+use super::request::{ChatRequest, ContentPart, ResponseFormat, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,8 @@ pub struct When {
     pub max_input_tokens: Option<i64>,
     /// Its request asks for all of these.
     pub needs: Needs,
+    /// Its prompt is in one of these languages; none: any.
+    pub language: Vec<TextLanguage>,
 }
 
 /// Texts of which one has to match; one that ends in `*` stands for all that begin so.
@@ -105,6 +108,28 @@ pub struct Traits<'a> {
     /// Estimated tokens of the prompt.
     pub input_tokens: i64,
     pub needs: Needs,
+    /// The language of the prompt; `None`: it cannot be told, or no rule looks at it.
+    pub language: Option<TextLanguage>,
+}
+
+/// So many bytes of a prompt tell its language.
+const PROMPT_BYTES: usize = 4_096;
+
+/// The language of what a request asks: of its last messages of the user, up to some KB of them.
+#[must_use]
+pub fn language_of(request: &ChatRequest) -> Option<TextLanguage> {
+    let mut prose = String::new();
+    let asked = request.messages.iter().rev().filter(|message| message.role == Role::User);
+    for text in asked.flat_map(|message| &message.content) {
+        if let ContentPart::Text(text) = text {
+            let end = text.floor_char_boundary(text.len().min(PROMPT_BYTES));
+            prose.push_str(&language::prose_of(text.get(..end).unwrap_or_default()));
+        }
+        if prose.len() >= PROMPT_BYTES {
+            break;
+        }
+    }
+    TextLanguage::of(&prose)
 }
 
 /// Whether a rule holds for jobs of which only project and batch are known.
@@ -128,6 +153,8 @@ impl fmt::Display for When {
         let words = needed.into_iter().zip(Needs::WORDS).filter(|(needed, _)| *needed).map(|(_, word)| word);
         let words: Vec<&str> = words.collect();
         parts.extend((!words.is_empty()).then(|| format!("the request asks for {}", words.join(" and "))));
+        let languages: Vec<String> = self.language.iter().map(ToString::to_string).collect();
+        parts.extend((!languages.is_empty()).then(|| format!("the prompt is in {}", languages.join(" or "))));
         f.write_str(if parts.is_empty() { "it is any job" } else { "" })?;
         f.write_str(&parts.join(", and "))
     }
@@ -143,6 +170,8 @@ impl When {
             && self.min_input_tokens.is_none_or(|least| job.input_tokens >= least)
             && self.max_input_tokens.is_none_or(|most| job.input_tokens <= most)
             && job.needs.include(self.needs)
+            && (self.language.is_empty()
+                || job.language.is_some_and(|is| self.language.iter().any(|wanted| wanted.is_or_is_near(is))))
     }
 
     /// Whether it holds for the jobs of a project and batch.
@@ -153,7 +182,8 @@ impl When {
         let asks_more = !self.metadata.is_empty()
             || self.min_input_tokens.is_some()
             || self.max_input_tokens.is_some()
-            || self.needs != Needs::default();
+            || self.needs != Needs::default()
+            || !self.language.is_empty();
         match (in_project && in_batch, asks_more) {
             (false, _) => Holds::ForNone,
             (true, false) => Holds::ForAll,
@@ -174,6 +204,8 @@ impl When {
             && self.min_input_tokens.unwrap_or(0) <= other.min_input_tokens.unwrap_or(0)
             && self.max_input_tokens.unwrap_or(i64::MAX) >= other.max_input_tokens.unwrap_or(i64::MAX)
             && other.needs.include(self.needs)
+            && (self.language.is_empty()
+                || (!other.language.is_empty() && other.language.iter().all(|one| self.language.contains(one))))
     }
 }
 
@@ -249,7 +281,7 @@ mod tests {
     }
 
     fn job(project: &'static str, batch: Option<&'static str>, metadata: &Metadata, tokens: i64) -> bool {
-        let job = Traits { project, batch, metadata, input_tokens: tokens, needs: Needs::default() };
+        let job = Traits { project, batch, metadata, input_tokens: tokens, needs: Needs::default(), language: None };
         let metadata = [("tier".to_owned(), Names(vec!["gold".into(), "3".into()]))].into();
         let project = Some(names(&["acme", "test*"]));
         let when =
@@ -299,7 +331,8 @@ mod tests {
         ];
         let to = |project| {
             let metadata = &Metadata::default();
-            let job = Traits { project, batch: None, metadata, input_tokens: 1, needs: Needs::default() };
+            let job =
+                Traits { project, batch: None, metadata, input_tokens: 1, needs: Needs::default(), language: None };
             first(&forks, &job).map(|(index, fork)| (index, fork.to.as_str()))
         };
         assert_eq!(
@@ -325,16 +358,39 @@ mod tests {
     fn whens() -> impl Strategy<Value = When> {
         let tokens = || prop::option::weighted(0.3, 0..6_i64);
         let needs = any::<[bool; 3]>().prop_map(|[tools, images, json]| Needs { tools, images, json });
-        (some_names(), some_names(), some_names(), tokens(), tokens(), needs).prop_map(
-            |(project, batch, member, min_input_tokens, max_input_tokens, needs)| When {
+        let language = prop::collection::vec(languages(), 0..3);
+        (some_names(), some_names(), some_names(), tokens(), tokens(), needs, language).prop_map(
+            |(project, batch, member, min_input_tokens, max_input_tokens, needs, language)| When {
                 project,
                 batch,
                 metadata: member.map(|names| ("m".to_owned(), names)).into_iter().collect(),
                 min_input_tokens,
                 max_input_tokens,
                 needs,
+                language,
             },
         )
+    }
+
+    /// Two that are near each other, and one that is not.
+    fn languages() -> impl Strategy<Value = TextLanguage> {
+        prop::sample::select(vec!["hr", "sr", "de"]).prop_map(|code| TextLanguage::parse(code).unwrap())
+    }
+
+    #[test]
+    fn the_language_of_a_prompt_is_that_of_the_last_words_of_the_user() {
+        let german = "Wie heißt der Bahnhof, an dem der Zug nach Hamburg am Morgen zuerst hält, und wann kommt er an?";
+        let english = "Please answer the question of the traveller in one short sentence, and do not add anything.";
+        let request = |messages: serde_json::Value| ChatRequest::parse(&serde_json::json!({ "messages": messages }));
+        let of = |messages| language_of(&request(messages).unwrap()).map(|language| language.to_string());
+        let message = |role: &str, text: &str| serde_json::json!({ "role": role, "content": text });
+        let asked = serde_json::json!([message("system", english), message("user", german)]);
+        assert_eq!(of(asked).as_deref(), Some("German"));
+        let long = serde_json::json!([message("user", &english.repeat(99)), message("user", &german.repeat(99))]);
+        assert_eq!(of(long).as_deref(), Some("German"));
+        assert_eq!(of(serde_json::json!([message("user", "42?")])), None);
+        let when = When { language: vec![TextLanguage::parse("de").unwrap()], ..When::default() };
+        assert_eq!((when.to_string().as_str(), when.of_lane("p", None)), ("the prompt is in German", Holds::ForSome));
     }
 
     proptest! {
@@ -347,12 +403,13 @@ mod tests {
             (project, batch) in (prop::sample::select(vec!["a", "ab", "abc", "b"]), prop::option::of(Just("ab"))),
             (member, tokens) in (prop::option::of(prop::sample::select(vec!["a", "ab", "c"])), 0..7_i64),
             needs in any::<[bool; 3]>(),
+            language in prop::option::of(languages()),
         ) {
             let metadata = Metadata::new(["m".to_owned()].into(), vec![member.map(str::to_owned)]);
             let [tools, images, json] = needs;
             let job =
                 Traits { project, batch, metadata: &metadata, input_tokens: tokens,
-                    needs: Needs { tools, images, json } };
+                    needs: Needs { tools, images, json }, language };
             prop_assert!(!(one.covers(&other) && other.holds(&job)) || one.holds(&job));
             prop_assert!(one.covers(&one));
             match one.of_lane(project, batch) {

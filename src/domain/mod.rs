@@ -41,6 +41,7 @@ pub mod job;
 pub mod json_schema;
 pub mod key_ring;
 pub mod knock;
+pub mod language;
 pub mod lately;
 pub mod latency;
 pub mod limits;

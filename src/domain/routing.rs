@@ -3,6 +3,7 @@
 use super::defaults;
 use super::estimate;
 use super::fork::{self, Needs, Taken, Traits};
+use super::language::TextLanguage;
 use super::metadata::Metadata;
 use super::request::{ChatRequest, RequestError};
 use super::route::Route;
@@ -48,8 +49,8 @@ pub fn route<'r>(
             read = (route, route.defaults.read(asked.body));
         }
         match &read.1 {
-            Ok(request) => Some(look(request)),
-            Err(_) => defaults::sketch(asked.body)?.ok().as_ref().map(look),
+            Ok(request) => Some(look(route, request)),
+            Err(_) => defaults::sketch(asked.body)?.ok().as_ref().map(|request| look(route, request)),
         }
     };
     let (route, taken) = walk(named, find, routes, asked, seen);
@@ -67,13 +68,34 @@ pub fn again<'r>(
     asked: &Unrouted<'_>,
     request: &ChatRequest,
 ) -> (&'r Route, Vec<Taken>) {
-    let seen = look(request);
-    walk(named, find, routes, asked, |_| Some(seen))
+    let seen = (estimate::input_tokens(request), Needs::of(request));
+    walk(named, find, routes, asked, |route| {
+        let (input_tokens, needs) = seen;
+        Some(Seen { input_tokens, needs, language: language_for(route, request) })
+    })
 }
 
-/// What rules see of a request: its tokens, and what it asks for.
-fn look(request: &ChatRequest) -> (i64, Needs) {
-    (estimate::input_tokens(request), Needs::of(request))
+/// What rules see of a request.
+#[derive(Clone, Copy)]
+struct Seen {
+    input_tokens: i64,
+    needs: Needs,
+    language: Option<TextLanguage>,
+}
+
+/// What the rules of a route see of a request.
+fn look(route: &Route, request: &ChatRequest) -> Seen {
+    Seen {
+        input_tokens: estimate::input_tokens(request),
+        needs: Needs::of(request),
+        language: language_for(route, request),
+    }
+}
+
+/// The language of a prompt, where a rule of the route looks at it: to find it out takes a while.
+fn language_for(route: &Route, request: &ChatRequest) -> Option<TextLanguage> {
+    let is_asked = route.forks.iter().any(|fork| !fork.when.language.is_empty());
+    if is_asked { fork::language_of(request) } else { None }
 }
 
 /// Follows the rules from route to route. `seen` is what the rules of a route see of the request; `None`: nothing.
@@ -82,14 +104,14 @@ fn walk<'r>(
     find: &dyn Fn(&str) -> Option<&'r Route>,
     routes: usize,
     asked: &Unrouted<'_>,
-    mut seen: impl FnMut(&'r Route) -> Option<(i64, Needs)>,
+    mut seen: impl FnMut(&'r Route) -> Option<Seen>,
 ) -> (&'r Route, Vec<Taken>) {
     let (mut route, mut taken) = (named, Vec::new());
     // Rules form no circle, so no chain of them is longer than there are routes.
     while !route.forks.is_empty() && taken.len() < routes {
-        let Some((input_tokens, needs)) = seen(route) else { break };
+        let Some(Seen { input_tokens, needs, language }) = seen(route) else { break };
         let Unrouted { project, batch, metadata, .. } = *asked;
-        let traits = Traits { project, batch, metadata, input_tokens, needs };
+        let traits = Traits { project, batch, metadata, input_tokens, needs, language };
         let Some((rule, fork)) = fork::first(&route.forks, &traits) else { break };
         let Some(other) = find(&fork.to) else { break };
         taken.push(Taken { route: route.name.clone(), rule, to: fork.to.clone(), budget: None });

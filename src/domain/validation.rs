@@ -10,7 +10,6 @@ mod draft;
 mod embedded;
 mod form;
 mod json_text;
-mod language;
 pub mod own_rules;
 mod phrases;
 mod repetition;
@@ -24,8 +23,8 @@ use super::{
 };
 use crate::domain::counted::counted;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
+use crate::domain::language::{self, TextLanguage, TextScript};
 use json_text::Found;
-pub use language::{AnswerLanguage, AnswerScript};
 pub use own_rules::OwnRules;
 use serde_json::Value;
 use std::fmt::{Display, Write};
@@ -61,9 +60,9 @@ pub struct Rules {
     /// A text that ends in a loop of the same words is a failure.
     pub reject_repetition: bool,
     /// The text has to be in one of these languages; none: any.
-    pub languages: Vec<AnswerLanguage>,
+    pub languages: Vec<TextLanguage>,
     /// The text has to be written in one of these scripts; none: any.
-    pub scripts: Vec<AnswerScript>,
+    pub scripts: Vec<TextScript>,
     /// Only the model that was asked may answer.
     pub only_as_asked: bool,
 }

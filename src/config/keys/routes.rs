@@ -219,6 +219,7 @@ pub(in crate::config) const WHEN: Table = Table {
         ),
         key("max_input_tokens", Kind::Whole(0, i64::MAX), "500", "The prompt has at most so many tokens, estimated."),
         key("needs", Kind::List(&Kind::Word(forks::words)), "[\"tools\"]", "What the request asks for: all of these."),
+        key("language", TEXTS, "[\"de\"]", "The language of the prompt: one of these (ISO 639)."),
     ],
     sample: SampleStyle::Text(""),
     ..Table::EMPTY

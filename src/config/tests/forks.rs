@@ -114,6 +114,12 @@ fn a_rule_that_can_never_decide_is_a_fault() {
         ("metadata = { tier = { a = 1 } }",
             format!("when.metadata.tier: is neither a text nor a list of texts; {listed}")),
         (
+            "language = [\"german\"]",
+            "when.language[0]: \"german\" is no language that is told; expected a list of codes of ISO 639 such as \
+             [\"de\", \"en\"]"
+                .to_owned(),
+        ),
+        (
             "needs = [\"sounds\"]",
             "when.needs[0]: \"sounds\" is nothing that a request asks for; expected a list of tools, images, \
              json".to_owned(),

@@ -2,8 +2,9 @@
 
 use super::RequestError;
 use super::field::{Field, Members, boolean, string};
+use crate::domain::language::{TextLanguage, TextScript};
 use crate::domain::validation::own_rules::{MOST_PATTERNS, compiled};
-use crate::domain::validation::{AnswerLanguage, AnswerScript, FinishRule, OwnRules};
+use crate::domain::validation::{FinishRule, OwnRules};
 
 /// The member that holds them. It is not sent.
 pub const VALIDATE: &str = "validate";
@@ -49,8 +50,8 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         finish: members.read("finish", |field| word(field, FINISHES))?,
         json: members.read("json", boolean)?,
         repetition: members.read("repetition", boolean)?,
-        language: members.read("language", |field| parsed(field, AnswerLanguage::parse))?,
-        script: members.read("script", |field| parsed(field, AnswerScript::parse))?,
+        language: members.read("language", |field| parsed(field, TextLanguage::parse))?,
+        script: members.read("script", |field| parsed(field, TextScript::parse))?,
         only_as_asked: members.read("served", |field| word(field, SERVED))?,
         required_patterns: members.read("required_patterns", patterns)?,
         forbidden_patterns: members.read("forbidden_patterns", patterns)?,

@@ -466,3 +466,32 @@ fn a_conversation_shows_whether_its_calls_have_their_results() {
         assert_eq!(request.calls_have_their_results(), expected, "{:?}", request.messages);
     }
 }
+
+#[test]
+fn rules_for_the_answer_are_read_and_kept_from_the_targets() {
+    let text = r#"{"prompt":"x","validate":{"max_chars":9,"language":"de","finish":"any"},"seed":1}"#;
+    let request = ChatRequest::read_text(text).unwrap();
+    let own = request.validate.as_deref().unwrap();
+    assert_eq!((own.max_chars, own.min_chars, own.language.as_ref().map(Vec::len)), (Some(9), None, Some(1)));
+    assert_eq!((&*request.raw, request.unread.as_slice()), (r#"{"prompt":"x","seed":1}"#, [].as_slice()));
+    let fault = |validate: Value| ChatRequest::parse(&json!({"prompt": "x", "validate": validate})).unwrap_err();
+    for (validate, expected) in [
+        (json!("strict"), "validate: expected an object"),
+        (json!({"max_char": 1}), "validate: \"max_char\" is no rule of a request; expected non_empty, min_chars"),
+        (json!({"min_chars": -1}), "validate.min_chars: expected a whole number from 0"),
+        (json!({"min_chars": 9, "max_chars": 3}), "validate: min_chars is 9, which is more than max_chars, 3"),
+        (json!({"json": "yes"}), "validate.json: expected true or false"),
+        (json!({"finish": "soon"}), "validate.finish: expected said or known or any"),
+        (json!({"language": ["de", "klingon"]}), "validate.language: \"klingon\" is no language that is told"),
+        (json!({"script": "runes"}), "validate.script: \"runes\" is no script that is told"),
+        (json!({"served": true}), "validate.served: expected any or asked"),
+        (json!({"required_patterns": ["("]}), "validate.required_patterns: pattern 1 does not compile"),
+        (json!({"forbidden_patterns": ["\\w{900}"]}), "it takes more than 256 KB when it is compiled"),
+        (json!({"forbidden_patterns": vec!["x"; 11]}), "expected at most 10 patterns, found 11"),
+    ] {
+        let told = fault(validate).to_string();
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    let vectors = ChatRequest::parse(&json!({"input": "x", "validate": {}})).unwrap_err();
+    assert!(vectors.to_string().starts_with("validate: expected nothing here"), "{vectors}");
+}

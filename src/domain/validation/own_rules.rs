@@ -1,6 +1,7 @@
 //! The rules that a request brings along for its own answer: `validate`.
 
-use super::{AnswerLanguage, AnswerScript, FinishRule, Rules};
+use super::{FinishRule, Rules};
+use crate::domain::language::{TextLanguage, TextScript};
 use regex::{Regex, RegexBuilder};
 use std::borrow::Cow;
 
@@ -22,8 +23,8 @@ pub struct OwnRules {
     pub finish: Option<FinishRule>,
     pub json: Option<bool>,
     pub repetition: Option<bool>,
-    pub language: Option<Vec<AnswerLanguage>>,
-    pub script: Option<Vec<AnswerScript>>,
+    pub language: Option<Vec<TextLanguage>>,
+    pub script: Option<Vec<TextScript>>,
     pub only_as_asked: Option<bool>,
     /// Texts that compile: see [`compiled`]. They are compiled for each answer: a job that waits holds no more of them.
     pub required_patterns: Option<Vec<String>>,

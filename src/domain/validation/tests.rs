@@ -441,8 +441,8 @@ fn a_loop_is_told_before_the_cap_that_ended_it_and_json_may_repeat_itself() {
 #[test]
 fn an_answer_in_another_language_or_script_is_rejected() {
     let request = asking(&json!({"prompt": "x"}));
-    let language = |code: &str| Rules { languages: vec![AnswerLanguage::parse(code).unwrap()], ..Rules::default() };
-    let script = |name: &str| Rules { scripts: vec![AnswerScript::parse(name).unwrap()], ..Rules::default() };
+    let language = |code: &str| Rules { languages: vec![TextLanguage::parse(code).unwrap()], ..Rules::default() };
+    let script = |name: &str| Rules { scripts: vec![TextScript::parse(name).unwrap()], ..Rules::default() };
     assert_eq!(kinds(&language("de"), &answer(GERMAN), &request), []);
     assert_eq!(kinds(&language("fr"), &answer(GERMAN), &request), [SoftFailure::WrongLanguage]);
     assert_eq!(kinds(&script("latin"), &answer(GERMAN), &request), []);

@@ -1,4 +1,4 @@
-//! The language and the script of an answer.
+//! The language and the script of a text: of answers, and of prompts.
 //!
 //! Only a clear case is a fault: enough letters, and a finding that is reliable. Code, addresses and, in JSON, short
 //! values such as labels are no prose, and say nothing of it.
@@ -96,11 +96,11 @@ const TWO_LETTERS: &[(&str, Lang)] = &[
     ("zu", Lang::Zul),
 ];
 
-/// A language that answers may be in.
+/// A language that a text may be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerLanguage(Lang);
+pub struct TextLanguage(Lang);
 
-impl AnswerLanguage {
+impl TextLanguage {
     /// The language with this code of ISO 639, of two letters or three: `de`, `deu`.
     ///
     /// # Errors
@@ -111,20 +111,39 @@ impl AnswerLanguage {
         two.or_else(|| Lang::from_code(plain)).map(Self).ok_or_else(|| format!("{code:?} is no language that is told"))
     }
 
+    /// The language of a text; `None`: that cannot be told for sure.
+    #[must_use]
+    pub fn of(prose: &str) -> Option<Self> {
+        if letters(prose) < LETTERS_OF_SCRIPT {
+            return None;
+        }
+        let found = detect(prose)?;
+        // Some scripts are those of one language.
+        let is_sure =
+            found.is_reliable() || (letters(prose) >= LETTERS_OF_LANGUAGE / 3 && found.script().langs().len() == 1);
+        is_sure.then(|| Self(found.lang()))
+    }
+
+    /// Whether a text in that language is one in this, or in one so close that the two are not told apart.
+    #[must_use]
+    pub fn is_or_is_near(self, other: Self) -> bool {
+        self.takes(other.0)
+    }
+
     fn takes(self, found: Lang) -> bool {
         self.0 == found || NEAR.iter().any(|group| group.contains(&self.0) && group.contains(&found))
     }
 }
 
-impl fmt::Display for AnswerLanguage {
+impl fmt::Display for TextLanguage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.eng_name())
     }
 }
 
-/// A script that answers may be written in.
+/// A script that a text may be written in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AnswerScript {
+pub struct TextScript {
     name: &'static str,
     of: &'static [Script],
 }
@@ -157,7 +176,7 @@ const SCRIPTS: &[(&str, &[Script])] = &[
     ("thai", &[Script::Thai]),
 ];
 
-impl AnswerScript {
+impl TextScript {
     /// The names of all.
     pub fn names() -> impl Iterator<Item = &'static str> {
         SCRIPTS.iter().map(|(name, _)| *name)
@@ -174,14 +193,15 @@ impl AnswerScript {
     }
 }
 
-impl fmt::Display for AnswerScript {
+impl fmt::Display for TextScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
 /// Why a text is in none of the languages, in words; `None`: it is, or that cannot be told.
-pub(super) fn other_language(prose: &str, wanted: &[AnswerLanguage]) -> Option<String> {
+#[must_use]
+pub fn other_language(prose: &str, wanted: &[TextLanguage]) -> Option<String> {
     let letters = letters(prose);
     if wanted.is_empty() || letters < LETTERS_OF_SCRIPT {
         return None;
@@ -201,7 +221,8 @@ pub(super) fn other_language(prose: &str, wanted: &[AnswerLanguage]) -> Option<S
 }
 
 /// Why a text is in none of the scripts, in words; `None`: it is, or that cannot be told.
-pub(super) fn other_script(prose: &str, wanted: &[AnswerScript]) -> Option<String> {
+#[must_use]
+pub fn other_script(prose: &str, wanted: &[TextScript]) -> Option<String> {
     let all = letters(prose);
     if wanted.is_empty() || all < LETTERS_OF_SCRIPT {
         return None;
@@ -227,7 +248,8 @@ fn letters(text: &str) -> usize {
 }
 
 /// The part of a text that is prose: without fenced code and without addresses.
-pub(super) fn prose_of(text: &str) -> String {
+#[must_use]
+pub fn prose_of(text: &str) -> String {
     let mut prose = String::with_capacity(text.len());
     let mut is_code = false;
     for line in text.lines() {
@@ -248,7 +270,8 @@ pub(super) fn prose_of(text: &str) -> String {
 }
 
 /// The part of a JSON value that is prose: its texts of some words, or of many letters without a gap.
-pub(super) fn prose_of_json(value: &Value) -> String {
+#[must_use]
+pub fn prose_of_json(value: &Value) -> String {
     let mut prose = String::new();
     let mut open = vec![value];
     while let Some(value) = open.pop() {
@@ -282,12 +305,12 @@ mod tests {
     const CHINESE: &str = "开往汉堡的列车今天晚点二十分钟，因为线路正在维修。";
     const JAPANESE: &str = "ハンブルク行きの列車は、線路の修理のため、本日二十分遅れて出発します。";
 
-    fn languages(codes: &[&str]) -> Vec<AnswerLanguage> {
-        codes.iter().map(|code| AnswerLanguage::parse(code).unwrap()).collect()
+    fn languages(codes: &[&str]) -> Vec<TextLanguage> {
+        codes.iter().map(|code| TextLanguage::parse(code).unwrap()).collect()
     }
 
-    fn scripts(names: &[&str]) -> Vec<AnswerScript> {
-        names.iter().map(|name| AnswerScript::parse(name).unwrap()).collect()
+    fn scripts(names: &[&str]) -> Vec<TextScript> {
+        names.iter().map(|name| TextScript::parse(name).unwrap()).collect()
     }
 
     #[test]
@@ -320,6 +343,22 @@ mod tests {
     }
 
     #[test]
+    fn the_language_of_a_text_is_known_or_is_not() {
+        let of = |text: &str| TextLanguage::of(&prose_of(text)).map(|language| language.to_string());
+        for (text, expected) in [
+            (GERMAN, Some("German")),
+            (ENGLISH, Some("English")),
+            (RUSSIAN, Some("Russian")),
+            (JAPANESE, Some("Japanese")),
+            ("positive", None),
+            ("12 + 30", None),
+            ("", None),
+        ] {
+            assert_eq!(of(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn code_and_labels_are_no_prose() {
         let code = format!("{GERMAN}\n```python\n{}\n```\nhttps://example.com/the/english/words", ENGLISH.repeat(9));
         assert_eq!(other_language(&prose_of(&code), &languages(&["de"])), None);
@@ -333,9 +372,9 @@ mod tests {
     #[test]
     fn near_languages_are_not_told_apart() {
         for (code, found) in [("hr", Lang::Srp), ("no", Lang::Dan), ("sk", Lang::Ces)] {
-            assert!(AnswerLanguage::parse(code).unwrap().takes(found), "{code}");
+            assert!(TextLanguage::parse(code).unwrap().takes(found), "{code}");
         }
-        assert!(!AnswerLanguage::parse("de").unwrap().takes(Lang::Nld));
+        assert!(!TextLanguage::parse("de").unwrap().takes(Lang::Nld));
     }
 
     #[test]
@@ -353,15 +392,15 @@ mod tests {
     #[test]
     fn every_language_has_a_code_and_every_script_a_name() {
         for lang in Lang::all() {
-            assert_eq!(AnswerLanguage::parse(lang.code()), Ok(AnswerLanguage(*lang)));
+            assert_eq!(TextLanguage::parse(lang.code()), Ok(TextLanguage(*lang)));
         }
         for (two, lang) in TWO_LETTERS {
-            assert_eq!(AnswerLanguage::parse(two), Ok(AnswerLanguage(*lang)), "{two}");
+            assert_eq!(TextLanguage::parse(two), Ok(TextLanguage(*lang)), "{two}");
         }
         for script in Script::all() {
             assert!(SCRIPTS.iter().any(|(_, of)| of.contains(script)), "{script:?}");
         }
-        assert_eq!(AnswerLanguage::parse("german"), Err("\"german\" is no language that is told".to_owned()));
-        assert_eq!(AnswerScript::parse("runes"), Err("\"runes\" is no script that is told".to_owned()));
+        assert_eq!(TextLanguage::parse("german"), Err("\"german\" is no language that is told".to_owned()));
+        assert_eq!(TextScript::parse("runes"), Err("\"runes\" is no script that is told".to_owned()));
     }
 }
