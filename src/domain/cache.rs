@@ -80,6 +80,7 @@ mod tests {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            shadow: None,
         }
     }
 
