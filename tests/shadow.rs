@@ -23,7 +23,7 @@ fn answer(content: &str) -> Option<String> {
 }
 
 impl Queue {
-    async fn end(&self, row: EndingRow) {
+    async fn ends_with(&self, row: EndingRow) {
         self.settle(Settlement { endings: vec![row], ..Settlement::default() }).await;
     }
 
@@ -50,14 +50,14 @@ async fn a_job_has_one_shadow_however_often_its_settlement_is_sent() {
     let claimed = queue.claim_all(worker).await;
     for _ in 0..2 {
         // The reply to the first commit was lost.
-        queue.end(casting(&claimed[0])).await;
+        queue.ends_with(casting(&claimed[0])).await;
     }
     assert_eq!(queue.count(SHADOWS).await, 1);
     // The claim of the other is gone, and its late answer is used all the same.
     queue.silence(worker).await;
     queue.store.rescue(3).await.unwrap();
     for _ in 0..2 {
-        queue.end(casting(&claimed[1])).await;
+        queue.ends_with(casting(&claimed[1])).await;
     }
     assert_eq!(queue.count(SHADOWS).await, 2);
     let is_like_its_job = "select count(*) from sluice.shadow s join sluice.job j on j.id = s.job_id
@@ -77,11 +77,11 @@ async fn failures_answers_from_a_cache_and_cancelled_jobs_have_no_shadow() {
     queue.enqueue(NewJob::default(), 3).await;
     let claimed = queue.claim_all(worker).await;
     let shadow = casting(&claimed[0]).shadow;
-    queue.end(EndingRow { shadow: shadow.clone(), ..failure(&claimed[0], ErrorClass::Timeout) }).await;
+    queue.ends_with(EndingRow { shadow: shadow.clone(), ..failure(&claimed[0], ErrorClass::Timeout) }).await;
     let from = CachedEnding { key: CacheKey([1; 32]), from: Some((JobId(1), Some(NanoUsd(1)))) };
-    queue.end(EndingRow { cache: Some(from), ..casting(&claimed[1]) }).await;
+    queue.ends_with(EndingRow { cache: Some(from), ..casting(&claimed[1]) }).await;
     queue.run_with("select sluice.cancel($1::bigint)", claimed[2].lease.job.0).await;
-    queue.end(casting(&claimed[2])).await;
+    queue.ends_with(casting(&claimed[2])).await;
     assert_eq!((queue.count("select count(*) from sluice.result").await, queue.count(SHADOWS).await), (3, 0));
 }
 
@@ -141,7 +141,7 @@ async fn the_report_tells_pairs_costs_and_times_of_both_sides() {
     }
     let shadows = queue.claim_all(worker).await;
     queue.fail(&shadows[0], ErrorClass::Timeout).await;
-    queue.end(EndingRow { attempts: 0, target: None, ..failure(&shadows[1], ErrorClass::Deadline) }).await;
+    queue.ends_with(EndingRow { attempts: 0, target: None, ..failure(&shadows[1], ErrorClass::Deadline) }).await;
     let by = [Grouping::Route, Grouping::Provider, Grouping::Model];
     let rows = queue.store.shadows(&by, &Filter::default()).await.unwrap();
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
@@ -324,4 +324,30 @@ async fn the_limit_of_a_day_holds_and_a_worker_that_drains_leaves_the_rest() {
     worker.stop().await;
     let spent = "select (sum(cost) * 1e9)::bigint from sluice.attempts where route = 'shadow:default'";
     assert!(fleet.number(spent).await <= 500_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_have_the_limits_of_their_provider_before_shadows() {
+    const JOBS: i64 = 20;
+    let config = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
+                  limits = { concurrency = 2 }\n\
+                  [models.\"one/m\"]\nprice = { input = \"5\", output = \"5\" }\n\
+                  [models.\"one/other\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  [routes.default]\nrungs = [\"one/m\"]\nmax_tokens = 50\n\
+                  [routes.default.shadow]\ntarget = \"one/other\"\nshare = 1\nlimit = \"1\"\n";
+    let scenario = "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = 0.05 }\n\
+                    models.m.price = { input = \"5\", output = \"5\" }\n\
+                    models.other.price = { input = \"1\", output = \"1\" }\n";
+    let fleet = Fleet::new(scenario, config).await;
+    enqueue_batch(&fleet, JOBS).await;
+    let worker = fleet.start();
+    until("the shadows have ended", async || {
+        fleet.number(SHADOWS).await == JOBS && fleet.number(UNFINISHED).await == 0
+    })
+    .await;
+    worker.stop().await;
+    let before_a_job = "select count(*) from sluice.attempts s where s.route = 'shadow:default'
+                           and s.started_at < (select max(j.started_at) from sluice.attempts j
+                                                where j.route = 'default')";
+    assert_eq!(fleet.number(before_a_job).await, 0);
 }

@@ -88,7 +88,7 @@ pub fn surroundings(config: &Config) -> Surroundings {
     Surroundings {
         private: config.database.url.is_none(),
         connections_each: config.database.max_connections,
-        routes: config.routes.keys().cloned().collect(),
+        routes: config.route_names().map(str::to_owned).collect(),
         providers: config.providers.keys().cloned().collect(),
         schedules: config.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
         retention: config.retention,

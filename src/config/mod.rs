@@ -287,6 +287,20 @@ impl Config {
         }
     }
 
+    /// The routes that workers with this configuration know: its own, and those of shadows.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        self.routes.values().flat_map(|config| {
+            let shadow = config.route.shadow.as_ref().map(|shadow| shadow.route.name.as_str());
+            std::iter::once(config.route.name.as_str()).chain(shadow)
+        })
+    }
+
+    /// Whether workers with this configuration know a route of this name.
+    #[must_use]
+    pub fn knows_route(&self, name: &str) -> bool {
+        self.route_names().any(|known| known == name)
+    }
+
     /// Without a provider and a route a worker has nothing to do: the fault says what to add.
     pub fn require_providers(&self) -> Result<(), ConfigErrors> {
         let missing = if self.providers.is_empty() {

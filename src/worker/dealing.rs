@@ -246,8 +246,9 @@ mod tests {
             cascade: None,
             shadow: None,
         };
-        let blueprint =
-            Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: vec![Arc::new(route)] };
+        let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
+        let routes = vec![Arc::new(route), Arc::new(shadow)];
+        let blueprint = Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes };
         Arc::new(Plan::new(&blueprint).unwrap())
     }
 
@@ -290,6 +291,25 @@ mod tests {
         dealing.begin_anew();
         let (second, _) = dealing.choose(&front, &plan, (100, 0), NOW);
         assert_eq!((second.len(), flows(&first).is_subset(&flows(&second))), (100, true));
+    }
+
+    #[tokio::test]
+    async fn shadows_have_the_places_that_all_others_leave_and_no_more_than_they_may() {
+        let (plan, mut dealing) = (plan(), Dealing::default());
+        let shadows = (50..60).map(|flow| Lane { route: shadow::route_name("r"), ..lane(flow, flow, Some(1)) });
+        let lanes = (0..10).chain(60..70).map(|flow| lane(flow, flow, Some(1))).chain(shadows);
+        let mut front = Front::default();
+        let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: true };
+        front.absorb(look, |_| true, tokio::time::Instant::now());
+        for (most, most_shadows, expected) in
+            [(100, 100, (20, 10)), (25, 100, (20, 5)), (100, 3, (20, 3)), (100, 0, (20, 0)), (15, 100, (15, 0))]
+        {
+            let (takes, _) = dealing.choose(&front, &plan, (most, most_shadows), NOW);
+            let (of_shadows, others): (BTreeSet<i64>, BTreeSet<i64>) =
+                flows(&takes).into_iter().partition(|flow| (50..60).contains(flow));
+            assert_eq!((others.len(), of_shadows.len()), expected, "{most} {most_shadows}");
+            dealing.begin_anew();
+        }
     }
 
     #[tokio::test]
