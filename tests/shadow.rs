@@ -67,6 +67,7 @@ async fn a_job_has_one_shadow_however_often_its_settlement_is_sent() {
                               and k.deadline > now() + interval '23 hours' and s.target = 'two/m'";
     assert_eq!(queue.count(is_like_its_job).await, 2);
     assert_eq!(queue.count("select jobs from sluice.batches where batch = 'b'").await, 2);
+    let worker = queue.worker().await;
     assert_eq!(queue.claim_all(worker).await.len(), 2, "they wait like any other job");
 }
 

@@ -110,6 +110,7 @@ impl Dealing {
         let state = |index: usize| order.lanes.get(index).and_then(|key| front.get(*key));
         let jobs = |index: usize| state(index).map_or(Some(0), LaneState::jobs);
         let mut dealt = self.turns.deal_on(&mut order.sorted, most, &startable.jobs, jobs);
+        dealt.resize(order.lanes.len(), 0);
         let left = most.saturating_sub(dealt.iter().sum()).min(most_shadows);
         if let Some((sorted, places)) = order.shadows.as_mut().filter(|_| left > 0) {
             let jobs = |index: usize| places.get(index).map_or(Some(0), |place| jobs(*place));
