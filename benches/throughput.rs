@@ -435,6 +435,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             cache: None,
             confidence: None,
             unsure: None,
+            shadow: None,
         });
     }
     all

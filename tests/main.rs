@@ -80,6 +80,7 @@ mod schedules;
 mod secrets;
 mod sent;
 mod settle;
+mod shadow;
 mod signals;
 mod signing;
 mod simulate;

@@ -273,7 +273,7 @@ async fn views(context: &Context, name: Option<&str>) -> anyhow::Result<Vec<Budg
     // A configuration without routes says nothing of those that workers have.
     let faults = budget::faults(
         &budgets,
-        |route| config.routes.is_empty() || config.routes.contains_key(route),
+        |route| config.routes.is_empty() || config.knows_route(route),
         |provider| config.providers.is_empty() || config.providers.contains_key(provider),
     );
     let view = |(index, row): (usize, &BudgetRow)| {
@@ -365,7 +365,7 @@ fn require_known(budget: &Budget, config: &Config) -> Result<(), CommandFailure>
         return Err(CommandFailure::usage(format!("--then-route: {to} is the route itself")));
     }
     for route in routes.into_iter().flatten() {
-        if !config.routes.is_empty() && !config.routes.contains_key(route) {
+        if !config.routes.is_empty() && !config.knows_route(route) {
             return refuse("route", route, config.routes.keys().collect());
         }
     }

@@ -270,6 +270,10 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
         Strategy::Weighted(_) => strategy::first_choices(route, None),
         _ => Vec::new(),
     };
+    if let Some((shadow, target)) = route.shadow.as_ref().and_then(|shadow| Some((shadow, shadow.target()?))) {
+        let share = shadow.share().percent();
+        writeln!(out, "  shadow: {share} of the accepted jobs also to {target}, for {} a day at most", shadow.limit)?;
+    }
     for (index, fork) in route.forks.iter().enumerate() {
         writeln!(out, "  rules[{index}]: along route {} if {}", fork.to, fork.when)?;
     }

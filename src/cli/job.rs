@@ -200,6 +200,10 @@ fn show(context: &mut Context, job: &JobView) -> anyhow::Result<()> {
     field("run_at", job.run_at.into());
     field("deadline", job.deadline.into());
     field("max_attempts", job.max_attempts.map(i64::from).into());
+    if job.shadow.is_some() || job.shadow_of.is_some() {
+        field("shadow", job.shadow.map(|job| job.to_string()).into());
+        field("shadow_of", job.shadow_of.map(|job| job.to_string()).into());
+    }
     field("metadata", job.metadata.as_ref().map(ToString::to_string).into());
     if let PlaceView::Ended(end) = &job.place {
         field("finished_at", end.finished_at.into());

@@ -43,7 +43,7 @@ pub(super) async fn require(kind: Named, name: Option<&str>, store: &Store, conf
 
 fn configured(kind: Named, config: &Config) -> Vec<String> {
     match kind {
-        Named::Route => config.routes.keys().cloned().collect(),
+        Named::Route => config.route_names().map(str::to_owned).collect(),
         Named::Provider => config.providers.keys().cloned().collect(),
         Named::Batch | Named::Project | Named::Model | Named::Login => Vec::new(),
     }

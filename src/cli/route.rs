@@ -75,7 +75,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// Checks the name: one that neither the configuration nor any such job has is a typing error.
 fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<()> {
     let known = &context.config.routes;
-    if !jobs.is_empty() || known.contains_key(name) {
+    if !jobs.is_empty() || context.config.knows_route(name) {
         return Ok(());
     }
     let known = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");

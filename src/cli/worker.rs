@@ -3,7 +3,8 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::reload;
-use crate::config::Config;
+use crate::config::{Config, RouteConfig};
+use crate::domain::Route;
 use crate::domain::billing::Tolerance;
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
@@ -47,8 +48,14 @@ pub fn blueprint(config: &Config) -> Blueprint {
     Blueprint {
         buckets: config.buckets.clone(),
         providers: providers.collect(),
-        routes: config.routes.values().map(|route| Arc::clone(&route.route)).collect(),
+        routes: config.routes.values().flat_map(with_shadow).collect(),
     }
+}
+
+/// A route, and that of its shadows.
+fn with_shadow(config: &RouteConfig) -> impl Iterator<Item = Arc<Route>> {
+    let shadow = config.route.shadow.as_ref().map(|shadow| Arc::clone(&shadow.route));
+    std::iter::once(Arc::clone(&config.route)).chain(shadow)
 }
 
 /// The settings of a worker, by the configuration.
@@ -81,7 +88,7 @@ pub fn surroundings(config: &Config) -> Surroundings {
     Surroundings {
         private: config.database.url.is_none(),
         connections_each: config.database.max_connections,
-        routes: config.routes.keys().cloned().collect(),
+        routes: config.route_names().map(str::to_owned).collect(),
         providers: config.providers.keys().cloned().collect(),
         schedules: config.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
         retention: config.retention,

@@ -26,6 +26,7 @@ mod scalar;
 mod schedules;
 mod section;
 mod settings;
+mod shadow;
 mod source;
 pub(crate) mod strategy;
 mod words;
@@ -163,7 +164,8 @@ impl Config {
             prices::read_models(root.table("models"), reading, &providers, &mut buckets, &prices.catalogue);
         let routes = route::read_all(root.children("routes"), &providers, &mut models, &prices.catalogue);
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
-        let budgets = budgets::read_all(root.children("budgets"), &names, &routes);
+        let mut budgets = budgets::read_all(root.children("budgets"), &names, &routes);
+        budgets.extend(routes.values().filter_map(|route| Some(route.route.shadow.as_ref()?.budget())));
         let schedules = schedules::read_all(root.children("schedules"), &routes);
         let game_days = game_days::read_all(root.children("game_days"), &providers);
         let alerts = Alerts::read(root.child("alerts"), keys);
@@ -231,14 +233,13 @@ impl Config {
             );
         }
         for name in self.providers.keys() {
-            let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.provider == *name);
+            let is_used = |route: &RouteConfig| route.asked().any(|rung| rung.target.provider == *name);
             if !self.routes.values().any(is_used) {
                 reading.warn(format!("no route uses the provider {name}"));
             }
         }
         for target in self.models.keys().filter(|target| self.providers.contains_key(&target.provider)) {
-            let is_used =
-                |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.in_no_tier() == *target);
+            let is_used = |route: &RouteConfig| route.asked().any(|rung| rung.target.in_no_tier() == *target);
             if !self.routes.values().any(is_used) {
                 reading.warn(format!(
                     "no route uses the model {target}: its price holds only where a provider answers with it unasked"
@@ -286,6 +287,20 @@ impl Config {
                 ));
             }
         }
+    }
+
+    /// The routes that workers with this configuration know: its own, and those of shadows.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        self.routes.values().flat_map(|config| {
+            let shadow = config.route.shadow.as_ref().map(|shadow| shadow.route.name.as_str());
+            std::iter::once(config.route.name.as_str()).chain(shadow)
+        })
+    }
+
+    /// Whether workers with this configuration know a route of this name.
+    #[must_use]
+    pub fn knows_route(&self, name: &str) -> bool {
+        self.route_names().any(|known| known == name)
     }
 
     /// Without a provider and a route a worker has nothing to do: the fault says what to add.

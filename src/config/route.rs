@@ -4,10 +4,10 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, prices, rules, scalar, strategy};
+use super::{cascade, defaults, forks, prices, rules, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, StopLoss, Target, Tier, Timeouts};
+use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts};
 use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,14 @@ pub struct RouteConfig {
     pub route: Arc<Route>,
     /// The stop-loss of batches that are enqueued by command.
     pub stop_loss: StopLoss,
+}
+
+impl RouteConfig {
+    /// The rungs of the route, and the one of its shadow.
+    pub fn asked(&self) -> impl Iterator<Item = &Rung> {
+        let shadow = self.route.shadow.iter().flat_map(|shadow| &shadow.route.rungs);
+        self.route.rungs.iter().chain(shadow)
+    }
 }
 
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
@@ -59,9 +67,10 @@ fn read_one(
     models: (&mut BTreeMap<Target, Model>, &Catalogue),
     leads: &forks::Leads,
 ) -> RouteConfig {
-    let rungs = read_rungs(&mut section, providers, neighbours, models);
+    let (models, catalogue) = models;
+    let rungs = read_rungs(&mut section, providers, neighbours, (&mut *models, catalogue));
     let cascade = cascade::read(&mut section, &rungs, providers);
-    let route = Route {
+    let mut route = Route {
         name: name.to_owned(),
         strategy: strategy::read(&mut section, &rungs),
         rungs,
@@ -75,7 +84,9 @@ fn read_one(
         forks: forks::read(name, &mut section, leads),
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
         cascade,
+        shadow: None,
     };
+    route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     let stop_loss =
@@ -99,39 +110,76 @@ fn read_rungs(
     for (index, value) in values.into_iter().flatten().enumerate() {
         let key = format!("rungs[{index}]");
         let Some((target, timeouts)) = read_rung(section, &key, value) else { continue };
-        let Some(provider) = providers.get(&target.provider) else {
-            let expected = match scalar::nearest(&target.provider, provider::names(providers)) {
-                Some(near) => format!("perhaps {near}"),
-                None => format!("a section [providers.{}]", target.provider),
-            };
-            section.fault(&key, format!("there is no provider {:?}", target.provider), expected);
-            continue;
-        };
-        let target = match prices::in_its_tier(&target, &provider.config.endpoint) {
-            Ok(target) => target,
-            Err((problem, expected)) => {
-                section.fault(&key, problem, expected);
-                continue;
-            }
-        };
-        if rungs.iter().any(|rung| rung.target == target) {
-            section.fault(&key, format!("{target} is a rung of this route already"), "each target once");
+        let rung = rung_of(section, &key, (&target, timeouts), providers, neighbours, (&mut *models, catalogue));
+        let Some(rung) = rung else { continue };
+        if rungs.iter().any(|known| known.target == rung.target) {
+            section.fault(&key, format!("{} is a rung of this route already", rung.target), "each target once");
         }
-        let timeouts = read_timeouts(
-            section.nested(&format!("{key}.timeouts"), &TIMEOUTS, timeouts),
-            Some(usual_timeouts(&provider.config.endpoint, target.tier)),
-        );
-        let model = models
-            .entry(target.in_no_tier())
-            .or_insert_with(|| catalogue.model(&provider.vendor, &target.model).unwrap_or_default())
-            .clone();
-        let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
-        if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
-            model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
-        }
-        rungs.push(Rung { target, model, timeouts });
+        rungs.push(rung);
     }
     rungs
+}
+
+/// The rung of a target that stands under this key; `None`: there is no such target.
+fn rung_of(
+    section: &Section<'_>,
+    key: &str,
+    (target, timeouts): (&Target, Table),
+    providers: &BTreeMap<String, ReadProvider>,
+    neighbours: &Neighbours,
+    (models, catalogue): (&mut BTreeMap<Target, Model>, &Catalogue),
+) -> Option<Rung> {
+    let Some(provider) = providers.get(&target.provider) else {
+        let expected = match scalar::nearest(&target.provider, provider::names(providers)) {
+            Some(near) => format!("perhaps {near}"),
+            None => format!("a section [providers.{}]", target.provider),
+        };
+        section.fault(key, format!("there is no provider {:?}", target.provider), expected);
+        return None;
+    };
+    let target = match prices::in_its_tier(target, &provider.config.endpoint) {
+        Ok(target) => target,
+        Err((problem, expected)) => {
+            section.fault(key, problem, expected);
+            return None;
+        }
+    };
+    let timeouts = read_timeouts(
+        section.nested(&format!("{key}.timeouts"), &TIMEOUTS, timeouts),
+        Some(usual_timeouts(&provider.config.endpoint, target.tier)),
+    );
+    let model = models
+        .entry(target.in_no_tier())
+        .or_insert_with(|| catalogue.model(&provider.vendor, &target.model).unwrap_or_default())
+        .clone();
+    let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
+    if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
+        model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
+    }
+    Some(Rung { target, model, timeouts })
+}
+
+/// The shadow of a route; `None`: it has none, or a faulty one.
+fn read_shadow(
+    section: &mut Section<'_>,
+    route: &Route,
+    providers: &BTreeMap<String, ReadProvider>,
+    neighbours: &Neighbours,
+    models: (&mut BTreeMap<Target, Model>, &Catalogue),
+) -> Option<Shadow> {
+    if !section.has("shadow") {
+        return None;
+    }
+    let mut table = section.child("shadow");
+    let written = shadow::read(&mut table);
+    let rung = written
+        .target
+        .and_then(|target| rung_of(&table, "target", (&target, Table::new()), providers, neighbours, models));
+    if let Some(rung) = &rung {
+        shadow::check(&table, &route.name, &route.rungs, rung);
+    }
+    table.finish();
+    Some(Shadow::of(route, rung?, written.share?, written.limit?))
 }
 
 /// The timeouts of a rung that has none of its own. Spare capacity is slow, and a call that is given up may be billed.

@@ -6,6 +6,7 @@ mod defaults;
 mod forks;
 mod keys;
 mod providers;
+mod shadows;
 mod strategies;
 mod tiers;
 mod variables;

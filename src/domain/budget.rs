@@ -6,7 +6,7 @@
 //! more and the reserved one stays: calls that are under way then may end in the new window.
 
 use super::shut::{NEVER, Reason, Shut};
-use super::{MoneyError, NanoUsd, Timestamp};
+use super::{MoneyError, NanoUsd, Timestamp, shadow};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -561,6 +561,10 @@ impl Budgets {
     /// The route along which the jobs of a lane go because a budget is past its soft threshold, and that budget.
     #[must_use]
     pub fn other_route(&self, lane: &Outlay<'_>) -> Option<(&str, &Budget)> {
+        // A shadow on another target would be the shadow of something else.
+        if shadow::shadowed(lane.route).is_some() {
+            return None;
+        }
         let soft = self.0.iter().filter(|standing| standing.holds_lane(lane) && standing.is_soft());
         let mut ways = soft.filter_map(|standing| Some((standing.budget.then_route.as_deref()?, &standing.budget)));
         ways.find(|(route, _)| *route != lane.route)

@@ -82,6 +82,7 @@ mod tests {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            shadow: None,
         }
     }
 

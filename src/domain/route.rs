@@ -7,6 +7,7 @@ use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
 use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
+use super::shadow::Shadow;
 use super::shut::Reason;
 use super::tier::Tier;
 use super::timeouts::Timeouts;
@@ -341,6 +342,8 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Whether a job goes on from a rung that is not sure enough of its answer; `None`: it does not.
     pub cascade: Option<Cascade>,
+    /// The target that is asked beside, and never for the answer; `None`: there is none.
+    pub shadow: Option<Shadow>,
 }
 
 impl Route {

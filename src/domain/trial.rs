@@ -35,6 +35,7 @@ pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
         strategy: Strategy::Priority,
         forks: Vec::new(),
         cache: None,
+        shadow: None,
         ..route.clone()
     })
 }

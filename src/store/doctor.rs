@@ -33,7 +33,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 77] = [
+const INDEXES: [&str; 80] = [
     "alert_delivery_alert",
     "alert_delivery_due",
     "alert_delivery_pkey",
@@ -95,6 +95,9 @@ const INDEXES: [&str; 77] = [
     "schedule_turn_pkey",
     "schema_support_one",
     "schema_support_pkey",
+    "shadow_made_at",
+    "shadow_pkey",
+    "shadow_shadow_id_key",
     "stop_loss_due",
     "stop_loss_pkey",
     "tally_day_all_pkey",

@@ -34,6 +34,10 @@ pub struct JobRecord {
     /// The prompt. It is shown only on request.
     pub request: Value,
     pub place: Place,
+    /// The job by which another target was asked for the same.
+    pub shadow: Option<i64>,
+    /// The job whose shadow it is.
+    pub shadow_of: Option<i64>,
     /// The obstacle to it.
     pub obstacle: Option<Box<Obstacle>>,
 }
@@ -349,6 +353,8 @@ impl Store {
                 metadata: row.metadata.map(readable),
                 request: readable(row.request),
                 place,
+                shadow: row.shadow,
+                shadow_of: row.shadow_of,
                 obstacle: obstacle.map(Box::new),
             }
         }))

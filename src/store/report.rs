@@ -7,6 +7,7 @@
 mod failures;
 mod keys;
 mod latency;
+mod shadow;
 mod source;
 
 use super::database::Transaction;
@@ -16,6 +17,7 @@ use chrono::{DateTime, Utc};
 pub use failures::FailureWords;
 pub use keys::{Grouping, Keys};
 pub use latency::LatencyRow;
+pub use shadow::ShadowRow;
 use sqlx::{Postgres, QueryBuilder, Row};
 use std::time::Duration;
 

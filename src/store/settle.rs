@@ -4,7 +4,10 @@
 //! changes nothing, except that a late answer is used if the job is still open ([`super::late`]). Attempts are always
 //! booked, because the money was spent; the same attempt sent twice is one row.
 
+mod shadow;
 mod sums;
+
+pub use shadow::CastShadow;
 
 use super::call::{self, Noted};
 use super::claim::{Claimed, Lease, datetime};
@@ -185,6 +188,9 @@ pub struct EndingRow {
     /// The attempt, by its number, whose answer it has although its rung was not sure enough.
     #[serde(default)]
     pub unsure: Option<i16>,
+    /// The shadow that it has if it ends with an accepted answer of its own.
+    #[serde(default)]
+    pub shadow: Option<CastShadow>,
 }
 
 /// What the ending of a job means to the cache of its route.
@@ -604,7 +610,9 @@ async fn write_endings<'a>(
             sums.count_ending(row, *at);
         }
     }
-    cache::note(transaction, rows.into_iter().filter(|row| ended.contains_key(&row.lease.fence))).await?;
+    let ends = |row: &&EndingRow| ended.contains_key(&row.lease.fence);
+    shadow::cast(transaction, rows.iter().copied().filter(ends)).await?;
+    cache::note(transaction, rows.into_iter().filter(ends)).await?;
     Ok(found.into_iter().map(|row| row.fence).collect())
 }
 

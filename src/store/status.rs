@@ -438,7 +438,9 @@ impl Store {
         // A job may have been in a worker's hands while its place was examined.
         sqlx::query_scalar!(
             r#"select exists (select from sluice.inflight)
-                   or exists (select from sluice.parked where reason not in ('scheduled', 'paused')) as "busy!""#
+                   or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
+                                and not exists (select from sluice.shadow s where s.shadow_id = k.job_id))
+                      as "busy!""#
         )
         .fetch_one(&self.db)
         .await

@@ -47,6 +47,12 @@ pub struct JobView {
     pub created_at: DateTime<Utc>,
     /// The user's own notes on it.
     pub metadata: Option<Value>,
+    /// The job by which another target was asked for the same; its answer is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<i64>,
+    /// The job whose shadow it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_of: Option<i64>,
     /// Its current place.
     pub place: PlaceView,
     /// The obstacle to it.
@@ -182,6 +188,8 @@ impl JobView {
             enqueued_by: job.enqueued_by,
             created_at: job.created_at,
             metadata: job.metadata,
+            shadow: job.shadow,
+            shadow_of: job.shadow_of,
             place,
             pause_reason: job.obstacle.as_ref().and_then(|obstacle| obstacle.pause()?.why.clone()),
             why: job.obstacle.map(|obstacle| WhyView::of(&obstacle, Some(job.id))),

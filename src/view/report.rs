@@ -4,6 +4,7 @@
 
 pub mod asked;
 pub mod quality;
+pub mod shadow;
 
 use super::table::{Cell, Layout, Table};
 use crate::domain::NanoUsd;

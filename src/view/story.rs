@@ -88,6 +88,9 @@ impl StoryView {
             let _ = write!(born, ", to be done by {}", clock(deadline));
         }
         lines.push(born);
+        lines.extend(job.shadow_of.map(|of| {
+            format!("It is the shadow of job {of}, which has its own answer: this one is compared and not used")
+        }));
         let mut free_since = job.run_at.map_or(job.created_at, |run_at| run_at.max(job.created_at));
         let mut round = 0;
         for attempt in &self.attempts {
@@ -105,6 +108,9 @@ impl StoryView {
         lines.extend(advice.map(|advice| format!("   do: {advice}")));
         lines.extend(race::outcome(&self.attempts));
         lines.push(self.spent());
+        lines.extend(job.shadow.map(|shadow| {
+            format!("Shadow: job {shadow} asks another target for the same; it costs apart, and its answer is not used")
+        }));
         lines
     }
 
@@ -184,6 +190,8 @@ mod tests {
     fn job(place: Place) -> JobRecord {
         JobRecord {
             obstacle: None,
+            shadow: None,
+            shadow_of: None,
             id: 42,
             route: "default".to_owned(),
             project: "acme".to_owned(),

@@ -51,6 +51,8 @@ fn obstacle(code: &str, pauses: Vec<Pause>) -> Obstacle {
 pub(super) fn job(place: Place) -> JobRecord {
     JobRecord {
         obstacle: None,
+        shadow: None,
+        shadow_of: None,
         id: 42,
         route: "default".to_owned(),
         project: "acme".to_owned(),

@@ -12,7 +12,7 @@ use crate::domain::decide::{Skip, Startable};
 use crate::domain::pause::{PauseKind, Pauses};
 use crate::domain::rotation::Rotation;
 use crate::domain::shut::Reason;
-use crate::domain::{JobId, Timestamp};
+use crate::domain::{JobId, Timestamp, shadow};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take, Terms};
 use crate::store::lanes::{Lane, Look};
 use crate::store::{StoreError, budget, within};
@@ -209,7 +209,10 @@ impl Claimer {
         }
         let plan = self.shared.plan();
         let now = self.shared.clock.now();
-        let (mut takes, opens) = self.dealing.choose(&self.front, &plan, free.min(MAX_CLAIM), now);
+        // Half of the places stay free of shadows, for jobs that come while these are under way.
+        let for_shadows = free.saturating_sub(self.shared.settings().max_in_flight / 2);
+        let most = (free.min(MAX_CLAIM), for_shadows);
+        let (mut takes, opens) = self.dealing.choose(&self.front, &plan, most, now);
         self.keep_within_budgets(&mut takes);
         if takes.is_empty() {
             if self.shared.settings().until_done && self.nothing_is_left().await? {
@@ -444,14 +447,19 @@ impl Claimer {
             return Ok(false);
         }
         let (plan, now) = (self.shared.plan(), self.shared.clock.now());
-        let routes: Vec<String> =
-            plan.routes.keys().filter(|route| !waits_for_a_person(&plan, route, now)).cloned().collect();
+        let routes: Vec<String> = plan.routes.keys().filter(|route| !is_left(&plan, route, now)).cloned().collect();
         let left = within(LAST_LOOK, "counting what is left", self.shared.store.outstanding(&routes)).await?;
         if !left {
             tracing::info!("nothing is left to do");
         }
         Ok(!left)
     }
+}
+
+/// Whether a worker that runs until the work is done leaves jobs of the route behind: shadows, and what waits for a
+/// person.
+fn is_left(plan: &Plan, route: &str, now: Timestamp) -> bool {
+    shadow::shadowed(route).is_some() || waits_for_a_person(plan, route, now)
 }
 
 /// Whether jobs of the route wait for a provider that is paused, or for the budget of one that counts once: only a

@@ -3,14 +3,14 @@
 use super::front::{Front, LaneKey, LaneState};
 use super::money;
 use super::plan::{LanePlan, Plan};
-use crate::domain::Timestamp;
 use crate::domain::budget::Budgets;
 use crate::domain::decide::Startable;
 use crate::domain::fair::{Demand, Sorted, Turns};
+use crate::domain::{Timestamp, shadow};
 use crate::store::claim::Take;
 use crate::store::lanes::Lane;
 use chrono::{DateTime, Utc};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// This many lanes of a route that has to wait are examined for their deadlines, the nearest first.
@@ -38,6 +38,8 @@ struct Order {
     sorted: Sorted,
     /// For some lanes it was examined whether their jobs may start in spite of their route. That holds for one claim.
     has_hurried: bool,
+    /// The lanes of shadows, which come after all others, and their places in `lanes`; `None`: there are none.
+    shadows: Option<(Sorted, Vec<usize>)>,
 }
 
 /// A lane that may be given jobs.
@@ -76,24 +78,25 @@ impl Dealing {
         self.kept = None;
     }
 
-    /// How many jobs to take from which lane, `most` together, and when the earliest shut gate opens.
+    /// How many jobs to take from which lane, `most` together, of them `most_shadows` shadows, and when the earliest
+    /// shut gate opens.
     pub fn choose(
         &mut self,
         front: &Front,
         plan: &Arc<Plan>,
-        most: usize,
+        (most, most_shadows): (usize, usize),
         now: Timestamp,
     ) -> (Vec<Take>, Option<Timestamp>) {
         let kept = self.kept.take().filter(|order| Arc::ptr_eq(&order.plan, plan));
         if let Some(order) = kept {
             let startable = StartableGroups::of(&order.groups, now);
-            let (takes, opens) = self.deal(order, front, &startable, most);
+            let (takes, opens) = self.deal(order, front, &startable, (most, most_shadows));
             if !takes.is_empty() {
                 return (takes, opens);
             }
         }
         let (order, startable) = self.sort(front, plan, now);
-        self.deal(order, front, &startable, most)
+        self.deal(order, front, &startable, (most, most_shadows))
     }
 
     /// Deals, and keeps the order for the next claim if it will still hold then.
@@ -102,11 +105,22 @@ impl Dealing {
         mut order: Order,
         front: &Front,
         startable: &StartableGroups,
-        most: usize,
+        (most, most_shadows): (usize, usize),
     ) -> (Vec<Take>, Option<Timestamp>) {
         let state = |index: usize| order.lanes.get(index).and_then(|key| front.get(*key));
         let jobs = |index: usize| state(index).map_or(Some(0), LaneState::jobs);
-        let dealt = self.turns.deal_on(&mut order.sorted, most, &startable.jobs, jobs);
+        let mut dealt = self.turns.deal_on(&mut order.sorted, most, &startable.jobs, jobs);
+        dealt.resize(order.lanes.len(), 0);
+        let left = most.saturating_sub(dealt.iter().sum()).min(most_shadows);
+        if let Some((sorted, places)) = order.shadows.as_mut().filter(|_| left > 0) {
+            let jobs = |index: usize| places.get(index).map_or(Some(0), |place| jobs(*place));
+            let of_shadows = self.turns.deal_on(sorted, left, &startable.jobs, jobs);
+            for (place, count) in places.iter().zip(of_shadows) {
+                if let Some(dealt) = dealt.get_mut(*place) {
+                    *dealt = count;
+                }
+            }
+        }
         let takes: Vec<Take> = (order.lanes.iter().zip(&dealt))
             .filter(|(_, count)| **count > 0)
             .filter_map(|(key, count)| {
@@ -115,7 +129,8 @@ impl Dealing {
             })
             .collect();
         let is_full = dealt.iter().sum::<usize>() == most;
-        self.kept = Some(order).filter(|order| is_full && order.sorted.goes_on() && !order.has_hurried);
+        let holds = |order: &Order| order.sorted.goes_on() && !order.has_hurried && order.shadows.is_none();
+        self.kept = Some(order).filter(|order| is_full && holds(order));
         (takes, startable.opens)
     }
 
@@ -156,13 +171,46 @@ impl Dealing {
                 startable.jobs.push(jobs);
             }
         }
-        let demands: Vec<Demand<'_>> =
-            candidates.iter().map(|candidate| candidate.state.demand(candidate.group)).collect();
-        let sorted = self.turns.sort(&demands);
+        // Those of shadows behind the others, so that the others have the first places.
+        let (mut candidates, shadows): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|candidate| shadow::shadowed(&candidate.state.lane.route).is_none());
+        let sorted = self.turns.sort(&demands(&candidates));
+        let waiting = candidates.len()..;
+        let shadows = shadows_apart(&candidates, shadows, &groups, &startable);
+        let of_shadows = (!shadows.is_empty()).then(|| {
+            let sorted = self.turns.sort(&demands(&shadows));
+            (sorted, waiting.take(shadows.len()).collect())
+        });
+        candidates.extend(shadows);
         let lanes = candidates.iter().map(|candidate| candidate.key).collect();
-        let order = Order { plan: Arc::clone(plan), lanes, groups, sorted, has_hurried: !hurried.is_empty() };
+        let has_hurried = !hurried.is_empty();
+        let order = Order { plan: Arc::clone(plan), lanes, groups, sorted, has_hurried, shadows: of_shadows };
         (order, startable)
     }
+}
+
+fn demands<'a>(candidates: &[Candidate<'a>]) -> Vec<Demand<'a>> {
+    candidates.iter().map(|candidate| candidate.state.demand(candidate.group)).collect()
+}
+
+/// The lanes of shadows whose provider no other lane may take a job to now: real jobs have its limits first.
+fn shadows_apart<'a>(
+    others: &[Candidate<'_>],
+    shadows: Vec<Candidate<'a>>,
+    groups: &[LanePlan],
+    startable: &StartableGroups,
+) -> Vec<Candidate<'a>> {
+    if shadows.is_empty() {
+        return shadows;
+    }
+    let may_start = |candidate: &&Candidate<'_>| startable.jobs.get(candidate.group).is_some_and(|jobs| *jobs > 0);
+    let starting: BTreeSet<usize> = others.iter().filter(may_start).map(|candidate| candidate.group).collect();
+    let wanted: BTreeSet<&str> =
+        starting.iter().filter_map(|group| groups.get(*group)).flat_map(LanePlan::providers).collect();
+    let is_apart = |candidate: &Candidate<'_>| {
+        groups.get(candidate.group).is_none_or(|group| group.providers().all(|provider| !wanted.contains(provider)))
+    };
+    shadows.into_iter().filter(is_apart).collect()
 }
 
 #[cfg(test)]
@@ -197,9 +245,11 @@ mod tests {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            shadow: None,
         };
-        let blueprint =
-            Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: vec![Arc::new(route)] };
+        let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
+        let routes = vec![Arc::new(route), Arc::new(shadow)];
+        let blueprint = Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes };
         Arc::new(Plan::new(&blueprint).unwrap())
     }
 
@@ -221,36 +271,55 @@ mod tests {
         let (plan, mut front, mut dealing) = (plan(), front(), Dealing::default());
         let mut seen = BTreeSet::new();
         for _ in 0..3 {
-            let (takes, _) = dealing.choose(&front, &plan, 30, NOW);
+            let (takes, _) = dealing.choose(&front, &plan, (30, 0), NOW);
             assert!(dealing.kept.is_some());
             assert_eq!((takes.len(), flows(&takes).is_disjoint(&seen)), (30, true));
             seen.extend(flows(&takes));
             // Another worker was faster.
             front.remember(&takes, &Claim { jobs: Vec::new(), is_cut: false });
         }
-        let (takes, _) = dealing.choose(&front, &plan, 30, NOW);
+        let (takes, _) = dealing.choose(&front, &plan, (30, 0), NOW);
         assert_eq!(takes.len(), 10, "the last ones");
         assert!(dealing.kept.is_none(), "another look may have found more");
         front.remember(&takes, &Claim { jobs: Vec::new(), is_cut: false });
-        assert!(dealing.choose(&front, &plan, 30, NOW).0.is_empty());
+        assert!(dealing.choose(&front, &plan, (30, 0), NOW).0.is_empty());
     }
 
     #[tokio::test]
     async fn what_was_dealt_and_not_claimed_is_dealt_again() {
         let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
-        let (first, _) = dealing.choose(&front, &plan, 60, NOW);
+        let (first, _) = dealing.choose(&front, &plan, (60, 0), NOW);
         dealing.begin_anew();
-        let (second, _) = dealing.choose(&front, &plan, 100, NOW);
+        let (second, _) = dealing.choose(&front, &plan, (100, 0), NOW);
         assert_eq!((second.len(), flows(&first).is_subset(&flows(&second))), (100, true));
+    }
+
+    #[tokio::test]
+    async fn shadows_have_the_places_that_all_others_leave_and_no_more_than_they_may() {
+        let (plan, mut dealing) = (plan(), Dealing::default());
+        let shadows = (50..60).map(|flow| Lane { route: shadow::route_name("r"), ..lane(flow, flow, Some(1)) });
+        let lanes = (0..10).chain(60..70).map(|flow| lane(flow, flow, Some(1))).chain(shadows);
+        let mut front = Front::default();
+        let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: true };
+        front.absorb(look, |_| true, tokio::time::Instant::now());
+        for (most, most_shadows, expected) in
+            [(100, 100, (20, 10)), (25, 100, (20, 5)), (100, 3, (20, 3)), (100, 0, (20, 0)), (15, 100, (15, 0))]
+        {
+            let (takes, _) = dealing.choose(&front, &plan, (most, most_shadows), NOW);
+            let (of_shadows, others): (BTreeSet<i64>, BTreeSet<i64>) =
+                flows(&takes).into_iter().partition(|flow| (50..60).contains(flow));
+            assert_eq!((others.len(), of_shadows.len()), expected, "{most} {most_shadows}");
+            dealing.begin_anew();
+        }
     }
 
     #[tokio::test]
     async fn another_plan_sorts_anew() {
         let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
-        dealing.choose(&front, &plan, 60, NOW);
+        dealing.choose(&front, &plan, (60, 0), NOW);
         let other = Arc::new(
             Plan::new(&Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: Vec::new() }).unwrap(),
         );
-        assert!(dealing.choose(&front, &other, 60, NOW).0.is_empty(), "it has no such route");
+        assert!(dealing.choose(&front, &other, (60, 0), NOW).0.is_empty(), "it has no such route");
     }
 }

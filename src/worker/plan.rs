@@ -243,6 +243,12 @@ impl LanePlan {
         self.parts.iter().map(|part| (part.plan.route.name.as_str(), key(part))).collect()
     }
 
+    /// The providers that its jobs may be sent to.
+    pub(super) fn providers(&self) -> impl Iterator<Item = &str> {
+        let rungs = self.parts.iter().flat_map(|part| &part.plan.route.rungs);
+        rungs.map(|rung| rung.target.provider.as_str())
+    }
+
     /// How many of the jobs with this deadline may be started now, and if none, when to ask again.
     pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let ask = |part: &Part| part.plan.startable(part.sticky.map(|(_, key)| key), deadline, now);

@@ -97,6 +97,7 @@ mod tests {
             repaired: false,
             confidence: None,
             unsure: None,
+            shadow: None,
             failure: None,
             cost: Some(NanoUsd::ZERO),
             uncertain: NanoUsd::ZERO,

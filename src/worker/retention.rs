@@ -39,6 +39,7 @@ async fn try_step(shared: &Shared, retention: Retention, said: &mut Said) -> Res
         Retired::Nothing | Retired::Busy => {
             say_what_keeps(shared.store.kept_for_others().await?, said);
             shared.store.forget_failure_words(retention.finished).await?;
+            shared.store.forget_shadows().await?;
             EVERY
         }
     })

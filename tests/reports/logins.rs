@@ -18,6 +18,10 @@ async fn as_user(queue: &Queue, user: &'static str, roles: &'static str) -> PgCo
     PgConnection::connect_with(&queue.database.connect_options().username(user)).await.unwrap()
 }
 
+const CAST_SHADOWS: &str =
+    "select sluice.cast_shadows(array_agg(job_id), array_agg('shadow:default'::text), array_agg('p/m'::text), '1 day')
+       from sluice.result";
+
 #[tokio::test]
 async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
     let queue = history().await;
@@ -27,6 +31,11 @@ async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
         sqlx::query_scalar("select sluice.enqueue('{\"prompt\": \"Hi\"}')").fetch_one(&mut app).await.unwrap();
     app.execute("insert into sluice.job (request) values ('{\"prompt\": \"Ho\"}')").await.unwrap();
     let worker = queue.worker().await;
+    for claimed in queue.claim_all(worker).await {
+        queue.succeed(&claimed).await;
+    }
+    // Shadows of its jobs are none of those that it has enqueued.
+    queue.run(CAST_SHADOWS).await;
     for claimed in queue.claim_all(worker).await {
         queue.succeed(&claimed).await;
     }
@@ -186,6 +195,7 @@ async fn a_reporter_reads_everything_and_changes_nothing() {
         .run("insert into sluice.schedule (name, cron, timezone, enabled) values ('nightly', '@daily', 'UTC', true)")
         .await;
     queue.run("select sluice.run_schedule('nightly')").await;
+    queue.run(CAST_SHADOWS).await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)

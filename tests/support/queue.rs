@@ -280,6 +280,7 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         cache: None,
         confidence: None,
         unsure: None,
+        shadow: None,
     }
 }
 

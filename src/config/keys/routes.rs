@@ -146,6 +146,7 @@ pub(super) const ROUTE: Table = Table {
             "Sends some jobs along another route; the first rule that matches decides.",
         ),
         key("validate", Kind::Table(&VALIDATE), "", ""),
+        key("shadow", Kind::Table(&SHADOW), "", ""),
     ],
     more: "[routes.reproducible]\n\
            rungs = [\"openai/gpt-4o-2024-08-06\"]\n\
@@ -222,6 +223,19 @@ pub(in crate::config) const WHEN: Table = Table {
         key("language", TEXTS, "[\"de\"]", "The language of the prompt: one of these (ISO 639)."),
     ],
     sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+const SHADOW: Table = Table {
+    header: Some("[routes.default.shadow]"),
+    title: "[routes.NAME.shadow]",
+    doc: "Another target that a share of the accepted jobs is also sent to; its answers are compared and never used \
+          (`sluice report shadow`).",
+    keys: &[
+        needed("target", Kind::Text, "openai/gpt-4o", "Provider and model; no rung of the route. Needed."),
+        needed("share", Kind::Share, "0.05", "The share of the accepted jobs. Needed."),
+        needed("limit", Kind::Money, "5.00", "The dollars that it may cost in a day, by UTC. Needed."),
+    ],
     ..Table::EMPTY
 };
 

@@ -46,6 +46,7 @@ fn route(rungs: usize) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        shadow: None,
     }
 }
 

@@ -108,6 +108,7 @@ fn route() -> impl Values<Value = Route> {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            shadow: None,
         },
     )
 }
@@ -273,6 +274,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            shadow: None,
         };
         let mut estimate = FileEstimate::new(&route, AT);
         estimate.add(&route, &request);

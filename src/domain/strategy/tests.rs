@@ -40,6 +40,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        shadow: None,
     }
 }
 

@@ -11,6 +11,7 @@ with recursive lane as (
 select exists (select from sluice.inflight)
     -- In these very words: there is an index of what waits for a retry.
     or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
+                  and not exists (select from sluice.shadow s where s.shadow_id = k.job_id)
                   -- Where there is room for some job, one that rests for long needs more.
                   and not exists (select from sluice.budgets b
                                    where b.period = 'once' and k.reason = 'budget ' || b.name

@@ -1,6 +1,7 @@
 //! What a report is asked for: its kind, by what it is grouped, and of which part of the work. Every face asks here.
 
 use super::quality::{by_of_quality, quality};
+use super::shadow::shadows;
 use super::{by_of_failures, cache, cost, failures, fallbacks, latency, reasks, waste};
 use crate::domain::ErrorClass;
 use crate::domain::abandonment::Abandonment;
@@ -77,6 +78,9 @@ words! {
              unless --since says otherwise",
         Latency = "latency":
             "How long accepted answers took; of the last 24 hours unless --since says otherwise",
+        Shadow = "shadow":
+            "Answers beside those of the shadows of their jobs: how many agree, and what each cost and took. Route, \
+             project, batch and login are those of the jobs, provider and model those of the shadows",
         Cache = "cache": "Answers that the caches of routes gave again, and the money that they saved",
     }
 }
@@ -171,6 +175,11 @@ pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) ->
             let all = store.totals(&[], &filter).await?.pop().unwrap_or_default();
             reasks(by, rows, &all)
         }
+        Kind::Shadow => {
+            let rows = store.shadows(by, &filter).await?;
+            let all = store.shadows(&[], &filter).await?.pop();
+            shadows(by, &rows, all.as_ref())
+        }
         Kind::Cache => cache(by, store.cache_uses(by, &filter).await?),
         Kind::Latency => latency(by, store.latencies(by, &filter).await?),
     };
@@ -211,6 +220,7 @@ pub fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
         Kind::Cost | Kind::Quality | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
+        Kind::Shadow => &[By::Route, By::Provider, By::Model],
         Kind::Cache => &[By::Route],
         Kind::Fallbacks => &[By::From, By::Why, By::To],
     };
@@ -241,7 +251,7 @@ pub fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
     if kind == Kind::Quality && by.contains(&By::Class) {
         return Some("--by class says nothing here: this report has a column for each kind of unusable answer");
     }
-    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
+    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency | Kind::Shadow);
     (is_of_answers && by.contains(&By::Class)).then_some(
         "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
          `sluice report failures --by class` has those",
@@ -276,7 +286,7 @@ mod tests {
 
     #[test]
     fn classes_are_refused_where_nothing_has_one() {
-        for kind in [Kind::Fallbacks, Kind::Latency] {
+        for kind in [Kind::Fallbacks, Kind::Latency, Kind::Shadow] {
             assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
             assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
         }

@@ -200,6 +200,7 @@ fn route() -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        shadow: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod permit_guard;
 mod prepare;
 mod rows;
 mod rung_state;
+mod shadow;
 mod unsure;
 mod waiting;
 
@@ -32,7 +33,7 @@ use crate::domain::{
     estimate, reask,
 };
 use crate::store::claim::{Claimed, PastAttempt};
-use crate::store::settle::AttemptRow;
+use crate::store::settle::{AttemptRow, EndingRow};
 use call::{Call, CameBack};
 use calls::Calls;
 use prepare::{LARGE, Unready, prepare};
@@ -500,6 +501,8 @@ impl Journey {
 
     async fn finish(&mut self, ending: Ending, now: Timestamp) {
         let row = self.held.ended(ending, self.bill, self.last.take(), self.order.first().copied());
+        let shadow = if row.failure.is_none() { self.shadow(now) } else { None };
+        let row = EndingRow { shadow, ..row };
         tracing::debug!(job.id = row.lease.job.0, failed = row.failure.is_some(), at = now.0, "job ended");
         self.settle(Then::End(Box::new(row))).await;
     }

@@ -224,6 +224,7 @@ impl HeldJob {
             repaired: false,
             confidence: None,
             unsure: None,
+            shadow: None,
             failure: None,
             cost: bill.cost,
             uncertain: bill.uncertain,

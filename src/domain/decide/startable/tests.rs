@@ -32,6 +32,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        shadow: None,
     }
 }
 
