@@ -59,7 +59,8 @@ fn read_one(
     models: (&mut BTreeMap<Target, Model>, &Catalogue),
     leads: &forks::Leads,
 ) -> RouteConfig {
-    let rungs = read_rungs(&mut section, providers, neighbours, models);
+    let stream = section.flag_or_default("stream");
+    let rungs = read_rungs(&mut section, stream, providers, neighbours, models);
     let cascade = cascade::read(&mut section, &rungs, providers);
     let route = Route {
         name: name.to_owned(),
@@ -76,6 +77,7 @@ fn read_one(
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
         cascade,
     };
+    check_stream(&section, &route);
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     let stop_loss =
@@ -84,8 +86,28 @@ fn read_one(
     RouteConfig { route: Arc::new(route), stop_loss }
 }
 
+/// Vectors come whole, so a stream of them is a mistake where it is certain, and worth a warning where a name says so.
+fn check_stream(section: &Section<'_>, route: &Route) {
+    if !route.rungs.iter().any(|rung| rung.stream) {
+        return;
+    }
+    if defaults::asks_for_vectors(&route.defaults) {
+        let problem = "the route asks for embeddings, which come in one piece";
+        return section.fault("stream", problem, "no such key, or false");
+    }
+    let is_for_vectors = |rung: &&Rung| rung.stream && rung.target.model.to_ascii_lowercase().contains("embed");
+    for rung in route.rungs.iter().filter(is_for_vectors) {
+        let key = section.key_in_file("stream");
+        section.reading().warn(format!(
+            "{key}: it makes no difference to embeddings, which come in one piece, and {} seems to make no others",
+            rung.target
+        ));
+    }
+}
+
 fn read_rungs(
     section: &mut Section<'_>,
+    stream: bool,
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     (models, catalogue): (&mut BTreeMap<Target, Model>, &Catalogue),
@@ -98,7 +120,7 @@ fn read_rungs(
     let mut rungs: Vec<Rung> = Vec::new();
     for (index, value) in values.into_iter().flatten().enumerate() {
         let key = format!("rungs[{index}]");
-        let Some((target, timeouts)) = read_rung(section, &key, value) else { continue };
+        let Some((target, timeouts, own_stream)) = read_rung(section, &key, value) else { continue };
         let Some(provider) = providers.get(&target.provider) else {
             let expected = match scalar::nearest(&target.provider, provider::names(providers)) {
                 Some(near) => format!("perhaps {near}"),
@@ -129,7 +151,7 @@ fn read_rungs(
         if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
             model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
         }
-        rungs.push(Rung { target, model, timeouts });
+        rungs.push(Rung { target, model, timeouts, stream: own_stream.unwrap_or(stream) });
     }
     rungs
 }
@@ -144,15 +166,15 @@ fn usual_timeouts(endpoint: &Endpoint, tier: Option<Tier>) -> Timeouts {
     Timeouts { first_byte, total, ..usual }
 }
 
-/// Reads a rung: its target, and its table of timeouts.
-fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table)> {
+/// Reads a rung: its target, its table of timeouts, and whether it says itself that it is streamed or not.
+fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table, Option<bool>)> {
     match value.kind {
         ValueKind::String(text) => {
             let target = Target::parse(&text);
             if target.is_none() {
                 section.fault(key, format!("{text:?} has no provider or no model"), RUNG);
             }
-            Some((target?, Table::new()))
+            Some((target?, Table::new(), None))
         }
         ValueKind::Table(table) => {
             let mut rung = section.nested(key, &keys::RUNG, table.into_iter().collect());
@@ -163,9 +185,9 @@ fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, 
             if is_missing {
                 rung.fault("target", "is missing", "\"provider/model\"");
             }
-            let timeouts = rung.table("timeouts");
+            let (timeouts, stream) = (rung.table("timeouts"), rung.flag("stream"));
             rung.finish();
-            Some((target?, timeouts))
+            Some((target?, timeouts, stream))
         }
         _ => {
             section.fault(key, "is not a rung", RUNG);

@@ -1,5 +1,8 @@
 //! Server-sent events as WHATWG defines them: the framing of the dialects' streams.
 
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use tokio::time::Instant;
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -18,6 +21,8 @@ pub(super) struct Decoder {
     after_return: bool,
     /// Whether a first line was taken: a byte order mark may stand in front of it.
     has_begun: bool,
+    /// Whether a line has come that no server writes.
+    is_garbled: bool,
     name: String,
     data: Option<String>,
 }
@@ -69,16 +74,72 @@ impl Decoder {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            // `id` and `retry` are for clients that connect again.
-            _ => {}
+            // A comment; `id` and `retry` are for clients that connect again.
+            "" | "id" | "retry" => {}
+            // The standard has clients pass over other fields. Bytes that name none may have been an event.
+            field => self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)),
         }
         None
     }
+
+    /// The bytes of the event that is not whole yet.
+    fn pending(&self) -> usize {
+        self.line.len().saturating_add(self.data.as_ref().map_or(0, String::len))
+    }
 }
 
-/// The events of a whole stream.
-pub(super) fn read(body: &[u8]) -> Vec<Event> {
-    Decoder::default().take(body)
+/// The events of a whole stream, and whether it has lines that no server writes.
+pub(super) fn read(body: &[u8]) -> (Vec<Event>, bool) {
+    let mut decoder = Decoder::default();
+    let events = decoder.take(body);
+    (events, decoder.is_garbled)
+}
+
+/// An event of so many bytes is a sign of an answer before it is whole.
+const LARGE: usize = 4 << 10;
+
+/// Counts the events of a stream that say something, while it arrives. Comments and pings keep a connection alive; they
+/// come from servers and gateways whose model has stalled, too.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    decoder: Decoder,
+    first: Option<Instant>,
+}
+
+impl Pulse {
+    /// For an answer with this head; `None`: it is no stream of events.
+    pub fn of(status: u16, headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+        let is_stream = (200..300).contains(&status) && kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+        is_stream.then(Self::default)
+    }
+
+    /// Takes the next piece, which arrived `now`. Returns whether it is a sign of an answer.
+    pub fn takes(&mut self, piece: &[u8], now: Instant) -> bool {
+        let events = self.decoder.take(piece);
+        let is_sign = events.iter().any(says_something) || self.decoder.pending() >= LARGE;
+        if is_sign {
+            self.first.get_or_insert(now);
+        }
+        is_sign
+    }
+
+    /// When the first such event came.
+    pub fn first(&self) -> Option<Instant> {
+        self.first
+    }
+}
+
+/// Whether an event is more than a sign of life: Anthropic's `ping`, a word of a gateway's.
+fn says_something(event: &Event) -> bool {
+    event.name != "ping" && !is_sign_of_life(&event.data)
+}
+
+/// Whether data is no piece of an answer, but a word or nothing (`ping`, `[heartbeat]`). Anything with a brace, a
+/// quotation mark or bytes beyond ASCII may have been one.
+pub(super) fn is_sign_of_life(data: &str) -> bool {
+    data.len() <= 64 && data.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"{}\"".contains(&byte))
+        && data.trim() != "[DONE]"
 }
 
 #[cfg(test)]
@@ -113,7 +174,7 @@ mod tests {
             ("{\"choices\":[]}", vec![]),
             ("", vec![]),
         ] {
-            assert_eq!(read(stream.as_bytes()), expected, "{stream:?}");
+            assert_eq!(read(stream.as_bytes()).0, expected, "{stream:?}");
         }
     }
 
@@ -128,7 +189,7 @@ mod tests {
             sizes in prop::collection::vec(1..7_usize, 200),
         ) {
             let stream: String = lines.iter().zip(&ends).flat_map(|(line, end)| [*line, *end]).collect();
-            let whole = read(stream.as_bytes());
+            let whole = read(stream.as_bytes()).0;
             let mut decoder = Decoder::default();
             let (mut rest, mut events) = (stream.as_bytes(), Vec::new());
             for size in sizes {
@@ -142,7 +203,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_events_or_none(bytes in any::<Vec<u8>>()) {
-            for event in read(&bytes) {
+            for event in read(&bytes).0 {
                 prop_assert!(event.data.len() <= bytes.len().saturating_mul(3));
             }
         }

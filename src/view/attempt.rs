@@ -349,6 +349,10 @@ fn cost(attempt: &AttemptView) -> String {
         let was = before.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
         let _ = write!(line, "; repriced {}, before that {was}", at.format("%Y-%m-%d %H:%M UTC"));
     }
+    // What came of an answer that broke off has a price, and nothing is known of a charge.
+    if let (Some(0), None, Some(computed)) = (attempt.cost_nanos, &attempt.cost_source, attempt.computed_cost_nanos) {
+        let _ = write!(line, "; what came is worth {} by estimate", NanoUsd(computed));
+    }
     if attempt.uncertain_nanos > 0 {
         let _ = write!(line, ", and perhaps up to {} more: its end is not known", NanoUsd(attempt.uncertain_nanos));
     }
