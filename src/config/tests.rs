@@ -7,6 +7,7 @@ mod forks;
 mod keys;
 mod providers;
 mod strategies;
+mod streams;
 mod tiers;
 mod variables;
 

@@ -356,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_a_stream_is_told_and_strange_words_of_it_are_left_out() {
+        for (streamed, written) in [
+            (Streamed { whole: true, characters: 0 }, json!({ "whole": true })),
+            (Streamed { whole: false, characters: 1_234 }, json!({ "whole": false, "characters": 1_234 })),
+        ] {
+            let explanation = Explanation { streamed: Some(streamed), ..Explanation::default() };
+            let value = serde_json::to_value(&explanation).unwrap();
+            assert_eq!(value["streamed"], written);
+            assert_eq!(Explanation::read(&value), explanation);
+        }
+        for strange in [json!(true), json!({ "whole": "half" }), json!(null)] {
+            assert_eq!(Explanation::read(&json!({ "streamed": strange, "key": "A" })).key.as_deref(), Some("A"));
+        }
+    }
+
+    #[test]
     fn what_was_stored_before_there_were_versions_is_read() {
         let old = json!({
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
@@ -373,6 +389,7 @@ mod tests {
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
             order: None,
+            streamed: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);

@@ -77,7 +77,9 @@ impl Decoder {
             // A comment; `id` and `retry` are for clients that connect again.
             "" | "id" | "retry" => {}
             // The standard has clients pass over other fields. Bytes that name none may have been an event.
-            field => self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)),
+            field => {
+                self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            }
         }
         None
     }
@@ -138,7 +140,8 @@ fn says_something(event: &Event) -> bool {
 /// Whether data is no piece of an answer, but a word or nothing (`ping`, `[heartbeat]`). Anything with a brace, a
 /// quotation mark or bytes beyond ASCII may have been one.
 pub(super) fn is_sign_of_life(data: &str) -> bool {
-    data.len() <= 64 && data.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"{}\"".contains(&byte))
+    data.len() <= 64
+        && data.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"{}\"".contains(&byte))
         && data.trim() != "[DONE]"
 }
 
@@ -176,6 +179,59 @@ mod tests {
         ] {
             assert_eq!(read(stream.as_bytes()).0, expected, "{stream:?}");
         }
+    }
+
+    #[test]
+    fn lines_that_no_server_writes_are_told_from_fields_that_mean_nothing() {
+        for (stream, is_garbled) in [
+            ("nothing: a\nx-y: 1\nretry: 5\n: a comment\n\n", false),
+            ("data: a\n\u{fffd}\u{fffd}: b\n\n", true),
+            ("<html>\n", true),
+            ("{\"a\": 1}\n", true),
+        ] {
+            assert_eq!(read(stream.as_bytes()).1, is_garbled, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_keeps_a_connection_alive_and_is_no_piece_of_an_answer() {
+        for (data, is_sign) in [
+            ("", true),
+            ("ping", true),
+            ("[heartbeat]", true),
+            (": OPENROUTER PROCESSING", true),
+            ("[DONE]", false),
+            ("{", false),
+            ("\"", false),
+            ("\u{fffd}", false),
+            (&"x".repeat(65), false),
+        ] {
+            assert_eq!(is_sign_of_life(data), is_sign, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn only_events_that_say_something_are_a_pulse() {
+        let now = Instant::now();
+        let mut pulse = Pulse::default();
+        for silence in
+            [": alive\n\n", "event: ping\ndata: {\"type\": \"ping\"}\n\n", "data: ping\n\n", "data: {\"a\"", ": 1}"]
+        {
+            assert!(!pulse.takes(silence.as_bytes(), now), "{silence:?}");
+        }
+        assert_eq!(pulse.first(), None);
+        assert!(pulse.takes(b"\n\n", now));
+        // A large event takes its time.
+        assert!(
+            pulse.takes("data: {".as_bytes().iter().chain(&[b'x'; LARGE]).copied().collect::<Vec<_>>().as_slice(), now)
+        );
+        assert_eq!(pulse.first(), Some(now));
+        let of = |status, kind: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, reqwest::header::HeaderValue::from_static(kind))]);
+            Pulse::of(status, &headers).is_some()
+        };
+        assert!(of(200, "Text/Event-Stream; charset=utf-8"));
+        assert!(!of(200, "application/json") && !of(429, "text/event-stream"));
     }
 
     proptest! {

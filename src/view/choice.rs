@@ -39,6 +39,12 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     reasons
 }
 
+/// Whether the answer was streamed and broke off after some words.
+pub(super) fn broke_off(decision: Option<&Value>) -> bool {
+    let streamed = decision.map(Explanation::read).and_then(|explanation| explanation.streamed);
+    streamed.is_some_and(|streamed| !streamed.whole && streamed.characters > 0)
+}
+
 /// How the answer came that was asked for as a stream.
 fn streamed(streamed: Streamed) -> String {
     match streamed {

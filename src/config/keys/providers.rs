@@ -272,7 +272,12 @@ const QUIRKS: Table = Table {
         key("takes_null", Kind::Flag, "true", "Takes members that are null."),
         key("takes_functions", Kind::Flag, "true", "Takes the deprecated functions and function_call."),
         key("takes_developer", Kind::Flag, "true", "Takes the role developer; it is sent as system otherwise."),
-        key("stream_usage", Kind::Flag, "true", "Takes stream_options.include_usage, by which a stream tells its tokens."),
+        key(
+            "stream_usage",
+            Kind::Flag,
+            "true",
+            "Takes stream_options.include_usage, by which a stream tells its tokens.",
+        ),
         key("model_rules", Kind::Flag, "true", "Applies the rules that Sluice knows for models of this name."),
         key("reasoning_outside", Kind::Flag, "false", "completion_tokens does not include reasoning."),
         key(
