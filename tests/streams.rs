@@ -16,7 +16,7 @@ const FAULTS: &[(&str, &[&str])] = &[
     ("cut", &["network"]),
     ("stall", &["timeout"]),
     ("no_end", &["network"]),
-    ("error_in_200", &["overloaded", "server_error", "invalid_request"]),
+    ("error_in_200", &["overloaded", "server_error", "rate_limit"]),
     // A line that is no JSON and a frame with a wrong checksum end what can be read.
     ("garbage", &["server_error", "network"]),
     ("malformed_json", &["network"]),
@@ -104,7 +104,7 @@ async fn a_streamed_answer_is_the_same_to_the_byte_and_what_breaks_off_is_on_the
             }
         }
         for (fault, _) in FAULTS {
-            let request = json!({"prompt": format!("{fault} [[faults:{fault},ok]]"), "max_tokens": 300});
+            let request = json!({"prompt": format!("{fault} {name} [[faults:{fault},ok]]"), "max_tokens": 300});
             stage.add(&format!("streamed_{name}"), &format!("{fault}-{name}"), &request).await;
         }
     }

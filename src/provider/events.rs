@@ -66,7 +66,11 @@ impl Decoder {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "event" => value.clone_into(&mut self.name),
+            "event" => {
+                // The line may have gone over into the next ones.
+                self.is_garbled |= !value.is_ascii();
+                value.clone_into(&mut self.name);
+            }
             "data" => match &mut self.data {
                 Some(data) => {
                     data.push('\n');
@@ -186,6 +190,7 @@ mod tests {
         for (stream, is_garbled) in [
             ("nothing: a\nx-y: 1\nretry: 5\n: a comment\n\n", false),
             ("data: a\n\u{fffd}\u{fffd}: b\n\n", true),
+            ("event: content_\u{fffd}\u{fffd}\":\"Hel\"}\n\n", true),
             ("<html>\n", true),
             ("{\"a\": 1}\n", true),
         ] {

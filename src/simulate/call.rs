@@ -200,9 +200,9 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         (None, Output::Tokens(spread)) => answer::text(prompt, size(*spread)),
     };
     let (mut text, mut finish) = match fault.kind {
-        FaultKind::Empty | FaultKind::Html | FaultKind::Garbage | FaultKind::ErrorIn200 => {
-            (String::new(), Finish::Stop)
-        }
+        FaultKind::Empty | FaultKind::Html => (String::new(), Finish::Stop),
+        // In a stream words come before it.
+        FaultKind::Garbage | FaultKind::ErrorIn200 if ask.stream.is_none() => (String::new(), Finish::Stop),
         FaultKind::NoChoices => (String::new(), Finish::Nothing),
         FaultKind::ContentFilter => (String::new(), Finish::Filtered),
         FaultKind::Refusal => (REFUSAL.to_owned(), Finish::Refused),
@@ -366,7 +366,7 @@ fn reply_of_answer(
     // What is huge comes whole, whatever was asked for.
     if composition.stream.is_some() && fault.kind != FaultKind::HugeBody {
         let Stream { content_type, events, .. } = streamed(dialect, &answer, fault.kind);
-        let charge = if fault.kind == FaultKind::ErrorIn200 { Charge::Free } else { Charge::Charged };
+        let charge = if fault.kind == FaultKind::ErrorIn200 { Charge::Lost } else { Charge::Charged };
         let reported = usage.map(|usage| (usage.input, usage.output));
         return Reply { content_type, events: Some(events), reported, ..Reply::bytes(200, Vec::new(), charge) };
     }
