@@ -138,8 +138,8 @@ pub(in crate::config) const TIMEOUTS: Table = Table {
             "first_byte",
             Kind::Duration,
             "5m",
-            "From when the request goes out until the answer begins, a stream with its first event; connecting does not \
-             count. An answer that is not streamed begins when it is complete.",
+            "From when the request goes out until the answer begins, a stream with its first event; connecting does \
+             not count. An answer that is not streamed begins when it is complete.",
         ),
         with_default("idle", Kind::Duration, "30s", "Between two pieces of the answer, or two events of a stream."),
         with_default("total", Kind::Duration, "10m", "The whole call."),

@@ -107,7 +107,10 @@ fn stream(answer: &Answer<'_>) -> Stream {
             "model": answer.model, "choices": choices, "usage": usage})
         .to_string()
     };
-    let choice = |text: &str, finish: Option<&str>| json!([{"text": text, "index": 0, "logprobs": null, "finish_reason": finish}]);
+    let choice = |text: &str, finish: Option<&str>| {
+        let choice = json!({"text": text, "index": 0, "logprobs": null, "finish_reason": finish});
+        json!([choice])
+    };
     let mut stream = Stream::of_events();
     if answer.finish != Finish::Nothing {
         for piece in pieces(answer.text) {

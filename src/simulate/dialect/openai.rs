@@ -270,7 +270,10 @@ pub(super) fn stream(answer: &Answer<'_>) -> Stream {
         chunk["obfuscation"] = "x7".into();
         chunk.to_string()
     };
-    let choice = |delta: Value, logprobs: Value, finish: Option<&str>| json!([{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]);
+    let choice = |delta: Value, logprobs: Value, finish: Option<&str>| {
+        let choice = json!({"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        json!([choice])
+    };
     let key = if answer.finish == Finish::Refused { "refusal" } else { "content" };
     let mut stream = Stream::of_events();
     stream.events.push(": queued\n\n".into());

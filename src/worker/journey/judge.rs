@@ -189,8 +189,8 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
 }
 
 impl Judged {
-    /// Estimates the tokens of an answer that broke off, and what they are worth. They are on the ledger and in no sum of
-    /// money: whether they were charged, and whether the provider wrote on after that, is not known (`uncertain`).
+    /// Estimates the tokens of an answer that broke off, and what they are worth. They are on the ledger and in no sum
+    /// of money: whether they were charged, and whether the provider wrote on after that, is not known (`uncertain`).
     fn estimate(&mut self, partial: &Answer, asked: &AskedFor<'_>, price: Option<&Tariff>) {
         let texts: Vec<&str> = partial.texts().collect();
         let (come, _) = Usage::default().believed(asked.sent(), &texts);
