@@ -20,7 +20,7 @@ fn a_route_says_it_for_its_rungs_and_a_rung_for_itself() {
         let config = route(&lines).config();
         let streams: Vec<bool> = config.routes["default"].route.rungs.iter().map(|rung| rung.stream).collect();
         assert_eq!(streams, expected, "{lines}");
-        assert_eq!(config.warnings, Vec::<String>::new(), "{lines}");
+        assert!(!config.warnings.iter().any(|warning| warning.contains("stream")), "{:?}", config.warnings);
     }
     let by_variable = route("rungs = [\"local/a\"]").with("SLUICE__ROUTES__DEFAULT__STREAM", "true").config();
     assert!(by_variable.routes["default"].route.rungs[0].stream);
@@ -43,6 +43,7 @@ fn what_cannot_be_streamed_is_named() {
         assert_eq!(route(lines).faults(), [expected], "{lines}");
     }
     let config = route("rungs = [\"local/nomic-embed-text\"]\nstream = true").config();
-    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
-    assert!(warning.contains("routes.default.stream: it makes no difference to embeddings"), "{warning}");
+    let warnings = config.warnings.join("\n");
+    assert!(warnings.contains("it makes no difference to embeddings, which come in one piece"), "{warnings}");
+    assert!(warnings.contains("routes.default.stream of "), "{warnings}");
 }

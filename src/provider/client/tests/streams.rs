@@ -300,7 +300,7 @@ async fn a_stream_that_stalls_is_given_up_after_the_idle_time_however_it_is_kept
         assert!(report.first_byte_ms.is_some_and(|first| first <= report.total_ms));
     }
     // Events that come again and again are no stall.
-    const EVENT: &str = "e\r\ndata: {\"a\":1}\n\n\r\n";
+    const EVENT: &str = "f\r\ndata: {\"a\":1}\n\n\r\n";
     let hurried = Timeouts { idle: SHORT, total: SHORT * 4, ..PATIENT };
     let script = [begun(&first), vec![Step::Drip(EVENT)]].concat();
     let (report, _) = within(&hurried, &openai::DIALECT, script).await;
