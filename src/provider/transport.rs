@@ -132,7 +132,7 @@ impl Transport {
         let mut pulse = Pulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
         on_head(status, response.headers(), pulse.is_none().then_some(head));
         // A head that came at once left no time to look when the request went out.
-        let begins_by = begins_by.get().copied().unwrap_or_else(|| stage::deadline(started, first_byte));
+        let begins_by = begins_by.get().copied().unwrap_or_else(|| stage::deadline(started, first_byte)).min(deadline);
         let limits = BodyLimits { max: self.max_body, begins_by, idle, deadline };
         let (body, fault) = Body::read(&mut response, pulse.as_mut(), &limits, &self.room).await;
         let first_byte = match &pulse {
