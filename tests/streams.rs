@@ -17,7 +17,7 @@ const FAULTS: &[(&str, &[&str])] = &[
     ("stall", &["timeout"]),
     ("no_end", &["network"]),
     ("error_in_200", &["overloaded", "server_error", "rate_limit"]),
-    // A line that is no JSON and a frame with a wrong checksum end what can be read.
+    // A frame with a wrong checksum ends what can be read.
     ("garbage", &["server_error", "network"]),
     ("malformed_json", &["network"]),
 ];

@@ -1,6 +1,7 @@
 //! Server-sent events as WHATWG defines them: the framing of the dialects' streams.
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use std::borrow::Cow;
 use tokio::time::Instant;
 
 /// One event.
@@ -46,6 +47,7 @@ impl Decoder {
             rest = after.get(1..).unwrap_or_default();
             self.line.extend_from_slice(line);
             let line = std::mem::take(&mut self.line);
+            self.is_garbled |= is_garbage(&line);
             events.extend(self.end_line(&String::from_utf8_lossy(&line)));
         }
         events
@@ -92,6 +94,12 @@ impl Decoder {
     fn pending(&self) -> usize {
         self.line.len().saturating_add(self.data.as_ref().map_or(0, String::len))
     }
+}
+
+/// Whether a stretch of these bytes is no text, and not only half a character, which hides nothing: what follows may
+/// look right by chance, and lack what stood there.
+pub(super) fn is_garbage(bytes: &[u8]) -> bool {
+    matches!(String::from_utf8_lossy(bytes), Cow::Owned(text) if text.contains("\u{fffd}\u{fffd}\u{fffd}\u{fffd}"))
 }
 
 /// The events of a whole stream, and whether it has lines that no server writes.
@@ -195,6 +203,19 @@ mod tests {
             ("{\"a\": 1}\n", true),
         ] {
             assert_eq!(read(stream.as_bytes()).1, is_garbled, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_of_bytes_that_are_no_text_is_garbage_and_half_a_character_is_none() {
+        let lines: [(&[u8], bool); 4] = [
+            (b"data: {\"de\xff\xff\xff\xff\xff\":0}\n\n", true),
+            (b"data: {\"delta\":\"\xf0\x9f\x98\"}\n\n", false),
+            ("data: \"\u{fffd}\u{fffd}\u{fffd}\u{fffd}\"\n\n".as_bytes(), false),
+            (b"data: {}\n\n", false),
+        ];
+        for (stream, is_garbled) in lines {
+            assert_eq!(read(stream).1, is_garbled, "{}", String::from_utf8_lossy(stream));
         }
     }
 

@@ -129,6 +129,9 @@ fn read_lines(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unread
     let first = serde_json::from_str(lines.next()?).ok().filter(Value::is_object)?;
     let mut lines = lines.peekable();
     lines.peek()?;
+    if !reply.is_partial && events::is_garbage(reply.body) {
+        return Some(Err(Unread::Unusable("a stream with a line that cannot be read".to_owned())));
+    }
     let values = std::iter::once(first).chain(lines.map_while(|line| serde_json::from_str(line).ok())).collect();
     Some(joined(reply, values, join).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
 }

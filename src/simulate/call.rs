@@ -297,23 +297,27 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     let lost = Ending { charge: Charge::Lost, reported: None, ..ending };
     let interval = fault.interval.unwrap_or(DEFAULT_INTERVAL);
     let body = match (fault.kind, events) {
-        (FaultKind::SlowDrip, Some(events)) => ReplyBody::pieces(events, Some(interval), Then::End(ticket, ending)),
+        (FaultKind::SlowDrip, Some(events)) => {
+            ReplyBody::pieces(events, Some(interval), Then::End(Box::new((ticket, ending))))
+        }
         (FaultKind::SlowDrip, None) => ReplyBody::drip(body, interval, ticket, ending),
         (FaultKind::Cut, None) => {
             ticket.end(lost);
             ReplyBody::cut(body)
         }
-        (FaultKind::Stall, None) => ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::Silence(ticket)),
+        (FaultKind::Stall, None) => {
+            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::Silence(Box::new(ticket)))
+        }
         (FaultKind::NoEnd, None) => {
-            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::End(ticket, lost))
+            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::End(Box::new((ticket, lost))))
         }
         (FaultKind::Cut, Some(events)) => {
             ticket.end(lost);
             ReplyBody::pieces(events, None, Then::Break)
         }
-        (FaultKind::Stall, Some(events)) => ReplyBody::pieces(events, None, Then::Silence(ticket)),
-        (FaultKind::NoEnd, Some(events)) => ReplyBody::pieces(events, None, Then::End(ticket, lost)),
-        (_, Some(events)) => ReplyBody::pieces(events, None, Then::End(ticket, ending)),
+        (FaultKind::Stall, Some(events)) => ReplyBody::pieces(events, None, Then::Silence(Box::new(ticket))),
+        (FaultKind::NoEnd, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, lost)))),
+        (_, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, ending)))),
         (_, None) => {
             ticket.end(ending);
             ReplyBody::Whole(body)

@@ -29,11 +29,11 @@ pub(crate) enum ReplyBody {
 /// What comes behind the last piece of a body.
 pub(crate) enum Then {
     /// Its end, and that of the call.
-    End(Ticket, Ending),
+    End(Box<(Ticket, Ending)>),
     /// The connection breaks.
     Break,
     /// Nothing, until the client gives up.
-    Silence(#[expect(dead_code, reason = "dropping it books that the client went away")] Ticket),
+    Silence(#[expect(dead_code, reason = "dropping it books that the client went away")] Box<Ticket>),
     /// It has ended.
     Ended,
 }
@@ -105,7 +105,8 @@ impl Body for ReplyBody {
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
                 match std::mem::replace(then, Then::Ended) {
-                    Then::End(ticket, ending) => {
+                    Then::End(end) => {
+                        let (ticket, ending) = *end;
                         ticket.end(ending);
                         Poll::Ready(None)
                     }

@@ -233,10 +233,12 @@ impl AttemptView {
         lines.extend(notes(attempt).map(|note| format!("   note: {note}")));
         if let Some(answer) = &self.answer {
             let broke_off = choice::broke_off(attempt.decision.as_ref());
-            let what = match attempt.accepted {
-                true => "the answer as it came",
-                false if broke_off => "what had come of its answer",
-                false => "its answer",
+            let what = if attempt.accepted {
+                "the answer as it came"
+            } else if broke_off {
+                "what had come of its answer"
+            } else {
+                "its answer"
             };
             lines.push(format!("   {what}:"));
             answer.tell(lines);

@@ -288,6 +288,7 @@ async fn a_broken_stream_comes_with_its_words_and_a_whole_one_with_its_answer_al
 async fn a_stream_that_stalls_is_given_up_after_the_idle_time_however_it_is_kept_alive() {
     const COMMENT: &str = "a\r\n: alive!\n\n\r\n";
     const PING: &str = "24\r\nevent: ping\ndata: {\"type\": \"ping\"}\n\n\r\n";
+    const EVENT: &str = "f\r\ndata: {\"a\":1}\n\n\r\n";
     let idle = Timeouts { idle: SHORT, ..PATIENT };
     let first = OPENAIS.split_inclusive("\n\n").take(2).collect::<String>();
     for last in [Step::Hang, Step::Drip(COMMENT), Step::Drip(PING)] {
@@ -300,7 +301,6 @@ async fn a_stream_that_stalls_is_given_up_after_the_idle_time_however_it_is_kept
         assert!(report.first_byte_ms.is_some_and(|first| first <= report.total_ms));
     }
     // Events that come again and again are no stall.
-    const EVENT: &str = "f\r\ndata: {\"a\":1}\n\n\r\n";
     let hurried = Timeouts { idle: SHORT, total: SHORT * 4, ..PATIENT };
     let script = [begun(&first), vec![Step::Drip(EVENT)]].concat();
     let (report, _) = within(&hurried, &openai::DIALECT, script).await;
