@@ -123,7 +123,7 @@ async fn a_streamed_answer_is_the_same_to_the_byte_and_what_breaks_off_is_on_the
         // What is rejected is rejected for the same reason, and costs the same.
         let query = "select j.custom_id, a.class, a.detail, a.finish, a.cost_nanos, a.uncertain_nanos, a.usage_source,
                             a.usage::text, a.answer -> 'choices', a.decision -> 'streamed' as streamed
-                       from sluice.attempts a join sluice.job j on j.id = a.job_id
+                       from sluice.attempt a join sluice.job j on j.id = a.job_id
                       where j.custom_id like $1 order by j.custom_id, a.number";
         let rows = |like: String| {
             let pool = pool.clone();
@@ -178,7 +178,7 @@ async fn broken(pool: &sqlx::PgPool, custom_id: &str, classes: &[&str]) -> Resul
         "select a.class, a.message, a.http_status, a.usage_source, a.input_tokens, a.output_tokens, a.cost_nanos,
                 a.uncertain_nanos, a.computed_cost_nanos, a.cost_source, a.total_ms, a.first_byte_ms,
                 a.answer #>> '{choices,0,message,content}' as words, a.decision #> '{streamed,characters}' as characters
-           from sluice.attempts a join sluice.job j on j.id = a.job_id
+           from sluice.attempt a join sluice.job j on j.id = a.job_id
           where j.custom_id = $1 and a.number = 1",
     )
     .bind(custom_id)
@@ -225,7 +225,7 @@ async fn a_stalled_stream_is_left_within_the_idle_time_and_the_next_rung_answers
     let pool = stage.database.pool();
     let rows = sqlx::query(
         "select a.provider, a.class, a.total_ms, a.answer is not null as has_words, a.decision -> 'streamed' as streamed
-           from sluice.attempts a join sluice.job j on j.id = a.job_id order by j.custom_id, a.number",
+           from sluice.attempt a join sluice.job j on j.id = a.job_id order by j.custom_id, a.number",
     )
     .fetch_all(&pool)
     .await
