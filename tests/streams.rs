@@ -132,7 +132,9 @@ async fn a_streamed_answer_is_the_same_to_the_byte_and_what_breaks_off_is_on_the
         for (kind, _) in &kinds {
             let told = |row: &sqlx::postgres::PgRow| {
                 let texts: Vec<Option<String>> = [1, 2, 3, 6, 7].iter().map(|column| row.get(*column)).collect();
-                (texts, row.get::<Option<i64>, _>(4), row.get::<i64, _>(5), row.get::<Option<Value>, _>(8))
+                // An empty answer is an empty text, or no text where the stream has not a single piece.
+                let answer = row.get::<Option<Value>, _>(8).filter(|_| *kind != "empty");
+                (texts, row.get::<Option<i64>, _>(4), row.get::<i64, _>(5), answer)
             };
             let whole: Vec<_> = rows(format!("whole-{kind}-{name}")).await.iter().map(told).collect();
             let streamed = rows(format!("streamed-{kind}-{name}")).await;
@@ -212,11 +214,9 @@ async fn broken(pool: &sqlx::PgPool, custom_id: &str, classes: &[&str]) -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_stream_is_left_within_the_idle_time_and_the_next_rung_answers() {
-    let stage = stage(
-        "[routes.chain]\nstrategy = \"priority\"\nrungs = [\"p_openai/m\", \"p_anthropic/m\"]\nstream = true\n\
-         max_attempts = 2\n",
-    )
-    .await;
+    let stage =
+        stage("[routes.chain]\nstrategy = \"priority\"\nrungs = [\"p_openai/m\", \"p_anthropic/m\"]\nstream = true\n")
+            .await;
     let request = json!({"prompt": "Well? [[faults@openai:stall,stall,stall]]", "max_tokens": 300});
     stage.add("chain", "one", &request).await;
     // Vectors come whole on the same route.
@@ -233,6 +233,8 @@ async fn a_stalled_stream_is_left_within_the_idle_time_and_the_next_rung_answers
     let told: Vec<(String, Option<String>, bool, bool)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(3), row.get::<Option<Value>, _>(4).is_some())).collect();
     let expected = [
+        // A timeout is tried once more.
+        ("p_openai", Some("timeout"), true, true),
         ("p_openai", Some("timeout"), true, true),
         ("p_anthropic", None, false, true),
         ("p_openai", None, false, false),
