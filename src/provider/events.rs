@@ -24,6 +24,8 @@ pub(super) struct Decoder {
     has_begun: bool,
     /// Whether a line has come that no server writes.
     is_garbled: bool,
+    /// The events before that.
+    before_garbage: usize,
     name: String,
     data: Option<String>,
 }
@@ -48,7 +50,11 @@ impl Decoder {
             self.line.extend_from_slice(line);
             let line = std::mem::take(&mut self.line);
             self.is_garbled |= is_garbage(&line);
-            events.extend(self.end_line(&String::from_utf8_lossy(&line)));
+            let event = self.end_line(&String::from_utf8_lossy(&line));
+            if !self.is_garbled {
+                self.before_garbage += usize::from(event.is_some());
+            }
+            events.extend(event);
         }
         events
     }
@@ -102,11 +108,11 @@ pub(super) fn is_garbage(bytes: &[u8]) -> bool {
     matches!(String::from_utf8_lossy(bytes), Cow::Owned(text) if text.contains("\u{fffd}\u{fffd}\u{fffd}\u{fffd}"))
 }
 
-/// The events of a whole stream, and whether it has lines that no server writes.
-pub(super) fn read(body: &[u8]) -> (Vec<Event>, bool) {
+/// The events of a whole stream, and how many of them came before a line that no server writes; `None`: it has none.
+pub(super) fn read(body: &[u8]) -> (Vec<Event>, Option<usize>) {
     let mut decoder = Decoder::default();
     let events = decoder.take(body);
-    (events, decoder.is_garbled)
+    (events, decoder.is_garbled.then_some(decoder.before_garbage))
 }
 
 /// An event of so many bytes is a sign of an answer before it is whole.
@@ -202,7 +208,7 @@ mod tests {
             ("<html>\n", true),
             ("{\"a\": 1}\n", true),
         ] {
-            assert_eq!(read(stream.as_bytes()).1, is_garbled, "{stream:?}");
+            assert_eq!(read(stream.as_bytes()).1.is_some(), is_garbled, "{stream:?}");
         }
     }
 
@@ -215,8 +221,14 @@ mod tests {
             (b"data: {}\n\n", false),
         ];
         for (stream, is_garbled) in lines {
-            assert_eq!(read(stream).1, is_garbled, "{}", String::from_utf8_lossy(stream));
+            assert_eq!(read(stream).1.is_some(), is_garbled, "{}", String::from_utf8_lossy(stream));
         }
+    }
+
+    #[test]
+    fn what_came_before_garbage_is_told() {
+        let (events, before) = read(b"data: 1\n\ndata: {\"de\xff\xff\xff\xff\":0}\n\ndata: 3\n\n");
+        assert_eq!((events.len(), before), (3, Some(1)));
     }
 
     #[test]

@@ -75,9 +75,13 @@ fn read_events(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unrea
         return None;
     }
     let (mut values, mut mended) = (Vec::new(), Vec::new());
-    let (events, mut has_hole) = events::read(reply.body);
+    let (mut events, before_garbage) = events::read(reply.body);
     if events.is_empty() {
         return None;
+    }
+    let mut has_hole = before_garbage.is_some();
+    if let Some(before) = before_garbage.filter(|_| reply.is_partial) {
+        events.truncate(before);
     }
     for event in events {
         // The end mark of OpenAI's dialect is not JSON, and may be missing: the answer itself says why it ended.
