@@ -88,6 +88,7 @@ mod spending;
 mod spool;
 mod stop_loss;
 mod strategies;
+mod streams;
 mod support;
 mod tables;
 mod terminal;

@@ -287,7 +287,8 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             .peak_price(now)
             .map_or_else(|| "price unknown".to_owned(), |price| format!("{} per million tokens", in_and_out(&price)));
         let timeout = humantime::format_duration(rung.timeouts.total);
-        writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
+        let streamed = if rung.stream { ", streamed" } else { "" };
+        writeln!(out, "  {}: {price}, timeout {timeout}{streamed}{share}", rung.target)?;
         if let (Some(other), Some(price)) = (&rung.model.terms_at(now).off_peak, rung.off_peak_price(now)) {
             writeln!(out, "    {} outside {} (UTC)", in_and_out(&price), other.peak)?;
         }

@@ -34,6 +34,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Defaults {
     defaults
 }
 
+/// Whether the requests that the route makes ask for embeddings.
+pub(super) fn asks_for_vectors(defaults: &Defaults) -> bool {
+    let filled = defaults.request.as_ref().and_then(|request| request.fill(&Same("text")).ok());
+    filled.is_some_and(|filled| ChatRequest::parse_text(&filled).is_ok_and(|(request, _)| request.embed.is_some()))
+}
+
 fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Template> {
     section.parsed(key, "a text such as \"Classify: {text}\"", |text| {
         if text.trim().is_empty() {

@@ -56,6 +56,7 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
         takes_null: section.flag("takes_null"),
         takes_functions: section.flag("takes_functions"),
         takes_developer: section.flag("takes_developer"),
+        stream_usage: section.flag("stream_usage"),
         model_rules: section.flag("model_rules"),
         reasoning_outside: section.flag("reasoning_outside"),
         limit_headers: section.parsed("limit_headers", &meanings, |text| {

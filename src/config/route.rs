@@ -68,7 +68,8 @@ fn read_one(
     leads: &forks::Leads,
 ) -> RouteConfig {
     let (models, catalogue) = models;
-    let rungs = read_rungs(&mut section, providers, neighbours, (&mut *models, catalogue));
+    let stream = section.flag_or_default("stream");
+    let rungs = read_rungs(&mut section, stream, providers, neighbours, (&mut *models, catalogue));
     let cascade = cascade::read(&mut section, &rungs, providers);
     let mut route = Route {
         name: name.to_owned(),
@@ -87,6 +88,7 @@ fn read_one(
         shadow: None,
     };
     route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));
+    check_stream(&section, &route);
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     let stop_loss =
@@ -95,8 +97,28 @@ fn read_one(
     RouteConfig { route: Arc::new(route), stop_loss }
 }
 
+/// Vectors come whole, so a stream of them is a mistake where it is certain, and worth a warning where a name says so.
+fn check_stream(section: &Section<'_>, route: &Route) {
+    if !route.rungs.iter().any(|rung| rung.stream) {
+        return;
+    }
+    if defaults::asks_for_vectors(&route.defaults) {
+        let problem = "the route asks for embeddings, which come in one piece";
+        return section.fault("stream", problem, "no such key, or false");
+    }
+    let is_for_vectors = |rung: &&Rung| rung.stream && rung.target.model.to_ascii_lowercase().contains("embed");
+    for rung in route.rungs.iter().filter(is_for_vectors) {
+        let key = section.key_in_file("stream");
+        section.reading().warn(format!(
+            "{key}: it makes no difference to embeddings, which come in one piece, and {} seems to make no others",
+            rung.target
+        ));
+    }
+}
+
 fn read_rungs(
     section: &mut Section<'_>,
+    stream: bool,
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     (models, catalogue): (&mut BTreeMap<Target, Model>, &Catalogue),
@@ -109,8 +131,9 @@ fn read_rungs(
     let mut rungs: Vec<Rung> = Vec::new();
     for (index, value) in values.into_iter().flatten().enumerate() {
         let key = format!("rungs[{index}]");
-        let Some((target, timeouts)) = read_rung(section, &key, value) else { continue };
-        let rung = rung_of(section, &key, (&target, timeouts), providers, neighbours, (&mut *models, catalogue));
+        let Some((target, timeouts, own_stream)) = read_rung(section, &key, value) else { continue };
+        let written = (&target, timeouts, own_stream.unwrap_or(stream));
+        let rung = rung_of(section, &key, written, providers, neighbours, (&mut *models, catalogue));
         let Some(rung) = rung else { continue };
         if rungs.iter().any(|known| known.target == rung.target) {
             section.fault(&key, format!("{} is a rung of this route already", rung.target), "each target once");
@@ -124,7 +147,7 @@ fn read_rungs(
 fn rung_of(
     section: &Section<'_>,
     key: &str,
-    (target, timeouts): (&Target, Table),
+    (target, timeouts, stream): (&Target, Table, bool),
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     (models, catalogue): (&mut BTreeMap<Target, Model>, &Catalogue),
@@ -156,7 +179,7 @@ fn rung_of(
     if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
         model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
     }
-    Some(Rung { target, model, timeouts })
+    Some(Rung { target, model, timeouts, stream })
 }
 
 /// The shadow of a route; `None`: it has none, or a faulty one.
@@ -172,9 +195,10 @@ fn read_shadow(
     }
     let mut table = section.child("shadow");
     let written = shadow::read(&mut table);
+    let stream = route.rungs.first().is_some_and(|rung| rung.stream);
     let rung = written
         .target
-        .and_then(|target| rung_of(&table, "target", (&target, Table::new()), providers, neighbours, models));
+        .and_then(|target| rung_of(&table, "target", (&target, Table::new(), stream), providers, neighbours, models));
     if let Some(rung) = &rung {
         shadow::check(&table, &route.name, &route.rungs, rung);
     }
@@ -192,15 +216,15 @@ fn usual_timeouts(endpoint: &Endpoint, tier: Option<Tier>) -> Timeouts {
     Timeouts { first_byte, total, ..usual }
 }
 
-/// Reads a rung: its target, and its table of timeouts.
-fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table)> {
+/// Reads a rung: its target, its table of timeouts, and whether it says itself that it is streamed or not.
+fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table, Option<bool>)> {
     match value.kind {
         ValueKind::String(text) => {
             let target = Target::parse(&text);
             if target.is_none() {
                 section.fault(key, format!("{text:?} has no provider or no model"), RUNG);
             }
-            Some((target?, Table::new()))
+            Some((target?, Table::new(), None))
         }
         ValueKind::Table(table) => {
             let mut rung = section.nested(key, &keys::RUNG, table.into_iter().collect());
@@ -211,9 +235,9 @@ fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, 
             if is_missing {
                 rung.fault("target", "is missing", "\"provider/model\"");
             }
-            let timeouts = rung.table("timeouts");
+            let (timeouts, stream) = (rung.table("timeouts"), rung.flag("stream"));
             rung.finish();
-            Some((target?, timeouts))
+            Some((target?, timeouts, stream))
         }
         _ => {
             section.fault(key, "is not a rung", RUNG);

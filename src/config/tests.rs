@@ -8,6 +8,7 @@ mod keys;
 mod providers;
 mod shadows;
 mod strategies;
+mod streams;
 mod tiers;
 mod variables;
 

@@ -115,6 +115,18 @@ impl Beside {
 }
 
 impl Answer {
+    /// The texts that the model has written: what it says, thinks and calls.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let texts = [&self.text, &self.reasoning, &self.refusal].into_iter().flatten().map(String::as_str);
+        texts.chain(self.tool_calls.iter().flat_map(|call| [call.name.as_str(), call.arguments.as_str()]))
+    }
+
+    /// How many characters the model has written.
+    #[must_use]
+    pub fn characters(&self) -> usize {
+        self.texts().map(|text| text.chars().count()).fold(0, usize::saturating_add)
+    }
+
     /// The approximate size, in bytes, of the answer as it is stored.
     #[must_use]
     pub fn bytes(&self) -> usize {

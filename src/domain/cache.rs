@@ -67,6 +67,7 @@ mod tests {
             target: Target::new("p", *model),
             model: Model::default(),
             timeouts: Timeouts::of(Duration::from_secs(1)),
+            stream: false,
         };
         Route {
             name: "r".to_owned(),

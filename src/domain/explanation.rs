@@ -45,6 +45,9 @@ pub struct Explanation {
     /// list, or the only one, or the worker did not note it.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub order: Option<Ordering>,
+    /// What came of the stream as which the answer was asked for; `None`: none was asked for.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub streamed: Option<Streamed>,
     /// The rules that led the job from its route to the one whose rungs it tried, in turn.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Taken>,
@@ -56,6 +59,21 @@ impl Explanation {
     pub fn read(decision: &Value) -> Self {
         if decision.is_object() { Self::deserialize(decision).unwrap_or_default() } else { Self::default() }
     }
+}
+
+/// An answer that was asked for as a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// Whether it came to its end.
+    pub whole: bool,
+    /// How many characters had come of one that did not.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub characters: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_nothing(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A rung that was not called.
@@ -338,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_a_stream_is_told_and_strange_words_of_it_are_left_out() {
+        for (streamed, written) in [
+            (Streamed { whole: true, characters: 0 }, json!({ "whole": true })),
+            (Streamed { whole: false, characters: 1_234 }, json!({ "whole": false, "characters": 1_234 })),
+        ] {
+            let explanation = Explanation { streamed: Some(streamed), ..Explanation::default() };
+            let value = serde_json::to_value(&explanation).unwrap();
+            assert_eq!(value["streamed"], written);
+            assert_eq!(Explanation::read(&value), explanation);
+        }
+        for strange in [json!(true), json!({ "whole": "half" }), json!(null)] {
+            assert_eq!(Explanation::read(&json!({ "streamed": strange, "key": "A" })).key.as_deref(), Some("A"));
+        }
+    }
+
+    #[test]
     fn what_was_stored_before_there_were_versions_is_read() {
         let old = json!({
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
@@ -355,6 +389,7 @@ mod tests {
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
             order: None,
+            streamed: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);

@@ -273,6 +273,9 @@ pub struct Rung {
     pub model: Model,
     /// How long one call may take.
     pub timeouts: Timeouts,
+    /// Whether its answers are asked for as streams, so that one that stalls or breaks off is seen at once. Vectors
+    /// come whole all the same.
+    pub stream: bool,
 }
 
 impl Rung {

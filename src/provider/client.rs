@@ -76,8 +76,8 @@ pub struct Head {
     pub status: u16,
     /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// Milliseconds from the start of the call to the head.
-    pub first_byte_ms: i32,
+    /// Milliseconds from the start of the call to the head; `None`: a stream is to begin after it.
+    pub first_byte_ms: Option<i32>,
 }
 
 /// A provider that can be called.
@@ -193,6 +193,9 @@ impl Provider {
         if let Ok(answer) = &mut report.result {
             undo.apply(answer);
         }
+        if let Some(partial) = &mut report.partial {
+            undo.apply(partial);
+        }
         report.redact(&self.secrets);
         report.dropped = dropped;
         report.total_ms = millis(started.elapsed());
@@ -211,13 +214,13 @@ impl Provider {
     /// The request in the dialect's form, changed as earlier refusals asked.
     fn written(&self, call: &Call<'_>) -> Result<WireRequest, Ineligible> {
         let mut wire = self.adapter.encode(call.payload, call.model, call.capabilities)?;
+        if call.delivery == Delivery::Stream {
+            self.adapter.ask_for_stream(&mut wire);
+        }
         mending::apply(&mut wire, call.mends);
         if let Some(tier) = call.tier {
             // After the changes: without its tier the call would be another target's, at another price.
             self.ask_for_tier(&mut wire, call.payload, tier)?;
-        }
-        if call.delivery == Delivery::Stream {
-            self.adapter.ask_for_stream(&mut wire);
         }
         Ok(wire)
     }
@@ -251,13 +254,14 @@ impl Provider {
         started: Instant,
         head: &OnceLock<Head>,
     ) -> Result<Reply, Failure> {
+        let delivery = wire.delivery;
         let request = self.signed(key, wire)?;
         let Timeouts { connect: _, first_byte, idle, total } = *timeouts;
-        let on_head = |status: u16, headers: &HeaderMap, first_byte: Duration| {
+        let on_head = |status: u16, headers: &HeaderMap, first_byte: Option<Duration>| {
             let request_id = self.request_id(headers);
-            let _ = head.set(Head { status, request_id, first_byte_ms: millis(first_byte) });
+            let _ = head.set(Head { status, request_id, first_byte_ms: first_byte.map(millis) });
         };
-        self.transport.exchange(request, &TimeLimits { first_byte, idle, total, started }, on_head).await
+        self.transport.exchange(request, delivery, &TimeLimits { first_byte, idle, total, started }, on_head).await
     }
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.
@@ -267,6 +271,7 @@ impl Provider {
             headers: &reply.headers,
             body: reply.body(),
             delivery,
+            is_partial: false,
             received_at: Some(now()),
         };
         if let Some(Skew { millis }) = self.adapter.skew(&wire) {
@@ -279,12 +284,15 @@ impl Provider {
             _ => self.decode(&wire),
         };
         let billed = success && result.is_err() && reply.fault.is_none();
+        let broke_off = success && result.is_err() && delivery == Delivery::Stream;
         CallReport {
+            partial: if broke_off { self.partial(&wire).map(Box::new) } else { None },
+            is_streamed: delivery == Delivery::Stream,
             failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
             result,
             status: Some(reply.status),
             request_id: self.request_id(&reply.headers),
-            first_byte_ms: Some(millis(reply.first_byte)),
+            first_byte_ms: reply.first_byte.map(millis),
             total_ms: 0,
             dropped: Vec::new(),
             limits: self.adapter.limits(&wire),
@@ -305,6 +313,12 @@ impl Provider {
         };
         answer.beside.notes.push(format!("it was whole when its connection failed: {}", fault.message));
         Ok(answer)
+    }
+
+    /// What has come of an answer that broke off; `None`: not a word, or in a form that cannot be told from rubbish.
+    fn partial(&self, wire: &WireReply<'_>) -> Option<Answer> {
+        let partial = self.adapter.decode(&WireReply { is_partial: true, ..*wire }).ok()?;
+        (partial.characters() > 0).then_some(partial)
     }
 
     /// Decodes a reply. When that fails and the body quotes a secret, decodes it again without the secret, so that no

@@ -1,5 +1,9 @@
 //! Server-sent events as WHATWG defines them: the framing of the dialects' streams.
 
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use std::borrow::Cow;
+use tokio::time::Instant;
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -18,6 +22,10 @@ pub(super) struct Decoder {
     after_return: bool,
     /// Whether a first line was taken: a byte order mark may stand in front of it.
     has_begun: bool,
+    /// Whether a line has come that no server writes.
+    is_garbled: bool,
+    /// The events before that.
+    before_garbage: usize,
     name: String,
     data: Option<String>,
 }
@@ -41,7 +49,12 @@ impl Decoder {
             rest = after.get(1..).unwrap_or_default();
             self.line.extend_from_slice(line);
             let line = std::mem::take(&mut self.line);
-            events.extend(self.end_line(&String::from_utf8_lossy(&line)));
+            self.is_garbled |= is_garbage(&line);
+            let event = self.end_line(&String::from_utf8_lossy(&line));
+            if !self.is_garbled {
+                self.before_garbage += usize::from(event.is_some());
+            }
+            events.extend(event);
         }
         events
     }
@@ -61,7 +74,11 @@ impl Decoder {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "event" => value.clone_into(&mut self.name),
+            "event" => {
+                // The line may have gone over into the next ones.
+                self.is_garbled |= !value.is_ascii();
+                value.clone_into(&mut self.name);
+            }
             "data" => match &mut self.data {
                 Some(data) => {
                     data.push('\n');
@@ -69,16 +86,81 @@ impl Decoder {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            // `id` and `retry` are for clients that connect again.
-            _ => {}
+            // A comment; `id` and `retry` are for clients that connect again.
+            "" | "id" | "retry" => {}
+            // The standard has clients pass over other fields. Bytes that name none may have been an event.
+            field => {
+                self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            }
         }
         None
     }
+
+    /// The bytes of the event that is not whole yet.
+    fn pending(&self) -> usize {
+        self.line.len().saturating_add(self.data.as_ref().map_or(0, String::len))
+    }
 }
 
-/// The events of a whole stream.
-pub(super) fn read(body: &[u8]) -> Vec<Event> {
-    Decoder::default().take(body)
+/// Whether a stretch of these bytes is no text, and not only half a character, which hides nothing: what follows may
+/// look right by chance, and lack what stood there.
+pub(super) fn is_garbage(bytes: &[u8]) -> bool {
+    matches!(String::from_utf8_lossy(bytes), Cow::Owned(text) if text.contains("\u{fffd}\u{fffd}\u{fffd}\u{fffd}"))
+}
+
+/// The events of a whole stream, and how many of them came before a line that no server writes; `None`: it has none.
+pub(super) fn read(body: &[u8]) -> (Vec<Event>, Option<usize>) {
+    let mut decoder = Decoder::default();
+    let events = decoder.take(body);
+    (events, decoder.is_garbled.then_some(decoder.before_garbage))
+}
+
+/// An event of so many bytes is a sign of an answer before it is whole.
+const LARGE: usize = 4 << 10;
+
+/// Counts the events of a stream that say something, while it arrives. Comments and pings keep a connection alive; they
+/// come from servers and gateways whose model has stalled, too.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    decoder: Decoder,
+    first: Option<Instant>,
+}
+
+impl Pulse {
+    /// For an answer with this head; `None`: it is no stream of events.
+    pub fn of(status: u16, headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+        let is_stream = (200..300).contains(&status) && kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+        is_stream.then(Self::default)
+    }
+
+    /// Takes the next piece, which arrived `now`. Returns whether it is a sign of an answer.
+    pub fn takes(&mut self, piece: &[u8], now: Instant) -> bool {
+        let events = self.decoder.take(piece);
+        let is_sign = events.iter().any(says_something) || self.decoder.pending() >= LARGE;
+        if is_sign {
+            self.first.get_or_insert(now);
+        }
+        is_sign
+    }
+
+    /// When the first such event came.
+    pub fn first(&self) -> Option<Instant> {
+        self.first
+    }
+}
+
+/// Whether an event is more than a sign of life: Anthropic's `ping`, a word of a gateway's.
+fn says_something(event: &Event) -> bool {
+    event.name != "ping" && !is_sign_of_life(&event.data)
+}
+
+/// Whether data is no piece of an answer, but a word or nothing (`ping`, `[heartbeat]`). Anything with a brace, a
+/// quotation mark or bytes beyond ASCII may have been one.
+pub(super) fn is_sign_of_life(data: &str) -> bool {
+    data.len() <= 64
+        && data.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"{}\"".contains(&byte))
+        && data.trim() != "[DONE]"
 }
 
 #[cfg(test)]
@@ -113,8 +195,81 @@ mod tests {
             ("{\"choices\":[]}", vec![]),
             ("", vec![]),
         ] {
-            assert_eq!(read(stream.as_bytes()), expected, "{stream:?}");
+            assert_eq!(read(stream.as_bytes()).0, expected, "{stream:?}");
         }
+    }
+
+    #[test]
+    fn lines_that_no_server_writes_are_told_from_fields_that_mean_nothing() {
+        for (stream, is_garbled) in [
+            ("nothing: a\nx-y: 1\nretry: 5\n: a comment\n\n", false),
+            ("data: a\n\u{fffd}\u{fffd}: b\n\n", true),
+            ("event: content_\u{fffd}\u{fffd}\":\"Hel\"}\n\n", true),
+            ("<html>\n", true),
+            ("{\"a\": 1}\n", true),
+        ] {
+            assert_eq!(read(stream.as_bytes()).1.is_some(), is_garbled, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_of_bytes_that_are_no_text_is_garbage_and_half_a_character_is_none() {
+        let lines: [(&[u8], bool); 4] = [
+            (b"data: {\"de\xff\xff\xff\xff\xff\":0}\n\n", true),
+            (b"data: {\"delta\":\"\xf0\x9f\x98\"}\n\n", false),
+            ("data: \"\u{fffd}\u{fffd}\u{fffd}\u{fffd}\"\n\n".as_bytes(), false),
+            (b"data: {}\n\n", false),
+        ];
+        for (stream, is_garbled) in lines {
+            assert_eq!(read(stream).1.is_some(), is_garbled, "{}", String::from_utf8_lossy(stream));
+        }
+    }
+
+    #[test]
+    fn what_came_before_garbage_is_told() {
+        let (events, before) = read(b"data: 1\n\ndata: {\"de\xff\xff\xff\xff\":0}\n\ndata: 3\n\n");
+        assert_eq!((events.len(), before), (3, Some(1)));
+    }
+
+    #[test]
+    fn a_word_keeps_a_connection_alive_and_is_no_piece_of_an_answer() {
+        for (data, is_sign) in [
+            ("", true),
+            ("ping", true),
+            ("[heartbeat]", true),
+            (": OPENROUTER PROCESSING", true),
+            ("[DONE]", false),
+            ("{", false),
+            ("\"", false),
+            ("\u{fffd}", false),
+            (&"x".repeat(65), false),
+        ] {
+            assert_eq!(is_sign_of_life(data), is_sign, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn only_events_that_say_something_are_a_pulse() {
+        let now = Instant::now();
+        let mut pulse = Pulse::default();
+        for silence in
+            [": alive\n\n", "event: ping\ndata: {\"type\": \"ping\"}\n\n", "data: ping\n\n", "data: {\"a\"", ": 1}"]
+        {
+            assert!(!pulse.takes(silence.as_bytes(), now), "{silence:?}");
+        }
+        assert_eq!(pulse.first(), None);
+        assert!(pulse.takes(b"\n\n", now));
+        // A large event takes its time.
+        assert!(
+            pulse.takes("data: {".as_bytes().iter().chain(&[b'x'; LARGE]).copied().collect::<Vec<_>>().as_slice(), now)
+        );
+        assert_eq!(pulse.first(), Some(now));
+        let of = |status, kind: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, reqwest::header::HeaderValue::from_static(kind))]);
+            Pulse::of(status, &headers).is_some()
+        };
+        assert!(of(200, "Text/Event-Stream; charset=utf-8"));
+        assert!(!of(200, "application/json") && !of(429, "text/event-stream"));
     }
 
     proptest! {
@@ -128,7 +283,7 @@ mod tests {
             sizes in prop::collection::vec(1..7_usize, 200),
         ) {
             let stream: String = lines.iter().zip(&ends).flat_map(|(line, end)| [*line, *end]).collect();
-            let whole = read(stream.as_bytes());
+            let whole = read(stream.as_bytes()).0;
             let mut decoder = Decoder::default();
             let (mut rest, mut events) = (stream.as_bytes(), Vec::new());
             for size in sizes {
@@ -142,7 +297,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_events_or_none(bytes in any::<Vec<u8>>()) {
-            for event in read(&bytes) {
+            for event in read(&bytes).0 {
                 prop_assert!(event.data.len() <= bytes.len().saturating_mul(3));
             }
         }

@@ -8,7 +8,7 @@ use super::echo::Echoes;
 use super::scrub;
 use super::transport::{NoTransport, TimeLimits, Transport};
 use super::wait_hint;
-use super::wire::Outgoing;
+use super::wire::{Delivery, Outgoing};
 use crate::domain::Timestamp;
 use crate::domain::alert::{AlertMessage, Appetite, HookFormat, SendOutcome};
 use base64::Engine as _;
@@ -200,7 +200,7 @@ impl Hook {
             Outgoing { method: Method::POST, url: self.url.clone(), headers: self.headers(id, at, &body), body };
         let total = self.receiver.timeout;
         let limits = TimeLimits { first_byte: total, idle: total, total, started };
-        match self.transport.exchange(request, &limits, |_, _, _| {}).await {
+        match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
             Ok(reply) => {
                 let retry_after = wait_hint::of_headers(&reply.headers, Some(at));
                 let said = self.words(&String::from_utf8_lossy(reply.body()));

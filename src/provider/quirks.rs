@@ -86,6 +86,8 @@ pub struct Quirks {
     pub takes_functions: bool,
     /// Takes the role `developer`, OpenAI's newer word for `system`.
     pub takes_developer: bool,
+    /// Tells the tokens of a stream only if it is asked to (`stream_options.include_usage`), and takes that.
+    pub stream_usage: bool,
     /// Whether the rules for models by their names apply here.
     pub model_rules: bool,
     /// `completion_tokens` does not include reasoning. Where a total is reported it decides, not this.
@@ -131,6 +133,7 @@ impl Quirks {
             takes_null: true,
             takes_functions: true,
             takes_developer: true,
+            stream_usage: true,
             model_rules: true,
             reasoning_outside: false,
         }
@@ -165,6 +168,7 @@ impl Quirks {
             takes_null,
             takes_functions,
             takes_developer,
+            stream_usage,
             model_rules,
             reasoning_outside,
             limit_headers: _,
@@ -208,6 +212,7 @@ impl Quirks {
             (&mut self.takes_null, takes_null),
             (&mut self.takes_functions, takes_functions),
             (&mut self.takes_developer, takes_developer),
+            (&mut self.stream_usage, stream_usage),
             (&mut self.model_rules, model_rules),
             (&mut self.reasoning_outside, reasoning_outside),
         ];
@@ -274,6 +279,8 @@ pub struct QuirkSettings {
     pub takes_functions: Option<bool>,
     /// Takes the role `developer`.
     pub takes_developer: Option<bool>,
+    /// Takes `stream_options.include_usage`.
+    pub stream_usage: Option<bool>,
     /// Whether the rules for models by their names apply.
     pub model_rules: Option<bool>,
     /// Counts reasoning outside `completion_tokens`.

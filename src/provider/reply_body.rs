@@ -59,7 +59,7 @@ enum Unread {
 /// Reads the answer in a body.
 fn read(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Unread> {
     if reply.delivery == Delivery::Stream
-        && let Some(parsed) = read_events(reply.body, join).or_else(|| read_lines(reply.body, join))
+        && let Some(parsed) = read_events(reply, join).or_else(|| read_lines(reply, join))
     {
         return parsed;
     }
@@ -68,39 +68,76 @@ fn read(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Unrea
 }
 
 /// Reads a requested stream; `None` when there are no events.
-fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
-    if is_too_much(body) {
+///
+/// An event that cannot be read may have been a piece of the answer, which has a hole then.
+fn read_events(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unread>> {
+    if is_too_much(reply.body) {
         return None;
     }
     let (mut values, mut mended) = (Vec::new(), Vec::new());
-    let mut has_events = false;
-    for event in events::read(body) {
-        has_events = true;
+    let (mut events, before_garbage) = events::read(reply.body);
+    if events.is_empty() {
+        return None;
+    }
+    let mut has_hole = before_garbage.is_some();
+    if let Some(before) = before_garbage.filter(|_| reply.is_partial) {
+        events.truncate(before);
+    }
+    for event in events {
         // The end mark of OpenAI's dialect is not JSON, and may be missing: the answer itself says why it ended.
         if event.data.trim() == "[DONE]" {
             break;
         }
-        let Ok(read) = lenient_json::read(event.data.as_bytes()) else { continue };
-        values.extend(read.values);
-        mended.extend(read.mended);
+        match lenient_json::read(event.data.as_bytes()) {
+            Ok(read) => {
+                values.extend(read.values);
+                mended.extend(read.mended);
+            }
+            Err(_) if events::is_sign_of_life(&event.data) => {}
+            // As much as is whole before it.
+            Err(_) if reply.is_partial => break,
+            Err(_) => has_hole = true,
+        }
+    }
+    // An error among the events explains more.
+    if has_hole && !reply.is_partial && !values.iter().any(is_error) {
+        return Some(Err(Unread::Unusable("a stream with an event that cannot be read".to_owned())));
     }
     mended.dedup();
-    has_events.then(|| join(values, true).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
+    Some(joined(reply, values, join).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
+}
+
+/// Whether one of the values of a stream is an error.
+fn is_error(value: &Value) -> bool {
+    let said = value.get("error").or_else(|| at(value, "/delta/error"));
+    said.is_some_and(|error| !error.is_null()) || value.get("type").is_some_and(|kind| kind == "error")
+}
+
+/// Makes one answer of the pieces of a requested stream, or of what has come of it.
+fn joined(reply: &WireReply<'_>, mut values: Vec<Value>, join: Join) -> Option<Value> {
+    if !reply.is_partial {
+        return join(values, true);
+    }
+    values.retain(|value| !is_error(value));
+    join(values, false)
 }
 
 /// Reads a requested stream that comes as a JSON object on each line; `None` when it has fewer than two lines. The line
 /// after the last line break is whole or was cut off.
-fn read_lines(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
-    if is_too_much(body) {
+fn read_lines(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unread>> {
+    if is_too_much(reply.body) {
         return None;
     }
-    let text = String::from_utf8_lossy(body);
+    let text = String::from_utf8_lossy(reply.body);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = serde_json::from_str(lines.next()?).ok().filter(Value::is_object)?;
     let mut lines = lines.peekable();
     lines.peek()?;
+    if !reply.is_partial && events::is_garbage(reply.body) {
+        return Some(Err(Unread::Unusable("a stream with a line that cannot be read".to_owned())));
+    }
     let values = std::iter::once(first).chain(lines.map_while(|line| serde_json::from_str(line).ok())).collect();
-    Some(join(values, true).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
+    Some(joined(reply, values, join).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
 }
 
 /// Reads a body that came in one piece, or in another form that the server chose.

@@ -29,6 +29,11 @@ pub struct CallReport {
     pub limits: Vec<LimitObservation>,
     /// The provider's own word on whether a retry helps (`x-should-retry`).
     pub should_retry: Option<bool>,
+    /// Whether a stream was asked for.
+    pub is_streamed: bool,
+    /// What had come of an answer that was streamed and broke off. It is no answer, and says so little of why it ended
+    /// that no rule for answers fits it.
+    pub partial: Option<Box<Answer>>,
     /// Tokens that were billed although the call failed, if the body says so: normalised, and as they came.
     pub failed_usage: Option<(Usage, Value)>,
 }
@@ -46,6 +51,8 @@ impl CallReport {
             dropped: Vec::new(),
             limits: Vec::new(),
             should_retry: None,
+            is_streamed: false,
+            partial: None,
             failed_usage: None,
         }
     }
@@ -60,43 +67,44 @@ impl CallReport {
         if let Some((_, usage)) = &mut self.failed_usage {
             scrub::each_text(usage, &redact);
         }
-        match &mut self.result {
-            Err(failure) => {
-                redact(&mut failure.message);
-                failure.code.iter_mut().for_each(redact);
-                failure.code.iter_mut().for_each(shorten);
-            }
-            Ok(answer) => {
-                let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, beside, .. } =
-                    answer;
-                for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
-                    text.iter_mut().for_each(redact);
-                }
-                for members in beside.members_mut() {
-                    let mut whole = Value::Object(std::mem::take(members));
-                    scrub::each_text(&mut whole, &redact);
-                    if let Value::Object(redacted) = whole {
-                        *members = redacted;
-                    }
-                }
-                beside.service_tier.iter_mut().for_each(redact);
-                beside.service_tier.iter_mut().for_each(shorten);
-                beside.shorten(Beside::MOST_BYTES);
-                // Only names are cut, which stand on the ledger and in messages; the answer keeps its length.
-                for name in [finish_raw, model, id] {
-                    name.iter_mut().for_each(shorten);
-                }
-                for call in tool_calls {
-                    [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
-                }
-                if let Some(usage) = usage_raw {
-                    scrub::each_text(usage, &redact);
-                }
-                if usage_raw.as_ref().is_some_and(|usage| usage.to_string().len() > MOST_USAGE_BYTES) {
-                    *usage_raw = None;
-                }
-            }
+        if let Err(failure) = &mut self.result {
+            redact(&mut failure.message);
+            failure.code.iter_mut().for_each(redact);
+            failure.code.iter_mut().for_each(shorten);
         }
+        for answer in self.result.iter_mut().chain(self.partial.as_deref_mut()) {
+            redact_answer(answer, &redact);
+        }
+    }
+}
+
+fn redact_answer(answer: &mut Answer, redact: &impl Fn(&mut String)) {
+    let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, beside, .. } = answer;
+    for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
+        text.iter_mut().for_each(redact);
+    }
+    for members in beside.members_mut() {
+        let mut whole = Value::Object(std::mem::take(members));
+        scrub::each_text(&mut whole, redact);
+        if let Value::Object(redacted) = whole {
+            *members = redacted;
+        }
+    }
+    beside.service_tier.iter_mut().for_each(redact);
+    beside.service_tier.iter_mut().for_each(shorten);
+    beside.shorten(Beside::MOST_BYTES);
+    // Only names are cut, which stand on the ledger and in messages; the answer keeps its length.
+    for name in [finish_raw, model, id] {
+        name.iter_mut().for_each(shorten);
+    }
+    for call in tool_calls {
+        [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
+    }
+    if let Some(usage) = usage_raw {
+        scrub::each_text(usage, redact);
+    }
+    if usage_raw.as_ref().is_some_and(|usage| usage.to_string().len() > MOST_USAGE_BYTES) {
+        *usage_raw = None;
     }
 }
 

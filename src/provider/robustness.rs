@@ -171,8 +171,10 @@ proptest! {
         let reply = WireReply { received_at: received_at.map(Timestamp), ..WireReply::new(status, &headers, &body) };
         let speakers = VENDORS.iter().map(|vendor| (vendor.dialect.name, Some(vendor.name))).chain([("openai", None)]);
         for (dialect, vendor) in speakers {
-            for delivery in [Delivery::Whole, Delivery::Stream] {
-                let reply = WireReply { delivery, ..reply };
+            for (delivery, is_partial) in
+                [(Delivery::Whole, false), (Delivery::Stream, false), (Delivery::Stream, true)]
+            {
+                let reply = WireReply { delivery, is_partial, ..reply };
                 let adapter = spoken(dialect, vendor, "http://localhost", &QuirkSettings::default());
                 match adapter.decode(&reply) {
                     Ok(answer) => {

@@ -1,5 +1,5 @@
 //! The one way out: sends a finished request, times it, caps the reply, and never retries. It does not look into the
-//! bodies.
+//! bodies, but for the events of a stream that was asked for, which it counts.
 
 mod body;
 mod outbound;
@@ -7,9 +7,10 @@ mod room;
 mod sending;
 mod stage;
 
-use super::wire::Outgoing;
+use super::events::Pulse;
+use super::wire::{Delivery, Outgoing};
 use crate::domain::Failure;
-use body::Body;
+use body::{Body, BodyLimits};
 use outbound::Outbound;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
@@ -17,6 +18,7 @@ use room::Room;
 use sending::{Sending, SentCall};
 use stage::{broken, deadline, timed_out};
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -32,9 +34,10 @@ pub(super) struct Transport {
 /// The time limits of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeLimits {
-    /// From sending the request to the end of the answer's head. Connecting comes before that.
+    /// From sending the request to the end of the answer's head, and of a stream of events to the first event.
+    /// Connecting comes before that.
     pub first_byte: Duration,
-    /// Between two pieces of the body.
+    /// Between two pieces of the body; in a stream of events, between two events that say something.
     pub idle: Duration,
     /// For the whole call, counted from `started`.
     pub total: Duration,
@@ -54,7 +57,8 @@ pub(super) struct Reply {
     pub headers: HeaderMap,
     /// The failure of the body, if it did not arrive whole.
     pub fault: Option<Failure>,
-    pub first_byte: Duration,
+    /// When the answer began: its head, or the first event of a stream; `None`: no event came.
+    pub first_byte: Option<Duration>,
     body: Body,
 }
 
@@ -94,22 +98,26 @@ impl Transport {
         Ok(Self { client, outbound, max_body, room: Room::new() })
     }
 
-    /// Sends the request, and reads as much of the answer as arrives. `on_head` is called when the head is there: the
-    /// head is all that remains when this future is dropped.
+    /// Sends the request, and reads as much of the answer as arrives, in the delivery that was asked for. `on_head` is
+    /// called when the head is there, with the time that it took unless the answer itself is yet to begin: the head is
+    /// all that remains when this future is dropped.
     ///
     /// # Errors
     /// No answer began.
     pub async fn exchange(
         &self,
         request: Outgoing,
+        delivery: Delivery,
         patience: &TimeLimits,
-        on_head: impl FnOnce(u16, &HeaderMap, Duration),
+        on_head: impl FnOnce(u16, &HeaderMap, Option<Duration>),
     ) -> Result<Reply, Failure> {
         let TimeLimits { first_byte, idle, total, started } = *patience;
         let deadline = deadline(started, total);
         let (request, sent) = request_of(request);
+        let begins_by = OnceLock::new();
         let too_late = async {
-            sleep_until(stage::deadline(sent.at().await, first_byte).min(deadline)).await;
+            let by = stage::deadline(sent.at().await, first_byte).min(deadline);
+            sleep_until(*begins_by.get_or_init(|| by)).await;
         };
         let mut response = tokio::select! {
             biased;
@@ -119,11 +127,18 @@ impl Transport {
             () = too_late => return Err(timed_out("no answer began in time")),
             () = sleep_until(deadline) => return Err(timed_out("no answer began in time")),
         };
-        let first_byte = started.elapsed();
+        let head = started.elapsed();
         let status = response.status().as_u16();
-        on_head(status, response.headers(), first_byte);
-        let limits = body::BodyLimits { max: self.max_body, idle, deadline };
-        let (body, fault) = Body::read(&mut response, &limits, &self.room).await;
+        let mut pulse = Pulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
+        on_head(status, response.headers(), pulse.is_none().then_some(head));
+        // A head that came at once left no time to look when the request went out.
+        let begins_by = begins_by.get().copied().unwrap_or_else(|| stage::deadline(started, first_byte)).min(deadline);
+        let limits = BodyLimits { max: self.max_body, begins_by, idle, deadline };
+        let (body, fault) = Body::read(&mut response, pulse.as_mut(), &limits, &self.room).await;
+        let first_byte = match &pulse {
+            Some(pulse) => pulse.first().map(|first| first.saturating_duration_since(started)),
+            None => Some(head),
+        };
         Ok(Reply { status, headers: std::mem::take(response.headers_mut()), fault, first_byte, body })
     }
 

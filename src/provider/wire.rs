@@ -147,6 +147,8 @@ pub struct WireReply<'a> {
     pub body: &'a [u8],
     /// The delivery that was asked for. A server may answer in another way.
     pub delivery: Delivery,
+    /// It is read for what has come of its answer: a stream need not have ended, and an error in it is passed over.
+    pub is_partial: bool,
     /// When it arrived, by our clock: the base of absolute instants when the answer carries no `Date` of its own.
     pub received_at: Option<Timestamp>,
 }
@@ -155,7 +157,7 @@ impl<'a> WireReply<'a> {
     /// A whole answer, without its time of arrival.
     #[must_use]
     pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
-        Self { status, headers, body, delivery: Delivery::Whole, received_at: None }
+        Self { status, headers, body, delivery: Delivery::Whole, is_partial: false, received_at: None }
     }
 
     /// The provider's own time of the answer, else ours.

@@ -5,7 +5,9 @@
 use super::exchange::{Answer, Ask, Call, Failure, Problem};
 use super::key::Key;
 use super::quota::{Cost, Levels};
+use super::stream::{Stream, event};
 use super::wait::{Told, WaitFormat};
+use bytes::Bytes;
 use hyper::HeaderMap;
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -41,6 +43,16 @@ pub(crate) trait Api: Send + Sync {
 
     /// Writes an answer.
     fn write(&self, answer: &Answer<'_>) -> Vec<u8>;
+
+    /// Writes an answer as a stream. A dialect that has none sends its answer whole.
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        Stream { content_type: "application/json", events: vec![self.write(answer).into()], end: 0 }
+    }
+
+    /// The event by which a stream says that the generation failed.
+    fn error_in_stream(&self, id: &str) -> Bytes {
+        event("", self.error_in_200(id).to_string().as_bytes())
+    }
 
     /// Writes a failure; `id` is the id of the call.
     fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure;

@@ -6,13 +6,14 @@ use super::chance::{mix, unit};
 use super::core::Core;
 use super::dialect::Dialect;
 use super::embedding::{EmbedAsk, Vectors};
-use super::exchange::{Answer, Ask, Call, Finish, JsonAsk, Problem, Usage, put};
+use super::exchange::{Answer, Ask, Call, Finish, JsonAsk, Problem, StreamAsk, Usage, put};
 use super::fault::{Disguise, Fault, FaultKind};
 use super::ledger::{Charge, Decision, Ending, Entry, Knock};
 use super::output::Output;
 use super::prompt::{PromptHash, count_tokens};
-use super::reply_body::ReplyBody;
+use super::reply_body::{ReplyBody, Then};
 use super::scenario::Provider;
+use super::stream::Stream;
 use super::ticket::Ticket;
 use super::wait::{Told, WaitFormat};
 use super::wire::Tear;
@@ -50,6 +51,8 @@ struct Composition {
     vectors: Option<Vectors>,
     /// How likely each token is, if the call asks.
     confidence: Option<f64>,
+    /// The stream that the call asks for.
+    stream: Option<StreamAsk>,
 }
 
 /// Answers one call of the provider with this index; `rest` is the path after its name.
@@ -167,6 +170,7 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
             output_tokens: 0,
             vectors: Some(vectors(embed, fault.kind)),
             confidence: None,
+            stream: None,
         };
     }
     let prompt = ask.prompt;
@@ -196,9 +200,9 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         (None, Output::Tokens(spread)) => answer::text(prompt, size(*spread)),
     };
     let (mut text, mut finish) = match fault.kind {
-        FaultKind::Empty | FaultKind::Html | FaultKind::Garbage | FaultKind::ErrorIn200 => {
-            (String::new(), Finish::Stop)
-        }
+        FaultKind::Empty | FaultKind::Html => (String::new(), Finish::Stop),
+        // In a stream words come before it.
+        FaultKind::Garbage | FaultKind::ErrorIn200 if ask.stream.is_none() => (String::new(), Finish::Stop),
         FaultKind::NoChoices => (String::new(), Finish::Nothing),
         FaultKind::ContentFilter => (String::new(), Finish::Filtered),
         FaultKind::Refusal => (REFUSAL.to_owned(), Finish::Refused),
@@ -221,7 +225,7 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
     }
     let drawn = || 0.5 + unit(mix(mix(prompt, hash(ask.model.as_bytes())), 0xc0f1)) / 2.0;
     let confidence = ask.logprobs.then(|| scripted.map_or_else(drawn, |rule| rule.confidence.unwrap_or(0.999)));
-    Composition { text, finish, output_tokens, vectors: None, confidence }
+    Composition { text, finish, output_tokens, vectors: None, confidence, stream: ask.stream }
 }
 
 /// The vectors, with the fault worked in.
@@ -248,6 +252,8 @@ struct Reply {
     status: u16,
     content_type: &'static str,
     body: Vec<u8>,
+    /// The events of a stream, in place of a body.
+    events: Option<Vec<Bytes>>,
     told: Told,
     charge: Charge,
     reported: Option<(u64, u64)>,
@@ -259,7 +265,8 @@ impl Reply {
     }
 
     fn bytes(status: u16, body: Vec<u8>, charge: Charge) -> Self {
-        Self { status, content_type: "application/json", body, told: Told::default(), charge, reported: None }
+        let content_type = "application/json";
+        Self { status, content_type, body, events: None, told: Told::default(), charge, reported: None }
     }
 }
 
@@ -271,7 +278,7 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
         Some(composition) => reply_of_answer(&ticket.entry, dialect, &id, fault, &composition, wall),
         None => reply_of_problem(&ticket.entry, ticket.spec(), &id, wall),
     };
-    let Reply { status, content_type, body, told, charge, reported } = reply;
+    let Reply { status, content_type, body, events, told, charge, reported } = reply;
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(name) = dialect.api().id_header() {
@@ -287,13 +294,31 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     }
     let body = Bytes::from(body);
     let ending = Ending { status, told: told.wait, charge, abandoned: false, reported };
-    let body = match fault.kind {
-        FaultKind::SlowDrip => ReplyBody::drip(body, fault.interval.unwrap_or(DEFAULT_INTERVAL), ticket, ending),
-        FaultKind::Cut => {
-            ticket.end(Ending { charge: Charge::Lost, reported: None, ..ending });
+    let lost = Ending { charge: Charge::Lost, reported: None, ..ending };
+    let interval = fault.interval.unwrap_or(DEFAULT_INTERVAL);
+    let body = match (fault.kind, events) {
+        (FaultKind::SlowDrip, Some(events)) => {
+            ReplyBody::pieces(events, Some(interval), Then::End(Box::new((ticket, ending))))
+        }
+        (FaultKind::SlowDrip, None) => ReplyBody::drip(body, interval, ticket, ending),
+        (FaultKind::Cut, None) => {
+            ticket.end(lost);
             ReplyBody::cut(body)
         }
-        _ => {
+        (FaultKind::Stall, None) => {
+            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::Silence(Box::new(ticket)))
+        }
+        (FaultKind::NoEnd, None) => {
+            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::End(Box::new((ticket, lost))))
+        }
+        (FaultKind::Cut, Some(events)) => {
+            ticket.end(lost);
+            ReplyBody::pieces(events, None, Then::Break)
+        }
+        (FaultKind::Stall, Some(events)) => ReplyBody::pieces(events, None, Then::Silence(Box::new(ticket))),
+        (FaultKind::NoEnd, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, lost)))),
+        (_, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, ending)))),
+        (_, None) => {
             ticket.end(ending);
             ReplyBody::Whole(body)
         }
@@ -314,10 +339,10 @@ fn reply_of_answer(
 ) -> Reply {
     match fault.kind {
         FaultKind::Html => return Reply::page(200, HTML),
-        FaultKind::ErrorIn200 => {
+        FaultKind::ErrorIn200 if composition.stream.is_none() => {
             return Reply::bytes(200, dialect.api().error_in_200(id).to_string().into_bytes(), Charge::Free);
         }
-        FaultKind::Garbage => {
+        FaultKind::Garbage if composition.stream.is_none() => {
             // 0xff and 0xfe occur in no UTF-8 text.
             let bytes = (0..64u64).flat_map(|i| [0xff, 0xfe, mix(entry.draw, i).to_le_bytes()[0]]).collect();
             return Reply::bytes(200, bytes, Charge::Free);
@@ -330,7 +355,8 @@ fn reply_of_answer(
         FaultKind::WrongUsage => Some(Usage { input: used.input * 10, output: used.output * 10 }),
         _ => Some(used),
     };
-    let mut body = dialect.api().write(&Answer {
+    let usage = usage.filter(|_| composition.stream.is_none_or(|stream| stream.usage));
+    let answer = Answer {
         id,
         created: wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         model: &entry.model,
@@ -340,7 +366,15 @@ fn reply_of_answer(
         tier: entry.tier.as_deref(),
         vectors: composition.vectors.as_ref(),
         confidence: composition.confidence,
-    });
+    };
+    // What is huge comes whole, whatever was asked for.
+    if composition.stream.is_some() && fault.kind != FaultKind::HugeBody {
+        let Stream { content_type, events, .. } = streamed(dialect, &answer, fault.kind);
+        let charge = if fault.kind == FaultKind::ErrorIn200 { Charge::Lost } else { Charge::Charged };
+        let reported = usage.map(|usage| (usage.input, usage.output));
+        return Reply { content_type, events: Some(events), reported, ..Reply::bytes(200, Vec::new(), charge) };
+    }
+    let mut body = dialect.api().write(&answer);
     match fault.kind {
         FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),
         FaultKind::HugeBody => {
@@ -356,6 +390,25 @@ fn reply_of_answer(
         _ => {}
     }
     Reply { reported: usage.map(|usage| (usage.input, usage.output)), ..Reply::bytes(200, body, Charge::Charged) }
+}
+
+/// The answer as a stream, with the fault worked in. What happens behind its last event is for the body to do.
+fn streamed(dialect: Dialect, answer: &Answer<'_>, fault: FaultKind) -> Stream {
+    let mut stream = dialect.api().stream(answer);
+    match fault {
+        FaultKind::ErrorIn200 => stream.fail(dialect.api().error_in_stream(answer.id)),
+        FaultKind::Garbage => stream.spoil(),
+        // All of the words, and not that there are no more.
+        FaultKind::NoEnd => stream.cut(stream.end),
+        FaultKind::Cut | FaultKind::Stall => stream.cut(stream.half()),
+        FaultKind::MalformedJson => {
+            let mut whole = stream.events.concat();
+            whole.truncate(whole.len() / 2);
+            stream.events = vec![whole.into()];
+        }
+        _ => {}
+    }
+    stream
 }
 
 fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) -> Reply {

@@ -129,20 +129,23 @@ mod tests {
             assert!(api.read(&call).is_err_and(|problem| problem.is_malformed()), "{dialect:?}");
             let id = api.request_id(7, 7);
             for finish in [Finish::Stop, Finish::Length, Finish::Filtered, Finish::Refused, Finish::Nothing] {
-                let usage = Some(Usage { input: 1, output: 2 });
-                let written = api.write(&Answer {
+                let answer = Answer {
                     id: &id,
                     created: 1,
                     model: "m",
                     text: "a \"word\"",
                     finish,
-                    usage,
+                    usage: Some(Usage { input: 1, output: 2 }),
                     tier: None,
                     vectors: None,
                     confidence: None,
-                });
+                };
+                let written = api.write(&answer);
                 let body: serde_json::Value = serde_json::from_slice(&written).unwrap();
                 assert!(body.is_object(), "{dialect:?}: a huge body is padded behind the first brace");
+                let stream = api.stream(&answer);
+                assert!(stream.end < stream.events.len(), "{dialect:?}: a stream has events that say it has ended");
+                assert!(stream.half() <= stream.end, "{dialect:?}");
             }
             assert!(api.fail(&Problem::ServerError(502), &Told::default(), "m", &id).status == 502, "{dialect:?}");
             let wait = Duration::from_millis(1_500);
@@ -192,6 +195,7 @@ mod tests {
                 embed: None,
                 logprobs: false,
                 tier: None,
+                stream: None,
             })
         }
 

@@ -61,6 +61,28 @@ pub(crate) struct Ask<'a> {
     pub tier: Option<Cow<'a, str>>,
     /// Whether it asks for the probabilities of the tokens.
     pub logprobs: bool,
+    /// The stream that it asks for, in place of a whole answer.
+    pub stream: Option<StreamAsk>,
+}
+
+/// The call wants a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamAsk {
+    /// Whether the stream is to tell its tokens.
+    pub usage: bool,
+}
+
+impl StreamAsk {
+    /// What a body with this `stream` asks for, where streams always tell their tokens.
+    pub fn of(stream: Option<bool>) -> Option<Self> {
+        (stream == Some(true)).then_some(Self { usage: true })
+    }
+}
+
+/// OpenAI's `stream_options`.
+#[derive(Default, Deserialize)]
+pub(crate) struct StreamOptions {
+    pub include_usage: Option<bool>,
 }
 
 impl<'a> Ask<'a> {
@@ -69,8 +91,18 @@ impl<'a> Ask<'a> {
         let turns = embed.texts.iter().map(|text| (true, Text(Cow::Owned(text.clone())))).collect();
         let (prompt, counted, last_user) = conversation(&[], turns);
         let input_tokens = embed.tokens.unwrap_or(counted);
-        let (embed, logprobs) = (Some(embed), false);
-        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed, tier: None, logprobs }
+        Self {
+            model,
+            prompt,
+            input_tokens,
+            max_output: None,
+            json: None,
+            last_user,
+            embed: Some(embed),
+            tier: None,
+            logprobs: false,
+            stream: None,
+        }
     }
 }
 
@@ -209,12 +241,6 @@ pub(crate) fn with_wait(message: String, told: &Told) -> String {
 pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
     // Writing a string to a vector cannot fail.
     let _ = serde_json::to_writer(out, text);
-}
-
-/// Refuses a body that asks for a stream.
-pub(crate) fn refuse_stream(stream: Option<bool>) -> Result<(), Problem> {
-    let message = "The simulator answers whole bodies only: leave out 'stream'.";
-    if stream == Some(true) { Err(Problem::Malformed(message.to_owned())) } else { Ok(()) }
 }
 
 /// Parses a body; an error names the place of the first mistake.

@@ -66,6 +66,10 @@ fault_kinds! {
     SlowDrip = "slow_drip",
     /// 200, and the connection breaks in the middle of the body.
     Cut = "cut",
+    /// 200 and the first half of the body, and then nothing until the client gives up.
+    Stall = "stall",
+    /// 200 and a clean end too early: half of a body, or a stream without the events that say that it has ended.
+    NoEnd = "no_end",
     /// 200 with empty content.
     Empty = "empty",
     /// 200 with an error object.

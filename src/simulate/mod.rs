@@ -33,6 +33,7 @@ mod reply_body;
 mod server;
 mod signature;
 mod simulator;
+mod stream;
 mod ticket;
 mod wire;
 

@@ -108,7 +108,7 @@ pub struct AttemptRow {
     pub price: Option<Price>,
     /// Why this rung; `None` when it was simply the first.
     pub decision: Option<Explanation>,
-    /// The answer, when it was rejected; as it came, when it was repaired.
+    /// The answer, when it was rejected; as it came, when it was repaired; what had come of a stream that broke off.
     #[serde(rename = "rejected")]
     pub answer: Option<Box<Answer>>,
     /// The tier that served it, in the provider's word.

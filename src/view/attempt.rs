@@ -92,7 +92,7 @@ pub struct AttemptView {
     pub repriced_from: Option<Value>,
     /// Repairs and cuts that the answer needed, and doubts about it.
     pub notes: Option<Value>,
-    /// Whether the ledger has the answer as it came, because it was rejected or repaired.
+    /// Whether the ledger has the answer as it came, because it was rejected or repaired, or what had come of it.
     pub has_answer: bool,
     /// The number of the attempt whose rejected answer the call named.
     pub reask_of: Option<i16>,
@@ -102,7 +102,8 @@ pub struct AttemptView {
     pub cost: Option<Dollars>,
     /// Money that may have been spent beside that.
     pub uncertain_cost: Dollars,
-    /// The answer that was rejected, or as it came before it was repaired, if it was asked for and there is one.
+    /// The answer that was rejected, or as it came before it was repaired, or what had come of a stream that broke off;
+    /// if it was asked for and there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<AnswerView>,
 }
@@ -231,7 +232,15 @@ impl AttemptView {
         lines.push(format!("   {}", cost(attempt)));
         lines.extend(notes(attempt).map(|note| format!("   note: {note}")));
         if let Some(answer) = &self.answer {
-            lines.push(if attempt.accepted { "   the answer as it came:" } else { "   its answer:" }.to_owned());
+            let broke_off = choice::broke_off(attempt.decision.as_ref());
+            let what = if attempt.accepted {
+                "the answer as it came"
+            } else if broke_off {
+                "what had come of its answer"
+            } else {
+                "its answer"
+            };
+            lines.push(format!("   {what}:"));
             answer.tell(lines);
         } else if attempt.accepted && attempt.has_answer {
             lines.push("   the answer as it came: `answer` of this attempt in sluice.attempts".to_owned());
@@ -348,6 +357,10 @@ fn cost(attempt: &AttemptView) -> String {
         let before = states.and_then(|states| states.last()?.get("cost_nanos")?.as_i64());
         let was = before.map_or_else(|| "unknown".to_owned(), |nanos| NanoUsd(nanos).to_string());
         let _ = write!(line, "; repriced {}, before that {was}", at.format("%Y-%m-%d %H:%M UTC"));
+    }
+    // What came of an answer that broke off has a price, and nothing is known of a charge.
+    if let (Some(0), None, Some(computed)) = (attempt.cost_nanos, &attempt.cost_source, attempt.computed_cost_nanos) {
+        let _ = write!(line, "; what came is worth {} by estimate", NanoUsd(computed));
     }
     if attempt.uncertain_nanos > 0 {
         let most = NanoUsd(attempt.uncertain_nanos);

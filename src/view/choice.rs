@@ -2,7 +2,8 @@
 
 use super::time::clock;
 use super::waits::was_shut;
-use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
+use crate::domain::counted::counted;
+use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Streamed, Why};
 use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
 use crate::domain::{NanoUsd, StrategyKind, Timestamp, Unit};
@@ -30,11 +31,29 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     if !explanation.dropped.is_empty() {
         reasons.push(format!("not sent to it as it came: {}", explanation.dropped.join(", ")));
     }
+    reasons.extend(explanation.streamed.map(streamed));
     if !explanation.unchecked.is_empty() {
         let unchecked = explanation.unchecked.join(", ");
         reasons.push(format!("not checked in its answer, of the request's JSON schema: {unchecked}"));
     }
     reasons
+}
+
+/// Whether the answer was streamed and broke off after some words.
+pub(super) fn broke_off(decision: Option<&Value>) -> bool {
+    let streamed = decision.map(Explanation::read).and_then(|explanation| explanation.streamed);
+    streamed.is_some_and(|streamed| !streamed.whole && streamed.characters > 0)
+}
+
+/// How the answer came that was asked for as a stream.
+fn streamed(streamed: Streamed) -> String {
+    match streamed {
+        Streamed { whole: true, .. } => "its answer was streamed".to_owned(),
+        Streamed { whole: false, characters: 0 } => "a stream was asked for, and no word of an answer came".to_owned(),
+        Streamed { whole: false, characters } => {
+            format!("its answer was streamed, and broke off after {}", counted(characters, "character", "characters"))
+        }
+    }
 }
 
 /// The order in which the job tried its rungs, and what it was made by.

@@ -138,10 +138,10 @@ pub(in crate::config) const TIMEOUTS: Table = Table {
             "first_byte",
             Kind::Duration,
             "5m",
-            "From when the request goes out until the answer begins; connecting does not count. An answer that is not \
-             streamed begins when it is complete.",
+            "From when the request goes out until the answer begins, a stream with its first event; connecting does \
+             not count. An answer that is not streamed begins when it is complete.",
         ),
-        with_default("idle", Kind::Duration, "30s", "Between two pieces of the answer."),
+        with_default("idle", Kind::Duration, "30s", "Between two pieces of the answer, or two events of a stream."),
         with_default("total", Kind::Duration, "10m", "The whole call."),
     ],
     ..Table::EMPTY
@@ -272,6 +272,12 @@ const QUIRKS: Table = Table {
         key("takes_null", Kind::Flag, "true", "Takes members that are null."),
         key("takes_functions", Kind::Flag, "true", "Takes the deprecated functions and function_call."),
         key("takes_developer", Kind::Flag, "true", "Takes the role developer; it is sent as system otherwise."),
+        key(
+            "stream_usage",
+            Kind::Flag,
+            "true",
+            "Takes stream_options.include_usage, by which a stream tells its tokens.",
+        ),
         key("model_rules", Kind::Flag, "true", "Applies the rules that Sluice knows for models of this name."),
         key("reasoning_outside", Kind::Flag, "false", "completion_tokens does not include reasoning."),
         key(

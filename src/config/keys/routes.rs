@@ -63,6 +63,13 @@ pub(super) const ROUTE: Table = Table {
             "The most failed calls of one job; waiting for a limit does not count.",
         ),
         with_default(
+            "stream",
+            Kind::Flag,
+            "false",
+            "Whether answers are asked for as streams: one that stalls is given up after `timeouts.idle`, and what had \
+             come of it is on the ledger.",
+        ),
+        with_default(
             "reask",
             Kind::Flag,
             "true",
@@ -160,6 +167,7 @@ pub(in crate::config) const RUNG: Table = Table {
     keys: &[
         needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
+        key("stream", Kind::Flag, "true", "Instead of the route's `stream`."),
     ],
     sample: SampleStyle::Text(""),
     ..Table::EMPTY

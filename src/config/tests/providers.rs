@@ -222,7 +222,7 @@ fn each_quirk_of_a_provider_can_be_set() {
          max_call_id = 12\nneeds_user_last = true\nchecks_strict = false\n\
          plain_tool_names = false\nmax_stops = 4\nstop_as_list = true\njoin_texts = true\n\
          empty_content_as_null = true\ntakes_null = false\ntakes_functions = false\ntakes_developer = false\n\
-         model_rules = false\n\
+         stream_usage = false\nmodel_rules = false\n\
          reasoning_outside = true\nlimit_headers = \"groq\"\n",
     )
     .config();
@@ -257,6 +257,7 @@ fn each_quirk_of_a_provider_can_be_set() {
             takes_null: Some(false),
             takes_functions: Some(false),
             takes_developer: Some(false),
+            stream_usage: Some(false),
             model_rules: Some(false),
             reasoning_outside: Some(true),
             limit_headers: Some(vendors::named("groq").unwrap().limits),

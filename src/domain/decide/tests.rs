@@ -31,6 +31,7 @@ fn route(rungs: usize) -> Route {
         target: Target::new("p", index.to_string()),
         model: Model::default(),
         timeouts: Timeouts::of(MINUTE),
+        stream: false,
     };
     Route {
         name: "r".into(),

@@ -85,6 +85,7 @@ fn rung() -> impl Values<Value = Rung> {
             ..Model::default()
         },
         timeouts: Timeouts::of(Duration::from_mins(1)),
+        stream: false,
     })
 }
 
@@ -259,6 +260,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             target: Target::new("p", "m"),
             model: Model { terms: PriceTerms { price: Some(tariff), ..PriceTerms::default() }, ..Model::default() },
             timeouts: Timeouts::of(Duration::from_mins(1)),
+            stream: false,
         });
         let route = Route {
             name: "r".to_owned(),

@@ -25,6 +25,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
             ..Model::default()
         },
         timeouts: Timeouts::of(Duration::from_mins(1)),
+        stream: false,
     };
     Route {
         name: "r".into(),

@@ -16,7 +16,7 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     if !frames::is_one(reply.body) {
         return reply_body::parse(reply, "output", |values, _| values.into_iter().next());
     }
-    let joined = frames::join(reply.body).map(|value| Parsed { value, mended: Vec::new() });
+    let joined = frames::join(reply.body, reply.is_partial).map(|value| Parsed { value, mended: Vec::new() });
     joined.ok_or_else(|| cut_off(reply))
 }
 

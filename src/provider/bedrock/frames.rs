@@ -85,12 +85,16 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// Puts a stream together: an answer as it comes whole, or an error; `None` when the stream was cut before its end.
-pub(super) fn join(body: &[u8]) -> Option<Value> {
+/// `is_partial`: what has come of the answer, without its end or an error.
+pub(super) fn join(body: &[u8], is_partial: bool) -> Option<Value> {
     let mut blocks: Vec<Map<String, Value>> = Vec::new();
     let mut whole = Map::new();
     for frame in read(body) {
         let Frame { kind, name, message, mut payload } = frame;
         if kind == "exception" || kind == "error" {
+            if is_partial {
+                break;
+            }
             let said = payload.get("message").or_else(|| payload.get("Message")).and_then(Value::as_str);
             let said = said.map_or(message, str::to_owned);
             // `throttlingException` is `ThrottlingException` elsewhere.
@@ -124,7 +128,7 @@ pub(super) fn join(body: &[u8]) -> Option<Value> {
             _ => {}
         }
     }
-    whole.contains_key("stopReason").then(|| {
+    (is_partial || whole.contains_key("stopReason")).then(|| {
         whole.insert("output".to_owned(), json!({ "message": { "role": "assistant", "content": blocks } }));
         Value::Object(whole)
     })

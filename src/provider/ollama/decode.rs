@@ -35,7 +35,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     let (Some(Value::Object(mut message)), Value::Object(mut body)) = (message, body) else {
         return Err(unusable(reply, "an answer without a message"));
     };
-    if body.get("done") == Some(&Value::Bool(false)) {
+    if body.get("done") == Some(&Value::Bool(false)) && !reply.is_partial {
         return Err(cut_off(reply));
     }
     let text = remove_string(&mut message, "content");

@@ -35,6 +35,8 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
                     }
                 }
                 (_, Value::Null) => {}
+                // Padding against those who count bytes.
+                ("obfuscation", _) => {}
                 (_, member) => {
                     whole.insert(key, member);
                 }
@@ -66,7 +68,11 @@ fn add_choice(choice: &mut Map<String, Value>, message: &mut Map<String, Value>,
             ("logprobs", Value::Object(logprobs)) => {
                 if let Value::Object(all) = choice.entry("logprobs").or_insert_with(|| json!({})) {
                     for (key, member) in logprobs {
-                        add_member(all, &key, member);
+                        if member.is_null() {
+                            all.entry(key).or_insert(member);
+                        } else {
+                            add_member(all, &key, member);
+                        }
                     }
                 }
             }

@@ -60,6 +60,10 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
     if let Some(others) = others {
         message.insert("content_parts".to_owned(), others);
     }
+    // A stream of the same answer has no such list.
+    if message.get("annotations").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+        message.remove("annotations");
+    }
     let of_usage = usage_raw.as_ref().and_then(|usage| usage.get("service_tier"));
     Ok(Answer {
         text,

@@ -55,7 +55,10 @@ impl Adapter for Openai {
     }
 
     fn ask_for_stream(&self, wire: &mut WireRequest) {
-        wire.set_members(&[("stream", json!(true)), ("stream_options", json!({ "include_usage": true }))]);
+        wire.set_members(&[("stream", json!(true))]);
+        if self.manners.quirks.stream_usage {
+            wire.set_members(&[("stream_options", json!({ "include_usage": true }))]);
+        }
         wire.delivery = Delivery::Stream;
     }
 

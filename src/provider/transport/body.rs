@@ -3,6 +3,7 @@
 use super::room::{Room, SMALL, TakenRoom};
 use super::stage::{broken, deadline, timed_out};
 use crate::domain::{ErrorClass, Failure, Scope};
+use crate::provider::events::Pulse;
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct BodyLimits {
     /// The most bytes.
     pub(super) max: usize,
-    /// The longest time between two pieces.
+    /// When a stream of events has to have begun.
+    pub(super) begins_by: Instant,
+    /// The longest time between two pieces, or between two events of a stream.
     pub(super) idle: Duration,
     pub(super) deadline: Instant,
 }
@@ -26,11 +29,16 @@ pub(super) struct Body {
 
 impl Body {
     /// Reads the body to its end, or as much as arrives: with the failure when it is too large, does not end in time or
-    /// breaks off.
-    pub(super) async fn read(response: &mut Response, limits: &BodyLimits, room: &Room) -> (Self, Option<Failure>) {
+    /// breaks off. `pulse` counts the events of a stream: other bytes of it are no sign of an answer.
+    pub(super) async fn read(
+        response: &mut Response,
+        pulse: Option<&mut Pulse>,
+        limits: &BodyLimits,
+        room: &Room,
+    ) -> (Self, Option<Failure>) {
         let mut body = Self::default();
         let mut gathered = BytesMut::new();
-        let fault = body.fill(&mut gathered, response, limits, room).await.err();
+        let fault = body.fill(&mut gathered, response, pulse, limits, room).await.err();
         if !gathered.is_empty() {
             body.bytes = gathered.freeze();
         }
@@ -41,6 +49,7 @@ impl Body {
         &mut self,
         gathered: &mut BytesMut,
         response: &mut Response,
+        mut pulse: Option<&mut Pulse>,
         limits: &BodyLimits,
         room: &Room,
     ) -> Result<(), Failure> {
@@ -53,11 +62,18 @@ impl Body {
             return Err(too_large());
         }
         let announced = usize::try_from(announced).unwrap_or(0);
+        let idle_from = |now| limits.deadline.min(deadline(now, limits.idle));
+        let mut piece_by = match pulse {
+            Some(_) => limits.begins_by,
+            None => idle_from(Instant::now()),
+        };
         // Most answers come in one piece, which is then handed on as it is.
         loop {
-            let piece_by = limits.deadline.min(deadline(Instant::now(), limits.idle));
             let piece = match timeout_at(piece_by, response.chunk()).await {
                 Err(_) if piece_by == limits.deadline => return Err(timed_out("the answer did not end in time")),
+                Err(_) if pulse.as_ref().is_some_and(|pulse| pulse.first().is_none()) => {
+                    return Err(timed_out("no event of the stream came in time"));
+                }
                 Err(_) => return Err(timed_out("the answer stalled")),
                 Ok(Err(error)) => return Err(broken(&error, "in the middle of the answer")),
                 Ok(Ok(None)) => return Ok(()),
@@ -68,6 +84,8 @@ impl Body {
                 return Err(too_large());
             }
             let most = if announced > 0 { announced } else { limits.max };
+            let now = Instant::now();
+            let is_sign = pulse.as_mut().is_none_or(|pulse| pulse.takes(&piece, now));
             if length > SMALL && !room.take(&mut self.room, length, most, limits.deadline).await {
                 return Err(timed_out("the answer is large, and so were too many others"));
             }
@@ -79,6 +97,9 @@ impl Body {
                     gathered.extend_from_slice(&self.bytes);
                 }
                 gathered.extend_from_slice(&piece);
+            }
+            if is_sign {
+                piece_by = idle_from(Instant::now());
             }
         }
     }

@@ -2,17 +2,19 @@
 
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, put, with_wait,
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json, put, with_wait,
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Dimension, Level, Levels};
+use crate::simulate::stream::{Stream, event, pieces};
 use crate::simulate::wait::{Told, rfc3339};
+use bytes::Bytes;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -46,6 +48,14 @@ impl Api for Anthropic {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
+    fn error_in_stream(&self, id: &str) -> Bytes {
+        event("error", self.error_in_200(id).to_string().as_bytes())
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
@@ -151,9 +161,6 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     if messages.is_empty() {
         return wrong("messages: at least one message is required");
     }
-    if body.stream == Some(true) {
-        return wrong("stream: the simulator answers whole bodies only");
-    }
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         let Some(content) = message.content else {
@@ -192,7 +199,41 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         embed: None,
         logprobs: false,
         tier: body.speed.map(|speed| speed.0),
+        stream: StreamAsk::of(body.stream),
     })
+}
+
+/// The events of an answer: those of the whole one, in pieces, and a ping between them.
+fn stream(answer: &Answer<'_>) -> Stream {
+    let whole: Value = serde_json::from_slice(&write(answer)).unwrap_or_default();
+    let mut message = whole.clone();
+    message["content"] = json!([]);
+    message["stop_reason"] = Value::Null;
+    if answer.usage.is_some() {
+        // The count of output is a placeholder until the end.
+        message["usage"]["output_tokens"] = 1.into();
+    }
+    let mut stream = Stream::of_events();
+    stream.named(&json!({"type": "message_start", "message": message}));
+    stream.named(&json!({"type": "ping"}));
+    if whole["content"].as_array().is_some_and(|blocks| !blocks.is_empty()) {
+        let block = json!({"type": "text", "text": ""});
+        stream.named(&json!({"type": "content_block_start", "index": 0, "content_block": block}));
+        for piece in pieces(answer.text) {
+            let delta = json!({"type": "text_delta", "text": piece});
+            stream.named(&json!({"type": "content_block_delta", "index": 0, "delta": delta}));
+        }
+        stream.named(&json!({"type": "content_block_stop", "index": 0}));
+    }
+    stream.ends_here();
+    let delta = json!({"stop_reason": whole["stop_reason"], "stop_sequence": null});
+    let mut end = json!({"type": "message_delta", "delta": delta});
+    if let Some(usage) = answer.usage {
+        end["usage"] = json!({"output_tokens": usage.output});
+    }
+    stream.named(&end);
+    stream.named(&json!({"type": "message_stop"}));
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

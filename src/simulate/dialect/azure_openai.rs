@@ -1,9 +1,10 @@
 //! Azure OpenAI, from the provider's side: OpenAI's bodies at the classic address, with the deployment in the path.
 
-use super::openai::{fail, read, read_embeddings, write};
+use super::openai::{fail, read, read_embeddings, stream, write};
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Problem, put};
 use crate::simulate::quota::{Cost, Level, Levels};
+use crate::simulate::stream::Stream;
 use crate::simulate::wait::{Told, WaitFormat};
 use hyper::HeaderMap;
 use serde_json::json;
@@ -55,6 +56,10 @@ impl Api for Azure {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {

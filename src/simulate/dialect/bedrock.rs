@@ -1,13 +1,17 @@
 //! AWS Bedrock's Converse API, from the provider's side.
 
 use crate::simulate::api::Api;
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json, with_wait,
+};
 use crate::simulate::fault::Disguise;
 use crate::simulate::key::Key;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::Dimension;
 use crate::simulate::signature;
+use crate::simulate::stream::{Stream, frame, pieces};
 use crate::simulate::wait::Told;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -55,15 +59,26 @@ impl Api for Bedrock {
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
         let rest = call.path.strip_prefix("/model/").ok_or(Problem::UnknownPath)?;
-        let id = rest.strip_suffix("/converse").ok_or(Problem::UnknownPath)?;
+        let streamed = rest.strip_suffix("/converse-stream");
+        let id = streamed.or_else(|| rest.strip_suffix("/converse")).ok_or(Problem::UnknownPath)?;
         if id.is_empty() || id.contains('/') {
             return Err(Problem::UnknownPath);
         }
-        read(id.replace("%2F", "/").replace("%3A", ":"), call.body)
+        let ask = read(id.replace("%2F", "/").replace("%3A", ":"), call.body)?;
+        Ok(Ask { stream: StreamAsk::of(Some(streamed.is_some())), ..ask })
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
+    fn error_in_stream(&self, _id: &str) -> Bytes {
+        let payload = json!({"message": "The model failed.", "originalStatusCode": 500});
+        frame("exception", "modelStreamErrorException", &payload)
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
@@ -203,7 +218,28 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.kind.0),
+        stream: None,
     })
+}
+
+fn stream(answer: &Answer<'_>) -> Stream {
+    let whole: Value = serde_json::from_slice(&write(answer)).unwrap_or_default();
+    let content_type = "application/vnd.amazon.eventstream";
+    let mut stream = Stream { content_type, events: Vec::new(), end: 0 };
+    let mut add = |name: &str, payload: Value| stream.events.push(frame("event", name, &payload));
+    add("messageStart", json!({"role": "assistant", "p": "abcd"}));
+    if answer.finish != Finish::Nothing {
+        for piece in pieces(answer.text) {
+            add("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": piece}, "p": "abc"}));
+        }
+        add("contentBlockStop", json!({"contentBlockIndex": 0}));
+    }
+    stream.ends_here();
+    let mut add = |name: &str, payload: Value| stream.events.push(frame("event", name, &payload));
+    add("messageStop", json!({"stopReason": whole["stopReason"], "p": "ab"}));
+    let told = ["usage", "metrics", "serviceTier"].into_iter();
+    add("metadata", told.filter_map(|name| Some((name, whole.get(name)?.clone()))).collect());
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

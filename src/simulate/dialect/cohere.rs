@@ -3,17 +3,19 @@
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, refuse_stream, with_wait,
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json, with_wait,
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Dimension, Levels};
+use crate::simulate::stream::{Stream, event, pieces};
 use crate::simulate::wait::Told;
+use bytes::Bytes;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -47,6 +49,15 @@ impl Api for Cohere {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
+    fn error_in_stream(&self, _id: &str) -> Bytes {
+        let delta = json!({"finish_reason": "ERROR", "error": "internal server error"});
+        event("message-end", json!({"type": "message-end", "delta": delta}).to_string().as_bytes())
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
@@ -133,7 +144,6 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let Some(messages) = body.messages.filter(|messages| !messages.is_empty()) else {
         return wrong("invalid request: messages must have at least one element");
     };
-    refuse_stream(body.stream)?;
     if body.p.is_some_and(|p| !(0.01..=0.99).contains(&p)) {
         return wrong("invalid request: p must be between 0.01 and 0.99");
     }
@@ -185,6 +195,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         logprobs: false,
         tier: None,
+        stream: StreamAsk::of(body.stream),
     })
 }
 
@@ -235,6 +246,29 @@ fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
     }
     out.extend_from_slice(b"}}");
     out
+}
+
+fn stream(answer: &Answer<'_>) -> Stream {
+    let whole: Value = serde_json::from_slice(&write(answer)).unwrap_or_default();
+    let mut stream = Stream::of_events();
+    let message = json!({"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []});
+    stream.named(&json!({"type": "message-start", "id": answer.id, "delta": {"message": message}}));
+    if let Some(text) = whole["message"]["content"][0]["text"].as_str() {
+        let of = |content: Value| json!({"message": {"content": content}});
+        stream.named(&json!({"type": "content-start", "index": 0, "delta": of(json!({"type": "text", "text": ""}))}));
+        for piece in pieces(text) {
+            stream.named(&json!({"type": "content-delta", "index": 0, "delta": of(json!({"text": piece}))}));
+        }
+        stream.named(&json!({"type": "content-end", "index": 0}));
+    }
+    stream.ends_here();
+    let mut delta = json!({"finish_reason": whole["finish_reason"]});
+    if let Some(usage) = whole.get("usage") {
+        delta["usage"] = usage.clone();
+    }
+    stream.named(&json!({"type": "message-end", "delta": delta}));
+    stream.data("[DONE]");
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

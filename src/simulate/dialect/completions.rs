@@ -1,14 +1,16 @@
 //! Legacy text completions, from the server's side.
 
-use super::openai::{fail, finish_reason, limit_headers};
+use super::openai::{asked, fail, finish_reason, limit_headers};
 use crate::simulate::api::Api;
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, Problem, parse, push_json, refuse_stream};
+use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, Problem, StreamOptions, parse, push_json};
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::Levels;
+use crate::simulate::stream::{Stream, pieces};
 use crate::simulate::wait::Told;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -40,6 +42,10 @@ impl Api for Completions {
         write(answer)
     }
 
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
         fail(problem, told, model)
     }
@@ -62,6 +68,7 @@ struct Body<'a> {
     prompt: Option<Text<'a>>,
     max_tokens: Option<u64>,
     stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
     messages: Option<IgnoredAny>,
     response_format: Option<IgnoredAny>,
     tools: Option<IgnoredAny>,
@@ -77,7 +84,6 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if body.messages.is_some() || body.response_format.is_some() || body.tools.is_some() {
         return wrong("Unrecognized request argument supplied: this is not a chat");
     }
-    refuse_stream(body.stream)?;
     let (hash, input_tokens, last_user) = conversation(&[], vec![(true, prompt)]);
     // Without a cap the server stops early.
     let max_output = Some(body.max_tokens.unwrap_or(16));
@@ -91,7 +97,35 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         tier: None,
         logprobs: false,
+        stream: asked(body.stream, body.stream_options),
     })
+}
+
+fn stream(answer: &Answer<'_>) -> Stream {
+    let chunk = |choices: Value, usage: Value| {
+        json!({"id": format!("cmpl-{}", answer.id), "object": "text_completion", "created": answer.created,
+            "model": answer.model, "choices": choices, "usage": usage})
+        .to_string()
+    };
+    let choice = |text: &str, finish: Option<&str>| {
+        let choice = json!({"text": text, "index": 0, "logprobs": null, "finish_reason": finish});
+        json!([choice])
+    };
+    let mut stream = Stream::of_events();
+    if answer.finish != Finish::Nothing {
+        for piece in pieces(answer.text) {
+            stream.data(chunk(choice(piece, None), Value::Null));
+        }
+        stream.ends_here();
+        stream.data(chunk(choice("", Some(finish_reason(answer.finish))), Value::Null));
+    }
+    if let Some(usage) = answer.usage {
+        let usage = json!({"prompt_tokens": usage.input, "completion_tokens": usage.output,
+            "total_tokens": usage.input + usage.output});
+        stream.data(chunk(json!([]), usage));
+    }
+    stream.data("[DONE]");
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

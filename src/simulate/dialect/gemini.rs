@@ -2,10 +2,11 @@
 
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json};
+use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json};
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::Dimension;
+use crate::simulate::stream::{Stream, pieces};
 use crate::simulate::wait::{Told, WaitFormat};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -44,11 +45,22 @@ impl Api for Gemini {
         if let Some(model) = rest.strip_suffix(":batchEmbedContents") {
             return read_embed(model, call.body);
         }
+        if let Some(model) = rest.strip_suffix(":streamGenerateContent") {
+            // Without this parameter the pieces come as one array.
+            if call.parameter("alt") != Some("sse") {
+                return Err(Problem::Malformed("The simulator streams events only: say alt=sse.".to_owned()));
+            }
+            return Ok(Ask { stream: StreamAsk::of(Some(true)), ..read(model, call.body)? });
+        }
         read(rest.strip_suffix(":generateContent").ok_or(Problem::UnknownPath)?, call.body)
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
@@ -182,6 +194,7 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         embed: None,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
+        stream: None,
     })
 }
 
@@ -235,6 +248,30 @@ fn write_vectors(vectors: &Vectors) -> Vec<u8> {
     }
     out.extend_from_slice(b"]}");
     out
+}
+
+/// The answer in pieces, each as the whole one with as much text. There is no event after the last.
+fn stream(answer: &Answer<'_>) -> Stream {
+    let mut stream = Stream::of_events();
+    let pieces = match answer.finish {
+        Finish::Stop | Finish::Length => pieces(answer.text),
+        Finish::Nothing | Finish::Filtered | Finish::Refused => Vec::new(),
+    };
+    let (last, before) = pieces.split_last().map_or((answer.text, &[][..]), |(last, before)| (*last, before));
+    let of_piece = |piece: &str| write(&Answer { text: piece, vectors: None, ..*answer });
+    for piece in before {
+        let mut value: Value = serde_json::from_slice(&of_piece(piece)).unwrap_or_default();
+        if let Some(candidate) = value["candidates"][0].as_object_mut() {
+            candidate.remove("finishReason");
+        }
+        if let Some(usage) = value["usageMetadata"].as_object_mut() {
+            usage.remove("candidatesTokenCount");
+        }
+        stream.data(value.to_string());
+    }
+    stream.ends_here();
+    stream.data(of_piece(last));
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

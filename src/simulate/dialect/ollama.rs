@@ -2,9 +2,13 @@
 
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json, with_wait,
+};
 use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::stream::{Stream, line, pieces};
 use crate::simulate::wait::Told;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -41,6 +45,14 @@ impl Api for Ollama {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
+    fn error_in_stream(&self, _id: &str) -> Bytes {
+        line(&json!({"error": "an error was encountered while running the model: out of memory"}))
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
@@ -100,9 +112,6 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
     let body: Body<'_> = parse(body)?;
     let Some(model) = body.model.filter(|model| !model.0.is_empty()) else { return wrong("model is required") };
-    if body.stream != Some(false) {
-        return wrong("The simulator answers whole bodies only: say that 'stream' is false.");
-    }
     if body.messages.is_empty() {
         return wrong("messages: without any the server only loads the model");
     }
@@ -144,6 +153,8 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         tier: None,
         logprobs: false,
+        // A body that does not say asks for one.
+        stream: StreamAsk::of(Some(body.stream != Some(false))),
     })
 }
 
@@ -178,6 +189,24 @@ fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
     }
     out.push(b'}');
     out
+}
+
+/// A line for each piece, and one with the counts.
+fn stream(answer: &Answer<'_>) -> Stream {
+    let whole: Value = serde_json::from_slice(&write(answer)).unwrap_or_default();
+    let mut stream = Stream { content_type: "application/x-ndjson", events: Vec::new(), end: 0 };
+    for piece in pieces(whole["message"]["content"].as_str().unwrap_or_default()) {
+        let message = json!({"role": "assistant", "content": piece});
+        stream.events.push(line(&json!({"model": answer.model, "created_at": whole["created_at"], "message": message,
+            "done": false})));
+    }
+    stream.ends_here();
+    let mut last = whole;
+    if let Some(message) = last.get_mut("message") {
+        message["content"] = "".into();
+    }
+    stream.events.push(line(&last));
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

@@ -3,11 +3,13 @@
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, Usage, parse, push_json, put, refuse_stream, with_wait,
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, StreamOptions, Usage, parse, push_json, put,
+    with_wait,
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Cost, Dimension, Level, Levels, Shortage};
+use crate::simulate::stream::{Stream, pieces};
 use crate::simulate::wait::{Told, WaitFormat, go_duration};
 use hyper::HeaderMap;
 use serde::Deserialize;
@@ -46,6 +48,10 @@ impl Api for Openai {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
@@ -88,6 +94,7 @@ struct Body<'a> {
     service_tier: Option<Text<'a>>,
     #[serde(default)]
     stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
     #[serde(default)]
     logprobs: Option<bool>,
 }
@@ -127,7 +134,9 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if messages.is_empty() {
         return wrong("Invalid 'messages': empty array. Expected an array with minimum length 1.");
     }
-    refuse_stream(body.stream)?;
+    if body.stream_options.is_some() && body.stream != Some(true) {
+        return wrong("The 'stream_options' parameter is only allowed when 'stream' is enabled.");
+    }
     if body.max_tokens == Some(0) || body.max_completion_tokens == Some(0) {
         return wrong("Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= 1.");
     }
@@ -168,7 +177,14 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         logprobs: body.logprobs == Some(true),
         tier: body.service_tier.map(|tier| tier.0),
+        stream: asked(body.stream, body.stream_options),
     })
+}
+
+/// The stream that a body asks for. It tells its tokens only if it is to.
+pub(super) fn asked(stream: Option<bool>, options: Option<StreamOptions>) -> Option<StreamAsk> {
+    let usage = options.unwrap_or_default().include_usage == Some(true);
+    (stream == Some(true)).then_some(StreamAsk { usage })
 }
 
 /// A body that wants vectors.
@@ -232,6 +248,56 @@ pub(super) fn finish_reason(finish: Finish) -> &'static str {
     }
 }
 
+/// The tokens of an answer.
+fn usage_of(usage: Usage) -> Value {
+    let Usage { input, output } = usage;
+    json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0}})
+}
+
+/// The answer in chunks, with a comment before them, as some servers send one while a call waits.
+pub(super) fn stream(answer: &Answer<'_>) -> Stream {
+    let chunk = |choices: Value, usage: Option<Value>| {
+        let mut chunk = json!({"id": format!("chatcmpl-{}", answer.id), "object": "chat.completion.chunk",
+            "created": answer.created, "model": answer.model, "service_tier": answer.tier.unwrap_or("default"),
+            "system_fingerprint": "fp_simulated", "choices": choices});
+        if let Some(usage) = usage {
+            chunk["usage"] = usage;
+        }
+        // Padding against those who count bytes.
+        chunk["obfuscation"] = "x7".into();
+        chunk.to_string()
+    };
+    let choice = |delta: Value, logprobs: Value, finish: Option<&str>| {
+        let choice = json!({"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        json!([choice])
+    };
+    let key = if answer.finish == Finish::Refused { "refusal" } else { "content" };
+    let mut stream = Stream::of_events();
+    stream.events.push(": queued\n\n".into());
+    if answer.finish == Finish::Nothing {
+        stream.data(chunk(json!([]), None));
+    } else {
+        let first = if key == "refusal" { Value::Null } else { json!("") };
+        stream.data(chunk(choice(json!({"role": "assistant", "content": first}), Value::Null, None), None));
+        for piece in pieces(answer.text) {
+            let mut logprobs = Vec::new();
+            write_logprobs(answer, piece, &mut logprobs);
+            let logprobs = serde_json::from_slice(&logprobs).unwrap_or_default();
+            stream.data(chunk(choice(json!({ key: piece }), logprobs, None), None));
+        }
+        stream.ends_here();
+        stream.data(chunk(choice(json!({}), Value::Null, Some(finish_reason(answer.finish))), None));
+    }
+    if let Some(usage) = answer.usage {
+        stream.data(chunk(json!([]), Some(usage_of(usage))));
+    }
+    stream.data("[DONE]");
+    stream
+}
+
 pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
     if let Some(vectors) = answer.vectors {
         return write_vectors(answer, vectors);
@@ -255,7 +321,7 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
         }
         let finish = finish_reason(answer.finish);
         out.extend_from_slice(br#","annotations":[]},"logprobs":"#);
-        write_logprobs(answer, &mut out);
+        write_logprobs(answer, answer.text, &mut out);
         let _ = write!(out, r#","finish_reason":"{finish}"}}"#);
     }
     out.push(b']');
@@ -279,11 +345,11 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-/// The text as tokens of four characters, all of them as likely as the answer is sure.
-fn write_logprobs(answer: &Answer<'_>, out: &mut Vec<u8>) {
+/// A text as tokens of four characters, all of them as likely as the answer is sure.
+fn write_logprobs(answer: &Answer<'_>, text: &str, out: &mut Vec<u8>) {
     let Some(confidence) = answer.confidence else { return out.extend_from_slice(b"null") };
     out.extend_from_slice(br#"{"content":["#);
-    let characters: Vec<char> = answer.text.chars().collect();
+    let characters: Vec<char> = text.chars().collect();
     for (place, token) in characters.chunks(4).enumerate() {
         out.extend_from_slice(if place > 0 { br#",{"token":"# } else { br#"{"token":"# });
         push_json(out, &token.iter().collect::<String>());

@@ -2,12 +2,12 @@
 
 use super::openai::{fail, limit_headers};
 use crate::simulate::api::Api;
-use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, refuse_stream,
-};
+use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json};
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Cost, Levels};
+use crate::simulate::stream::{Stream, event, pieces};
 use crate::simulate::wait::{Told, WaitFormat};
+use bytes::Bytes;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -42,6 +42,16 @@ impl Api for Responses {
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         write(answer)
+    }
+
+    fn stream(&self, answer: &Answer<'_>) -> Stream {
+        stream(answer)
+    }
+
+    fn error_in_stream(&self, _id: &str) -> Bytes {
+        let error = json!({"type": "error", "code": "server_error", "message": "The server had an error.",
+            "param": null, "sequence_number": 9});
+        event("error", error.to_string().as_bytes())
     }
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
@@ -157,7 +167,6 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let Some(input) = body.input.map(RawValue::get) else {
         return wrong("Missing required parameter: 'input'.");
     };
-    refuse_stream(body.stream)?;
     if body.store != Some(false) {
         return wrong("The simulator keeps no responses: say that 'store' is false.");
     }
@@ -213,7 +222,41 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         embed: None,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
+        stream: StreamAsk::of(body.stream),
     })
+}
+
+/// Events around the whole response, which comes with the last of them.
+fn stream(answer: &Answer<'_>) -> Stream {
+    let whole: Value = serde_json::from_slice(&write(answer)).unwrap_or_default();
+    let mut begun = whole.clone();
+    begun["status"] = "in_progress".into();
+    begun["output"] = json!([]);
+    begun["usage"] = Value::Null;
+    let mut stream = Stream::of_events();
+    let mut number = 0;
+    let mut add = |stream: &mut Stream, kind: &str, mut data: Value| {
+        data["type"] = kind.into();
+        data["sequence_number"] = number.into();
+        number += 1;
+        stream.named(&data);
+    };
+    add(&mut stream, "response.created", json!({ "response": begun }));
+    add(&mut stream, "response.in_progress", json!({ "response": begun }));
+    if answer.finish != Finish::Nothing {
+        let kind = if answer.finish == Finish::Refused { "refusal" } else { "output_text" };
+        let item = json!({"type": "message", "id": "msg_1", "status": "in_progress", "role": "assistant",
+            "content": []});
+        add(&mut stream, "response.output_item.added", json!({"output_index": 0, "item": item}));
+        for piece in pieces(answer.text) {
+            let delta = json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": piece});
+            add(&mut stream, &format!("response.{kind}.delta"), delta);
+        }
+    }
+    stream.ends_here();
+    let last = if whole["status"] == "completed" { "response.completed" } else { "response.incomplete" };
+    add(&mut stream, last, json!({ "response": whole }));
+    stream
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

@@ -185,6 +185,7 @@ fn route() -> Route {
         target: Target::new(model, model),
         model: Model::default(),
         timeouts: Timeouts::of(SECOND * 60),
+        stream: false,
     };
     Route {
         name: "r".into(),

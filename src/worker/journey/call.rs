@@ -359,7 +359,7 @@ impl Call {
             tier: spec.target.tier,
             capabilities: &spec.model.capabilities,
             mends,
-            delivery: Delivery::Whole,
+            delivery: if spec.stream && self.request().embed.is_none() { Delivery::Stream } else { Delivery::Whole },
         }
     }
 

@@ -4,14 +4,15 @@ use crate::domain::billing::{Answered, Cost};
 use crate::domain::charging::{self, Charging, Sizes};
 use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
+use crate::domain::explanation::Streamed;
 use crate::domain::json_schema::Schema;
-use crate::domain::price::Price;
+use crate::domain::price::{Price, Tariff};
 use crate::domain::served::Served;
 use crate::domain::usage::{CostSource, Sent};
 use crate::domain::validation::OwnRules;
 use crate::domain::{
     Answer, Beside, ChatRequest, Confidence, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Route, Rung, Scope,
-    SoftFailure, Timestamp, Usage, Verdict, estimate,
+    SoftFailure, Timestamp, Usage, UsageSource, Verdict, estimate,
 };
 use crate::provider::{CallReport, Head};
 use crate::worker::gate::CostSeen;
@@ -41,6 +42,10 @@ pub(super) struct Judged {
     pub(super) answer: Option<Box<Answer>>,
     /// The answer as it came, when it was repaired.
     pub(super) original: Option<Box<Answer>>,
+    /// What had come of an answer that broke off.
+    pub(super) partial: Option<Box<Answer>>,
+    /// What came of the stream, if one was asked for.
+    pub(super) streamed: Option<Streamed>,
     /// Repairs, cuts and doubts about the answer.
     pub(super) notes: Vec<String>,
     pub(super) soft: Option<SoftFailure>,
@@ -78,11 +83,14 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
     let worst = || price.as_ref().map(|price| estimate::worst_cost(price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
         report;
+    let (is_streamed, partial) = (report.is_streamed, report.partial);
     let mut judged = Judged {
         outcome: Outcome::Accepted,
         failure: None,
         answer: None,
         original: None,
+        partial: None,
+        streamed: None,
         notes: Vec::new(),
         soft: None,
         confidence: None,
@@ -106,6 +114,10 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         dropped,
         is_final: should_retry == Some(false),
     };
+    judged.streamed = is_streamed.then(|| Streamed {
+        whole: result.is_ok(),
+        characters: partial.as_ref().map_or(0, |partial| u64::try_from(partial.characters()).unwrap_or(u64::MAX)),
+    });
     match result {
         Ok(mut answer) => {
             judged.notes = std::mem::take(&mut answer.beside.notes);
@@ -171,10 +183,16 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                     judged.computed_cost = None;
                     judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
                 }
-            } else if may_have_been_billed(&failure, judged.status) {
+            } else if partial.is_some() || may_have_been_billed(&failure, judged.status) {
                 // Without a price the possible cost is unknown, not zero.
                 judged.cost = worst().map(|_| NanoUsd::ZERO);
                 judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
+            }
+            if let Some(partial) = partial {
+                if judged.usage_raw.is_none() {
+                    judged.estimate(&partial, asked, price.as_ref());
+                }
+                judged.partial = Some(partial);
             }
             judged.outcome = Outcome::Failed(failure.class);
             judged.message = Some(failure.message.clone());
@@ -185,11 +203,22 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
 }
 
 impl Judged {
+    /// Estimates the tokens of an answer that broke off, and what they are worth. They are on the ledger and in no sum
+    /// of money: whether they were charged, and whether the provider wrote on after that, is not known (`uncertain`).
+    fn estimate(&mut self, partial: &Answer, asked: &AskedFor<'_>, price: Option<&Tariff>) {
+        let texts: Vec<&str> = partial.texts().collect();
+        let (come, _) = Usage::default().believed(asked.sent(), &texts);
+        // Some vendors count as they go; a count of output from before the last word is too low.
+        let (told, _) = partial.usage.believed(asked.sent(), &texts);
+        self.usage = Usage { output: told.output.max(come.output), source: UsageSource::Estimated, ..told };
+        self.price = price.map(|price| price.of(self.usage.total_input()));
+        self.computed_cost = price.map(|price| price.cost(&self.usage));
+        self.uncertain = self.uncertain.max(self.computed_cost.unwrap_or(NanoUsd::ZERO));
+    }
+
     /// Counts the tokens: as reported, or as estimated where the report cannot be right.
     fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>) {
-        let mut texts: Vec<&str> =
-            [&answer.text, &answer.reasoning, &answer.refusal].into_iter().flatten().map(String::as_str).collect();
-        texts.extend(answer.tool_calls.iter().flat_map(|call| [call.name.as_str(), call.arguments.as_str()]));
+        let texts: Vec<&str> = answer.texts().collect();
         let (usage, doubt) = answer.usage.believed(asked.sent(), &texts);
         self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
         answer.usage = usage;
@@ -285,7 +314,7 @@ pub(super) fn abandoned(started_at: Timestamp, ended_at: Timestamp, head: Option
     let total = started_at.until(ended_at).as_millis();
     CallReport {
         status: head.as_ref().map(|head| head.status),
-        first_byte_ms: head.as_ref().map(|head| head.first_byte_ms),
+        first_byte_ms: head.as_ref().and_then(|head| head.first_byte_ms),
         request_id: head.and_then(|head| head.request_id),
         total_ms: i32::try_from(total).unwrap_or(i32::MAX),
         ..CallReport::without_answer(Failure::new(ErrorClass::Abandoned, Scope::Request, why))

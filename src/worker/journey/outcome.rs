@@ -190,13 +190,15 @@ impl Journey {
 }
 
 /// Why a call was made as it was: what it was decided by, the members that were not sent, its key, and when the
-/// provider is asked again although it asked for a longer wait. Nothing is noted when the rung was simply the first by
-/// price or by list, took the whole request and had no choice of keys.
+/// provider is asked again although it asked for a longer wait, and what came of a stream. Nothing is noted when the
+/// rung was simply the first by price or by list, took the whole request, had no choice of keys and answered in one
+/// piece.
 fn explained(reasons: Explanation, made: &mut Made) -> Option<Explanation> {
     let explanation = Explanation {
         dropped: std::mem::take(&mut made.judged.dropped),
         key: made.key.take(),
         asks_again_at: made.asks_again_at,
+        streamed: made.judged.streamed,
         ..reasons
     };
     let plain = Explanation { version: explanation::VERSION, ..Explanation::default() };

@@ -133,8 +133,10 @@ impl HeldJob {
             uncertain: judged.uncertain,
             price: judged.price,
             decision,
-            // An accepted answer is in the result. If it was repaired, the ledger keeps the original.
+            // What had come of an answer that broke off is kept. An accepted answer is in the result. If it was
+            // repaired, the ledger keeps the original.
             answer: match judged.soft {
+                None if judged.partial.is_some() => judged.partial,
                 None if class.is_none() => judged.original,
                 Some(SoftFailure::LowConfidence) => judged.original.or(answer),
                 _ => answer,

@@ -17,6 +17,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         target: Target::new("p", index.to_string()),
         model: Model::default(),
         timeouts: Timeouts::of(MINUTE),
+        stream: false,
     };
     Route {
         name: "r".into(),

@@ -1,6 +1,7 @@
 //! Answers that come as a stream of events.
 
 use super::*;
+use crate::provider::checks::spoken;
 use crate::provider::{
     DIALECTS, Dialect, azure_openai, bedrock, cohere, completions, gemini, ollama, openai_responses,
 };
@@ -123,13 +124,29 @@ fn streams() -> Vec<(&'static Dialect, Vec<u8>, &'static str, &'static str)> {
 }
 
 async fn stream(dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, String) {
+    within(&PATIENT, dialect, script).await
+}
+
+async fn within(timeouts: &Timeouts, dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, String) {
     let server = Server::start(script).await;
-    let provider = Provider::new(Endpoint { dialect, ..endpoint(&server.url) }).unwrap();
+    let endpoint = Endpoint { dialect, ..endpoint(&server.url) };
+    let report = stream_from(endpoint, timeouts, &[]).await;
+    (report, server.heard().remove(0))
+}
+
+async fn stream_from(endpoint: Endpoint, timeouts: &Timeouts, mends: &[Mend]) -> CallReport {
+    let provider = Provider::new(endpoint).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
     let capabilities = Capabilities::default();
-    let call = Call { delivery: Delivery::Stream, ..asked(&request, &capabilities) };
-    let report = provider.call(0, &call, &PATIENT, &OnceLock::new()).await.unwrap();
-    (report, server.heard().remove(0))
+    let call = Call { delivery: Delivery::Stream, mends, ..asked(&request, &capabilities) };
+    provider.call(0, &call, timeouts, &OnceLock::new()).await.unwrap()
+}
+
+/// The beginning of a stream of events in chunks, and these events.
+fn begun(events: &str) -> Vec<Step> {
+    let mut script = chunked(events, 10_000);
+    script.pop();
+    script
 }
 
 /// A stream in chunks of this size, without an end of its length.
@@ -224,4 +241,116 @@ async fn a_server_that_does_not_stream_or_refuses_is_understood_all_the_same() {
     let (report, _) = stream(&openai::DIALECT, vec![reply(429, "retry-after: 7\r\n", refusal)]).await;
     let failure = report.result.unwrap_err();
     assert_eq!((failure.class, failure.wait), (ErrorClass::RateLimit, Some(Duration::from_secs(7))));
+}
+
+#[tokio::test]
+async fn what_had_come_of_a_stream_is_told_wherever_it_breaks_off() {
+    let headers = HeaderMap::new();
+    for (dialect, text, ..) in streams() {
+        let adapter = spoken(dialect.name, None, "http://localhost", &QuirkSettings::default());
+        let mut longest = String::new();
+        for end in 0..text.len() {
+            let cut = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, &text[..end]) };
+            if adapter.decode(&cut).is_ok() {
+                break;
+            }
+            let partial = adapter.decode(&WireReply { is_partial: true, ..cut }).ok();
+            let words = partial.and_then(|partial| partial.text).unwrap_or_default();
+            assert!("Hello".starts_with(&words) && words.len() >= longest.len(), "{dialect:?} at {end}: {words:?}");
+            longest = words;
+        }
+        assert!(longest.starts_with("Hel"), "{dialect:?}: {longest:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_stream_comes_with_its_words_and_a_whole_one_with_its_answer_alone() {
+    let first = OPENAIS.split_inclusive("\n\n").take(2).collect::<String>();
+    let error = "data: {\"error\":{\"message\":\"m\",\"code\":\"server_error\"}}\n\n";
+    for script in [
+        // Cut by the network, with a clean end, and by an error.
+        begun(&first),
+        chunked(&first, 10_000),
+        chunked(first.clone() + error, 10_000),
+    ] {
+        let (report, _) = stream(&openai::DIALECT, script).await;
+        assert!(report.result.is_err() && report.is_streamed);
+        assert_eq!(report.partial.unwrap().text.as_deref(), Some("Hel"));
+    }
+    let (report, _) = stream(&openai::DIALECT, chunked(OPENAIS, 7)).await;
+    assert!(report.result.is_ok() && report.is_streamed && report.partial.is_none());
+    // What does not come as a stream has no words.
+    let (report, _) = stream(&openai::DIALECT, vec![reply(500, "", "Hello")]).await;
+    assert!(report.result.is_err() && report.partial.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_given_up_after_the_idle_time_however_it_is_kept_alive() {
+    const COMMENT: &str = "a\r\n: alive!\n\n\r\n";
+    const PING: &str = "24\r\nevent: ping\ndata: {\"type\": \"ping\"}\n\n\r\n";
+    const EVENT: &str = "f\r\ndata: {\"a\":1}\n\n\r\n";
+    let idle = Timeouts { idle: SHORT, ..PATIENT };
+    let first = OPENAIS.split_inclusive("\n\n").take(2).collect::<String>();
+    for last in [Step::Hang, Step::Drip(COMMENT), Step::Drip(PING)] {
+        let script = [begun(&first), vec![last]].concat();
+        let (report, _) = within(&idle, &openai::DIALECT, script).await;
+        let failure = report.result.unwrap_err();
+        assert_eq!((failure.class, failure.scope, failure.status), (ErrorClass::Timeout, Scope::Model, Some(200)));
+        assert_eq!(failure.message, "the answer stalled");
+        assert_eq!(report.partial.unwrap().text.as_deref(), Some("Hel"));
+        assert!(report.first_byte_ms.is_some_and(|first| first <= report.total_ms));
+    }
+    // Events that come again and again are no stall.
+    let hurried = Timeouts { idle: SHORT, total: SHORT * 4, ..PATIENT };
+    let script = [begun(&first), vec![Step::Drip(EVENT)]].concat();
+    let (report, _) = within(&hurried, &openai::DIALECT, script).await;
+    assert_eq!(report.result.unwrap_err().message, "the answer did not end in time");
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_its_first_event() {
+    const COMMENT: &str = "a\r\n: alive!\n\n\r\n";
+    let first_byte = Timeouts { first_byte: SHORT, ..PATIENT };
+    let (report, _) =
+        within(&first_byte, &openai::DIALECT, [begun(": queued\n\n"), vec![Step::Drip(COMMENT)]].concat()).await;
+    let failure = report.result.unwrap_err();
+    assert_eq!((failure.class, failure.message.as_str()), (ErrorClass::Timeout, "no event of the stream came in time"));
+    assert_eq!((report.status, report.first_byte_ms), (Some(200), None));
+    // The time between two events does not count before the first.
+    let idle = Timeouts { idle: Duration::ZERO, first_byte: SHORT, ..PATIENT };
+    let (report, _) = within(&idle, &openai::DIALECT, [begun(": queued\n\n"), vec![Step::Hang]].concat()).await;
+    assert_eq!(report.result.unwrap_err().message, "no event of the stream came in time");
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_leaves_a_hole_in_the_answer_and_a_word_does_not() {
+    let with = |event: &str| OPENAIS.replacen("\n\n", &format!("\n\n{event}\n\n"), 2);
+    for word in ["data: ping", "data: [heartbeat]", "data:", "event: ping\ndata: {\"type\":\"ping\"}", "id: 7"] {
+        let (report, _) = stream(&openai::DIALECT, chunked(with(word), 10_000)).await;
+        assert_eq!(report.result.unwrap().text.as_deref(), Some("Hello"), "{word}");
+    }
+    for garbage in ["data: {\"choices\":[{\"del\u{1}", "data: \u{fffd}\u{fffd}\u{fffd}", "\u{fffd}\u{fffd}: {}"] {
+        let (report, _) = stream(&openai::DIALECT, chunked(with(garbage), 10_000)).await;
+        let failure = report.result.unwrap_err();
+        assert_eq!(failure.class, ErrorClass::ServerError, "{garbage}");
+        assert!(failure.message.contains("an event that cannot be read"), "{}", failure.message);
+    }
+}
+
+#[tokio::test]
+async fn the_tokens_of_a_stream_are_not_asked_for_where_that_is_refused() {
+    const ASKS: &str = "stream_options";
+    let server = Server::start(chunked(OPENAIS, 10_000)).await;
+    let quirks = QuirkSettings { stream_usage: Some(false), ..QuirkSettings::default() };
+    let refuses = Mend::Drop { member: ASKS, lasting: true };
+    stream_from(Endpoint { quirks, ..endpoint(&server.url) }, &PATIENT, &[]).await.result.unwrap();
+    let report = stream_from(endpoint(&server.url), &PATIENT, &[refuses]).await;
+    assert_eq!((report.result.is_ok(), report.dropped), (true, vec![ASKS.to_owned()]));
+    for heard in server.heard() {
+        assert!(heard.contains("\"stream\":true") && !heard.contains(ASKS), "{heard}");
+    }
+    let refusal = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","param":null}}"#;
+    let (report, _) = stream(&openai::DIALECT, vec![reply(400, "", refusal)]).await;
+    let mend = report.result.unwrap_err().mend;
+    assert_eq!(mend.as_deref(), Some(&Mend::Drop { member: ASKS, lasting: true }));
 }
