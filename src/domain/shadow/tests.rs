@@ -7,7 +7,12 @@ use crate::domain::validation::Rules;
 use crate::domain::{Cache, ErrorClass, Model, Patience, Timeouts, Timestamp};
 
 fn rung(model: &str) -> Rung {
-    Rung { target: Target::new("p", model), model: Model::default(), timeouts: Timeouts::of(Duration::from_secs(1)) }
+    Rung {
+        target: Target::new("p", model),
+        model: Model::default(),
+        timeouts: Timeouts::of(Duration::from_secs(1)),
+        stream: false,
+    }
 }
 
 fn shadow(name: &str, millionths: u32) -> Shadow {
