@@ -57,6 +57,7 @@ mod poison;
 mod pooler;
 mod port;
 mod prices;
+mod probes;
 mod priority;
 mod queue;
 mod quota;

@@ -26,6 +26,7 @@ pub mod job;
 mod manual;
 pub mod migrate;
 pub mod names;
+mod online;
 pub mod out_file;
 pub mod output;
 pub mod pause;
