@@ -197,14 +197,14 @@ async fn another_configuration_begins_and_ends_probes() {
 async fn a_call_on_a_schedule_probes_a_paid_provider_and_is_on_the_ledger() {
     let config = format!(
         "{WORKER}{BESIDE}[routes.default]\nrungs = [\"two/m\"]\n\
-         [routes.probe-two]\nrungs = [\"two/m\"]\nmax_attempts = 1\n\
-         [schedules.probe-two]\ncron = \"* * * * * *\"\nroute = \"probe-two\"\nproject = \"probes\"\n\
-         request = {{ prompt = \"Say OK.\", max_tokens = 16 }}\ndeadline = \"4m\"\nbatch = \"probe-two\"\n"
+         [routes.probe_two]\nrungs = [\"two/m\"]\nmax_attempts = 1\n\
+         [schedules.probe_two]\ncron = \"* * * * * *\"\nroute = \"probe_two\"\nproject = \"probes\"\n\
+         request = {{ prompt = \"Say OK.\", max_tokens = 16 }}\ndeadline = \"4m\"\nbatch = \"probe_two\"\n"
     );
     let fleet = Fleet::new(SCENARIO, &config).await;
     let worker = fleet.start();
     let calls = "select count(*) from sluice.attempts
-                  where project = 'probes' and batch = 'probe-two' and route = 'probe-two' and cost > 0";
+                  where project = 'probes' and batch = 'probe_two' and route = 'probe_two' and cost > 0";
     until("several probes are booked", async || fleet.number(calls).await >= 3).await;
     worker.stop().await;
     let (code, out, err) = run(&fleet, &["report", "cost", "--project", "probes"]).await;
