@@ -284,7 +284,7 @@ async fn help_names_only_what_there_is() {
     for command in ["run", "enqueue", "estimate", "batch", "route", "provider", "job", "results", "status", "report"] {
         pages.push(text(&bare(folder.path(), &[command, "--help"]).await.stdout));
     }
-    let mentioned = regex::Regex::new("sluice ([a-z]+)(?: ([a-z]+))?\\b").unwrap();
+    let mentioned = regex::Regex::new("sluice ([a-z-]+)(?: ([a-z-]+))?").unwrap();
     let mut commands = std::collections::BTreeSet::new();
     for page in &pages {
         for found in mentioned.captures_iter(page) {

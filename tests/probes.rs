@@ -58,6 +58,8 @@ const PROBE: &str = "probe = { path = \"/main/health?deep=1\", every = \"150ms\"
 const BESIDE: &str = "[providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/two/v1\"\n\
                       [models.\"two/m\"]\nprice = { input = \"1\", output = \"2\" }\n";
 const SCENARIO: &str = "[providers.two]\ndialect = \"openai\"\nmodels.m.price = { input = \"1\", output = \"2\" }\n";
+/// Jobs take the rungs in their order, and wait for none.
+const AT_ONCE: &str = "strategy = \"priority\"\npatience = \"0s\"\n";
 const WORKER: &str = "[worker]\nmax_in_flight = 20\ndrain_timeout = \"5s\"\n";
 
 /// The targets that live workers hold shut for their probes.
@@ -67,8 +69,10 @@ const SHUT: &str = "select count(*) from sluice.worker w, jsonb_array_elements(w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_page_fails_gets_no_call_and_its_jobs_take_the_other_rung() {
     let server = Server::start(false).await;
-    let config =
-        format!("{WORKER}{}{BESIDE}[routes.default]\nrungs = [\"main/m\", \"two/m\"]\n", server.provider(PROBE));
+    let config = format!(
+        "{WORKER}{}{BESIDE}[routes.default]\nrungs = [\"main/m\", \"two/m\"]\n{AT_ONCE}",
+        server.provider(PROBE)
+    );
     let fleet = Fleet::new(SCENARIO, &config).await;
     let worker = fleet.start_with(&[("PROBE_KEY", KEY)]);
     worker.until_said("the health probe fails", 1).await;
@@ -136,7 +140,8 @@ async fn a_page_that_a_simulated_server_fails_shuts_it_although_its_calls_go_wel
     let config = format!(
         "{WORKER}{BESIDE}[providers.ill]\ndialect = \"openai\"\nbase_url = \"http://simulator/ill/v1\"\n\
          probe = {{ path = \"/ill/health\", every = \"100ms\" }}\n\
-         [routes.default]\nrungs = [\"ill/m\", \"two/m\"]\n"
+         [models.\"ill/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+         [routes.default]\nrungs = [\"ill/m\", \"two/m\"]\n{AT_ONCE}"
     );
     let fleet = Fleet::new(&scenario, &config).await;
     let worker = fleet.start();
@@ -283,9 +288,7 @@ async fn what_cannot_be_probed_is_refused_with_what_there_is_and_failures_say_wh
          [providers.busy]\ndialect = \"openai\"\nfaults = [{{ kind = \"503\" }}]\n"
     );
     let provider = |name: &str, more: &str| {
-        format!(
-            "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n{more}\n"
-        )
+        format!("[providers.{name}]\ndialect = \"openai\"\nbase_url = \"http://simulator/{name}/v1\"\n{more}\n")
     };
     let config = format!(
         "{BESIDE}{}{}{}[routes.default]\nrungs = [\"two/m\", \"out/m\", \"busy/m\"]\n",

@@ -157,7 +157,7 @@ pub enum Command {
     Prices(prices::Args),
     /// Show the queue, the workers, buckets and breakers
     Status(status::Args),
-    /// Pause or resume a provider
+    /// Pause, resume, reopen or probe a provider
     Provider(provider::Args),
     /// Pause or resume a route, cancel or retry its jobs
     Route(route::Args),

@@ -316,7 +316,11 @@ fn read_probe(mut section: Section<'_>) -> Option<ProbeSettings> {
     let timeout = section.positive_duration("timeout").unwrap_or_else(|| every.min(USUAL_PROBE_TIMEOUT));
     if timeout > every {
         let (timeout, every) = (humantime::format_duration(timeout), humantime::format_duration(every));
-        section.fault("timeout", format!("is {timeout}, and the next probe goes after {every}"), "no more than `every`");
+        section.fault(
+            "timeout",
+            format!("is {timeout}, and the next probe goes after {every}"),
+            "no more than `every`",
+        );
     }
     let failures = section.whole_or_default("failures");
     section.finish();

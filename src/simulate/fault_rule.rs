@@ -63,13 +63,12 @@ impl FaultRule {
             && (self.rate >= 1.0 || unit(call.draw) < self.rate)
     }
 
-    /// Whether the whole server is down by this rule: every call fails now, whatever it asks, and by the server's fault.
+    /// Whether the whole server is down by this rule: every call fails now, whatever it asks, by the server's fault.
     #[must_use]
     pub fn is_outage(&self, now: Duration) -> bool {
         use FaultKind::{Hang, Html502, Overloaded, Reset, ServerError, Timeout};
         let is_for_all = *self == Self { from: self.from, until: self.until, ..Self::always(self.fault) };
-        let is_of_server =
-            matches!(self.fault.kind, Overloaded | ServerError | Timeout | Html502 | Hang | Reset);
+        let is_of_server = matches!(self.fault.kind, Overloaded | ServerError | Timeout | Html502 | Hang | Reset);
         is_for_all && is_of_server && Stretch { from: self.from, until: self.until }.has(now)
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The last question to a provider.
-struct Asked {
+struct LastQuestion {
     settings: ProbeSettings,
     client: Arc<Provider>,
     next: Instant,
@@ -24,7 +24,7 @@ struct Asked {
 
 /// Runs until it is aborted: a worker that drains probes no more.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut asked: HashMap<String, Asked> = HashMap::new();
+    let mut asked: HashMap<String, LastQuestion> = HashMap::new();
     let mut under_way = FuturesUnordered::new();
     loop {
         let (plan, now) = (shared.plan(), Instant::now());
@@ -32,13 +32,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         asked.retain(|name, _| probed.iter().any(|provider| provider.name == name));
         for provider in probed {
             let Some(client) = plan.client(provider.name) else { continue };
-            let is_same = |it: &Asked| it.settings == *provider.settings && Arc::ptr_eq(&it.client, client);
+            let is_same = |it: &LastQuestion| it.settings == *provider.settings && Arc::ptr_eq(&it.client, client);
             if asked.get(provider.name).is_some_and(|it| is_same(it) && (it.is_under_way || now < it.next)) {
                 continue;
             }
             let (settings, client) = (provider.settings.clone(), Arc::clone(client));
             let next = now + settings.every;
-            let question = Asked { settings: settings.clone(), client: Arc::clone(&client), next, is_under_way: true };
+            let question =
+                LastQuestion { settings: settings.clone(), client: Arc::clone(&client), next, is_under_way: true };
             asked.insert(provider.name.to_owned(), question);
             let (name, key) = (provider.name.to_owned(), provider.key);
             under_way.push(async move {
@@ -59,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 fn take_in(
     shared: &Shared,
-    asked: &mut HashMap<String, Asked>,
+    asked: &mut HashMap<String, LastQuestion>,
     name: &str,
     settings: &ProbeSettings,
     client: &Arc<Provider>,

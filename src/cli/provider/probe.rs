@@ -191,7 +191,8 @@ fn tell(view: &ProviderProbeView, output: &mut Output) -> Result<(), OutputError
     }
     let held_back = view.held_back.as_deref().unwrap_or_default();
     if let Some((first, rest)) = held_back.split_first() {
-        output.told("\nworkers hold it back:")?;
+        output.told("")?;
+        output.told("workers hold it back:")?;
         let mut ends: Vec<&str> = Vec::new();
         for held in std::iter::once(first).chain(rest) {
             output.told(format_args!("  {}", on_one_line(&held.words)))?;

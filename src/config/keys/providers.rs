@@ -162,8 +162,8 @@ const BREAKER: Table = Table {
 const PROBE: Table = Table {
     header: Some("[providers.local.probe]"),
     title: "[providers.NAME.probe]",
-    doc: "Health probes: a page of the server that costs nothing is asked again and again. While it fails, no call goes \
-          to the provider.",
+    doc: "Health probes: a page of the server that costs nothing is asked again and again. While it fails, no call \
+          goes to the provider.",
     keys: &[
         needed(
             "path",

@@ -314,7 +314,8 @@ fn faulty_quirks_are_named() {
 
 #[test]
 fn a_health_probe_is_a_page_of_the_same_server_asked_at_a_sensible_pace() {
-    let text = |probe: &str| format!("[providers.local]\ndialect = \"openai\"\nbase_url = \"http://h:1/v1\"\n{probe}\n");
+    let text =
+        |probe: &str| format!("[providers.local]\ndialect = \"openai\"\nbase_url = \"http://h:1/v1\"\n{probe}\n");
     let probe = |probe: &str| given(&text(probe)).config().providers["local"].probe.clone();
     let seconds = Duration::from_secs;
     for (section, expected) in [
