@@ -105,7 +105,7 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         charging: read_charging(&mut section, vendor, dialect),
         breaker: read_breaker(section.child("breaker")),
         recheck: section.duration_of_at_least_or_default("recheck", LEAST_RECHECK),
-        probe: if section.has("probe") { read_probe(section.child("probe")) } else { None },
+        probe: read_probe(&mut section),
     };
     section.finish();
     ReadProvider { config, vendor: vendor_name }
@@ -294,8 +294,15 @@ fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
     breaker
 }
 
-fn read_probe(mut section: Section<'_>) -> Option<ProbeSettings> {
+fn read_probe(provider: &mut Section<'_>) -> Option<ProbeSettings> {
     const PAGE: &str = "a path at the provider's server, such as \"/health\"";
+    let is_table = matches!(provider.peek("probe")?.kind, ValueKind::Table(_));
+    let mut section = provider.child("probe");
+    if !is_table {
+        // That it is none has been said.
+        section.finish();
+        return None;
+    }
     let is_missing = !section.has("path");
     let page = section.parsed("path", PAGE, |text| {
         let page = ProbePage::parse(text).map_err(|reason| format!("{}{reason}", without_secrets(text)))?;

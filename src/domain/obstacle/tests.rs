@@ -111,7 +111,7 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
         ("one/m: peak_hours (patience without end)", "one/m: it is in its peak hours; patience without end"),
         (
             "ill/m: health_probe (nowhere else to go)",
-            "ill/m: its provider's health probe fails (HTTP 503: Loading model) since 07:59:30 UTC (1m30s ago); the \
+            "ill/m: its provider's health probe fails (HTTP 503: Loading model) since 07:59:30 UTC (1m 30s ago); the \
              next one goes at 08:01:15 UTC (in 15s); nowhere else to go",
         ),
         ("one/m: retry", "one/m: it failed, and is tried again"),

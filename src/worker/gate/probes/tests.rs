@@ -7,6 +7,7 @@ use crate::domain::decide::RungHealth;
 use crate::domain::probe::ProbePage;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Charge, Charging, Sizes, Target};
+use crate::worker::bucket::tests::Others;
 use crate::worker::gate::{ProviderSetup, Unchanged};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +41,11 @@ fn setup(page: Option<&str>, models: &[&str]) -> BTreeMap<String, ProviderSetup>
 }
 
 fn gate(page: Option<&str>) -> Gate {
-    Gate::new(&BTreeMap::new(), &setup(page, &["a", "b"]))
+    let gate = Gate::new(&BTreeMap::new(), &setup(page, &["a", "b"]));
+    for bucket in gate.buckets() {
+        Others::default().keep(1, bucket);
+    }
+    gate
 }
 
 fn report(status: u16) -> ProbeReport {
@@ -61,13 +66,13 @@ fn shut(gate: &Gate, model: &str, now: Timestamp) -> Option<Shut> {
     told
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failures_in_a_row_shut_all_targets_with_the_servers_words_and_a_good_probe_opens_them() {
     let (gate, page) = (gate(Some("/health")), settings("/health"));
     assert!(!gate.take_in_probe("p", &page, &report(503), NOW));
     assert_eq!(shut(&gate, "a", NOW), None, "one failure is none");
     let target = gate.target(&Target::new("p", "a")).unwrap();
-    let permit = gate.admit(&target, Charge::default(), Duration::ZERO, NOW).await.unwrap();
+    let permit = gate.admit(&target, Charge::default(), Duration::from_secs(5), NOW).await.unwrap();
     let later = NOW + EVERY;
     assert!(!gate.take_in_probe("p", &page, &report(503), later));
     let expected = Shut { reason: Reason::HealthProbe, since: NOW, until: later + EVERY };
@@ -83,7 +88,7 @@ async fn failures_in_a_row_shut_all_targets_with_the_servers_words_and_a_good_pr
     assert!(!gate.take_in_probe("q", &page, &report(503), later), "there is no such provider");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_good_probe_lets_an_open_breaker_try_at_once_only_where_the_probe_had_shut_it() {
     let (gate, page) = (gate(Some("/health")), settings("/health"));
     let target = gate.target(&Target::new("p", "a")).unwrap();
@@ -99,8 +104,8 @@ async fn a_good_probe_lets_an_open_breaker_try_at_once_only_where_the_probe_had_
     assert!(target.health(&ask(), None, Duration::ZERO, NOW) == RungHealth::Open, "one call asks");
 }
 
-#[test]
-fn another_configuration_keeps_what_probes_have_shown_of_the_same_page_of_the_same_server() {
+#[tokio::test]
+async fn another_configuration_keeps_what_probes_have_shown_of_the_same_page_of_the_same_server() {
     let shut_gate = || {
         let gate = gate(Some("/health"));
         for _ in 0..2 {
