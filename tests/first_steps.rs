@@ -287,7 +287,8 @@ async fn help_names_only_what_there_is() {
     let mentioned = regex::Regex::new("sluice ([a-z-]+)(?: ([a-z-]+))?").unwrap();
     let mut commands = std::collections::BTreeSet::new();
     for page in &pages {
-        for found in mentioned.captures_iter(page) {
+        // The manual writes hyphens so that they are not taken for a break.
+        for found in mentioned.captures_iter(&page.replace("\\-", "-")) {
             commands.insert([1, 2].map(|word| found.get(word).map_or(String::new(), |word| word.as_str().to_owned())));
         }
     }

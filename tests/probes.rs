@@ -125,7 +125,7 @@ async fn where_there_is_no_other_rung_jobs_wait_and_every_face_says_for_what() {
     }
     let explained = text(&fleet.program(&["explain", &job.to_string()]).output().await.unwrap().stdout);
     let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(explained.contains(" since ") && explained.contains("the next one goes at"), "{explained}");
+    assert!(explained.contains(" since "), "{explained}");
     assert_eq!(server.asked().1, 0);
     server.is_now(true);
     fleet.until_answered(8).await;
