@@ -410,8 +410,8 @@ impl TargetState {
         refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| self.provider.offline(now))
     }
 
-    /// What is known of the failure behind this reason: the provider's words of a model, or those of its health page; of
-    /// an open breaker only the class and the status, because words about a request may quote it.
+    /// What is known of the failure behind this reason: the provider's words of a model, or those of its health page;
+    /// of an open breaker only the class and the status, because words about a request may quote it.
     pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
         match reason {
             Reason::Model => self.said.lock().clone(),
