@@ -166,6 +166,13 @@ fn cases() -> Vec<Case> {
             "ok",
         ),
         target(
+            "health probe",
+            "main/m: health_probe (nowhere else to go)",
+            "health_probe",
+            &["main/m: its provider's health probe fails (HTTP 404: “no m”) since "],
+            "ok",
+        ),
+        target(
             "patience",
             "main/m: rate_limit (within patience)",
             "rate_limit",

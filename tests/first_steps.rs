@@ -284,8 +284,22 @@ async fn help_names_only_what_there_is() {
     for command in ["run", "enqueue", "estimate", "batch", "route", "provider", "job", "results", "status", "report"] {
         pages.push(text(&bare(folder.path(), &[command, "--help"]).await.stdout));
     }
-    for page in pages {
-        assert!(!page.contains("probe"), "{page}");
+    let mentioned = regex::Regex::new("sluice ([a-z-]+)(?: ([a-z-]+))?").unwrap();
+    let mut commands = std::collections::BTreeSet::new();
+    for page in &pages {
+        // The manual writes hyphens so that they are not taken for a break.
+        for found in mentioned.captures_iter(&page.replace("\\-", "-")) {
+            commands.insert([1, 2].map(|word| found.get(word).map_or(String::new(), |word| word.as_str().to_owned())));
+        }
+    }
+    let probe = ["provider", "probe"].map(str::to_owned);
+    assert!(pages.iter().any(|page| page.contains("sluice provider probe")) && commands.contains(&probe));
+    let groups = ["provider", "batch", "route", "project", "job", "schedule", "budget", "alert", "db", "prices"];
+    for [command, below] in commands.iter().filter(|[command, _]| groups.contains(&command.as_str())) {
+        let mut words = vec![command.as_str()];
+        words.extend(Some(below.as_str()).filter(|below| !below.is_empty()));
+        let output = bare(folder.path(), &[&words[..], &["--help"]].concat()).await;
+        assert!(output.status.success(), "help names `sluice {}`: {}", words.join(" "), text(&output.stderr));
     }
 }
 

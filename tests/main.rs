@@ -58,6 +58,7 @@ mod pooler;
 mod port;
 mod prices;
 mod priority;
+mod probes;
 mod queue;
 mod quota;
 mod race;

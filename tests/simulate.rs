@@ -524,3 +524,21 @@ fn cpu_seconds_of_threads(name: &str) -> f64 {
     });
     ticks.sum::<f64>() / 100.0
 }
+
+#[test]
+fn the_page_of_a_providers_health_is_down_while_the_provider_is_or_as_the_scenario_says() {
+    let scenario = "[providers.well]\ndialect = \"openai\"\nkeys = [\"k\"]\n\
+                    faults = [{ kind = \"overloaded\", rate = 0.5 }, { kind = \"429\" }]\n\
+                    [providers.out]\ndialect = \"openai\"\nfaults = [{ kind = \"hang\" }]\n\
+                    [providers.back]\ndialect = \"openai\"\nfaults = [{ kind = \"503\", until = \"1ns\" }]\n\
+                    [providers.ill]\ndialect = \"openai\"\nunhealthy = [{}]\n";
+    let simulator = start(Scenario::from_toml(scenario).unwrap());
+    let get = |name: &str| send(&simulator, "GET", &format!("/{name}/health"), "", "").unwrap().status;
+    assert_eq!(["well", "out", "back", "ill"].map(get), [200, 503, 200, 503]);
+    assert_eq!(simulator.verdict().total.calls, 0, "it is no call");
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).to_string();
+    assert_eq!(send(&simulator, "POST", "/ill/v1/chat/completions", "", &body).unwrap().status, 200);
+    let wrong = "[providers.p]\ndialect = \"openai\"\nunhealthy = [{ from = 5, until = 5 }]\n";
+    let said = Scenario::from_toml(wrong).unwrap_err().to_string();
+    assert!(said.contains("providers.p.unhealthy[0].until"), "{said}");
+}

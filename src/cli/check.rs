@@ -1,13 +1,12 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database; with `--online`
 //! also whether its keys and models work.
 
-mod online;
-
 use super::GlobalArgs;
 use super::colour;
 use super::context::environment;
 use super::failure::without_numbers;
 use super::figure;
+use super::online::{self, Chosen};
 use super::output::{self, Output, OutputError, for_stderr};
 use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
@@ -63,7 +62,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let loaded = load(global.config.as_deref(), environment(global), today::now());
     let tried = match &loaded {
         Ok(config) if args.online && config.require_providers().is_ok() => {
-            Some(online::try_all(config, args.timeout).await)
+            Some(online::try_all(config, Chosen::default(), args.timeout).await)
         }
         _ => None,
     };

@@ -26,6 +26,7 @@ pub mod job;
 mod manual;
 pub mod migrate;
 pub mod names;
+mod online;
 pub mod out_file;
 pub mod output;
 pub mod pause;
@@ -156,7 +157,7 @@ pub enum Command {
     Prices(prices::Args),
     /// Show the queue, the workers, buckets and breakers
     Status(status::Args),
-    /// Pause or resume a provider
+    /// Pause, resume, reopen or probe a provider
     Provider(provider::Args),
     /// Pause or resume a route, cancel or retry its jobs
     Route(route::Args),

@@ -1,4 +1,6 @@
-//! `sluice provider`: pausing, resuming and reopening providers.
+//! `sluice provider`: pausing, resuming, reopening and probing providers.
+
+mod probe;
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -6,6 +8,7 @@ use super::failure::CommandFailure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use super::worker::blueprint;
+use crate::config::Config;
 use crate::domain::pause::PauseKind;
 use crate::exit_code::ExitCode;
 use crate::view::change::ReopenedView;
@@ -31,6 +34,12 @@ pub enum ProviderCommand {
         /// Its name
         name: String,
     },
+    /// Probe it now: one cheap call with every key and model, and its health page
+    #[command(after_help = "Every key is tried with every model that a route names, by one call of some ten tokens, \
+                            all of them at once. What that costs is shown, and is in no ledger. The exit status is 0 \
+                            when all calls were answered, 3 when a key or a model was refused, and 1 when the \
+                            provider was not reached or was busy, or its health page failed.")]
+    Probe(probe::Args),
 }
 
 /// Runs the command.
@@ -38,16 +47,22 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         ProviderCommand::Pause(command) => pause::run_configured(PauseKind::Provider, command, global).await,
         ProviderCommand::Reopen { name } => reopen(&name, global).await,
+        ProviderCommand::Probe(args) => probe::run(args, global).await,
     }
+}
+
+/// There is no provider of this name.
+fn unknown(name: &str, config: &Config) -> CommandFailure {
+    let known = config.providers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
+    CommandFailure::not_found(format!("there is no provider {name:?}; {known}"))
 }
 
 async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let blueprint = blueprint(&context.config);
     let Some(provider) = blueprint.providers.get(name) else {
-        let known = context.config.providers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
-        return Err(CommandFailure::not_found(format!("there is no provider {name:?}; {known}")).into());
+        return Err(unknown(name, &context.config).into());
     };
     let models = blueprint.routes.iter().flat_map(|route| &route.rungs).map(|rung| &rung.target);
     let models = models.filter(|target| target.provider == name);

@@ -39,6 +39,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             breaker: provider.breaker,
             keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
+            probe: provider.probe.clone(),
             server: provider.endpoint.mark(),
             targets: Vec::new(),
             model_buckets: own.map(|(target, bucket)| (target.model.clone(), vec![bucket.clone()])).collect(),

@@ -5,6 +5,7 @@ use super::api_keys;
 use super::aws;
 use super::scalar;
 use super::section::Section;
+use crate::domain::probe::{ProbePage, ProbeSettings};
 use crate::domain::{BreakerSettings, Charging, Limits, Rate, Timeouts, Unit};
 use crate::provider::charging;
 use crate::provider::vendors::{self, VENDORS, Vendor};
@@ -26,6 +27,8 @@ pub struct ProviderConfig {
     pub breaker: BreakerSettings,
     /// How long a rejected key, or one without money, rests before one call tries it again.
     pub recheck: Duration,
+    /// How its health is probed, where it is.
+    pub probe: Option<ProbeSettings>,
 }
 
 /// A provider with the parts that only the configuration needs.
@@ -37,6 +40,12 @@ pub(super) struct ReadProvider {
 
 /// A shorter rest of something that was refused would be none: the next call would find it over.
 const LEAST_RECHECK: Duration = Duration::from_millis(100);
+
+/// A server that is probed more often than this would notice it.
+const LEAST_PROBE: Duration = Duration::from_millis(100);
+
+/// How long the answer to a health probe may take where nothing is said of it.
+const USUAL_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Headers that carry keys; keys must come from elsewhere.
 const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
@@ -96,6 +105,7 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         charging: read_charging(&mut section, vendor, dialect),
         breaker: read_breaker(section.child("breaker")),
         recheck: section.duration_of_at_least_or_default("recheck", LEAST_RECHECK),
+        probe: read_probe(&mut section),
     };
     section.finish();
     ReadProvider { config, vendor: vendor_name }
@@ -282,6 +292,46 @@ fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
     };
     section.finish();
     breaker
+}
+
+fn read_probe(provider: &mut Section<'_>) -> Option<ProbeSettings> {
+    const PAGE: &str = "a path at the provider's server, such as \"/health\"";
+    let is_table = matches!(provider.peek("probe")?.kind, ValueKind::Table(_));
+    let mut section = provider.child("probe");
+    if !is_table {
+        // That it is none has been said.
+        section.finish();
+        return None;
+    }
+    let is_missing = !section.has("path");
+    let page = section.parsed("path", PAGE, |text| {
+        let page = ProbePage::parse(text).map_err(|reason| format!("{}{reason}", without_secrets(text)))?;
+        let query = page.parts().1.unwrap_or_default();
+        let names = query.split('&').map(|member| member.split('=').next().unwrap_or_default());
+        if names.into_iter().any(may_be_secret) {
+            return Err(format!(
+                "{}has a key in its query, and keys do not belong into the configuration file",
+                without_secrets(text)
+            ));
+        }
+        Ok(page)
+    });
+    if is_missing {
+        section.fault("path", "is missing", PAGE);
+    }
+    let every = section.duration_of_at_least_or_default("every", LEAST_PROBE);
+    let timeout = section.positive_duration("timeout").unwrap_or_else(|| every.min(USUAL_PROBE_TIMEOUT));
+    if timeout > every {
+        let (timeout, every) = (humantime::format_duration(timeout), humantime::format_duration(every));
+        section.fault(
+            "timeout",
+            format!("is {timeout}, and the next probe goes after {every}"),
+            "no more than `every`",
+        );
+    }
+    let failures = section.whole_or_default("failures");
+    section.finish();
+    Some(ProbeSettings { page: page?, every, timeout, failures })
 }
 
 /// The bucket of a provider or model: the one it names, or one of its own name.

@@ -334,6 +334,7 @@ mod tests {
             (Reason::Model, "model"),
             (Reason::Paused, "paused"),
             (Reason::Budget, "budget"),
+            (Reason::HealthProbe, "health_probe"),
         ] {
             all.push((shut(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
         }

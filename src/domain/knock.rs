@@ -50,6 +50,40 @@ impl Blame {
     }
 }
 
+/// What to do when such a call has failed.
+#[must_use]
+pub const fn advice(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::RateLimit | ErrorClass::RampLimit => {
+            "try again in a while; `limits` keep calls below what the account allows"
+        }
+        ErrorClass::RateLimitDaily => "wait until its day ends, or have the limit raised by the provider",
+        ErrorClass::Overloaded | ErrorClass::NoCapacity | ErrorClass::ServerError | ErrorClass::Conflict => {
+            "look at the server's log or the provider's status page; workers try again by themselves"
+        }
+        ErrorClass::Timeout | ErrorClass::Cancelled | ErrorClass::Abandoned | ErrorClass::Deadline => {
+            "see whether the server is busy, or still loads the model; --timeout gives it longer"
+        }
+        ErrorClass::Network | ErrorClass::Unreachable => {
+            "see whether the server runs, whether base_url is right, and whether a firewall or a proxy is in between"
+        }
+        ErrorClass::QuotaExhausted => "pay the provider, or add a key of an account that has money",
+        ErrorClass::Auth => "replace the key, and reload the workers (SIGHUP)",
+        ErrorClass::Permission => "have the provider allow the model to the key, or take another key",
+        ErrorClass::NotFound => "correct the model's name in the routes, or base_url",
+        ErrorClass::InvalidRequest
+        | ErrorClass::Refused
+        | ErrorClass::ContextLength
+        | ErrorClass::ContentPolicy
+        | ErrorClass::PayloadTooLarge
+        | ErrorClass::NeverFits
+        | ErrorClass::OutputInvalid
+        | ErrorClass::SoftFailure => {
+            "see whether the dialect is right; [providers.NAME.quirks] says what a server takes"
+        }
+    }
+}
+
 /// The smallest request that the model takes, by its name: one for a vector where the name speaks of embeddings.
 ///
 /// # Errors
@@ -80,6 +114,7 @@ mod tests {
     fn every_class_says_whether_the_configuration_is_at_fault() {
         for class in ErrorClass::ALL {
             let _ = Blame::of(*class);
+            assert!(advice(*class).is_ascii(), "{class}");
         }
         assert_eq!(Blame::of(ErrorClass::Auth), Blame::Refused);
         assert_eq!(Blame::of(ErrorClass::RateLimit), Blame::Passing);

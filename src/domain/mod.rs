@@ -56,6 +56,7 @@ pub mod obstacle;
 pub mod pause;
 pub mod per_answer;
 pub mod price;
+pub mod probe;
 pub mod ramp;
 pub mod raw_object;
 pub mod readable;

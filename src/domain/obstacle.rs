@@ -121,7 +121,8 @@ pub struct ShutTarget {
     pub keys: Vec<KeyOut>,
     /// The provider's budget, where that has no room.
     pub budget: Option<Box<BudgetStanding>>,
-    /// The provider's words, where the model is unknown.
+    /// The provider's words, where the model is unknown or the health probe fails; the last failure where the breaker
+    /// is open.
     pub said: Option<String>,
     /// The limits that are used up, each with its bucket.
     pub limits: Vec<String>,
@@ -295,7 +296,7 @@ impl Circumstances {
         let mut budget = None;
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
-            What::Opens(Reason::Model | Reason::Breaker | Reason::Offline) => {
+            What::Opens(Reason::Model | Reason::Breaker | Reason::Offline | Reason::HealthProbe) => {
                 said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
             }
             What::Opens(Reason::RateLimit | Reason::Concurrency) => {

@@ -57,6 +57,8 @@ pub enum Reason {
     Paused,
     /// The provider's budget has no room.
     Budget,
+    /// The provider's health probe fails.
+    HealthProbe,
 }
 
 impl Reason {
@@ -73,6 +75,7 @@ impl Reason {
         Self::Model,
         Self::Paused,
         Self::Budget,
+        Self::HealthProbe,
     ];
 
     /// The code of the reason: in rows, in what jobs wait for, in explanations, in status and in metrics.
@@ -90,6 +93,7 @@ impl Reason {
             Self::Model => "model",
             Self::Paused => "paused",
             Self::Budget => "budget",
+            Self::HealthProbe => "health_probe",
         }
     }
 
@@ -110,7 +114,8 @@ impl Reason {
             | Self::PeakHours
             | Self::Breaker
             | Self::Offline
-            | Self::Budget => true,
+            | Self::Budget
+            | Self::HealthProbe => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -128,7 +133,8 @@ impl Reason {
             | Self::Auth
             | Self::Model
             | Self::Paused
-            | Self::Budget => false,
+            | Self::Budget
+            | Self::HealthProbe => false,
         }
     }
 
@@ -140,7 +146,8 @@ impl Reason {
         match self {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
             Self::NoCapacity => class == ErrorClass::NoCapacity,
-            Self::Breaker => facts.breaker == Sign::Bad,
+            // What a breaker would find out by calls, a probe finds out without.
+            Self::Breaker | Self::HealthProbe => facts.breaker == Sign::Bad,
             Self::Offline => !facts.is_heard,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
@@ -179,6 +186,7 @@ impl fmt::Display for Reason {
             Self::Model => "model unknown or not allowed",
             Self::Paused => "paused",
             Self::Budget => "its budget has no room",
+            Self::HealthProbe => "its health probe fails",
         })
     }
 }

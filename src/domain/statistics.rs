@@ -255,8 +255,8 @@ pub struct TargetStatistics {
     /// Why it is not called for a while.
     #[serde(deserialize_with = "readable::or_default")]
     pub shut: Option<ShutStatistics>,
-    /// The provider's words, where the model is unknown: shortened, without keys. Where the breaker is open, the class
-    /// and the status of the last failure.
+    /// The provider's words, where the model is unknown or the health probe fails: shortened, without keys. Where the
+    /// breaker is open, the class and the status of the last failure.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
     /// Whether its provider is paused.

@@ -299,7 +299,12 @@ impl Page {
             counts.map(move |(name, keys)| ([("provider", name.as_str())], float(count(keys) as u64)))
         };
         page.gauges("keys", "Keys of the provider.", keys(|(all, _)| *all))?;
-        page.gauges("keys_in_service", "Keys that are neither rejected nor out of money.", keys(|(_, good)| *good))
+        page.gauges("keys_in_service", "Keys that are neither rejected nor out of money.", keys(|(_, good)| *good))?;
+        page.gauges(
+            "health_probe_open",
+            "1 while the health probe of the provider lets calls go to it, 0 while it holds them back.",
+            vitals.probes.iter().map(|(name, is_open)| ([("provider", name.as_str())], flag(*is_open))),
+        )
     }
 
     fn shared_buckets(&self, page: &mut Families<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use super::adapter::{Adapter, Payload};
 use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint};
+use super::error_body::ErrorBody;
 use super::report::CallReport;
 use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Reply, TimeLimits, Transport};
@@ -14,9 +15,10 @@ use super::vendors::{self, Tiers};
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
+use crate::domain::probe::{ProbePage, ProbeReport};
 use crate::domain::{Answer, Capabilities, Failure, Mend, Tier, Timeouts, Timestamp};
-use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
 use secrecy::ExposeSecret;
 use std::borrow::Cow;
 use std::fmt;
@@ -52,6 +54,12 @@ pub enum ProviderError {
         source: std::io::Error,
     },
 }
+
+/// As much of the answer to a health probe is read.
+const MOST_OF_PROBE: usize = 4 << 10;
+
+/// As many characters of what a server says to a health probe are kept.
+const PROBE_WORDS: usize = 200;
 
 /// One call to a provider.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +208,41 @@ impl Provider {
         report.dropped = dropped;
         report.total_ms = millis(started.elapsed());
         Ok(report)
+    }
+
+    /// Asks for a page of the provider's server, with the key at this place in the configuration, and never again. The
+    /// page is at the origin of the provider's address, so the key goes to no other server; redirects are not followed.
+    pub async fn probe(&self, key: usize, page: &ProbePage, timeout: Duration) -> ProbeReport {
+        let started = Instant::now();
+        let (path, query) = page.parts();
+        let mut url = self.base_url.clone();
+        url.set_path(path);
+        // A query of the address goes with each call, so also with this one.
+        let both: Vec<&str> = url.query().into_iter().chain(query).filter(|query| !query.is_empty()).collect();
+        let both = both.join("&");
+        url.set_query(Some(both.as_str()).filter(|query| !query.is_empty()));
+        let mut request = Outgoing { method: Method::GET, url, headers: self.headers.clone(), body: Vec::new() };
+        let Timestamp(now) = now();
+        let now = Timestamp(now.saturating_add(self.skew.load(Ordering::Relaxed)));
+        let signed = self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now);
+        let answered = match signed {
+            Ok(()) => self.transport.ask(request, timeout, started, MOST_OF_PROBE).await,
+            Err(failure) => Err(failure),
+        };
+        let total_ms = millis(started.elapsed());
+        let (status, said) = match answered {
+            Ok((status @ 200..=299, _)) => (Some(status), String::new()),
+            Ok((status @ 300..=399, _)) => (Some(status), "redirects are not followed".to_owned()),
+            Ok((status, body)) if body.is_empty() => (Some(status), String::new()),
+            Ok((status, body)) => {
+                // Before it is shortened, so that no half of a secret remains.
+                let text = String::from_utf8_lossy(&body);
+                (Some(status), ErrorBody::read(self.secrets.redacted(&text).as_bytes()).message)
+            }
+            Err(failure) => (None, failure.message),
+        };
+        let words = scrub::head(&scrub::clean(&self.secrets.redacted(&said)), PROBE_WORDS).to_owned();
+        ProbeReport { status, words: Some(words).filter(|words| !words.is_empty()), total_ms }
     }
 
     /// Whether a change makes a difference to the sent request, on top of those that the call has already.

@@ -20,7 +20,7 @@ use stage::{broken, deadline, timed_out};
 use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// An HTTP client with its own pool of connections, on a thread of its own.
 pub(super) struct Transport {
@@ -140,6 +140,35 @@ impl Transport {
             None => Some(head),
         };
         Ok(Reply { status, headers: std::mem::take(response.headers_mut()), fault, first_byte, body })
+    }
+
+    /// Sends a question of which hardly more than the status matters, and reads at most `most` bytes of the answer's
+    /// body, as far as they come before `total` is over, counted from `started`.
+    ///
+    /// # Errors
+    /// No answer began.
+    pub async fn ask(
+        &self,
+        request: Outgoing,
+        total: Duration,
+        started: Instant,
+        most: usize,
+    ) -> Result<(u16, Vec<u8>), Failure> {
+        let deadline = deadline(started, total);
+        let (request, _) = request_of(request);
+        let answered = timeout_at(deadline, self.outbound.drive(|| self.client.execute(request))).await;
+        let mut response = match answered {
+            Ok(answer) => answer.map_err(|error| broken(&error, "before an answer began"))?,
+            Err(_) => return Err(timed_out("no answer began in time")),
+        };
+        let mut body = Vec::new();
+        // A body that breaks off, stalls or goes on takes nothing from the status.
+        while body.len() < most
+            && let Ok(Ok(Some(piece))) = timeout_at(deadline, response.chunk()).await
+        {
+            body.extend_from_slice(piece.get(..most - body.len()).unwrap_or(&piece));
+        }
+        Ok((response.status().as_u16(), body))
     }
 
     /// Gives answers other room in memory, in kB: a share for each, and a reserve for larger ones.

@@ -48,6 +48,18 @@ pub(crate) fn answer(core: &Core, method: &Method, path: &str, query: Option<&st
     }
 }
 
+/// The page by which a provider says how it is, as vLLM and llama.cpp have it. It needs no key, and is no call.
+pub(crate) fn health(core: &Core, provider: usize) -> Response<ReplyBody> {
+    let (now, (_, spec)) = (core.book().now(), &core.providers[provider]);
+    let is_down =
+        spec.unhealthy.iter().any(|stretch| stretch.has(now)) || spec.faults.iter().any(|rule| rule.is_outage(now));
+    if is_down {
+        let error = json!({"code": 503, "message": "Loading model", "type": "unavailable_error"});
+        return json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": error }));
+    }
+    json_reply(StatusCode::OK, &json!({"status": "ok"}))
+}
+
 /// The answer for a path that belongs to no provider.
 pub(crate) fn unknown_provider(core: &Core) -> Response<ReplyBody> {
     let names: Vec<&str> = core.providers.iter().map(|(name, _)| name.as_str()).collect();

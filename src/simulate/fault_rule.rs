@@ -2,8 +2,8 @@
 
 use super::answer_rule::{Matching, is_meant};
 use super::chance::{mix, unit};
-use super::fault::{Disguise, Fault};
-use super::notation::{Span, named_format};
+use super::fault::{Disguise, Fault, FaultKind};
+use super::notation::{Span, named_format, span};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use std::time::Duration;
@@ -61,6 +61,41 @@ impl FaultRule {
             && self.tier.as_deref().is_none_or(|tier| call.tier == Some(tier))
             && is_meant(call.last_user, self.containing.as_deref(), self.matching.as_ref())
             && (self.rate >= 1.0 || unit(call.draw) < self.rate)
+    }
+
+    /// Whether the whole server is down by this rule: every call fails now, whatever it asks, by the server's fault.
+    #[must_use]
+    pub fn is_outage(&self, now: Duration) -> bool {
+        use FaultKind::{Hang, Html502, Overloaded, Reset, ServerError, Timeout};
+        let is_for_all = *self == Self { from: self.from, until: self.until, ..Self::always(self.fault) };
+        let is_of_server = matches!(self.fault.kind, Overloaded | ServerError | Timeout | Html502 | Hang | Reset);
+        is_for_all && is_of_server && Stretch { from: self.from, until: self.until }.has(now)
+    }
+}
+
+/// A stretch of time since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stretch {
+    /// Its beginning.
+    #[serde(deserialize_with = "span")]
+    pub from: Duration,
+    /// The first instant after it.
+    #[serde(deserialize_with = "span")]
+    pub until: Duration,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self { from: Duration::ZERO, until: Duration::MAX }
+    }
+}
+
+impl Stretch {
+    /// Whether this time is in it.
+    #[must_use]
+    pub fn has(self, now: Duration) -> bool {
+        self.from <= now && now < self.until
     }
 }
 
@@ -147,7 +182,6 @@ impl<'de> Deserialize<'de> for FaultRule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault::FaultKind;
     use super::*;
 
     fn call(now: u64, nth_call: u64, nth_of_request: u32, draw: u64) -> Circumstances<'static> {
@@ -185,6 +219,23 @@ mod tests {
         let tier = |tier: &str| FaultRule { tier: Some(tier.to_owned()), ..rule.clone() };
         assert!(tier("flex").strikes(&call(0, 1, 1, 0)) && !tier("fast").strikes(&call(0, 1, 1, 0)));
         assert!(model("m").strikes(&call(0, 1, 1, 0)) && !model("n").strikes(&call(0, 1, 1, 0)));
+    }
+
+    #[test]
+    fn a_rule_for_all_calls_that_blames_the_server_is_an_outage() {
+        let of = |kind| FaultRule { until: Duration::from_secs(9), ..FaultRule::always(Fault::new(kind)) };
+        let down = of(FaultKind::Overloaded);
+        assert!(down.is_outage(Duration::from_secs(8)) && !down.is_outage(Duration::from_secs(9)));
+        for rule in [
+            of(FaultKind::Empty),
+            of(FaultKind::RateLimit),
+            FaultRule { rate: 0.9, ..down.clone() },
+            FaultRule { model: Some("m".to_owned()), ..down.clone() },
+            FaultRule { first_n_calls: Some(9), ..down.clone() },
+            FaultRule { containing: Some("x".to_owned()), ..down },
+        ] {
+            assert!(!rule.is_outage(Duration::ZERO), "{rule:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::answer_rule::AnswerRule;
 use super::dialect::Dialect;
-use super::fault_rule::FaultRule;
+use super::fault_rule::{FaultRule, Stretch};
 use super::key::Key;
 use super::latency::Latency;
 use super::notation::{dollars, named_format};
@@ -104,6 +104,9 @@ pub struct Provider {
     /// Its faults: the first rule that strikes decides.
     #[serde(default)]
     pub faults: Vec<FaultRule>,
+    /// Times in which its page `/health` says 503 although its calls go well.
+    #[serde(default)]
+    pub unhealthy: Vec<Stretch>,
 }
 
 impl Provider {
@@ -123,6 +126,7 @@ impl Provider {
             output: Output::default(),
             answers: Vec::new(),
             faults: Vec::new(),
+            unhealthy: Vec::new(),
         }
     }
 }
@@ -248,6 +252,9 @@ impl Scenario {
             }
             if provider.latency.full_speed == Some(0) {
                 return wrong(key(".latency.full_speed"), "expected at least 1; leave it out for any number");
+            }
+            if let Some(index) = provider.unhealthy.iter().position(|stretch| stretch.until <= stretch.from) {
+                return wrong(key(&format!(".unhealthy[{index}].until")), "expected a time after `from`");
             }
             for (index, rule) in provider.faults.iter().enumerate() {
                 let key = |rest: &str| key(&format!(".faults[{index}].{rest}"));

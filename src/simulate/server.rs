@@ -8,7 +8,7 @@ use super::wire::{Tear, Wire};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
@@ -64,6 +64,9 @@ async fn route(core: Arc<Core>, request: Request<Incoming>, tear: Tear) -> io::R
         return Ok(endpoints::answer(&core, request.method(), rest, request.uri().query()));
     }
     match core.providers.iter().position(|(known, _)| known == name) {
+        Some(provider) if request.method() == Method::GET && &path[1 + name.len()..] == "/health" => {
+            Ok(endpoints::health(&core, provider))
+        }
         Some(provider) => {
             let name_length = name.len();
             answer_call(core, provider, name_length, request, tear).await

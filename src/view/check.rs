@@ -51,6 +51,9 @@ pub struct TriedView {
     pub http_status: Option<u16>,
     /// The provider's own words, or ours when it was not reached.
     pub message: Option<String>,
+    /// What to do about the failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
     /// Milliseconds from the start of the call to its end.
     pub total_ms: i64,
     /// Dollars; `None`: unknown.
@@ -63,6 +66,51 @@ impl TriedView {
     pub fn is_answered(&self) -> bool {
         self.class.is_none()
     }
+}
+
+/// What the probes of one provider have shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProviderProbeView {
+    /// The name of the provider.
+    pub provider: String,
+    /// Whether everything that was asked was answered well.
+    pub ok: bool,
+    /// The page that workers ask, where one is configured.
+    pub page: Option<ProbedPageView>,
+    /// One call with each key and model.
+    pub calls: Vec<TriedView>,
+    /// What live workers hold back all the same; `None`: it is not known, because no database was reached.
+    pub held_back: Option<Vec<HeldBackView>>,
+}
+
+/// The answer of a health page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbedPageView {
+    /// Its path.
+    pub path: String,
+    /// Whether its status was one from 200 to 299.
+    pub ok: bool,
+    /// HTTP status, if an answer came.
+    pub http_status: Option<u16>,
+    /// What the server said, or why there was no answer.
+    pub message: Option<String>,
+    /// Milliseconds from the start of the question to its end.
+    pub total_ms: i64,
+}
+
+/// A target or a key that live workers do not call for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBackView {
+    /// `provider/model`; `None`: a key.
+    pub target: Option<String>,
+    /// The name of the key; `None`: a target.
+    pub key: Option<String>,
+    /// Why, as [`Reason`](crate::domain::Reason) spells it.
+    pub reason: String,
+    /// The same in words.
+    pub words: String,
+    /// What ends it.
+    pub advice: Option<String>,
 }
 
 /// The targets of a route, as they are listed.

@@ -176,5 +176,6 @@ pub(super) const fn was_shut(reason: Reason) -> &'static str {
         Reason::Model => "the model was unknown or not allowed to the key",
         Reason::Paused => "its provider was paused",
         Reason::Budget => "its provider's budget had no room",
+        Reason::HealthProbe => "its provider's health probe failed",
     }
 }

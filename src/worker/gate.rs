@@ -1,6 +1,7 @@
 //! Decides which targets may be called now, by their buckets and breakers and by keys and models out of service.
 
 mod news;
+mod probes;
 #[cfg(test)]
 mod refusals;
 mod setup;

@@ -111,6 +111,11 @@ impl Keys {
         if ring.in_service() > 0 { usize::MAX } else { ring.states().count() }
     }
 
+    /// The key that a question goes with which is no call: the first one in service, else the first one.
+    pub(super) fn first_in_service(&self) -> usize {
+        self.ring().states().position(|state| state.fault().is_none()).unwrap_or(0)
+    }
+
     /// Lets one call try each key that is out of service, at once.
     pub(super) fn try_again(&self, now: Timestamp) {
         self.ring().try_again(now);

@@ -29,6 +29,7 @@ mod opener;
 mod outlet;
 mod places;
 pub mod plan;
+mod probes;
 mod recent;
 mod reload;
 mod retention;

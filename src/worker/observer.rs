@@ -82,6 +82,8 @@ pub struct Vitals {
     pub breakers: BTreeMap<(String, String), &'static str>,
     /// For each provider, how many keys it has and how many of them are in service.
     pub keys: BTreeMap<String, (usize, usize)>,
+    /// For each provider whose health is probed, whether its probes let calls go to it.
+    pub probes: BTreeMap<String, bool>,
     /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.
     pub buckets: BTreeMap<String, (u32, u32, u64)>,
     pub routes: BTreeSet<String>,
@@ -150,6 +152,7 @@ impl Observer {
             spool: shared.settler.spool().map(|spool| spool.fill()),
             totals: counters.ledger.booked(),
             breakers: plan.gate.breakers(),
+            probes: plan.gate.probed(shared.clock.now()).map(|it| (it.name.to_owned(), it.is_open)).collect(),
             keys: plan.gate.keys().map(|(name, all, in_service)| (name.to_owned(), (all, in_service))).collect(),
             buckets: plan.gate.buckets().map(|bucket| (bucket.name.clone(), bucket.counts())).collect(),
             routes: plan.routes.keys().cloned().collect(),

@@ -301,6 +301,11 @@ impl Plan {
         Self::assemble(blueprint, &setups, clients, gate, Some(self))
     }
 
+    /// The client of a provider.
+    pub(super) fn client(&self, provider: &str) -> Option<&Arc<Provider>> {
+        self.clients.get(provider)
+    }
+
     /// What jobs of this route, project and batch may go along; `None`: there is no such route.
     pub(super) fn lane(&self, route: &str, project: &str, batch: Option<&str>) -> Option<LanePlan> {
         let mut parts = Vec::with_capacity(1);

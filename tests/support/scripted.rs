@@ -16,6 +16,10 @@ use tokio::task::JoinHandle;
 pub struct Call {
     /// The first part of the path: which provider was meant.
     pub provider: String,
+    /// The path and the query.
+    pub path: String,
+    /// The header `authorization`, if there is one.
+    pub authorization: Option<String>,
     /// The request's body as it came.
     pub text: String,
     /// The same as JSON; null, when it is none.
@@ -60,11 +64,13 @@ impl Scripted {
         let address = listener.local_addr().unwrap().to_string();
         let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
         let (script, noted) = (Arc::new(script), Arc::clone(&calls));
-        let handler = move |uri: Uri, _headers: HeaderMap, body: Bytes| {
+        let handler = move |uri: Uri, headers: HeaderMap, body: Bytes| {
             let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
             let text = String::from_utf8_lossy(&body).into_owned();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            let call = Call { provider, text, body, at: clock::instant() };
+            let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+            let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            let call = Call { provider, path, authorization, text, body, at: clock::instant() };
             let mut calls = noted.lock().unwrap();
             let (status, body) = script(&call, calls.len());
             calls.push(call);

@@ -85,7 +85,7 @@ const RULES: Table = Table {
     is_on: true,
     sample: SampleStyle::EachKey,
     keys: &[
-        rule!("breaker_open", "warning", "2m", "A target fails and is not called."),
+        rule!("breaker_open", "warning", "2m", "A target fails, or its health probe does, and is not called."),
         rule!(
             "fallback_share",
             "warning",

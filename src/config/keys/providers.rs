@@ -1,6 +1,6 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
-use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, with_default};
+use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
 use crate::config::words::{AUTH_KINDS, names};
 use crate::config::{provider, quirks};
 use crate::provider::vendors::limit_headers_names;
@@ -103,6 +103,7 @@ pub(super) const PROVIDER: Table = Table {
         ),
         key("timeouts", Kind::Table(&TIMEOUTS), "", "How long a call may take."),
         key("breaker", Kind::Table(&BREAKER), "", "When its targets are avoided for a while."),
+        key("probe", Kind::Table(&PROBE), "", ""),
         with_default(
             "recheck",
             Kind::Duration,
@@ -154,6 +155,32 @@ const BREAKER: Table = Table {
         with_default("failure_rate", Kind::Share, "0.5", "The share of failures that opens it."),
         with_default("window", Kind::Duration, "60s", "The time over which calls are counted."),
         with_default("open", Kind::Duration, "30s", "How long it stays open before one call probes."),
+    ],
+    ..Table::EMPTY
+};
+
+const PROBE: Table = Table {
+    header: Some("[providers.local.probe]"),
+    title: "[providers.NAME.probe]",
+    doc: "Health probes: a page of the server that costs nothing is asked again and again. While it fails, no call \
+          goes to the provider.",
+    keys: &[
+        needed(
+            "path",
+            Kind::Text,
+            "/health",
+            "The page, from the root of the server that base_url names: /health (llama.cpp, vLLM), / (Ollama), \
+             /v1/models. A status of 200 to 299 is good, anything else is not.",
+        ),
+        with_default("every", Kind::Duration, "15s", "From one probe to the next."),
+        depends(
+            "timeout",
+            Kind::Duration,
+            "5s",
+            "5s, or `every` where that is shorter",
+            "How long an answer may take; no more than `every`.",
+        ),
+        with_default("failures", Kind::Whole(1, 1000), "2", "So many in a row shut it; one good probe opens it again."),
     ],
     ..Table::EMPTY
 };

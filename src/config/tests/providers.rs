@@ -312,3 +312,45 @@ fn faulty_quirks_are_named() {
         "{claude:?}"
     );
 }
+
+#[test]
+fn a_health_probe_is_a_page_of_the_same_server_asked_at_a_sensible_pace() {
+    let text =
+        |probe: &str| format!("[providers.local]\ndialect = \"openai\"\nbase_url = \"http://h:1/v1\"\n{probe}\n");
+    let probe = |probe: &str| given(&text(probe)).config().providers["local"].probe.clone();
+    let seconds = Duration::from_secs;
+    for (section, expected) in [
+        ("", None),
+        ("probe = { path = \"/health\" }", Some(("/health", seconds(15), seconds(5), 2))),
+        ("probe = { path = \"/\", every = \"2s\", failures = 1 }", Some(("/", seconds(2), seconds(2), 1))),
+        (
+            "[providers.local.probe]\npath = \"/v1/models\"\nevery = \"1m\"\ntimeout = \"1m\"",
+            Some(("/v1/models", seconds(60), seconds(60), 2)),
+        ),
+    ] {
+        let read = probe(section);
+        let read = read.as_ref().map(|it| (it.page.as_str(), it.every, it.timeout, it.failures));
+        assert_eq!(read, expected, "{section}");
+    }
+    for (section, problem) in [
+        ("probe = { path = \"/h\", every = \"0s\" }", "every: is shorter than 100ms; expected"),
+        ("probe = { path = \"health\" }", "path: \"health\" does not begin with a slash; expected a path"),
+        ("probe = { path = \"https://evil.example/health\" }", "path: \"https://evil.example/health\" is a whole URL"),
+        ("probe = { path = \"//evil.example/health\" }", "path: \"//evil.example/health\" names another server"),
+        ("probe = { path = \"/h?api_key=zq\" }", "path: \"/h\" has a key in its query"),
+        (
+            "probe = { path = \"/h\", every = \"5s\", timeout = \"6s\" }",
+            "timeout: is 6s, and the next probe goes after 5s; expected no more than `every`",
+        ),
+        ("probe = { path = \"/h\", timeout = \"0s\" }", "timeout: "),
+        ("probe = { path = \"/h\", failures = 0 }", "failures: "),
+        ("probe = { path = \"/h\", method = \"HEAD\" }", "method: "),
+        ("probe = { every = \"5s\" }", "path: is missing"),
+        ("[providers.local.probe]", "path: is missing"),
+        ("probe = \"/health\"", "probe"),
+    ] {
+        let faults = given(&text(section)).faults();
+        assert_eq!(faults.len(), 1, "{section}: {faults:?}");
+        assert!(faults[0].contains(problem) && !faults[0].contains("zq"), "{section}: {faults:?}");
+    }
+}

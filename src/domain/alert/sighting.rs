@@ -191,18 +191,23 @@ fn reaches(part: i64, whole: i64, millionths: u32) -> bool {
 }
 
 fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
-    let mut open: BTreeMap<&str, (usize, Option<i64>)> = BTreeMap::new();
+    let mut open: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
     for target in workers.iter().flat_map(|worker| &worker.gate.targets) {
         // One that tries again has not found it well yet.
         let is_open = target.breaker.as_deref().is_some_and(|state| state != "closed");
-        let (Some(name), true) = (target.target.as_deref(), is_open) else { continue };
+        let reason = target.shut.as_ref().and_then(|shut| shut.reason.as_deref());
+        let fails_probe = reason == Some(Reason::HealthProbe.as_str());
+        let (Some(name), true) = (target.target.as_deref(), is_open || fails_probe) else { continue };
         let entry = open.entry(name).or_default();
-        entry.0 += 1;
-        entry.1 = entry.1.or(target.shut.as_ref().and_then(|shut| shut.since_ms));
+        *entry = (entry.0 + 1, entry.1 || fails_probe);
     }
-    let seen = open.into_iter().map(|(name, (count, _))| {
-        let summary =
-            format!("the breaker of {name} is open: its calls fail ({})", counted(count, "worker", "workers"));
+    let seen = open.into_iter().map(|(name, (count, fails_probe))| {
+        let workers = counted(count, "worker", "workers");
+        let summary = if fails_probe {
+            format!("the health probe of {name} fails: it is not called ({workers})")
+        } else {
+            format!("the breaker of {name} is open: its calls fail ({workers})")
+        };
         Spotted::new(name, summary).with("workers", count)
     });
     seen.collect()

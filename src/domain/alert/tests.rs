@@ -47,6 +47,14 @@ fn worker(breaker: &'static str, key_reason: Option<&'static str>) -> Statistics
     worker
 }
 
+/// A worker that calls its target no more for this reason.
+fn shut_for(reason: &'static str) -> Statistics {
+    let mut worker = worker("closed", None);
+    let shut = ShutStatistics { reason: Some(reason.into()), ..ShutStatistics::default() };
+    worker.gate.targets.iter_mut().for_each(|target| target.shut = Some(shut.clone()));
+    worker
+}
+
 fn budget(spent: i64, soft: Option<u32>) -> BudgetStanding {
     BudgetStanding {
         budget: Budget {
@@ -112,8 +120,13 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
             vec![
                 (of_worker("open", None), "p/m", "the breaker of p/m is open: its calls fail (2 workers)"),
                 (of_worker("half_open", None), "p/m", "(2 workers)"),
+                (
+                    with(|o| o.known.workers = vec![shut_for("health_probe")]),
+                    "p/m",
+                    "the health probe of p/m fails: it is not called (1 worker)",
+                ),
             ],
-            vec![of_worker("closed", None)],
+            vec![of_worker("closed", None), with(|o| o.known.workers = vec![shut_for("paused")])],
         ),
         (
             R::FallbackShare,

@@ -22,6 +22,12 @@ fn worker() -> Statistics {
             "targets": [
                 { "target": "one/m", "bucket": "one", "shut": { "reason": "auth", "since_ms": NOW.0 - 30_000 } },
                 {
+                    "target": "ill/m", "said": "HTTP 503: Loading model",
+                    "shut": {
+                        "reason": "health_probe", "since_ms": NOW.0 - 90_000, "until_ms": NOW.0 + 15_000,
+                    },
+                },
+                {
                     "target": "two/x", "bucket": "two", "said": "HTTP 404: “no model x”",
                     "shut": { "reason": "model", "since_ms": NOW.0 - 5_000 },
                 },
@@ -103,6 +109,11 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
           until 08:09:00 UTC (in 8m) at most",
         ),
         ("one/m: peak_hours (patience without end)", "one/m: it is in its peak hours; patience without end"),
+        (
+            "ill/m: health_probe (nowhere else to go)",
+            "ill/m: its provider's health probe fails (HTTP 503: Loading model) since 07:59:30 UTC (1m 30s ago); the \
+             next one goes at 08:01:15 UTC (in 15s); nowhere else to go",
+        ),
         ("one/m: retry", "one/m: it failed, and is tried again"),
         ("one/m: retry (unreachable)", "one/m: its last call failed (unreachable), and it is tried again"),
         (

@@ -136,6 +136,9 @@ impl ShutTarget {
                 if let Some(said) = &self.said {
                     let _ = write!(words, " ({said})");
                 }
+                if let (Reason::HealthProbe, Some(since)) = (reason, self.since) {
+                    let _ = write!(words, " since {}", moment(since, now));
+                }
             }
         }
         if until.is_some_and(|until| until <= now) && self.is_tried() {
@@ -148,6 +151,7 @@ impl ShutTarget {
                 What::Opens(reason) if reason.is_a_limit() => " until",
                 What::Opens(Reason::PeakHours) => ", which end at",
                 What::Opens(Reason::Offline) => "; calls try again at",
+                What::Opens(Reason::HealthProbe) => "; the next one goes at",
                 What::Opens(_) => "; one call tries again at",
                 What::Retry => " at",
             };
@@ -246,6 +250,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::Model => "the model is unknown, or not allowed to the key",
         Reason::Paused => "its provider is paused",
         Reason::Budget => "its provider's budget has no room",
+        Reason::HealthProbe => "its provider's health probe fails",
     }
 }
 

@@ -1,4 +1,5 @@
 mod connections;
+mod probes;
 mod room;
 mod server;
 mod streams;

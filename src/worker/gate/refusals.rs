@@ -31,6 +31,7 @@ impl Stage {
             breaker,
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: SECOND * 600,
+            probe: None,
             server: String::new(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),

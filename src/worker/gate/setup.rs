@@ -7,6 +7,7 @@ use super::Gate;
 use super::target::{ProviderState, Record, TargetState};
 use crate::domain::breaker::Breaker;
 use crate::domain::latency::Latency;
+use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::tempo::Tempo;
 use crate::domain::{BreakerSettings, Calibration, Charging, Limits, Target, Timestamp};
 use crate::worker::bucket::Bucket;
@@ -31,6 +32,8 @@ pub struct ProviderSetup {
     pub keys: Vec<String>,
     /// How long a rejected or penniless key rests before one call tries it again.
     pub recheck: Duration,
+    /// How its health is probed, where it is.
+    pub probe: Option<ProbeSettings>,
     /// A mark of its server, by which processes know that they call the same one.
     pub server: String,
     /// Its targets, as routes name them.
@@ -176,6 +179,17 @@ impl Gate {
             }
             _ => Keys::new(name, &setup.keys, setup.recheck),
         };
+        // Another page may answer otherwise: it is asked anew.
+        let is_same_page = |known: &ProviderState| {
+            let page = |probe: &Option<ProbeSettings>| probe.as_ref().map(|probe| probe.page.clone());
+            page(&setup.probe).is_some() && page(&setup.probe) == page(&known.probe)
+        };
+        let pulse = match known {
+            Some((Predecessor { kept, .. }, known)) if kept.is_same_server && is_same_page(known) => {
+                known.pulse.lock().clone()
+            }
+            _ => Pulse::default(),
+        };
         let known = known.map(|(_, known)| known);
         let when = |of: fn(&ProviderState) -> &AtomicI64| {
             AtomicI64::new(known.map_or(0, |known| of(known).load(Ordering::Relaxed)))
@@ -185,6 +199,8 @@ impl Gate {
             keys,
             paused: Mutex::new(known.and_then(|known| *known.paused.lock())),
             budget: Mutex::new(known.and_then(|known| *known.budget.lock())),
+            probe: setup.probe.clone().filter(|_| !setup.targets.is_empty()),
+            pulse: Mutex::new(pulse),
             recheck: setup.recheck,
             server: setup.server.clone(),
             offline: Arc::clone(&self.offline),

@@ -9,6 +9,7 @@ use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::latency::Latency;
 use crate::domain::model_refusal::ModelRefusal;
 use crate::domain::news::TargetNews;
+use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
@@ -38,6 +39,10 @@ pub struct ProviderState {
     pub(super) paused: Mutex<Option<Timestamp>>,
     /// Set while its budget has no room.
     pub(super) budget: Mutex<Option<Shut>>,
+    /// How its health is probed, where it is.
+    pub(super) probe: Option<ProbeSettings>,
+    /// What its health probes have shown.
+    pub(super) pulse: Mutex<Pulse>,
     pub(super) recheck: Duration,
     /// By which other processes know that they call the same server.
     pub(super) server: String,
@@ -342,12 +347,13 @@ impl TargetState {
     }
 
     /// Whether this target was shut since a call got its leave: by an answer to another call, or by an operator who
-    /// paused the provider. Neither waits for calls that have their leave.
+    /// paused the provider, or by a health probe. None of them waits for calls that have their leave.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // The call's key and breaker are left out: they may have let just this call pass.
         let waits = || permit.holds.iter().find_map(BucketHold::shut_meanwhile);
-        self.paused(now).or_else(|| self.rests(now)).or_else(waits)
+        let probe = || self.provider.pulse.lock().shut(now);
+        self.paused(now).or_else(probe).or_else(|| self.rests(now)).or_else(waits)
     }
 
     /// When its limits were last opened before a wait was over, by hand or by an answer.
@@ -383,6 +389,7 @@ impl TargetState {
     fn shut_to_all(&self, now: Timestamp) -> Option<Shut> {
         self.paused(now)
             .or_else(|| still_shut(&self.provider.budget, now))
+            .or_else(|| self.provider.pulse.lock().shut(now))
             .or_else(|| self.provider.keys.shut(now))
             .or_else(|| self.rests(now))
             .or_else(|| self.shut.lock().shut(now))
@@ -403,11 +410,12 @@ impl TargetState {
         refused.or_else(|| still_shut(&self.record.resting, now)).or_else(|| self.provider.offline(now))
     }
 
-    /// What is known of the failure behind this reason: the provider's words of a model; of an open breaker only the
-    /// class and the status, because words about a request may quote it.
+    /// What is known of the failure behind this reason: the provider's words of a model, or those of its health page;
+    /// of an open breaker only the class and the status, because words about a request may quote it.
     pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
         match reason {
             Reason::Model => self.said.lock().clone(),
+            Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
             Reason::Breaker | Reason::Offline => {
                 let (class, status) = (*self.record.fault.lock())?;
                 Some(status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}")))

@@ -24,6 +24,7 @@ impl Stage {
             breaker,
             keys: Vec::new(),
             recheck: Duration::from_mins(10),
+            probe: None,
             server: String::new(),
             targets: ["quick", "slow"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),

@@ -74,6 +74,7 @@ mod tests {
             breaker,
             keys: vec!["A".to_owned()],
             recheck: SECOND * 600,
+            probe: None,
             server: String::new(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),

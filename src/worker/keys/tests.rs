@@ -38,6 +38,7 @@ impl Stage {
             breaker,
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: RECHECK,
+            probe: None,
             server: String::new(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),

@@ -29,6 +29,7 @@ impl Process {
             breaker,
             keys: vec!["KEY".to_owned()],
             recheck: RECHECK,
+            probe: None,
             server: server.to_owned(),
             targets: vec![Target::new("p", "m")],
             model_buckets: BTreeMap::new(),

@@ -37,6 +37,7 @@ impl Stage {
             breaker: BREAKER,
             keys: vec!["one".to_owned(), "other".to_owned()],
             recheck: Duration::from_mins(10),
+            probe: None,
             server: String::new(),
             targets: ["a", "b"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! `sluice check --online`: one cheap call with every key and model.
+//! One cheap call with every key and model: `sluice check --online`, and of one provider `sluice provider probe`.
 
 use crate::cli::today;
 use crate::config::{Config, ProviderConfig};
@@ -6,7 +6,7 @@ use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
-use crate::domain::{NanoUsd, Rung, UsageSource, estimate};
+use crate::domain::{ErrorClass, NanoUsd, Rung, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Columns of a provider's words, so that they and their margin fit a terminal of the usual width.
-const WIDTH: usize = 74;
+const WIDTH: usize = 70;
 /// Calls under way at once.
 const AT_ONCE: usize = 64;
 
@@ -32,17 +32,43 @@ struct Trial<'a> {
     key: (usize, Option<&'a str>),
 }
 
-/// Makes one call with every key and every model that a route names. Calls that have no answer after `limit` are given
-/// up, and none begins after that. The outcomes are in the order of the targets and of the keys.
-pub(super) async fn try_all(config: &Config, limit: Duration) -> Vec<TriedView> {
-    let until = Instant::now() + limit;
+/// Which of the keys and models are tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Chosen<'a> {
+    /// The provider; `None`: all of them.
+    pub provider: Option<&'a str>,
+    /// The target, as `provider/model`; `None`: all of them.
+    pub target: Option<&'a str>,
+}
+
+/// The targets that routes name, each with the first of its rungs.
+fn named<'a>(config: &'a Config, chosen: Chosen<'_>) -> BTreeMap<String, &'a Rung> {
     let mut rungs: BTreeMap<String, &Rung> = BTreeMap::new();
     for rung in config.routes.values().flat_map(|route| &route.route.rungs) {
-        rungs.entry(rung.target.to_string()).or_insert(rung);
+        let name = rung.target.to_string();
+        let is_chosen = chosen.provider.is_none_or(|provider| rung.target.provider == provider)
+            && chosen.target.is_none_or(|target| name == target);
+        if is_chosen {
+            rungs.entry(name).or_insert(rung);
+        }
     }
+    rungs
+}
+
+/// The targets of a provider that routes name, as `provider/model`, in the order of their names.
+pub(super) fn targets_of(config: &Config, provider: &str) -> Vec<String> {
+    named(config, Chosen { provider: Some(provider), target: None }).into_keys().collect()
+}
+
+/// Makes one call with every chosen key and model that a route names. Calls that have no answer after `limit` are given
+/// up, and none begins after that. The outcomes are in the order of the targets and of the keys.
+pub(super) async fn try_all(config: &Config, chosen: Chosen<'_>, limit: Duration) -> Vec<TriedView> {
+    let until = Instant::now() + limit;
+    let rungs = named(config, chosen);
     let clients: BTreeMap<&str, Result<Provider, String>> = config
         .providers
         .iter()
+        .filter(|(name, _)| chosen.provider.is_none_or(|provider| *name == provider))
         .map(|(name, ProviderConfig { endpoint, .. })| {
             (name.as_str(), Provider::new(endpoint.clone()).map_err(|error| error.to_string()))
         })
@@ -73,6 +99,7 @@ fn not_made(target: &str, key: Option<&str>, class: &str, is_refused: bool, mess
         is_refused,
         http_status: None,
         message: Some(message),
+        advice: None,
         total_ms: 0,
         cost: Some(Dollars(NanoUsd::ZERO)),
     }
@@ -88,7 +115,8 @@ impl Trial<'_> {
             let message = format!("no answer within {limit}; --timeout gives it longer");
             // It was sent, so it may be billed.
             let cost = None;
-            TriedView { cost, ..not_made(&target, name, "timeout", false, message) }
+            let advice = Some(knock::advice(ErrorClass::Timeout));
+            TriedView { cost, advice, ..not_made(&target, name, "timeout", false, message) }
         };
         if left.is_zero() {
             return TriedView { cost: Some(Dollars(NanoUsd::ZERO)), ..in_vain() };
@@ -145,6 +173,7 @@ impl Trial<'_> {
                     class: Some(failure.class.as_str().to_owned()),
                     is_refused: Blame::of(failure.class) == Blame::Refused,
                     message: Some(failure.message),
+                    advice: Some(knock::advice(failure.class)),
                     cost: cost.map(Dollars),
                     ..told
                 }
@@ -185,6 +214,11 @@ pub(super) fn tell(tried: &[TriedView], out: &mut dyn Write) -> io::Result<()> {
                 if let Some(message) = call.message.as_deref().filter(|message| !message.is_empty()) {
                     for line in wrapped(&format!("“{}”", on_one_line(message))) {
                         writeln!(out, "      {line}")?;
+                    }
+                }
+                if let Some(advice) = call.advice {
+                    for (index, line) in wrapped(advice).iter().enumerate() {
+                        writeln!(out, "      {}{line}", if index == 0 { "do: " } else { "    " })?;
                     }
                 }
             }
