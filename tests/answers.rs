@@ -327,7 +327,8 @@ async fn usage_that_cannot_be_is_estimated_and_cost_is_what_was_billed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_tokens_is_not_passed_because_a_server_reports_none() {
-    let text = "The quick brown fox jumps over the lazy dog. ".repeat(60);
+    let lines = (0..60).map(|line| format!("{line}. The quick brown fox jumps over the lazy dog.\n"));
+    let text = lines.collect::<Vec<_>>().concat();
     let body = completion(
         &json!({ "content": text }),
         "stop",

@@ -241,7 +241,10 @@ fn everything_of_a_full_file_arrives() {
     let pinned = &config.routes["pinned"].route;
     assert!(pinned.fallback_on.is_empty());
     assert_eq!(pinned.patience, Patience::For(Duration::ZERO));
-    assert_eq!(config.warnings, ["no route uses the model openai/gpt-4o"]);
+    assert_eq!(
+        config.warnings,
+        ["no route uses the model openai/gpt-4o: its price holds only where a provider answers with it unasked"]
+    );
 }
 
 #[test]

@@ -97,13 +97,12 @@ impl FileEstimate {
                 None => {
                     let most = most(rung, self.at, &job, self.reask && request.embed.is_none());
                     dearest = dearest.zip(most).map(|(dearest, most)| dearest.or_dearer(most));
-                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats, 1)));
+                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats)));
                 }
             }
         }
         // The first call and those after it may be at different rungs.
-        let rungs = i64::try_from(self.rungs.len()).unwrap_or(i64::MAX);
-        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats, rungs));
+        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats));
         match first_choice(route, &job, &takes, self.at).and_then(|index| {
             let rung = route.rungs.get(index)?;
             Some((rung, self.rungs.get_mut(index)?))
@@ -179,9 +178,8 @@ pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Opti
 /// The most that calls can cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
-    /// A call with the job's own prompt.
     first: NanoUsd,
-    /// A call that goes on with a rejected answer. Each rung is asked so at most once.
+    /// Each call after that.
     again: NanoUsd,
 }
 
@@ -190,11 +188,9 @@ impl Calls {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
     }
 
-    /// Of a job with so many calls after the first one, at so many rungs.
-    fn in_all(self, repeats: i64, rungs: i64) -> NanoUsd {
-        let asked_again = repeats.min(rungs);
-        let plain = repeats.saturating_sub(asked_again).saturating_add(1);
-        NanoUsd(self.again.0.saturating_mul(asked_again).saturating_add(self.first.0.saturating_mul(plain)))
+    /// Of a job with so many calls after the first one.
+    const fn in_all(self, repeats: i64) -> NanoUsd {
+        NanoUsd(self.first.0.saturating_add(self.again.0.saturating_mul(repeats)))
     }
 }
 

@@ -18,6 +18,9 @@ const WORDS_OF_VALUE: usize = 3;
 /// An answer in a demanded script may have this share of its letters in lines of another: one in so many.
 const OTHER_SHARE: usize = 5;
 
+/// A text in which one letter in so many is kana is Japanese.
+const KANA_SHARE: usize = 10;
+
 /// Languages so close that a short text of one is taken for another.
 const NEAR: &[&[Lang]] =
     &[&[Lang::Hrv, Lang::Srp], &[Lang::Nob, Lang::Dan], &[Lang::Ces, Lang::Slk], &[Lang::Ind, Lang::Jav]];
@@ -117,11 +120,10 @@ impl TextLanguage {
         if letters(prose) < LETTERS_OF_SCRIPT {
             return None;
         }
-        let found = detect(prose)?;
+        let (lang, is_sure) = found_in(prose)?;
         // Some scripts are those of one language.
-        let is_sure =
-            found.is_reliable() || (letters(prose) >= LETTERS_OF_LANGUAGE / 3 && found.script().langs().len() == 1);
-        is_sure.then(|| Self(found.lang()))
+        let is_alone = || detect_script(prose).is_some_and(|script| script.langs().len() == 1);
+        (is_sure || (letters(prose) >= LETTERS_OF_LANGUAGE / 3 && is_alone())).then_some(Self(lang))
     }
 
     /// Whether a text in that language is one in this, or in one so close that the two are not told apart.
@@ -199,6 +201,16 @@ impl fmt::Display for TextScript {
     }
 }
 
+/// The language of a text, and whether that is sure. A text with kana is Japanese, however much of it is in Han
+/// characters.
+fn found_in(prose: &str) -> Option<(Lang, bool)> {
+    let kana = prose.chars().filter(|c| matches!(c, '\u{3041}'..='\u{30ff}')).count();
+    if kana.saturating_mul(KANA_SHARE) > letters(prose) {
+        return Some((Lang::Jpn, true));
+    }
+    detect(prose).map(|found| (found.lang(), found.is_reliable()))
+}
+
 /// Why a text is in none of the languages, in words; `None`: it is, or that cannot be told.
 #[must_use]
 pub fn other_language(prose: &str, wanted: &[TextLanguage]) -> Option<String> {
@@ -209,13 +221,14 @@ pub fn other_language(prose: &str, wanted: &[TextLanguage]) -> Option<String> {
     // A script in which none of them is written tells with few letters.
     if let Some(script) = detect_script(prose)
         && !wanted.iter().any(|language| script.langs().contains(&language.0))
+        && !(script == Script::Mandarin && wanted.contains(&TextLanguage(Lang::Jpn)))
     {
         return Some(format!("it is in {} letters, and {} is asked for", script.name(), either(wanted)));
     }
     if letters < LETTERS_OF_LANGUAGE {
         return None;
     }
-    let found = detect(prose).filter(whatlang::Info::is_reliable)?.lang();
+    let (found, _) = found_in(prose).filter(|(_, is_sure)| *is_sure)?;
     let is_wanted = wanted.iter().any(|language| language.takes(found));
     (!is_wanted).then(|| format!("it is in {}, and {} is asked for", found.eng_name(), either(wanted)))
 }

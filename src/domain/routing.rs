@@ -71,21 +71,21 @@ pub fn again<'r>(
     let seen = (estimate::input_tokens(request), Needs::of(request));
     walk(named, find, routes, asked, |route| {
         let (input_tokens, needs) = seen;
-        Some(Seen { input_tokens, needs, language: language_for(route, request) })
+        Some(LookOfRequest { input_tokens, needs, language: language_for(route, request) })
     })
 }
 
 /// What rules see of a request.
 #[derive(Clone, Copy)]
-struct Seen {
+struct LookOfRequest {
     input_tokens: i64,
     needs: Needs,
     language: Option<TextLanguage>,
 }
 
 /// What the rules of a route see of a request.
-fn look(route: &Route, request: &ChatRequest) -> Seen {
-    Seen {
+fn look(route: &Route, request: &ChatRequest) -> LookOfRequest {
+    LookOfRequest {
         input_tokens: estimate::input_tokens(request),
         needs: Needs::of(request),
         language: language_for(route, request),
@@ -104,12 +104,12 @@ fn walk<'r>(
     find: &dyn Fn(&str) -> Option<&'r Route>,
     routes: usize,
     asked: &Unrouted<'_>,
-    mut seen: impl FnMut(&'r Route) -> Option<Seen>,
+    mut seen: impl FnMut(&'r Route) -> Option<LookOfRequest>,
 ) -> (&'r Route, Vec<Taken>) {
     let (mut route, mut taken) = (named, Vec::new());
     // Rules form no circle, so no chain of them is longer than there are routes.
     while !route.forks.is_empty() && taken.len() < routes {
-        let Some(Seen { input_tokens, needs, language }) = seen(route) else { break };
+        let Some(LookOfRequest { input_tokens, needs, language }) = seen(route) else { break };
         let Unrouted { project, batch, metadata, .. } = *asked;
         let traits = Traits { project, batch, metadata, input_tokens, needs, language };
         let Some((rule, fork)) = fork::first(&route.forks, &traits) else { break };

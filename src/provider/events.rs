@@ -121,12 +121,12 @@ const LARGE: usize = 4 << 10;
 /// Counts the events of a stream that say something, while it arrives. Comments and pings keep a connection alive; they
 /// come from servers and gateways whose model has stalled, too.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct StreamPulse {
     decoder: Decoder,
     first: Option<Instant>,
 }
 
-impl Pulse {
+impl StreamPulse {
     /// For an answer with this head; `None`: it is no stream of events.
     pub fn of(status: u16, headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn only_events_that_say_something_are_a_pulse() {
         let now = Instant::now();
-        let mut pulse = Pulse::default();
+        let mut pulse = StreamPulse::default();
         for silence in
             [": alive\n\n", "event: ping\ndata: {\"type\": \"ping\"}\n\n", "data: ping\n\n", "data: {\"a\"", ": 1}"]
         {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(pulse.first(), Some(now));
         let of = |status, kind: &'static str| {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, reqwest::header::HeaderValue::from_static(kind))]);
-            Pulse::of(status, &headers).is_some()
+            StreamPulse::of(status, &headers).is_some()
         };
         assert!(of(200, "Text/Event-Stream; charset=utf-8"));
         assert!(!of(200, "application/json") && !of(429, "text/event-stream"));

@@ -7,7 +7,7 @@ mod room;
 mod sending;
 mod stage;
 
-use super::events::Pulse;
+use super::events::StreamPulse;
 use super::wire::{Delivery, Outgoing};
 use crate::domain::Failure;
 use body::{Body, BodyLimits};
@@ -129,7 +129,7 @@ impl Transport {
         };
         let head = started.elapsed();
         let status = response.status().as_u16();
-        let mut pulse = Pulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
+        let mut pulse = StreamPulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
         on_head(status, response.headers(), pulse.is_none().then_some(head));
         // A head that came at once left no time to look when the request went out.
         let begins_by = begins_by.get().copied().unwrap_or_else(|| stage::deadline(started, first_byte)).min(deadline);

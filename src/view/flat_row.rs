@@ -21,7 +21,8 @@ pub const MOST_FIELDS: usize = 200;
 /// More members than these make no table.
 pub const MOST_COLUMNS: usize = 1_000;
 
-/// The columns that every row has, in their order, with the fields of the answer behind `answer`; and those of cascades.
+/// The columns that every row has, in their order, with the fields of the answer behind `answer`; and those of
+/// cascades.
 const OURS: [(&str, Kind); 15] = [
     ("job", Kind::Integer),
     ("custom_id", Kind::Text),

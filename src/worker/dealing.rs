@@ -300,7 +300,7 @@ mod tests {
         let shadows = (50..60).map(|flow| Lane { route: shadow::route_name("r"), ..lane(flow, flow, Some(1)) });
         let lanes = (0..10).chain(60..70).map(|flow| lane(flow, flow, Some(1))).chain(shadows);
         let mut front = Front::default();
-        let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: true };
+        let look = Look { lanes: lanes.collect(), newest: Vec::new(), is_all: false };
         front.absorb(look, |_| true, tokio::time::Instant::now());
         for (most, most_shadows, expected) in
             [(100, 100, (20, 10)), (25, 100, (20, 5)), (100, 3, (20, 3)), (100, 0, (20, 0)), (15, 100, (15, 0))]

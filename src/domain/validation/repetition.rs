@@ -52,7 +52,7 @@ pub(super) fn find(text: &str) -> Option<Loop> {
     let (length, round) = longest?;
     let start = text.trim_end().len() - round;
     let start = (0..=3).find_map(|more| text.get(start.checked_add(more)?..))?;
-    let round_text = start.trim_end_matches(char::is_whitespace);
+    let round_text = start.trim();
     let letters = round_text.chars().filter(|c| c.is_alphabetic()).count();
     let characters = round_text.chars().count().max(1);
     (letters >= LEAST_LETTERS).then_some(Loop { round: characters, rounds: length / round })

@@ -270,7 +270,10 @@ fn the_probabilities_of_tokens_are_asked_for_and_read() {
     assert_eq!(told, [("Hi", -0.5), (" there", -0.25), ("", -1.0)]);
     // A stream has them with its pieces.
     let start = json!({"type": "content-start", "delta": {"message": {"content": {"type": "text", "text": ""}}}});
-    let delta = |text: &str, piece: &Value| json!({"type": "content-delta", "delta": {"message": {"content": {"text": text}}}, "logprobs": piece});
+    let delta = |text: &str, piece: &Value| {
+        let delta = json!({"message": {"content": {"text": text}}});
+        json!({"type": "content-delta", "delta": delta, "logprobs": piece})
+    };
     let end = json!({"type": "message-end", "delta": {"finish_reason": "COMPLETE"}});
     let events = [start, delta("Hi", &pieces[0]), delta(" there", &pieces[1]), end];
     let text = events.map(|event| format!("data: {event}\n\n")).concat();

@@ -3,7 +3,7 @@
 use super::room::{Room, SMALL, TakenRoom};
 use super::stage::{broken, deadline, timed_out};
 use crate::domain::{ErrorClass, Failure, Scope};
-use crate::provider::events::Pulse;
+use crate::provider::events::StreamPulse;
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Body {
     /// breaks off. `pulse` counts the events of a stream: other bytes of it are no sign of an answer.
     pub(super) async fn read(
         response: &mut Response,
-        pulse: Option<&mut Pulse>,
+        pulse: Option<&mut StreamPulse>,
         limits: &BodyLimits,
         room: &Room,
     ) -> (Self, Option<Failure>) {
@@ -49,7 +49,7 @@ impl Body {
         &mut self,
         gathered: &mut BytesMut,
         response: &mut Response,
-        mut pulse: Option<&mut Pulse>,
+        mut pulse: Option<&mut StreamPulse>,
         limits: &BodyLimits,
         room: &Room,
     ) -> Result<(), Failure> {
