@@ -285,7 +285,8 @@ async fn an_answer_of_a_tier_without_a_price_keeps_what_was_reserved_until_it_ha
     let drained = program.run(&["worker", "--drain"]).await;
     assert_eq!(server.calls("house").len(), 4, "{}", text(&drained.stderr));
     assert_eq!(books().await, [(0, 20_000_000); 4]);
-    let story = program.output(&["explain", "1"]).await;
+    let called: i64 = sqlx::query_scalar("select min(job_id) from sluice.attempt").fetch_one(&pool).await.unwrap();
+    let story = program.output(&["explain", &called.to_string()]).await;
     assert!(story.contains("cost unknown: the price was not known; budgets count $0.005 for it"), "{story}");
     // Twice the usual price, and a tenth of the tokens: a fifth of it.
     let program = Program::new(&config("tiers = { turbo = \"2\" }\n"), &database.url());

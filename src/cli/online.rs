@@ -116,7 +116,7 @@ impl Trial<'_> {
             // It was sent, so it may be billed.
             let cost = None;
             let advice = Some(knock::advice(ErrorClass::Timeout));
-            TriedView { cost, advice, ..not_made(&target, name, "timeout", false, message) }
+            TriedView { advice, cost, ..not_made(&target, name, "timeout", false, message) }
         };
         if left.is_zero() {
             return TriedView { cost: Some(Dollars(NanoUsd::ZERO)), ..in_vain() };

@@ -164,7 +164,9 @@ async fn update(
     let text = read(file)?;
     let newer = Catalogue::of_text(file, &text).map_err(|errors| refused(errors.faults()))?;
     let built_in = Catalogue::built_in();
-    of_days_to_come(&newer, now).into_iter().for_each(|said| output.warn(said));
+    for said in of_days_to_come(&newer, now) {
+        output.warn(said);
+    }
     for vendor in newer.blocks.keys().filter(|vendor| !built_in.blocks.contains_key(*vendor)) {
         let mut providers = config.providers.values();
         if !providers.any(|provider| provider.endpoint.vendor.as_deref() == Some(vendor)) {

@@ -86,7 +86,7 @@ pub(super) fn kept(mut members: Map<String, Value>, known: &[&str]) -> Map<Strin
 }
 
 /// The members of a choice whose tokens have these probabilities, each in OpenAI's form; none, where there are none.
-pub(super) fn with_logprobs(tokens: Vec<Value>) -> Map<String, Value> {
+pub(super) fn with_logprobs(tokens: &[Value]) -> Map<String, Value> {
     let found = (!tokens.is_empty()).then(|| ("logprobs".to_owned(), json!({ "content": tokens })));
     found.into_iter().collect()
 }

@@ -90,7 +90,7 @@ impl Decoder {
             "" | "id" | "retry" => {}
             // The standard has clients pass over other fields. Bytes that name none may have been an event.
             field => {
-                self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+                self.is_garbled |= !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
             }
         }
         None

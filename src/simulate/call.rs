@@ -298,7 +298,7 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     let interval = fault.interval.unwrap_or(DEFAULT_INTERVAL);
     let body = match (fault.kind, events) {
         (FaultKind::SlowDrip, Some(events)) => {
-            ReplyBody::pieces(events, Some(interval), Then::End(Box::new((ticket, ending))))
+            ReplyBody::pieces(&events, Some(interval), Then::End(Box::new((ticket, ending))))
         }
         (FaultKind::SlowDrip, None) => ReplyBody::drip(body, interval, ticket, ending),
         (FaultKind::Cut, None) => {
@@ -306,18 +306,18 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
             ReplyBody::cut(body)
         }
         (FaultKind::Stall, None) => {
-            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::Silence(Box::new(ticket)))
+            ReplyBody::pieces(&[body.slice(..body.len() / 2)], None, Then::Silence(Box::new(ticket)))
         }
         (FaultKind::NoEnd, None) => {
-            ReplyBody::pieces(vec![body.slice(..body.len() / 2)], None, Then::End(Box::new((ticket, lost))))
+            ReplyBody::pieces(&[body.slice(..body.len() / 2)], None, Then::End(Box::new((ticket, lost))))
         }
         (FaultKind::Cut, Some(events)) => {
             ticket.end(lost);
-            ReplyBody::pieces(events, None, Then::Break)
+            ReplyBody::pieces(&events, None, Then::Break)
         }
-        (FaultKind::Stall, Some(events)) => ReplyBody::pieces(events, None, Then::Silence(Box::new(ticket))),
-        (FaultKind::NoEnd, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, lost)))),
-        (_, Some(events)) => ReplyBody::pieces(events, None, Then::End(Box::new((ticket, ending)))),
+        (FaultKind::Stall, Some(events)) => ReplyBody::pieces(&events, None, Then::Silence(Box::new(ticket))),
+        (FaultKind::NoEnd, Some(events)) => ReplyBody::pieces(&events, None, Then::End(Box::new((ticket, lost)))),
+        (_, Some(events)) => ReplyBody::pieces(&events, None, Then::End(Box::new((ticket, ending)))),
         (_, None) => {
             ticket.end(ending);
             ReplyBody::Whole(body)

@@ -44,7 +44,7 @@ const LEAVING: Duration = Duration::from_millis(2);
 impl ReplyBody {
     /// A body that comes in these pieces, with a pause before each if there is an interval; many of them go together
     /// then.
-    pub fn pieces(pieces: Vec<Bytes>, interval: Option<Duration>, then: Then) -> Self {
+    pub fn pieces(pieces: &[Bytes], interval: Option<Duration>, then: Then) -> Self {
         let together = if interval.is_some() { pieces.len().div_ceil(DROPS).max(1) } else { 1 };
         let rest = pieces.chunks(together).map(|some| Bytes::from(some.concat())).collect();
         let pause = interval.map(|interval| Box::pin(tokio::time::sleep(interval)));

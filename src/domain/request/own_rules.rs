@@ -71,13 +71,11 @@ const SERVED: &[(&str, bool)] = &[("any", false), ("asked", true)];
 
 fn word<T: Copy>(field: &Field<'_>, words: &[(&str, T)]) -> Result<T, RequestError> {
     let found = field.value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
-    match found {
-        Some((_, meant)) => Ok(*meant),
-        None => {
-            let expected: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            field.expected(&expected.join(" or "))
-        }
+    if let Some((_, meant)) = found {
+        return Ok(*meant);
     }
+    let expected: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    field.expected(&expected.join(" or "))
 }
 
 /// One text, or some.

@@ -71,14 +71,13 @@ impl ChatRequest {
     pub fn read_written(body: &Value, text: &str) -> Result<Self, RequestError> {
         let unread = Unread::default();
         let mut request = read(&Field::root(body, &unread))?;
-        request.raw = match &request.validate {
-            None => text.into(),
+        request.raw = if request.validate.is_none() {
+            text.into()
+        } else {
             // It is between us and the author: no target gets it.
-            Some(_) => {
-                let mut row = RawObject::read(text).unwrap_or_default();
-                row.remove(VALIDATE);
-                row.to_text().into()
-            }
+            let mut row = RawObject::read(text).unwrap_or_default();
+            row.remove(VALIDATE);
+            row.to_text().into()
         };
         request.unread = unread.into_paths();
         Ok(request)

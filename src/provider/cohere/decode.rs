@@ -30,7 +30,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     }
     let finish_raw = finish_word(&body, &["finish_reason"]);
     let finish = finish_raw.as_deref().map_or(Finish::Error, Finish::of_word).with_calls(!tool_calls.is_empty());
-    let logprobs = logprobs(body.remove("logprobs"));
+    let logprobs = logprobs(body.remove("logprobs").as_ref());
     let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
     let (model, id) = (remove_string(&mut body, "model"), remove_string(&mut body, "id"));
     Ok(Answer {
@@ -48,7 +48,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(body, &["message", "finish_reason", "meta"]),
-            choice: beside::with_logprobs(logprobs),
+            choice: beside::with_logprobs(&logprobs),
             message: beside::kept(message, &["role", "citations"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
@@ -64,9 +64,9 @@ pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
 
 /// The probabilities of the tokens in OpenAI's form. They come by pieces of text; where one has several tokens, the
 /// first of them stands for the text.
-fn logprobs(pieces: Option<Value>) -> Vec<Value> {
+fn logprobs(pieces: Option<&Value>) -> Vec<Value> {
     let mut tokens = Vec::new();
-    for piece in pieces.as_ref().and_then(Value::as_array).into_iter().flatten() {
+    for piece in pieces.and_then(Value::as_array).into_iter().flatten() {
         let mut text = piece.get("text").and_then(Value::as_str).unwrap_or_default();
         for logprob in piece.get("logprobs").and_then(Value::as_array).into_iter().flatten() {
             let token = std::mem::take(&mut text);

@@ -73,7 +73,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(body, &[&["created_at", "message", "done", "done_reason"], COUNTS].concat()),
-            choice: beside::with_logprobs(logprobs),
+            choice: beside::with_logprobs(&logprobs),
             message: beside::kept(message, &["role", "content", "thinking", "images"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),

@@ -34,9 +34,8 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
                         add_choice(&mut choice, &mut message, piece);
                     }
                 }
-                (_, Value::Null) => {}
                 // Padding against those who count bytes.
-                ("obfuscation", _) => {}
+                (_, Value::Null) | ("obfuscation", _) => {}
                 (_, member) => {
                     whole.insert(key, member);
                 }
