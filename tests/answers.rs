@@ -12,7 +12,7 @@ type Says = Vec<(&'static str, Vec<u8>)>;
 
 struct Stage {
     _database: TestDatabase,
-    _server: Scripted,
+    server: Scripted,
     pool: PgPool,
     program: Program,
 }
@@ -30,7 +30,7 @@ impl Stage {
         let config = format!("[http]\nlisten = \"off\"\n{}", config.replace("{url}", &server.base_url("any")));
         let program = Program::new(&config, &database.url());
         program.output(&["migrate"]).await;
-        Self { pool: database.pool(), _database: database, _server: server, program }
+        Self { pool: database.pool(), _database: database, server, program }
     }
 
     /// Enqueues a request that is answered as the name says.
@@ -410,7 +410,7 @@ async fn loops_languages_other_models_and_calls_as_text_are_rejected_and_a_reque
         );
     }
     // The rules are between the author and Sluice.
-    assert!(stage._server.calls("any").iter().all(|call| call.body.get("validate").is_none()));
+    assert!(stage.server.calls("any").iter().all(|call| call.body.get("validate").is_none()));
     // What makes no sense fails that job alone, or the line of a file, with the reason.
     stage.ask("default", "short", &json!({ "validate": { "max_char": 5 } })).await;
     stage.drain().await;

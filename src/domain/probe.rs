@@ -154,6 +154,9 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    /// Failures that shut it, the statuses of the page, and the changes that they make.
+    type Row<'a> = (u32, &'a [u16], &'a [Option<PulseChange>]);
+
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
     const EVERY: Duration = Duration::from_secs(15);
 
@@ -171,7 +174,7 @@ mod tests {
     fn so_many_failures_in_a_row_shut_and_the_first_good_answer_opens() {
         use PulseChange::{Opened, Shut};
         // The statuses of probes in their order (0: no answer), and what each changes.
-        let table: [(u32, &[u16], &[Option<PulseChange>]); 7] = [
+        let table: [Row<'_>; 7] = [
             (2, &[200, 204, 299], &[None, None, None]),
             (2, &[503, 503, 503, 200, 200], &[None, Some(Shut), None, Some(Opened), None]),
             // One failure alone, and failures that are not in a row, are nothing.

@@ -84,7 +84,7 @@ mod tests {
             waiting: 1,
             ..ShadowRow::default()
         };
-        let told = serde_json::to_value(shadows(&by, &[row.clone()], Some(&row))).unwrap();
+        let told = serde_json::to_value(shadows(&by, std::slice::from_ref(&row), Some(&row))).unwrap();
         let told = &told[0];
         assert_eq!((&told["pairs"], &told["both_accepted"], &told["answer_only"]), (&10.into(), &8.into(), &2.into()));
         assert_eq!((told["same"].as_f64(), told["fields_same"].as_f64()), (Some(0.75), Some(0.75)));
