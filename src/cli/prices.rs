@@ -8,7 +8,7 @@ use super::output::Output;
 use super::today;
 use crate::config::{BUILT_IN, Block, Catalogue, Config, Fault, Keys};
 use crate::domain::counted::counted;
-use crate::domain::{Model, Timestamp};
+use crate::domain::{Model, Target, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::view::prices::{self, Changed, Listed};
 use anyhow::Context as _;
@@ -117,15 +117,23 @@ fn is_of_catalogue(fault: &Fault) -> bool {
     Path::new(&fault.place).file_name().is_some_and(|name| name == "prices.toml")
 }
 
-/// All models with a price: those of the configuration first.
-fn listed(config: &Config) -> Vec<Listed<'_>> {
-    let own = config.models.iter().filter(|(target, model)| {
-        let vendor = config.providers.get(&target.provider).and_then(|provider| provider.endpoint.vendor.as_deref());
+/// The models to which the configuration itself gives a price, each with the vendor of its provider.
+fn own(config: &Config) -> impl Iterator<Item = (&Target, &Model, Option<&str>)> {
+    let of_vendor = |(target, model)| {
+        let target: &Target = target;
+        let provider = config.providers.get(&target.provider);
+        (target, model, provider.and_then(|provider| provider.endpoint.vendor.as_deref()))
+    };
+    config.models.iter().map(of_vendor).filter(|(target, model, vendor)| {
         let known = vendor.and_then(|vendor| config.prices.catalogue.model(vendor, &target.model));
         // A model that a route names has the catalogue's price unless the configuration gives it another.
-        model.is_priced() && known.is_none_or(|known| (&known.terms, &known.changes) != (&model.terms, &model.changes))
-    });
-    let own = own.map(|(target, model)| Listed {
+        model.is_priced() && known.is_none_or(|known| !is_same(&known, model))
+    })
+}
+
+/// All models with a price: those of the configuration first.
+fn listed(config: &Config) -> Vec<Listed<'_>> {
+    let own = own(config).map(|(target, model, _)| Listed {
         of: &target.provider,
         name: &target.model,
         alias_of: None,
@@ -250,19 +258,12 @@ fn of_days_to_come(newer: &Catalogue, now: Timestamp) -> Vec<String> {
 
 /// The targets of the configuration whose own price goes over one that changes.
 fn overridden(config: &Config, changes: &[Changed]) -> Vec<String> {
-    let known = &config.prices.catalogue;
     let is_changed = |vendor: &str, model: &str| {
         changes.iter().any(|changed| (changed.vendor.as_str(), changed.model.as_str()) == (vendor, model))
     };
-    let own = config.models.iter().filter(|(target, model)| {
-        let vendor = config.providers.get(&target.provider).and_then(|provider| provider.endpoint.vendor.as_deref());
-        vendor.is_some_and(|vendor| {
-            is_changed(vendor, &target.model)
-                && model.is_priced()
-                && known.model(vendor, &target.model).is_none_or(|known| !is_same(&known, model))
-        })
-    });
-    own.map(|(target, _)| target.to_string()).collect()
+    let changed =
+        own(config).filter(|(target, _, vendor)| vendor.is_some_and(|vendor| is_changed(vendor, &target.model)));
+    changed.map(|(target, ..)| target.to_string()).collect()
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -15,6 +15,9 @@ const LETTERS_OF_SCRIPT: usize = 8;
 /// Values of JSON with fewer words are labels.
 const WORDS_OF_VALUE: usize = 3;
 
+/// So many bytes of prose tell more than enough: the rest of a long text is not looked at.
+const MOST_PROSE: usize = 64 << 10;
+
 /// An answer in a demanded script may have this share of its letters in lines of another: one in so many.
 const OTHER_SHARE: usize = 5;
 
@@ -260,12 +263,16 @@ fn letters(text: &str) -> usize {
     text.chars().filter(|c| c.is_alphabetic()).count()
 }
 
-/// The part of a text that is prose: without fenced code and without addresses.
+/// The part of a text that is prose: without fenced code and without addresses. Of a long text its beginning.
 #[must_use]
 pub fn prose_of(text: &str) -> String {
-    let mut prose = String::with_capacity(text.len());
+    let mut prose = String::new();
     let mut is_code = false;
-    for line in text.lines() {
+    let beginning = text.get(..text.floor_char_boundary(text.len().min(4 * MOST_PROSE))).unwrap_or_default();
+    for line in beginning.lines() {
+        if prose.len() >= MOST_PROSE {
+            break;
+        }
         if line.trim_start().starts_with("```") {
             is_code = !is_code;
             continue;
@@ -287,7 +294,7 @@ pub fn prose_of(text: &str) -> String {
 pub fn prose_of_json(value: &Value) -> String {
     let mut prose = String::new();
     let mut open = vec![value];
-    while let Some(value) = open.pop() {
+    while let Some(value) = open.pop().filter(|_| prose.len() < MOST_PROSE) {
         match value {
             Value::Object(members) => open.extend(members.values()),
             Value::Array(items) => open.extend(items),
@@ -380,6 +387,15 @@ mod tests {
         let text = json!([{"label": "sehr gut", "why": [ENGLISH]}]);
         assert!(other_language(&prose_of_json(&text), &languages(&["de"])).is_some());
         assert!(other_script(&prose_of_json(&json!({"a": CHINESE})), &scripts(&["latin"])).is_some());
+    }
+
+    #[test]
+    fn of_a_long_text_the_beginning_tells() {
+        let long = format!("{}{}", GERMAN.repeat(9_000), RUSSIAN.repeat(90_000));
+        assert!(prose_of(&long).len() <= 5 * MOST_PROSE);
+        assert_eq!(other_language(&prose_of(&long), &languages(&["de"])), None);
+        let texts: Vec<&str> = std::iter::repeat_n(GERMAN, 90_000).collect();
+        assert!(prose_of_json(&json!(texts)).len() <= MOST_PROSE + GERMAN.len() + 2);
     }
 
     #[test]

@@ -267,6 +267,9 @@ impl Rules {
     }
 }
 
+/// JSON of more bytes is taken as a text where its language is looked for.
+const PARSED_FOR_PROSE: usize = 1 << 20;
+
 impl Rules {
     /// Judges what a text is written in, and whether it ends. An answer in JSON may hold the same value many times.
     fn judge_prose(&self, text: &str, is_json: bool, faults: &mut Faults) {
@@ -280,7 +283,9 @@ impl Rules {
         if self.languages.is_empty() && self.scripts.is_empty() {
             return;
         }
-        let parsed = if is_json { serde_json::from_str::<Value>(text).ok() } else { None };
+        // What else there is of a very long answer would not change the finding.
+        let is_short = text.len() <= PARSED_FOR_PROSE;
+        let parsed = if is_json && is_short { serde_json::from_str::<Value>(text).ok() } else { None };
         let prose = parsed.as_ref().map_or_else(|| language::prose_of(text), language::prose_of_json);
         let other = language::other_language(&prose, &self.languages);
         if let Some(words) = other.or_else(|| language::other_script(&prose, &self.scripts)) {

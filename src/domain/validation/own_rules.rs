@@ -47,6 +47,13 @@ pub fn compiled(pattern: &str) -> Result<Regex, String> {
 }
 
 impl OwnRules {
+    /// Whether there are patterns to compile for each answer, which may take a while.
+    #[must_use]
+    pub fn has_patterns(&self) -> bool {
+        let has_some = |patterns: &Option<Vec<String>>| patterns.as_ref().is_some_and(|patterns| !patterns.is_empty());
+        has_some(&self.required_patterns) || has_some(&self.forbidden_patterns)
+    }
+
     /// The rules of a route, with these in place of what they name.
     #[must_use]
     pub fn over<'a>(own: Option<&Self>, route: &'a Rules) -> Cow<'a, Rules> {

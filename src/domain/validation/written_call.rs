@@ -24,6 +24,9 @@ const MARKS: &[&str] = &[
     "[TOOL_REQUEST]",
 ];
 
+/// A call is looked for in so many bytes of a text.
+const LOOKED_AT: usize = 256 << 10;
+
 /// The members in which a call as JSON has its arguments.
 const ARGUMENTS: [&str; 3] = ["arguments", "parameters", "args"];
 
@@ -33,6 +36,7 @@ pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&
     if request.tools.is_empty() || request.tool_choice == Some(ToolChoice::None) {
         return None;
     }
+    let text = text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default();
     let offered = || request.tools.iter().map(|tool| tool.name.as_str());
     for mark in MARKS {
         let Some(place) = text.find(mark).filter(|_| !mentions(mark)) else { continue };

@@ -297,7 +297,8 @@ impl Call {
     }
 
     /// The verdict on the outcome of a call that was made at this instant, and what it tells of the provider's limits.
-    /// Checking an answer against a schema may take a second; no other job waits for that.
+    /// Checking an answer against a schema, or compiling the patterns of a request, may take long; no other job waits
+    /// for that.
     async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let (climbs, asks_for_logprobs) = (self.climbs, self.errand.asks_for_logprobs(self.index));
@@ -306,7 +307,9 @@ impl Call {
             tier::heed(spec.target.tier, failure);
         }
         report.dropped.extend(held_back.iter().cloned());
-        let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();
+        let is_checked = schema.is_some()
+            || plan.route.rules.json_schema.is_some()
+            || request.validate.as_ref().is_some_and(|own| own.has_patterns());
         let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Larger requests, in bytes, are read where that holds up nothing else.
 pub(super) const LARGE: usize = 256 << 10;
 
+/// The end of the names of members that hold patterns.
+const PATTERNS: &str = "_patterns\"";
+
 /// Why a job does not start.
 pub(super) enum Unready {
     /// It never will: its request is invalid, in words.
@@ -53,7 +56,9 @@ pub(super) async fn prepare(
         // The configuration has changed since the claim.
         return Err(Unready::Back(READ_ANEW));
     }
-    let found = if body.len() > LARGE {
+    // Patterns of a request are compiled when it is read.
+    let is_slow = body.len() > LARGE || body.contains(PATTERNS);
+    let found = if is_slow {
         let (plans, labels, body, metadata) = (Arc::clone(&plans), held.labels.clone(), body.clone(), metadata.clone());
         let name = name.clone();
         shared.schemas.aside(move || resolve(&plans, &name, &labels, &body, &metadata)).await
