@@ -66,6 +66,7 @@ config: ## write what follows from the sources: keys of the configuration, the l
 	@$(CARGO) run --locked --quiet -- config openapi > docs/openapi.json.new
 	@for file in config/sluice.toml config/sluice.schema.json docs/configuration-keys.md docs/openapi.json; do \
 		mv $$file.new $$file; done
+	@SLUICE_WRITE_CONFORMANCE=1 $(CARGO) test --locked --quiet --lib conformance > /dev/null
 	@SLUICE_WRITE_LIST_OF_FILES=1 $(CARGO) test --locked --quiet --test main architecture::files > /dev/null
 
 build: ## the release binary

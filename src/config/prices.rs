@@ -137,6 +137,8 @@ pub(super) fn read_model(section: &mut Section<'_>, known: Model) -> Model {
             json_schema: section.flag("json_schema").or(capabilities.json_schema),
             tools: section.flag("tools").or(capabilities.tools),
             images: section.flag("images").or(capabilities.images),
+            files: section.flag("files").or(capabilities.files),
+            audio: section.flag("audio").or(capabilities.audio),
             temperature: section.flag("temperature").or(capabilities.temperature),
         },
     }

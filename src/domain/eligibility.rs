@@ -25,23 +25,30 @@ pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequ
     {
         return Some(Ineligible::Unsupported(format!("max_tokens of {cap}: the model's cap is {most}")));
     }
-    let has_images = || {
-        request
-            .messages
-            .iter()
-            .any(|message| message.content.iter().any(|part| matches!(part, ContentPart::Image { .. })))
-    };
-    if capabilities.images == Some(false) && has_images() {
-        return Some(Ineligible::Unsupported("images".to_owned()));
+    lacking(capabilities, request).map(|ability| Ineligible::Unsupported(ability.to_owned()))
+}
+
+/// The first ability that a request needs and a model is known to lack.
+#[must_use]
+pub fn lacking(capabilities: &Capabilities, request: &ChatRequest) -> Option<&'static str> {
+    let has = |kind: &str| request.messages.iter().flat_map(|message| &message.content).any(|part| part.kind() == kind);
+    let parts = [
+        (capabilities.images, ContentPart::IMAGES),
+        (capabilities.files, ContentPart::FILES),
+        (capabilities.audio, ContentPart::AUDIO),
+    ];
+    if let Some((_, kind)) = parts.into_iter().find(|&(takes, kind)| takes == Some(false) && has(kind)) {
+        return Some(kind);
     }
-    if capabilities.tools == Some(false) && !(request.tools.is_empty() && request.other_tools.is_empty()) {
-        return Some(Ineligible::Unsupported("tools".to_owned()));
+    let has_calls = || {
+        request.messages.iter().any(|message| !(message.tool_calls.is_empty() && message.other_calls.is_empty()))
+    };
+    let has_tools = || !(request.tools.is_empty() && request.other_tools.is_empty()) || has_calls();
+    if capabilities.tools == Some(false) && has_tools() {
+        return Some("tools");
     }
     let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-    if capabilities.json_schema == Some(false) && wants_schema {
-        return Some(Ineligible::Unsupported("json_schema".to_owned()));
-    }
-    None
+    (capabilities.json_schema == Some(false) && wants_schema).then_some("json_schema")
 }
 
 #[cfg(test)]

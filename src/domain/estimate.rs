@@ -82,11 +82,24 @@ pub fn text_tokens(text: &str) -> i64 {
     twelfths.saturating_add(11) / 12
 }
 
+/// Bytes of a file for one token: text in a PDF is compressed, and its pages are read as images, too.
+const BYTES_OF_FILE: i64 = 10;
+
+/// Bytes of a sound for one token: some 32 tokens a second, of which a compressed recording takes a few kilobytes.
+const BYTES_OF_AUDIO: i64 = 100;
+
+/// Estimated tokens of what comes along as base64, of which four characters are three bytes.
+fn tokens_of_base64(text: &str, bytes_a_token: i64) -> i64 {
+    i64::try_from(text.len() / 4 * 3).unwrap_or(i64::MAX) / bytes_a_token
+}
+
 fn message_tokens(message: &Message) -> i64 {
     let content = sum(message.content.iter().map(|part| match part {
         ContentPart::Text(text) => text_tokens(text),
         ContentPart::Image { detail, .. } if detail.as_deref() == Some("low") => LOW_DETAIL_TOKENS,
-        // The size of a sound or a file is known as little as that of an image.
+        ContentPart::File { url, .. } => IMAGE_TOKENS.max(tokens_of_base64(url, BYTES_OF_FILE)),
+        ContentPart::Audio { data, .. } => IMAGE_TOKENS.max(tokens_of_base64(data, BYTES_OF_AUDIO)),
+        // The size of what is not understood is known as little as that of an image.
         ContentPart::Image { .. } | ContentPart::Other(_) => IMAGE_TOKENS,
     }));
     let calls = sum(message

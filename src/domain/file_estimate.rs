@@ -1,11 +1,12 @@
 //! What the jobs of a file will cost, rung by rung, before anything is sent.
 
+use super::eligibility::lacking;
 use super::estimate::{
     USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
 };
 use super::lately::{CallsOfTarget, ENOUGH, Lately};
 use super::strategy::{self, Conditions};
-use super::{Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp};
+use super::{Capabilities, ChatRequest, Job, JobId, NanoUsd, Route, Rung, Timestamp};
 
 /// The sums of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -279,18 +280,7 @@ fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option
     if capabilities.context_window.is_some_and(|window| needs > window) {
         return Some(Lack::Window);
     }
-    let has_images = || {
-        request
-            .messages
-            .iter()
-            .flat_map(|message| &message.content)
-            .any(|part| matches!(part, ContentPart::Image { .. }))
-    };
-    let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-    let lacks_ability = (capabilities.tools == Some(false) && !request.tools.is_empty())
-        || (capabilities.json_schema == Some(false) && wants_schema)
-        || (capabilities.images == Some(false) && has_images());
-    lacks_ability.then_some(Lack::Ability)
+    lacking(capabilities, request).map(|_| Lack::Ability)
 }
 
 #[cfg(test)]

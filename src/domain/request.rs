@@ -98,8 +98,47 @@ pub enum ContentPart {
         /// `low`, `high`, `auto`, or a vendor's own word.
         detail: Option<String>,
     },
-    /// Something else, by its `type` (`input_audio`, `file`, …), which only targets of the same dialect can take.
+    /// A file that comes along, or that the provider fetches. One by its id is known to its own provider alone, and is
+    /// [`Other`](Self::Other).
+    File {
+        /// `data:application/pdf;base64,…` or `https://…`.
+        url: String,
+        /// What it is called.
+        name: Option<String>,
+    },
+    /// A sound that comes along.
+    Audio {
+        /// Base64.
+        data: String,
+        /// `wav`, `mp3`, or another word of OpenAI's.
+        format: String,
+    },
+    /// Something else, by its `type`, which only targets of the same dialect can take.
     Other(String),
+}
+
+impl ContentPart {
+    pub const IMAGES: &str = "images";
+    pub const FILES: &str = "files";
+    pub const AUDIO: &str = "audio";
+
+    /// What it is, in the word for many of them: that of a model's abilities.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Image { .. } => Self::IMAGES,
+            Self::File { .. } => Self::FILES,
+            Self::Audio { .. } => Self::AUDIO,
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// Whether it is no text, and understood.
+    #[must_use]
+    pub const fn is_attached(&self) -> bool {
+        matches!(self, Self::Image { .. } | Self::File { .. } | Self::Audio { .. })
+    }
 }
 
 /// A call that the model made earlier in the conversation.
@@ -159,7 +198,10 @@ impl Message {
             .iter()
             .filter_map(|part| match part {
                 ContentPart::Text(text) => Some(text.as_str()),
-                ContentPart::Image { .. } | ContentPart::Other(_) => None,
+                ContentPart::Image { .. }
+                | ContentPart::File { .. }
+                | ContentPart::Audio { .. }
+                | ContentPart::Other(_) => None,
             })
             .collect();
         parts.join("\n")

@@ -207,6 +207,8 @@ pub struct Capabilities {
     pub json_schema: Option<bool>,
     pub tools: Option<bool>,
     pub images: Option<bool>,
+    pub files: Option<bool>,
+    pub audio: Option<bool>,
     /// Takes `temperature` and `top_p`; if not, they are dropped and the drop is recorded.
     pub temperature: Option<bool>,
 }

@@ -1,6 +1,7 @@
 //! A conversation as turns, for the dialects without system and tool messages; and the checks that all dialects share.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::eligibility::lacking;
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::{PastCall, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
@@ -31,6 +32,19 @@ pub(super) enum Item<'a> {
         /// Its `cache_control`.
         cache: Option<&'a Value>,
     },
+    File {
+        url: &'a str,
+        name: Option<&'a str>,
+        /// Its `cache_control`.
+        cache: Option<&'a Value>,
+    },
+    Audio {
+        /// Base64.
+        data: &'a str,
+        format: &'a str,
+        /// Its `cache_control`.
+        cache: Option<&'a Value>,
+    },
     /// A call that the model made.
     Call {
         call: &'a PastCall,
@@ -55,6 +69,8 @@ impl<'a> Item<'a> {
         match self {
             Self::Text { cache, .. }
             | Self::Image { cache, .. }
+            | Self::File { cache, .. }
+            | Self::Audio { cache, .. }
             | Self::Call { cache, .. }
             | Self::Result { cache, .. } => *cache = Some(mark),
         }
@@ -134,18 +150,20 @@ impl<'a> Conversation<'a> {
             if message.name.is_some() && message.role != Role::Tool {
                 note(&mut conversation.dropped, "messages[].name");
             }
-            let has_image = message.content.iter().any(|part| matches!(part, ContentPart::Image { .. }));
+            let attached = message.content.iter().find(|part| part.is_attached()).map(ContentPart::kind);
             let speaker = match message.role {
                 Role::System if !only_instructions => {
-                    if has_image {
-                        return unsupported("images in system messages");
+                    if let Some(kind) = attached {
+                        return unsupported(format!("{kind} in system messages"));
                     }
                     conversation.instruct(message, blank);
                     continue;
                 }
                 Role::System | Role::User | Role::Tool => Speaker::User,
-                Role::Assistant if has_image => return unsupported("images in assistant messages"),
-                Role::Assistant => Speaker::Model,
+                Role::Assistant => match attached {
+                    Some(kind) => return unsupported(format!("{kind} in assistant messages")),
+                    None => Speaker::Model,
+                },
             };
             let mut items: Vec<Item<'a>> = Vec::with_capacity(1);
             if message.role == Role::Tool {
@@ -195,7 +213,11 @@ impl<'a> Conversation<'a> {
         }
         self.system.extend(items.into_iter().filter_map(|item| match item {
             Item::Text { text, cache } => Some((Cow::Borrowed(text), cache)),
-            Item::Image { .. } | Item::Call { .. } | Item::Result { .. } => None,
+            Item::Image { .. }
+            | Item::File { .. }
+            | Item::Audio { .. }
+            | Item::Call { .. }
+            | Item::Result { .. } => None,
         }));
     }
 
@@ -216,6 +238,8 @@ impl<'a> Conversation<'a> {
                     }
                     items.push(Item::Image { url, cache });
                 }
+                ContentPart::File { url, name } => items.push(Item::File { url, name: name.as_deref(), cache }),
+                ContentPart::Audio { data, format } => items.push(Item::Audio { data, format, cache }),
                 // Refused earlier.
                 ContentPart::Other(_) => {}
             }
@@ -250,7 +274,11 @@ impl<'a> Conversation<'a> {
             }
             open.extend(turn.items.iter().filter_map(|item| match item {
                 Item::Call { id, .. } => Some(id.as_ref()),
-                Item::Text { .. } | Item::Image { .. } | Item::Result { .. } => None,
+                Item::Text { .. }
+                | Item::Image { .. }
+                | Item::File { .. }
+                | Item::Audio { .. }
+                | Item::Result { .. } => None,
             }));
         }
         Ok(())
@@ -274,6 +302,31 @@ pub(super) fn call_arguments(arguments: &str) -> Result<&RawValue, Ineligible> {
     let arguments = if arguments.trim().is_empty() { "{}" } else { arguments.trim() };
     let object = serde_json::from_str::<&RawValue>(arguments).ok().filter(|input| input.get().starts_with('{'));
     object.map_or_else(|| unsupported("tool call arguments that are not a JSON object"), Ok)
+}
+
+/// Refuses a part that is attached, for a dialect that takes none of its kind.
+///
+/// # Errors
+/// It is one.
+pub(super) fn no_attachment(part: &ContentPart) -> Result<(), Ineligible> {
+    if part.is_attached() { unsupported(part.kind()) } else { Ok(()) }
+}
+
+/// Refuses files that do not come along: the type and the base64 of one that does.
+///
+/// # Errors
+/// It has a web address, or is not base64.
+pub(super) fn file_along(url: &str) -> Result<(String, &str), Ineligible> {
+    let Some((given, data)) = data_url(url) else {
+        let is_there = url.starts_with("http");
+        return unsupported(if is_there { "files by web address" } else { "files that are not base64" });
+    };
+    Ok((given.trim().to_ascii_lowercase(), data))
+}
+
+/// The refusal of a type of file.
+pub(super) fn file_type_refused<T>(kind: &str) -> Result<T, Ineligible> {
+    unsupported(format!("files of type {}", kind.chars().take(40).collect::<String>()))
 }
 
 /// Whether there is enough of a text for the dialect.
@@ -329,8 +382,8 @@ pub(super) fn says_json(request: &ChatRequest) -> bool {
     let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
     request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
         ContentPart::Text(text) => has_it(text),
-        ContentPart::Image { .. } => false,
-        ContentPart::Other(_) => true,
+        ContentPart::Image { .. } | ContentPart::Audio { .. } => false,
+        ContentPart::File { .. } | ContentPart::Other(_) => true,
     })
 }
 
@@ -408,30 +461,7 @@ pub(super) fn called<'a>(earlier: &'a [Message], id: &str) -> Option<&'a str> {
 /// # Errors
 /// [`Ineligible::Unsupported`] names the missing one.
 pub(super) fn check(request: &ChatRequest, capabilities: &Capabilities) -> Result<(), Ineligible> {
-    let images = || {
-        request
-            .messages
-            .iter()
-            .flat_map(|message| &message.content)
-            .any(|part| matches!(part, ContentPart::Image { .. }))
-    };
-    let tools = || {
-        !request.tools.is_empty()
-            || !request.other_tools.is_empty()
-            || request.messages.iter().any(|message| !message.tool_calls.is_empty() || !message.other_calls.is_empty())
-    };
-    let lacking = if capabilities.tools == Some(false) && tools() {
-        "tools"
-    } else if capabilities.images == Some(false) && images() {
-        "images"
-    } else if capabilities.json_schema == Some(false)
-        && matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }))
-    {
-        "json_schema"
-    } else {
-        return Ok(());
-    };
-    unsupported(lacking)
+    lacking(capabilities, request).map_or(Ok(()), unsupported)
 }
 
 /// The output cap that is asked for, lowered to the model's own: a larger one is an error with every provider.

@@ -25,12 +25,16 @@ pub mod openai;
 pub mod openai_responses;
 
 mod adapter;
+#[cfg(test)]
+mod attachments;
 mod beside;
 #[cfg(test)]
 mod checks;
 mod classify;
 mod client;
 mod configured;
+#[cfg(test)]
+mod conformance;
 mod conversation;
 mod dialect;
 mod echo;

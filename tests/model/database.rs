@@ -51,6 +51,8 @@ pub struct Rules {
     pub beside_record: bool,
     /// The calls that a race has dropped are written together with the answer that won.
     pub lost_together: bool,
+    /// The settlement that ends a job makes its shadow, under the job's number.
+    pub shadow_of_job: bool,
 }
 
 impl Rules {
@@ -77,6 +79,7 @@ impl Rules {
         any_call_ends_it: true,
         beside_record: true,
         lost_together: true,
+        shadow_of_job: true,
     };
 }
 
@@ -129,6 +132,8 @@ pub struct Job {
     pub round: u8,
     /// With how many jobs in its hands the last worker died that held this one.
     pub died_with: u8,
+    /// How many jobs there are that ask another target the same.
+    pub shadows: u8,
 }
 
 /// What a row of the ledger says.
@@ -299,6 +304,7 @@ impl Database {
             crashes: 0,
             round: 0,
             died_with: 0,
+            shadows: 0,
         });
         self.next_born += 1;
     }
@@ -436,6 +442,10 @@ impl Database {
             Then::Fail if held => self.end(job, How::Failed, fence),
             Then::Park if held => self.job_mut(job).place = Some(Place::Parked),
             Then::Fail | Then::Park | Then::GoOn => {}
+        }
+        if used {
+            let row = self.job_mut(job);
+            row.shadows = if rules.shadow_of_job { 1 } else { row.shadows.saturating_add(1) };
         }
         let said = match outcome.seen {
             None => return,

@@ -17,7 +17,7 @@ mod world;
 use database::Rules;
 use properties::{
     ASKED_AGAIN_ONCE, BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ITS_OWN, KEPT,
-    ONE_ROW, RESULT_IS_ACCEPTED, USED,
+    ONE_ROW, ONE_SHADOW, RESULT_IS_ACCEPTED, USED,
 };
 use stateright::{Checker, HasDiscoveries, Model, Path};
 use world::{Action, State, Trouble, World};
@@ -352,4 +352,11 @@ fn when_the_calls_that_a_race_has_dropped_are_written_after_its_answer_a_crash_h
     let rules = Rules { lost_together: false, ..Rules::ALL };
     let trouble = Trouble { races: 1, crashes: 1, ..CALM.trouble };
     breaks("writing them together", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_each_settlement_makes_a_shadow_one_that_is_sent_twice_makes_two() {
+    let rules = Rules { shadow_of_job: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, ..CALM.trouble };
+    breaks("the job's number under the shadow", World { trouble, rules, ..CALM }, ONE_SHADOW);
 }

@@ -25,6 +25,8 @@ pub const ITS_OWN: &str = "a job has the answer that was bought for it, and its 
 pub const ASKED_AGAIN_ONCE: &str = "the fault of an answer is named at most once in a round";
 pub const BLAMELESS: &str = "a job is blamed for no more deaths than there were";
 
+pub const ONE_SHADOW: &str = "a job that was answered has one shadow, and no job has more";
+
 pub fn all() -> Vec<Property<World>> {
     vec![
         Property::always(ONE_PLACE, |_: &World, state: &State| {
@@ -70,6 +72,12 @@ pub fn all() -> Vec<Property<World>> {
             !state.database.ledger.iter().any(wasted)
         }),
         Property::always(ASKED_AGAIN_ONCE, |_: &World, state: &State| asked_again_once(state)),
+        Property::always(ONE_SHADOW, |_: &World, state: &State| {
+            state.database.jobs.iter().all(|job| {
+                let is_answered = matches!(job.ending, Some(Ending { how: How::Succeeded(_), .. }));
+                job.shadows <= 1 && (job.shadows == 1 || !is_answered)
+            })
+        }),
         Property::always(ITS_OWN, |_: &World, state: &State| its_own(state)),
         Property::always(BLAMELESS, |world: &World, state: &State| {
             let (now, at_first) = (&state.trouble, &world.trouble);

@@ -53,6 +53,8 @@ pub(in crate::config) const MODEL: Table = Table {
         depends("json_schema", Kind::Flag, "true", UNKNOWN, "Whether it takes a JSON schema."),
         depends("tools", Kind::Flag, "true", UNKNOWN, "Whether it takes tools."),
         depends("images", Kind::Flag, "false", UNKNOWN, "Whether it takes images."),
+        depends("files", Kind::Flag, "false", UNKNOWN, "Whether it takes files, as PDF."),
+        depends("audio", Kind::Flag, "false", UNKNOWN, "Whether it takes sounds."),
         depends("temperature", Kind::Flag, "true", UNKNOWN, "Whether it takes sampling parameters."),
         depends("limits", OWN_LIMITS, "{ requests_per_minute = 500 }", "its provider's", "Limits of this model alone."),
         instead("bucket", Kind::Text, "shared", "Instead of limits: those of [buckets.shared]."),

@@ -261,6 +261,11 @@ fn read_part(part: &Field<'_>) -> Result<(ContentPart, Option<Value>), RequestEr
         Some("text") => ContentPart::Text(members.need_text("text")?),
         Some("refusal") => ContentPart::Text(members.need_text("refusal")?),
         Some("image_url") => read_image(&members.need("image_url", "an object with `url`")?)?,
+        // Those of another form go to targets of their own dialect as they are.
+        Some("file") => members.take_if("file", read_file).unwrap_or_else(|| ContentPart::Other("file".to_owned())),
+        Some("input_audio") => members
+            .take_if("input_audio", read_audio)
+            .unwrap_or_else(|| ContentPart::Other("input_audio".to_owned())),
         Some(other) if !other.is_empty() => ContentPart::Other(shortened(other)),
         _ => return kind.expected("text, image_url or another type of part"),
     };
@@ -282,9 +287,33 @@ fn read_image(image: &Field<'_>) -> Result<ContentPart, RequestError> {
     Ok(ContentPart::Image { url, detail })
 }
 
+/// A file that comes along or has an address. Whatever else it may be is not understood.
+fn read_file(file: &Value) -> Option<ContentPart> {
+    let members = file.as_object()?;
+    let url = members.get("file_data")?.as_str().filter(|url| is_address(url))?.to_owned();
+    let name = match members.get("filename") {
+        None | Some(Value::Null) => None,
+        Some(name) => Some(name.as_str()?.to_owned()),
+    };
+    let is_known = |name: &String| ["file_data", "filename"].contains(&name.as_str());
+    members.keys().all(is_known).then_some(ContentPart::File { url, name })
+}
+
+/// A sound as base64. Whatever else it may be is not understood.
+fn read_audio(audio: &Value) -> Option<ContentPart> {
+    let members = audio.as_object()?;
+    let text = |name: &str| members.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let (data, format) = (text("data")?, text("format")?);
+    (members.len() == 2).then_some(ContentPart::Audio { data, format })
+}
+
+fn is_address(text: &str) -> bool {
+    ["data:", "https://", "http://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
 fn read_address(url: &Field<'_>) -> Result<String, RequestError> {
     let address = string(url)?;
-    if ["data:", "https://", "http://"].iter().any(|scheme| address.starts_with(scheme)) {
+    if is_address(&address) {
         Ok(address)
     } else {
         url.expected("an address that begins with data:, https:// or http://")

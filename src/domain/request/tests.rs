@@ -301,6 +301,25 @@ fn what_is_not_understood_is_named_within_bounds() {
 }
 
 #[test]
+fn files_and_sounds_that_come_along_are_understood() {
+    let part = |part: Value| {
+        let body = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]});
+        parsed(&body).messages[0].content[1].clone()
+    };
+    let file = |file: Value| part(json!({"type": "file", "file": file}));
+    let of = |url: &str, name: Option<&str>| ContentPart::File { url: url.to_owned(), name: name.map(str::to_owned) };
+    let along = "data:application/pdf;base64,QUJD";
+    assert_eq!(file(json!({"file_data": along, "filename": "a.pdf"})), of(along, Some("a.pdf")));
+    assert_eq!(file(json!({"file_data": "https://e.com/a", "filename": null})), of("https://e.com/a", None));
+    let sound = json!({"type": "input_audio", "input_audio": {"data": "QUJD", "format": "wav"}});
+    assert_eq!(part(sound), ContentPart::Audio { data: "QUJD".to_owned(), format: "wav".to_owned() });
+    // Of any other form it is for targets of its own dialect.
+    for other in [json!({"file_id": "f"}), json!({"file_data": "QUJD"}), json!({"file_data": along, "x": 1}), json!(1)] {
+        assert_eq!(file(other), ContentPart::Other("file".to_owned()));
+    }
+}
+
+#[test]
 fn what_only_this_dialect_knows_is_read_by_its_type() {
     let request = parsed(&json!({
         "messages": [
@@ -315,6 +334,7 @@ fn what_only_this_dialect_knows_is_read_by_its_type() {
         "response_format": {"type": "grammar", "grammar": "x"},
         "reasoning_effort": 512,
     }));
+    // Without data it is no sound.
     assert_eq!(request.messages[0].content, [ContentPart::Other("input_audio".to_owned())]);
     assert_eq!(request.messages[1].other_calls, ["custom"]);
     assert_eq!(request.other_tools, ["web_search"]);

@@ -8,6 +8,8 @@ use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, no
 use crate::provider::model_habits::Claude;
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::WireRequest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -89,6 +91,13 @@ enum Block<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Mark<'a>,
     },
+    Document {
+        source: MediaSource<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Mark<'a>,
+    },
     ToolUse {
         id: Cow<'a, str>,
         name: &'a str,
@@ -109,6 +118,7 @@ impl<'a> Block<'a> {
         match self {
             Self::Text { cache_control, .. }
             | Self::Image { cache_control, .. }
+            | Self::Document { cache_control, .. }
             | Self::ToolUse { cache_control, .. }
             | Self::ToolResult { cache_control, .. } => cache_control,
         }
@@ -119,6 +129,7 @@ impl<'a> Block<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum MediaSource<'a> {
     Base64 { media_type: String, data: &'a str },
+    Text { media_type: &'static str, data: String },
     Url { url: &'a str },
 }
 
@@ -219,7 +230,7 @@ fn check(request: &ChatRequest, claude: Option<Claude>, capabilities: &Capabilit
 fn id_of<'a>(item: &'a Item<'_>) -> Option<&'a str> {
     match item {
         Item::Call { id, .. } | Item::Result { id, .. } => Some(id),
-        Item::Text { .. } | Item::Image { .. } => None,
+        Item::Text { .. } | Item::Image { .. } | Item::File { .. } | Item::Audio { .. } => None,
     }
 }
 
@@ -248,6 +259,10 @@ impl<'a> Blocks<'a, '_> {
         Ok(match item {
             Item::Text { text, cache } => Block::Text { text, cache_control: *cache },
             Item::Image { url, cache } => Block::Image { source: image(url)?, cache_control: *cache },
+            Item::File { url, name, cache } => {
+                Block::Document { source: document(url)?, title: *name, cache_control: *cache }
+            }
+            Item::Audio { .. } => return unsupported(ContentPart::AUDIO),
             Item::Call { call, id, cache } => {
                 let input = conversation::call_arguments(&call.arguments)?;
                 Block::ToolUse {
@@ -270,6 +285,11 @@ impl<'a> Blocks<'a, '_> {
                         ContentPart::Image { url, .. } => {
                             content.push(Block::Image { source: image(url)?, cache_control });
                         }
+                        ContentPart::File { url, name } => {
+                            let title = name.as_deref();
+                            content.push(Block::Document { source: document(url)?, title, cache_control });
+                        }
+                        ContentPart::Audio { .. } => return unsupported(ContentPart::AUDIO),
                         ContentPart::Other(_) => {}
                     }
                 }
@@ -293,6 +313,26 @@ fn image(url: &str) -> Result<MediaSource<'_>, Ineligible> {
         unsupported("images by a web address that is not https")
     } else {
         unsupported("images that are neither base64 data nor a web address")
+    }
+}
+
+/// A PDF, or plain text, which goes as text.
+fn document(url: &str) -> Result<MediaSource<'_>, Ineligible> {
+    if url.starts_with("https://") {
+        return Ok(MediaSource::Url { url });
+    }
+    let (media_type, data) = conversation::file_along(url)?;
+    match media_type.as_str() {
+        "application/pdf" => Ok(MediaSource::Base64 { media_type, data }),
+        "text/plain" | "text/markdown" | "text/csv" => {
+            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let text = text.filter(|text| conversation::is_said(text, Blank::Refused));
+            text.map_or_else(
+                || unsupported("files of text that are not base64 of UTF-8"),
+                |data| Ok(MediaSource::Text { media_type: "text/plain", data }),
+            )
+        }
+        _ => conversation::file_type_refused(&media_type),
     }
 }
 

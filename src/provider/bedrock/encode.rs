@@ -9,6 +9,7 @@ use crate::provider::model_habits::Claude;
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::{WireRequest, path_segment};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Where a body has its output cap.
 const CAPS: &[&str] = &["inferenceConfig.maxTokens"];
@@ -32,7 +33,7 @@ pub(super) fn encode(
     }
     let id_of = |item: &'_ Item<'_>| match item {
         Item::Call { id, .. } | Item::Result { id, .. } => Some(id.to_string()),
-        Item::Text { .. } | Item::Image { .. } => None,
+        Item::Text { .. } | Item::Image { .. } | Item::File { .. } | Item::Audio { .. } => None,
     };
     let all: Vec<String> = turns.iter().flat_map(|turn| turn.items.iter().filter_map(id_of)).collect();
     let ids = Renamed::of(NameRule::PLAIN, all.iter().map(String::as_str));
@@ -46,8 +47,13 @@ pub(super) fn encode(
         for item in &turn.items {
             content.push(block(item, &names, &ids, &mut dropped)?);
         }
+        let has_file = turn.items.iter().any(|item| matches!(item, Item::File { .. }));
+        if has_file && !turn.items.iter().any(|item| matches!(item, Item::Text { .. })) {
+            return unsupported("files without words beside them");
+        }
         messages.push(json!({ "role": role, "content": content }));
     }
+    tell_documents_apart(&mut messages);
     let mut body = Map::new();
     body.insert("messages".to_owned(), Value::Array(messages));
     if !system.is_empty() {
@@ -87,6 +93,8 @@ fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<Stri
     Ok(match item {
         Item::Text { text, .. } => json!({ "text": text }),
         Item::Image { url, .. } => image(url)?,
+        Item::File { url, name, .. } => document(url, *name)?,
+        Item::Audio { .. } => return unsupported(ContentPart::AUDIO),
         Item::Call { call, id, .. } => {
             let input = conversation::call_arguments(&call.arguments)?;
             json!({ "toolUse": { "toolUseId": ids.written(id), "name": names.written(&call.name), "input": input } })
@@ -101,6 +109,8 @@ fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<Stri
                     ContentPart::Text(text) if text.is_empty() => {}
                     ContentPart::Text(_) => note(dropped, conversation::BLANK_TEXT),
                     ContentPart::Image { url, .. } => content.push(image(url)?),
+                    ContentPart::File { url, name } => content.push(document(url, name.as_deref())?),
+                    ContentPart::Audio { .. } => return unsupported(ContentPart::AUDIO),
                     // Refused earlier.
                     ContentPart::Other(_) => {}
                 }
@@ -119,6 +129,53 @@ fn image(url: &str) -> Result<Value, Ineligible> {
     };
     Ok(json!({ "image": { "format": format, "source": { "bytes": data } } }))
 }
+
+/// A document by the word for its type, under a name of the characters that are allowed in one.
+fn document(url: &str, name: Option<&str>) -> Result<Value, Ineligible> {
+    let (kind, data) = conversation::file_along(url)?;
+    let Some((_, format)) = DOCUMENTS.iter().find(|(of, _)| *of == kind) else {
+        return conversation::file_type_refused(&kind);
+    };
+    let stem = name.map_or("document", |name| name.rsplit_once('.').map_or(name, |(stem, _)| stem));
+    let is_allowed = |letter: &char| letter.is_ascii_alphanumeric() || " -()[]".contains(*letter);
+    let name: String = stem.chars().map(|letter| if is_allowed(&letter) { letter } else { '-' }).take(200).collect();
+    let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let name = if name.is_empty() { "document" } else { name.as_str() };
+    Ok(json!({ "document": { "format": format, "name": name, "source": { "bytes": data } } }))
+}
+
+/// No two documents of a request may have one name: later ones get a number.
+fn tell_documents_apart(messages: &mut [Value]) {
+    let mut taken = BTreeSet::new();
+    let contents = messages.iter_mut().filter_map(|message| message["content"].as_array_mut());
+    let mut blocks: VecDeque<&mut Value> = contents.flatten().collect();
+    while let Some(block) = blocks.pop_front() {
+        if block.get("toolResult").is_some() {
+            blocks.extend(block.pointer_mut("/toolResult/content").and_then(Value::as_array_mut).into_iter().flatten());
+            continue;
+        }
+        let Some(Value::String(name)) = block.pointer_mut("/document/name") else { continue };
+        let first = name.clone();
+        let mut number = 2_usize;
+        while !taken.insert(name.clone()) {
+            *name = format!("{first} {number}");
+            number = number.saturating_add(1);
+        }
+    }
+}
+
+/// The types of documents, and its words for them.
+const DOCUMENTS: [(&str, &str); 9] = [
+    ("application/pdf", "pdf"),
+    ("text/csv", "csv"),
+    ("application/msword", "doc"),
+    ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "docx"),
+    ("application/vnd.ms-excel", "xls"),
+    ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
+    ("text/html", "html"),
+    ("text/plain", "txt"),
+    ("text/markdown", "md"),
+];
 
 /// The parameters, and the stop sequences of white space, at which the answer is cut afterwards.
 fn inference_config(

@@ -214,8 +214,9 @@ fn message<'a>(
             ContentPart::Image { url, detail } => {
                 content.push(Part::ImageUrl { image_url: Image { url, detail: detail.as_deref() } });
             }
-            // Refused earlier.
-            ContentPart::Other(_) => {}
+            ContentPart::File { .. } | ContentPart::Audio { .. } | ContentPart::Other(_) => {
+                conversation::no_attachment(part)?;
+            }
         }
     }
     let tool_calls: Vec<Value> = message

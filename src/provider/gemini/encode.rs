@@ -78,6 +78,9 @@ struct Response<'a> {
     response: Value,
 }
 
+/// Where files are kept that were uploaded to it.
+const FILES_OF_GEMINI: &str = "https://generativelanguage.googleapis.com/";
+
 /// The placeholder for the signature of a call, for models that demand one. The conversation may come from any model,
 /// so there may be no signature to give back, and without one they reject the whole request.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
@@ -155,6 +158,10 @@ pub(super) fn encode(
     let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::White)?;
     conversation::note_model(request, model, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
+    let named = request.messages.iter().flat_map(|message| &message.content);
+    if named.into_iter().any(|part| matches!(part, ContentPart::File { name: Some(_), .. })) {
+        note(&mut dropped, "messages[].content[].file.filename");
+    }
     let renamed = Renamed::of(NameRule::GEMINI, names::function_names(request));
     if !renamed.is_empty() {
         note(&mut dropped, conversation::NAMES_REWRITTEN);
@@ -250,6 +257,8 @@ fn part<'a>(
     let kind = match item {
         Item::Text { text, .. } => Kind::Text(Cow::Borrowed(text)),
         Item::Image { url, .. } => image(url)?,
+        Item::File { url, .. } => file(url)?,
+        Item::Audio { data, format, .. } => sound(data, format)?,
         Item::Call { call, .. } => {
             let args = conversation::call_arguments(&call.arguments)?;
             thought_signature = call.thought_signature.as_deref().or(call_signature);
@@ -257,8 +266,8 @@ fn part<'a>(
         }
         Item::Result { name: None, .. } => return unsupported("a tool result whose call is not in the conversation"),
         Item::Result { message, name: Some(name), .. } => {
-            if message.content.iter().any(|part| matches!(part, ContentPart::Image { .. })) {
-                return unsupported("images in tool results");
+            if let Some(part) = message.content.iter().find(|part| part.is_attached()) {
+                return unsupported(format!("{} in tool results", part.kind()));
             }
             let text = message.text();
             // The response has to be an object.
@@ -282,11 +291,28 @@ fn image(url: &str) -> Result<Kind<'_>, Ineligible> {
             return unsupported(format!("images of type {named}"));
         }
         Ok(Kind::InlineData(Blob { mime_type, data }))
-    } else if url.starts_with("gs://") || url.starts_with("https://generativelanguage.googleapis.com/") {
+    } else if url.starts_with("gs://") || url.starts_with(FILES_OF_GEMINI) {
         Ok(Kind::FileData(File { file_uri: url }))
     } else {
         unsupported("images by web address")
     }
+}
+
+/// Which types of files a model reads is its own matter.
+fn file(url: &str) -> Result<Kind<'_>, Ineligible> {
+    if url.starts_with(FILES_OF_GEMINI) {
+        return Ok(Kind::FileData(File { file_uri: url }));
+    }
+    let (mime_type, data) = conversation::file_along(url)?;
+    Ok(Kind::InlineData(Blob { mime_type, data }))
+}
+
+fn sound<'a>(data: &'a str, format: &str) -> Result<Kind<'a>, Ineligible> {
+    let Some(kind) = ["wav", "mp3", "aiff", "aac", "ogg", "flac"].iter().find(|kind| format.eq_ignore_ascii_case(kind))
+    else {
+        return unsupported(format!("sounds of type {}", format.chars().take(40).collect::<String>()));
+    };
+    Ok(Kind::InlineData(Blob { mime_type: format!("audio/{kind}"), data }))
 }
 
 /// The parameters, and the surplus stop sequences, at which the answer is cut afterwards.

@@ -207,7 +207,10 @@ fn message<'a>(
     }
     let mut images = Vec::new();
     for part in &message.content {
-        let ContentPart::Image { url, detail } = part else { continue };
+        let ContentPart::Image { url, detail } = part else {
+            conversation::no_attachment(part)?;
+            continue;
+        };
         if detail.as_deref().is_some_and(|detail| detail != "auto") {
             note(dropped, "messages[].content[].image_url.detail");
         }

@@ -189,13 +189,22 @@ impl Writing<'_, '_> {
         for part in &message.content {
             match part {
                 ContentPart::Text(text) => parts.push(json!({ "type": kind, "text": text })),
-                ContentPart::Image { .. } if message.role == Role::Assistant => {
-                    return unsupported("images in assistant messages");
+                part if part.is_attached() && message.role == Role::Assistant => {
+                    return unsupported(format!("{} in assistant messages", part.kind()));
                 }
                 ContentPart::Image { url, detail } => {
                     let detail = detail.as_deref().unwrap_or("auto");
                     parts.push(json!({ "type": "input_image", "image_url": url, "detail": detail }));
                 }
+                ContentPart::File { url, name } => {
+                    let member = if url.starts_with("data:") { "file_data" } else { "file_url" };
+                    let mut file = json!({ "type": "input_file", member: url });
+                    if let Some(name) = name {
+                        file["filename"] = json!(name);
+                    }
+                    parts.push(file);
+                }
+                ContentPart::Audio { .. } => return unsupported(ContentPart::AUDIO),
                 // Refused earlier.
                 ContentPart::Other(_) => {}
             }
