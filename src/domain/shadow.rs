@@ -97,8 +97,8 @@ impl Shadow {
     }
 }
 
-/// Whether a shadow is worth making now: its target may be called, or waits for a limit alone. Otherwise shadows would
-/// gather for as long as the target is shut.
+/// Whether its target may be called, or waits for a limit alone. Otherwise a shadow is not worth making now: shadows
+/// would gather for as long as the target is shut.
 #[must_use]
 pub fn may_be_asked(ahead: &Startable) -> bool {
     match ahead {

@@ -53,6 +53,8 @@ struct Candidate<'a> {
 /// How many jobs of each group may be started, and when the earliest of those opens that may start none.
 struct StartableGroups {
     jobs: Vec<usize>,
+    /// Whether jobs of the group would start now if the limits of a provider had room for them.
+    want: Vec<bool>,
     opens: Option<Timestamp>,
 }
 
@@ -61,6 +63,7 @@ impl StartableGroups {
         let groups: Vec<_> = groups.iter().map(|group| group.startable(None, now)).collect();
         Self {
             jobs: groups.iter().map(Startable::jobs).collect(),
+            want: groups.iter().map(shadow::may_be_asked).collect(),
             opens: groups.iter().filter_map(Startable::opens).min(),
         }
     }
@@ -169,6 +172,7 @@ impl Dealing {
             if jobs > 0 {
                 candidate.group = startable.jobs.len();
                 startable.jobs.push(jobs);
+                startable.want.push(true);
             }
         }
         // Those of shadows behind the others, so that the others have the first places.
@@ -193,7 +197,8 @@ fn demands<'a>(candidates: &[Candidate<'a>]) -> Vec<Demand<'a>> {
     candidates.iter().map(|candidate| candidate.state.demand(candidate.group)).collect()
 }
 
-/// The lanes of shadows whose provider no other lane may take a job to now: real jobs have its limits first.
+/// The lanes of shadows whose provider no other lane takes a job to now, or would if its limits had room: real jobs
+/// have them first.
 fn shadows_apart<'a>(
     others: &[Candidate<'_>],
     shadows: Vec<Candidate<'a>>,
@@ -203,10 +208,10 @@ fn shadows_apart<'a>(
     if shadows.is_empty() {
         return shadows;
     }
-    let may_start = |candidate: &&Candidate<'_>| startable.jobs.get(candidate.group).is_some_and(|jobs| *jobs > 0);
-    let starting: BTreeSet<usize> = others.iter().filter(may_start).map(|candidate| candidate.group).collect();
+    let wants = |candidate: &&Candidate<'_>| startable.want.get(candidate.group).is_some_and(|wants| *wants);
+    let wanting: BTreeSet<usize> = others.iter().filter(wants).map(|candidate| candidate.group).collect();
     let wanted: BTreeSet<&str> =
-        starting.iter().filter_map(|group| groups.get(*group)).flat_map(LanePlan::providers).collect();
+        wanting.iter().filter_map(|group| groups.get(*group)).flat_map(LanePlan::providers).collect();
     let is_apart = |candidate: &Candidate<'_>| {
         groups.get(candidate.group).is_none_or(|group| group.providers().all(|provider| !wanted.contains(provider)))
     };
