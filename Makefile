@@ -7,7 +7,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble bench-reports fuzz sqlx \
+.PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports fuzz sqlx \
 	sqlx-check postgres python chromium servers build deb test-package clean
 
 help: ## what there is
@@ -25,6 +25,9 @@ test-pooler: servers python chromium ## the tests against Postgres once more, wi
 
 chaos: postgres ## everything fails at once, and the books are right (5 minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
 	$(CARGO) test --locked --test main chaos::the_books_are_right_after_minutes_of_chaos -- --ignored --nocapture
+
+acceptance: postgres ## 20,000 jobs over seven rungs with every fault, and the same without fallback (ten minutes)
+	$(CARGO) test --locked --test main acceptance::acceptance_and_waste -- --ignored --nocapture
 
 lint: ## formatting, lints, licences, the systemd units
 	$(CARGO) fmt --check

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 #![allow(clippy::disallowed_types, reason = "tests look into the tables")]
 
+mod acceptance;
 mod agree;
 mod alerts;
 mod answers;

@@ -3,6 +3,8 @@
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};
 use crate::support::queue::enqueue_questions;
+use crate::support::scripted::{Call, Reply, Scripted};
+use serde_json::json;
 use sluice::simulate::{Scenario, Simulator};
 use sluice::store::Store;
 use sqlx::PgPool;
@@ -150,6 +152,78 @@ async fn a_wrong_secret_and_an_old_token_are_dead_keys_and_the_next_key_signs() 
     assert!(log.contains("the key is rejected"), "{log}");
     let statuses: Vec<u16> = stage.simulator.calls(10).iter().rev().map(|call| call.status).collect();
     assert_eq!(statuses, [403, 403, 200]);
+}
+
+/// What the services of AWS's platforms say: those of a container, of an instance and of STS.
+fn platform(call: &Call, _: usize) -> Reply {
+    let key = |expires: &str| {
+        json!({"AccessKeyId": IDS[1], "SecretAccessKey": SECRET, "Token": TOKEN, "Expiration": expires}).to_string()
+    };
+    let said = match call.path.as_str() {
+        // They are about to expire, so each call fetches new ones.
+        "/container/v1" if call.authorization.as_deref() == Some("of-the-pod") => key("2026-01-01T00:00:00Z"),
+        "/latest/api/token" => "session".to_owned(),
+        "/latest/meta-data/iam/security-credentials/" => "the-role\n".to_owned(),
+        "/latest/meta-data/iam/security-credentials/the-role" => key("2099-01-01T00:00:00Z"),
+        "/sts/v1" if call.text.contains("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws") => {
+            assert!(call.text.ends_with("RoleSessionName=sluice&WebIdentityToken=of-the-account"), "{}", call.text);
+            format!(
+                "<R><Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey><SessionToken>\
+                 {TOKEN}</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></R>",
+                IDS[1]
+            )
+        }
+        _ => return (403, b"{\"code\": \"AccessDenied\"}".to_vec()),
+    };
+    (200, said.into_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_role_are_fetched_where_the_platform_hands_them_out() {
+    let services = Scripted::start(platform).await;
+    let address = |name: &str| services.base_url(name);
+    let stage = Stage::new("auth = \"sigv4\"\nregion = \"eu-central-1\"\nrecheck = \"1s\"").await;
+    stage.private_file("pod", "of-the-pod\n");
+    stage.private_file("account", "of-the-account\n");
+    let file = |name: &str| stage.program.path(name).display().to_string();
+    let container = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", address("container")),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file("pod")),
+    ];
+    let account = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", file("account")),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/batch".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", address("sts")),
+    ];
+    let instance = [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", address("").trim_end_matches("//v1").to_owned()),
+        ("SLUICE__PROVIDERS__AWS__CREDENTIAL_SOURCE", "instance".to_owned()),
+    ];
+    for (round, (variables, source)) in
+        [(&container[..], container[0].0), (&account, account[0].0), (&instance, "the role of the instance")]
+            .into_iter()
+            .enumerate()
+    {
+        let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        enqueue_questions(&stage.pool, 3).await;
+        stage.drain(&variables).await;
+        assert_eq!(stage.succeeded().await, 3 * (i64::try_from(round).unwrap() + 1), "{source}");
+        let (_, told) = stage.run(&["check"], &variables).await;
+        assert!(told.contains(&format!("signed (SigV4) for eu-central-1 with {source}")), "{told}");
+    }
+    let asked = |name: &str| services.calls(name).len();
+    assert_eq!((asked("container"), asked("sts"), asked("latest")), (3, 1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_of_the_role_jobs_fail_with_what_the_service_said() {
+    let services = Scripted::start(platform).await;
+    let stage = Stage::new("auth = \"sigv4\"\nregion = \"eu-central-1\"").await;
+    let variables = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", services.base_url("container"))];
+    let variables = [(variables[0].0, variables[0].1.as_str())];
+    let (_, told) = stage.run(&["provider", "probe", "aws"], &variables).await;
+    assert!(told.contains("no keys of the role") && told.contains("403"), "{told}");
+    assert!(stage.simulator.calls(1).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -207,10 +207,10 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             keys => format!("with {keys} keys"),
         };
         // Access keys by their sources, because several places are looked into.
-        let signed = endpoint.keys.iter().filter_map(|key| Some((key.name.as_str(), key.access.as_ref()?)));
-        let (names, access): (Vec<&str>, Vec<_>) = signed.unzip();
-        let key = match access.first() {
-            Some(access) => format!("signed (SigV4) for {} with {}", access.region, names.join(", ")),
+        let signed = endpoint.keys.iter().filter_map(|key| Some((key.name.as_str(), key.region()?)));
+        let (names, regions): (Vec<&str>, Vec<&str>) = signed.unzip();
+        let key = match regions.first() {
+            Some(region) => format!("signed (SigV4) for {region} with {}", names.join(", ")),
             None => key,
         };
         writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.name, endpoint.base_url)?;

@@ -155,7 +155,7 @@ pub(super) fn is_safe(provider: &str, flaws: Vec<Exposed>, source: &str, section
 fn made(name: String, text: &str, source: &str, section: &Section<'_>, signing: Option<&Signing>) -> Option<ApiKey> {
     match signing {
         Some(signing) => signing.key_of(name, text, source, section),
-        None => Some(ApiKey { name, secret: checked(text, source, section)?, access: None }),
+        None => Some(ApiKey { name, secret: checked(text, source, section)?, access: None, role: None }),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::api_keys;
 use super::section::Section;
-use super::words::{AUTH_KINDS, AuthKind};
+use super::words::{AUTH_KINDS, AuthKind, CREDENTIAL_SOURCES, CredentialSource};
 use crate::permissions::read_secret;
-use crate::provider::{AccessKey, ApiKey, DIALECTS, Dialect, Url, vendors};
+use crate::provider::{AccessKey, ApiKey, DIALECTS, Dialect, Role, RoleSource, RoleToken, Url, vendors};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A file with credentials is not larger than this.
@@ -18,16 +19,32 @@ const MOST_BYTES: u64 = 1 << 20;
 const FORMS: &str = "ID:SECRET or ID:SECRET:TOKEN, the JSON of `aws sts` or `aws configure export-credentials`, or a \
                      file of the form of ~/.aws/credentials";
 
+/// The variables by which a platform says where the keys of a role are.
+const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+const ROLE: &str = "AWS_ROLE_ARN";
+
 /// The places of the usual order.
 const PLACES: &str = "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or a profile \
                       in ~/.aws/credentials (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE), or \
-                      api_key_env, api_key_file or credential with the access key";
+                      credential_source = \"instance\" on an instance with a role, or api_key_env, api_key_file or credential with the access key";
 
-/// The region and the profile of a provider whose calls are signed.
+/// The region, the profile and the source of keys of a provider whose calls are signed.
 pub(super) struct Signing {
     region: Option<String>,
     profile: Option<String>,
+    source: Option<CredentialSource>,
 }
+
+/// The service of a container on ECS, for a path without a host.
+const CONTAINER: &str = "http://169.254.170.2";
+
+/// The hosts from which a container's keys may come without TLS.
+const PLAIN_HOSTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
+
+/// The service of an instance.
+const INSTANCE: &str = "http://169.254.169.254";
 
 /// Reads whether calls are signed, and for which region; `None` for keys that go with each call.
 pub(super) fn read(section: &mut Section<'_>, dialect: &Dialect, base_url: &str) -> Option<Signing> {
@@ -36,8 +53,17 @@ pub(super) fn read(section: &mut Section<'_>, dialect: &Dialect, base_url: &str)
         if is_region(text) { Ok(text.to_owned()) } else { Err("is not the name of a region".to_owned()) }
     });
     let profile = section.text("profile", "the name of a profile in ~/.aws/credentials");
+    let expected = CREDENTIAL_SOURCES.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let source = section.parsed("credential_source", &expected, |word| {
+        let known = CREDENTIAL_SOURCES.iter().find(|(known, _)| *known == word).map(|(_, source)| *source);
+        known.ok_or_else(|| format!("{word:?} is no place where keys of a role come from"))
+    });
+    if profile.is_some() && source.is_some() {
+        section.fault("credential_source", "there is a profile too", "either this or profile");
+    }
+    let given = [("region", region.is_some()), ("profile", profile.is_some()), ("credential_source", source.is_some())];
     if kind == AuthKind::Key {
-        for (key, given) in [("region", region.is_some()), ("profile", profile.is_some())] {
+        for (key, given) in given {
             if given {
                 section.fault(key, "has no effect on calls that are not signed", "auth = \"sigv4\" too");
             }
@@ -51,7 +77,7 @@ pub(super) fn read(section: &mut Section<'_>, dialect: &Dialect, base_url: &str)
         section.fault("auth", problem, format!("{signing}, or no auth"));
         return None;
     }
-    Some(Signing { region: region.or_else(|| region_of(base_url)), profile })
+    Some(Signing { region: region.or_else(|| region_of(base_url)), profile, source })
 }
 
 fn is_region(text: &str) -> bool {
@@ -70,6 +96,17 @@ fn region_of(base_url: &str) -> Option<String> {
     let labels: Vec<&str> = host.split('.').collect();
     let service = labels.iter().position(|label| label.starts_with("bedrock"))?;
     labels.get(service + 1).filter(|label| is_region(label) && label.contains('-')).map(|&label| label.to_owned())
+}
+
+/// Whether keys may come from this address: by TLS, or from this machine.
+fn is_safe_address(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let is_here = || {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback()) || PLAIN_HOSTS.contains(&host)
+    };
+    url.scheme() == "https" || is_here()
 }
 
 /// Warns of calls that AWS can only refuse: without a key and without a signature, or with an access key in place of
@@ -170,7 +207,7 @@ impl Found {
         }
         let access =
             AccessKey { id: id.into(), session_token: token.map(SecretString::from), region: region.to_owned() };
-        Ok(ApiKey { name, secret: secret.into(), access: Some(access) })
+        Ok(ApiKey { name, secret: secret.into(), access: Some(access), role: None })
     }
 }
 
@@ -234,6 +271,9 @@ impl Signing {
             let value = section.reading().environment.get(name).map(|value| value.trim());
             value.filter(|value| !value.is_empty()).map(str::to_owned)
         };
+        if let Some(source) = self.source {
+            return self.role_key(source, provider, section);
+        }
         // A profile that the configuration names is more specific than variables of the whole process.
         if self.profile.is_none() {
             match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
@@ -248,6 +288,9 @@ impl Signing {
                     return None;
                 }
             }
+        }
+        if self.profile.is_none() && variable(TOKEN_FILE).is_some() {
+            return self.role_key(CredentialSource::WebIdentity, provider, section);
         }
         let profile = self.profile.clone().or_else(|| variable("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
         let home = variable("HOME").map(PathBuf::from);
@@ -293,6 +336,9 @@ impl Signing {
             }
         }
         let Some((found, name)) = keys else {
+            if self.profile.is_none() && [FULL_URI, RELATIVE_URI].iter().any(|name| variable(name).is_some()) {
+                return self.role_key(CredentialSource::Container, provider, section);
+            }
             let dynamic = ["sso_session", "sso_start_url", "role_arn", "credential_process", "web_identity_token_file"];
             let problem = match dynamic.iter().find(|name| others.contains_key(**name)) {
                 Some(name) => format!(
@@ -312,6 +358,70 @@ impl Signing {
         self.made(found, name, "auth", section, others.remove("region"))
     }
 
+    /// The role whose keys this source hands out. They are fetched when they are needed.
+    fn role_key(&self, source: CredentialSource, provider: &str, section: &Section<'_>) -> Option<ApiKey> {
+        let variable = |name: &str| {
+            let value = section.reading().environment.get(name).map(|value| value.trim());
+            value.filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        let key = if self.source.is_some() { "credential_source" } else { "auth" };
+        let missing = |name: &str| {
+            let problem = format!("the variable {name} is not set, so there is no key for the provider {provider}");
+            section.fault(key, problem, "the variables that the platform sets");
+        };
+        let address = |name: &str, url: String| {
+            let is_url = Url::parse(&url).is_ok_and(|url| url.has_host() && ["http", "https"].contains(&url.scheme()));
+            if !is_url {
+                section.fault(key, format!("{name} is not the address of a server"), "http:// or https:// and a host");
+            }
+            is_url.then(|| url.trim_end_matches('/').to_owned())
+        };
+        let region = self.region_of_key(section, None)?;
+        let (name, source) = match source {
+            CredentialSource::Instance => {
+                if variable("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+                    section.fault(key, "AWS_EC2_METADATA_DISABLED is true", "another source, or without the variable");
+                    return None;
+                }
+                let name = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+                let url = address(name, variable(name).unwrap_or_else(|| INSTANCE.to_owned()))?;
+                ("the role of the instance".to_owned(), RoleSource::Instance { url })
+            }
+            CredentialSource::Container => {
+                let (name, url) = match (variable(RELATIVE_URI), variable(FULL_URI)) {
+                    (Some(path), _) => (RELATIVE_URI, format!("{CONTAINER}{path}")),
+                    (None, Some(url)) => (FULL_URI, url),
+                    (None, None) => {
+                        missing(FULL_URI);
+                        return None;
+                    }
+                };
+                let url = address(name, url)?;
+                if !is_safe_address(&url) {
+                    let problem = format!("{name} names another machine without TLS, and keys come from it");
+                    section.fault(key, problem, "https://, or an address of this machine");
+                    return None;
+                }
+                let value =
+                    || variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(|value| RoleToken::Value(value.into()));
+                let file = variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(|path| RoleToken::File(path.into()));
+                (name.to_owned(), RoleSource::Container { url, token: file.or_else(value) })
+            }
+            CredentialSource::WebIdentity => {
+                let (Some(file), Some(role)) = (variable(TOKEN_FILE), variable(ROLE)) else {
+                    missing(if variable(TOKEN_FILE).is_some() { ROLE } else { TOKEN_FILE });
+                    return None;
+                };
+                let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+                let url = variable("AWS_ENDPOINT_URL_STS").unwrap_or_else(|| format!("https://sts.{region}.{domain}"));
+                let url = address("AWS_ENDPOINT_URL_STS", url)?;
+                let session = variable("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "sluice".to_owned());
+                (TOKEN_FILE.to_owned(), RoleSource::WebIdentity { url, role, session, token_file: file.into() })
+            }
+        };
+        Some(ApiKey { name, secret: String::new().into(), access: None, role: Some(Role { source, region }) })
+    }
+
     /// The key that was found. `region`: what its profile says.
     fn made(
         &self,
@@ -321,12 +431,18 @@ impl Signing {
         section: &Section<'_>,
         region: Option<String>,
     ) -> Option<ApiKey> {
+        let region = self.region_of_key(section, region)?;
+        found.checked(name, &region).map_err(|problem| section.fault(source, problem, FORMS)).ok()
+    }
+
+    /// The region for which calls are signed. `of_profile`: what the profile says.
+    fn region_of_key(&self, section: &Section<'_>, of_profile: Option<String>) -> Option<String> {
         let environment = &section.reading().environment;
         let of_variable = |name: &str| environment.get(name).map(|value| value.trim().to_owned());
         let region = (self.region.clone())
             .or_else(|| of_variable("AWS_REGION").filter(|region| !region.is_empty()))
             .or_else(|| of_variable("AWS_DEFAULT_REGION").filter(|region| !region.is_empty()))
-            .or(region);
+            .or(of_profile);
         let Some(region) = region.filter(|region| is_region(region)) else {
             section.fault(
                 "region",
@@ -335,7 +451,7 @@ impl Signing {
             );
             return None;
         };
-        found.checked(name, &region).map_err(|problem| section.fault(source, problem, FORMS)).ok()
+        Some(region)
     }
 }
 

@@ -68,6 +68,24 @@ pub(super) enum AuthKind {
 /// `providers.*.auth`
 pub(super) const AUTH_KINDS: WordList<AuthKind> = &[("key", AuthKind::Key), ("sigv4", AuthKind::SigV4)];
 
+/// Where AWS's platforms hand out the keys of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CredentialSource {
+    /// The service of a container.
+    Container,
+    /// The service of a virtual machine.
+    Instance,
+    /// STS, for a token of an identity provider.
+    WebIdentity,
+}
+
+/// `providers.*.credential_source`
+pub(super) const CREDENTIAL_SOURCES: WordList<CredentialSource> = &[
+    ("container", CredentialSource::Container),
+    ("instance", CredentialSource::Instance),
+    ("web_identity", CredentialSource::WebIdentity),
+];
+
 /// `alerts.receivers.*.format`
 pub(super) const HOOK_FORMATS: WordList<HookFormat> = &[("generic", HookFormat::Generic), ("slack", HookFormat::Slack)];
 

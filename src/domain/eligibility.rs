@@ -40,9 +40,8 @@ pub fn lacking(capabilities: &Capabilities, request: &ChatRequest) -> Option<&'s
     if let Some((_, kind)) = parts.into_iter().find(|&(takes, kind)| takes == Some(false) && has(kind)) {
         return Some(kind);
     }
-    let has_calls = || {
-        request.messages.iter().any(|message| !(message.tool_calls.is_empty() && message.other_calls.is_empty()))
-    };
+    let has_calls =
+        || request.messages.iter().any(|message| !(message.tool_calls.is_empty() && message.other_calls.is_empty()));
     let has_tools = || !(request.tools.is_empty() && request.other_tools.is_empty()) || has_calls();
     if capabilities.tools == Some(false) && has_tools() {
         return Some("tools");

@@ -341,10 +341,9 @@ fn mentions(request: &ChatRequest, tag: &str) -> bool {
             let text = text.to_ascii_lowercase();
             ways.iter().any(|way| text.contains(way.as_str()))
         }
-        ContentPart::Image { .. }
-        | ContentPart::File { .. }
-        | ContentPart::Audio { .. }
-        | ContentPart::Other(_) => false,
+        ContentPart::Image { .. } | ContentPart::File { .. } | ContentPart::Audio { .. } | ContentPart::Other(_) => {
+            false
+        }
     })
 }
 

@@ -74,11 +74,7 @@ fn files_and_sounds_are_written_in_the_words_of_the_dialect() {
             file("https://e.com/a.pdf", "a"),
             json!({ "type": "document", "title": "a", "source": { "type": "url", "url": "https://e.com/a.pdf" } }),
         ),
-        (
-            "gemini",
-            file(PDF, "a.pdf"),
-            json!({ "inlineData": { "mimeType": "application/pdf", "data": "QUJD" } }),
-        ),
+        ("gemini", file(PDF, "a.pdf"), json!({ "inlineData": { "mimeType": "application/pdf", "data": "QUJD" } })),
         ("gemini", sound("MP3"), json!({ "inlineData": { "mimeType": "audio/mp3", "data": "QUJD" } })),
         (
             "bedrock",

@@ -9,6 +9,7 @@ use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint};
 use super::error_body::ErrorBody;
 use super::report::CallReport;
+use super::role::{Held, RoleKeys};
 use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Reply, TimeLimits, Transport};
 use super::vendors::{self, Tiers};
@@ -16,7 +17,7 @@ use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
 use crate::domain::probe::{ProbePage, ProbeReport};
-use crate::domain::{Answer, Capabilities, Failure, Mend, Tier, Timeouts, Timestamp};
+use crate::domain::{Answer, Capabilities, ErrorClass, Failure, Mend, Tier, Timeouts, Timestamp};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::ExposeSecret;
@@ -99,6 +100,8 @@ pub struct Provider {
     headers: HeaderMap,
     /// The credentials of each key, or one entry for a server without keys.
     auths: Vec<Auth>,
+    /// The keys of the role that each of them stands for, if it does.
+    roles: Vec<Option<RoleKeys>>,
     /// Milliseconds from our clock to the provider's, as far as a signature was refused for its time.
     skew: AtomicI64,
     /// Texts that must not appear in any message: the keys, and the values of headers that carry one.
@@ -140,13 +143,15 @@ impl Provider {
             }
             headers.insert(header, header_value);
         }
-        for ApiKey { name, secret, access } in &endpoint.keys {
+        for ApiKey { name, secret, access, .. } in endpoint.keys.iter().filter(|key| key.role.is_none()) {
             if secret.expose_secret().is_empty() || HeaderValue::from_str(secret.expose_secret()).is_err() {
                 return Err(ProviderError::Key { provider: provider(), key: name.clone() });
             }
             secrets.push(secret.clone());
             secrets.extend(access.iter().flat_map(AccessKey::secrets).cloned());
         }
+        let role = |key: &ApiKey| Some(RoleKeys::new(key.role.clone()?, endpoint.dialect.signs_for?));
+        let roles = endpoint.keys.iter().map(role).collect();
         let auths = if endpoint.keys.is_empty() {
             vec![Auth::Open]
         } else {
@@ -166,6 +171,7 @@ impl Provider {
             base_url,
             headers,
             auths,
+            roles,
             skew: AtomicI64::new(0),
             secrets: Echoes::of(secrets),
         })
@@ -205,6 +211,14 @@ impl Provider {
             undo.apply(partial);
         }
         report.redact(&self.secrets);
+        for held in self.handed_out() {
+            report.redact(&held.secrets);
+        }
+        if matches!(&report.result, Err(failure) if failure.class == ErrorClass::Auth)
+            && let Some(Some(role)) = self.roles.get(key)
+        {
+            role.refused();
+        }
         report.dropped = dropped;
         report.total_ms = millis(started.elapsed());
         Ok(report)
@@ -222,10 +236,7 @@ impl Provider {
         let both = both.join("&");
         url.set_query(Some(both.as_str()).filter(|query| !query.is_empty()));
         let mut request = Outgoing { method: Method::GET, url, headers: self.headers.clone(), body: Vec::new() };
-        let Timestamp(now) = now();
-        let now = Timestamp(now.saturating_add(self.skew.load(Ordering::Relaxed)));
-        let signed = self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now);
-        let answered = match signed {
+        let answered = match self.sign(key, &mut request).await {
             Ok(()) => self.transport.ask(request, timeout, started, MOST_OF_PROBE).await,
             Err(failure) => Err(failure),
         };
@@ -237,11 +248,11 @@ impl Provider {
             Ok((status, body)) => {
                 // Before it is shortened, so that no half of a secret remains.
                 let text = String::from_utf8_lossy(&body);
-                (Some(status), ErrorBody::read(self.secrets.redacted(&text).as_bytes()).message)
+                (Some(status), ErrorBody::read(self.redacted(&text).as_bytes()).message)
             }
             Err(failure) => (None, failure.message),
         };
-        let words = scrub::head(&scrub::clean(&self.secrets.redacted(&said)), PROBE_WORDS).to_owned();
+        let words = scrub::head(&scrub::clean(&self.redacted(&said)), PROBE_WORDS).to_owned();
         ProbeReport { status, words: Some(words).filter(|words| !words.is_empty()), total_ms }
     }
 
@@ -280,13 +291,38 @@ impl Provider {
 
     /// The finished request, signed. For a key that does not exist, the request goes out without one and the provider
     /// refuses it: better than the wrong key.
-    fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
+    async fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
         let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
+        self.sign(key, &mut request).await?;
+        Ok(request)
+    }
+
+    async fn sign(&self, key: usize, request: &mut Outgoing) -> Result<(), Failure> {
         // By the provider's clock, where it was heard: ours may be wrong.
         let Timestamp(now) = now();
         let now = Timestamp(now.saturating_add(self.skew.load(Ordering::Relaxed)));
-        self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now)?;
-        Ok(request)
+        if let Some(Some(role)) = self.roles.get(key) {
+            return role.at(now).await?.signer.sign(request, now);
+        }
+        self.auths.get(key).unwrap_or(&Auth::Open).sign(request, now)
+    }
+
+    /// The keys of roles that are known now.
+    fn handed_out(&self) -> impl Iterator<Item = Arc<Held>> {
+        self.roles.iter().flatten().filter_map(RoleKeys::known)
+    }
+
+    /// The text without secrets.
+    fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = self.secrets.redacted(text);
+        for held in self.handed_out() {
+            let redacted = match held.secrets.redacted(&text) {
+                Cow::Owned(redacted) => redacted,
+                Cow::Borrowed(_) => continue,
+            };
+            text = Cow::Owned(redacted);
+        }
+        text
     }
 
     async fn exchange(
@@ -298,7 +334,7 @@ impl Provider {
         head: &OnceLock<Head>,
     ) -> Result<Reply, Failure> {
         let delivery = wire.delivery;
-        let request = self.signed(key, wire)?;
+        let request = self.signed(key, wire).await?;
         let Timeouts { connect: _, first_byte, idle, total } = *timeouts;
         let on_head = |status: u16, headers: &HeaderMap, first_byte: Option<Duration>| {
             let request_id = self.request_id(headers);
@@ -372,7 +408,7 @@ impl Provider {
             return result;
         }
         let text = String::from_utf8_lossy(wire.body);
-        match self.secrets.redacted(&text) {
+        match self.redacted(&text) {
             Cow::Borrowed(_) => result,
             Cow::Owned(redacted) => self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire }),
         }
@@ -383,7 +419,7 @@ impl Provider {
         const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
         let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
         // Before it is shortened, so that no half of a secret remains.
-        let id = self.secrets.redacted(id);
+        let id = self.redacted(id);
         Some(scrub::head(&id, 200).to_owned())
     }
 }

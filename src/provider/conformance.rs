@@ -7,7 +7,7 @@ use super::adapter::Adapter;
 use super::checks::{Chat, headers, parsed, spoken};
 use super::quirks::QuirkSettings;
 use super::registry::DIALECTS;
-use super::vendors::{self, VENDORS};
+use super::vendors::{self, VENDORS, Vendor};
 use super::wire::{WireReply, WireRequest};
 use crate::domain::request::ToolChoice;
 use crate::domain::{Capabilities, ChatRequest, ErrorClass, Finish, UsageSource};
@@ -178,7 +178,9 @@ fn ends(adapter: &dyn Adapter, dialect: &str) -> String {
 fn errors(adapter: &dyn Adapter, dialect: &str) -> String {
     let all = refusals(dialect);
     let class = |status: u16, body: &Value| {
-        adapter.decode(&WireReply::new(status, &headers(&[]), body.to_string().as_bytes())).map_err(|failure| failure.class)
+        adapter
+            .decode(&WireReply::new(status, &headers(&[]), body.to_string().as_bytes()))
+            .map_err(|failure| failure.class)
     };
     let told = all.iter().filter(|(status, body, expected)| class(*status, body).err() == Some(*expected)).count();
     format!("{told} of {}", all.len())
@@ -234,13 +236,19 @@ fn cells(adapter: &dyn Adapter, dialect: &str) -> [String; 12] {
     ]
 }
 
+fn head(first: &str) -> String {
+    let columns = format!("{first} | {}", COLUMNS.join(" | "));
+    format!("| {columns} |\n|{}\n", "---|".repeat(columns.matches('|').count() + 1))
+}
+
 fn table() -> String {
-    let mut page = format!("| dialect | vendor | {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len() + 2));
+    let mut page = head("dialect | vendor");
     for dialect in DIALECTS {
         let adapter = spoken(dialect.name, None, "https://llm.example/v1", &QuirkSettings::default());
         let usual = cells(adapter, dialect.name);
         writeln!(page, "| `{}` | any | {} |", dialect.name, usual.join(" | ")).unwrap();
-        for vendor in VENDORS.iter().filter(|vendor| vendor.dialect.name == dialect.name) {
+        let is_real = |vendor: &&Vendor| vendor.dialect.name == dialect.name && vendor.name != "acme_ai";
+        for vendor in VENDORS.iter().filter(is_real) {
             let adapter = vendors::adapter(vendor.dialect, Some(vendor.name), "", &QuirkSettings::default());
             let own = cells(&*adapter, dialect.name);
             let differs = |(own, usual): (&String, &String)| if own == usual { "″".to_owned() } else { own.clone() };
@@ -248,13 +256,11 @@ fn table() -> String {
             writeln!(page, "| | `{}` | {} |", vendor.name, own.join(" | ")).unwrap();
         }
     }
-    page.push_str("\nThe tests behind the columns, by dialect (`src/provider`; `tests` where that is said):\n\n");
+    page.push_str("\nThe tests behind the cells, in `src/provider` or `tests`:\n\n");
+    page.push_str(&head("dialect"));
     for (dialect, tests) in TESTS {
-        let named = COLUMNS.iter().zip(tests).map(|(column, test)| match test {
-            &"" => format!("{column}: –"),
-            test => format!("{column}: `{test}`"),
-        });
-        writeln!(page, "- **{dialect}.** {}.", named.collect::<Vec<_>>().join("; ")).unwrap();
+        let named = tests.map(|test| if test.is_empty() { "–".to_owned() } else { format!("`{test}`") });
+        writeln!(page, "| `{dialect}` | {} |", named.join(" | ")).unwrap();
     }
     page.push('\n');
     page

@@ -213,11 +213,9 @@ impl<'a> Conversation<'a> {
         }
         self.system.extend(items.into_iter().filter_map(|item| match item {
             Item::Text { text, cache } => Some((Cow::Borrowed(text), cache)),
-            Item::Image { .. }
-            | Item::File { .. }
-            | Item::Audio { .. }
-            | Item::Call { .. }
-            | Item::Result { .. } => None,
+            Item::Image { .. } | Item::File { .. } | Item::Audio { .. } | Item::Call { .. } | Item::Result { .. } => {
+                None
+            }
         }));
     }
 

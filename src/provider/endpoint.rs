@@ -4,6 +4,7 @@ use super::adapter::Adapter;
 use super::auth::Auth;
 use super::dialect::Dialect;
 use super::quirks::QuirkSettings;
+use super::role::Role;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::Timeouts;
@@ -21,6 +22,8 @@ pub struct ApiKey {
     pub secret: SecretString,
     /// The other parts of an access key of AWS. Calls are signed with such a key, which is not sent.
     pub access: Option<AccessKey>,
+    /// The role whose keys sign the calls, in place of a key of its own: the secret is empty then.
+    pub role: Option<Role>,
 }
 
 /// A provider as configured.
@@ -48,6 +51,13 @@ pub struct Endpoint {
 }
 
 impl ApiKey {
+    /// The region for which calls are signed with it; `None`: it goes with each call.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        let of_role = || self.role.as_ref().map(|role| role.region.as_str());
+        self.access.as_ref().map(|access| access.region.as_str()).or_else(of_role)
+    }
+
     /// Whether it is the same key under the same name.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
@@ -55,7 +65,14 @@ impl ApiKey {
             (Some(access), Some(other)) => access.is_same_as(other),
             (access, other) => access.is_none() && other.is_none(),
         };
-        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret() && is_same_access
+        let is_same_role = match (&self.role, &other.role) {
+            (Some(role), Some(other)) => role.is_same_as(other),
+            (role, other) => role.is_none() && other.is_none(),
+        };
+        is_same_role
+            && self.name == other.name
+            && self.secret.expose_secret() == other.secret.expose_secret()
+            && is_same_access
     }
 }
 

@@ -53,6 +53,7 @@ mod reply_body;
 mod report;
 #[cfg(test)]
 mod robustness;
+mod role;
 mod scrub;
 mod sigv4;
 #[cfg(test)]
@@ -73,5 +74,6 @@ pub use names::Undo;
 pub use quirks::QuirkSettings;
 pub use registry::{DIALECTS, dialect};
 pub use report::CallReport;
+pub use role::{Role, RoleSource, RoleToken};
 pub use sigv4::AccessKey;
 pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

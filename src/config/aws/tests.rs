@@ -55,7 +55,7 @@ impl Home {
         let config = self.load(lines, variables, Keys::Required).unwrap_or_else(|errors| panic!("{errors}"));
         let debug = format!("{config:?}");
         assert!(!debug.contains("s3cret") && !debug.contains("AKID"), "{debug}");
-        let [ApiKey { name, secret, access }] = &config.providers["b"].endpoint.keys[..] else { panic!("one key") };
+        let [ApiKey { name, secret, access, .. }] = &config.providers["b"].endpoint.keys[..] else { panic!("one key") };
         let access = access.as_ref().unwrap();
         let token = access.session_token.as_ref().map_or("-", |token| token.expose_secret());
         let name = name.replace(&self.path(""), "~/");
@@ -125,6 +125,53 @@ fn a_key_may_come_from_the_sources_of_all_keys_in_the_forms_that_are_at_hand() {
     let list = "auth = \"sigv4\"\nkeys = [{ credential = \"colon\" }, { credential = \"sts.json\" }]";
     let keys = home.load(list, &[], Keys::Required).unwrap().providers["b"].endpoint.keys.clone();
     assert_eq!(keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["colon", "sts.json"]);
+}
+
+#[test]
+fn keys_of_a_role_come_from_where_the_platform_says() {
+    let home = Home::new();
+    let role = |lines: &str, variables: &[(&str, &str)]| {
+        let config = home.load(&format!("{SIGNED}\n{lines}"), variables, Keys::Required).unwrap();
+        let debug = format!("{config:?}");
+        assert!(!debug.contains("s3cret"), "{debug}");
+        let key = config.providers["b"].endpoint.keys[0].clone();
+        (key.name, format!("{:?}", key.role.unwrap().source))
+    };
+    let of_pod = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "s3cret"),
+    ];
+    let (name, source) = role("", &of_pod);
+    assert_eq!(name, "AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    assert!(source.starts_with("Container { url: \"http://169.254.170.23/v1/credentials\""), "{source}");
+    let (_, source) = role("", &[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")]);
+    assert_eq!(source, "Container { url: \"http://169.254.170.2/v2/x\", token: None }");
+    let of_account = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token"), ("AWS_ROLE_ARN", "arn:x")];
+    let both = [&of_pod[..], &of_account].concat();
+    let (name, source) = role("", &both);
+    assert_eq!(name, "AWS_WEB_IDENTITY_TOKEN_FILE");
+    assert!(source.contains("url: \"https://sts.eu-central-1.amazonaws.com\", role: \"arn:x\""), "{source}");
+    assert_eq!(role("credential_source = \"container\"", &both).0, of_pod[0].0);
+    let (_, source) = role("credential_source = \"instance\"", &both);
+    assert_eq!(source, "Instance { url: \"http://169.254.169.254\" }");
+    // A key of its own goes first.
+    assert!(home.key(SIGNED, &[VARIABLES, &both].concat()).contains("AKIDENV"));
+
+    let pod = |url| [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)];
+    let none = "credential_source = \"instance\"";
+    for (lines, variables, expected) in [
+        ("", &pod("http://10.0.0.1/x")[..], "names another machine without TLS, and keys come from it"),
+        ("", &pod("nothing"), "AWS_CONTAINER_CREDENTIALS_FULL_URI is not the address of a server"),
+        ("", &of_account[..1], "the variable AWS_ROLE_ARN is not set"),
+        (none, &[("AWS_EC2_METADATA_DISABLED", "true")], "AWS_EC2_METADATA_DISABLED is true"),
+        ("credential_source = \"container\"", &[], "the variable AWS_CONTAINER_CREDENTIALS_FULL_URI is not set"),
+        ("credential_source = \"moon\"", &[], "\"moon\" is no place where keys of a role come from"),
+        ("credential_source = \"instance\"\nprofile = \"x\"", &[], "there is a profile too"),
+    ] {
+        let fault = home.fault(&format!("{SIGNED}\n{lines}"), variables);
+        assert!(fault.contains(expected), "{lines}\n{fault}");
+    }
+    assert!(home.fault(none, &[]).contains("b.credential_source: has no effect"));
 }
 
 #[test]

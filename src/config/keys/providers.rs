@@ -1,7 +1,7 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
 use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
-use crate::config::words::{AUTH_KINDS, names};
+use crate::config::words::{AUTH_KINDS, CREDENTIAL_SOURCES, names};
 use crate::config::{provider, quirks};
 use crate::provider::vendors::limit_headers_names;
 
@@ -35,7 +35,8 @@ pub(super) const PROVIDER: Table = Table {
             "key",
             "How calls are authenticated: by a key that goes with each of them, or by a signature (AWS SigV4; only \
              the dialect bedrock). Without one of the sources above, a signature takes its access key from where AWS's \
-             own tools look: AWS_ACCESS_KEY_ID and so on, then a profile in ~/.aws/credentials.",
+             own tools look: AWS_ACCESS_KEY_ID and so on, a profile in ~/.aws/credentials, the keys of the role of a \
+             container.",
         ),
         Key {
             is_alternative: true,
@@ -55,6 +56,17 @@ pub(super) const PROVIDER: Table = Table {
                 "sluice",
                 "AWS_PROFILE, else default",
                 "The profile of ~/.aws/credentials whose access key signs calls; before AWS_ACCESS_KEY_ID.",
+            )
+        },
+        Key {
+            is_alternative: true,
+            ..depends(
+                "credential_source",
+                Kind::Word(|| names(CREDENTIAL_SOURCES)),
+                "instance",
+                "where AWS's own tools look, but for the service of an instance",
+                "Where the keys of a role come from that sign calls: the service of the instance or the container, or \
+                 STS for a token of an identity provider.",
             )
         },
         depends(

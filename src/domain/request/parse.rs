@@ -263,9 +263,9 @@ fn read_part(part: &Field<'_>) -> Result<(ContentPart, Option<Value>), RequestEr
         Some("image_url") => read_image(&members.need("image_url", "an object with `url`")?)?,
         // Those of another form go to targets of their own dialect as they are.
         Some("file") => members.take_if("file", read_file).unwrap_or_else(|| ContentPart::Other("file".to_owned())),
-        Some("input_audio") => members
-            .take_if("input_audio", read_audio)
-            .unwrap_or_else(|| ContentPart::Other("input_audio".to_owned())),
+        Some("input_audio") => {
+            members.take_if("input_audio", read_audio).unwrap_or_else(|| ContentPart::Other("input_audio".to_owned()))
+        }
         Some(other) if !other.is_empty() => ContentPart::Other(shortened(other)),
         _ => return kind.expected("text, image_url or another type of part"),
     };

@@ -314,7 +314,8 @@ fn files_and_sounds_that_come_along_are_understood() {
     let sound = json!({"type": "input_audio", "input_audio": {"data": "QUJD", "format": "wav"}});
     assert_eq!(part(sound), ContentPart::Audio { data: "QUJD".to_owned(), format: "wav".to_owned() });
     // Of any other form it is for targets of its own dialect.
-    for other in [json!({"file_id": "f"}), json!({"file_data": "QUJD"}), json!({"file_data": along, "x": 1}), json!(1)] {
+    for other in [json!({"file_id": "f"}), json!({"file_data": "QUJD"}), json!({"file_data": along, "x": 1}), json!(1)]
+    {
         assert_eq!(file(other), ContentPart::Other("file".to_owned()));
     }
 }

@@ -67,7 +67,7 @@ fn a_key_has_a_header_of_its_own_and_a_token_is_a_bearer() {
         ("eyJhbGciOi.eyJhdWQi.c2ln", "authorization", "Bearer eyJhbGciOi.eyJhdWQi.c2ln"),
         ("eyJhbGciOi", "api-key", "eyJhbGciOi"),
     ] {
-        let key = ApiKey { name: "k".into(), secret: secret.into(), access: None };
+        let key = ApiKey { name: "k".into(), secret: secret.into(), access: None, role: None };
         let wire = azure().chat(&parsed(json!({"prompt": "Hi"})), "m", &Capabilities::default()).unwrap();
         let mut sent = Outgoing::new(&Url::parse(&endpoint.base_url).unwrap(), &HeaderMap::new(), wire);
         endpoint.auth(&key).sign(&mut sent, crate::domain::Timestamp(0)).unwrap();

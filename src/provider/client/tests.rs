@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_millis(100);
 const PATIENT: Timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
 
 fn api_key(name: &str, secret: &str) -> ApiKey {
-    ApiKey { name: name.to_owned(), secret: secret.into(), access: None }
+    ApiKey { name: name.to_owned(), secret: secret.into(), access: None, role: None }
 }
 
 fn endpoint(url: &str) -> Endpoint {
@@ -187,7 +187,7 @@ async fn each_call_goes_out_with_the_key_it_was_given_and_none_of_them_comes_bac
     let sent: Vec<bool> = server.heard().iter().map(|request| request.contains("Bearer 0123-second-4567")).collect();
     assert_eq!(sent, [true, false]);
     assert!(server.heard()[1].contains(&format!("Bearer {KEY}")));
-    let without = provider.signed(2, WireRequest::post("/", &[], vec![])).unwrap();
+    let without = provider.signed(2, WireRequest::post("/", &[], vec![])).await.unwrap();
     assert!(without.headers.get("authorization").is_none());
 }
 
@@ -288,8 +288,8 @@ fn a_bad_configuration_is_refused_with_its_member() {
     check(|e| e.headers = vec![("a".into(), "c\n".into())], "providers.test.headers: \"a\" is not a valid HTTP header");
 }
 
-#[test]
-fn path_and_query_are_joined_with_any_base_url() {
+#[tokio::test]
+async fn path_and_query_are_joined_with_any_base_url() {
     let sse = vec![("alt".to_owned(), "sse".to_owned())];
     for (base_url, query, expected) in [
         ("https://h/v1", vec![], "https://h/v1/chat/completions"),
@@ -303,6 +303,6 @@ fn path_and_query_are_joined_with_any_base_url() {
     ] {
         let provider = Provider::new(endpoint(base_url)).unwrap();
         let wire = WireRequest { query, ..WireRequest::post("/chat/completions", &[], vec![]) };
-        assert_eq!(provider.signed(0, wire).unwrap().url.as_str(), expected);
+        assert_eq!(provider.signed(0, wire).await.unwrap().url.as_str(), expected);
     }
 }

@@ -85,7 +85,8 @@ fn failure(dialect: &str, kind: &str, message: &str) -> Value {
 
 /// Failures that each provider has, as status and body, and the class of each.
 pub fn refusals(dialect: &str) -> Vec<(u16, Value, ErrorClass)> {
-    let too_long = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.";
+    let too_long =
+        "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.";
     let rows = [
         (400, "invalid_request_error", "temperature is not supported with this model", ErrorClass::Refused),
         (400, "invalid_request_error", too_long, ErrorClass::ContextLength),
@@ -104,8 +105,7 @@ pub fn refusals(dialect: &str) -> Vec<(u16, Value, ErrorClass)> {
 pub fn with_wait(dialect: &str) -> Value {
     let mut body = failure(dialect, "rate_limit_error", "Rate limit reached. Please try again in 7s.");
     if dialect == "gemini" {
-        body["error"]["details"] =
-            json!([{ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s" }]);
+        body["error"]["details"] = json!([{ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s" }]);
     }
     body
 }

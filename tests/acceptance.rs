@@ -1,0 +1,197 @@
+//! A run over seven rungs on which everything goes wrong: every job for which an acceptable answer is to be had gets
+//! one. What that costs in waste is compared with the same run without fallback, and with plain retries alone.
+
+use crate::support::fleet::Fleet;
+use crate::support::program::text;
+use sluice::store::Store;
+use std::fmt::Write as _;
+
+/// The dialects of the rungs, from the cheapest to the dearest, each with the end of its address.
+const RUNGS: [(&str, &str); 7] = [
+    ("ollama", ""),
+    ("openai", "/v1"),
+    ("gemini", "/v1beta"),
+    ("cohere", "/v2"),
+    ("openai_responses", "/v1"),
+    ("bedrock", ""),
+    ("anthropic", "/v1"),
+];
+
+/// What happens on every rung, each to this share of its calls.
+const FAULTS: [(&str, f64); 26] = [
+    ("rate_limit", 0.02),
+    ("500", 0.01),
+    ("502", 0.01),
+    ("overloaded", 0.02),
+    ("timeout", 0.005),
+    ("payload_too_large", 0.005),
+    ("context_length", 0.01),
+    ("content_policy", 0.01),
+    ("invalid_request", 0.005),
+    ("hang", 0.002),
+    ("reset", 0.01),
+    ("html_502", 0.01),
+    ("cut", 0.01),
+    ("stall", 0.002),
+    ("no_end", 0.01),
+    ("empty", 0.02),
+    ("no_choices", 0.01),
+    ("error_in_200", 0.01),
+    ("truncated", 0.02),
+    ("content_filter", 0.01),
+    ("refusal", 0.01),
+    ("refusal_text", 0.01),
+    ("malformed_json", 0.01),
+    ("html", 0.01),
+    ("garbage", 0.01),
+    ("no_usage", 0.01),
+];
+
+/// What goes wrong only with answers in JSON.
+const FAULTS_OF_JSON: [(&str, f64); 3] = [("fenced_json", 0.05), ("broken_json", 0.03), ("wrong_json", 0.05)];
+
+fn scenario() -> String {
+    let mut scenario = "markers = true\nmax_requests = 1000000\n".to_owned();
+    for (index, (dialect, _)) in RUNGS.iter().enumerate() {
+        let price = index + 1;
+        // One is away for a while, the money of one ends, one has no such model.
+        let more = match index {
+            1 => "{ kind = \"overloaded\", from = 3, until = 8 }, ".to_owned(),
+            2 => "{ kind = \"out_of_quota\", from = 2 }, ".to_owned(),
+            3 => "{ kind = \"not_found\", from = 1 }, ".to_owned(),
+            _ => String::new(),
+        };
+        let rule = |(kind, rate): &(&str, f64), of: &str| {
+            let wait = if *kind == "rate_limit" { ", wait = \"200ms\"" } else { "" };
+            format!("{{ kind = \"{kind}\", rate = {rate}{wait}{of} }}, ")
+        };
+        let mut faults = more;
+        faults.extend(FAULTS_OF_JSON.iter().map(|fault| rule(fault, ", containing = \"as JSON\"")));
+        faults.extend(FAULTS.iter().map(|fault| rule(fault, "")));
+        writeln!(
+            scenario,
+            "[providers.p{index}]\ndialect = \"{dialect}\"\nlatency = {{ uniform = [\"2ms\", \"20ms\"] }}\n\
+             models.m.price = {{ input = \"{price}\", output = \"{price}\" }}\nfaults = [{faults}]"
+        )
+        .unwrap();
+    }
+    scenario
+}
+
+/// The configuration, with this many rungs and these further lines of the route.
+fn config(rungs: usize, lines: &str) -> String {
+    let mut config = "[worker]\nmax_in_flight = 200\n".to_owned();
+    for (index, (dialect, path)) in RUNGS.iter().enumerate() {
+        let price = index + 1;
+        writeln!(
+            config,
+            "[providers.p{index}]\ndialect = \"{dialect}\"\nbase_url = \"http://simulator/p{index}{path}\"\n\
+             timeouts = {{ first_byte = \"1500ms\", idle = \"1500ms\", total = \"20s\" }}\n\
+             recheck = \"2s\"\nbreaker = {{ open = \"1s\" }}\n\
+             [models.\"p{index}/m\"]\nprice = {{ input = \"{price}\", output = \"{price}\" }}"
+        )
+        .unwrap();
+    }
+    let names: Vec<String> = (0..rungs).map(|index| format!("\"p{index}/m\"")).collect();
+    writeln!(config, "[routes.default]\nrungs = [{}]\npatience = \"0s\"\nmax_tokens = 200\n{lines}", names.join(", "))
+        .unwrap();
+    config
+}
+
+/// The usual failures, and a policy that another provider may not have.
+const ANY: &str = "max_attempts = 40\nfallback_on = [\"rate_limit\", \"ramp_limit\", \"quota_exhausted\", \
+                   \"overloaded\", \"server_error\", \"timeout\", \"network\", \"auth\", \"permission\", \
+                   \"not_found\", \"invalid_request\", \"refused\", \"context_length\", \"content_policy\", \
+                   \"payload_too_large\", \"never_fits\", \"output_invalid\", \"soft_failure\"]";
+
+/// What came of a run.
+#[derive(Debug)]
+struct Outcome {
+    answered: i64,
+    failed: i64,
+    calls: i64,
+    /// Micro-dollars, and those of them that brought no answer.
+    cost: i64,
+    waste: i64,
+}
+
+impl Outcome {
+    fn line(&self, name: &str, jobs: i64) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "shares of small numbers")]
+        let share = |part: i64, whole: i64| 100.0 * part as f64 / whole.max(1) as f64;
+        format!(
+            "{name}: {} of {jobs} answered ({:.2} %), {:.2} calls a job, {} micro-dollars, {:.1} % of them wasted, \
+             {:.1} an answer",
+            self.answered,
+            share(self.answered, jobs),
+            share(self.calls, jobs) / 100.0,
+            self.cost,
+            share(self.waste, self.cost),
+            share(self.cost, self.answered) / 100.0
+        )
+    }
+}
+
+/// One job in so many has no answer anywhere: each provider refuses its request.
+const HOPELESS: i64 = 50;
+
+async fn run(jobs: i64, rungs: usize, lines: &str) -> Outcome {
+    let fleet = Fleet::new(&scenario(), &config(rungs, lines)).await;
+    sqlx::query(
+        "insert into sluice.job (batch, custom_id, request)
+              select 'b', 'c' || n,
+                     case when n % $2 = 0
+                          then jsonb_build_object('prompt', '[[fault:invalid_request]] question ' || n)
+                          when n % 2 = 0
+                          then jsonb_build_object('prompt', 'question ' || n || ' as JSON',
+                                                  'response_format', '{\"type\": \"json_object\"}'::jsonb)
+                          else jsonb_build_object('prompt', 'question ' || n) end
+                from generate_series(1, $1) n",
+    )
+    .bind(jobs)
+    .bind(HOPELESS)
+    .execute(&fleet.pool)
+    .await
+    .unwrap();
+    let output = fleet.program(&["worker", "--drain"]).output().await.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let audit = Store::from_pool(fleet.pool.clone()).audit().await.unwrap();
+    assert_eq!((audit.faults(), audit.jobs), (Vec::new(), jobs));
+    let number = async |query: &'static str| fleet.number(query).await;
+    Outcome {
+        answered: number("select count(*) from sluice.results where state = 'succeeded'").await,
+        failed: number("select count(*) from sluice.results where state = 'failed'").await,
+        calls: number("select count(*) from sluice.attempts").await,
+        cost: number("select coalesce(sum(cost) * 1e6, 0)::bigint from sluice.attempts").await,
+        waste: number("select coalesce(sum(cost) filter (where not accepted) * 1e6, 0)::bigint from sluice.attempts")
+            .await,
+    }
+}
+
+/// Every job for which an answer is to be had.
+fn all_but_the_hopeless(jobs: i64) -> i64 {
+    jobs - jobs / HOPELESS
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_each_job_is_answered_for_which_an_answer_is_to_be_had() {
+    const JOBS: i64 = 400;
+    let outcome = run(JOBS, RUNGS.len(), ANY).await;
+    assert_eq!((outcome.answered, outcome.failed), (all_but_the_hopeless(JOBS), JOBS / HOPELESS), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make acceptance"]
+async fn acceptance_and_waste_with_fallback_without_it_and_with_plain_retries() {
+    let jobs = std::env::var("SLUICE_ACCEPTANCE_JOBS").map_or(20_000, |jobs| jobs.parse().unwrap());
+    let all = run(jobs, RUNGS.len(), ANY).await;
+    let alone = run(jobs, 1, "max_attempts = 40\nfallback = \"never\"").await;
+    let plain = run(jobs, 1, "max_attempts = 3\nfallback = \"never\"\nreask = false").await;
+    let lines = [
+        all.line("seven rungs", jobs),
+        alone.line("one rung, with all remedies", jobs),
+        plain.line("one rung, three tries", jobs),
+    ];
+    eprintln!("{}", lines.join("\n"));
+    assert_eq!(all.answered, all_but_the_hopeless(jobs), "{all:?}");
+}
