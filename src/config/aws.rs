@@ -4,7 +4,7 @@ use super::api_keys;
 use super::section::Section;
 use super::words::{AUTH_KINDS, AuthKind, CREDENTIAL_SOURCES, CredentialSource};
 use crate::permissions::read_secret;
-use crate::provider::{AccessKey, ApiKey, DIALECTS, Dialect, Role, RoleSource, RoleToken, Url, vendors};
+use crate::provider::{AccessKey, ApiKey, AwsRole, DIALECTS, Dialect, RoleSource, RoleToken, Url, vendors};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ const ROLE: &str = "AWS_ROLE_ARN";
 /// The places of the usual order.
 const PLACES: &str = "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or a profile \
                       in ~/.aws/credentials (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE), or \
-                      credential_source = \"instance\" on an instance with a role, or api_key_env, api_key_file or credential with the access key";
+                      credential_source = \"instance\" on an instance with a role, or api_key_env, api_key_file or \
+                      credential with the access key";
 
 /// The region, the profile and the source of keys of a provider whose calls are signed.
 pub(super) struct Signing {
@@ -419,7 +420,7 @@ impl Signing {
                 (TOKEN_FILE.to_owned(), RoleSource::WebIdentity { url, role, session, token_file: file.into() })
             }
         };
-        Some(ApiKey { name, secret: String::new().into(), access: None, role: Some(Role { source, region }) })
+        Some(ApiKey { name, secret: String::new().into(), access: None, role: Some(AwsRole { source, region }) })
     }
 
     /// The key that was found. `region`: what its profile says.

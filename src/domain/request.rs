@@ -118,8 +118,11 @@ pub enum ContentPart {
 }
 
 impl ContentPart {
+    /// The kind of images.
     pub const IMAGES: &str = "images";
+    /// The kind of files.
     pub const FILES: &str = "files";
+    /// The kind of sounds.
     pub const AUDIO: &str = "audio";
 
     /// What it is, in the word for many of them: that of a model's abilities.

@@ -4,7 +4,7 @@ use super::adapter::Adapter;
 use super::auth::Auth;
 use super::dialect::Dialect;
 use super::quirks::QuirkSettings;
-use super::role::Role;
+use super::role::AwsRole;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::Timeouts;
@@ -23,7 +23,7 @@ pub struct ApiKey {
     /// The other parts of an access key of AWS. Calls are signed with such a key, which is not sent.
     pub access: Option<AccessKey>,
     /// The role whose keys sign the calls, in place of a key of its own: the secret is empty then.
-    pub role: Option<Role>,
+    pub role: Option<AwsRole>,
 }
 
 /// A provider as configured.

@@ -74,6 +74,6 @@ pub use names::Undo;
 pub use quirks::QuirkSettings;
 pub use registry::{DIALECTS, dialect};
 pub use report::CallReport;
-pub use role::{Role, RoleSource, RoleToken};
+pub use role::{AwsRole, RoleSource, RoleToken};
 pub use sigv4::AccessKey;
 pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

@@ -55,14 +55,14 @@ pub enum RoleToken {
 
 /// The role whose keys sign the calls of a provider.
 #[derive(Clone, Debug)]
-pub struct Role {
+pub struct AwsRole {
     /// Where its keys come from.
     pub source: RoleSource,
     /// The region for which calls are signed.
     pub region: String,
 }
 
-impl Role {
+impl AwsRole {
     /// Whether it is the same role, for the same region.
     #[must_use]
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
@@ -93,7 +93,7 @@ const MOST_BYTES: usize = 64 << 10;
 
 /// The keys of a role, as far as they are known.
 pub(super) struct RoleKeys {
-    role: Role,
+    role: AwsRole,
     /// The name of the service in signatures.
     service: &'static str,
     held: RwLock<Option<Arc<Held>>>,
@@ -129,7 +129,7 @@ struct Written {
 }
 
 impl RoleKeys {
-    pub(super) fn new(role: Role, service: &'static str) -> Self {
+    pub(super) fn new(role: AwsRole, service: &'static str) -> Self {
         Self { role, service, held: RwLock::new(None), renewing: tokio::sync::Mutex::new(()) }
     }
 
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn keys_are_renewed_before_they_expire_and_used_until_then() {
         let source = RoleSource::Instance { url: String::new() };
-        let role = Role { source, region: "eu-central-1".to_owned() };
+        let role = AwsRole { source, region: "eu-central-1".to_owned() };
         let key = AccessKey { id: "A".into(), session_token: None, region: role.region.clone() };
         let signer = Signer { service: "bedrock", key, secret: "S".into() };
         let (secrets, is_refused) = (Echoes::default(), AtomicBool::new(false));
