@@ -264,6 +264,12 @@ async fn shadows_are_asked_compared_and_costed_apart_and_answers_stay_what_they_
     assert!(near(&cost[0]["cost"], spent("default").await));
     let budget = json_of(&fleet, &["budget", "show", "shadow:default"]).await;
     assert!(budget.to_string().contains("shadow:default"), "{budget}");
+    let by_batch = json_of(&fleet, &["report", "shadow", "--by", "batch"]).await;
+    assert_eq!(by_batch[0]["batch"], json!("b"));
+    // It is a route like any other, also when none of its jobs waits.
+    for change in ["pause", "resume"] {
+        assert!(lines_of(&fleet, &["route", change, "shadow:default"]).await.contains("shadow:default"));
+    }
     for format in ["table", "csv"] {
         assert!(lines_of(&fleet, &["report", "shadow", "--format", format]).await.contains("two"));
     }

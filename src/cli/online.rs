@@ -6,7 +6,7 @@ use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
-use crate::domain::{ErrorClass, NanoUsd, Rung, UsageSource, estimate};
+use crate::domain::{ErrorClass, NanoUsd, Route, Rung, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
@@ -41,10 +41,15 @@ pub(super) struct Chosen<'a> {
     pub target: Option<&'a str>,
 }
 
+/// The rungs of a route, and that of its shadow.
+fn rungs_of(route: &Route) -> impl Iterator<Item = &Rung> {
+    route.rungs.iter().chain(route.shadow.iter().flat_map(|shadow| &shadow.route.rungs))
+}
+
 /// The targets that routes name, each with the first of its rungs.
 fn named<'a>(config: &'a Config, chosen: Chosen<'_>) -> BTreeMap<String, &'a Rung> {
     let mut rungs: BTreeMap<String, &Rung> = BTreeMap::new();
-    for rung in config.routes.values().flat_map(|route| &route.route.rungs) {
+    for rung in config.routes.values().flat_map(|route| rungs_of(&route.route)) {
         let name = rung.target.to_string();
         let is_chosen = chosen.provider.is_none_or(|provider| rung.target.provider == provider)
             && chosen.target.is_none_or(|target| name == target);

@@ -62,15 +62,15 @@ pub async fn run(kind: PauseKind, command: PauseCommand, context: &mut Context) 
 /// too late. But a pause in force can be ended under any name.
 pub async fn run_configured(kind: PauseKind, command: PauseCommand, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let known: Vec<&String> = match kind {
-        PauseKind::Route => context.config.routes.keys().collect(),
-        PauseKind::Provider => context.config.providers.keys().collect(),
+    let known: Vec<&str> = match kind {
+        PauseKind::Route => context.config.route_names().collect(),
+        PauseKind::Provider => context.config.providers.keys().map(String::as_str).collect(),
         PauseKind::Project | PauseKind::Batch => Vec::new(),
     };
     let name = command.name();
     let is_paused = context.store.pauses().await?.has(kind, name);
-    if !is_paused && !known.iter().any(|known| *known == name) {
-        let known = known.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
+    if !is_paused && !known.contains(&name) {
+        let known = known.join(", ");
         let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
         return Err(CommandFailure::not_found(format!("there is no {} {name:?}; {known}", kind.as_str())).into());
     }

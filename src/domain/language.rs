@@ -5,12 +5,19 @@
 
 use serde_json::Value;
 use std::fmt;
-use whatlang::{Lang, Script, detect, detect_script};
+use whatlang::{Detector, Lang, Script, detect, detect_script};
 
 /// Fewer letters tell no language, …
 const LETTERS_OF_LANGUAGE: usize = 60;
 /// … and fewer no script.
 const LETTERS_OF_SCRIPT: usize = 8;
+
+/// A sentence with fewer is not looked at by itself.
+const LETTERS_OF_SENTENCE: usize = 25;
+/// So many Han characters without kana are not Japanese.
+const LETTERS_OF_HAN: usize = 30;
+/// A text is mixed when more than one letter in so many is in a sentence of a language that is asked for.
+const WANTED_SHARE: usize = 4;
 
 /// Values of JSON with fewer words are labels.
 const WORDS_OF_VALUE: usize = 3;
@@ -113,8 +120,15 @@ impl TextLanguage {
     /// In words: there is none, or none that can be told.
     pub fn parse(code: &str) -> Result<Self, String> {
         let plain = code.trim().to_ascii_lowercase();
+        // `de-AT` is German.
+        let plain = plain.split(['-', '_']).next().unwrap_or_default();
         let two = TWO_LETTERS.iter().find(|(two, _)| *two == plain).map(|(_, lang)| *lang);
         two.or_else(|| Lang::from_code(plain)).map(Self).ok_or_else(|| format!("{code:?} is no language that is told"))
+    }
+
+    /// The codes of two letters of the languages that are told.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        TWO_LETTERS.iter().map(|(two, _)| *two)
     }
 
     /// The language of a text; `None`: that cannot be told for sure.
@@ -221,6 +235,9 @@ pub fn other_language(prose: &str, wanted: &[TextLanguage]) -> Option<String> {
     if wanted.is_empty() || letters < LETTERS_OF_SCRIPT {
         return None;
     }
+    if is_chinese(prose) && wanted.iter().all(|language| language.0 == Lang::Jpn) {
+        return Some(format!("it is in Chinese, and {} is asked for", either(wanted)));
+    }
     // A script in which none of them is written tells with few letters.
     if let Some(script) = detect_script(prose)
         && !wanted.iter().any(|language| script.langs().contains(&language.0))
@@ -233,7 +250,32 @@ pub fn other_language(prose: &str, wanted: &[TextLanguage]) -> Option<String> {
     }
     let (found, _) = found_in(prose).filter(|(_, is_sure)| *is_sure)?;
     let is_wanted = wanted.iter().any(|language| language.takes(found));
-    (!is_wanted).then(|| format!("it is in {}, and {} is asked for", found.eng_name(), either(wanted)))
+    (!is_wanted && !is_mixed(prose, found, wanted))
+        .then(|| format!("it is in {}, and {} is asked for", found.eng_name(), either(wanted)))
+}
+
+/// Whether much of a text is in a language that is asked for: an answer that quotes another one is no clear case.
+fn is_mixed(prose: &str, found: Lang, wanted: &[TextLanguage]) -> bool {
+    let detector = Detector::with_allowlist(wanted.iter().map(|language| language.0).chain([found]).collect());
+    let (mut all, mut of_wanted) = (0, 0);
+    for sentence in prose.split_inclusive(['\n', '.', '!', '?', ';', ':', '\u{3002}']) {
+        let letters = letters(sentence);
+        if letters < LETTERS_OF_SENTENCE {
+            continue;
+        }
+        all += letters;
+        if detector.detect_lang(sentence).is_some_and(|lang| wanted.iter().any(|language| language.takes(lang))) {
+            of_wanted += letters;
+        }
+    }
+    of_wanted.saturating_mul(WANTED_SHARE) > all
+}
+
+/// Han characters alone, and so many that Japanese would have kana among them.
+fn is_chinese(prose: &str) -> bool {
+    let is_kana = |c: char| matches!(c, '\u{3041}'..='\u{30ff}');
+    let han = prose.chars().filter(|c| matches!(c, '\u{4e00}'..='\u{9fff}')).count();
+    han >= LETTERS_OF_HAN && !prose.chars().any(is_kana) && han.saturating_mul(2) > letters(prose)
 }
 
 /// Why a text is in none of the scripts, in words; `None`: it is, or that cannot be told.
@@ -242,6 +284,9 @@ pub fn other_script(prose: &str, wanted: &[TextScript]) -> Option<String> {
     let all = letters(prose);
     if wanted.is_empty() || all < LETTERS_OF_SCRIPT {
         return None;
+    }
+    if is_chinese(prose) && wanted.iter().all(|wanted| wanted.name == "japanese") {
+        return Some(format!("it is in Chinese, and {} letters are asked for", either(wanted)));
     }
     let (mut others, mut first) = (0, None);
     for line in prose.lines() {
@@ -263,7 +308,23 @@ fn letters(text: &str) -> usize {
     text.chars().filter(|c| c.is_alphabetic()).count()
 }
 
-/// The part of a text that is prose: without fenced code and without addresses. Of a long text its beginning.
+/// Whether a line looks like code or a formula: many signs, or a word with which statements begin.
+fn is_line_of_code(line: &str) -> bool {
+    const SIGNS: &str = "{}[]()<>=;\\&^$+%@";
+    const LOWER: &[&str] = &[
+        "def", "class", "import", "from", "return", "if", "elif", "else", "for", "while", "try", "except", "print",
+        "const", "let", "var", "function", "public", "private", "static", "fn", "use", "impl", "struct", "func",
+    ];
+    const UPPER: &[&str] =
+        &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "WITH", "FROM", "WHERE", "JOIN", "GROUP", "ORDER", "LIMIT"];
+    let line = line.trim();
+    let signs = line.chars().filter(|c| SIGNS.contains(*c)).count();
+    let first = line.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    let is_statement = LOWER.contains(&first) && line.ends_with([':', ';', '{', '}', ')', ',']);
+    (signs >= 3 && signs.saturating_mul(8) >= letters(line)) || is_statement || UPPER.contains(&first)
+}
+
+/// The part of a text that is prose: without code and without addresses. Of a long text its beginning.
 #[must_use]
 pub fn prose_of(text: &str) -> String {
     let mut prose = String::new();
@@ -277,7 +338,7 @@ pub fn prose_of(text: &str) -> String {
             is_code = !is_code;
             continue;
         }
-        if is_code {
+        if is_code || is_line_of_code(line) {
             continue;
         }
         for word in line.split_whitespace().filter(|word| !word.contains("://") && !word.contains('@')) {
@@ -396,6 +457,33 @@ mod tests {
         assert_eq!(other_language(&prose_of(&long), &languages(&["de"])), None);
         let texts: Vec<&str> = std::iter::repeat_n(GERMAN, 90_000).collect();
         assert!(prose_of_json(&json!(texts)).len() <= MOST_PROSE + GERMAN.len() + 2);
+    }
+
+    #[test]
+    fn code_formulas_and_mixed_texts_are_no_clear_case() {
+        let python = "def area(radius):\n    return 3.14 * radius ** 2\n\nfor item in values:\n    print(area(item))\n\
+                      result = [area(value) for value in range(10)]\n";
+        let sql = "SELECT customers.name, count(*) AS orders FROM customers JOIN orders ON orders.customer = \
+                   customers.id WHERE orders.placed > now() GROUP BY customers.name ORDER BY orders DESC;";
+        let latex = "\\frac{\\partial u}{\\partial t} = \\alpha \\left( \\frac{\\partial^2 u}{\\partial x^2} \\right)";
+        let quoting = format!("{GERMAN} Im Vertrag steht dazu: “{ENGLISH}” Das gilt auch für den Anschlusszug.");
+        for text in [python.repeat(3), sql.to_owned(), latex.repeat(4), quoting] {
+            assert_eq!(other_language(&prose_of(&text), &languages(&["de"])), None, "{text}");
+        }
+        assert!(other_language(&prose_of(ENGLISH), &languages(&["de"])).is_some());
+    }
+
+    #[test]
+    fn chinese_is_not_japanese() {
+        let long = CHINESE.repeat(2);
+        assert!(other_language(&long, &languages(&["ja"])).unwrap().contains("Chinese"));
+        assert!(other_script(&long, &scripts(&["japanese"])).unwrap().contains("Chinese"));
+        for text in [JAPANESE, "東京都千代田区"] {
+            assert_eq!(other_language(text, &languages(&["ja"])), None);
+        }
+        assert_eq!(other_language(&long, &languages(&["ja", "zh"])), None);
+        assert_eq!(TextLanguage::parse("de-AT"), TextLanguage::parse("de"));
+        assert!(TextLanguage::codes().any(|code| code == "ja") && TextLanguage::parse("sw").is_err());
     }
 
     #[test]

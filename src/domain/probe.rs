@@ -38,7 +38,12 @@ pub struct ProbeReport {
 
 /// What the probes of one provider have shown so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pulse(Option<Failing>);
+pub struct Pulse {
+    failing: Option<Failing>,
+    /// Whether a probe was good before. A server that was never seen well is left alone after one failure: it may
+    /// still be loading.
+    was_good: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Failing {
@@ -124,29 +129,30 @@ impl Pulse {
     /// Takes in the outcome of one probe. Returns what it changes for calls.
     pub fn take_in(&mut self, report: &ProbeReport, settings: &ProbeSettings, now: Timestamp) -> Option<PulseChange> {
         if report.is_good() {
-            let before = self.0.take();
+            self.was_good = true;
+            let before = self.failing.take();
             return before.is_some_and(|before| before.is_shut).then_some(PulseChange::Opened);
         }
-        let before = self.0.take();
+        let before = self.failing.take();
         let was_shut = before.as_ref().is_some_and(|before| before.is_shut);
         let (since, row) = before.map_or((now, 0), |before| (before.since, before.row));
         let row = row.saturating_add(1);
-        let is_shut = was_shut || row >= settings.failures;
-        self.0 = Some(Failing { since, row, is_shut, next: now + settings.every, said: report.in_words() });
+        let is_shut = was_shut || row >= settings.failures || !self.was_good;
+        self.failing = Some(Failing { since, row, is_shut, next: now + settings.every, said: report.in_words() });
         (is_shut && !was_shut).then_some(PulseChange::Shut)
     }
 
     /// Why no call goes to the provider, and when its page is asked again; `None`: its probes are in nobody's way.
     #[must_use]
     pub fn shut(&self, now: Timestamp) -> Option<Shut> {
-        let failing = self.0.as_ref().filter(|failing| failing.is_shut)?;
+        let failing = self.failing.as_ref().filter(|failing| failing.is_shut)?;
         Some(Shut { reason: Reason::HealthProbe, since: failing.since, until: failing.next.max(now + MOMENT) })
     }
 
     /// What the last probe that failed has said; `None`: the last one was good.
     #[must_use]
     pub fn said(&self) -> Option<&str> {
-        self.0.as_ref().map(|failing| failing.said.as_str())
+        self.failing.as_ref().map(|failing| failing.said.as_str())
     }
 }
 
@@ -187,6 +193,7 @@ mod tests {
         ];
         for (failures, statuses, changes) in table {
             let mut pulse = Pulse::default();
+            pulse.take_in(&report(200), &settings(failures), NOW);
             let told: Vec<_> =
                 statuses.iter().map(|status| pulse.take_in(&report(*status), &settings(failures), NOW)).collect();
             assert_eq!(told, changes, "{failures}: {statuses:?}");
@@ -194,9 +201,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_was_never_seen_well_is_left_alone_after_one_failure() {
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.take_in(&report(503), &settings(5), NOW), Some(PulseChange::Shut));
+        assert_eq!(pulse.take_in(&report(200), &settings(5), NOW), Some(PulseChange::Opened));
+        assert_eq!(pulse.take_in(&report(503), &settings(5), NOW), None);
+    }
+
+    #[test]
     fn it_is_shut_since_the_first_failure_until_the_next_question_and_says_why() {
         let mut pulse = Pulse::default();
         assert_eq!((pulse.shut(NOW), pulse.said()), (None, None));
+        pulse.take_in(&report(200), &settings(2), NOW);
         pulse.take_in(&report(503), &settings(2), NOW);
         assert_eq!((pulse.shut(NOW), pulse.said()), (None, Some("HTTP 503: Loading model")), "not yet");
         let later = NOW + EVERY;

@@ -127,12 +127,14 @@ impl ContentPart {
 
     /// What it is, in the word for many of them: that of a model's abilities.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
             Self::Image { .. } => Self::IMAGES,
             Self::File { .. } => Self::FILES,
             Self::Audio { .. } => Self::AUDIO,
+            Self::Other(kind) if kind == "file" => Self::FILES,
+            Self::Other(kind) if kind == "input_audio" => Self::AUDIO,
             Self::Other(_) => "other",
         }
     }

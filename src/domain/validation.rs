@@ -107,7 +107,7 @@ impl Rules {
         if !only_calls {
             let text = repaired.as_deref().unwrap_or(text);
             self.judge_text(text, &mut faults);
-            self.judge_prose(text, is_json, &mut faults);
+            self.judge_prose(text, is_json, answer.finish == Finish::Complete, &mut faults);
         }
         if answer.tool_calls.is_empty()
             && let Some(called) = written_call::find(text, request, &mentions)
@@ -272,10 +272,10 @@ const PARSED_FOR_PROSE: usize = 1 << 20;
 
 impl Rules {
     /// Judges what a text is written in, and whether it ends. An answer in JSON may hold the same value many times.
-    fn judge_prose(&self, text: &str, is_json: bool, faults: &mut Faults) {
+    fn judge_prose(&self, text: &str, is_json: bool, is_whole: bool, faults: &mut Faults) {
         if self.reject_repetition
             && !is_json
-            && let Some(found) = repetition::find(text)
+            && let Some(found) = repetition::find(text, is_whole)
         {
             let words = format_args!("it ends in the same {}, {} times", characters(found.round), found.rounds);
             faults.add(SoftFailure::Repetition, &words);
@@ -285,6 +285,7 @@ impl Rules {
         }
         // What else there is of a very long answer would not change the finding.
         let is_short = text.len() <= PARSED_FOR_PROSE;
+        let is_json = is_json || text.trim_start().starts_with(['{', '[']);
         let parsed = if is_json && is_short { serde_json::from_str::<Value>(text).ok() } else { None };
         let prose = parsed.as_ref().map_or_else(|| language::prose_of(text), language::prose_of_json);
         let other = language::other_language(&prose, &self.languages);

@@ -135,7 +135,9 @@ fn documents_of_one_request_have_names_of_their_own() {
 #[test]
 fn a_model_without_files_or_sounds_is_passed() {
     let capabilities = Capabilities { files: Some(false), audio: Some(false), ..Capabilities::default() };
-    for (part, lack) in [(file(PDF, "a"), "files"), (sound("wav"), "audio")] {
+    let by_id = json!({ "type": "file", "file": { "file_id": "file-1" } });
+    let odd = json!({ "type": "input_audio", "input_audio": { "data": "QUJD" } });
+    for (part, lack) in [(file(PDF, "a"), "files"), (sound("wav"), "audio"), (by_id, "files"), (odd, "audio")] {
         let request = asking(&[part]);
         for dialect in ["openai", "gemini"] {
             let adapter = spoken(dialect, None, "https://llm.example/v1", &QuirkSettings::default());

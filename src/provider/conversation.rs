@@ -353,7 +353,11 @@ pub(super) fn only_here(request: &ChatRequest) -> Result<(), Ineligible> {
         }
         for part in &message.content {
             if let ContentPart::Other(kind) = part {
-                return unsupported(format!("content parts of type {kind}"));
+                return match kind.as_str() {
+                    "file" => unsupported("a file without `file_data`: base64 behind `data:`, or a web address"),
+                    "input_audio" => unsupported("a sound without `data` and `format`"),
+                    kind => unsupported(format!("content parts of type {kind}")),
+                };
             }
         }
     }

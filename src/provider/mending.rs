@@ -1,6 +1,6 @@
 //! Changes a body that was written for a target, as the target's refusals have asked.
 
-use super::wire::WireRequest;
+use super::wire::{Delivery, WireRequest};
 use crate::domain::Mend;
 use crate::domain::raw_object::RawObject;
 
@@ -23,6 +23,10 @@ pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
     }
     if notes.is_empty() {
         return;
+    }
+    if wire.delivery == Delivery::Stream && notes.iter().any(|note| note == "stream") {
+        body.remove("stream_options");
+        wire.delivery = Delivery::Whole;
     }
     wire.body = body.to_text().into_bytes();
     wire.dropped.extend(notes);

@@ -18,9 +18,9 @@ use crate::domain::ErrorClass::{
 use crate::domain::{Bearing, Mend, Scope};
 use phrases::{
     ACCOUNT, AFFORDS, AFFORDS_SOMETHING, BAD_KEY, BAD_KEY_CODES, BROKEN, BUSY, CAP_BOUND, CAP_NAME, EXCESS, KEY,
-    LENGTH_CODES, LONG_CONTEXT, MODEL_CODES, MODEL_GONE, MONEY, NO_ACCESS, NO_MONEY, NO_MONEY_CODES, NO_SUCH_MODEL,
-    OF_A_VALUE, OF_INPUT, ONLY_THE_DEFAULT, OTHER_LENGTH, PARAMETER, PARAMETER_CODES, PARAMETERS, PER_REQUEST, POLICY,
-    POLICY_CODES, TOO_LARGE, TOO_LARGE_CODES, TOO_LONG, WAIT, WINDOW,
+    LENGTH_CODES, LONG_CONTEXT, MODEL_CODES, MODEL_GONE, MONEY, NO_ACCESS, NO_MONEY, NO_MONEY_CODES, NO_STREAMS,
+    NO_SUCH_MODEL, OF_A_VALUE, OF_INPUT, ONLY_THE_DEFAULT, OTHER_LENGTH, PARAMETER, PARAMETER_CODES, PARAMETERS,
+    PER_REQUEST, POLICY, POLICY_CODES, TOO_LARGE, TOO_LARGE_CODES, TOO_LONG, WAIT, WINDOW,
 };
 
 /// The meaning of a refusal.
@@ -217,6 +217,9 @@ fn cap(text: &str) -> Option<Mend> {
 
 /// The parameter that a refusal is about, if it says that one is not accepted.
 fn parameter(text: &str, body: &ErrorBody) -> Option<&'static str> {
+    if NO_STREAMS.is_match(text) {
+        return Some("stream");
+    }
     if !PARAMETER.is_match(text) && !body.has_code(PARAMETER_CODES) {
         return None;
     }

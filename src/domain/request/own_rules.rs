@@ -36,21 +36,21 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         return field.fault(format_args!("{name:?} is no rule of a request; expected {}", MEMBERS.join(", ")));
     }
     let mut members = field.members()?;
-    let chars = |members: &mut Members<'_>, name| {
-        let whole = members.read(name, |field| field.integer(0, MOST_CHARS))?;
+    let chars = |members: &mut Members<'_>, name, least| {
+        let whole = members.read(name, |field| field.integer(least, MOST_CHARS))?;
         Ok(whole.and_then(|chars| usize::try_from(chars).ok()))
     };
     let own = OwnRules {
         non_empty: members.read("non_empty", boolean)?,
-        min_chars: chars(&mut members, "min_chars")?,
-        max_chars: chars(&mut members, "max_chars")?,
+        min_chars: chars(&mut members, "min_chars", 0)?,
+        max_chars: chars(&mut members, "max_chars", 1)?,
         refusal: members.read("refusal", boolean)?,
         html: members.read("html", boolean)?,
         truncated: members.read("truncated", boolean)?,
         finish: members.read("finish", |field| word(field, FINISHES))?,
         json: members.read("json", boolean)?,
         repetition: members.read("repetition", boolean)?,
-        language: members.read("language", |field| parsed(field, TextLanguage::parse))?,
+        language: members.read("language", |field| parsed(field, language))?,
         script: members.read("script", |field| parsed(field, TextScript::parse))?,
         only_as_asked: members.read("served", |field| word(field, SERVED))?,
         required_patterns: members.read("required_patterns", patterns)?,
@@ -62,6 +62,11 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         return field.fault(format_args!("min_chars is {least}, which is more than max_chars, {most}"));
     }
     Ok(own)
+}
+
+fn language(code: &str) -> Result<TextLanguage, String> {
+    let known = || TextLanguage::codes().collect::<Vec<_>>().join(", ");
+    TextLanguage::parse(code).map_err(|problem| format!("{problem}; those are {}", known()))
 }
 
 const FINISHES: &[(&str, FinishRule)] =

@@ -21,8 +21,12 @@ pub(super) struct Loop {
     pub rounds: usize,
 }
 
-/// The loop that a text ends in, if it does.
-pub(super) fn find(text: &str) -> Option<Loop> {
+/// Signs that are drawn with: a line of them is no loop.
+const DRAWN: &str = "-=_*#~.·•—–|/\\+<>^ ";
+
+/// The loop that a text ends in, if it does. In a text that its model ended by itself (`is_whole`), equal lines are a
+/// list: labels, rows of a table, records.
+pub(super) fn find(text: &str, is_whole: bool) -> Option<Loop> {
     let bytes = text.trim_end().as_bytes();
     let from = bytes.len().saturating_sub(WINDOW);
     let window = bytes.get(from..).unwrap_or_default();
@@ -55,7 +59,10 @@ pub(super) fn find(text: &str) -> Option<Loop> {
     let round_text = start.trim();
     let letters = round_text.chars().filter(|c| c.is_alphabetic()).count();
     let characters = round_text.chars().count().max(1);
-    (letters >= LEAST_LETTERS).then_some(Loop { round: characters, rounds: length / round })
+    let is_one_sign = characters == 1 && !round_text.chars().all(|c| c.is_whitespace() || DRAWN.contains(c));
+    let is_list = is_whole && start.contains('\n');
+    (!is_list && (letters >= LEAST_LETTERS || is_one_sign))
+        .then_some(Loop { round: characters, rounds: length / round })
 }
 
 #[cfg(test)]
@@ -79,16 +86,28 @@ mod tests {
             ("I will check the file again. ", 19, false),
             ("ha ", 100, false),
             ("0, ", 2_000, false),
+            ("!", 6_000, true),
+            ("0", 6_000, true),
+            ("=", 6_000, false),
+            ("\n", 3_000, false),
             ("-", 5_000, false),
             ("| x ", 0, false),
         ] {
             let text = format!("{before}{}", round.repeat(rounds));
-            assert_eq!(find(&text).is_some(), is_found, "{rounds} × {round}");
+            assert_eq!(find(&text, false).is_some(), is_found, "{rounds} × {round}");
         }
         let text = format!("{before}{}I will check", "I will check the file again. ".repeat(60));
-        let found = find(&text).unwrap();
+        let found = find(&text, true).unwrap();
         assert_eq!(found.rounds, 60);
         assert!((27..=29).contains(&found.round), "{found:?}");
+    }
+
+    #[test]
+    fn equal_lines_are_a_list_where_the_model_ended_by_itself() {
+        for line in ["negative", "{\"label\": \"spam\"}", "row, 0, 0, 0", "| zero | 0.00 |", "The same.\nOnce more."] {
+            let text = format!("{line}\n").repeat(200);
+            assert_eq!((find(&text, true), find(&text, false).is_some()), (None, true), "{line}");
+        }
     }
 
     #[test]
@@ -98,7 +117,7 @@ mod tests {
         let (table, list) = (rows.collect::<Vec<_>>().join("\n"), items.collect::<Vec<_>>().join("\n"));
         let prose = include_str!("../../../docs/decisions.md");
         for text in [&table, &list, prose, ""] {
-            assert_eq!(find(text), None);
+            assert_eq!(find(text, false), None);
         }
     }
 
@@ -111,12 +130,12 @@ mod tests {
             let text = words.join(" ");
             let distinct: std::collections::BTreeSet<&String> = words.iter().collect();
             if distinct.len() > words.len() / 2 && !words.is_empty() {
-                prop_assert_eq!(find(&text), None);
+                prop_assert_eq!(find(&text, false), None);
             }
             let round = format!("{text} und ");
             let looped = round.repeat(again);
             if again > 20 && looped.len() >= 1_100 && looped.len() <= WINDOW {
-                prop_assert!(find(&looped).is_some());
+                prop_assert!(find(&looped, true).is_some());
             }
         }
     }

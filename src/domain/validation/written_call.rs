@@ -46,12 +46,12 @@ pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&
             return named;
         }
     }
-    // A text that is nothing but a call.
-    let text = text.trim();
-    if !text.starts_with(['{', '[']) {
-        return None;
-    }
-    let parsed: Value = serde_json::from_str(text).ok()?;
+    // A text that ends in a call: alone, in a fence, or behind a sentence.
+    let text = text.trim().strip_suffix("```").unwrap_or(text).trim();
+    let is_alone = |at: &usize| at.checked_sub(1).is_none_or(|before| text.as_bytes().get(before) == Some(&b'\n'));
+    let begins = |sign: char| text.match_indices(sign).map(|(at, _)| at).find(is_alone);
+    let start = [begins('{'), begins('[')].into_iter().flatten().min()?;
+    let parsed: Value = serde_json::from_str(text.get(start..)?).ok()?;
     let call = match &parsed {
         Value::Array(calls) => calls.first()?,
         other => other,

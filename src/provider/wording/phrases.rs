@@ -255,6 +255,16 @@ pattern!(
     r"|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b",
     r"|\bmust be (?:omitted|unset|removed)\b|不支持",
 );
+
+// A server or a model that gives no streams, in words that quote no parameter.
+pattern!(
+    NO_STREAMS,
+    r"\bstream(?:ing)?(?: mode| responses?)? (?:is|are) (?:not|un|currently not) ?(?:yet |currently )?(?:supported",
+    r"|available|allowed|enabled|possible)\b",
+    r"|\b(?:does not|doesn't|doesn’t|do not|don't|cannot|can't) (?:support|allow|do) stream(?:s|ing)?\b",
+    r"|\bunsupported stream(?:s|ing)?\b",
+);
+
 pub(super) const PARAMETER_CODES: &[&str] = &[
     "unsupported_parameter",
     "unsupported_value",

@@ -92,7 +92,11 @@ impl Store {
         transaction.commit().await.doing(DOING)?;
         let read = |row: sqlx::postgres::PgRow| -> Result<ShadowRow, sqlx::Error> {
             Ok(ShadowRow {
-                keys: Keys::of(by, row.try_get::<Vec<String>, _>("keys")?),
+                // A job without a batch has none.
+                keys: Keys::of(by, {
+                    let keys = row.try_get::<Vec<Option<String>>, _>("keys")?;
+                    keys.into_iter().map(Option::unwrap_or_default).collect::<Vec<String>>()
+                }),
                 pairs: row.try_get("pairs")?,
                 both_accepted: row.try_get("both_accepted")?,
                 compared: row.try_get("compared")?,

@@ -354,3 +354,13 @@ async fn the_tokens_of_a_stream_are_not_asked_for_where_that_is_refused() {
     let mend = report.result.unwrap_err().mend;
     assert_eq!(mend.as_deref(), Some(&Mend::Drop { member: ASKS, lasting: true }));
 }
+
+#[tokio::test]
+async fn a_call_that_is_asked_for_without_a_stream_is_none() {
+    let server = Server::start(vec![reply(200, "", ANSWER)]).await;
+    let mends = [Mend::Drop { member: "stream", lasting: true }];
+    let report = stream_from(endpoint(&server.url), &PATIENT, &mends).await;
+    assert!(report.result.is_ok() && !report.is_streamed, "{report:?}");
+    assert_eq!(report.dropped, ["stream"]);
+    assert!(!server.heard()[0].contains("stream"), "{}", server.heard()[0]);
+}
