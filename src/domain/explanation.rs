@@ -397,6 +397,8 @@ mod tests {
             asks_again_at: None,
             order: None,
             streamed: None,
+            added: Vec::new(),
+            prefix_wait_ms: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);
