@@ -123,7 +123,8 @@ async fn the_first_call_with_a_beginning_writes_it_and_all_others_read_it() {
     let dollars = |read: i64, cheaper: i64, written: i64, dearer: i64| {
         let nanos = 1_251 * (read * cheaper - written * dearer);
         #[expect(clippy::cast_precision_loss, reason = "a few cents")]
-        json!(nanos as f64 / 1e9)
+        let dollars = nanos as f64 / 1e9;
+        json!(dollars)
     };
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok()).map(|value| json!(value));
     for (row, (route, read, written, saved)) in rows.iter().zip([
