@@ -3,7 +3,11 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::program::text;
+use crate::support::queue::{NewJob, Queue, accepted, success};
 use serde_json::{Value, json};
+use sluice::domain::Usage;
+use sluice::domain::price::Price;
+use sluice::store::settle::{AttemptRow, Settlement};
 
 const SONNET: &str = "claude-sonnet-4-5";
 const BEDROCK: &str = "anthropic.claude-sonnet-4-5-20250929-v1:0";
@@ -24,10 +28,12 @@ async fn stage() -> Fleet {
     let rungs = |target: &str| format!("[models.\"{target}\"]\n{price}\n");
     let (anthropic, openai) = (format!("anthropic/{SONNET}"), "openai/gpt-4.1-mini");
     let bedrock = format!("bedrock/{BEDROCK}");
+    // Half of the calls fail on purpose.
+    let breaker = "breaker = { min_calls = 1000 }\n";
     let config = format!(
-        "[providers.anthropic]\nbase_url = \"http://simulator/anthropic/v1\"\n\
-         [providers.openai]\nbase_url = \"http://simulator/openai/v1\"\n\
-         [providers.bedrock]\nbase_url = \"http://simulator/bedrock\"\n\
+        "[providers.anthropic]\nbase_url = \"http://simulator/anthropic/v1\"\n{breaker}\
+         [providers.openai]\nbase_url = \"http://simulator/openai/v1\"\n{breaker}\
+         [providers.bedrock]\nbase_url = \"http://simulator/bedrock\"\n{breaker}\
          {}{}{}\
          [routes.marked]\nrungs = [\"{anthropic}\"]\nprompt_cache = {{ ttl = \"1h\" }}\n\
          [routes.plain]\nrungs = [\"{anthropic}\"]\n\
@@ -167,7 +173,8 @@ async fn the_first_call_with_a_beginning_writes_it_and_all_others_read_it() {
     assert_eq!((with("cache_control").await, with("prompt_cache_key").await), (52, 12));
     assert!(with("prefix_wait_ms").await > 0);
     let job: i64 = sqlx::query_scalar(
-        "select max(job_id) from sluice.attempts where decision->'added' is not null and decision->'prefix_wait_ms' is not null",
+        "select max(job_id) from sluice.attempts
+          where decision->'added' is not null and decision->'prefix_wait_ms' is not null",
     )
     .fetch_one(&fleet.pool)
     .await
@@ -205,4 +212,46 @@ async fn reprice(fleet: &Fleet) {
     ));
     let output = fleet.program(&["reprice", "--provider", "anthropic", "--yes"]).output().await.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn what_has_no_price_is_not_said_to_have_saved_nothing() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(NewJob::default(), 3).await;
+    let price = Price { cached_input: Some(100_000_000), ..Price::plain(1_000_000_000, 0) };
+    let usage = |cache_read| Usage { input: 200 - cache_read, cache_read, ..Usage::default() };
+    let jobs = queue.claim_all(worker).await;
+    // One without a price, one with it, and one that read nothing.
+    for (job, (model, price, cache_read)) in
+        jobs.iter().zip([("unpriced", None, 150), ("priced", Some(price), 100), ("priced", Some(price), 0)])
+    {
+        let cost = price.map(|price| price.cost(&usage(cache_read)));
+        let row = AttemptRow {
+            model: model.to_owned(),
+            usage: usage(cache_read),
+            price,
+            cost,
+            computed_cost: cost,
+            ..accepted(job, 1)
+        };
+        queue.settle(Settlement { attempts: vec![row], endings: vec![success(job)], ..Settlement::default() }).await;
+    }
+    for _ in 0..2 {
+        let told: Vec<(String, i64, String, Option<String>, i64)> = sqlx::query_as(
+            "select model, cached_tokens, hit_rate::text, saved::text, unpriced_tokens
+               from sluice.prompt_caches where provider <> '' order by model",
+        )
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+        let row = |model: &str, cached, rate: &str, saved: Option<&str>, unpriced| {
+            (model.to_owned(), cached, rate.to_owned(), saved.map(str::to_owned), unpriced)
+        };
+        let expected =
+            [row("priced", 100, "0.2500", Some("0.000090000"), 0), row("unpriced", 150, "0.7500", None, 150)];
+        assert_eq!(told, expected);
+        queue.store.fold_tally().await.unwrap();
+    }
+    assert_eq!(queue.count("select count(*) from sluice.tally").await, 0, "all of it was folded");
 }

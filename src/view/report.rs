@@ -3,6 +3,7 @@
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
 pub mod asked;
+pub mod prompt_caches;
 pub mod quality;
 pub mod shadow;
 
@@ -37,14 +38,6 @@ const FALLBACKS: Layout =
 
 /// The same of failures: how many calls failed is told to the last.
 const FAILURES: Layout = Layout { give_way: &["uncertain", "waste", "code", "share", "jobs_failed"], ..LAYOUT };
-
-/// The same of prompt caches: what they saved is told to the last.
-const PROMPT_CACHES: Layout = Layout {
-    wide: &[],
-    when_told: &["unpriced_tokens"],
-    give_way: &["unpriced_tokens", "written_tokens", "attempts", "input_tokens", "cached_tokens"],
-    prose: &[],
-};
 
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied())).laid_out(LAYOUT)
@@ -258,32 +251,6 @@ pub fn cache(by: &[Grouping], rows: Vec<CacheUse>) -> Table {
     if !by.is_empty() {
         table.total(total_keys(by).chain([all.answers.into(), all.saved.into(), all.unpriced.into()]));
     }
-    table
-}
-
-/// The table of what the prompt caches of providers did; `all` sums them up.
-#[must_use]
-pub fn prompt_caches(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
-    let columns =
-        ["attempts", "input_tokens", "cached_tokens", "hit_rate", "written_tokens", "saved", "unpriced_tokens"];
-    let mut table = head(by, &columns).laid_out(PROMPT_CACHES);
-    rows.retain(|row| row.attempts != 0);
-    sort(by, &mut rows, |row| row.cached_tokens);
-    let measures = |row: &Totals| -> [Cell; 7] {
-        [
-            row.attempts.into(),
-            row.input_tokens.into(),
-            row.cached_tokens.into(),
-            share(row.cached_tokens, row.input_tokens),
-            row.cache_write_tokens.into(),
-            row.known_cache_saved().into(),
-            row.cache_unpriced_tokens().into(),
-        ]
-    };
-    for row in &rows {
-        table.row(keys(&row.keys).chain(measures(row)));
-    }
-    table.total(total_keys(by).chain(measures(all)));
     table
 }
 

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The beginnings at all targets, as this process knows them.
 #[derive(Debug, Default)]
-pub(super) struct Prefixes(Arc<Mutex<State>>);
+pub(super) struct Prefixes(Arc<Mutex<PrefixState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct PrefixState {
     warmth: Warmth,
     /// Cancelled when the first call of this number has ended.
     ends: HashMap<u64, CancellationToken>,
@@ -35,7 +35,7 @@ pub(super) enum Entry {
 /// A call with a beginning. Dropped without an answer, it makes the next call the first one, if it was that.
 #[derive(Debug)]
 pub(super) struct PrefixGuard {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PrefixState>>,
     key: PrefixKey,
     life: Duration,
     /// Its number, if others wait for it.

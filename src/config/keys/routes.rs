@@ -95,7 +95,7 @@ pub(super) const ROUTE: Table = Table {
             "7d",
             "Answers of this age or younger are given again to jobs with the same request, at no cost.",
         ),
-        instead(
+        key(
             "prompt_cache",
             Kind::Either(&[Kind::Flag, Kind::Table(&PROMPT_CACHE)]),
             "true",

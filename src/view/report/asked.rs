@@ -1,8 +1,9 @@
 //! What a report is asked for: its kind, by what it is grouped, and of which part of the work. Every face asks here.
 
+use super::prompt_caches::prompt_caches;
 use super::quality::{by_of_quality, quality};
 use super::shadow::shadows;
-use super::{by_of_failures, cache, cost, failures, fallbacks, latency, prompt_caches, reasks, waste};
+use super::{by_of_failures, cache, cost, failures, fallbacks, latency, reasks, waste};
 use crate::domain::ErrorClass;
 use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
