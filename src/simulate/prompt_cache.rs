@@ -61,6 +61,13 @@ impl CacheAsk {
         let tokens = tokens.min(input_tokens);
         (tokens >= LEAST_TOKENS).then(|| Self { prefix: hash.finish(), tokens, life })
     }
+
+    /// The same beginning among those of calls that name this key.
+    pub fn under(self, key: &str) -> Self {
+        let mut hash = PromptHash::default();
+        hash.text(key);
+        Self { prefix: mix(self.prefix, hash.finish()), ..self }
+    }
 }
 
 impl Life {

@@ -177,8 +177,8 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     // Without a key a hit is a matter of luck there.
     let cache = body.prompt_cache_key.and_then(|key| {
         let tools = body.tools.map(RawValue::get);
-        let texts = [key.0.as_ref()].into_iter().chain(tools).chain(system.iter().take(leading).copied());
-        CacheAsk::of(texts, Life::Free, input_tokens)
+        let texts = tools.into_iter().chain(system.iter().take(leading).copied());
+        Some(CacheAsk::of(texts, Life::Free, input_tokens)?.under(&key.0))
     });
     let max_output = body.max_completion_tokens.or(body.max_tokens);
     Ok(Ask {

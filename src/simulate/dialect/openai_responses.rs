@@ -218,8 +218,8 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let instructions = body.instructions.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&instructions.0], turns);
     let cache = body.prompt_cache_key.and_then(|key| {
-        let texts = [key.0.as_ref(), tools, instructions.0.as_ref()];
-        CacheAsk::of(texts, Life::Free, input_tokens)
+        let texts = body.tools.map(RawValue::get).into_iter().chain([instructions.0.as_ref()]);
+        Some(CacheAsk::of(texts, Life::Free, input_tokens)?.under(&key.0))
     });
     Ok(Ask {
         model: model.0,
