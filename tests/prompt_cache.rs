@@ -4,6 +4,7 @@
 use crate::support::fleet::Fleet;
 use crate::support::program::text;
 use crate::support::queue::{NewJob, Queue, accepted, success};
+use crate::support::wait::until;
 use serde_json::{Value, json};
 use sluice::domain::Usage;
 use sluice::domain::price::Price;
@@ -212,6 +213,31 @@ async fn reprice(fleet: &Fleet) {
     ));
     let output = fleet.program(&["reprice", "--provider", "anthropic", "--yes"]).output().await.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_longer_than_was_said_and_other_beginnings_are_not_held_up() {
+    let config = "[providers.anthropic]\nbase_url = \"http://simulator/anthropic/v1\"\n\
+                  [routes.brief]\nrungs = [\"anthropic/claude-sonnet-4-5\"]\nprompt_cache = { wait = \"1s\" }\n\
+                  [routes.patient]\nrungs = [\"anthropic/claude-sonnet-4-6\"]\nprompt_cache = { wait = \"10m\" }\n";
+    let fleet = Fleet::new("markers = true\n[providers.anthropic]\ndialect = \"anthropic\"\n", config).await;
+    let _worker = fleet.start();
+    // The first call with one of the two beginnings never ends.
+    for (route, calls) in ["brief", "patient"].into_iter().zip(1_u64..) {
+        enqueue(&fleet, route, 1, "%s: question %s [[fault:hang]]").await;
+        until("the first call is under way", async || fleet.verdict().total.calls == calls).await;
+    }
+    for route in ["brief", "patient"] {
+        enqueue(&fleet, route, 6, "%s: another question %s").await;
+    }
+    // All six, and the three that begin otherwise.
+    fleet.until_answered(9).await;
+    let by_route: Vec<(String, i64)> =
+        sqlx::query_as("select route, count(*) from sluice.results group by 1 order by 1")
+            .fetch_all(&fleet.pool)
+            .await
+            .unwrap();
+    assert_eq!(by_route, [("brief".to_owned(), 6), ("patient".to_owned(), 3)]);
 }
 
 #[tokio::test]
