@@ -60,6 +60,7 @@ mod port;
 mod prices;
 mod priority;
 mod probes;
+mod prompt_cache;
 mod queue;
 mod quota;
 mod race;

@@ -243,7 +243,7 @@ fn keys_and_models_that_are_not_listed_are_refused() {
 #[test]
 fn each_key_may_have_money_and_limits_of_its_own() {
     // An answer costs a billionth of a dollar and a little: two of them use the poor key's credit up.
-    let price = Price { input: 0, output: 1_000_000_000 };
+    let price = Price::plain(0, 1_000_000_000);
     let simulator = with(|provider| {
         let poor = Key { credit: Some(2_000), disguise: Some(Disguise::PaymentRequired), ..Key::from("poor") };
         let tight = Limits { requests_per_minute: Some(1), ..Limits::default() };
@@ -359,7 +359,7 @@ fn calls_after_the_money_is_gone_are_counted_until_one_is_answered() {
 fn the_ledger_holds_what_each_call_cost() {
     let mut scenario = scenario();
     let provider = scenario.providers.get_mut("openai").unwrap();
-    let price = Some(Price { input: 150_000_000, output: 600_000_000 });
+    let price = Some(Price::plain(150_000_000, 600_000_000));
     provider.models.insert("m".to_owned(), Model { price, ..Model::default() });
     provider.output = Output::Text("forty characters make ten tokens. Really".to_owned());
     let simulator = start(scenario);

@@ -17,6 +17,7 @@ mod http;
 mod keys;
 mod price_book;
 mod prices;
+mod prompt_cache;
 mod provider;
 mod quirks;
 mod render;

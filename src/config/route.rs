@@ -4,7 +4,7 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, prices, rules, scalar, shadow, strategy};
+use super::{cascade, defaults, forks, prices, prompt_cache, rules, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts};
@@ -71,6 +71,7 @@ fn read_one(
     let stream = section.flag_or_default("stream");
     let rungs = read_rungs(&mut section, stream, providers, neighbours, (&mut *models, catalogue));
     let cascade = cascade::read(&mut section, &rungs, providers);
+    let prompt_cache = prompt_cache::read(&mut section, &rungs, providers);
     let mut route = Route {
         name: name.to_owned(),
         strategy: strategy::read(&mut section, &rungs),
@@ -85,6 +86,7 @@ fn read_one(
         forks: forks::read(name, &mut section, leads),
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
         cascade,
+        prompt_cache,
         shadow: None,
     };
     route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));

@@ -3,6 +3,7 @@
 use crate::domain::alert::{AlertSeverity, HookFormat};
 use crate::domain::budget::{Period, Unpriced};
 use crate::domain::game_day::GameFault;
+use crate::domain::prefix::CacheLife;
 use crate::domain::schedule::{CatchUp, Overlap};
 use crate::domain::validation::FinishRule;
 use crate::store::Pooler;
@@ -55,6 +56,10 @@ pub(super) const FINISH_RULES: WordList<FinishRule> =
 
 /// Which model may answer: whether only the one that was asked.
 pub(super) const SERVED_RULES: WordList<bool> = &[("any", false), ("asked", true)];
+
+/// `prompt_cache.ttl`
+pub(super) const CACHE_LIVES: WordList<CacheLife> =
+    &[(CacheLife::FiveMinutes.as_str(), CacheLife::FiveMinutes), (CacheLife::Hour.as_str(), CacheLife::Hour)];
 
 /// How the calls of a provider are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -83,6 +83,7 @@ mod tests {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            prompt_cache: None,
             shadow: None,
         }
     }

@@ -33,17 +33,31 @@ pub fn input_tokens(request: &ChatRequest) -> i64 {
         return input_sizes(&embed.inputs).fold(0, i64::saturating_add).max(1);
     }
     let messages = sum(request.messages.iter().map(message_tokens));
-    let tools = match request.tool_choice {
+    sum([messages, tokens_of_tools(request), tokens_of_schema(request), PRIMING_TOKENS].into_iter())
+}
+
+/// Estimated tokens of what stands before the conversation: the tools, the demanded schema, and the first so many
+/// messages.
+#[must_use]
+pub fn prefix_tokens(request: &ChatRequest, messages: usize) -> i64 {
+    let messages = sum(request.messages.iter().take(messages).map(message_tokens));
+    sum([messages, tokens_of_tools(request), tokens_of_schema(request)].into_iter())
+}
+
+fn tokens_of_tools(request: &ChatRequest) -> i64 {
+    match request.tool_choice {
         Some(ToolChoice::None) => 0,
         Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_) | ToolChoice::Other(_)) | None => {
             sum(request.tools.iter().map(tool_tokens))
         }
-    };
-    let schema = match &request.response_format {
+    }
+}
+
+fn tokens_of_schema(request: &ChatRequest) -> i64 {
+    match &request.response_format {
         Some(ResponseFormat::JsonSchema { schema, .. }) => json_tokens(schema),
         Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => 0,
-    };
-    sum([messages, tools, schema, PRIMING_TOKENS].into_iter())
+    }
 }
 
 /// Estimated tokens of the longest input of a request for embeddings, for which a model has its window each.
@@ -265,6 +279,10 @@ mod tests {
             worst_cost(&PRICE.into(), &model(None), &job(1_000, None)),
             NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000)
         );
+        // A prompt that is written into a cache for an hour costs twice its plain price.
+        let hour = Price { cache_write_1h: Some(2_000_000_000), ..PRICE };
+        let written = NanoUsd(1_251 * 2_000 + 50 * 4_000);
+        assert_eq!(worst_cost(&hour.into(), &model(Some(50)), &job(1_000, Some(100))), written);
         let small = Capabilities { context_window: Some(8_192), ..Capabilities::default() };
         assert_eq!(worst_cost(&PRICE.into(), &small, &job(1_000, None)), NanoUsd(input + 8_192 * 4_000));
     }

@@ -48,6 +48,12 @@ pub struct Explanation {
     /// What came of the stream as which the answer was asked for; `None`: none was asked for.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub streamed: Option<Streamed>,
+    /// What the route added to the request, so that the provider keeps its beginning.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// How many milliseconds the job waited for another one's call with the same beginning; `None`: it did not.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub prefix_wait_ms: Option<u64>,
     /// The rules that led the job from its route to the one whose rungs it tried, in turn.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Taken>,
@@ -391,6 +397,8 @@ mod tests {
             asks_again_at: None,
             order: None,
             streamed: None,
+            added: Vec::new(),
+            prefix_wait_ms: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);

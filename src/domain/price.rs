@@ -62,6 +62,14 @@ impl Price {
         NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX)).of_a_call()
     }
 
+    /// What the caches of the provider have saved in a call with this usage: what all its input would have cost as
+    /// plain input, less what it has cost. Negative where more was written into a cache than read from it.
+    #[must_use]
+    pub fn saved_by_cache(&self, usage: &Usage) -> NanoUsd {
+        let plain = Usage { input: usage.total_input(), cache_read: 0, cache_write: 0, cache_write_1h: 0, ..*usage };
+        NanoUsd(self.cost(&plain).0.saturating_sub(self.cost(usage).0))
+    }
+
     /// The same price times a factor, in billionths; each part rounded half up.
     #[must_use]
     pub fn times(&self, Factor(billionths): Factor) -> Self {
@@ -297,6 +305,28 @@ mod tests {
         assert_eq!(GPT.cost(&written), NanoUsd(300_000));
         let price = Price { cache_write: Some(200_000_000), ..GPT };
         assert_eq!(price.cost(&written), NanoUsd(400_000));
+    }
+
+    #[test]
+    fn a_cache_saves_what_its_tokens_cost_less_than_plain_input() {
+        let price = Price { cache_write: Some(187_500_000), cache_write_1h: Some(300_000_000), ..GPT };
+        let of = |cache_read, cache_write, cache_write_1h| {
+            price.saved_by_cache(&Usage {
+                input: 500,
+                cache_read,
+                cache_write,
+                cache_write_1h,
+                output: 9,
+                ..Usage::default()
+            })
+        };
+        assert_eq!(of(0, 0, 0), NanoUsd::ZERO);
+        assert_eq!(of(1_000, 0, 0), NanoUsd(75_000));
+        assert_eq!(of(0, 1_000, 0), NanoUsd(-37_500));
+        assert_eq!(of(0, 0, 1_000), NanoUsd(-150_000));
+        assert_eq!(of(1_000, 1_000, 1_000), NanoUsd(75_000 - 37_500 - 150_000));
+        // Without a price of its own, what is cached costs what it would have cost.
+        assert_eq!(Price::plain(5, 5).saved_by_cache(&Usage { cache_read: 1_000, ..Usage::default() }), NanoUsd::ZERO);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
+use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
 use super::shadow::Shadow;
@@ -347,6 +348,8 @@ pub struct Route {
     pub cache: Option<Cache>,
     /// Whether a job goes on from a rung that is not sure enough of its answer; `None`: it does not.
     pub cascade: Option<Cascade>,
+    /// Whether and how the prompt caches of its providers are used; `None`: nothing is done about them.
+    pub prompt_cache: Option<PromptCaching>,
     /// The target that is asked beside, and never for the answer; `None`: there is none.
     pub shadow: Option<Shadow>,
 }

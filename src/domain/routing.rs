@@ -147,6 +147,7 @@ mod tests {
             forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
             cache: None,
             cascade: None,
+            prompt_cache: None,
             shadow: None,
         }
     }

@@ -68,6 +68,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Whether tokens were read from a cache, or written into one.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.cache_read > 0 || self.cache_write > 0 || self.cache_write_1h > 0
+    }
+
     /// All input tokens, cached or not.
     #[must_use]
     pub fn total_input(&self) -> i64 {

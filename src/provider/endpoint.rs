@@ -7,7 +7,7 @@ use super::quirks::QuirkSettings;
 use super::role::AwsRole;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
-use crate::domain::Timeouts;
+use crate::domain::{PromptCache, Timeouts};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -87,6 +87,12 @@ impl Endpoint {
     #[must_use]
     pub fn tiers(&self) -> Tiers {
         vendors::tiers(self.vendor.as_deref(), self.dialect, &self.base_url)
+    }
+
+    /// How its server keeps the beginnings of prompts for this model; `None`: it does not, or it is not known to.
+    #[must_use]
+    pub fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
+        vendors::prompt_cache(self.vendor.as_deref(), self.dialect, &self.base_url, model)
     }
 
     /// The credentials for calls that are made with this key.

@@ -1,6 +1,9 @@
 //! Rules that follow from a model's name, whichever server offers it: a gateway in front of a vendor changes the
 //! address, not the parameters that the models refuse.
 
+use crate::domain::PromptCache;
+use crate::domain::prefix::CacheForm;
+
 /// How a model differs from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelHabits {
@@ -157,6 +160,25 @@ impl Claude {
         }
     }
 
+    /// The shortest beginning of a prompt that is kept if it is marked, in tokens (B; of later ones it is not known).
+    fn least_kept(self) -> i64 {
+        match (self.family, self.version) {
+            (Family::Opus | Family::Haiku, (4, 5..)) => 4_096,
+            (Family::Haiku, (0..=3, _)) => 2_048,
+            _ => 1_024,
+        }
+    }
+
+    /// Whether Bedrock keeps the beginnings of its prompts: since 3.7, and 3.5 Haiku (B).
+    pub(super) fn is_kept_by_bedrock(self) -> bool {
+        self.version >= (3, 7) || (self.family == Family::Haiku && self.version >= (3, 5))
+    }
+
+    /// Whether Bedrock keeps them for an hour: since 4.5 (B).
+    pub(super) fn is_kept_for_an_hour_by_bedrock(self) -> bool {
+        self.version >= (4, 5)
+    }
+
     /// Whether it has structured outputs: Opus from 4.1 on, the others from 4.5 on.
     pub(super) fn has_json_schema(self) -> bool {
         match self.family {
@@ -166,9 +188,56 @@ impl Claude {
     }
 }
 
+/// How Anthropic keeps the beginnings of prompts for a model: all of them, if they are marked.
+pub(super) fn anthropic_keeps(model: &str) -> Option<PromptCache> {
+    let min_tokens = Claude::of(model).map_or(1_024, Claude::least_kept);
+    Some(PromptCache { form: CacheForm::Marks { keeps_an_hour: true }, min_tokens })
+}
+
+/// How Bedrock keeps them: where its models are known to take marks. One that does not know a mark refuses the request.
+pub(super) fn bedrock_keeps(model: &str) -> Option<PromptCache> {
+    match Claude::of(model) {
+        Some(claude) => claude.is_kept_by_bedrock().then(|| PromptCache {
+            form: CacheForm::Marks { keeps_an_hour: claude.is_kept_for_an_hour_by_bedrock() },
+            min_tokens: claude.least_kept(),
+        }),
+        None if is_nova(model) => {
+            Some(PromptCache { form: CacheForm::Marks { keeps_an_hour: false }, min_tokens: 1_024 })
+        }
+        None => None,
+    }
+}
+
+/// Amazon's own model of text, which takes marks in instructions and turns, and none among tools (B).
+pub(super) fn is_nova(model: &str) -> bool {
+    ["nova-micro", "nova-lite", "nova-pro", "nova-premier"].iter().any(|name| model.contains(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_beginnings_that_are_kept_follow_from_the_models_name() {
+        let marks =
+            |keeps_an_hour, min_tokens| Some(PromptCache { form: CacheForm::Marks { keeps_an_hour }, min_tokens });
+        for (model, by_anthropic, by_bedrock) in [
+            ("anthropic.claude-3-haiku-20240307-v1:0", marks(true, 2_048), None),
+            ("anthropic.claude-3-5-sonnet-20240620-v1:0", marks(true, 1_024), None),
+            ("us.anthropic.claude-3-5-haiku-20241022-v1:0", marks(true, 2_048), marks(false, 2_048)),
+            ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", marks(true, 1_024), marks(false, 1_024)),
+            ("anthropic.claude-sonnet-4-5-20250929-v1:0", marks(true, 1_024), marks(true, 1_024)),
+            ("anthropic.claude-haiku-4-5-20251001-v1:0", marks(true, 4_096), marks(true, 4_096)),
+            ("claude-opus-4-1", marks(true, 1_024), marks(false, 1_024)),
+            ("claude-opus-4-6", marks(true, 4_096), marks(true, 4_096)),
+            ("claude-opus-5", marks(true, 1_024), marks(true, 1_024)),
+            ("eu.amazon.nova-lite-v1:0", marks(true, 1_024), marks(false, 1_024)),
+            ("meta.llama3-70b-instruct-v1:0", marks(true, 1_024), None),
+        ] {
+            assert_eq!(anthropic_keeps(model), by_anthropic, "{model}");
+            assert_eq!(bedrock_keeps(model), by_bedrock, "{model}");
+        }
+    }
 
     #[test]
     fn the_cap_follows_the_models_name() {

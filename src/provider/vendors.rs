@@ -13,7 +13,8 @@ use super::adapter::Adapter;
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::Conventions;
 use super::quirks::{QuirkSettings, Quirks};
-use crate::domain::Tier;
+use crate::domain::prefix::CacheForm;
+use crate::domain::{PromptCache, Tier};
 use reqwest::Url;
 
 /// The first row of the vendor with this name.
@@ -38,6 +39,18 @@ pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Optio
 #[must_use]
 pub fn tiers(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Tiers {
     of_server(name, dialect, base_url).map_or(Tiers::NONE, |vendor| vendor.tiers)
+}
+
+/// How this server keeps the beginnings of prompts for this model; `None`: it does not, or it is not known to. Of a
+/// server whose vendor is unknown it is known where its dialect has marks for that.
+#[must_use]
+pub fn prompt_cache(name: Option<&str>, dialect: &Dialect, base_url: &str, model: &str) -> Option<PromptCache> {
+    if let Some(vendor) = of_server(name, dialect, base_url) {
+        return (vendor.prompt_cache)(model);
+    }
+    let mut alike = VENDORS.iter().filter(|vendor| vendor.dialect == dialect);
+    let cache = alike.find_map(|vendor| (vendor.prompt_cache)(model))?;
+    matches!(cache.form, CacheForm::Marks { .. }).then_some(cache)
 }
 
 /// The tiers of all vendors.

@@ -2,6 +2,7 @@
 
 use super::conduct::ToldWait;
 use super::fault::FaultKind;
+use super::prompt_cache::PromptCaches;
 use super::quota::{Limits, Quota};
 use super::scenario::{Price, Provider};
 use super::verdict::Figures;
@@ -35,6 +36,8 @@ pub(super) struct Account {
     pub charged: Vec<u64>,
     pub models: HashMap<String, (Arc<str>, Option<Price>)>,
     pub in_flight: u64,
+    /// The beginnings of prompts that it keeps.
+    pub prompts: PromptCaches,
 }
 
 impl Account {
@@ -52,6 +55,7 @@ impl Account {
                 .map(|(name, model)| (name.clone(), (Arc::from(name.as_str()), model.price)))
                 .collect(),
             in_flight: 0,
+            prompts: PromptCaches::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use super::fault::{Disguise, Fault, FaultKind};
 use super::ledger::{Charge, Decision, Ending, Entry, Knock};
 use super::output::Output;
 use super::prompt::{PromptHash, count_tokens};
+use super::prompt_cache::Cached;
 use super::reply_body::{ReplyBody, Then};
 use super::scenario::Provider;
 use super::stream::Stream;
@@ -349,10 +350,12 @@ fn reply_of_answer(
         }
         _ => {}
     }
-    let used = Usage { input: entry.input_tokens, output: composition.output_tokens };
+    let used = Usage { input: entry.input_tokens, output: composition.output_tokens, cached: entry.cached };
     let usage = match fault.kind {
         FaultKind::NoUsage => None,
-        FaultKind::WrongUsage => Some(Usage { input: used.input * 10, output: used.output * 10 }),
+        FaultKind::WrongUsage => {
+            Some(Usage { input: used.input * 10, output: used.output * 10, cached: Cached::default() })
+        }
         _ => Some(used),
     };
     let usage = usage.filter(|_| composition.stream.is_none_or(|stream| stream.usage));

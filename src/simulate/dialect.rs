@@ -94,6 +94,7 @@ impl<'de> Deserialize<'de> for Dialect {
 mod tests {
     use super::super::exchange::{Answer, Ask, Call, Failure, Finish, Problem, Usage};
     use super::super::prompt::{Text, conversation};
+    use super::super::prompt_cache::Cached;
     use super::super::wait::{Told, WaitFormat};
     use super::super::{Provider, Scenario, Simulator};
     use super::*;
@@ -135,7 +136,7 @@ mod tests {
                     model: "m",
                     text: "a \"word\"",
                     finish,
-                    usage: Some(Usage { input: 1, output: 2 }),
+                    usage: Some(Usage { input: 1, output: 2, cached: Cached::default() }),
                     tier: None,
                     vectors: None,
                     confidence: None,
@@ -193,6 +194,7 @@ mod tests {
                 json: None,
                 last_user,
                 embed: None,
+                cache: None,
                 logprobs: false,
                 tier: None,
                 stream: None,

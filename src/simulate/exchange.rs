@@ -5,6 +5,7 @@
 use super::embedding::{EmbedAsk, Vectors};
 use super::fault::Disguise;
 use super::prompt::{Text, conversation};
+use super::prompt_cache::{CacheAsk, Cached};
 use super::quota::Shortage;
 use super::wait::Told;
 use bytes::Bytes;
@@ -61,6 +62,8 @@ pub(crate) struct Ask<'a> {
     pub tier: Option<Cow<'a, str>>,
     /// Whether it asks for the probabilities of the tokens.
     pub logprobs: bool,
+    /// The beginning of the prompt that is to be kept.
+    pub cache: Option<CacheAsk>,
     /// The stream that it asks for, in place of a whole answer.
     pub stream: Option<StreamAsk>,
 }
@@ -99,6 +102,7 @@ impl<'a> Ask<'a> {
             json: None,
             last_user,
             embed: Some(embed),
+            cache: None,
             tier: None,
             logprobs: false,
             stream: None,
@@ -133,8 +137,18 @@ pub(crate) enum Finish {
 /// Tokens as the usage object reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
+    /// All input.
     pub input: u64,
     pub output: u64,
+    /// The part of the input that was read from the cache or written into it.
+    pub cached: Cached,
+}
+
+impl Usage {
+    /// The input that has nothing to do with the cache.
+    pub fn uncached(self) -> u64 {
+        self.input.saturating_sub(self.cached.read).saturating_sub(self.cached.written)
+    }
 }
 
 /// A generation to be written.

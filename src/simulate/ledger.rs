@@ -3,9 +3,10 @@
 use super::account::{Account, MAX_SCOPES, Scope};
 use super::chance::mix;
 use super::conduct::Arrival;
-use super::exchange::{Ask, Problem};
+use super::exchange::{Ask, Problem, Usage};
 use super::fault::{Fault, FaultKind, scripted};
 use super::fault_rule::{Circumstances, choose};
+use super::prompt_cache::{CacheAsk, Cached};
 use super::quota::{Levels, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
@@ -50,6 +51,10 @@ pub(crate) struct Entry {
     pub levels: Option<Levels>,
     pub input_tokens: u64,
     pub output_tokens: u64,
+    /// The part of the input that was read from the cache or written into it.
+    pub cached: Cached,
+    /// The beginning that is kept once it has been answered, and its model, hashed.
+    pub keeps: Option<(u64, CacheAsk)>,
     pub early: bool,
     /// Calls of the provider that were under way when it arrived, itself included.
     pub in_flight: u64,
@@ -114,6 +119,10 @@ pub struct CallRecord {
     pub input_tokens: u64,
     /// Output tokens used.
     pub output_tokens: u64,
+    /// Input tokens that were read from the cache of prompts.
+    pub cache_read_tokens: u64,
+    /// Input tokens that were written into it.
+    pub cache_write_tokens: u64,
     /// Input tokens as reported, where the answer reported any.
     pub reported_input_tokens: Option<u64>,
     /// Output tokens as reported.
@@ -328,6 +337,8 @@ impl Ledger {
                 }
             }
         }
+        let asks = knock.ask.and_then(|ask| ask.cache).filter(|_| admitted);
+        let cached = asks.map(|ask| account.prompts.look(model_hash, &ask, now)).unwrap_or_default();
         // A 429 of a fault states its own limits.
         let tells_levels = matches!(decision, Decision::Refuse(_)) || admitted;
         Entry {
@@ -347,6 +358,8 @@ impl Ledger {
             levels: tells_levels.then(|| quota.levels(now)),
             input_tokens,
             output_tokens: 0,
+            cached,
+            keeps: asks.map(|ask| (model_hash, ask)),
             early: early || same,
             in_flight: account.in_flight,
             draw,
@@ -369,9 +382,12 @@ impl Ledger {
         let figures = &mut account.figures;
         figures.rate_limited += u64::from(ending.status == 429);
         figures.abandoned += u64::from(ending.abandoned);
-        let cost = entry.price.map(|price| price.cost(entry.input_tokens, entry.output_tokens));
+        let cost = entry.price.map(|price| price.cost(entry.used()));
         match ending.charge {
             Charge::Charged => {
+                if let Some((model, ask)) = &entry.keeps {
+                    account.prompts.keep(*model, ask, now);
+                }
                 figures.input_tokens += entry.input_tokens;
                 figures.output_tokens += entry.output_tokens;
                 figures.charged_nano_usd += cost.unwrap_or(0);
@@ -481,12 +497,11 @@ impl Ledger {
                 charged,
                 input_tokens: entry.input_tokens,
                 output_tokens: entry.output_tokens,
+                cache_read_tokens: entry.cached.read,
+                cache_write_tokens: entry.cached.written,
                 reported_input_tokens: ending.reported.map(|(input, _)| input),
                 reported_output_tokens: ending.reported.map(|(_, output)| output),
-                nano_usd: entry
-                    .price
-                    .filter(|_| charged)
-                    .map(|price| price.cost(entry.input_tokens, entry.output_tokens)),
+                nano_usd: entry.price.filter(|_| charged).map(|price| price.cost(entry.used())),
             }
         };
         self.log.iter().rev().take(limit).map(record).collect()
@@ -526,6 +541,10 @@ fn fault(
 }
 
 impl Entry {
+    fn used(&self) -> Usage {
+        Usage { input: self.input_tokens, output: self.output_tokens, cached: self.cached }
+    }
+
     fn is(&self, kind: FaultKind) -> bool {
         matches!(self.decision, Decision::Do(fault) if fault.kind == kind)
     }

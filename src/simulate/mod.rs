@@ -13,6 +13,7 @@ pub mod embedding;
 pub mod fault;
 pub mod fault_rule;
 pub mod prompt;
+pub mod prompt_cache;
 pub mod quota;
 pub mod scenario;
 pub mod verdict;

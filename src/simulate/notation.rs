@@ -60,6 +60,11 @@ pub(crate) fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64,
     })
 }
 
+/// The same, where there may be none.
+pub(crate) fn dollars_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    dollars(deserializer).map(Some)
+}
+
 /// Decimal dollars to nano-dollars, exactly: at most nine decimals.
 pub(crate) fn parse_dollars(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

@@ -2,11 +2,13 @@
 
 use super::answer_rule::AnswerRule;
 use super::dialect::Dialect;
+use super::exchange::Usage;
 use super::fault_rule::{FaultRule, Stretch};
 use super::key::Key;
 use super::latency::Latency;
-use super::notation::{dollars, named_format};
+use super::notation::{dollars, dollars_if_any, named_format};
 use super::output::Output;
+use super::prompt_cache::Cached;
 use super::quota::Limits;
 use super::verdict::Tolerances;
 use super::wait::WaitFormat;
@@ -160,9 +162,24 @@ pub struct Price {
     pub input: u64,
     #[serde(deserialize_with = "dollars")]
     pub output: u64,
+    /// Input that was read from the cache; absent: as input.
+    #[serde(default, deserialize_with = "dollars_if_any")]
+    pub cached_input: Option<u64>,
+    /// Input that was written into the cache; absent: as input.
+    #[serde(default, deserialize_with = "dollars_if_any")]
+    pub cache_write: Option<u64>,
+    /// The same for an hour; absent: as `cache_write`.
+    #[serde(default, deserialize_with = "dollars_if_any")]
+    pub cache_write_1h: Option<u64>,
 }
 
 impl Price {
+    /// A price that makes no difference between tokens of input.
+    #[must_use]
+    pub const fn plain(input: u64, output: u64) -> Self {
+        Self { input, output, cached_input: None, cache_write: None, cache_write_1h: None }
+    }
+
     /// The price times a factor in billionths, each part rounded half up.
     #[must_use]
     pub fn times(self, billionths: u64) -> Self {
@@ -170,14 +187,27 @@ impl Price {
             let scaled = (u128::from(price) * u128::from(billionths) + 500_000_000) / 1_000_000_000;
             u64::try_from(scaled).unwrap_or(u64::MAX)
         };
-        Self { input: scale(self.input), output: scale(self.output) }
+        Self {
+            input: scale(self.input),
+            output: scale(self.output),
+            cached_input: self.cached_input.map(scale),
+            cache_write: self.cache_write.map(scale),
+            cache_write_1h: self.cache_write_1h.map(scale),
+        }
     }
 
     /// The cost of a call in nano-dollars, rounded half up.
-    #[must_use]
-    pub fn cost(self, input_tokens: u64, output_tokens: u64) -> u64 {
-        let total =
-            u128::from(self.input) * u128::from(input_tokens) + u128::from(self.output) * u128::from(output_tokens);
+    pub(super) fn cost(self, used: Usage) -> u64 {
+        let Cached { read, written, for_an_hour } = used.cached;
+        let write = self.cache_write.unwrap_or(self.input);
+        let parts = [
+            (used.uncached(), self.input),
+            (read, self.cached_input.unwrap_or(self.input)),
+            (written.saturating_sub(for_an_hour), write),
+            (for_an_hour, self.cache_write_1h.unwrap_or(write)),
+            (used.output, self.output),
+        ];
+        let total: u128 = parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price)).sum();
         u64::try_from((total + 500_000) / 1_000_000).unwrap_or(u64::MAX)
     }
 }
@@ -329,7 +359,7 @@ mod tests {
         let provider = &scenario.providers["a"];
         assert_eq!(provider.latency.first, Spread::Lognormal { median: 0.4, p99: 3.0 });
         assert_eq!(provider.output, Output::Tokens(Spread::Uniform(20.0, 200.0)));
-        assert_eq!(provider.models["m"].price, Some(Price { input: 150_000_000, output: 600_000_000 }));
+        assert_eq!(provider.models["m"].price, Some(Price::plain(150_000_000, 600_000_000)));
         assert_eq!((provider.publishes, provider.wait_format), (false, Some(WaitFormat::HttpDate)));
         assert_eq!(provider.quota.growth.map(|growth| growth.window), Some(Duration::from_secs(1)));
         let [outage, limited, gateway] = &provider.faults[..] else { panic!("three rules") };
@@ -385,7 +415,13 @@ mod tests {
 
     #[test]
     fn a_cost_is_rounded_half_up() {
-        assert_eq!(Price { input: 150_000_000, output: 600_000_000 }.cost(1000, 10), 156_000);
-        assert_eq!(Price { input: 500_000, output: 0 }.cost(1, 0), 1, "half a nano-dollar is rounded up");
+        let used = |input, output, cached| Usage { input, output, cached };
+        let none = Cached::default();
+        assert_eq!(Price::plain(150_000_000, 600_000_000).cost(used(1000, 10, none)), 156_000);
+        assert_eq!(Price::plain(500_000, 0).cost(used(1, 0, none)), 1, "half a nano-dollar is rounded up");
+        let cached =
+            Price { cached_input: Some(10_000_000), cache_write: Some(125_000_000), ..Price::plain(100_000_000, 0) };
+        let of = |read, written, for_an_hour| cached.cost(used(1000, 0, Cached { read, written, for_an_hour }));
+        assert_eq!([of(0, 0, 0), of(1000, 0, 0), of(400, 500, 200)], [100_000, 10_000, 4_000 + 62_500 + 10_000]);
     }
 }

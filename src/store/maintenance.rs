@@ -38,7 +38,7 @@ impl Store {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
         // With the usual 4 MB the sums of so many rows are sorted on disk.
         let turn = sqlx::query!(
-            r#"select sluice.take_turn('fold_all_sums', false) as "is_free!", set_config('work_mem', '32MB', true)"#
+            r#"select sluice.take_turn('fold_cached_sums', false) as "is_free!", set_config('work_mem', '32MB', true)"#
         )
         .fetch_one(&mut transaction)
         .await

@@ -132,6 +132,12 @@ pub struct Totals {
     pub input_tokens: i64,
     /// Those of them that were read from a cache.
     pub cached_tokens: i64,
+    /// Input tokens that were written into a cache.
+    pub cache_write_tokens: i64,
+    /// Tokens read from a cache or written into it, of which it is known what that saved.
+    pub cache_priced_tokens: i64,
+    /// What that saved; negative where writing cost more.
+    pub cache_saved: NanoUsd,
     /// Output tokens.
     pub output_tokens: i64,
     /// Known cost of all attempts.
@@ -172,6 +178,18 @@ impl Totals {
     #[must_use]
     pub fn known_waste(&self) -> Option<NanoUsd> {
         self.known_cost().map(|_| self.waste)
+    }
+
+    /// Tokens read from a cache or written into it, of which it is not known what that saved.
+    #[must_use]
+    pub fn cache_unpriced_tokens(&self) -> i64 {
+        self.cached_tokens.saturating_add(self.cache_write_tokens).saturating_sub(self.cache_priced_tokens)
+    }
+
+    /// What caching saved; `None` when tokens were cached and it is known of none of them.
+    #[must_use]
+    pub fn known_cache_saved(&self) -> Option<NanoUsd> {
+        (self.cache_priced_tokens != 0 || self.cache_unpriced_tokens() == 0).then_some(self.cache_saved)
     }
 
     /// The money that was spent, and the answers that it bought.
@@ -233,6 +251,9 @@ impl Store {
              coalesce(sum(fallbacks), 0)::bigint as fallbacks, coalesce(sum(repaired), 0)::bigint as repaired,
              sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
              sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
+             sluice.capped(coalesce(sum(cache_write_tokens), 0)) as cache_write_tokens,
+             sluice.capped(coalesce(sum(cache_priced_tokens), 0)) as cache_priced_tokens,
+             sluice.capped(coalesce(sum(cache_saved_nanos), 0)) as cache_saved,
              sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
              sluice.capped(coalesce(sum(cost_nanos), 0)) as cost,
              sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
@@ -272,6 +293,9 @@ impl Store {
                 repaired: row.try_get("repaired")?,
                 input_tokens: row.try_get("input_tokens")?,
                 cached_tokens: row.try_get("cached_tokens")?,
+                cache_write_tokens: row.try_get("cache_write_tokens")?,
+                cache_priced_tokens: row.try_get("cache_priced_tokens")?,
+                cache_saved: NanoUsd(row.try_get("cache_saved")?),
                 output_tokens: row.try_get("output_tokens")?,
                 cost: NanoUsd(row.try_get("cost")?),
                 waste: NanoUsd(row.try_get("waste")?),

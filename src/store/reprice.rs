@@ -74,6 +74,8 @@ pub struct Costed {
     pub differs: bool,
     /// What it may have cost besides.
     pub uncertain: NanoUsd,
+    /// What it says the provider's prompt cache has saved.
+    pub cache_saved: Option<NanoUsd>,
 }
 
 /// What an attempt is to say of its cost.
@@ -86,6 +88,14 @@ pub struct Recosted {
     pub source: Option<&'static str>,
     pub price: Option<Price>,
     pub differs: bool,
+}
+
+impl Recosted {
+    /// What the provider's prompt cache has saved by the new price.
+    fn cache_saved(&self) -> Option<NanoUsd> {
+        let price = self.computed.and(self.price)?;
+        self.was.usage.is_cached().then(|| price.saved_by_cache(&self.was.usage))
+    }
 }
 
 /// The walk over the attempts of a scope, the newest jobs first.
@@ -199,6 +209,7 @@ impl Walk<'_> {
             price: row.price.and_then(|text| serde_json::from_str(&text).ok()),
             differs: row.cost_differs,
             uncertain: NanoUsd(row.uncertain_nanos),
+            cache_saved: row.cache_saved_nanos.map(NanoUsd),
         });
         Ok(Some((JobId(first), costed.collect())))
     }
@@ -227,7 +238,9 @@ async fn write(transaction: &mut Transaction, changes: &[Recosted]) -> Result<u6
         &column!(row => row.price.as_ref().map(super::settle::json_text)) as _,
         &column!(row => row.differs),
         &column!(row => row.was.usage.cache_write_1h),
-        &column!(row => row.was.uncertain.0)
+        &column!(row => row.was.uncertain.0),
+        &column!(row => row.was.cache_saved.map(|saved| saved.0)) as _,
+        &column!(row => row.cache_saved().map(|saved| saved.0)) as _
     )
     .fetch_all(&mut *transaction)
     .await

@@ -265,6 +265,13 @@ fn tokens(count: i64) -> i64 {
     count.clamp(0, MOST)
 }
 
+/// What the provider's prompt cache has saved in a call; `None`: nothing was cached, or nothing of it is known to have
+/// been charged.
+fn cache_saved(row: &AttemptRow) -> Option<NanoUsd> {
+    let price = row.computed_cost.and(row.price)?;
+    row.usage.is_cached().then(|| price.saved_by_cache(&row.usage))
+}
+
 /// Postgres text holds no NUL.
 fn clean(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
@@ -555,6 +562,7 @@ async fn book_attempts<'a>(
         &column!(row => row.first_choice.as_ref().map(|first| clean(&first.target))) as _,
         &column!(row => row.first_choice.as_ref().map(|first| clean(&first.why))) as _,
         &column!(row => row.first_choice.as_ref().and_then(|first| first.cost).map(|cost| cost.of_a_call().0)) as _,
+        &column!(row => cache_saved(row).map(|saved| saved.0)) as _,
     )
     .fetch_all(transaction)
     .await

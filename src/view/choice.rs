@@ -1,6 +1,6 @@
 //! Why an attempt called this rung and no other, in words, from the worker's notes on it.
 
-use super::time::clock;
+use super::time::{clock, span};
 use super::waits::was_shut;
 use crate::domain::counted::counted;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Streamed, Why};
@@ -30,6 +30,13 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     }
     if !explanation.dropped.is_empty() {
         reasons.push(format!("not sent to it as it came: {}", explanation.dropped.join(", ")));
+    }
+    if !explanation.added.is_empty() {
+        reasons.push(format!("added by the route (prompt_cache): {}", explanation.added.join(", ")));
+    }
+    if let Some(ms) = explanation.prefix_wait_ms {
+        let seconds = span(i64::try_from(ms).unwrap_or(i64::MAX));
+        reasons.push(format!("it waited {seconds} for the first call with the same tools and instructions"));
     }
     reasons.extend(explanation.streamed.map(streamed));
     if !explanation.unchecked.is_empty() {

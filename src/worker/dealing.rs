@@ -250,6 +250,7 @@ mod tests {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            prompt_cache: None,
             shadow: None,
         };
         let shadow = Route { name: shadow::route_name("r"), ..route.clone() };

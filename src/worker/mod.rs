@@ -29,6 +29,7 @@ mod opener;
 mod outlet;
 mod places;
 pub mod plan;
+mod prefixes;
 mod probes;
 mod recent;
 mod reload;
@@ -138,6 +139,8 @@ struct Shared {
     pauses: ArcSwap<Pauses>,
     /// Where budgets stood at that look.
     budgets: Arc<ArcSwap<Budgets>>,
+    /// The beginnings of prompts that providers keep.
+    prefixes: prefixes::Prefixes,
     /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
     /// Distinguishes this process from all others, including those that are given its number after the database has

@@ -11,8 +11,8 @@ use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Charging, ChatRequest, Limits, Metadata, Patience, RequestError, Route, Rung, Sizes, StickyBy, Strategy, Target,
-    Timestamp, Typical, bulk,
+    Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, RequestError, Route, Rung, Sizes, StickyBy,
+    Strategy, Target, Timestamp, Typical, bulk,
 };
 use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
@@ -47,6 +47,8 @@ pub struct RungPlan {
     pub provider: Arc<Provider>,
     /// How a request is counted against its limits.
     pub charging: Charging,
+    /// How its provider keeps the beginnings of prompts; `None`: it does not, or it is not known to.
+    pub prompt_cache: Option<PromptCache>,
     /// The jobs of its route that wait for a place here.
     pub(super) line: LineCount,
 }
@@ -433,7 +435,9 @@ impl Plan {
                 let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan { target, provider: Arc::clone(provider), charging, line: LineCount::default() });
+                let prompt_cache = provider.endpoint().prompt_cache(&rung.target.model);
+                let (provider, line) = (Arc::clone(provider), LineCount::default());
+                rungs.push(RungPlan { target, provider, charging, prompt_cache, line });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::hands::Hands;
 use super::plan::Plan;
 use super::settler::Settler;
-use super::{GOOD_BYE, Loops, Settings, Shared, Worker, history, opener, outlet, schemas, spool};
+use super::{GOOD_BYE, Loops, Settings, Shared, Worker, history, opener, outlet, prefixes, schemas, spool};
 use crate::domain::Timestamp;
 use crate::permissions::{Flaw, require_private_folder};
 use crate::store::{Store, StoreError, within};
@@ -67,6 +67,7 @@ impl Worker {
             hands: Hands::default(),
             pauses: ArcSwap::default(),
             budgets,
+            prefixes: prefixes::Prefixes::default(),
             schemas: schemas::Schemas::new(),
             life,
             id: AtomicI64::new(id),

@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
-use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
-use crate::config::words::{FINISH_RULES, SERVED_RULES, names};
+use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
+use crate::config::words::{CACHE_LIVES, FINISH_RULES, SERVED_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -95,6 +95,12 @@ pub(super) const ROUTE: Table = Table {
             "7d",
             "Answers of this age or younger are given again to jobs with the same request, at no cost.",
         ),
+        key(
+            "prompt_cache",
+            Kind::Either(&[Kind::Flag, Kind::Table(&PROMPT_CACHE)]),
+            "true",
+            "Whether the prompt caches of providers are used for what the route's jobs share: tools and instructions.",
+        ),
         instead(
             "cascade",
             Kind::Table(&CASCADE),
@@ -185,6 +191,34 @@ pub(in crate::config) const CASCADE: Table = Table {
              least likely token; or a JSON pointer to a number in the answer, such as \"/confidence\". Needed.",
         ),
         needed("at_least", Kind::Any, "0.9", "The least confidence of an answer that is taken. Needed."),
+    ],
+    sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+/// How a route uses the prompt caches of providers.
+pub(in crate::config) const PROMPT_CACHE: Table = Table {
+    title: "`prompt_cache` of a route",
+    keys: &[
+        with_default(
+            "ttl",
+            Kind::Word(|| names(CACHE_LIVES)),
+            "5m",
+            "How long a beginning is kept since its last use. \"1h\" costs more, with vendors that sell it.",
+        ),
+        depends(
+            "min_tokens",
+            Kind::Whole(0, i64::MAX),
+            "1024",
+            "as the provider keeps",
+            "Shorter beginnings are left alone, by estimate.",
+        ),
+        with_default(
+            "wait",
+            Kind::Duration,
+            "60s",
+            "How long jobs wait at most for the first call with their beginning, at most \"10m\"; \"0s\": not at all.",
+        ),
     ],
     sample: SampleStyle::Text(""),
     ..Table::EMPTY

@@ -47,6 +47,7 @@ fn route(rungs: usize) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        prompt_cache: None,
         shadow: None,
     }
 }

@@ -109,6 +109,7 @@ fn route() -> impl Values<Value = Route> {
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            prompt_cache: None,
             shadow: None,
         },
     )
@@ -276,6 +277,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             forks: Vec::new(),
             cache: None,
             cascade: None,
+            prompt_cache: None,
             shadow: None,
         };
         let mut estimate = FileEstimate::new(&route, AT);

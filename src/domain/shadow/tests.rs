@@ -30,6 +30,7 @@ fn shadow(name: &str, millionths: u32) -> Shadow {
         forks: Vec::new(),
         cache: Some(Cache { max_age: Duration::from_secs(1) }),
         cascade: None,
+        prompt_cache: None,
         shadow: None,
     };
     Shadow::of(&route, rung("c"), MaxFailed::of_millionths(millionths).unwrap(), NanoUsd(7))

@@ -41,6 +41,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        prompt_cache: None,
         shadow: None,
     }
 }

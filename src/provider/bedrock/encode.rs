@@ -5,7 +5,7 @@ use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::anthropic::schema::{self, Fitted};
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
-use crate::provider::model_habits::Claude;
+use crate::provider::model_habits::{Claude, is_nova};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::{WireRequest, path_segment};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,18 @@ pub(super) fn encode(
     let claude = Claude::of(model);
     let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::Refused)?;
     conversation::note_model(request, model, &mut dropped);
-    conversation::note_cache_marks(request, &mut dropped);
+    let mut points = CachePoints::of(model);
+    if points.keeps {
+        conversation::note_lost(&[("cache_control", request.cache_control.is_some())], &mut dropped);
+    } else {
+        conversation::note_cache_marks(request, &mut dropped);
+    }
+    // The last ones first: too many are an error, and the longest beginning saves most.
+    let marks: Vec<_> = turns.iter().flat_map(|turn| turn.items.iter().map(mark_of)).collect();
+    let mut points_in_turns = points.at(&marks, &mut dropped).into_iter();
+    let marks: Vec<_> = system.iter().map(|(_, mark)| *mark).collect();
+    let points_in_system = points.at(&marks, &mut dropped);
+    let points_in_tools = points.at_tools(&request.tools, &mut dropped);
     let names = Renamed::of(NameRule::PLAIN, names::function_names(request));
     if !names.is_empty() {
         note(&mut dropped, conversation::NAMES_REWRITTEN);
@@ -46,6 +57,7 @@ pub(super) fn encode(
         let mut content = Vec::with_capacity(turn.items.len());
         for item in &turn.items {
             content.push(block(item, &names, &ids, &mut dropped)?);
+            content.extend(points_in_turns.next().flatten());
         }
         let has_file = turn.items.iter().any(|item| matches!(item, Item::File { .. }));
         if has_file && !turn.items.iter().any(|item| matches!(item, Item::Text { .. })) {
@@ -57,14 +69,15 @@ pub(super) fn encode(
     let mut body = Map::new();
     body.insert("messages".to_owned(), Value::Array(messages));
     if !system.is_empty() {
-        let system: Vec<Value> = system.iter().map(|(text, _)| json!({ "text": text })).collect();
-        body.insert("system".to_owned(), Value::Array(system));
+        let texts = system.iter().map(|(text, _)| json!({ "text": text }));
+        let system = texts.zip(points_in_system).flat_map(|(text, point)| [Some(text), point]);
+        body.insert("system".to_owned(), Value::Array(system.flatten().collect()));
     }
     let (config, held_back) = inference_config(request, claude, capabilities, &mut dropped);
     if !config.is_empty() {
         body.insert("inferenceConfig".to_owned(), Value::Object(config));
     }
-    if let Some(tools) = tool_config(request, &names, !all.is_empty(), claude, &mut dropped)? {
+    if let Some(tools) = tool_config(request, &names, points_in_tools, !all.is_empty(), claude, &mut dropped)? {
         body.insert("toolConfig".to_owned(), tools);
     }
     if let Some(format) = output_config(request, claude, capabilities, &mut dropped)? {
@@ -87,6 +100,81 @@ pub(super) fn encode(
     let undo = Undo::of(&names, held_back);
     let path = format!("/model/{}/converse", path_segment(model));
     Ok(WireRequest { dropped, undo, ..WireRequest::post(path, CAPS, body) })
+}
+
+/// The most points of a prompt up to which it is kept.
+const MOST_CACHE_POINTS: usize = 4;
+
+/// The points up to which a prompt is kept, as far as its model knows them.
+struct CachePoints {
+    keeps: bool,
+    keeps_an_hour: bool,
+    keeps_tools: bool,
+    /// How many may still be set.
+    left: usize,
+}
+
+impl CachePoints {
+    fn of(model: &str) -> Self {
+        let claude = Claude::of(model).filter(|claude| claude.is_kept_by_bedrock());
+        Self {
+            keeps: claude.is_some() || is_nova(model),
+            keeps_an_hour: claude.is_some_and(Claude::is_kept_for_an_hour_by_bedrock),
+            keeps_tools: claude.is_some(),
+            left: MOST_CACHE_POINTS,
+        }
+    }
+
+    /// A point for each of the marks, the last ones first; `None` where there is no mark, or none that can be set.
+    fn at(&mut self, marks: &[Option<&Value>], dropped: &mut Vec<String>) -> Vec<Option<Value>> {
+        let mut points: Vec<Option<Value>> = marks.iter().rev().map(|mark| self.point((*mark)?, dropped)).collect();
+        points.reverse();
+        points
+    }
+
+    fn at_tools(&mut self, tools: &[Tool], dropped: &mut Vec<String>) -> Vec<Option<Value>> {
+        if self.keeps && !self.keeps_tools {
+            let is_marked = tools.iter().any(|tool| tool.cache_control.is_some());
+            conversation::note_lost(&[("tools[].cache_control", is_marked)], dropped);
+            return vec![None; tools.len()];
+        }
+        let marks: Vec<_> = tools.iter().map(|tool| tool.cache_control.as_ref()).collect();
+        self.at(&marks, dropped)
+    }
+
+    fn point(&mut self, mark: &Value, dropped: &mut Vec<String>) -> Option<Value> {
+        if !self.keeps {
+            return None;
+        }
+        if mark.get("type").is_none_or(|kind| kind != "ephemeral") {
+            note(dropped, "cache_control of another type than ephemeral");
+            return None;
+        }
+        let mut point = json!({ "type": "default" });
+        match mark.get("ttl").map(Value::as_str) {
+            None | Some(Some("5m")) => {}
+            Some(Some("1h")) if self.keeps_an_hour => point["ttl"] = json!("1h"),
+            Some(Some("1h")) => note(dropped, "cache_control for an hour (the model keeps it for five minutes)"),
+            Some(_) => {
+                note(dropped, "cache_control for another time than 5m and 1h");
+                return None;
+            }
+        }
+        if self.left == 0 {
+            note(dropped, &format!("cache_control beyond {MOST_CACHE_POINTS}"));
+            return None;
+        }
+        self.left -= 1;
+        Some(json!({ "cachePoint": point }))
+    }
+}
+
+/// The mark on a piece of a turn. One inside a tool's result counts for the whole of it.
+fn mark_of<'a>(item: &Item<'a>) -> Option<&'a Value> {
+    match item {
+        Item::Text { cache, .. } | Item::Image { cache, .. } | Item::Call { cache, .. } => *cache,
+        Item::Result { message, cache, .. } => cache.or_else(|| message.cache_marks.values().next_back()),
+    }
 }
 
 fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<String>) -> Result<Value, Ineligible> {
@@ -227,6 +315,7 @@ fn inference_config(
 fn tool_config(
     request: &ChatRequest,
     names: &Renamed,
+    points: Vec<Option<Value>>,
     has_history: bool,
     claude: Option<Claude>,
     dropped: &mut Vec<String>,
@@ -254,7 +343,8 @@ fn tool_config(
         Some(ToolChoice::Auto) => Some(json!({ "auto": {} })),
         Some(ToolChoice::Other(_)) | None => None,
     };
-    let tools: Vec<Value> = request.tools.iter().map(|tool| self::tool(tool, names)).collect();
+    let tools = request.tools.iter().map(|tool| self::tool(tool, names)).zip(points);
+    let tools: Vec<Value> = tools.flat_map(|(tool, point)| [Some(tool), point]).flatten().collect();
     let mut config = json!({ "tools": tools });
     if let Some(choice) = choice {
         config["toolChoice"] = choice;

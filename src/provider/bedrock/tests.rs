@@ -48,6 +48,55 @@ fn a_whole_conversation_is_written_in_its_words() {
 }
 
 #[test]
+fn marks_of_caching_are_points_behind_what_they_stand_on() {
+    let mark = json!({"type": "ephemeral"});
+    let hour = json!({"type": "ephemeral", "ttl": "1h"});
+    let body = json!({
+        "messages": [
+            {"role": "system", "content": "Be brief.", "cache_control": hour},
+            {"role": "user", "content": [{"type": "text", "text": "Long.", "cache_control": mark},
+                {"type": "text", "text": "Short."}]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "a"}, "cache_control": mark},
+            {"type": "function", "function": {"name": "b"}}],
+    });
+    let sent = |model: &str, body: &Value| {
+        let wire = bedrock().chat(&parsed(body.clone()), model, &Capabilities::default()).unwrap();
+        (serde_json::from_slice::<Value>(&wire.body).unwrap(), wire.dropped)
+    };
+    let point = json!({"cachePoint": {"type": "default"}});
+    let (told, dropped) = sent("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", &body);
+    assert_eq!(dropped, Vec::<String>::new());
+    let for_an_hour = json!({"cachePoint": {"type": "default", "ttl": "1h"}});
+    assert_eq!(told["system"], json!([{"text": "Be brief."}, for_an_hour]));
+    assert_eq!(told["messages"][0]["content"], json!([{"text": "Long."}, point, {"text": "Short."}]));
+    let tools = told["toolConfig"]["tools"].as_array().unwrap();
+    assert_eq!((tools.len(), &tools[1]), (3, &point));
+    // Older models keep for five minutes, Amazon's own take no point among tools, and others none at all.
+    let (told, dropped) = sent("anthropic.claude-3-7-sonnet-20250219-v1:0", &body);
+    assert_eq!(told["system"][1], point);
+    assert_eq!(dropped, ["cache_control for an hour (the model keeps it for five minutes)"]);
+    let (told, dropped) = sent("amazon.nova-lite-v1:0", &body);
+    assert_eq!((&told["system"][1], told["toolConfig"]["tools"].as_array().unwrap().len()), (&point, 2));
+    assert_eq!(dropped[1..], ["tools[].cache_control"]);
+    let (told, dropped) = sent("meta.llama3-70b-instruct-v1:0", &body);
+    assert!(!told.to_string().contains("cachePoint"));
+    let all = ["tools[].cache_control", "messages[].cache_control", "messages[].content[].cache_control"];
+    assert_eq!(dropped, all);
+    // Of more than it takes the last ones stay.
+    let parts: Vec<Value> =
+        (0..4).map(|n| json!({"type": "text", "text": n.to_string(), "cache_control": mark})).collect();
+    let many = json!({"messages": [{"role": "system", "content": "S", "cache_control": mark},
+        {"role": "user", "content": parts}]});
+    let (told, dropped) = sent("anthropic.claude-haiku-4-5", &many);
+    assert_eq!((&told["system"], dropped), (&json!([{"text": "S"}]), vec!["cache_control beyond 4".to_owned()]));
+    assert_eq!(told["messages"][0]["content"].as_array().unwrap().len(), 8);
+    let odd =
+        json!({"messages": [{"role": "user", "content": "Hi", "cache_control": {"type": "ephemeral", "ttl": "9d"}}]});
+    assert_eq!(sent("anthropic.claude-haiku-4-5", &odd).1, ["cache_control for another time than 5m and 1h"]);
+}
+
+#[test]
 fn a_model_is_one_segment_of_the_path() {
     for (model, path) in [
         ("amazon.nova-lite-v1:0", "/model/amazon.nova-lite-v1%3A0/converse"),

@@ -1,6 +1,6 @@
 //! The row of a vendor.
 
-use crate::domain::{Charging, Tier};
+use crate::domain::{Charging, PromptCache, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::classify::Rule;
 use crate::provider::dialect::Dialect;
@@ -30,6 +30,8 @@ pub struct Vendor {
     pub limits: Conventions,
     /// The tiers of service that a call may ask for by name.
     pub tiers: Tiers,
+    /// How it keeps the beginnings of prompts for the model of this name; `None`: it does not, or it is not known to.
+    pub prompt_cache: fn(&str) -> Option<PromptCache>,
     /// Names that answers give as their model whichever model was asked for; `*` stands for any.
     pub served_as: &'static [&'static str],
     /// The meaning of its errors, where the same words mean something else to other vendors.

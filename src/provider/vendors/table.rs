@@ -2,10 +2,12 @@
 
 use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::{Form, Tiers, Vendor};
-use crate::domain::{Charging, Tier};
+use crate::domain::prefix::CacheForm;
+use crate::domain::{Charging, PromptCache, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
+use crate::provider::model_habits::{anthropic_keeps, bedrock_keeps};
 use crate::provider::quirks::{CapField, Quirks, owned};
 use crate::provider::{
     anthropic, azure_openai, bedrock, cohere, completions, gemini, ollama, openai, openai_responses,
@@ -23,9 +25,23 @@ const PLAIN: Vendor = Vendor {
     quirks: Quirks::compatible,
     limits: Conventions::NONE,
     tiers: Tiers::NONE,
+    prompt_cache: |_| None,
     served_as: &[],
     errors: &[],
 };
+
+/// Beginnings that are shorter are not kept by OpenAI (A), and by hardly anyone.
+const LEAST_KEPT: i64 = 1_024;
+
+/// A vendor that keeps beginnings unasked, and finds them more often for requests that name the same key.
+fn by_key(_model: &str) -> Option<PromptCache> {
+    Some(PromptCache { form: CacheForm::Key, min_tokens: LEAST_KEPT })
+}
+
+/// A vendor that keeps beginnings unasked.
+fn by_itself(_model: &str) -> Option<PromptCache> {
+    Some(PromptCache { form: CacheForm::ByItself, min_tokens: LEAST_KEPT })
+}
 
 /// What OpenAI sells as `fast` was called `priority`, and still is in its answers. `default` is the usual tier, also in
 /// projects that are set to another one.
@@ -67,6 +83,7 @@ pub static VENDORS: &[Vendor] = &[
         charging: OPENAI,
         quirks: of_openai,
         tiers: OF_OPENAI,
+        prompt_cache: by_key,
         ..PLAIN
     },
     Vendor {
@@ -76,6 +93,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.openai.com/v1"),
         charging: OPENAI,
         tiers: OF_OPENAI,
+        prompt_cache: by_key,
         ..PLAIN
     },
     Vendor {
@@ -93,6 +111,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.anthropic.com/v1"),
         charging: ANTHROPIC,
         tiers: OF_ANTHROPIC,
+        prompt_cache: anthropic_keeps,
         ..PLAIN
     },
     // Its interface for OpenAI's dialect accepts a schema without heeding it.
@@ -111,6 +130,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
         charging: GEMINI,
         tiers: OF_GEMINI,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -118,6 +138,7 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["generativelanguage.googleapis.com"],
         base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
         charging: GEMINI,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     // It limits calls at once and no tokens (B).
@@ -136,6 +157,7 @@ pub static VENDORS: &[Vendor] = &[
             takes_developer: false,
             ..Quirks::compatible()
         },
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -143,6 +165,7 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["api.mistral.ai"],
         base_url: Some("https://api.mistral.ai/v1"),
         quirks: of_mistral,
+        prompt_cache: by_key,
         ..PLAIN
     },
     Vendor {
@@ -154,6 +177,7 @@ pub static VENDORS: &[Vendor] = &[
         // Requests per day, tokens per minute.
         limits: Conventions { requests_per: Some(DAY), tokens_per: Some(MINUTE), ..Conventions::NONE },
         tiers: OF_GROQ,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -182,6 +206,7 @@ pub static VENDORS: &[Vendor] = &[
             ..Quirks::compatible()
         },
         tiers: OF_FIREWORKS,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -189,6 +214,7 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["openrouter.ai"],
         base_url: Some("https://openrouter.ai/api/v1"),
         quirks: || Quirks { require_parameters: true, ..Quirks::compatible() },
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -203,6 +229,7 @@ pub static VENDORS: &[Vendor] = &[
             reasoning_outside: true,
             ..Quirks::compatible()
         },
+        prompt_cache: by_itself,
         ..PLAIN
     },
     // Each resource has a host of its own, and two addresses: the classic one and v1.
@@ -215,6 +242,7 @@ pub static VENDORS: &[Vendor] = &[
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
         served_as: ANY_MODEL,
+        prompt_cache: by_key,
         ..PLAIN
     },
     // The v1 address accepts the key as a bearer token, too.
@@ -226,6 +254,7 @@ pub static VENDORS: &[Vendor] = &[
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
         served_as: ANY_MODEL,
+        prompt_cache: by_key,
         ..PLAIN
     },
     Vendor {
@@ -237,6 +266,7 @@ pub static VENDORS: &[Vendor] = &[
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
         served_as: ANY_MODEL,
+        prompt_cache: by_key,
         ..PLAIN
     },
     // How it counts tokens is unknown; it is assumed to count as OpenAI does.
@@ -250,6 +280,7 @@ pub static VENDORS: &[Vendor] = &[
             drop: owned(&["messages[].reasoning_content", "frequency_penalty", "presence_penalty", "logit_bias"]),
             ..Quirks::compatible()
         },
+        prompt_cache: by_itself,
         ..PLAIN
     },
     // Error codes of several vendors below have a table in `errors.rs`.
@@ -268,6 +299,7 @@ pub static VENDORS: &[Vendor] = &[
             takes_developer: false,
             ..Quirks::compatible()
         },
+        prompt_cache: by_itself,
         ..PLAIN
     },
     // It limits calls at once; a schema is not in its API, and one stop sequence in a list is all it takes (K).
@@ -284,6 +316,7 @@ pub static VENDORS: &[Vendor] = &[
             ..Quirks::compatible()
         },
         errors: ZAI,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -306,6 +339,7 @@ pub static VENDORS: &[Vendor] = &[
             ..Quirks::compatible()
         },
         errors: DASHSCOPE,
+        prompt_cache: by_itself,
         ..PLAIN
     },
     Vendor {
@@ -366,6 +400,7 @@ pub static VENDORS: &[Vendor] = &[
         dialect: &bedrock::DIALECT,
         charging: BEDROCK,
         tiers: OF_BEDROCK,
+        prompt_cache: bedrock_keeps,
         ..PLAIN
     },
     // The same models by OpenAI's dialect, with the same keys. Its hosts are told from others of that domain by how

@@ -6,6 +6,7 @@ use crate::simulate::exchange::{
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::prompt_cache::{CacheAsk, Cached, Life};
 use crate::simulate::quota::{Dimension, Level, Levels};
 use crate::simulate::stream::{Stream, event, pieces};
 use crate::simulate::wait::{Told, rfc3339};
@@ -82,7 +83,7 @@ struct Body<'a> {
     #[serde(borrow)]
     messages: Option<Vec<Message<'a>>>,
     #[serde(borrow)]
-    system: Option<Text<'a>>,
+    system: Option<&'a RawValue>,
     #[serde(borrow)]
     output_config: Option<OutputConfig<'a>>,
     stream: Option<bool>,
@@ -96,8 +97,8 @@ struct Body<'a> {
     _stop_sequences: Option<Vec<String>>,
     #[serde(rename = "metadata")]
     _metadata: Option<IgnoredAny>,
-    #[serde(rename = "tools")]
-    _tools: Option<IgnoredAny>,
+    #[serde(borrow)]
+    tools: Option<Vec<&'a RawValue>>,
     #[serde(rename = "tool_choice")]
     _tool_choice: Option<IgnoredAny>,
     #[serde(rename = "thinking")]
@@ -187,8 +188,10 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         }
         Some(_) => return wrong("output_config.format: expected type \"json_schema\" and a schema"),
     };
-    let system = body.system.unwrap_or_default();
+    let written = body.system.map_or("null", RawValue::get);
+    let system: Text<'_> = parse(written.as_bytes())?;
     let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
+    let cache = kept(&body.tools.unwrap_or_default(), written, input_tokens)?;
     Ok(Ask {
         model: model.0,
         prompt,
@@ -197,10 +200,39 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         json,
         last_user,
         embed: None,
+        cache,
         logprobs: false,
         tier: body.speed.map(|speed| speed.0),
         stream: StreamAsk::of(body.stream),
     })
+}
+
+#[derive(Deserialize)]
+struct Marked<'a> {
+    #[serde(borrow, default)]
+    text: Text<'a>,
+    #[serde(borrow)]
+    cache_control: Option<Mark<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Mark<'a> {
+    #[serde(borrow)]
+    ttl: Option<Text<'a>>,
+}
+
+/// The beginning up to the last mark on a tool or in the system prompt. Marks further behind are not simulated.
+fn kept(tools: &[&RawValue], system: &str, input_tokens: u64) -> Result<Option<CacheAsk>, Problem> {
+    let system: Vec<Marked<'_>> = if system.starts_with('[') { parse(system.as_bytes())? } else { Vec::new() };
+    let of_tools = tools.iter().map(|tool| parse::<Marked<'_>>(tool.get().as_bytes()));
+    let of_tools = of_tools.collect::<Result<Vec<_>, _>>()?;
+    let texts = tools.iter().map(|tool| tool.get()).chain(system.iter().map(|block| block.text.0.as_ref()));
+    let marks = of_tools.iter().chain(&system).map(|block| block.cache_control.as_ref());
+    let Some((last, mark)) = marks.enumerate().filter_map(|(place, mark)| Some((place, mark?))).last() else {
+        return Ok(None);
+    };
+    let is_hour = mark.ttl.as_ref().is_some_and(|ttl| ttl.0 == "1h");
+    Ok(CacheAsk::of(texts.take(last + 1), if is_hour { Life::Hour } else { Life::FiveMinutes }, input_tokens))
 }
 
 /// The events of an answer: those of the whole one, in pieces, and a ping between them.
@@ -253,14 +285,20 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     };
     let _ = write!(out, r#"],"stop_reason":"{stop}","stop_sequence":null"#);
     if let Some(usage) = answer.usage {
+        let Cached { read, written, for_an_hour } = usage.cached;
         let _ = write!(
             out,
             concat!(
-                r#","usage":{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"#,
-                r#""cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"#,
+                r#","usage":{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"#,
+                r#""cache_creation":{{"ephemeral_5m_input_tokens":{},"ephemeral_1h_input_tokens":{}}},"#,
                 r#""output_tokens":{},"service_tier":"standard","speed":"#
             ),
-            usage.input, usage.output
+            usage.uncached(),
+            written,
+            read,
+            written - for_an_hour,
+            for_an_hour,
+            usage.output
         );
         push_json(&mut out, answer.tier.unwrap_or("standard"));
         out.push(b'}');

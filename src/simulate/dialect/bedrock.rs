@@ -7,6 +7,7 @@ use crate::simulate::exchange::{
 use crate::simulate::fault::Disguise;
 use crate::simulate::key::Key;
 use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::prompt_cache::{CacheAsk, Cached, Life};
 use crate::simulate::quota::Dimension;
 use crate::simulate::signature;
 use crate::simulate::stream::{Stream, frame, pieces};
@@ -100,12 +101,13 @@ impl Api for Bedrock {
 struct Body<'a> {
     #[serde(borrow)]
     messages: Option<Vec<Message<'a>>>,
-    #[serde(borrow, default)]
-    system: Text<'a>,
+    #[serde(borrow)]
+    system: Option<&'a RawValue>,
     inference_config: Option<InferenceConfig>,
     #[serde(borrow)]
     output_config: Option<OutputConfig<'a>>,
-    tool_config: Option<ToolConfig>,
+    #[serde(borrow)]
+    tool_config: Option<ToolConfig<'a>>,
     #[serde(borrow)]
     service_tier: Option<ServiceTier<'a>>,
     #[serde(rename = "additionalModelRequestFields")]
@@ -140,8 +142,25 @@ struct InferenceConfig {
 }
 
 #[derive(Deserialize)]
-struct ToolConfig {
-    tools: Vec<IgnoredAny>,
+struct ToolConfig<'a> {
+    #[serde(borrow)]
+    tools: Vec<&'a RawValue>,
+}
+
+/// A piece of the system prompt or a tool, or a point up to which the prompt is kept.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Piece<'a> {
+    #[serde(borrow, default)]
+    text: Text<'a>,
+    #[serde(borrow)]
+    cache_point: Option<CachePoint<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CachePoint<'a> {
+    #[serde(borrow)]
+    ttl: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +216,7 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
         }
         turns.push((is_user, parse(blocks.as_bytes())?));
     }
-    if body.tool_config.is_some_and(|config| config.tools.is_empty()) {
+    if body.tool_config.as_ref().is_some_and(|config| config.tools.is_empty()) {
         return wrong("toolConfig.tools: expected at least one");
     }
     let config = body.inference_config;
@@ -206,7 +225,11 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
     }
     let schema = body.output_config.map(|config| config.text_format.structure.json_schema.schema.0);
     let json = schema.map(|schema| JsonAsk::SchemaText(schema.into_owned()));
-    let (prompt, input_tokens, last_user) = conversation(&[&body.system.0], turns);
+    let written = body.system.map_or("null", RawValue::get);
+    let system: Text<'_> = parse(written.as_bytes())?;
+    let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
+    let tools = body.tool_config.map(|config| config.tools).unwrap_or_default();
+    let cache = kept(&tools, written, input_tokens)?;
     let max_output = config.and_then(|config| config.max_tokens);
     Ok(Ask {
         model: Cow::Owned(model),
@@ -216,10 +239,28 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        cache,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.kind.0),
         stream: None,
     })
+}
+
+/// The beginning up to the last point among the tools or in the system prompt. Points further behind are not simulated.
+fn kept(tools: &[&RawValue], system: &str, input_tokens: u64) -> Result<Option<CacheAsk>, Problem> {
+    let system: Vec<&RawValue> = if system.starts_with('[') { parse(system.as_bytes())? } else { Vec::new() };
+    let (mut texts, mut last) = (Vec::new(), None);
+    for (is_tool, written) in tools.iter().map(|tool| (true, tool)).chain(system.iter().map(|block| (false, block))) {
+        let piece: Piece<'_> = parse(written.get().as_bytes())?;
+        match piece.cache_point {
+            Some(point) => last = Some((texts.len(), point.ttl.is_some_and(|ttl| ttl.0 == "1h"))),
+            None if is_tool => texts.push(Cow::Borrowed(written.get())),
+            None => texts.push(piece.text.0),
+        }
+    }
+    let Some((end, is_hour)) = last else { return Ok(None) };
+    let texts = texts.iter().take(end).map(AsRef::as_ref);
+    Ok(CacheAsk::of(texts, if is_hour { Life::Hour } else { Life::FiveMinutes }, input_tokens))
 }
 
 fn stream(answer: &Answer<'_>) -> Stream {
@@ -257,13 +298,21 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     };
     let _ = write!(out, r#""stopReason":"{reason}","metrics":{{"latencyMs":1}}"#);
     if let Some(usage) = answer.usage {
+        let Cached { read, written, for_an_hour } = usage.cached;
         let _ = write!(
             out,
-            r#","usage":{{"inputTokens":{},"outputTokens":{},"totalTokens":{}}}"#,
-            usage.input,
+            r#","usage":{{"inputTokens":{},"outputTokens":{},"totalTokens":{}"#,
+            usage.uncached(),
             usage.output,
             usage.input + usage.output
         );
+        if usage.cached != Cached::default() {
+            let _ = write!(out, r#","cacheReadInputTokens":{read},"cacheWriteInputTokens":{written}"#);
+        }
+        if for_an_hour > 0 {
+            let _ = write!(out, r#","cacheDetails":[{{"ttl":"1h","inputTokens":{for_an_hour}}}]"#);
+        }
+        out.push(b'}');
     }
     if let Some(tier) = answer.tier {
         out.extend_from_slice(br#","serviceTier":{"type":"#);

@@ -193,6 +193,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        cache: None,
         logprobs: false,
         tier: None,
         stream: StreamAsk::of(body.stream),

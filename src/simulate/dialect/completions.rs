@@ -95,6 +95,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json: None,
         last_user,
         embed: None,
+        cache: None,
         tier: None,
         logprobs: false,
         stream: asked(body.stream, body.stream_options),

@@ -192,6 +192,7 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
         json,
         last_user,
         embed: None,
+        cache: None,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
         stream: None,

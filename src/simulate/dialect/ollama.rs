@@ -151,6 +151,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        cache: None,
         tier: None,
         logprobs: false,
         // A body that does not say asks for one.

@@ -8,6 +8,7 @@ use crate::simulate::exchange::{
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::prompt_cache::{CacheAsk, Life};
 use crate::simulate::quota::{Cost, Dimension, Level, Levels, Shortage};
 use crate::simulate::stream::{Stream, pieces};
 use crate::simulate::wait::{Told, WaitFormat, go_duration};
@@ -92,6 +93,10 @@ struct Body<'a> {
     response_format: Option<ResponseFormat<'a>>,
     #[serde(borrow)]
     service_tier: Option<Text<'a>>,
+    #[serde(borrow)]
+    prompt_cache_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
     #[serde(default)]
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
@@ -140,11 +145,14 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if body.max_tokens == Some(0) || body.max_completion_tokens == Some(0) {
         return wrong("Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= 1.");
     }
-    let mut system = Vec::new();
+    let (mut system, mut leading) = (Vec::new(), 0);
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         match message.role.as_ref().map(|role| role.0.as_ref()) {
-            Some("system" | "developer") => system.push(message.content),
+            Some("system" | "developer") => {
+                system.push(message.content);
+                leading += usize::from(turns.is_empty());
+            }
             Some("user") => turns.push((true, message.content)),
             Some("assistant" | "tool" | "function") => turns.push((false, message.content)),
             Some(role) => return wrong(&format!("Invalid value: '{role}' in 'messages[{index}].role'.")),
@@ -166,6 +174,12 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let system: Vec<&str> = system.iter().map(|text| text.0.as_ref()).collect();
     let (prompt, input_tokens, last_user) = conversation(&system, turns);
+    // Without a key a hit is a matter of luck there.
+    let cache = body.prompt_cache_key.and_then(|key| {
+        let tools = body.tools.map(RawValue::get);
+        let texts = tools.into_iter().chain(system.iter().take(leading).copied());
+        Some(CacheAsk::of(texts, Life::Free, input_tokens)?.under(&key.0))
+    });
     let max_output = body.max_completion_tokens.or(body.max_tokens);
     Ok(Ask {
         model: model.0,
@@ -175,6 +189,7 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        cache,
         logprobs: body.logprobs == Some(true),
         tier: body.service_tier.map(|tier| tier.0),
         stream: asked(body.stream, body.stream_options),
@@ -250,9 +265,9 @@ pub(super) fn finish_reason(finish: Finish) -> &'static str {
 
 /// The tokens of an answer.
 fn usage_of(usage: Usage) -> Value {
-    let Usage { input, output } = usage;
+    let Usage { input, output, cached } = usage;
     json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached.read, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0}})
 }
@@ -330,13 +345,14 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
             out,
             concat!(
                 r#","usage":{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
-                r#""prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"#,
+                r#""prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":0}},"#,
                 r#""completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0,"#,
                 r#""accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
             ),
             usage.input,
             usage.output,
-            usage.input + usage.output
+            usage.input + usage.output,
+            usage.cached.read
         );
     }
     out.extend_from_slice(br#","service_tier":"#);

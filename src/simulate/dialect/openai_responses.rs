@@ -4,6 +4,7 @@ use super::openai::{fail, limit_headers};
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json};
 use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::prompt_cache::{CacheAsk, Life};
 use crate::simulate::quota::{Cost, Levels};
 use crate::simulate::stream::{Stream, event, pieces};
 use crate::simulate::wait::{Told, WaitFormat};
@@ -94,7 +95,7 @@ struct Body<'a> {
     stream: Option<bool>,
     store: Option<bool>,
     #[serde(borrow)]
-    tools: Option<Vec<Tool<'a>>>,
+    tools: Option<&'a RawValue>,
     #[serde(rename = "tool_choice")]
     _tool_choice: Option<IgnoredAny>,
     #[serde(rename = "parallel_tool_calls")]
@@ -111,8 +112,8 @@ struct Body<'a> {
     _user: Option<IgnoredAny>,
     #[serde(borrow)]
     service_tier: Option<Text<'a>>,
-    #[serde(rename = "prompt_cache_key")]
-    _prompt_cache_key: Option<IgnoredAny>,
+    #[serde(borrow)]
+    prompt_cache_key: Option<Text<'a>>,
     #[serde(rename = "prompt_cache_retention")]
     _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
@@ -173,7 +174,11 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if body.max_output_tokens.is_some_and(|most| most < 16) {
         return wrong("Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16.");
     }
-    if body.tools.into_iter().flatten().any(|tool| tool.name.is_none() || tool.parameters.is_none()) {
+    let tools = body.tools.map_or("[]", RawValue::get);
+    if parse::<Vec<Tool<'_>>>(tools.as_bytes())?
+        .into_iter()
+        .any(|tool| tool.name.is_none() || tool.parameters.is_none())
+    {
         return wrong("Missing required parameter: 'tools[0].name'.");
     }
     let turns = if input.starts_with('"') {
@@ -212,6 +217,10 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let instructions = body.instructions.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&instructions.0], turns);
+    let cache = body.prompt_cache_key.and_then(|key| {
+        let texts = body.tools.map(RawValue::get).into_iter().chain([instructions.0.as_ref()]);
+        Some(CacheAsk::of(texts, Life::Free, input_tokens)?.under(&key.0))
+    });
     Ok(Ask {
         model: model.0,
         prompt,
@@ -220,6 +229,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         json,
         last_user,
         embed: None,
+        cache,
         logprobs: false,
         tier: body.service_tier.map(|tier| tier.0),
         stream: StreamAsk::of(body.stream),
@@ -294,10 +304,11 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
         let _ = write!(
             out,
             concat!(
-                r#","usage":{{"input_tokens":{},"input_tokens_details":{{"cached_tokens":0}},"output_tokens":{},"#,
+                r#","usage":{{"input_tokens":{},"input_tokens_details":{{"cached_tokens":{}}},"output_tokens":{},"#,
                 r#""output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{}}}"#
             ),
             usage.input,
+            usage.cached.read,
             usage.output,
             usage.input + usage.output
         );

@@ -47,6 +47,8 @@ with old as (
            sum(uncertain_nanos) as uncertain_nanos, sum(unpriced) as unpriced, sum(total_ms) as total_ms,
            sum(repaired) as repaired, sum(reasks) as reasks, sum(reask_cost_nanos) as reask_cost_nanos,
            sum(reask_unpriced) as reask_unpriced, sum(extra_nanos) as extra_nanos, sum(extra_unknown) as extra_unknown,
+           sum(cache_write_tokens) as cache_write_tokens, sum(cache_priced_tokens) as cache_priced_tokens,
+           sum(cache_saved_nanos) as cache_saved_nanos,
            count(*) as n, coalesce(sum(attempts) filter (where instead_of <> ''), 0) as detours,
            coalesce(sum(cost_nanos) filter (where instead_of <> ''), 0) as detour_cost_nanos,
            string_agg(array_to_string(latency, ','), ',') filter (where latency <> '{}') as latency,
@@ -58,13 +60,15 @@ with old as (
     insert into sluice.tally_hour as h (hour, route, project, batch, login, provider, model, class, detail, code,
                 instead_of, instead_why, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
                 cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
-                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte)
+                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, cache_write_tokens,
+                cache_priced_tokens, cache_saved_nanos, latency, first_byte)
          select hour, route, project, batch, login, provider, model, class, detail, code, instead_of, instead_why,
                 enqueued, succeeded, failed, cancelled, attempts, fallbacks, sluice.capped(input_tokens),
                 sluice.capped(cached_tokens), sluice.capped(output_tokens), sluice.capped(cost_nanos),
                 sluice.capped(waste_nanos), sluice.capped(uncertain_nanos), unpriced, sluice.capped(total_ms),
                 repaired, reasks, sluice.capped(reask_cost_nanos), reask_unpriced, sluice.capped(extra_nanos),
-                extra_unknown,
+                extra_unknown, sluice.capped(cache_write_tokens), sluice.capped(cache_priced_tokens),
+                sluice.capped(cache_saved_nanos),
                 -- Adding up takes longer than all the rest, and one row is its own sum.
                 case when latency is null then '{}' when n = 1 then string_to_array(latency, ',')::bigint[]
                      else sluice.histogram_sum(string_to_array(latency, ',')::bigint[]) end,
@@ -93,6 +97,9 @@ with old as (
          reask_unpriced = h.reask_unpriced + excluded.reask_unpriced,
          extra_nanos = sluice.capped(h.extra_nanos::numeric + excluded.extra_nanos),
          extra_unknown = h.extra_unknown + excluded.extra_unknown,
+         cache_write_tokens = sluice.capped(h.cache_write_tokens::numeric + excluded.cache_write_tokens),
+         cache_priced_tokens = sluice.capped(h.cache_priced_tokens::numeric + excluded.cache_priced_tokens),
+         cache_saved_nanos = sluice.capped(h.cache_saved_nanos::numeric + excluded.cache_saved_nanos),
          latency = case when excluded.latency = '{}' then h.latency when h.latency = '{}' then excluded.latency
                         else sluice.histogram_sum(h.latency || excluded.latency) end,
          first_byte = case when excluded.first_byte = '{}' then h.first_byte
@@ -103,14 +110,16 @@ with old as (
     insert into sluice.tally_hour_all as h (hour, route, project, login, provider, model, class, detail, code,
                 instead_of, instead_why, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
                 cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
-                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte)
+                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, cache_write_tokens,
+                cache_priced_tokens, cache_saved_nanos, latency, first_byte)
          select hour, route, project, login, provider, model, class, detail, code, instead_of, instead_why,
                 sum(enqueued), sum(succeeded), sum(failed), sum(cancelled), sum(attempts), sum(fallbacks),
                 sluice.capped(sum(input_tokens)), sluice.capped(sum(cached_tokens)), sluice.capped(sum(output_tokens)),
                 sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)), sluice.capped(sum(uncertain_nanos)),
                 sum(unpriced), sluice.capped(sum(total_ms)), sum(repaired), sum(reasks),
                 sluice.capped(sum(reask_cost_nanos)), sum(reask_unpriced), sluice.capped(sum(extra_nanos)),
-                sum(extra_unknown),
+                sum(extra_unknown), sluice.capped(sum(cache_write_tokens)), sluice.capped(sum(cache_priced_tokens)),
+                sluice.capped(sum(cache_saved_nanos)),
                 case when count(latency) = 0 then '{}' when sum(n) = 1 then string_to_array(min(latency), ',')::bigint[]
                      else sluice.histogram_sum(string_to_array(string_agg(latency, ','), ',')::bigint[]) end,
                 case when count(first_byte) = 0 then '{}'
@@ -139,6 +148,9 @@ with old as (
          reask_unpriced = h.reask_unpriced + excluded.reask_unpriced,
          extra_nanos = sluice.capped(h.extra_nanos::numeric + excluded.extra_nanos),
          extra_unknown = h.extra_unknown + excluded.extra_unknown,
+         cache_write_tokens = sluice.capped(h.cache_write_tokens::numeric + excluded.cache_write_tokens),
+         cache_priced_tokens = sluice.capped(h.cache_priced_tokens::numeric + excluded.cache_priced_tokens),
+         cache_saved_nanos = sluice.capped(h.cache_saved_nanos::numeric + excluded.cache_saved_nanos),
          latency = case when excluded.latency = '{}' then h.latency when h.latency = '{}' then excluded.latency
                         else sluice.histogram_sum(h.latency || excluded.latency) end,
          first_byte = case when excluded.first_byte = '{}' then h.first_byte
@@ -148,7 +160,8 @@ with old as (
     insert into sluice.tally_day_all as h (hour, route, project, login, provider, model, class, detail, code,
                 instead_of, instead_why, enqueued, succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
                 cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
-                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte)
+                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, cache_write_tokens,
+                cache_priced_tokens, cache_saved_nanos, latency, first_byte)
          select date_trunc('day', hour, 'UTC'), route, project, login, provider, model, class, detail, code,
                 instead_of, instead_why,
                 sum(enqueued), sum(succeeded), sum(failed), sum(cancelled), sum(attempts), sum(fallbacks),
@@ -156,7 +169,8 @@ with old as (
                 sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)), sluice.capped(sum(uncertain_nanos)),
                 sum(unpriced), sluice.capped(sum(total_ms)), sum(repaired), sum(reasks),
                 sluice.capped(sum(reask_cost_nanos)), sum(reask_unpriced), sluice.capped(sum(extra_nanos)),
-                sum(extra_unknown),
+                sum(extra_unknown), sluice.capped(sum(cache_write_tokens)), sluice.capped(sum(cache_priced_tokens)),
+                sluice.capped(sum(cache_saved_nanos)),
                 case when count(latency) = 0 then '{}' when sum(n) = 1 then string_to_array(min(latency), ',')::bigint[]
                      else sluice.histogram_sum(string_to_array(string_agg(latency, ','), ',')::bigint[]) end,
                 case when count(first_byte) = 0 then '{}'
@@ -185,6 +199,9 @@ with old as (
          reask_unpriced = h.reask_unpriced + excluded.reask_unpriced,
          extra_nanos = sluice.capped(h.extra_nanos::numeric + excluded.extra_nanos),
          extra_unknown = h.extra_unknown + excluded.extra_unknown,
+         cache_write_tokens = sluice.capped(h.cache_write_tokens::numeric + excluded.cache_write_tokens),
+         cache_priced_tokens = sluice.capped(h.cache_priced_tokens::numeric + excluded.cache_priced_tokens),
+         cache_saved_nanos = sluice.capped(h.cache_saved_nanos::numeric + excluded.cache_saved_nanos),
          latency = case when excluded.latency = '{}' then h.latency when h.latency = '{}' then excluded.latency
                         else sluice.histogram_sum(h.latency || excluded.latency) end,
          first_byte = case when excluded.first_byte = '{}' then h.first_byte
@@ -194,7 +211,8 @@ with old as (
     insert into sluice.tally_hour_target as h (hour, route, provider, model, class, detail, enqueued,
                 succeeded, failed, cancelled, attempts, fallbacks, input_tokens,
                 cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms, repaired,
-                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, latency, first_byte,
+                reasks, reask_cost_nanos, reask_unpriced, extra_nanos, extra_unknown, cache_write_tokens,
+                cache_priced_tokens, cache_saved_nanos, latency, first_byte,
                 detours, detour_cost_nanos)
          select hour, route, provider, model, class, detail,
                 sum(enqueued), sum(succeeded), sum(failed), sum(cancelled), sum(attempts), sum(fallbacks),
@@ -202,7 +220,8 @@ with old as (
                 sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)), sluice.capped(sum(uncertain_nanos)),
                 sum(unpriced), sluice.capped(sum(total_ms)), sum(repaired), sum(reasks),
                 sluice.capped(sum(reask_cost_nanos)), sum(reask_unpriced), sluice.capped(sum(extra_nanos)),
-                sum(extra_unknown),
+                sum(extra_unknown), sluice.capped(sum(cache_write_tokens)), sluice.capped(sum(cache_priced_tokens)),
+                sluice.capped(sum(cache_saved_nanos)),
                 case when count(latency) = 0 then '{}' when sum(n) = 1 then string_to_array(min(latency), ',')::bigint[]
                      else sluice.histogram_sum(string_to_array(string_agg(latency, ','), ',')::bigint[]) end,
                 case when count(first_byte) = 0 then '{}'
@@ -232,6 +251,9 @@ with old as (
          reask_unpriced = h.reask_unpriced + excluded.reask_unpriced,
          extra_nanos = sluice.capped(h.extra_nanos::numeric + excluded.extra_nanos),
          extra_unknown = h.extra_unknown + excluded.extra_unknown,
+         cache_write_tokens = sluice.capped(h.cache_write_tokens::numeric + excluded.cache_write_tokens),
+         cache_priced_tokens = sluice.capped(h.cache_priced_tokens::numeric + excluded.cache_priced_tokens),
+         cache_saved_nanos = sluice.capped(h.cache_saved_nanos::numeric + excluded.cache_saved_nanos),
          latency = case when excluded.latency = '{}' then h.latency when h.latency = '{}' then excluded.latency
                         else sluice.histogram_sum(h.latency || excluded.latency) end,
          first_byte = case when excluded.first_byte = '{}' then h.first_byte

@@ -14,7 +14,7 @@ const LABELS_OF_TARGETS: &str = "hour, route, '' as project, '' as login, provid
     '' as instead_of, '' as instead_why";
 
 /// The figures that can be added up, histograms left out.
-const MEASURES: [&str; 21] = [
+const MEASURES: [&str; 24] = [
     "enqueued",
     "succeeded",
     "failed",
@@ -23,6 +23,9 @@ const MEASURES: [&str; 21] = [
     "fallbacks",
     "input_tokens",
     "cached_tokens",
+    "cache_write_tokens",
+    "cache_priced_tokens",
+    "cache_saved_nanos",
     "output_tokens",
     "cost_nanos",
     "waste_nanos",

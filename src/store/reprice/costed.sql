@@ -3,7 +3,7 @@
 select a.job_id, a.fence, a.number, a.provider, a.model, a.model_served, a.service_tier, a.started_at, a.class,
        a.usage_source, a.input_tokens, a.cache_read_tokens, a.cache_write_tokens, a.cache_write_1h_tokens,
        a.output_tokens, a.reasoning_tokens, a.cost_nanos, a.computed_cost_nanos, a.reported_cost_nanos, a.cost_source,
-       a.price::text as price, a.cost_differs, a.uncertain_nanos,
+       a.price::text as price, a.cost_differs, a.uncertain_nanos, a.cache_saved_nanos,
        case when a.cache_write_tokens > 0 and a.cache_write_1h_tokens is null then a.usage::text end as usage_raw
   from sluice.attempt a join sluice.job j on j.id = a.job_id
  where a.job_id between $1 and $2

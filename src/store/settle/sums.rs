@@ -63,6 +63,11 @@ struct Sum<'a> {
     extra_nanos: i64,
     /// Answers of which that is not known.
     extra_unknown: i64,
+    cache_write_tokens: i64,
+    /// Tokens read from a cache or written into it, whose prices are known.
+    cache_priced_tokens: i64,
+    /// What that saved.
+    cache_saved_nanos: i64,
     /// How long answers took that were accepted.
     latency: Histogram,
     /// When they began to arrive.
@@ -146,6 +151,11 @@ impl<'a> Sums<'a> {
         sum.attempts += 1;
         sum.input_tokens += tokens(row.usage.input) + tokens(row.usage.cache_read) + tokens(cache_write);
         sum.cached_tokens += tokens(row.usage.cache_read);
+        sum.cache_write_tokens += tokens(cache_write);
+        if let Some(saved) = super::cache_saved(row) {
+            sum.cache_priced_tokens += tokens(row.usage.cache_read) + tokens(cache_write);
+            sum.cache_saved_nanos += saved.0;
+        }
         sum.output_tokens += tokens(row.usage.output);
         sum.cost_nanos += cost;
         sum.waste_nanos += if row.class.is_some() { cost } else { 0 };
@@ -248,6 +258,9 @@ impl<'a> Sums<'a> {
             &column!(sum.1 => sum.reask_unpriced),
             &column!(sum.1 => sum.extra_nanos),
             &column!(sum.1 => sum.extra_unknown),
+            &column!(sum.1 => sum.cache_write_tokens),
+            &column!(sum.1 => sum.cache_priced_tokens),
+            &column!(sum.1 => sum.cache_saved_nanos),
             &column!(sum.1 => array_text(&sum.latency)),
             &column!(sum.1 => array_text(&sum.first_byte)),
             &column!(sum.1 => readable(&super::clean(sum.sample.unwrap_or_default()), MOST_SAMPLE)),

@@ -1,5 +1,6 @@
 //! What a report is asked for: its kind, by what it is grouped, and of which part of the work. Every face asks here.
 
+use super::prompt_caches::prompt_caches;
 use super::quality::{by_of_quality, quality};
 use super::shadow::shadows;
 use super::{by_of_failures, cache, cost, failures, fallbacks, latency, reasks, waste};
@@ -82,6 +83,8 @@ words! {
             "Answers beside those of the shadows of their jobs: how many agree, and what each cost and took. Route, \
              project, batch and login are those of the jobs, provider and model those of the shadows",
         Cache = "cache": "Answers that the caches of routes gave again, and the money that they saved",
+        PromptCache = "prompt-cache":
+            "Input that was read from the prompt caches of providers, and the money that this saved",
     }
 }
 
@@ -180,6 +183,10 @@ pub async fn read(store: &Store, kind: Kind, by: &[Grouping], filter: Filter) ->
             let all = store.shadows(&[], &filter).await?.pop();
             shadows(by, &rows, all.as_ref())
         }
+        Kind::PromptCache => {
+            let (rows, all) = sums(store, by, &filter).await?;
+            prompt_caches(by, rows, &all)
+        }
         Kind::Cache => cache(by, store.cache_uses(by, &filter).await?),
         Kind::Latency => latency(by, store.latencies(by, &filter).await?),
     };
@@ -220,7 +227,7 @@ pub fn dimensions(kind: Kind, by: &[By]) -> Vec<Grouping> {
         Kind::Cost | Kind::Quality | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
-        Kind::Shadow => &[By::Route, By::Provider, By::Model],
+        Kind::Shadow | Kind::PromptCache => &[By::Route, By::Provider, By::Model],
         Kind::Cache => &[By::Route],
         Kind::Fallbacks => &[By::From, By::Why, By::To],
     };

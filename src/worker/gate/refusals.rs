@@ -202,6 +202,7 @@ fn route() -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        prompt_cache: None,
         shadow: None,
     }
 }

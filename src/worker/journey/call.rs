@@ -4,6 +4,7 @@
 //! several calls under way ([`Calls`](super::calls::Calls)), and drop those that it no longer needs.
 
 use super::Errand;
+use super::beginning::SharedBeginning;
 use super::judge::{AskedFor, Judged, abandoned, judge, not_made};
 use super::permit_guard::PermitGuard;
 use super::rung_state::RungState;
@@ -70,6 +71,10 @@ pub(super) struct Made {
     pub(super) mend: Option<Mend>,
     /// The number of the attempt whose rejected answer it named.
     pub(super) reask_of: Option<i16>,
+    /// What the route added to its request.
+    pub(super) added: Vec<String>,
+    /// How long its job has waited for another one's call with the same beginning.
+    pub(super) waited_ms: Option<u64>,
 }
 
 /// The calls of a job that have come back and that no decision to call has taken into account yet, by number.
@@ -95,6 +100,8 @@ pub(super) struct Call {
     /// The place of its rung in the route.
     pub(super) index: usize,
     pub(super) state: RungState,
+    /// What it does about the prompt cache of its target.
+    pub(super) shares: SharedBeginning,
     /// The claim under which it is made.
     pub(super) lease: Lease,
     /// The labels of its job.
@@ -114,7 +121,9 @@ pub(super) struct Call {
 impl Call {
     /// The request that is sent.
     fn request(&self) -> &Arc<ChatRequest> {
-        self.state.again.as_ref().map_or_else(|| self.errand.request_of(self.index), |again| &again.request)
+        let asked =
+            || self.state.again.as_ref().map_or_else(|| self.errand.request_of(self.index), |again| &again.request);
+        self.shares.request.as_ref().unwrap_or_else(asked)
     }
 
     /// The job, as large as the request is that is sent.
@@ -221,6 +230,7 @@ impl Call {
         {
             failure.bearing = Bearing::AsScoped;
         }
+        self.tell_the_others(judged.answer.is_some(), started_at);
         if let Some(guard) = guard {
             // Before its places are free.
             self.came_back.lock().push(self.number);
@@ -248,6 +258,8 @@ impl Call {
             ineligible,
             mend,
             reask_of,
+            added: self.shares.added.clone(),
+            waited_ms: self.shares.waited_ms,
         })
     }
 

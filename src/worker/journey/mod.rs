@@ -1,5 +1,6 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
+mod beginning;
 mod cached;
 mod call;
 mod calls;
@@ -34,6 +35,7 @@ use crate::domain::{
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow};
+use beginning::Beginning;
 use call::{Call, CameBack};
 use calls::Calls;
 use prepare::{LARGE, Unready, prepare};
@@ -99,6 +101,8 @@ struct Journey {
     waits_for_money: Option<(Timestamp, String)>,
     /// Its turn at the places that it waits for.
     sleeper: Option<Sleeper>,
+    /// What it shares with other jobs, and does about the caches of providers.
+    beginning: Beginning,
     /// The calls under way, where the route asks several rungs at once.
     calls: Calls,
     /// Bytes that its request takes in memory.
@@ -195,6 +199,10 @@ impl Journey {
             let errand = &self.errand;
             let (route, under_way) = (&errand.plan.route, self.calls.under_way());
             let step = decide(&errand.job, route, &self.order, &self.history, &under_way, &conditions, now);
+            if self.waits_for_first(&step, in_hand).await {
+                drop(coming.take());
+                continue;
+            }
             self.give_up_turn(&step);
             match step {
                 // A good answer is used even if another worker may have the job by now: it is paid for.
@@ -326,6 +334,7 @@ impl Journey {
         let asks = errand.plan.route.cascade.as_ref().is_some_and(needs_logprobs);
         errand.asking = asks.then(|| cascade::ask_for_logprobs(&errand.request)).flatten().map(Arc::new);
         self.rungs = vec![state; self.errand.plan.rungs.len()];
+        self.look_at_beginning();
     }
 
     /// Forgets waits that a provider asked for before it was opened by hand.
@@ -383,17 +392,22 @@ impl Journey {
     }
 
     /// A call to this rung.
-    fn call(&self, rung: usize, conditions: &[Condition]) -> Option<Call> {
+    fn call(&mut self, rung: usize, conditions: &[Condition]) -> Option<Call> {
         let is_free = |number: &i16| !self.numbers.contains(number) && !self.calls.has(*number);
         let number = (self.before.saturating_add(1)..i16::MAX).find(is_free).unwrap_or(i16::MAX);
-        let Errand { plan, job, request, .. } = &*self.errand;
+        let errand = Arc::clone(&self.errand);
+        let Errand { plan, job, request, .. } = &*errand;
         // Vectors are not more or less sure.
         let climbs =
             request.embed.is_none() && climbs_from(rung, job, &plan.route, &self.order, &self.history, conditions);
+        let state = self.rungs.get(rung)?.clone();
+        let asked = state.again.as_ref().map_or_else(|| errand.request_of(rung), |again| &again.request);
+        let shares = self.shares(rung, asked);
         Some(Call {
-            errand: Arc::clone(&self.errand),
+            errand: Arc::clone(&errand),
             index: rung,
-            state: self.rungs.get(rung)?.clone(),
+            state,
+            shares,
             lease: self.held.lease,
             labels: Arc::clone(&self.held.labels),
             number,

@@ -199,6 +199,8 @@ fn explained(reasons: Explanation, made: &mut Made) -> Option<Explanation> {
         key: made.key.take(),
         asks_again_at: made.asks_again_at,
         streamed: made.judged.streamed,
+        added: std::mem::take(&mut made.added),
+        prefix_wait_ms: made.waited_ms,
         ..reasons
     };
     let plain = Explanation { version: explanation::VERSION, ..Explanation::default() };

@@ -1,5 +1,6 @@
 //! From a claimed row to a journey: reads the request, compiles its schema, and recalls its history.
 
+use super::beginning::Beginning;
 use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
@@ -107,6 +108,7 @@ pub(super) async fn prepare(
         waits_since: None,
         waits_for_money: None,
         sleeper: None,
+        beginning: Beginning::default(),
         calls: Calls::default(),
         weight,
         before: calls,

@@ -60,6 +60,8 @@ fn call(number: u64) -> CallRecord {
         charged: true,
         input_tokens: 10,
         output_tokens: 10,
+        cache_read_tokens: 0,
+        cache_write_tokens: 0,
         reported_input_tokens: Some(10),
         reported_output_tokens: Some(10),
         nano_usd: Some(500),

@@ -33,6 +33,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         forks: Vec::new(),
         cache: None,
         cascade: None,
+        prompt_cache: None,
         shadow: None,
     }
 }
