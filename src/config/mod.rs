@@ -16,6 +16,7 @@ mod game_days;
 mod http;
 mod keys;
 mod price_book;
+mod pack;
 mod prices;
 mod provider;
 mod quirks;

@@ -84,6 +84,7 @@ mod tests {
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Explanation {
     /// What came of the stream as which the answer was asked for; `None`: none was asked for.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub streamed: Option<Streamed>,
+    /// The pack with which it shared the call; `None`: the call was its own.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub pack: Option<Packed>,
     /// The rules that led the job from its route to the one whose rungs it tried, in turn.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Taken>,
@@ -69,6 +72,24 @@ pub struct Streamed {
     /// How many characters had come of one that did not.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub characters: u64,
+}
+
+/// A call that several jobs shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// How many jobs.
+    pub jobs: u64,
+    /// How many inputs they had together.
+    #[serde(default)]
+    pub inputs: u64,
+    /// Its failure says nothing of this job, which is asked again in a smaller pack or alone. It counts as no attempt.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub parted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]

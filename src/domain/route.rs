@@ -5,6 +5,7 @@ use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
+use super::pack::Packing;
 use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
 use super::shadow::Shadow;
@@ -347,6 +348,8 @@ pub struct Route {
     pub cascade: Option<Cascade>,
     /// The target that is asked beside, and never for the answer; `None`: there is none.
     pub shadow: Option<Shadow>,
+    /// How its requests for embeddings share calls; `None`: each is a call of its own.
+    pub pack: Option<Packing>,
 }
 
 impl Route {

@@ -148,6 +148,7 @@ mod tests {
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
         }
     }
 

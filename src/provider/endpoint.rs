@@ -7,6 +7,7 @@ use super::quirks::QuirkSettings;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::Timeouts;
+use crate::domain::pack::PackBounds;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -70,6 +71,13 @@ impl Endpoint {
     #[must_use]
     pub fn tiers(&self) -> Tiers {
         vendors::tiers(self.vendor.as_deref(), self.dialect, &self.base_url)
+    }
+
+    /// The most that one call for embeddings takes; `None`: its dialect has none.
+    #[must_use]
+    pub fn embeds(&self) -> Option<PackBounds> {
+        let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
+        vendor.and_then(|vendor| vendor.embeds).filter(|_| self.dialect.embeds.is_some()).or(self.dialect.embeds)
     }
 
     /// The credentials for calls that are made with this key.

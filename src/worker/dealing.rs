@@ -246,6 +246,7 @@ mod tests {
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
         };
         let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
         let routes = vec![Arc::new(route), Arc::new(shadow)];

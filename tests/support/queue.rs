@@ -281,6 +281,7 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         confidence: None,
         unsure: None,
         shadow: None,
+        pack: None,
     }
 }
 

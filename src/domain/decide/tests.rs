@@ -48,6 +48,7 @@ fn route(rungs: usize) -> Route {
         cache: None,
         cascade: None,
         shadow: None,
+        pack: None,
     }
 }
 

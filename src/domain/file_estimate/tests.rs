@@ -110,6 +110,7 @@ fn route() -> impl Values<Value = Route> {
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
         },
     )
 }
@@ -277,6 +278,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
         };
         let mut estimate = FileEstimate::new(&route, AT);
         estimate.add(&route, &request);

@@ -31,6 +31,7 @@ fn shadow(name: &str, millionths: u32) -> Shadow {
         cache: Some(Cache { max_age: Duration::from_secs(1) }),
         cascade: None,
         shadow: None,
+        pack: None,
     };
     Shadow::of(&route, rung("c"), MaxFailed::of_millionths(millionths).unwrap(), NanoUsd(7))
 }

@@ -42,6 +42,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         cache: None,
         cascade: None,
         shadow: None,
+        pack: None,
     }
 }
 

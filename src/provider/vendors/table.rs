@@ -2,6 +2,7 @@
 
 use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::{Form, Tiers, Vendor};
+use crate::domain::pack::PackBounds;
 use crate::domain::{Charging, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
@@ -24,6 +25,7 @@ const PLAIN: Vendor = Vendor {
     limits: Conventions::NONE,
     tiers: Tiers::NONE,
     served_as: &[],
+    embeds: None,
     errors: &[],
 };
 
@@ -118,6 +120,7 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["generativelanguage.googleapis.com"],
         base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
         charging: GEMINI,
+        embeds: Some(PackBounds::of_inputs(100)),
         ..PLAIN
     },
     // It limits calls at once and no tokens (B).
@@ -143,6 +146,8 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["api.mistral.ai"],
         base_url: Some("https://api.mistral.ai/v1"),
         quirks: of_mistral,
+        // "Too many tokens in batch. Max is 16384", "Too many inputs in request" above 512 (B).
+        embeds: Some(PackBounds { inputs: 512, tokens: Some(16_384) }),
         ..PLAIN
     },
     Vendor {
@@ -305,6 +310,8 @@ pub static VENDORS: &[Vendor] = &[
             takes_developer: false,
             ..Quirks::compatible()
         },
+        // `text-embedding-v3` and later; earlier ones take 25 (A).
+        embeds: Some(PackBounds::of_inputs(10)),
         errors: DASHSCOPE,
         ..PLAIN
     },

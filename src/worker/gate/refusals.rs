@@ -203,6 +203,7 @@ fn route() -> Route {
         cache: None,
         cascade: None,
         shadow: None,
+        pack: None,
     }
 }
 

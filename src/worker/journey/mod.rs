@@ -5,6 +5,8 @@ mod call;
 mod calls;
 mod judge;
 mod outcome;
+mod pack;
+mod packer;
 mod permit_guard;
 mod prepare;
 mod rows;
@@ -26,6 +28,7 @@ use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Ste
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::Taken;
+use crate::domain::pack::Company;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -36,6 +39,7 @@ use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow};
 use call::{Call, CameBack};
 use calls::Calls;
+pub(super) use packer::Packer;
 use prepare::{LARGE, Unready, prepare};
 pub(super) use rows::HeldJob;
 use rows::{Bill, LastCall};
@@ -101,6 +105,8 @@ struct Journey {
     sleeper: Option<Sleeper>,
     /// The calls under way, where the route asks several rungs at once.
     calls: Calls,
+    /// The jobs with which it may share a call.
+    company: Company,
     /// Bytes that its request takes in memory.
     weight: usize,
     /// Calls made under earlier claims.
@@ -399,6 +405,7 @@ impl Journey {
             number,
             is_beside: !self.calls.is_empty(),
             climbs,
+            company: self.company.given(&self.history),
             no_longer_needed: None,
             came_back: CameBack::default(),
         })

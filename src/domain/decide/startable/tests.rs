@@ -34,6 +34,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         cache: None,
         cascade: None,
         shadow: None,
+        pack: None,
     }
 }
 
