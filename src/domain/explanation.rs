@@ -378,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_call_was_shared_with_is_told_and_that_its_failure_is_none_of_the_jobs_own() {
+        for (pack, written) in [
+            (Packed { jobs: 64, inputs: 70, parted: false }, json!({ "jobs": 64, "inputs": 70 })),
+            (Packed { jobs: 2, inputs: 2, parted: true }, json!({ "jobs": 2, "inputs": 2, "parted": true })),
+        ] {
+            let explanation = Explanation { pack: Some(pack), ..Explanation::default() };
+            let value = serde_json::to_value(&explanation).unwrap();
+            assert_eq!(value["pack"], written);
+            assert_eq!(Explanation::read(&value), explanation);
+        }
+        for strange in [json!(true), json!({ "jobs": "many" }), json!(null)] {
+            assert_eq!(Explanation::read(&json!({ "pack": strange, "key": "A" })).key.as_deref(), Some("A"));
+        }
+    }
+
+    #[test]
     fn what_came_of_a_stream_is_told_and_strange_words_of_it_are_left_out() {
         for (streamed, written) in [
             (Streamed { whole: true, characters: 0 }, json!({ "whole": true })),
@@ -412,6 +428,7 @@ mod tests {
             asks_again_at: None,
             order: None,
             streamed: None,
+            pack: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);

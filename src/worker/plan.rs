@@ -1,7 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
-use super::journey::Packer;
+use super::journey::Packs;
 use super::line::LineCount;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, is_stuck, startable, together};
@@ -51,7 +51,7 @@ pub struct RungPlan {
     /// The jobs of its route that wait for a place here.
     pub(super) line: LineCount,
     /// The calls that its jobs share; `None`: each job has a call of its own.
-    pub(super) packer: Option<Packer>,
+    pub(super) packer: Option<Packs>,
 }
 
 impl RungPlan {
@@ -443,7 +443,7 @@ impl Plan {
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
                 let packer = route.pack.zip(provider.endpoint().embeds());
-                let packer = packer.map(|(packing, vendor)| Packer::new(packing, vendor));
+                let packer = packer.map(|(packing, vendor)| Packs::new(packing, vendor));
                 let provider = Arc::clone(provider);
                 rungs.push(RungPlan { target, provider, charging, line: LineCount::default(), packer });
             }

@@ -281,7 +281,6 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         confidence: None,
         unsure: None,
         shadow: None,
-        pack: None,
     }
 }
 

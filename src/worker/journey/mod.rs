@@ -39,13 +39,15 @@ use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow};
 use call::{Call, CameBack};
 use calls::Calls;
-pub(super) use packer::Packer;
 use prepare::{LARGE, Unready, prepare};
 pub(super) use rows::HeldJob;
 use rows::{Bill, LastCall};
 use rung_state::{Again, RungState};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The calls of one rung that jobs share and that are being gathered.
+pub(super) type Packs = packer::Packer<pack::Member>;
 
 /// When a job looks again for a place for one more call.
 const NO_PLACE: Duration = Duration::from_millis(50);

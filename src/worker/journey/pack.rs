@@ -6,10 +6,11 @@
 use super::Errand;
 use super::call::{Call, Came, Made, Sending};
 use super::judge::{Judged, Share, abandoned};
-use super::packer::{Member, OpenPack, together};
+use super::packer::{Accord, Load, OpenPack};
 use super::permit_guard::PermitGuard;
 use crate::domain::explanation::Packed;
 use crate::domain::pack::{self, Amounts, Company, PackKey, Parting};
+use crate::domain::shut::Shut;
 use crate::domain::{Answer, Job, NanoUsd, Outcome, Sizes, SoftFailure, Timestamp, Vectors, estimate};
 use crate::provider::CallReport;
 use crate::worker::gate::PACE;
@@ -21,9 +22,37 @@ use tokio_util::sync::CancellationToken;
 
 /// What a call brings that may join a pack.
 pub(super) struct Joins {
-    key: PackKey,
-    inputs: usize,
-    sizes: Sizes,
+    accord: Accord,
+    load: Load,
+}
+
+/// A job in a pack, from the side of the pack.
+pub(in crate::worker) struct Member {
+    call: Call,
+    load: Load,
+    /// Tells it whether the gate has let the pack through.
+    admitted: oneshot::Sender<Result<(), Shut>>,
+    /// Says that its call is noted, and brings what tells when it is not needed any more; closed: it goes no further.
+    noted: oneshot::Receiver<CancellationToken>,
+    outcome: oneshot::Sender<Came>,
+}
+
+/// The place of a job in a pack, from the side of the job.
+struct Passage {
+    admitted: oneshot::Receiver<Result<(), Shut>>,
+    noted: oneshot::Sender<CancellationToken>,
+    outcome: oneshot::Receiver<Came>,
+}
+
+impl Member {
+    /// Both sides of a job's place in a pack.
+    fn of(call: Call, load: Load) -> (Self, Passage) {
+        let (admitted, is_admitted) = oneshot::channel();
+        let (is_noted, noted) = oneshot::channel();
+        let (outcome, came) = oneshot::channel();
+        let passage = Passage { admitted: is_admitted, noted: is_noted, outcome: came };
+        (Self { call, load, admitted, noted, outcome }, passage)
+    }
 }
 
 impl Call {
@@ -33,15 +62,16 @@ impl Call {
         let packer = rung.packer.as_ref().filter(|_| self.company != Company::Alone)?;
         let request = self.request();
         let inputs = request.embed.as_ref()?.inputs.count();
-        let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
-        if !packer.bounds().allow(inputs, sizes.input_at_most.max(sizes.input)) {
+        let load = Load { inputs, sizes: rung.sizes(self.job().input_tokens, self.job().max_output_tokens) };
+        if !load.is_within(&packer.bounds()) {
             return None;
         }
         // What fails on purpose is not sent, and fails alone.
         if self.on_purpose(&spec.target, self.errand.shared.clock.now()).is_some() {
             return None;
         }
-        Some(Joins { key: PackKey::of(request)?, inputs, sizes })
+        let (key, mends) = (PackKey::of(request)?, self.state.mends().to_vec());
+        Some(Joins { accord: Accord { key, mends, company: self.company }, load })
     }
 
     /// Makes the call together with those of other jobs.
@@ -49,10 +79,11 @@ impl Call {
         let Errand { shared, plan, .. } = &*self.errand;
         let Some((spec, rung)) = plan.rung(self.index) else { return Came::NotBegun };
         let Some(packer) = &rung.packer else { return Came::NotBegun };
-        let (member, mut passage) = Member::of(self.clone(), joins.inputs, joins.sizes);
+        let Joins { accord, load } = joins;
+        let (member, mut passage) = Member::of(self.clone(), load);
         let fits = |sizes: &Sizes| rung.target.has_ease(rung.charging.reserve(sizes));
         let in_line = rung.line.join();
-        if let Some(pack) = packer.join(joins.key, member, fits) {
+        if let Some(pack) = packer.join(accord, member, load, fits) {
             let (errand, index) = (Arc::clone(&self.errand), self.index);
             shared.hands.tasks.spawn(async move { see_through(&pack, &errand, index).await });
         }
@@ -125,8 +156,7 @@ impl Call {
 /// A job whose call is noted.
 struct Noted {
     call: Call,
-    inputs: usize,
-    sizes: Sizes,
+    load: Load,
     outcome: oneshot::Sender<Came>,
 }
 
@@ -137,16 +167,23 @@ impl Noted {
     }
 }
 
+/// What they bring together.
+fn all(loads: impl Iterator<Item = Load>) -> Load {
+    loads.fold(Load::default(), Load::and)
+}
+
 /// Sees a pack through: gathers it, passes the gate, sends it and gives each job its outcome.
-async fn see_through(pack: &Arc<OpenPack>, errand: &Errand, index: usize) {
+async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize) {
     let shared = &errand.shared;
     let Some((_, rung)) = errand.plan.rung(index) else { return };
     let Some(packer) = &rung.packer else { return };
-    let members = packer.gather(pack).await;
+    let mut members = packer.gather(pack).await;
+    // Some may have gone meanwhile.
+    members.retain(|member| !member.admitted.is_closed());
     if members.is_empty() {
         return;
     }
-    let charge = rung.charging.reserve(&together(members.iter().map(|member| &member.sizes)));
+    let charge = rung.charging.reserve(&all(members.iter().map(|member| member.load)).sizes);
     let planned = shared.plan();
     let gate = &planned.gate;
     let admitted = tokio::select! {
@@ -184,7 +221,7 @@ async fn see_through(pack: &Arc<OpenPack>, errand: &Errand, index: usize) {
             () = none_needs_it => "the jobs were cancelled, or answered by another worker",
         }
     };
-    let sizes = together(jobs.iter().map(|job| &job.sizes));
+    let sizes = all(jobs.iter().map(|job| job.load)).sizes;
     let Some(whole) = whole_of(&jobs) else {
         guard.give_back();
         jobs.into_iter().for_each(|job| job.tell(Came::Parted(Company::Alone)));
@@ -208,9 +245,9 @@ async fn see_through(pack: &Arc<OpenPack>, errand: &Errand, index: usize) {
 /// go along, and what tells that one of them is not needed any more.
 async fn noted(members: Vec<Member>) -> (Vec<Noted>, Vec<CancellationToken>) {
     let mut waiting = Vec::with_capacity(members.len());
-    for Member { call, inputs, sizes, admitted, noted, outcome } in members {
+    for Member { call, load, admitted, noted, outcome } in members {
         if admitted.send(Ok(())).is_ok() {
-            waiting.push((Noted { call, inputs, sizes, outcome }, noted));
+            waiting.push((Noted { call, load, outcome }, noted));
         }
     }
     let (mut jobs, mut recalled) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
@@ -248,7 +285,7 @@ fn whole_of(jobs: &[Noted]) -> Option<Call> {
 /// Gives each job its part of the outcome.
 async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>) {
     let weights: Vec<u64> = jobs.iter().map(|job| u64::try_from(job.call.job().input_tokens).unwrap_or(0)).collect();
-    let counts: Vec<usize> = jobs.iter().map(|job| job.inputs).collect();
+    let counts: Vec<usize> = jobs.iter().map(|job| job.load.inputs).collect();
     let amounts = made.judged.amounts().split(&weights);
     let answered = made.judged.answer.take().map(|mut answer| {
         let vectors = answer.vectors.take().unwrap_or_default();
