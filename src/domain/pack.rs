@@ -130,11 +130,9 @@ impl Parting {
             Outcome::Failed(_) if failure.is_some_and(|failure| failure.bearing == Bearing::InDoubt) => Self::Alone,
             Outcome::Failed(class) => match class.facts().remedy {
                 Remedy::NextRung | Remedy::LargerWindow => Self::Smaller,
-                Remedy::WaitForGate(_)
-                | Remedy::RetrySame { .. }
-                | Remedy::Mend
-                | Remedy::Reask
-                | Remedy::End => Self::Together,
+                Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend | Remedy::Reask | Remedy::End => {
+                    Self::Together
+                }
             },
         }
     }

@@ -188,7 +188,11 @@ impl Bucket {
             .map(|meter| (meter, meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1)))
             .map(|(meter, times)| (meter, usize::try_from(times).unwrap_or(usize::MAX)))
             // Requests are counted by the call, and tokens by the job.
-            .map(|(meter, times)| if meter.dimension.unit == Unit::Requests { times.saturating_mul(per_call) } else { times });
+            .map(
+                |(meter, times)| {
+                    if meter.dimension.unit == Unit::Requests { times.saturating_mul(per_call) } else { times }
+                },
+            );
         let places = self.places.room().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
         rates.min().unwrap_or(usize::MAX).min(places.saturating_mul(per_call))
     }

@@ -20,7 +20,8 @@ fn a_number_is_enough_and_a_table_says_more() {
         let route = route(&format!("rungs = [\"open/a\", \"claude/c\"]\n{lines}"));
         route.config().routes["default"].route.pack
     };
-    let packing = |inputs, tokens, wait| Packing { most: PackBounds { inputs, tokens }, wait: Duration::from_millis(wait) };
+    let packing =
+        |inputs, tokens, wait| Packing { most: PackBounds { inputs, tokens }, wait: Duration::from_millis(wait) };
     assert_eq!(pack(""), None);
     assert_eq!(pack("pack = 64"), Some(packing(64, None, 50)));
     assert_eq!(pack("pack = { inputs = 2 }"), Some(packing(2, None, 50)));
@@ -67,7 +68,7 @@ fn a_pack_that_makes_no_sense_is_refused_with_what_would() {
         ("pack = { wait = \"1s\" }", format!("pack.inputs: is missing; {NUMBER}")),
         (
             "pack = { inputs = 9, wait = \"6s\" }",
-            "pack.wait: is longer than 5s; expected a duration such as \"90s\" or \"5m\", at most \"5s\"".to_owned(),
+            "pack.wait: is longer than 5s; expected a duration such as \"90s\", \"10m\" or \"1h 30m\", at most \"5s\"".to_owned(),
         ),
         (
             "pack = { inputs = 9, tokens = 0 }",
@@ -92,7 +93,9 @@ fn a_pack_that_makes_no_sense_is_refused_with_what_would() {
     }
     assert_eq!(
         route("rungs = [\"claude/c\"]\npack = 9").faults(),
-        ["routes.default.pack: no rung of the route has embeddings, and nothing else is packed; expected a rung whose \
-          dialect has embeddings, or no pack"]
+        [
+            "routes.default.pack: no rung of the route has embeddings, and nothing else is packed; expected a rung whose \
+          dialect has embeddings, or no pack"
+        ]
     );
 }

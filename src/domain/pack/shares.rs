@@ -69,11 +69,7 @@ impl Amounts {
                     source,
                 },
                 price: self.price.clone(),
-                cost: Cost {
-                    booked: amount(&booked, place),
-                    computed: amount(&computed, place),
-                    source: cost_source,
-                },
+                cost: Cost { booked: amount(&booked, place), computed: amount(&computed, place), source: cost_source },
                 reported: amount(&reported, place),
             })
             .collect()

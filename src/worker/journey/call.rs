@@ -15,8 +15,8 @@ use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
-    Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
-    tier,
+    Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate,
+    long_wait, tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;

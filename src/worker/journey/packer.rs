@@ -96,7 +96,8 @@ impl<M> Packer<M> {
                     before.leave(&mut open);
                 }
                 let id = NEXT.fetch_add(1, Ordering::Relaxed);
-                let pack = OpenPack { id, accord, gathered: Mutex::new((Vec::new(), Load::default())), full: Notify::new() };
+                let pack =
+                    OpenPack { id, accord, gathered: Mutex::new((Vec::new(), Load::default())), full: Notify::new() };
                 let pack = Arc::new(pack);
                 open.push(Arc::clone(&pack));
                 (pack, true)
