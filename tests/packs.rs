@@ -190,6 +190,37 @@ async fn one_bad_input_fails_alone_and_costs_the_others_no_attempt() {
     assert!(told.contains("it shared its call with 7 other jobs (8 inputs in all)"), "{told}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_felt_by_all_and_counts_against_none_and_a_poor_project_holds_up_nobody() {
+    let (scenario, config) = one_provider("0.001", "{ inputs = 64, wait = \"2s\" }");
+    let scenario = format!("{scenario}faults = [{{ kind = \"rate_limit\", first_n_calls = 1, wait = \"500ms\" }}]\n");
+    let config = format!("{config}[budgets.poor]\nproject = \"poor\"\nlimit = \"0.000000001\"\n");
+    let fleet = Fleet::new(&scenario, &config).await;
+    enqueue(&fleet, "packed", 63).await;
+    let poor: i64 = sqlx::query_scalar(
+        "insert into sluice.job (route, project, request)
+              values ('packed', 'poor', '{\"input\": \"a text of the poor one\", \"dimensions\": 4}') returning id",
+    )
+    .fetch_one(&fleet.pool)
+    .await
+    .unwrap();
+    let worker = fleet.start();
+    fleet.until_answered(63).await;
+    until("the poor one has failed", async || fleet.number("select count(*) from sluice.result").await == 64).await;
+    worker.stop().await;
+    let error = "select error_class || ': ' || error from sluice.result where job_id = $1";
+    let error: String = sqlx::query_scalar(error).bind(poor).fetch_one(&fleet.pool).await.unwrap();
+    assert!(error.starts_with("never_fits: ") && error.contains("budget poor"), "{error}");
+    // The refused call, the one after the wait, and perhaps one of those that came back a moment later.
+    let made = calls(&fleet, "p");
+    assert!((2..=4).contains(&made), "{made} calls");
+    let limited = "select count(*) from sluice.attempt where class = 'rate_limit' and cost_nanos = 0
+                      and uncertain_nanos = 0 and (decision #>> '{pack,jobs}')::int >= 60
+                      and not (decision -> 'pack') ? 'parted'";
+    assert!(fleet.number(limited).await >= 60, "each job has a row of it");
+    assert_eq!(booked(&fleet, "p").await, charged(&fleet, "p"));
+}
+
 const NOTED: &str = "select count(*) from sluice.inflight where call_number is not null";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,14 +237,19 @@ async fn a_cancelled_job_pays_its_part_and_a_killed_worker_loses_none() {
     until("all are booked", async || fleet.number("select count(*) from sluice.attempt").await == 40).await;
     assert_eq!((calls(&fleet, "p"), booked(&fleet, "p").await), (1, charged(&fleet, "p")));
 
+    // A drain waits for the call, and buys nothing again.
     enqueue(&fleet, "packed", 40).await;
-    until("the calls are noted", async || fleet.number(NOTED).await == 40).await;
     until("the second call is there", async || calls(&fleet, "p") == 2).await;
-    let mut worker = worker;
+    worker.stop().await;
+    assert_eq!((fleet.answered().await, calls(&fleet, "p")), (79, 2));
+
+    let mut worker = fleet.start();
+    enqueue(&fleet, "packed", 40).await;
+    until("the third call is there", async || calls(&fleet, "p") == 3).await;
     worker.signal(Signal::STOP);
     worker.kill().await;
     let other = fleet.start();
-    fleet.until_answered(79).await;
+    fleet.until_answered(119).await;
     other.stop().await;
     // Each job's part of the call that was lost is named, once.
     let lost = "select count(*) from sluice.attempt where class = 'abandoned' and detail = 'worker_died'
@@ -223,5 +259,5 @@ async fn a_cancelled_job_pays_its_part_and_a_killed_worker_loses_none() {
     let (booked, charged) = (booked(&fleet, "p").await, charged(&fleet, "p"));
     assert!(booked <= charged && charged <= booked + uncertain, "{booked} and {uncertain} for {charged}");
     let audit = sluice::store::Store::from_pool(fleet.pool.clone()).audit().await.unwrap();
-    assert_eq!((audit.faults(), audit.succeeded), (Vec::<String>::new(), 79));
+    assert_eq!((audit.faults(), audit.succeeded), (Vec::<String>::new(), 119));
 }

@@ -177,7 +177,11 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
     let shared = &errand.shared;
     let Some((_, rung)) = errand.plan.rung(index) else { return };
     let Some(packer) = &rung.packer else { return };
-    let mut members = packer.gather(pack).await;
+    let mut members = tokio::select! {
+        members = packer.gather(pack) => members,
+        // Its jobs go by themselves.
+        () = shared.stop.cancelled() => return,
+    };
     // Some may have gone meanwhile.
     members.retain(|member| !member.admitted.is_closed());
     if members.is_empty() {
@@ -188,7 +192,6 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
     let gate = &planned.gate;
     let admitted = tokio::select! {
         admitted = gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => admitted,
-        // Its jobs go by themselves.
         () = shared.stop.cancelled() => return,
     };
     let guard = match admitted {
