@@ -50,6 +50,7 @@ mod metrics;
 mod money;
 mod moving;
 mod never_fits;
+mod packs;
 mod pages;
 mod patience;
 mod pause;

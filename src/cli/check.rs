@@ -276,6 +276,9 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
     for (index, fork) in route.forks.iter().enumerate() {
         writeln!(out, "  rules[{index}]: along route {} if {}", fork.to, fork.when)?;
     }
+    if let Some(packing) = &route.pack {
+        writeln!(out, "  embeddings share calls, up to {} inputs each", packing.most.inputs)?;
+    }
     for (index, rung) in route.rungs.iter().enumerate() {
         let share = match shares.iter().find(|(drawn, _)| *drawn == index) {
             Some((_, share)) => format!(", {:.1} % of the jobs first", share * 100.0),

@@ -14,10 +14,11 @@ use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate, expected_of};
 use crate::domain::lately::{CallsOfTarget, ENOUGH as ENOUGH_JOBS, Lately};
 use crate::domain::time_left::{self, TakenSoFar};
-use crate::domain::{Route, Rung, Timestamp};
+use crate::domain::{Route, Rung, Target, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
+use crate::provider::Endpoint;
 use crate::store::lately::{PastJob, Sampled};
 use crate::store::report::{Filter, Moment};
 use crate::view::estimate::{EstimateView, PastAnswers, ended};
@@ -211,6 +212,13 @@ fn take_time(view: &mut EstimateView, config: &Config, route: &Route) {
         };
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let calls = seen.and_then(CallsOfTarget::calls_each).map_or(jobs, |each| jobs.saturating_mul(each) / 1_000);
+        // Of jobs that share calls it is known at least how many share one at most.
+        let endpoint = Target::parse(&sums.target)
+            .and_then(|target| config.providers.get(&target.provider))
+            .map(|provider| &provider.endpoint);
+        let bounds = route.pack.zip(endpoint.and_then(Endpoint::embeds));
+        let together = bounds.map_or(1, |(packing, vendor)| packing.most.and(vendor).inputs);
+        let calls = calls.div_ceil(u64::try_from(together.max(1)).unwrap_or(u64::MAX));
         let output = seen
             .and_then(CallsOfTarget::mean_output)
             .map_or_else(|| part(sums.output_tokens), |mean| mean.saturating_mul(signed(jobs)));

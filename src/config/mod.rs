@@ -15,6 +15,7 @@ pub(crate) mod forks;
 mod game_days;
 mod http;
 mod keys;
+mod pack;
 mod price_book;
 mod prices;
 mod prompt_cache;

@@ -4,7 +4,7 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, prices, prompt_cache, rules, scalar, shadow, strategy};
+use super::{cascade, defaults, forks, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts};
@@ -88,11 +88,13 @@ fn read_one(
         cascade,
         prompt_cache,
         shadow: None,
+        pack: pack::read(&mut section),
     };
     route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));
     check_stream(&section, &route);
     strategy::check(&section, &route);
     cascade::check(&section, &route);
+    pack::check(&section, &route, providers);
     let stop_loss =
         StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();

@@ -5,6 +5,7 @@ mod cascades;
 mod defaults;
 mod forks;
 mod keys;
+mod packs;
 mod prompt_caches;
 mod providers;
 mod shadows;

@@ -85,6 +85,7 @@ mod tests {
             cascade: None,
             prompt_cache: None,
             shadow: None,
+            pack: None,
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Explanation {
     /// How many milliseconds the job waited for another one's call with the same beginning; `None`: it did not.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub prefix_wait_ms: Option<u64>,
+    /// The pack with which it shared the call; `None`: the call was its own.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub pack: Option<Packed>,
     /// The rules that led the job from its route to the one whose rungs it tried, in turn.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Taken>,
@@ -75,6 +78,24 @@ pub struct Streamed {
     /// How many characters had come of one that did not.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub characters: u64,
+}
+
+/// A call that several jobs shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// How many jobs.
+    pub jobs: u64,
+    /// How many inputs they had together.
+    #[serde(default)]
+    pub inputs: u64,
+    /// Its failure says nothing of this job, which is asked again in a smaller pack or alone. It counts as no attempt.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub parted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
@@ -363,6 +384,22 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_call_was_shared_with_is_told_and_that_its_failure_is_none_of_the_jobs_own() {
+        for (pack, written) in [
+            (Packed { jobs: 64, inputs: 70, parted: false }, json!({ "jobs": 64, "inputs": 70 })),
+            (Packed { jobs: 2, inputs: 2, parted: true }, json!({ "jobs": 2, "inputs": 2, "parted": true })),
+        ] {
+            let explanation = Explanation { pack: Some(pack), ..Explanation::default() };
+            let value = serde_json::to_value(&explanation).unwrap();
+            assert_eq!(value["pack"], written);
+            assert_eq!(Explanation::read(&value), explanation);
+        }
+        for strange in [json!(true), json!({ "jobs": "many" }), json!(null)] {
+            assert_eq!(Explanation::read(&json!({ "pack": strange, "key": "A" })).key.as_deref(), Some("A"));
+        }
+    }
+
+    #[test]
     fn what_came_of_a_stream_is_told_and_strange_words_of_it_are_left_out() {
         for (streamed, written) in [
             (Streamed { whole: true, characters: 0 }, json!({ "whole": true })),
@@ -399,6 +436,7 @@ mod tests {
             streamed: None,
             added: Vec::new(),
             prefix_wait_ms: None,
+            pack: None,
             rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);

@@ -5,6 +5,7 @@ use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
+use super::pack::Packing;
 use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
@@ -352,6 +353,8 @@ pub struct Route {
     pub prompt_cache: Option<PromptCaching>,
     /// The target that is asked beside, and never for the answer; `None`: there is none.
     pub shadow: Option<Shadow>,
+    /// How its requests for embeddings share calls; `None`: each is a call of its own.
+    pub pack: Option<Packing>,
 }
 
 impl Route {

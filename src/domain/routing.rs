@@ -149,6 +149,7 @@ mod tests {
             cascade: None,
             prompt_cache: None,
             shadow: None,
+            pack: None,
         }
     }
 

@@ -58,6 +58,7 @@ impl Shadow {
             cache: None,
             cascade: None,
             shadow: None,
+            pack: None,
             ..route.clone()
         };
         Self { share, route: Arc::new(route), limit }

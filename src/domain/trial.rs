@@ -36,6 +36,7 @@ pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
         forks: Vec::new(),
         cache: None,
         shadow: None,
+        pack: None,
         ..route.clone()
     })
 }

@@ -58,6 +58,12 @@ impl Vectors {
         &self.list
     }
 
+    /// The vectors, taken out.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Vec<f32>> {
+        self.list
+    }
+
     /// The dimension of the first vector, zero if there is none.
     #[must_use]
     pub fn dimension(&self) -> usize {

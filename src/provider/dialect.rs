@@ -6,6 +6,7 @@ use super::classify::Rule;
 use super::limit_headers::Conventions;
 use super::quirks::Quirks;
 use crate::domain::Charging;
+use crate::domain::pack::PackBounds;
 use std::fmt;
 
 /// A dialect.
@@ -22,6 +23,8 @@ pub struct Dialect {
     pub charging: Charging,
     /// The quirks that it heeds, by their keys in the configuration; `None`: all of them.
     pub heeds: Option<&'static [&'static str]>,
+    /// The most that one call for embeddings takes, unless the vendor takes another number; `None`: there are none.
+    pub embeds: Option<PackBounds>,
     /// Makes the adapter for a server with these manners.
     pub(super) speak: fn(Manners) -> Box<dyn Adapter>,
 }

@@ -7,6 +7,7 @@ use super::quirks::QuirkSettings;
 use super::role::AwsRole;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
+use crate::domain::pack::PackBounds;
 use crate::domain::{PromptCache, Timeouts};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -93,6 +94,13 @@ impl Endpoint {
     #[must_use]
     pub fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
         vendors::prompt_cache(self.vendor.as_deref(), self.dialect, &self.base_url, model)
+    }
+
+    /// The most that one call for embeddings takes; `None`: its dialect has none.
+    #[must_use]
+    pub fn embeds(&self) -> Option<PackBounds> {
+        let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
+        vendor.and_then(|vendor| vendor.embeds).filter(|_| self.dialect.embeds.is_some()).or(self.dialect.embeds)
     }
 
     /// The credentials for calls that are made with this key.

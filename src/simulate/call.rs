@@ -232,8 +232,10 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
 /// The vectors, with the fault worked in.
 fn vectors(embed: &EmbedAsk, fault: FaultKind) -> Vectors {
     let mut vectors = embed.vectors();
-    let last = vectors.list.last_mut();
-    match (fault, last) {
+    // The text that has the mark, or the last one.
+    let marked = embed.texts.iter().position(|text| text.contains("[[fault")).unwrap_or(embed.texts.len() - 1);
+    let struck = vectors.list.get_mut(marked);
+    match (fault, struck) {
         (FaultKind::Empty | FaultKind::NoChoices, _) => vectors.list.clear(),
         (FaultKind::VectorCount, _) => drop(vectors.list.pop()),
         (FaultKind::VectorNan, Some(vector)) => {

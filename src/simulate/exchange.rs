@@ -89,10 +89,11 @@ pub(crate) struct StreamOptions {
 }
 
 impl<'a> Ask<'a> {
-    /// A call that wants vectors. Faults are marked in its last text.
+    /// A call that wants vectors. Faults are marked in any of its texts.
     pub fn for_vectors(model: Cow<'a, str>, embed: EmbedAsk) -> Self {
         let turns = embed.texts.iter().map(|text| (true, Text(Cow::Owned(text.clone())))).collect();
-        let (prompt, counted, last_user) = conversation(&[], turns);
+        let (prompt, counted, _) = conversation(&[], turns);
+        let last_user = Cow::Owned(embed.texts.join("\n"));
         let input_tokens = embed.tokens.unwrap_or(counted);
         Self {
             model,

@@ -102,11 +102,11 @@ fault_kinds! {
     NoChoices = "no_choices",
     /// 200 with a vector too few, where vectors are asked for.
     VectorCount = "vector_count",
-    /// 200 whose last vector has a number that is none.
+    /// 200 in which a vector has a number that is none.
     VectorNan = "vector_nan",
-    /// 200 whose last vector is all zeros.
+    /// 200 in which a vector is all zeros.
     VectorZero = "vector_zero",
-    /// 200 whose last vector is shorter than the others.
+    /// 200 in which a vector is shorter than the others.
     VectorShort = "vector_short",
     /// 200 with bytes that are no text.
     Garbage = "garbage",

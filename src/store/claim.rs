@@ -199,6 +199,8 @@ pub struct PastAttempt {
     pub reask_of: Option<i16>,
     /// How sure the rung was of its answer.
     pub confidence: Option<f64>,
+    /// It failed together with other jobs, in a way that says nothing of this one.
+    pub parted: bool,
     /// The rejected answer, as the message of a chat completion, where the same rung may be asked again with its fault
     /// named.
     pub answer: Option<Value>,
@@ -319,6 +321,7 @@ impl Store {
             r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
                       a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!",
                       a.number, a.reask_of, a.confidence,
+                      coalesce(a.decision #> '{pack,parted}' = 'true', false) as "parted!",
                       case when a.detail = any ($2) and a.round = i.round and pg_column_size(a.answer) <= $3
                            then (a.answer #> '{choices,0,message}')::text end as answer
                  from unnest($1::bigint[]) w(id)
@@ -355,6 +358,7 @@ impl Store {
                 number: row.number,
                 reask_of: row.reask_of,
                 confidence: row.confidence,
+                parted: row.parted,
                 // It was written by a worker; one that cannot be read is not named again.
                 answer: row.answer.and_then(|answer| serde_json::from_str(&answer).ok()),
             })

@@ -3,7 +3,7 @@
 use super::time::{clock, span};
 use super::waits::was_shut;
 use crate::domain::counted::counted;
-use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Streamed, Why};
+use crate::domain::explanation::{Explanation, OrderedRung, Ordering, Packed, PassedOver, Streamed, Why};
 use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
 use crate::domain::{NanoUsd, StrategyKind, Timestamp, Unit};
@@ -39,6 +39,7 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
         reasons.push(format!("it waited {seconds} for the first call with the same tools and instructions"));
     }
     reasons.extend(explanation.streamed.map(streamed));
+    reasons.extend(explanation.pack.map(packed));
     if !explanation.unchecked.is_empty() {
         let unchecked = explanation.unchecked.join(", ");
         reasons.push(format!("not checked in its answer, of the request's JSON schema: {unchecked}"));
@@ -61,6 +62,19 @@ fn streamed(streamed: Streamed) -> String {
             format!("its answer was streamed, and broke off after {}", counted(characters, "character", "characters"))
         }
     }
+}
+
+/// With whom it shared the call, and why the failure of that is not its own.
+fn packed(pack: Packed) -> String {
+    let others = counted(pack.jobs.saturating_sub(1), "other job", "other jobs");
+    let inputs = counted(pack.inputs, "input", "inputs");
+    let parted = if pack.parted {
+        "; what became of that may be the fault of another, so it counts against none: the job is asked again with \
+         fewer others, or alone"
+    } else {
+        ""
+    };
+    format!("it shared its call with {others} ({inputs} in all){parted}")
 }
 
 /// The order in which the job tried its rungs, and what it was made by.

@@ -420,6 +420,21 @@ Total: $0.000195 in 2 attempts"
     }
 
     #[test]
+    fn a_shared_call_is_told_and_why_its_failure_counts_against_none() {
+        let told = |pack: serde_json::Value| {
+            let decision = Some(json!({ "skipped": [], "dropped": [], "pack": pack }));
+            let place = Place::Ready { crashes: 0, waits_for: None, opens: None };
+            told(job(place), vec![AttemptRecord { decision, ..attempt(1) }])
+        };
+        let story = told(json!({ "jobs": 64, "inputs": 70 }));
+        assert!(story.contains("   it shared its call with 63 other jobs (70 inputs in all)\n"), "{story}");
+        let story = told(json!({ "jobs": 2, "inputs": 2, "parted": true }));
+        let words = "   it shared its call with 1 other job (2 inputs in all); what became of that may be the fault of \
+                     another, so it counts against none: the job is asked again with fewer others, or alone\n";
+        assert!(story.contains(words), "{story}");
+    }
+
+    #[test]
     fn what_no_answer_is_checked_against_is_told() {
         let decision = Some(json!({ "skipped": [], "dropped": [], "unchecked": ["/properties/code/pattern", "/not"] }));
         let story = told(

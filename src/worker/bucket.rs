@@ -171,9 +171,9 @@ impl Bucket {
             .find(|(needed, size)| needed > size)
     }
 
-    /// How many calls of about this size could start within `horizon`.
+    /// How many jobs of about this size could be called within `horizon`, where one call is for so many of them.
     #[must_use]
-    pub fn headroom(&self, typical: Charge, horizon: Duration) -> usize {
+    pub fn headroom(&self, typical: Charge, per_call: usize, horizon: Duration) -> usize {
         if self.block().is_some() {
             return 0;
         }
@@ -185,10 +185,16 @@ impl Bucket {
         let meters = self.meters();
         let rates = meters
             .iter()
-            .map(|meter| meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1))
-            .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
+            .map(|meter| (meter, meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1)))
+            .map(|(meter, times)| (meter, usize::try_from(times).unwrap_or(usize::MAX)))
+            // Requests are counted by the call, and tokens by the job.
+            .map(
+                |(meter, times)| {
+                    if meter.dimension.unit == Unit::Requests { times.saturating_mul(per_call) } else { times }
+                },
+            );
         let places = self.places.room().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
-        rates.min().unwrap_or(usize::MAX).min(places)
+        rates.min().unwrap_or(usize::MAX).min(places.saturating_mul(per_call))
     }
 
     /// The part of its tightest limit that is free, in millionths of what that holds when full; negative where more

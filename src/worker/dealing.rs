@@ -252,6 +252,7 @@ mod tests {
             cascade: None,
             prompt_cache: None,
             shadow: None,
+            pack: None,
         };
         let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
         let routes = vec![Arc::new(route), Arc::new(shadow)];

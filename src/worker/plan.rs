@@ -1,6 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
+use super::journey::Packs;
 use super::line::LineCount;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, is_stuck, startable, together};
@@ -51,6 +52,8 @@ pub struct RungPlan {
     pub prompt_cache: Option<PromptCache>,
     /// The jobs of its route that wait for a place here.
     pub(super) line: LineCount,
+    /// The calls that its jobs share; `None`: each job has a call of its own.
+    pub(super) packer: Option<Packs>,
 }
 
 impl RungPlan {
@@ -65,6 +68,11 @@ impl RungPlan {
             cap,
             expected_output: calibration.expected_output(cap),
         }
+    }
+
+    /// For how many jobs one call is, at most.
+    fn jobs_per_call(&self) -> usize {
+        self.packer.as_ref().map_or(1, |packer| packer.bounds().inputs.max(1))
     }
 
     /// The condition of this rung for a request of these sizes that would wait at most `horizon` for its turn. `fence`
@@ -82,7 +90,7 @@ impl RungPlan {
         let ask = self.charging.ask(sizes);
         Condition {
             health: self.target.health(&ask, fence, horizon, now),
-            headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
+            headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved, self.jobs_per_call())),
             free: weighs_headroom.then(|| self.target.free()),
             latency: self.target.latency(sizes.expected_output),
             line: None,
@@ -91,7 +99,8 @@ impl RungPlan {
 
     /// The same with the jobs that wait here already or are `coming`, for a job that has not been claimed yet.
     fn condition_to_claim(&self, sizes: &Sizes, coming: usize, horizon: Duration, now: Timestamp) -> Condition {
-        let line = self.target.line(self.line.jobs(), coming, now);
+        // Of those that are coming, as many as share a call wait for one place.
+        let line = self.target.line(self.line.jobs(), coming.div_ceil(self.jobs_per_call()), now);
         Condition { line, ..self.condition(sizes, None, horizon, true, now) }
     }
 }
@@ -436,8 +445,10 @@ impl Plan {
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
                 let prompt_cache = provider.endpoint().prompt_cache(&rung.target.model);
+                let packer = route.pack.zip(provider.endpoint().embeds());
+                let packer = packer.map(|(packing, vendor)| Packs::new(packing, vendor));
                 let (provider, line) = (Arc::clone(provider), LineCount::default());
-                rungs.push(RungPlan { target, provider, charging, prompt_cache, line });
+                rungs.push(RungPlan { target, provider, charging, prompt_cache, line, packer });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();

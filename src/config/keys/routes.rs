@@ -108,6 +108,13 @@ pub(super) const ROUTE: Table = Table {
             "A rung that is less sure of its answer than this is followed by the next one. For \"cost\" and \
              \"priority\".",
         ),
+        instead(
+            "pack",
+            Kind::Either(&[Kind::Whole(2, 2_048), Kind::Table(&PACK)]),
+            "{ inputs = 96, wait = \"50ms\" }",
+            "Jobs that ask for embeddings share calls of so many inputs; a number stands for `inputs` alone. A vendor's \
+             own bounds hold, too.",
+        ),
         key(
             "prompt",
             Kind::Text,
@@ -174,6 +181,18 @@ pub(in crate::config) const RUNG: Table = Table {
         needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
         key("stream", Kind::Flag, "true", "Instead of the route's `stream`."),
+    ],
+    sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+/// How a route packs its requests for embeddings.
+pub(in crate::config) const PACK: Table = Table {
+    title: "`pack` of a route",
+    keys: &[
+        needed("inputs", Kind::Whole(2, 2_048), "96", "The most inputs of one call. Needed."),
+        key("tokens", Kind::Whole(1, 1_000_000_000), "100000", "The most tokens of one call, estimated."),
+        with_default("wait", Kind::Duration, "50ms", "How long a call that is not full waits for more; 5s at most."),
     ],
     sample: SampleStyle::Text(""),
     ..Table::EMPTY

@@ -49,6 +49,7 @@ fn route(rungs: usize) -> Route {
         cascade: None,
         prompt_cache: None,
         shadow: None,
+        pack: None,
     }
 }
 

@@ -111,6 +111,7 @@ fn route() -> impl Values<Value = Route> {
             cascade: None,
             prompt_cache: None,
             shadow: None,
+            pack: None,
         },
     )
 }
@@ -279,6 +280,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             cascade: None,
             prompt_cache: None,
             shadow: None,
+            pack: None,
         };
         let mut estimate = FileEstimate::new(&route, AT);
         estimate.add(&route, &request);

@@ -32,6 +32,7 @@ fn shadow(name: &str, millionths: u32) -> Shadow {
         cascade: None,
         prompt_cache: None,
         shadow: None,
+        pack: None,
     };
     Shadow::of(&route, rung("c"), MaxFailed::of_millionths(millionths).unwrap(), NanoUsd(7))
 }

@@ -43,6 +43,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         cascade: None,
         prompt_cache: None,
         shadow: None,
+        pack: None,
     }
 }
 

@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: charging::ANTHROPIC,
     heeds: Some(FOR_ALL),
+    embeds: None,
     speak: |manners| Box::new(Anthropic { manners }),
 };
 

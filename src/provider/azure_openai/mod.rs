@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: charging::AZURE,
     heeds: None,
+    embeds: openai::DIALECT.embeds,
     speak: |manners| {
         let place = Place::of(&manners.base_url);
         Box::new(Azure { place, inner: (openai::DIALECT.speak)(manners) })

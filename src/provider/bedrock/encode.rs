@@ -172,7 +172,11 @@ impl CachePoints {
 /// The mark on a piece of a turn. One inside a tool's result counts for the whole of it.
 fn mark_of<'a>(item: &Item<'a>) -> Option<&'a Value> {
     match item {
-        Item::Text { cache, .. } | Item::Image { cache, .. } | Item::Call { cache, .. } => *cache,
+        Item::Text { cache, .. }
+        | Item::Image { cache, .. }
+        | Item::File { cache, .. }
+        | Item::Audio { cache, .. }
+        | Item::Call { cache, .. } => *cache,
         Item::Result { message, cache, .. } => cache.or_else(|| message.cache_marks.values().next_back()),
     }
 }

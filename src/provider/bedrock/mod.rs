@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: Some("bedrock"),
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
+    embeds: None,
     speak: |manners| Box::new(Bedrock { manners }),
 };
 

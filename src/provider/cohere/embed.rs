@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The most texts of one call.
-const MOST_TEXTS: usize = 96;
+pub(super) const MOST_TEXTS: usize = 96;
 
 /// Members of a request that go through as they are written.
 const OWN: &[&str] = &["input_type", "truncate", "priority"];

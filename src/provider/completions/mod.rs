@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
+    embeds: None,
     speak: |manners| {
         let quirks = manners.quirks.clone();
         // Answers, failures and streams are those of chats, with a bare text as the choice.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The most texts of one call.
-const MOST_TEXTS: usize = 100;
+pub(super) const MOST_TEXTS: usize = 100;
 
 #[derive(Serialize)]
 struct Body<'a> {

@@ -16,6 +16,7 @@ use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, COMMON, LimitObservation};
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
+use crate::domain::pack::PackBounds;
 use crate::domain::{Answer, Capabilities, Failure, Usage};
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: charging::GEMINI,
     heeds: Some(FOR_ALL),
+    embeds: Some(PackBounds::of_inputs(embed::MOST_TEXTS)),
     speak: |manners| Box::new(Gemini { manners }),
 };
 

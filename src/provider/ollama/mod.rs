@@ -17,6 +17,7 @@ use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, COMMON, LimitObservation};
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
+use crate::domain::pack::PackBounds;
 use crate::domain::{Answer, Capabilities, Charging, Failure, Usage};
 use serde_json::{Value, json};
 
@@ -28,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
+    embeds: Some(PackBounds::of_inputs(usize::MAX)),
     speak: |manners| Box::new(Ollama { manners }),
 };
 

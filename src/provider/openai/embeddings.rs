@@ -2,6 +2,7 @@
 
 use super::usage::{remark, usage};
 use crate::domain::decide::Ineligible;
+use crate::domain::pack::PackBounds;
 use crate::domain::request::Embed;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
@@ -10,6 +11,9 @@ use crate::provider::embeddings::{self, EmbedInput};
 use crate::provider::quirks::Quirks;
 use crate::provider::wire::{WireReply, WireRequest};
 use serde_json::{Map, Value};
+
+/// The most that one call takes.
+pub(super) const MOST: PackBounds = PackBounds { inputs: 2_048, tokens: Some(300_000) };
 
 /// Members that every server with embeddings takes, also one whose list is that of its chats.
 const TAKEN: &[&str] = &["input", "dimensions", "encoding_format", "output_dimension", "output_dtype"];

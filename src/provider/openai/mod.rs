@@ -32,6 +32,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: charging::OPENAI,
     heeds: None,
+    embeds: Some(embeddings::MOST),
     speak: |manners| Box::new(Openai { manners }),
 };
 

@@ -27,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     signs_for: None,
     charging: charging::OPENAI,
     heeds: Some(FOR_ALL),
+    embeds: None,
     speak: |manners| Box::new(Responses { manners }),
 };
 

@@ -1,5 +1,6 @@
 //! The row of a vendor.
 
+use crate::domain::pack::PackBounds;
 use crate::domain::{Charging, PromptCache, Tier};
 use crate::provider::auth::KeyHeader;
 use crate::provider::classify::Rule;
@@ -34,6 +35,8 @@ pub struct Vendor {
     pub prompt_cache: fn(&str) -> Option<PromptCache>,
     /// Names that answers give as their model whichever model was asked for; `*` stands for any.
     pub served_as: &'static [&'static str],
+    /// The most that one call for embeddings takes; `None`: as its dialect says.
+    pub embeds: Option<PackBounds>,
     /// The meaning of its errors, where the same words mean something else to other vendors.
     pub(in crate::provider) errors: &'static [Rule],
 }

@@ -2,6 +2,7 @@
 
 use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::{Form, Tiers, Vendor};
+use crate::domain::pack::PackBounds;
 use crate::domain::prefix::CacheForm;
 use crate::domain::{Charging, PromptCache, Tier};
 use crate::provider::auth::KeyHeader;
@@ -27,6 +28,7 @@ const PLAIN: Vendor = Vendor {
     tiers: Tiers::NONE,
     prompt_cache: |_| None,
     served_as: &[],
+    embeds: None,
     errors: &[],
 };
 
@@ -139,6 +141,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
         charging: GEMINI,
         prompt_cache: by_itself,
+        embeds: Some(PackBounds::of_inputs(100)),
         ..PLAIN
     },
     // It limits calls at once and no tokens (B).
@@ -166,6 +169,8 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.mistral.ai/v1"),
         quirks: of_mistral,
         prompt_cache: by_key,
+        // "Too many tokens in batch. Max is 16384", "Too many inputs in request" above 512 (B).
+        embeds: Some(PackBounds { inputs: 512, tokens: Some(16_384) }),
         ..PLAIN
     },
     Vendor {
@@ -338,6 +343,8 @@ pub static VENDORS: &[Vendor] = &[
             takes_developer: false,
             ..Quirks::compatible()
         },
+        // `text-embedding-v3` and later; earlier ones take 25 (A).
+        embeds: Some(PackBounds::of_inputs(10)),
         errors: DASHSCOPE,
         prompt_cache: by_itself,
         ..PLAIN

@@ -334,7 +334,7 @@ async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
     }
     // Once to learn what the other processes have, and once to report the missing units.
     sleep(4 * STEADY).await;
-    let left = bucket.headroom(tokens(1), Duration::ZERO);
+    let left = bucket.headroom(tokens(1), 1, Duration::ZERO);
     assert!((90..=120).contains(&left), "{left}");
 }
 
@@ -349,7 +349,7 @@ async fn calls_that_began_before_a_limit_was_known_count_against_it() {
     let dimension = Dimension { unit: Unit::Requests, seconds: 60 };
     holds.remove(0).hear(&[Heard { dimension, limit: Some(60), remaining: Some(40), corrected: 0 }]);
     sleep(2 * STEADY).await;
-    let left = bucket.headroom(tokens(1), Duration::ZERO);
+    let left = bucket.headroom(tokens(1), 1, Duration::ZERO);
     assert!((24..=26).contains(&left), "{left}");
 }
 

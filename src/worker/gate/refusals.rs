@@ -204,6 +204,7 @@ fn route() -> Route {
         cascade: None,
         prompt_cache: None,
         shadow: None,
+        pack: None,
     }
 }
 

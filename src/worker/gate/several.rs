@@ -227,13 +227,13 @@ fn why_shut(gate: &Gate, model: &str) -> Option<Reason> {
 async fn rooms(gate: &Gate) -> Vec<(String, u32, u32, usize)> {
     // A bucket without fresh word from the other processes has room for one call, which fetches some.
     for bucket in gate.buckets() {
-        let _ = bucket.headroom(CHARGE, Duration::ZERO);
+        let _ = bucket.headroom(CHARGE, 1, Duration::ZERO);
     }
     // Units that were given back have to be reported to the other processes, which takes some rounds.
     sleep(SOON * 10).await;
     let room = |bucket: &Arc<Bucket>| {
         let (running, waiting, _) = bucket.counts();
-        (bucket.name.clone(), running, waiting, bucket.headroom(CHARGE, Duration::ZERO))
+        (bucket.name.clone(), running, waiting, bucket.headroom(CHARGE, 1, Duration::ZERO))
     };
     gate.buckets().map(room).collect()
 }

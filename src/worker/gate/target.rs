@@ -304,6 +304,16 @@ impl TargetState {
         }
     }
 
+    /// Whether a call of this size leaves three quarters of what each of its buckets ever holds. Larger ones would come
+    /// in fits and starts.
+    #[must_use]
+    pub fn has_ease(&self, charge: Charge) -> bool {
+        let four = |tokens: u64| tokens.saturating_mul(4);
+        let Charge { input, output, total } = charge;
+        let charge = Charge { input: four(input), output: four(output), total: four(total) };
+        self.buckets.iter().all(|bucket| bucket.size(charge).is_none())
+    }
+
     /// Why a call can never be made: its least possible need exceeds what one of its buckets ever holds.
     fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
         let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
@@ -458,11 +468,11 @@ impl TargetState {
         self.buckets.iter().any(|bucket| sleeper.is_in(bucket))
     }
 
-    /// How many calls of about this size could begin within the pace.
+    /// How many jobs of about this size could be called within the pace, where one call is for so many of them.
     #[must_use]
-    pub fn headroom(&self, typical: Charge) -> usize {
-        let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, PACE / 2));
-        rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom())
+    pub fn headroom(&self, typical: Charge, per_call: usize) -> usize {
+        let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, per_call, PACE / 2));
+        rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom().saturating_mul(per_call))
     }
 
     /// The part of its tightest limit that is free, as [`Condition::free`](crate::domain::decide::Condition::free) has

@@ -22,7 +22,7 @@ pub(super) struct Beginning {
 }
 
 /// What a call does about the prompt cache of its target.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SharedBeginning {
     /// The request with what the route adds.
     pub(super) request: Option<Arc<ChatRequest>>,
@@ -31,7 +31,7 @@ pub(super) struct SharedBeginning {
     /// How long its job has waited for another one's call.
     pub(super) waited_ms: Option<u64>,
     /// Tells the others what has come of it.
-    pub(super) guard: Option<PrefixGuard>,
+    pub(super) guard: Option<Arc<PrefixGuard>>,
 }
 
 impl Journey {
@@ -96,7 +96,7 @@ impl Journey {
             request: request.map(Arc::new),
             added: added.into_iter().map(str::to_owned).collect(),
             waited_ms: waited.map(|waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
-            guard: self.beginning.guard.take(),
+            guard: self.beginning.guard.take().map(Arc::new),
         }
     }
 }

@@ -5,17 +5,19 @@
 
 use super::Errand;
 use super::beginning::SharedBeginning;
-use super::judge::{AskedFor, Judged, abandoned, judge, not_made};
+use super::judge::{AskedFor, Judged, Share, abandoned, judge, not_made};
 use super::permit_guard::PermitGuard;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::doubt::Asker;
+use crate::domain::explanation::Packed;
+use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
-    Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
-    tier,
+    Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate,
+    long_wait, tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
@@ -46,6 +48,8 @@ pub(super) enum Came {
     Away,
     /// A budget has no room for it.
     NoMoney(Box<NoMoney>),
+    /// Its pack was not sent; the job is asked in this company.
+    Parted(Company),
     Made(Made),
 }
 
@@ -75,15 +79,30 @@ pub(super) struct Made {
     pub(super) added: Vec<String>,
     /// How long its job has waited for another one's call with the same beginning.
     pub(super) waited_ms: Option<u64>,
+    /// The pack whose call it was, if it was not the job's alone.
+    pub(super) packed: Option<Packed>,
+    /// The company in which the job is asked again, if its failure is none of the job's own.
+    pub(super) company: Option<Company>,
+}
+
+/// A call that the gate has let through.
+pub(super) struct Sending<'a> {
+    pub(super) guard: PermitGuard<'a>,
+    /// What it took of the limits.
+    pub(super) charge: Charge,
+    pub(super) sizes: Sizes,
+    pub(super) started_at: Timestamp,
+    /// Several jobs share it.
+    pub(super) is_shared: bool,
 }
 
 /// The calls of a job that have come back and that no decision to call has taken into account yet, by number.
 pub(super) type CameBack = Arc<Mutex<Vec<i16>>>;
 
 /// The reservation for a call that was opened; dropped before the call begins, it is given back.
-struct Reserved<'a> {
+pub(super) struct Reserved<'a> {
     call: &'a Call,
-    is_held: bool,
+    pub(super) is_held: bool,
 }
 
 impl Drop for Reserved<'_> {
@@ -95,6 +114,7 @@ impl Drop for Reserved<'_> {
 }
 
 /// A call to be made.
+#[derive(Clone)]
 pub(super) struct Call {
     pub(super) errand: Arc<Errand>,
     /// The place of its rung in the route.
@@ -112,6 +132,8 @@ pub(super) struct Call {
     pub(super) is_beside: bool,
     /// The job goes on to another rung if this one is not sure enough of its answer.
     pub(super) climbs: bool,
+    /// The jobs with which it may share the call.
+    pub(super) company: Company,
     /// Tells it that another call has brought the answer; `None`: there is no other.
     pub(super) no_longer_needed: Option<CancellationToken>,
     /// Whether another call of the job was answered meanwhile.
@@ -120,20 +142,27 @@ pub(super) struct Call {
 
 impl Call {
     /// The request that is sent.
-    fn request(&self) -> &Arc<ChatRequest> {
+    pub(super) fn request(&self) -> &Arc<ChatRequest> {
         let asked =
             || self.state.again.as_ref().map_or_else(|| self.errand.request_of(self.index), |again| &again.request);
         self.shares.request.as_ref().unwrap_or_else(asked)
     }
 
     /// The job, as large as the request is that is sent.
-    fn job(&self) -> &Job {
+    pub(super) fn job(&self) -> &Job {
         self.state.again.as_ref().map_or(&self.errand.job, |again| &again.job)
     }
 
-    /// Makes the call.
+    /// Makes the call, with those of other jobs where it may.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
-        let Errand { shared, plan, request, .. } = &*self.errand;
+        match self.joins() {
+            Some(joins) => self.make_in_company(joins, in_hand).await,
+            None => self.make_alone(in_hand).await,
+        }
+    }
+
+    async fn make_alone(&self, in_hand: &InHand) -> Came {
+        let Errand { shared, plan, .. } = &*self.errand;
         let Some((spec, rung)) = plan.rung(self.index) else { return Came::NotBegun };
         let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
         let charge = rung.charging.reserve(&sizes);
@@ -148,7 +177,7 @@ impl Call {
             () = self.not_needed() => return Came::NotBegun,
         };
         drop(in_line);
-        let mut guard = match admitted {
+        let guard = match admitted {
             Ok(permit) => PermitGuard::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),
         };
@@ -163,24 +192,68 @@ impl Call {
             () = self.not_needed() => return Came::NotBegun,
             opened = self.open(spec) => opened,
         };
-        let mut reserved = match opened {
-            Opened::Yes { is_reserved } => Reserved { call: self, is_held: is_reserved },
-            Opened::Lost => return Came::ClaimLost,
-            Opened::Away => return Came::Away,
-            Opened::NoMoney(why) => return Came::NoMoney(why),
+        let mut reserved = match self.reserved(opened) {
+            Ok(reserved) => reserved,
+            Err(came) => return came,
         };
         // Recording a call takes the database a moment, or longer. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
         if let Some(shut) = rung.target.shut_meanwhile(guard.permit(), started_at) {
             return Came::Refused(shut);
         }
+        let was_reserved = std::mem::take(&mut reserved.is_held);
+        let given_up = async {
+            tokio::select! {
+                () = shared.abort.cancelled() => {}
+                () = in_hand.recalled.cancelled() => {}
+                () = self.not_needed() => {}
+            }
+            if in_hand.recalled.is_cancelled() {
+                "the job was cancelled, or answered by another worker"
+            } else if self.no_longer_needed.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                "another rung answered first"
+            } else {
+                "the worker was stopped"
+            }
+        };
+        match self.send(Sending { guard, charge, sizes, started_at, is_shared: false }, given_up).await {
+            Ok(made) => Came::Made(made),
+            Err(why) => {
+                reserved.is_held = was_reserved;
+                Came::Ineligible(why)
+            }
+        }
+    }
+
+    /// The reservation for a call that was opened, or why it is not made.
+    pub(super) fn reserved(&self, opened: Opened) -> Result<Reserved<'_>, Came> {
+        match opened {
+            Opened::Yes { is_reserved } => Ok(Reserved { call: self, is_held: is_reserved }),
+            Opened::Lost => Err(Came::ClaimLost),
+            Opened::Away => Err(Came::Away),
+            Opened::NoMoney(why) => Err(Came::NoMoney(why)),
+        }
+    }
+
+    /// Sends a call that the gate has let through and that was noted, judges its outcome and lets the gate learn from
+    /// it. `given_up` ends it before that, with the reason in words.
+    ///
+    /// # Errors
+    /// The rung can never take this request. Nothing was sent.
+    pub(super) async fn send(
+        &self,
+        sending: Sending<'_>,
+        given_up: impl Future<Output = &'static str>,
+    ) -> Result<Made, Ineligible> {
+        let Errand { shared, plan, request, .. } = &*self.errand;
+        let Sending { mut guard, charge, sizes, started_at, is_shared } = sending;
+        let (spec, rung) = plan.rung(self.index).expect("the gate let a call to this rung of this route through");
         let key = guard.permit().key();
         let head = OnceLock::new();
         let mut mends = rung.target.mends();
         mends.extend_from_slice(self.state.mends());
         let asked = self.asked(spec, &mends);
         guard.begin(charge);
-        let was_reserved = std::mem::take(&mut reserved.is_held);
         let on_purpose = self.on_purpose(&spec.target, started_at);
         let call = async {
             match on_purpose {
@@ -189,32 +262,22 @@ impl Call {
             }
         };
         let report = tokio::select! {
-            report = call => Some(report),
-            () = shared.abort.cancelled() => None,
-            () = in_hand.recalled.cancelled() => None,
-            () = self.not_needed() => None,
+            report = call => Ok(report),
+            why = given_up => Err(why),
         };
         let ended_at = shared.clock.now();
         let (report, guard) = match report {
-            Some(Ok(report)) => (report, Some(guard)),
-            Some(Err(ineligible)) => {
+            Ok(Ok(report)) => (report, Some(guard)),
+            Ok(Err(ineligible)) => {
                 guard.give_back();
-                reserved.is_held = was_reserved;
-                return Came::Ineligible(ineligible);
+                return Err(ineligible);
             }
-            None => {
+            Err(why) => {
                 drop(guard);
-                let why = if in_hand.recalled.is_cancelled() {
-                    "the job was cancelled, or answered by another worker"
-                } else if self.no_longer_needed.as_ref().is_some_and(CancellationToken::is_cancelled) {
-                    "another rung answered first"
-                } else {
-                    "the worker was stopped"
-                };
                 (abandoned(started_at, ended_at, head.into_inner(), why), None)
             }
         };
-        let (mut judged, limits) = self.judge(report, started_at).await;
+        let (mut judged, limits) = self.judge(report, None, started_at).await;
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
@@ -234,7 +297,12 @@ impl Call {
         if let Some(guard) = guard {
             // Before its places are free.
             self.came_back.lock().push(self.number);
-            self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
+            if is_shared && judged.failure.as_ref().is_some_and(|failure| failure.bearing == Bearing::InDoubt) {
+                // Whether it is believed is a matter of two requests, and these were not told apart.
+                self.say_nothing(guard, rung, &sizes, &judged);
+            } else {
+                self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
+            }
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);
             }
@@ -243,7 +311,7 @@ impl Call {
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may work.
         let is_refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
         let wait = judged.failure.as_ref().filter(|_| !is_refused).and_then(|failure| failure.wait);
-        Came::Made(Made {
+        Ok(Made {
             number: self.number,
             target: spec.target.clone(),
             rung: self.index,
@@ -260,11 +328,13 @@ impl Call {
             reask_of,
             added: self.shares.added.clone(),
             waited_ms: self.shares.waited_ms,
+            packed: None,
+            company: None,
         })
     }
 
     /// The failure that a game day gives this call in place of making it.
-    fn on_purpose(&self, target: &Target, now: Timestamp) -> Option<Failure> {
+    pub(super) fn on_purpose(&self, target: &Target, now: Timestamp) -> Option<Failure> {
         let settings = self.errand.shared.settings.load();
         settings.game_days.iter().find_map(|day| day.fault(target, self.job().id, self.number, now))
     }
@@ -278,7 +348,7 @@ impl Call {
     }
 
     /// Records the coming call in the database, so that it can be named should this process die.
-    async fn open(&self, spec: &Rung) -> Opened {
+    pub(super) async fn open(&self, spec: &Rung) -> Opened {
         let (shared, job) = (&self.errand.shared, self.job());
         // The worker may have been declared dead, so other workers may have this job. While outcomes wait in the spool,
         // some may be this job's: a worker that takes over on another machine would know of only one call, the one
@@ -310,8 +380,13 @@ impl Call {
 
     /// The verdict on the outcome of a call that was made at this instant, and what it tells of the provider's limits.
     /// Checking an answer against a schema, or compiling the patterns of a request, may take long; no other job waits
-    /// for that.
-    async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
+    /// for that. `share`: what it has of a call that was not its own alone.
+    pub(super) async fn judge(
+        &self,
+        mut report: CallReport,
+        share: Option<Share>,
+        at: Timestamp,
+    ) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let (climbs, asks_for_logprobs) = (self.climbs, self.errand.asks_for_logprobs(self.index));
         let limits = std::mem::take(&mut report.limits);
@@ -326,7 +401,8 @@ impl Call {
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {
             let schema = schema.as_deref().map(|schema| &**schema);
-            let asked = AskedFor { job: &job, request: &request, schema, climbs, asks_for_logprobs };
+            let share = share.as_ref();
+            let asked = AskedFor { job: &job, request: &request, schema, climbs, asks_for_logprobs, share };
             let spec = route.rungs.get(index).expect("the call was made to this rung of this route");
             judge(&route, &asked, spec, report, at)
         };
@@ -364,6 +440,13 @@ impl Call {
         if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
             failure.bearing = Bearing::AsScoped;
         }
+    }
+
+    /// Ends the permit of a call whose outcome says nothing of key and target.
+    fn say_nothing(&self, mut guard: PermitGuard<'_>, rung: &RungPlan, sizes: &Sizes, judged: &Judged) {
+        let fate = Fate::of(&judged.outcome);
+        guard.begin(rung.charging.settle(sizes, judged.counted_usage.as_ref(), fate));
+        drop(guard);
     }
 
     /// The call as the provider's client takes it.

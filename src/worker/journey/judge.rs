@@ -6,6 +6,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
 use crate::domain::explanation::Streamed;
 use crate::domain::json_schema::Schema;
+use crate::domain::pack::Amounts;
 use crate::domain::price::{Price, Tariff};
 use crate::domain::served::Served;
 use crate::domain::usage::{CostSource, Sent};
@@ -27,6 +28,17 @@ pub(super) struct AskedFor<'a> {
     pub(super) climbs: bool,
     /// Whether the probabilities of the tokens were asked for by the route alone: they are not kept.
     pub(super) asks_for_logprobs: bool,
+    /// What it has of a call that it shared; `None`: the call was its own.
+    pub(super) share: Option<&'a Share>,
+}
+
+/// What a job has of a call that it shared with others, as far as it was found out for the whole call.
+pub(super) struct Share {
+    pub(super) amounts: Amounts,
+    pub(super) other_model: Option<String>,
+    pub(super) service_tier: Option<String>,
+    pub(super) cost_differs: bool,
+    pub(super) notes: Vec<String>,
 }
 
 impl AskedFor<'_> {
@@ -121,8 +133,13 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
     match result {
         Ok(mut answer) => {
             judged.notes = std::mem::take(&mut answer.beside.notes);
-            judged.count(&mut answer, asked);
-            judged.bill(&answer, spec, at);
+            match asked.share {
+                Some(share) => judged.take(share, &mut answer),
+                None => {
+                    judged.count(&mut answer, asked);
+                    judged.bill(&answer, spec, at);
+                }
+            }
             if judged.cost.is_none() {
                 // Another model or tier than the one that was asked, without a price: until it has one, budgets keep
                 // what was reserved for the call.
@@ -224,6 +241,62 @@ impl Judged {
         answer.usage = usage;
         self.usage = usage;
         self.counted_usage = Some(usage);
+    }
+
+    /// Takes over what was found out for the whole of a call that it shared.
+    fn take(&mut self, share: &Share, answer: &mut Answer) {
+        let Amounts { usage, price, cost, reported } = share.amounts.clone();
+        answer.usage = usage;
+        (self.usage, self.counted_usage) = (usage, Some(usage));
+        (self.price, self.reported_cost) = (price, reported);
+        self.book(cost);
+        self.other_model.clone_from(&share.other_model);
+        self.service_tier.clone_from(&share.service_tier);
+        self.cost_differs = share.cost_differs;
+        self.notes.clone_from(&share.notes);
+    }
+
+    /// The tokens and the money of the call.
+    pub(super) fn amounts(&self) -> Amounts {
+        let cost = Cost { booked: self.cost, computed: self.computed_cost, source: self.cost_source };
+        Amounts { usage: self.usage, price: self.price.clone(), cost, reported: self.reported_cost }
+    }
+
+    /// The same outcome for a job that shared the call and has no answer from it, with its part of the money. `worst`:
+    /// the most that its part may have cost; `None`: the price is unknown.
+    pub(super) fn without_answer(&self, amounts: Amounts, worst: Option<NanoUsd>) -> Self {
+        let Amounts { usage, price, cost, reported } = amounts;
+        let is_uncertain = self.uncertain > NanoUsd::ZERO;
+        Self {
+            outcome: self.outcome.clone(),
+            failure: self.failure.clone(),
+            answer: None,
+            original: None,
+            partial: None,
+            streamed: None,
+            notes: self.notes.clone(),
+            soft: self.soft,
+            confidence: None,
+            message: self.message.clone(),
+            usage,
+            counted_usage: self.counted_usage.map(|_| usage),
+            usage_raw: None,
+            service_tier: self.service_tier.clone(),
+            other_model: self.other_model.clone(),
+            price,
+            cost: cost.booked,
+            computed_cost: cost.computed,
+            reported_cost: reported,
+            cost_source: cost.source,
+            cost_differs: self.cost_differs,
+            uncertain: worst.filter(|_| is_uncertain).unwrap_or(NanoUsd::ZERO),
+            status: self.status,
+            request_id: self.request_id.clone(),
+            first_byte_ms: self.first_byte_ms,
+            total_ms: self.total_ms,
+            dropped: self.dropped.clone(),
+            is_final: self.is_final,
+        }
     }
 
     /// Finds out how sure the rung is of its answer, and rejects it where the job `climbs` for a surer one.

@@ -6,6 +6,8 @@ mod call;
 mod calls;
 mod judge;
 mod outcome;
+mod pack;
+mod packer;
 mod permit_guard;
 mod prepare;
 mod rows;
@@ -27,6 +29,7 @@ use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Ste
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::Taken;
+use crate::domain::pack::Company;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -44,6 +47,9 @@ use rows::{Bill, LastCall};
 use rung_state::{Again, RungState};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The calls of one rung that jobs share and that are being gathered.
+pub(super) type Packs = packer::Packer<pack::Member>;
 
 /// When a job looks again for a place for one more call.
 const NO_PLACE: Duration = Duration::from_millis(50);
@@ -105,6 +111,8 @@ struct Journey {
     beginning: Beginning,
     /// The calls under way, where the route asks several rungs at once.
     calls: Calls,
+    /// The jobs with which it may share a call.
+    company: Company,
     /// Bytes that its request takes in memory.
     weight: usize,
     /// Calls made under earlier claims.
@@ -413,6 +421,7 @@ impl Journey {
             number,
             is_beside: !self.calls.is_empty(),
             climbs,
+            company: self.company.given(&self.history),
             no_longer_needed: None,
             came_back: CameBack::default(),
         })

@@ -53,6 +53,7 @@ impl Journey {
                 }
             }
             Came::Ineligible(why) => self.take_ineligible(rung, why),
+            Came::Parted(company) => self.company = company,
             Came::Made(made) => self.note(rung, made, reasons),
         }
     }
@@ -115,6 +116,13 @@ impl Journey {
             let mut row = self.held.called(made, explanation);
             row.lost_the_race(&winner);
             self.unsettled.push(row);
+            return;
+        }
+        if let Some(company) = made.company {
+            // It stands on the ledger and is no part of the history: it was the failure of a pack.
+            self.company = company;
+            let explanation = explained(reasons, &mut made);
+            self.unsettled.push(self.held.called(made, explanation));
             return;
         }
         let rejected = rung.and_then(|rung| self.rejected(rung, &made));
@@ -201,6 +209,7 @@ fn explained(reasons: Explanation, made: &mut Made) -> Option<Explanation> {
         streamed: made.judged.streamed,
         added: std::mem::take(&mut made.added),
         prefix_wait_ms: made.waited_ms,
+        pack: made.packed,
         ..reasons
     };
     let plain = Explanation { version: explanation::VERSION, ..Explanation::default() };

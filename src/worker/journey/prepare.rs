@@ -4,6 +4,7 @@ use super::beginning::Beginning;
 use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
+use crate::domain::pack::Company;
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::routing::Unrouted;
 use crate::domain::{
@@ -110,6 +111,8 @@ pub(super) async fn prepare(
         sleeper: None,
         beginning: Beginning::default(),
         calls: Calls::default(),
+        // How far its pack was parted is not on the ledger.
+        company: if past.iter().any(|past| past.current_round && past.parted) { Company::Alone } else { Company::Any },
         weight,
         before: calls,
         numbers: Vec::new(),
@@ -151,7 +154,7 @@ fn in_request(error: &RequestError) -> String {
 /// The rows of the present round as history.
 fn recall_all(plan: &RoutePlan, past: &[PastAttempt]) -> Vec<Attempt> {
     let mut history: Vec<Attempt> = Vec::new();
-    for past in past.iter().filter(|attempt| attempt.current_round) {
+    for past in past.iter().filter(|attempt| attempt.current_round && !attempt.parted) {
         let mut attempt = recall(plan, past);
         if let (Outcome::Rejected(kind), Some(rung), Some(answer)) = (&attempt.outcome, attempt.rung, &past.answer)
             && plan.route.reask

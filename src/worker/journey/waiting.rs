@@ -60,7 +60,10 @@ impl Journey {
             (Step::Call { rung, .. }, Some(sleeper))
                 if self.errand.plan.rungs.get(*rung).is_some_and(|planned| planned.target.has(&sleeper)) =>
             {
-                sleeper.take();
+                // A job that may share its call leaves the place to the next one that sleeps, which then joins it.
+                if self.errand.plan.rungs.get(*rung).is_none_or(|planned| planned.packer.is_none()) {
+                    sleeper.take();
+                }
             }
             _ => {}
         }

@@ -144,7 +144,7 @@ async fn after_the_recheck_one_call_for_each_key_tries_again_and_not_a_herd() {
     stage.calls::<2>(refused(ErrorClass::QuotaExhausted), NOW).await;
     let due = NOW + RECHECK;
     assert_eq!(stage.health(due), RungHealth::Open);
-    assert_eq!(stage.target.headroom(CHARGE), 2, "the claimer brings one job for each");
+    assert_eq!(stage.target.headroom(CHARGE, 1), 2, "the claimer brings one job for each");
     let probes = [stage.admit(due).await.expect("a probe"), stage.admit(due).await.expect("a probe")];
     for _ in 0..100 {
         assert_eq!(stage.admit(due).await.err(), Some(Reason::QuotaExhausted));

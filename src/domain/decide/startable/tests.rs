@@ -35,6 +35,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         cascade: None,
         prompt_cache: None,
         shadow: None,
+        pack: None,
     }
 }
 
