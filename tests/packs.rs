@@ -221,6 +221,28 @@ async fn a_limit_is_felt_by_all_and_counts_against_none_and_a_poor_project_holds
     assert_eq!(booked(&fleet, "p").await, charged(&fleet, "p"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_inputs_is_kept() {
+    let (scenario, config) = one_provider("0.001", "{ inputs = 20, wait = \"100ms\" }");
+    // Each input has four tokens, by which the simulator counts; it says nothing of its limit.
+    let quota = "quota = { input_tokens_per_minute = 9600, burst_tokens = 240 }\npublishes = false\n";
+    let limits = "limits = { inputs_per_minute = 2400, burst_inputs = 60 }\nbreaker";
+    let fleet = Fleet::new(&format!("{scenario}{quota}"), &config.replacen("breaker", limits, 1)).await;
+    enqueue(&fleet, "packed", 160).await;
+    let many = "insert into sluice.job (route, request)
+                     values ('packed', jsonb_build_object('input', array_fill('a text'::text, array[61])))";
+    sqlx::query(many).execute(&fleet.pool).await.unwrap();
+    let workers = fleet.start_many(2).await;
+    fleet.until_answered(160).await;
+    crate::support::fleet::stop(workers).await;
+    let figures = fleet.verdict().providers["p"].figures.clone();
+    assert_eq!(figures.refused_by_quota, 0, "{figures:?}");
+    assert!(figures.calls < 80, "{figures:?}");
+    let error = "select error_class || ': ' || error from sluice.result where state = 'failed'";
+    let error: String = sqlx::query_scalar(error).fetch_one(&fleet.pool).await.unwrap();
+    assert!(error.starts_with("never_fits: ") && error.contains("61 inputs, its limit allows 60 at once"), "{error}");
+}
+
 const NOTED: &str = "select count(*) from sluice.inflight where call_number is not null";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -375,16 +375,24 @@ const RATES: &[(&str, Unit, u64)] = &[
     ("output_tokens_per_second", Unit::OutputTokens, 1),
     ("output_tokens_per_minute", Unit::OutputTokens, 60),
     ("output_tokens_per_day", Unit::OutputTokens, DAY),
+    ("inputs_per_second", Unit::Inputs, 1),
+    ("inputs_per_minute", Unit::Inputs, 60),
+    ("inputs_per_day", Unit::Inputs, DAY),
 ];
 const DAY: u64 = 86_400;
 
 fn read_limits(mut section: Section<'_>) -> Limits {
     let burst_requests: Option<u64> = section.whole("burst_requests");
     let burst_tokens: Option<u64> = section.whole("burst_tokens");
+    let burst_inputs: Option<u64> = section.whole("burst_inputs");
     let mut rates = Vec::new();
     for &(key, unit, seconds) in RATES {
         let Some(amount) = section.whole::<u64>(key) else { continue };
-        let burst = if unit == Unit::Requests { burst_requests } else { burst_tokens };
+        let burst = match unit {
+            Unit::Requests => burst_requests,
+            Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => burst_tokens,
+            Unit::Inputs => burst_inputs,
+        };
         // A day's allowance may be used at once: the burst only shapes the short limits.
         let burst = burst.filter(|_| seconds < DAY).unwrap_or(amount);
         rates.push(Rate { unit, amount, per: Duration::from_secs(seconds), burst });

@@ -6,7 +6,7 @@
 
 use super::{ErrorClass, Failure, Outcome, Unit, Usage, UsageSource};
 
-/// The charge of one call to a bucket, in tokens; and it counts as one request.
+/// The charge of one call to a bucket, in tokens and inputs; and it counts as one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// From a limit of input tokens.
@@ -16,6 +16,8 @@ pub struct Charge {
     /// From a limit of all tokens. This is not the sum of the other two: by some rules output does not count there, by
     /// others it counts several times, by others the cap counts instead of it.
     pub total: u64,
+    /// From a limit of inputs for embeddings.
+    pub inputs: u64,
 }
 
 impl Charge {
@@ -25,6 +27,7 @@ impl Charge {
             input: self.input.max(other.input),
             output: self.output.max(other.output),
             total: self.total.max(other.total),
+            inputs: self.inputs.max(other.inputs),
         }
     }
 
@@ -36,6 +39,7 @@ impl Charge {
             Unit::Tokens => self.total,
             Unit::InputTokens => self.input,
             Unit::OutputTokens => self.output,
+            Unit::Inputs => self.inputs,
         }
     }
 }
@@ -51,6 +55,8 @@ pub struct Sizes {
     pub cap: Option<u64>,
     /// Output as such requests usually come out.
     pub expected_output: u64,
+    /// How many inputs it has for embeddings; 0: it is another request.
+    pub inputs: u64,
 }
 
 impl Sizes {
@@ -71,7 +77,7 @@ impl Sizes {
     /// and an output that is only expected may be none.
     const fn least(&self) -> Self {
         let input = self.input - self.input / 4;
-        Self { input, input_at_most: input, cap: self.cap, expected_output: 0 }
+        Self { input, input_at_most: input, cap: self.cap, expected_output: 0, inputs: self.inputs }
     }
 }
 
@@ -171,7 +177,8 @@ impl Charging {
     #[must_use]
     pub const fn reserve(&self, sizes: &Sizes) -> Charge {
         let input = if sizes.input_at_most > sizes.input { sizes.input_at_most } else { sizes.input };
-        Charge { input, output: sizes.output(), total: self.total(input, self.reserved_output(sizes)) }
+        let total = self.total(input, self.reserved_output(sizes));
+        Charge { input, output: sizes.output(), total, inputs: sizes.inputs }
     }
 
     /// The same, with the probable charge and the least possible one.
@@ -197,7 +204,7 @@ impl Charging {
         let input = tokens(usage.total_input()).saturating_sub(cached);
         let output = tokens(usage.output);
         let counted = if self.is_reconciled { output } else { self.reserved_output(sizes) };
-        let used = Charge { input, output, total: self.total(input, counted) };
+        let used = Charge { input, output, total: self.total(input, counted), inputs: sizes.inputs };
         if usage.source == UsageSource::Estimated { used.max(self.reserve(sizes)) } else { used }
     }
 
@@ -267,12 +274,29 @@ mod tests {
     use std::time::Duration;
 
     fn sizes(input: u64, cap: Option<u64>, expected_output: u64) -> Sizes {
-        Sizes { input, input_at_most: input, cap, expected_output }
+        Sizes { input, input_at_most: input, cap, expected_output, inputs: 0 }
     }
 
     fn refusal(class: ErrorClass, unit: Unit, size: u64, requested: Option<u64>) -> Failure {
         let limit = Some(NamedLimit { unit, size, requested });
         Failure { limit, ..Failure::new(class, Scope::Model, "no") }
+    }
+
+    #[test]
+    fn inputs_are_taken_as_many_as_there_are_unless_the_call_was_turned_away() {
+        let (rule, sizes) = (Charging::COMBINED, Sizes { inputs: 61, ..sizes(8, Some(0), 0) });
+        let ask = rule.ask(&sizes);
+        assert_eq!([ask.reserved, ask.expected, ask.least].map(|charge| charge.units(Unit::Inputs)), [61; 3]);
+        let usage = Usage { input: 9, source: UsageSource::Provider, ..Usage::default() };
+        for (usage, fate, taken) in [
+            (Some(&usage), Fate::LetIn, 61),
+            (None, Fate::LetIn, 61),
+            (None, Fate::Failed, 61),
+            (None, Fate::TurnedAway, 0),
+        ] {
+            assert_eq!(rule.settle(&sizes, usage, fate).units(Unit::Inputs), taken, "{fate:?}");
+        }
+        assert_eq!(rule.reserve(&Sizes { inputs: 0, ..sizes }).units(Unit::Inputs), 0);
     }
 
     #[test]

@@ -16,11 +16,14 @@ pub enum Unit {
     InputTokens,
     /// Output tokens.
     OutputTokens,
+    /// Inputs of calls for embeddings.
+    Inputs,
 }
 
 impl Unit {
     /// Every unit.
-    pub const ALL: &'static [Self] = &[Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens];
+    pub const ALL: &'static [Self] =
+        &[Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens, Self::Inputs];
 
     /// The unit with this name.
     #[must_use]
@@ -36,6 +39,7 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::InputTokens => "input_tokens",
             Self::OutputTokens => "output_tokens",
+            Self::Inputs => "inputs",
         }
     }
 }
@@ -53,8 +57,7 @@ impl Dimension {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (unit, per) = text.split_once('/')?;
-        let units = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
-        let unit = units.into_iter().find(|known| known.as_str() == unit)?;
+        let unit = Unit::parse(unit)?;
         let seconds = match per {
             "s" => 1,
             "min" => 60,
@@ -87,6 +90,7 @@ impl fmt::Display for Unit {
             Self::Tokens => "tokens",
             Self::InputTokens => "input tokens",
             Self::OutputTokens => "output tokens",
+            Self::Inputs => "inputs",
         })
     }
 }

@@ -41,6 +41,12 @@ impl ChatRequest {
         }
     }
 
+    /// How many inputs it has for embeddings; 0: it is another request.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.embed.as_ref().map_or(0, |embed| embed.inputs.count())
+    }
+
     /// Whether every call of a function has its result in the conversation, and every result its call: a provider that
     /// finds otherwise got a different conversation on the way.
     #[must_use]

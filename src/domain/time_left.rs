@@ -26,6 +26,8 @@ impl TakenSoFar {
     fn of(&self, unit: Unit) -> i64 {
         match unit {
             Unit::Requests => self.calls,
+            // How many inputs calls had is not on the ledger.
+            Unit::Inputs => 0,
             Unit::InputTokens => self.input_tokens,
             Unit::OutputTokens => self.output_tokens,
             Unit::Tokens => self.input_tokens.saturating_add(self.output_tokens),

@@ -183,16 +183,16 @@ impl Bucket {
         }
         let now = Instant::now();
         let meters = self.meters();
-        let rates = meters
-            .iter()
-            .map(|meter| (meter, meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1)))
-            .map(|(meter, times)| (meter, usize::try_from(times).unwrap_or(usize::MAX)))
-            // Requests are counted by the call, and tokens by the job.
-            .map(
-                |(meter, times)| {
-                    if meter.dimension.unit == Unit::Requests { times.saturating_mul(per_call) } else { times }
-                },
-            );
+        let rates = meters.iter().map(|meter| {
+            let (unit, room) = (meter.dimension.unit, meter.headroom(horizon, now));
+            let jobs = match (unit, typical.units(unit)) {
+                // Other requests have no part in a limit of inputs.
+                (Unit::Inputs, 0) => return usize::MAX,
+                (_, units) => usize::try_from(room / units.max(1)).unwrap_or(usize::MAX),
+            };
+            // Requests are counted by the call, and all else by the job.
+            if unit == Unit::Requests { jobs.saturating_mul(per_call) } else { jobs }
+        });
         let places = self.places.room().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
         rates.min().unwrap_or(usize::MAX).min(places.saturating_mul(per_call))
     }

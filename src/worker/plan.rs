@@ -57,9 +57,10 @@ pub struct RungPlan {
 }
 
 impl RungPlan {
-    /// The units that a request is expected to need here, by its estimated input tokens and its output cap.
+    /// The units that a request is expected to need here, by its estimated input tokens, its output cap and its inputs
+    /// for embeddings.
     #[must_use]
-    pub fn sizes(&self, input_tokens: i64, cap: Option<i64>) -> Sizes {
+    pub fn sizes(&self, input_tokens: i64, cap: Option<i64>, inputs: usize) -> Sizes {
         let calibration = self.target.calibration();
         let cap = cap.map(|cap| u64::try_from(cap).unwrap_or(0));
         Sizes {
@@ -67,6 +68,7 @@ impl RungPlan {
             input_at_most: calibration.input_at_most(input_tokens),
             cap,
             expected_output: calibration.expected_output(cap),
+            inputs: u64::try_from(inputs).unwrap_or(u64::MAX),
         }
     }
 
@@ -195,7 +197,9 @@ impl RoutePlan {
     fn conditions(&self, now: Timestamp) -> Vec<Condition> {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
-        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
+        // Nothing is generated for embeddings: then the mean of the caps is next to nothing.
+        let inputs = usize::from(typical.cap().is_some_and(|cap| cap <= 1));
+        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap(), inputs);
         let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
         self.rungs.iter().map(condition).collect()
     }

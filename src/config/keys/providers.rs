@@ -96,8 +96,9 @@ pub(super) const PROVIDER: Table = Table {
             "{ requests_per_minute = 10000, tokens_per_minute = 2000000, concurrency = 200 }",
             "learned from headers, or found by trial, which costs a few 429s",
             "What the account allows, for all workers together. Copy it from the vendor's console. Keys: \
-             requests_per_, tokens_per_, input_tokens_per_ and output_tokens_per_ with second, minute or day; \
-             concurrency; burst_requests and burst_tokens (how much may go at once after a rest; default: all of it).",
+             requests_per_, tokens_per_, input_tokens_per_, output_tokens_per_ and inputs_per_ with second, minute or \
+             day; concurrency; burst_requests, burst_tokens and burst_inputs (how much may go at once after a rest; \
+             default: all of it).",
         ),
         instead(
             "bucket",
@@ -214,8 +215,12 @@ const LIMITS: Table = Table {
         key("output_tokens_per_second", AMOUNT, "", "Tokens of answers within a second."),
         key("output_tokens_per_minute", AMOUNT, "", "Tokens of answers within a minute."),
         key("output_tokens_per_day", AMOUNT, "", "Tokens of answers within a day."),
+        key("inputs_per_second", AMOUNT, "", "Inputs of calls for embeddings within a second."),
+        key("inputs_per_minute", AMOUNT, "", "Inputs of calls for embeddings within a minute."),
+        key("inputs_per_day", AMOUNT, "", "Inputs of calls for embeddings within a day."),
         depends("burst_requests", AMOUNT, "", "all of the limit", "How many calls may go at once after a rest."),
         depends("burst_tokens", AMOUNT, "", "all of the limit", "How many tokens may go at once after a rest."),
+        depends("burst_inputs", AMOUNT, "", "all of the limit", "How many inputs may go at once after a rest."),
         key("concurrency", Kind::Whole(1, 1_000_000), "", "Calls under way at the same time."),
     ],
     ..Table::EMPTY

@@ -80,7 +80,7 @@ fn what_is_held_of_a_limit_that_this_version_cannot_name_is_left_out_and_all_els
 
 #[test]
 fn every_limit_is_found_again_by_its_name() {
-    for unit in [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
+    for &unit in Unit::ALL {
         for seconds in [1, 2, 59, 60, 61, 3_600, 86_399, 86_400, 86_401, u64::MAX] {
             let dimension = Dimension { unit, seconds };
             assert_eq!(Dimension::parse(&dimension.to_string()), Some(dimension));

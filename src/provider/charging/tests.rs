@@ -8,7 +8,7 @@ use crate::simulate::Dialect;
 use proptest::prelude::*;
 
 fn sizes(input: u64, cap: Option<u64>, expected_output: u64) -> Sizes {
-    Sizes { input, input_at_most: input, cap, expected_output }
+    Sizes { input, input_at_most: input, cap, expected_output, inputs: 0 }
 }
 
 fn usage(input: i64, cache_read: i64, output: i64) -> Usage {
@@ -114,7 +114,7 @@ proptest! {
             let reported = usage(input.cast_signed(), 0, output.cast_signed());
             let estimated = sizes(input * off / 100, cap, expected_output);
             let settled = rule.settle(&estimated, Some(&reported), Fate::LetIn);
-            prop_assert_eq!(settled, Charge { input: taken.input_tokens, output, total }, "{:?}", spoken);
+            prop_assert_eq!(settled, Charge { input: taken.input_tokens, output, total, inputs: 0 }, "{:?}", spoken);
             let exact = rule.reserve(&sizes(input, cap, output));
             prop_assert_eq!(exact, settled, "{:?}", spoken);
         }

@@ -77,7 +77,7 @@ pub(super) fn bucket(rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Ar
 }
 
 pub(super) fn tokens(input: u64) -> Charge {
-    Charge { input, output: 0, total: input }
+    Charge { input, output: 0, total: input, inputs: 0 }
 }
 
 pub(super) async fn enter_after(bucket: &Arc<Bucket>, charge: Charge) -> Duration {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const SECOND: Duration = Duration::from_secs(1);
-const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 
 struct Stage {
     gate: Gate,

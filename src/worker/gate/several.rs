@@ -9,7 +9,7 @@ use crate::worker::bucket::tests::Others;
 use tokio::time::sleep;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
-const CHARGE: Charge = Charge { input: 5, output: 5, total: 10 };
+const CHARGE: Charge = Charge { input: 5, output: 5, total: 10, inputs: 0 };
 const MINUTE: Duration = Duration::from_mins(1);
 /// Enough for some rounds of the keeper, and too short for any units worth counting to come back.
 const SOON: Duration = Duration::from_millis(100);

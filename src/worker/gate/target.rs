@@ -308,9 +308,9 @@ impl TargetState {
     /// in fits and starts.
     #[must_use]
     pub fn has_ease(&self, charge: Charge) -> bool {
-        let four = |tokens: u64| tokens.saturating_mul(4);
-        let Charge { input, output, total } = charge;
-        let charge = Charge { input: four(input), output: four(output), total: four(total) };
+        let four = |units: u64| units.saturating_mul(4);
+        let Charge { input, output, total, inputs } = charge;
+        let charge = Charge { input: four(input), output: four(output), total: four(total), inputs: four(inputs) };
         self.buckets.iter().all(|bucket| bucket.size(charge).is_none())
     }
 
@@ -321,6 +321,7 @@ impl TargetState {
             (Unit::Tokens, Charge { total: ask.least.total, ..Charge::default() }),
             (Unit::InputTokens, Charge { input: ask.least.input, ..Charge::default() }),
             (Unit::OutputTokens, Charge { output: ask.least.output, ..Charge::default() }),
+            (Unit::Inputs, Charge { inputs: ask.least.inputs, ..Charge::default() }),
         ]
         .into_iter()
         .find_map(|(unit, least)| {

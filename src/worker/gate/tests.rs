@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const OPEN: Duration = Duration::from_secs(30);
-const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 
 struct Stage {
     gate: Gate,

@@ -164,7 +164,7 @@ impl Call {
     async fn make_alone(&self, in_hand: &InHand) -> Came {
         let Errand { shared, plan, .. } = &*self.errand;
         let Some((spec, rung)) = plan.rung(self.index) else { return Came::NotBegun };
-        let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
+        let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens, self.request().inputs());
         let charge = rung.charging.reserve(&sizes);
         let now_planned = shared.plan();
         let gate = &now_planned.gate;

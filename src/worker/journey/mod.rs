@@ -170,7 +170,7 @@ impl Errand {
         let is_large = self.request.raw.len() > LARGE;
         let request = if is_large { self.shared.schemas.aside(write).await } else { write() }?;
         let job = Job { input_tokens: estimate::input_tokens(&request), ..self.job.clone() };
-        let sizes = rung.sizes(job.input_tokens, job.max_output_tokens);
+        let sizes = rung.sizes(job.input_tokens, job.max_output_tokens, request.inputs());
         let fits = eligibility::ineligible(&spec.model.capabilities, &sizes, &request).is_none();
         let health = rung.condition(&sizes, None, PACE, false, self.shared.clock.now()).health;
         let fits = fits && !matches!(health, RungHealth::Ineligible(_));
@@ -388,7 +388,7 @@ impl Journey {
             Some(again) => (&again.job, &again.request),
             None => (&self.errand.job, &self.errand.request),
         };
-        let sizes = planned.sizes(job.input_tokens, job.max_output_tokens);
+        let sizes = planned.sizes(job.input_tokens, job.max_output_tokens, request.inputs());
         if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }

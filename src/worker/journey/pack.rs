@@ -61,8 +61,8 @@ impl Call {
         let (spec, rung) = self.errand.plan.rung(self.index)?;
         let packer = rung.packer.as_ref().filter(|_| self.company != Company::Alone)?;
         let request = self.request();
-        let inputs = request.embed.as_ref()?.inputs.count();
-        let load = Load { inputs, sizes: rung.sizes(self.job().input_tokens, self.job().max_output_tokens) };
+        let inputs = request.inputs();
+        let load = Load { inputs, sizes: rung.sizes(self.job().input_tokens, self.job().max_output_tokens, inputs) };
         if !load.is_within(&packer.bounds()) {
             return None;
         }

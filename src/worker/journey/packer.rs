@@ -52,6 +52,7 @@ impl Load {
             input_at_most: self.sizes.input_at_most.saturating_add(other.sizes.input_at_most),
             cap: Some(0),
             expected_output: 0,
+            inputs: self.sizes.inputs.saturating_add(other.sizes.inputs),
         };
         Self { inputs: self.inputs.saturating_add(other.inputs), sizes }
     }

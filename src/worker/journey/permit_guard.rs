@@ -63,7 +63,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_795_176_000_000);
     const SECOND: Duration = Duration::from_secs(1);
-    const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+    const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 
     /// A target with this limit, whose breaker opens at the second failure.
     fn stage(limits: Limits) -> (Gate, Arc<TargetState>) {

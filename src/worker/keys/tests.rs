@@ -20,7 +20,7 @@ const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const RECHECK: Duration = Duration::from_mins(10);
 const SECOND: Duration = Duration::from_secs(1);
 const TOOK: Took = Took { time: Duration::from_millis(100), output_tokens: 10 };
-const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 
 struct Stage {
     gate: Gate,

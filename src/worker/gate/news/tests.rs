@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const SECOND: Duration = Duration::from_secs(1);
-const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 const RECHECK: Duration = Duration::from_mins(10);
 
 /// One worker process.

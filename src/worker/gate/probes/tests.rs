@@ -54,7 +54,7 @@ fn report(status: u16) -> ProbeReport {
 }
 
 fn ask() -> Ask {
-    Charging::COMBINED.ask(&Sizes { input: 1, input_at_most: 1, cap: Some(1), expected_output: 1 })
+    Charging::COMBINED.ask(&Sizes { input: 1, input_at_most: 1, cap: Some(1), expected_output: 1, inputs: 0 })
 }
 
 /// Why the target is shut, for status and for a call.

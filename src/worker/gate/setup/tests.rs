@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
-const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 const MINUTE: Duration = Duration::from_mins(1);
 /// Enough for some rounds of the keeper.
 const SOON: Duration = Duration::from_millis(100);
