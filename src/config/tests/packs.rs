@@ -74,7 +74,7 @@ fn a_pack_that_makes_no_sense_is_refused_with_what_would() {
             "pack = { inputs = 9, tokens = 0 }",
             "pack.tokens: is 0; expected a whole number from 1 to 1000000000".to_owned(),
         ),
-        ("pack = { inputs = 9, input = 9 }", "pack.input: unknown key; expected perhaps inputs".to_owned()),
+        ("pack = { inputs = 9, input = 9 }", "pack.input: no such key; expected perhaps inputs".to_owned()),
         (
             "pack = 9\nstrategy = \"race\"",
             "pack: the strategy is \"race\", which asks a second rung for one job and not for a pack; expected another \

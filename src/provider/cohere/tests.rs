@@ -110,7 +110,7 @@ fn what_it_cannot_express_is_for_another_rung() {
     let (sent, dropped) = encoded(cohere(), &parsed(neither), &Capabilities::default());
     assert_eq!((sent.get("tools"), dropped.len()), (None, 2), "{dropped:?}");
     let odd = json!({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]});
-    assert!(refused(&parsed(odd)).contains("content parts of type file"));
+    assert!(refused(&parsed(odd)).contains("a file without `file_data`"));
     // A message of nothing is left out, and a conversation of nothing is not one.
     assert!(refused(&parsed(json!({"messages": [{"role": "user", "content": " "}]}))).contains("without words"));
 }

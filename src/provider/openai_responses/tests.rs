@@ -88,7 +88,7 @@ fn parameters_have_other_names_and_what_has_none_is_named() {
     let refused = |body| responses().chat(&parsed(body), "m", &Capabilities::default()).unwrap_err().to_string();
     assert!(refused(json!({"prompt": "Hi", "response_format": {"type": "json_object"}})).contains("the word JSON"));
     let file = json!({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]});
-    assert!(refused(file).contains("content parts of type file"));
+    assert!(refused(file).contains("a file without `file_data`"));
 }
 
 #[test]

@@ -389,7 +389,7 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
         (json!([user(), result()]), "a tool result whose call is not in the turn before it"),
         (
             json!([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
-            "content parts of type input_audio",
+            "a sound without `data` and `format`",
         ),
     ] {
         assert_eq!(refusal("m", &saying(messages)), expected);

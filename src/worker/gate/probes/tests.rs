@@ -69,6 +69,7 @@ fn shut(gate: &Gate, model: &str, now: Timestamp) -> Option<Shut> {
 #[tokio::test(start_paused = true)]
 async fn failures_in_a_row_shut_all_targets_with_the_servers_words_and_a_good_probe_opens_them() {
     let (gate, page) = (gate(Some("/health")), settings("/health"));
+    assert!(!gate.take_in_probe("p", &page, &report(200), NOW));
     assert!(!gate.take_in_probe("p", &page, &report(503), NOW));
     assert_eq!(shut(&gate, "a", NOW), None, "one failure is none");
     let target = gate.target(&Target::new("p", "a")).unwrap();
