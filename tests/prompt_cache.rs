@@ -181,7 +181,7 @@ async fn the_first_call_with_a_beginning_writes_it_and_all_others_read_it() {
     .await
     .unwrap();
     let story = fleet.program(&["explain", &job.to_string()]).output().await.unwrap();
-    let story = text(&story.stdout).to_owned();
+    let story = text(&story.stdout);
     assert!(story.contains("added by the route (prompt_cache): cache_control"), "{story}");
     assert!(story.contains("for the first call with the same tools and instructions"), "{story}");
 

@@ -244,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     const CACHING: PromptCaching =
-        PromptCaching { life: CacheLife::Hour, min_tokens: None, wait: Duration::from_secs(60) };
+        PromptCaching { life: CacheLife::Hour, min_tokens: None, wait: Duration::from_mins(1) };
 
     fn read(body: &Value) -> ChatRequest {
         ChatRequest::read_text(&body.to_string()).unwrap()

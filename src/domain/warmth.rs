@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WAIT: Duration = Duration::from_secs(60);
+    const WAIT: Duration = Duration::from_mins(1);
     const LIFE: Duration = Duration::from_mins(5);
 
     fn key(name: usize) -> PrefixKey {

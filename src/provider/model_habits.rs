@@ -189,6 +189,7 @@ impl Claude {
 }
 
 /// How Anthropic keeps the beginnings of prompts for a model: all of them, if they are marked.
+#[expect(clippy::unnecessary_wraps, reason = "a row says it by model, and some have none")]
 pub(super) fn anthropic_keeps(model: &str) -> Option<PromptCache> {
     let min_tokens = Claude::of(model).map_or(1_024, Claude::least_kept);
     Some(PromptCache { form: CacheForm::Marks { keeps_an_hour: true }, min_tokens })

@@ -84,8 +84,7 @@ mod tests {
     fn plan() -> PrefixPlan {
         let body = r#"{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]}"#;
         let prefix = Prefix::of(&ChatRequest::read_text(body).unwrap()).unwrap();
-        let caching =
-            PromptCaching { life: CacheLife::FiveMinutes, min_tokens: Some(0), wait: Duration::from_secs(60) };
+        let caching = PromptCaching { life: CacheLife::FiveMinutes, min_tokens: Some(0), wait: Duration::from_mins(1) };
         let cache = PromptCache { form: CacheForm::ByItself, min_tokens: 0 };
         prefix.plan(&caching, &cache, &Target::new("p", "m")).unwrap()
     }
@@ -96,7 +95,7 @@ mod tests {
         for is_answered in [false, true] {
             let Entry::Goes(first) = prefixes.enter(&plan(), now) else { panic!("nobody was before it") };
             let Entry::Waits { ended, until } = prefixes.enter(&plan(), now) else { panic!("the first is under way") };
-            assert_eq!(until, now + Duration::from_secs(60));
+            assert_eq!(until, now + Duration::from_mins(1));
             if is_answered {
                 first.answered(now);
             }

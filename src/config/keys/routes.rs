@@ -112,8 +112,8 @@ pub(super) const ROUTE: Table = Table {
             "pack",
             Kind::Either(&[Kind::Whole(2, 2_048), Kind::Table(&PACK)]),
             "{ inputs = 96, wait = \"50ms\" }",
-            "Jobs that ask for embeddings share calls of so many inputs; a number stands for `inputs` alone. A vendor's \
-             own bounds hold, too.",
+            "Jobs that ask for embeddings share calls of so many inputs; a number stands for `inputs` alone. A \
+             vendor's own bounds hold, too.",
         ),
         key(
             "prompt",

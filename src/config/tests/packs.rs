@@ -68,7 +68,9 @@ fn a_pack_that_makes_no_sense_is_refused_with_what_would() {
         ("pack = { wait = \"1s\" }", format!("pack.inputs: is missing; {NUMBER}")),
         (
             "pack = { inputs = 9, wait = \"6s\" }",
-            "pack.wait: is longer than 5s; expected a duration such as \"90s\", \"10m\" or \"1h 30m\", at most \"5s\"".to_owned(),
+            "pack.wait: is longer than 5s; expected a duration such as \"90s\", \"10m\" or \"1h 30m\", at most \
+             \"5s\""
+                .to_owned(),
         ),
         (
             "pack = { inputs = 9, tokens = 0 }",
@@ -93,9 +95,7 @@ fn a_pack_that_makes_no_sense_is_refused_with_what_would() {
     }
     assert_eq!(
         route("rungs = [\"claude/c\"]\npack = 9").faults(),
-        [
-            "routes.default.pack: no rung of the route has embeddings, and nothing else is packed; expected a rung whose \
-          dialect has embeddings, or no pack"
-        ]
+        ["routes.default.pack: no rung of the route has embeddings, and nothing else is packed; expected a rung \
+          whose dialect has embeddings, or no pack"]
     );
 }

@@ -68,7 +68,7 @@ impl Amounts {
                     reasoning: count(&reasoning, place),
                     source,
                 },
-                price: self.price.clone(),
+                price: self.price,
                 cost: Cost { booked: amount(&booked, place), computed: amount(&computed, place), source: cost_source },
                 reported: amount(&reported, place),
             })
@@ -147,7 +147,8 @@ mod tests {
             prop_assert_eq!(sum(|part| part.cost.computed), computed);
             prop_assert_eq!(sum(|part| part.reported), booked);
             let alike = parts.iter().all(|part| {
-                (part.usage.source, part.cost.source, &part.price) == (UsageSource::Provider, whole.cost.source, &whole.price)
+                let told = (part.usage.source, part.cost.source, &part.price);
+                told == (UsageSource::Provider, whole.cost.source, &whole.price)
             });
             prop_assert!(alike);
         }

@@ -36,11 +36,13 @@ const PLAIN: Vendor = Vendor {
 const LEAST_KEPT: i64 = 1_024;
 
 /// A vendor that keeps beginnings unasked, and finds them more often for requests that name the same key.
+#[expect(clippy::unnecessary_wraps, reason = "a row says it by model, and some have none")]
 fn by_key(_model: &str) -> Option<PromptCache> {
     Some(PromptCache { form: CacheForm::Key, min_tokens: LEAST_KEPT })
 }
 
 /// A vendor that keeps beginnings unasked.
+#[expect(clippy::unnecessary_wraps, reason = "a row says it by model, and some have none")]
 fn by_itself(_model: &str) -> Option<PromptCache> {
     Some(PromptCache { form: CacheForm::ByItself, min_tokens: LEAST_KEPT })
 }

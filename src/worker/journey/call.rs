@@ -105,6 +105,13 @@ pub(super) struct Reserved<'a> {
     pub(super) is_held: bool,
 }
 
+/// Ends the permit of a call whose outcome says nothing of key and target.
+fn say_nothing(mut guard: PermitGuard<'_>, rung: &RungPlan, sizes: &Sizes, judged: &Judged) {
+    let fate = Fate::of(&judged.outcome);
+    guard.begin(rung.charging.settle(sizes, judged.counted_usage.as_ref(), fate));
+    drop(guard);
+}
+
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if self.is_held {
@@ -226,6 +233,7 @@ impl Call {
     }
 
     /// The reservation for a call that was opened, or why it is not made.
+    #[expect(clippy::result_large_err, reason = "what came of a call is as large as its verdict, once for each")]
     pub(super) fn reserved(&self, opened: Opened) -> Result<Reserved<'_>, Came> {
         match opened {
             Opened::Yes { is_reserved } => Ok(Reserved { call: self, is_held: is_reserved }),
@@ -299,7 +307,7 @@ impl Call {
             self.came_back.lock().push(self.number);
             if is_shared && judged.failure.as_ref().is_some_and(|failure| failure.bearing == Bearing::InDoubt) {
                 // Whether it is believed is a matter of two requests, and these were not told apart.
-                self.say_nothing(guard, rung, &sizes, &judged);
+                say_nothing(guard, rung, &sizes, &judged);
             } else {
                 self.teach(guard, rung, &sizes, &mut judged, &limits, ended_at);
             }
@@ -440,13 +448,6 @@ impl Call {
         if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
             failure.bearing = Bearing::AsScoped;
         }
-    }
-
-    /// Ends the permit of a call whose outcome says nothing of key and target.
-    fn say_nothing(&self, mut guard: PermitGuard<'_>, rung: &RungPlan, sizes: &Sizes, judged: &Judged) {
-        let fate = Fate::of(&judged.outcome);
-        guard.begin(rung.charging.settle(sizes, judged.counted_usage.as_ref(), fate));
-        drop(guard);
     }
 
     /// The call as the provider's client takes it.

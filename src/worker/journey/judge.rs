@@ -133,12 +133,11 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
     match result {
         Ok(mut answer) => {
             judged.notes = std::mem::take(&mut answer.beside.notes);
-            match asked.share {
-                Some(share) => judged.take(share, &mut answer),
-                None => {
-                    judged.count(&mut answer, asked);
-                    judged.bill(&answer, spec, at);
-                }
+            if let Some(share) = asked.share {
+                judged.take(share, &mut answer);
+            } else {
+                judged.count(&mut answer, asked);
+                judged.bill(&answer, spec, at);
             }
             if judged.cost.is_none() {
                 // Another model or tier than the one that was asked, without a price: until it has one, budgets keep
@@ -259,13 +258,13 @@ impl Judged {
     /// The tokens and the money of the call.
     pub(super) fn amounts(&self) -> Amounts {
         let cost = Cost { booked: self.cost, computed: self.computed_cost, source: self.cost_source };
-        Amounts { usage: self.usage, price: self.price.clone(), cost, reported: self.reported_cost }
+        Amounts { usage: self.usage, price: self.price, cost, reported: self.reported_cost }
     }
 
     /// The same outcome for a job that shared the call and has no answer from it, with its part of the money. `worst`:
     /// the most that its part may have cost; `None`: the price is unknown.
-    pub(super) fn without_answer(&self, amounts: Amounts, worst: Option<NanoUsd>) -> Self {
-        let Amounts { usage, price, cost, reported } = amounts;
+    pub(super) fn without_answer(&self, amounts: &Amounts, worst: Option<NanoUsd>) -> Self {
+        let Amounts { usage, price, cost, reported } = *amounts;
         let is_uncertain = self.uncertain > NanoUsd::ZERO;
         Self {
             outcome: self.outcome.clone(),

@@ -38,7 +38,7 @@ pub(in crate::worker) struct Member {
 }
 
 /// The place of a job in a pack, from the side of the job.
-struct Passage {
+struct Ride {
     admitted: oneshot::Receiver<Result<(), Shut>>,
     noted: oneshot::Sender<CancellationToken>,
     outcome: oneshot::Receiver<Came>,
@@ -46,11 +46,11 @@ struct Passage {
 
 impl Member {
     /// Both sides of a job's place in a pack.
-    fn of(call: Call, load: Load) -> (Self, Passage) {
+    fn of(call: Call, load: Load) -> (Self, Ride) {
         let (admitted, is_admitted) = oneshot::channel();
         let (is_noted, noted) = oneshot::channel();
         let (outcome, came) = oneshot::channel();
-        let passage = Passage { admitted: is_admitted, noted: is_noted, outcome: came };
+        let passage = Ride { admitted: is_admitted, noted: is_noted, outcome: came };
         (Self { call, load, admitted, noted, outcome }, passage)
     }
 }
@@ -212,7 +212,9 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
     // Recording the calls takes the database a moment, or longer. A provider may have asked for a wait meanwhile.
     let started_at = shared.clock.now();
     if let Some(shut) = rung.target.shut_meanwhile(guard.permit(), started_at) {
-        jobs.into_iter().for_each(|job| job.tell(Came::Refused(shut)));
+        for job in jobs {
+            job.tell(Came::Refused(shut));
+        }
         return;
     }
     let given_up = async {
@@ -229,7 +231,9 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
     let sizes = all(jobs.iter().map(|job| job.load)).sizes;
     let Some(whole) = whole_of(&jobs) else {
         guard.give_back();
-        jobs.into_iter().for_each(|job| job.tell(Came::Parted(Company::Alone)));
+        for job in jobs {
+            job.tell(Came::Parted(Company::Alone));
+        }
         return;
     };
     let is_shared = jobs.len() > 1;
@@ -274,7 +278,9 @@ fn whole_of(jobs: &[Noted]) -> Option<Call> {
     }
     let request = pack::merged(jobs.iter().map(|job| &**job.call.request()))?;
     let mut hasher = DefaultHasher::new();
-    jobs.iter().for_each(|job| job.call.errand.hash.hash(&mut hasher));
+    for job in jobs {
+        job.call.errand.hash.hash(&mut hasher);
+    }
     let input_tokens = jobs.iter().fold(0, |sum: i64, job| sum.saturating_add(job.call.job().input_tokens));
     let errand = Errand {
         request: Arc::new(request),
@@ -311,13 +317,12 @@ async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>) {
     let (count, inputs) = (jobs.len(), counts.iter().fold(0, |sum: usize, inputs| sum.saturating_add(*inputs)));
     let mut parts = parts.into_iter();
     for (place, (job, amounts)) in jobs.into_iter().zip(amounts).enumerate() {
-        let judged = match (&answer, parts.next()) {
-            (Some(answer), Some(vectors)) => judged_alone(&job.call, &made, answer, vectors, amounts).await,
-            _ => {
-                let mut judged = made.judged.without_answer(amounts, job.call.worst(made.started_at));
-                judged.dropped.extend(job.call.errand.held_back.iter().cloned());
-                judged
-            }
+        let judged = if let (Some(answer), Some(vectors)) = (&answer, parts.next()) {
+            judged_alone(&job.call, &made, answer, vectors, amounts).await
+        } else {
+            let mut judged = made.judged.without_answer(&amounts, job.call.worst(made.started_at));
+            judged.dropped.extend(job.call.errand.held_back.iter().cloned());
+            judged
         };
         let company = Company::after(parting, pack, place, count);
         let size = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

@@ -74,8 +74,8 @@ impl<M> Packer<M> {
         self.bounds
     }
 
-    /// Puts a job into the pack of those that it agrees with, as long as the pack `fits` with it. Returns the pack if it
-    /// is a new one, which the caller then has to see to its end.
+    /// Puts a job into the pack of those that it agrees with, as long as the pack `fits` with it. Returns the pack if
+    /// it is a new one, which the caller then has to see to its end.
     pub(super) fn join(
         &self,
         accord: Accord,

@@ -57,13 +57,12 @@ impl Journey {
     pub(super) fn give_up_turn(&mut self, step: &Step) {
         match (step, self.sleeper.take()) {
             (Step::Wait { why, .. }, sleeper) if is_for_a_place(why) => self.sleeper = sleeper,
+            // A job that may share its call leaves the place to the next one that sleeps, which then joins it.
             (Step::Call { rung, .. }, Some(sleeper))
-                if self.errand.plan.rungs.get(*rung).is_some_and(|planned| planned.target.has(&sleeper)) =>
+                if (self.errand.plan.rungs.get(*rung))
+                    .is_some_and(|planned| planned.target.has(&sleeper) && planned.packer.is_none()) =>
             {
-                // A job that may share its call leaves the place to the next one that sleeps, which then joins it.
-                if self.errand.plan.rungs.get(*rung).is_none_or(|planned| planned.packer.is_none()) {
-                    sleeper.take();
-                }
+                sleeper.take();
             }
             _ => {}
         }
