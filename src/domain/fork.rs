@@ -57,44 +57,51 @@ impl Names {
     }
 }
 
-/// What a request asks of a model beside a text in answer to texts.
+/// What a request asks of a model beside a text in answer to texts: for each of the words, whether it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub tools: bool,
-    pub images: bool,
-    /// JSON as its answer, with or without a schema.
-    pub json: bool,
-}
+pub struct Needs([bool; Needs::WORDS.len()]);
 
 impl Needs {
-    /// The words for them.
-    pub const WORDS: [&'static str; 3] = ["tools", "images", "json"];
+    /// The words: tools; parts of messages that are no text; JSON as the answer, with or without a schema; vectors.
+    pub const WORDS: [&'static str; 6] =
+        ["tools", ContentPart::IMAGES, ContentPart::FILES, ContentPart::AUDIO, "json", "embeddings"];
 
     /// What a request asks for.
     #[must_use]
     pub fn of(request: &ChatRequest) -> Self {
-        let is_image = |part: &ContentPart| matches!(part, ContentPart::Image { .. });
-        Self {
-            tools: !request.tools.is_empty() || !request.other_tools.is_empty(),
-            images: request.messages.iter().any(|message| message.content.iter().any(is_image)),
-            json: request.response_format.as_ref().is_some_and(|format| *format != ResponseFormat::Text),
-        }
+        let has =
+            |kind: &str| request.messages.iter().flat_map(|message| &message.content).any(|part| part.kind() == kind);
+        Self(Self::WORDS.map(|word| match word {
+            "tools" => !request.tools.is_empty() || !request.other_tools.is_empty(),
+            "json" => request.response_format.as_ref().is_some_and(|format| *format != ResponseFormat::Text),
+            "embeddings" => request.embed.is_some(),
+            kind => has(kind),
+        }))
+    }
+
+    /// Those of these words; `None`: one is no such word.
+    #[must_use]
+    pub fn by_words(words: &[&str]) -> Option<Self> {
+        let mut needs = Self::default();
+        words.iter().all(|word| needs.add(word)).then_some(needs)
     }
 
     /// Adds one by its word. Returns whether there is such a word.
     pub fn add(&mut self, word: &str) -> bool {
-        match word {
-            "tools" => self.tools = true,
-            "images" => self.images = true,
-            "json" => self.json = true,
-            _ => return false,
-        }
+        let place = Self::WORDS.iter().position(|known| *known == word);
+        let Some(need) = place.and_then(|place| self.0.get_mut(place)) else { return false };
+        *need = true;
         true
     }
 
+    /// The words of what is asked for.
+    fn words(self) -> impl Iterator<Item = &'static str> {
+        Self::WORDS.into_iter().zip(self.0).filter(|(_, needed)| *needed).map(|(word, _)| word)
+    }
+
     /// Whether all of the other's are among these.
-    const fn include(self, other: Self) -> bool {
-        (self.tools || !other.tools) && (self.images || !other.images) && (self.json || !other.json)
+    fn include(self, other: Self) -> bool {
+        self.0.into_iter().zip(other.0).all(|(own, other)| own || !other)
     }
 }
 
@@ -149,9 +156,7 @@ impl fmt::Display for When {
         parts.extend(self.metadata.iter().map(|(member, wanted)| names(&format!("metadata.{member}"), wanted)));
         parts.extend(self.min_input_tokens.map(|least| format!("the prompt has at least {least} tokens")));
         parts.extend(self.max_input_tokens.map(|most| format!("the prompt has at most {most} tokens")));
-        let needed = [self.needs.tools, self.needs.images, self.needs.json];
-        let words = needed.into_iter().zip(Needs::WORDS).filter(|(needed, _)| *needed).map(|(_, word)| word);
-        let words: Vec<&str> = words.collect();
+        let words: Vec<&str> = self.needs.words().collect();
         parts.extend((!words.is_empty()).then(|| format!("the request asks for {}", words.join(" and "))));
         let languages: Vec<String> = self.language.iter().map(ToString::to_string).collect();
         parts.extend((!languages.is_empty()).then(|| format!("the prompt is in {}", languages.join(" or "))));
@@ -303,7 +308,7 @@ mod tests {
     fn a_rule_about_batches_holds_for_no_job_without_one() {
         let when = When { batch: Some(names(&["*"])), ..When::default() };
         assert_eq!((when.of_lane("p", None), when.of_lane("p", Some("b"))), (Holds::ForNone, Holds::ForAll));
-        let some = When { needs: Needs { tools: true, ..Needs::default() }, ..when };
+        let some = When { needs: Needs::by_words(&["tools"]).unwrap(), ..when };
         assert_eq!((some.of_lane("p", None), some.of_lane("p", Some("b"))), (Holds::ForNone, Holds::ForSome));
     }
 
@@ -312,13 +317,17 @@ mod tests {
         let of = |request: &str| Needs::of(&ChatRequest::read_text(request).unwrap());
         assert_eq!(of(r#"{"prompt":"Hi"}"#), Needs::default());
         let tools = r#"{"prompt":"Hi","tools":[{"type":"function","function":{"name":"f"}}]}"#;
-        assert_eq!(of(tools), Needs { tools: true, ..Needs::default() });
+        assert_eq!(of(tools), Needs::by_words(&["tools"]).unwrap());
         let json = r#"{"prompt":"Hi","response_format":{"type":"json_object"}}"#;
-        assert_eq!(of(json), Needs { json: true, ..Needs::default() });
+        assert_eq!(of(json), Needs::by_words(&["json"]).unwrap());
         assert_eq!(of(r#"{"prompt":"Hi","response_format":{"type":"text"}}"#), Needs::default());
         let image =
             r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://a/b"}}]}]}"#;
-        assert_eq!(of(image), Needs { images: true, ..Needs::default() });
+        assert_eq!(of(image), Needs::by_words(&["images"]).unwrap());
+        let sound = r#"{"messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}},
+            {"type":"input_audio","input_audio":{"data":"QUJD","format":"wav"}}]}]}"#;
+        assert_eq!(of(sound), Needs::by_words(&["audio", "files"]).unwrap());
+        assert_eq!(of(r#"{"input":"Hi"}"#), Needs::by_words(&["embeddings"]).unwrap());
     }
 
     #[test]

@@ -245,6 +245,11 @@ impl ErrorBody {
         self.codes.iter().any(|code| wanted.iter().any(|wanted| code.eq_ignore_ascii_case(wanted)))
     }
 
+    /// Whether one of the codes begins so, in any case.
+    pub fn has_code_from(&self, start: &str) -> bool {
+        self.codes.iter().any(|code| code.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
+    }
+
     /// Whether the text holds one of `phrases`; `*` in a phrase stands for anything.
     pub fn says(&self, phrases: &[&str]) -> bool {
         phrases.iter().any(|phrase| {

@@ -20,7 +20,7 @@ fn rules_are_read_in_their_order_as_tables_or_as_a_list() {
             when: When {
                 project: Some(names(&["acme", "test*"])),
                 metadata: [("tier".to_owned(), names(&["gold", "3", "true"]))].into(),
-                needs: Needs { tools: true, json: true, images: false },
+                needs: Needs::by_words(&["tools", "json"]).unwrap(),
                 ..When::default()
             },
             to: "gold".to_owned(),

@@ -2,8 +2,8 @@
 
 use super::limits::LIMITS;
 use crate::domain::ErrorClass::{
-    Auth, Conflict, ContentPolicy, Network, NeverFits, NotFound, Overloaded, PayloadTooLarge, Permission,
-    QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
+    Auth, Conflict, ContentPolicy, InvalidRequest, Network, NeverFits, NotFound, Overloaded, PayloadTooLarge,
+    Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::provider::classify::{Rule, Signs, never_fits};
@@ -33,7 +33,11 @@ const RULES: &[Rule] = &[
     Rule::says(ACCELERATION, RampLimit, Model).at(&[429]),
     Rule::says(&["per day", "daily rate limit"], RateLimitDaily, Model).at(&[429]),
     Rule::code(&["rate_limit_error"], RateLimit, Model),
+    Rule::code(&["compaction_unavailable", "cmek_key_unreachable", "cmek_context_unavailable"], Overloaded, Provider),
     // --- the request ---
+    // A file that is gone comes as a 404 of the model's kind.
+    Rule::code(&["image_dimensions_too_large", "file_expired", "unsupported_charset"], InvalidRequest, Request),
+    Rule::when(encoding_is_wrong, InvalidRequest, Request),
     Rule::code(&["request_too_large"], PayloadTooLarge, Request),
     Rule::says(&["blocked by content filtering policy"], ContentPolicy, Request).at(&[400]),
     // The body did not arrive in time; the server read nothing of it.
@@ -65,6 +69,11 @@ const RULES: &[Rule] = &[
 /// month ends.
 pub(super) fn spend_limit_reached(error: &ErrorBody) -> bool {
     error.has_code(&["enforced_spend_limit_reached"])
+}
+
+/// One of the codes for a body whose encoding it does not read (`request_body_encoding_…`).
+fn encoding_is_wrong(error: &ErrorBody) -> bool {
+    error.has_code_from("request_body_encoding_")
 }
 
 /// Phrases by which Anthropic says that traffic grew too fast.

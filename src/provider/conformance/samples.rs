@@ -144,7 +144,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "anthropic::tests::failures_are_told_apart",
             "anthropic::tests::events_that_nobody_asked_for_are_put_together",
             "",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
     (
@@ -195,7 +195,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "cohere::tests::headers_of_trial_keys_are_limits",
             "cohere::tests::a_stream_with_a_plan_and_calls_is_the_same_answer",
             "tests::embeddings::every_dialect_with_embeddings_brings_each_input_its_vector",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
     (
@@ -212,7 +212,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "openai_responses::tests::failures_are_told_apart",
             "openai_responses::tests::a_stream_is_its_last_event_and_an_error_may_come_before_it",
             "",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
     (
@@ -229,7 +229,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "azure_openai::tests::failures_are_told_apart",
             "tests::streams::a_streamed_answer_is_the_same_to_the_byte_and_what_breaks_off_is_on_the_ledger",
             "tests::embeddings::every_dialect_with_embeddings_brings_each_input_its_vector",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
     (
@@ -246,7 +246,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "openai::tests::failures::failures_of_openai_are_told_apart",
             "completions::tests::an_answer_is_a_text_whole_or_in_pieces",
             "",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
     (
@@ -263,7 +263,7 @@ pub const TESTS: [(&str, [&str; 12]); 9] = [
             "bedrock::tests::failures_are_told_apart",
             "bedrock::tests::a_stream_of_frames_is_the_same_answer_and_an_exception_is_what_it_says",
             "",
-            "",
+            "beside::tests::what_a_gateway_charged_is_read_in_its_words",
         ],
     ),
 ];
