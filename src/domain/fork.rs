@@ -366,7 +366,7 @@ mod tests {
 
     fn whens() -> impl Strategy<Value = When> {
         let tokens = || prop::option::weighted(0.3, 0..6_i64);
-        let needs = any::<[bool; 3]>().prop_map(|[tools, images, json]| Needs { tools, images, json });
+        let needs = any::<[bool; 6]>().prop_map(Needs);
         let language = prop::collection::vec(languages(), 0..3);
         (some_names(), some_names(), some_names(), tokens(), tokens(), needs, language).prop_map(
             |(project, batch, member, min_input_tokens, max_input_tokens, needs, language)| When {
@@ -411,14 +411,13 @@ mod tests {
             (one, other) in (whens(), whens()),
             (project, batch) in (prop::sample::select(vec!["a", "ab", "abc", "b"]), prop::option::of(Just("ab"))),
             (member, tokens) in (prop::option::of(prop::sample::select(vec!["a", "ab", "c"])), 0..7_i64),
-            needs in any::<[bool; 3]>(),
+            needs in any::<[bool; 6]>(),
             language in prop::option::of(languages()),
         ) {
             let metadata = Metadata::new(["m".to_owned()].into(), vec![member.map(str::to_owned)]);
-            let [tools, images, json] = needs;
             let job =
                 Traits { project, batch, metadata: &metadata, input_tokens: tokens,
-                    needs: Needs { tools, images, json }, language };
+                    needs: Needs(needs), language };
             prop_assert!(!(one.covers(&other) && other.holds(&job)) || one.holds(&job));
             prop_assert!(one.covers(&one));
             match one.of_lane(project, batch) {

@@ -180,7 +180,7 @@ impl Dealing {
             candidates.into_iter().partition(|candidate| shadow::shadowed(&candidate.state.lane.route).is_none());
         let sorted = self.turns.sort(&demands(&candidates));
         let waiting = candidates.len()..;
-        let shadows = shadows_apart(&candidates, shadows, &groups, &startable);
+        let shadows = shadows_apart(&candidates, shadows, &groups, &startable, plan);
         let of_shadows = (!shadows.is_empty()).then(|| {
             let sorted = self.turns.sort(&demands(&shadows));
             (sorted, waiting.take(shadows.len()).collect())
@@ -197,21 +197,22 @@ fn demands<'a>(candidates: &[Candidate<'a>]) -> Vec<Demand<'a>> {
     candidates.iter().map(|candidate| candidate.state.demand(candidate.group)).collect()
 }
 
-/// The lanes of shadows whose provider no other lane takes a job to now, or would if its limits had room: real jobs
-/// have them first.
+/// The lanes of shadows whose provider no job in hand waits for, and no other lane takes a job to now, or would if its
+/// limits had room: real jobs have them first.
 fn shadows_apart<'a>(
     others: &[Candidate<'_>],
     shadows: Vec<Candidate<'a>>,
     groups: &[LanePlan],
     startable: &StartableGroups,
+    plan: &Plan,
 ) -> Vec<Candidate<'a>> {
     if shadows.is_empty() {
         return shadows;
     }
     let wants = |candidate: &&Candidate<'_>| startable.want.get(candidate.group).is_some_and(|wants| *wants);
     let wanting: BTreeSet<usize> = others.iter().filter(wants).map(|candidate| candidate.group).collect();
-    let wanted: BTreeSet<&str> =
-        wanting.iter().filter_map(|group| groups.get(*group)).flat_map(LanePlan::providers).collect();
+    let mut wanted = plan.waiting_in_hand();
+    wanted.extend(wanting.iter().filter_map(|group| groups.get(*group)).flat_map(LanePlan::providers));
     let is_apart = |candidate: &Candidate<'_>| {
         groups.get(candidate.group).is_none_or(|group| group.providers().all(|provider| !wanted.contains(provider)))
     };

@@ -8,6 +8,7 @@ use crate::domain::decide::{Condition, Skip, Startable, is_stuck, startable, tog
 use crate::domain::defaults::Growth;
 use crate::domain::fork::{Holds, Taken, Ways};
 use crate::domain::routing::{self, Unrouted};
+use crate::domain::shadow;
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
@@ -326,6 +327,20 @@ impl Plan {
         let mut parts = Vec::with_capacity(1);
         self.gather(self.routes.get(route)?, Some((project, batch)), 1.0, 0, &mut parts);
         Some(LanePlan { parts })
+    }
+
+    /// The providers that jobs in hand wait for, those of shadows left out.
+    pub(super) fn waiting_in_hand(&self) -> BTreeSet<&str> {
+        let mut providers = BTreeSet::new();
+        for plan in self.routes.values().filter(|plan| shadow::shadowed(&plan.route.name).is_none()) {
+            let is_coming = plan.coming.jobs() > 0;
+            for (rung, planned) in plan.route.rungs.iter().zip(&plan.rungs) {
+                if is_coming || planned.line.jobs() > 0 {
+                    providers.insert(rung.target.provider.as_str());
+                }
+            }
+        }
+        providers
     }
 
     /// Every route that some job of this route may take.
