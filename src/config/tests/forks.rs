@@ -122,7 +122,8 @@ fn a_rule_that_can_never_decide_is_a_fault() {
         (
             "needs = [\"sounds\"]",
             "when.needs[0]: \"sounds\" is nothing that a request asks for; expected a list of tools, images, \
-             json".to_owned(),
+             files, audio, json, embeddings"
+                .to_owned(),
         ),
         ("min_input_token = 3", "when.min_input_token: no such key; expected perhaps min_input_tokens".to_owned()),
     ] {
