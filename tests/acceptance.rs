@@ -50,15 +50,18 @@ const FAULTS: [(&str, f64); 26] = [
 /// What goes wrong only with answers in JSON.
 const FAULTS_OF_JSON: [(&str, f64); 3] = [("fenced_json", 0.05), ("broken_json", 0.03), ("wrong_json", 0.05)];
 
-fn scenario() -> String {
+/// What the providers do. Those that are away for long come back in the end: a job that all others have refused has no
+/// other rung.
+fn scenario(jobs: i64) -> String {
+    let back = 5 + jobs / 400;
     let mut scenario = "markers = true\nmax_requests = 1000000\n".to_owned();
     for (index, (dialect, _)) in RUNGS.iter().enumerate() {
         let price = index + 1;
-        // One is away for a while, the money of one ends, one has no such model.
+        // One is away for a moment, the money of one ends for a while, one has no such model for a while.
         let more = match index {
             1 => "{ kind = \"overloaded\", from = 3, until = 8 }, ".to_owned(),
-            2 => "{ kind = \"out_of_quota\", from = 2 }, ".to_owned(),
-            3 => "{ kind = \"not_found\", from = 1 }, ".to_owned(),
+            2 => format!("{{ kind = \"out_of_quota\", from = 2, until = {back} }}, "),
+            3 => format!("{{ kind = \"not_found\", from = 1, until = {back} }}, "),
             _ => String::new(),
         };
         let rule = |(kind, rate): &(&str, f64), of: &str| {
@@ -136,7 +139,7 @@ impl Outcome {
 const HOPELESS: i64 = 100;
 
 async fn run(jobs: i64, rungs: usize, lines: &str) -> Outcome {
-    let fleet = Fleet::new(&scenario(), &config(rungs, lines)).await;
+    let fleet = Fleet::new(&scenario(jobs), &config(rungs, lines)).await;
     sqlx::query(
         "insert into sluice.job (batch, custom_id, request)
               select 'b', 'c' || n,
