@@ -78,7 +78,7 @@ declare
     definition text;
     changed text;
 begin
-    -- With every name in its schema, whoever reads the definition.
+    -- With every name in its schema, whichever login reads the definition.
     perform set_config('search_path', 'pg_catalog', true);
     definition := pg_get_viewdef('sluice.attempts'::regclass, true);
     changed := regexp_replace(definition, E'\n\\s+FROM sluice\\.attempt ',

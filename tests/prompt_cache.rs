@@ -216,7 +216,7 @@ async fn reprice(fleet: &Fleet) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_longer_than_was_said_and_other_beginnings_are_not_held_up() {
+async fn no_job_waits_longer_than_was_said_and_other_beginnings_are_not_held_up() {
     let config = "[providers.anthropic]\nbase_url = \"http://simulator/anthropic/v1\"\n\
                   [routes.brief]\nrungs = [\"anthropic/claude-sonnet-4-5\"]\nprompt_cache = { wait = \"1s\" }\n\
                   [routes.patient]\nrungs = [\"anthropic/claude-sonnet-4-6\"]\nprompt_cache = { wait = \"10m\" }\n";

@@ -1,7 +1,7 @@
 //! Which beginnings of prompts a provider has in its cache, as far as calls have shown it, and who of several calls
 //! with the same beginning asks first.
 //!
-//! The first call writes the beginning into the cache, and the others wait for it, so that they read it there. Nobody
+//! The first call writes the beginning into the cache, and the others wait for it, so that they read it there. No job
 //! waits for longer than was said, whatever became of the first call.
 
 use super::Timestamp;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_longer_than_was_said() {
+    fn no_job_waits_for_longer_than_was_said() {
         let mut warmth = Warmth::default();
         assert!(matches!(warmth.admit(key(1), WAIT, at(0)), Admittance::Goes(Some(_))));
         assert!(matches!(warmth.admit(key(1), WAIT, at(59)), Admittance::Waits(_)));
@@ -193,7 +193,7 @@ mod tests {
                         }
                         Admittance::Goes(None) => {}
                         Admittance::Waits(it) => {
-                            prop_assert_eq!(first, Some(it.number), "nobody waits for a call that has ended");
+                            prop_assert_eq!(first, Some(it.number), "no job waits for a call that has ended");
                             prop_assert!(it.until > now && it.until <= now + WAIT);
                         }
                     },

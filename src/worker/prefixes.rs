@@ -1,4 +1,4 @@
-//! Who of several calls with the same beginning asks first: [`Warmth`] for all jobs in hand, and what wakes those that
+//! Which of several calls with the same beginning asks first: [`Warmth`] for all jobs in hand, and what wakes those that
 //! wait.
 
 use crate::domain::Timestamp;
@@ -93,7 +93,7 @@ mod tests {
     async fn those_that_wait_are_woken_however_the_first_call_ends() {
         let (prefixes, now) = (Prefixes::default(), Timestamp(0));
         for is_answered in [false, true] {
-            let Entry::Goes(first) = prefixes.enter(&plan(), now) else { panic!("nobody was before it") };
+            let Entry::Goes(first) = prefixes.enter(&plan(), now) else { panic!("no call was before it") };
             let Entry::Waits { ended, until } = prefixes.enter(&plan(), now) else { panic!("the first is under way") };
             assert_eq!(until, now + Duration::from_mins(1));
             if is_answered {

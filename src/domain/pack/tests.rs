@@ -131,7 +131,7 @@ proptest! {
         }
         prop_assert!(known.len() <= 8);
         for (company, count) in known {
-            // Nobody waits in a part for a job that is in another.
+            // No job waits in a part for a job that is in another.
             prop_assert_eq!(company.complete_at(), Some(count));
             prop_assert!(count < jobs);
         }
