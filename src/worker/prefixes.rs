@@ -1,5 +1,5 @@
-//! Which of several calls with the same beginning asks first: [`Warmth`] for all jobs in hand, and what wakes those that
-//! wait.
+//! Which of several calls with the same beginning asks first: [`Warmth`] for all jobs in hand, and what wakes those
+//! that wait.
 
 use crate::domain::Timestamp;
 use crate::domain::prefix::{PrefixKey, PrefixPlan};
