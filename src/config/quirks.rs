@@ -39,6 +39,10 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
         takes_only: section.parsed_list("takes_only", MEMBER, member),
         rename: renames(&mut section),
         add: additions(&mut section),
+        words: words(&mut section),
+        drop_with_tools: section.parsed_list("drop_with_tools", PATH, path),
+        logprobs_as_number: section.flag("logprobs_as_number"),
+        stream_only_models: section.parsed_list("stream_only_models", "a part of a model's name", part_of_name),
         json_schema: section.flag("json_schema"),
         json_schema_models: section.parsed_list("json_schema_models", "a part of a model's name", part_of_name),
         tools_with_schema: section.flag("tools_with_schema"),
@@ -123,6 +127,32 @@ fn renames(section: &mut Section<'_>) -> Vec<(String, String)> {
         }
     }
     renames
+}
+
+/// `words = { tool_choice = { required = "any" } }`.
+fn words(section: &mut Section<'_>) -> Vec<(String, String, String)> {
+    let mut child = section.child("words");
+    let mut words = Vec::new();
+    for (name, value) in child.take_all() {
+        let ValueKind::Table(pairs) = value.kind else {
+            child.fault(&name, "is not a table of words", "{ required = \"any\" }");
+            continue;
+        };
+        if FIXED.contains(&name.as_str()) || member(&name).is_err() {
+            child.fault(&name, "is no member whose words may change", "another top-level member");
+            continue;
+        }
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (ours, theirs) in pairs {
+            let ValueKind::String(theirs) = theirs.kind else {
+                child.fault(&name, format!("has no text for {ours:?}"), "{ required = \"any\" }");
+                continue;
+            };
+            words.push((name.clone(), ours, theirs));
+        }
+    }
+    words
 }
 
 fn additions(section: &mut Section<'_>) -> Vec<(String, Value)> {

@@ -289,6 +289,12 @@ pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
 /// The note on function names that are written differently.
 pub(super) const NAMES_REWRITTEN: &str = "tools[].function.name in letters that the dialect takes";
 
+/// Whether the model has to call a tool.
+pub(super) fn forces_call(request: &ChatRequest) -> bool {
+    let forces = matches!(request.tool_choice, Some(ToolChoice::Required | ToolChoice::Function(_)));
+    forces && !request.tools.is_empty()
+}
+
 /// The refusal of a dialect that cannot make a model call a tool.
 pub(super) const FORCED_CALL: &str = "a tool choice that forces a call";
 

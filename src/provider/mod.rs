@@ -38,6 +38,7 @@ mod conformance;
 mod conversation;
 mod dialect;
 mod echo;
+mod effort;
 mod embeddings;
 mod endpoint;
 mod error_body;

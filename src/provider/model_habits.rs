@@ -121,6 +121,17 @@ enum Family {
     Other,
 }
 
+/// How a model is told to think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thinking {
+    /// It does not think.
+    Never,
+    /// By a number of tokens.
+    Budget,
+    /// By a level: all have `low`, `medium` and `high`.
+    Levels { has_extra_high: bool, has_max: bool },
+}
+
 impl Claude {
     pub(super) fn of(model: &str) -> Option<Self> {
         let lower = model.to_ascii_lowercase();
@@ -157,6 +168,18 @@ impl Claude {
             Family::Opus => self.version >= (5, 5),
             Family::Other => self.version >= (5, 1),
             Family::Sonnet | Family::Haiku => false,
+        }
+    }
+
+    /// How it is told to think: by a budget from 3.7 on, by levels from 4.6 on (A, B).
+    pub(super) fn thinking(self) -> Thinking {
+        if self.version >= (4, 6) {
+            let has_extra_high = self.version > (4, 6);
+            Thinking::Levels { has_extra_high, has_max: has_extra_high || self.family == Family::Opus }
+        } else if self.version >= (3, 7) {
+            Thinking::Budget
+        } else {
+            Thinking::Never
         }
     }
 

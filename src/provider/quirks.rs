@@ -51,6 +51,14 @@ pub struct Quirks {
     pub rename: Vec<(String, String)>,
     /// Members that every body gets unless the request has its own.
     pub add: Vec<(String, Value)>,
+    /// Words that have another spelling there: (member, ours, theirs).
+    pub words: Vec<(String, String, String)>,
+    /// Members that the server does not take beside tools or a demanded form: dropped then, visibly.
+    pub drop_with_tools: Vec<String>,
+    /// `logprobs` is the number of tokens whose probabilities are wanted, and there is no `top_logprobs`.
+    pub logprobs_as_number: bool,
+    /// Models that answer in streams only, by parts of their names.
+    pub stream_only_models: Vec<String>,
     /// Takes `response_format: json_schema`, where the model's capabilities do not say. `None`: as the dialect's rules
     /// for its models say.
     pub json_schema: Option<bool>,
@@ -103,6 +111,12 @@ pub(super) fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// Words of members as the quirks hold them.
+pub(super) fn words(words: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    let owned = |text: &str| text.to_owned();
+    words.iter().map(|(member, ours, theirs)| (owned(member), owned(ours), owned(theirs))).collect()
+}
+
 impl Quirks {
     /// Any server of which nothing else is known (vLLM, llama.cpp, Ollama's `/v1`, gateways).
     #[must_use]
@@ -116,6 +130,10 @@ impl Quirks {
             takes_only: Vec::new(),
             rename: Vec::new(),
             add: Vec::new(),
+            words: Vec::new(),
+            drop_with_tools: Vec::new(),
+            logprobs_as_number: false,
+            stream_only_models: Vec::new(),
             json_schema: None,
             json_schema_models: Vec::new(),
             tools_with_schema: true,
@@ -151,6 +169,10 @@ impl Quirks {
             takes_only,
             rename,
             add,
+            words,
+            drop_with_tools,
+            logprobs_as_number,
+            stream_only_models,
             json_schema,
             json_schema_models,
             tools_with_schema,
@@ -190,6 +212,15 @@ impl Quirks {
         self.rename.extend(rename.iter().filter(|(from, to)| from != to).cloned());
         self.add.retain(|(name, _)| !add.iter().any(|(own, _)| own == name));
         self.add.extend(add.iter().filter(|(_, value)| !value.is_null()).cloned());
+        self.words.retain(|(member, ours, _)| !words.iter().any(|(own, from, _)| own == member && from == ours));
+        self.words.extend(words.iter().filter(|(_, from, to)| from != to).cloned());
+        for (own, said) in
+            [(&mut self.drop_with_tools, drop_with_tools), (&mut self.stream_only_models, stream_only_models)]
+        {
+            if let Some(said) = said {
+                own.clone_from(said);
+            }
+        }
         if json_schema.is_some() {
             self.json_schema = *json_schema;
             // The operator's setting covers all models of the server, unless it names some.
@@ -207,6 +238,7 @@ impl Quirks {
             (&mut self.checks_strict, checks_strict),
             (&mut self.plain_tool_names, plain_tool_names),
             (&mut self.stop_as_list, stop_as_list),
+            (&mut self.logprobs_as_number, logprobs_as_number),
             (&mut self.join_texts, join_texts),
             (&mut self.empty_content_as_null, empty_content_as_null),
             (&mut self.takes_null, takes_null),
@@ -243,6 +275,14 @@ pub struct QuirkSettings {
     pub takes_only: Option<Vec<String>>,
     /// Top-level members under another name: (ours, theirs).
     pub rename: Vec<(String, String)>,
+    /// Words that have another spelling there.
+    pub words: Vec<(String, String, String)>,
+    /// Members that are not sent beside tools or a demanded form.
+    pub drop_with_tools: Option<Vec<String>>,
+    /// Whether `logprobs` is a number.
+    pub logprobs_as_number: Option<bool>,
+    /// Models that answer in streams only.
+    pub stream_only_models: Option<Vec<String>>,
     /// Top-level members that every body gets unless the request has its own.
     pub add: Vec<(String, Value)>,
     pub json_schema: Option<bool>,

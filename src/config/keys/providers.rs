@@ -284,6 +284,25 @@ const QUIRKS: Table = Table {
             "{ safe_prompt = true }",
             "Top-level members that each request gets unless it has its own.",
         ),
+        key(
+            "words",
+            Kind::Map(&Kind::Map(&Kind::Text)),
+            "{ tool_choice = { required = \"any\" } }",
+            "Words of top-level members that are spelled differently.",
+        ),
+        key(
+            "drop_with_tools",
+            TEXTS,
+            "[\"reasoning_format\"]",
+            "Members that are not sent beside tools or a demanded form, in place of the known ones.",
+        ),
+        key(
+            "logprobs_as_number",
+            Kind::Flag,
+            "false",
+            "logprobs is the number of tokens wanted, without top_logprobs (Together).",
+        ),
+        key("stream_only_models", TEXTS, "[]", "Models that answer in streams only, by parts of their names."),
         key("json_schema", Kind::Flag, "true", "Takes response_format json_schema, where the model does not say."),
         key(
             "json_schema_models",

@@ -217,6 +217,8 @@ fn each_quirk_of_a_provider_can_be_set() {
          refuse = [\"logit_bias\"]\nkeep = [\"stop\"]\ndrop_when_reasoning = []\n\
          takes_only = [\"messages\", \"model\"]\n\
          rename = { seed = \"random_seed\" }\nadd = { safe_prompt = true }\njson_schema = false\n\
+         words = { tool_choice = { required = \"any\" } }\ndrop_with_tools = [\"reasoning_format\"]\n\
+         logprobs_as_number = true\nstream_only_models = [\"QwQ\"]\n\
          json_schema_models = [\"GPT-OSS\"]\n\
          tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\
          max_call_id = 12\nneeds_user_last = true\nchecks_strict = false\n\
@@ -240,6 +242,10 @@ fn each_quirk_of_a_provider_can_be_set() {
             takes_only: Some(names(&["messages", "model"])),
             rename: vec![("seed".to_owned(), "random_seed".to_owned())],
             add: vec![("safe_prompt".to_owned(), serde_json::json!(true))],
+            words: vec![("tool_choice".to_owned(), "required".to_owned(), "any".to_owned())],
+            drop_with_tools: Some(names(&["reasoning_format"])),
+            logprobs_as_number: Some(true),
+            stream_only_models: Some(names(&["qwq"])),
             json_schema: Some(false),
             json_schema_models: Some(names(&["gpt-oss"])),
             tools_with_schema: Some(false),
@@ -296,6 +302,18 @@ fn faulty_quirks_are_named() {
             "rename = { seed = \"random_seed\", user = \"random_seed\" }",
             "providers.local.quirks.rename.user: gets the name \"random_seed\", as seed does: only one of them could \
              be sent; expected a name of its own",
+        ),
+        (
+            "words = { n = { one = \"1\" } }",
+            "providers.local.quirks.words.n: is no member whose words may change; expected another top-level member",
+        ),
+        (
+            "words = { tool_choice = \"any\" }",
+            "providers.local.quirks.words.tool_choice: is not a table of words; expected { required = \"any\" }",
+        ),
+        (
+            "words = { tool_choice = { required = 1 } }",
+            "providers.local.quirks.words.tool_choice: has no text for \"required\"; expected { required = \"any\" }",
         ),
         ("json_schema = \"no\"", "providers.local.quirks.json_schema: is \"no\"; expected true or false"),
         ("max_stops = -1", "providers.local.quirks.max_stops: is -1; expected a whole number from 0 to 1000"),

@@ -5,6 +5,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::effort::ToClaude;
 use crate::provider::model_habits::Claude;
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::WireRequest;
@@ -50,6 +51,8 @@ struct Body<'a> {
     tools: Vec<ToolOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,16 +181,20 @@ pub(super) fn encode(
     let max_tokens = conversation::output_cap(request, capabilities, &mut dropped)
         .or(capabilities.max_output_tokens)
         .unwrap_or(DEFAULT_MAX_TOKENS);
-    let Sampling { temperature, top_p, top_k } = sampling(request, claude, capabilities, &mut dropped);
+    let told = ToClaude::of(request, claude, max_tokens, &mut dropped);
+    let takes_sampling = if told.thinks() { Some(false) } else { capabilities.temperature };
+    let Sampling { temperature, top_p, top_k } = sampling(request, claude, takes_sampling, &mut dropped);
     let (stop_sequences, held_back) = stops(request, &mut dropped);
-    let output_config = output_config(request, &mut dropped)?;
+    let mut output_config = output_config(request, &mut dropped)?;
+    if let Some(effort) = told.effort {
+        output_config.get_or_insert_with(|| json!({}))["effort"] = json!(effort);
+    }
     let tool_choice = tool_choice(request, &renamed, &mut dropped);
     let user_id = request.user.as_deref().filter(|user| !user.is_empty() && user.len() <= 256);
     let lost = [
         ("seed", request.seed.is_some()),
         ("presence_penalty", request.presence_penalty.is_some()),
         ("frequency_penalty", request.frequency_penalty.is_some()),
-        ("reasoning_effort", request.reasoning_effort.is_some()),
         ("user", request.user.is_some() && user_id.is_none()),
         conversation::signatures(request),
     ];
@@ -203,6 +210,7 @@ pub(super) fn encode(
         stop_sequences,
         tools,
         tool_choice,
+        thinking: told.thinking,
         output_config,
         metadata: user_id.map(|user_id| MetadataOut { user_id }),
         cache_control,
@@ -422,11 +430,11 @@ struct Sampling {
 fn sampling(
     request: &ChatRequest,
     claude: Option<Claude>,
-    capabilities: &Capabilities,
+    takes_sampling: Option<bool>,
     dropped: &mut Vec<String>,
 ) -> Sampling {
     let ChatRequest { mut temperature, mut top_p, mut top_k, .. } = *request;
-    let defaults_only = match capabilities.temperature {
+    let defaults_only = match takes_sampling {
         Some(takes) => !takes,
         None => claude.is_some_and(Claude::samples_by_default_only),
     };

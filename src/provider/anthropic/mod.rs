@@ -32,7 +32,7 @@ pub static DIALECT: Dialect = Dialect {
     speak: |manners| Box::new(Anthropic { manners }),
 };
 
-/// The dialect, as one server speaks it. Parameters that it lacks (`seed`, penalties, `reasoning_effort`, …) are
+/// The dialect, as one server speaks it. Parameters that it lacks (`seed`, penalties, …) are
 /// dropped, visibly.
 #[derive(Clone, Debug)]
 struct Anthropic {

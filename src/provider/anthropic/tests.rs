@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
-use crate::provider::checks::{self, Case, answer, case, check_failures, check_finishes, usage};
+use crate::provider::checks::{self, Case, Chat as _, answer, case, check_failures, check_finishes, usage};
 use reqwest::header::HeaderMap;
 use serde_json::json;
 
@@ -196,6 +196,30 @@ fn finish_reasons_have_their_class() {
             (json!("brand_new"), Finish::Unknown),
         ],
     );
+}
+
+#[test]
+fn an_effort_stands_beside_the_form_and_takes_the_place_of_sampling() {
+    let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let body = json!({"prompt": "Hi", "max_tokens": 4000, "temperature": 0.5, "reasoning_effort": "medium",
+        "response_format": form});
+    let sent_by = |model: &str| -> (Value, Vec<String>) {
+        let wire = anthropic().chat(&checks::parsed(body.clone()), model, &Capabilities::default()).unwrap();
+        (serde_json::from_slice(&wire.body).unwrap(), wire.dropped)
+    };
+    let (sent, dropped) = sent_by("claude-opus-4-6");
+    assert_eq!((&sent["thinking"], sent.get("temperature")), (&json!({"type": "adaptive"}), None));
+    assert_eq!(
+        (&sent["output_config"]["effort"], &sent["output_config"]["format"]["type"]),
+        (&json!("medium"), &json!("json_schema"))
+    );
+    assert_eq!(dropped, ["temperature", "response_format.json_schema.name"]);
+    let (sent, _) = sent_by("claude-sonnet-4-5");
+    assert_eq!(sent["thinking"], json!({"type": "enabled", "budget_tokens": 3000}));
+    let (sent, dropped) = sent_by("some-other-model");
+    assert_eq!((sent.get("thinking"), &sent["temperature"]), (None, &json!(0.5)));
+    assert_eq!(dropped[0], "reasoning_effort");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::anthropic::schema::{self, Fitted};
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::effort::{self, ToClaude};
 use crate::provider::model_habits::{Claude, is_nova};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::{WireRequest, path_segment};
@@ -73,6 +74,16 @@ pub(super) fn encode(
         let system = texts.zip(points_in_system).flat_map(|(text, point)| [Some(text), point]);
         body.insert("system".to_owned(), Value::Array(system.flatten().collect()));
     }
+    let told = match claude {
+        Some(_) => {
+            let cap = request.max_tokens.or(capabilities.max_output_tokens).unwrap_or(USUAL_CAP);
+            ToClaude::of(request, claude, cap, &mut dropped)
+        }
+        None => ToClaude::default(),
+    };
+    // What thinks takes no sampling parameters.
+    let takes_sampling = if told.thinks() { Some(false) } else { capabilities.temperature };
+    let capabilities = &Capabilities { temperature: takes_sampling, ..capabilities.clone() };
     let (config, held_back) = inference_config(request, claude, capabilities, &mut dropped);
     if !config.is_empty() {
         body.insert("inferenceConfig".to_owned(), Value::Object(config));
@@ -83,7 +94,7 @@ pub(super) fn encode(
     if let Some(format) = output_config(request, claude, capabilities, &mut dropped)? {
         body.insert("outputConfig".to_owned(), format);
     }
-    let more = additional_fields(request, model, claude, &mut dropped);
+    let more = additional_fields(request, model, claude, told, &mut dropped);
     if !more.is_empty() {
         body.insert("additionalModelRequestFields".to_owned(), Value::Object(more));
     }
@@ -101,6 +112,9 @@ pub(super) fn encode(
     let path = format!("/model/{}/converse", path_segment(model));
     Ok(WireRequest { dropped, undo, ..WireRequest::post(path, CAPS, body) })
 }
+
+/// The output cap by which a budget for thinking is chosen where none is known.
+const USUAL_CAP: i64 = 4096;
 
 /// The most points of a prompt up to which it is kept.
 const MOST_CACHE_POINTS: usize = 4;
@@ -409,20 +423,29 @@ fn additional_fields(
     request: &ChatRequest,
     model: &str,
     claude: Option<Claude>,
+    told: ToClaude,
     dropped: &mut Vec<String>,
 ) -> Map<String, Value> {
     let mut more = Map::new();
     match request.top_k {
-        Some(top_k) if top_k > 0 && claude.is_some_and(|claude| !claude.samples_by_default_only()) => {
+        Some(top_k)
+            if top_k > 0 && !told.thinks() && claude.is_some_and(|claude| !claude.samples_by_default_only()) =>
+        {
             more.insert("top_k".to_owned(), json!(top_k));
         }
         Some(_) => note(dropped, "top_k"),
         None => {}
     }
-    match &request.reasoning_effort {
-        Some(effort) if model.contains("openai.") => drop(more.insert("reasoning_effort".to_owned(), json!(effort))),
-        Some(_) => note(dropped, "reasoning_effort"),
-        None => {}
+    let mut put = |name: &str, value: Option<Value>| {
+        more.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    if model.contains("openai.") {
+        put("reasoning_effort", request.reasoning_effort.as_ref().map(|effort| json!(effort)));
+    } else if claude.is_some() {
+        put("thinking", told.thinking);
+        put("output_config", told.effort.map(|effort| json!({ "effort": effort })));
+    } else {
+        put("reasoningConfig", effort::to_nova(request, model, dropped));
     }
     more
 }

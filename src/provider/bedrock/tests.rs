@@ -146,14 +146,26 @@ fn parameters_have_other_names_and_some_have_none() {
         let wire = bedrock().chat(&parsed(body), model, &Capabilities::default()).unwrap();
         (serde_json::from_slice(&wire.body).unwrap(), wire.dropped)
     };
-    let sampled = json!({"prompt": "Hi", "temperature": 0.5, "top_p": 0.9, "top_k": 3, "reasoning_effort": "low"});
+    let sampled = json!({"prompt": "Hi", "temperature": 0.5, "top_p": 0.9, "top_k": 3});
     let (sent, dropped) = sent_by("us.anthropic.claude-haiku-4-5-20251001-v1:0", sampled.clone());
     assert_eq!(sent["inferenceConfig"], json!({"temperature": 0.5}));
+    assert_eq!((&sent["additionalModelRequestFields"], dropped), (&json!({"top_k": 3}), vec!["top_p".to_owned()]));
+    // One that thinks takes neither.
+    let thinking = json!({"prompt": "Hi", "temperature": 0.5, "top_k": 3, "reasoning_effort": "low"});
+    let (sent, dropped) = sent_by("us.anthropic.claude-haiku-4-5-20251001-v1:0", thinking.clone());
+    assert_eq!(sent.get("inferenceConfig"), None);
+    let told = json!({"thinking": {"type": "enabled", "budget_tokens": 1024}});
     assert_eq!(
         (&sent["additionalModelRequestFields"], dropped),
-        (&json!({"top_k": 3}), vec!["top_p".to_owned(), "reasoning_effort".to_owned()])
+        (&told, vec!["temperature".to_owned(), "top_k".to_owned()])
     );
-    let (sent, _) = sent_by("openai.gpt-oss-120b-1:0", sampled);
+    let (sent, _) = sent_by("eu.anthropic.claude-opus-4-6-v1", thinking.clone());
+    let told = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}});
+    assert_eq!(sent["additionalModelRequestFields"], told);
+    let (sent, _) = sent_by("us.amazon.nova-2-lite-v1:0", thinking.clone());
+    let told = json!({"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "low"}});
+    assert_eq!(sent["additionalModelRequestFields"], told);
+    let (sent, _) = sent_by("openai.gpt-oss-120b-1:0", thinking);
     assert_eq!(sent["additionalModelRequestFields"], json!({"reasoning_effort": "low"}));
     // A member that no model of this kind takes is for another rung.
     let old = json!({"prompt": "JSON",

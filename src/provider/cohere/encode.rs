@@ -4,6 +4,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
 use crate::provider::conversation::{self, Blank, note, unsupported};
+use crate::provider::effort;
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::WireRequest;
 use serde::Serialize;
@@ -125,15 +126,7 @@ pub(super) fn encode(
         }
         Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => None,
     };
-    let thinking = match request.reasoning_effort.as_deref() {
-        Some("none") => Some(json!({ "type": "disabled" })),
-        effort => {
-            if effort.is_some() {
-                note(&mut dropped, "reasoning_effort");
-            }
-            None
-        }
-    };
+    let thinking = effort::to_cohere(request, model, &mut dropped);
     let lost = [
         ("user", request.user.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),

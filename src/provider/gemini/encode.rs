@@ -5,6 +5,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::effort;
 use crate::provider::model_habits::{gemini_generation, gemini_refuses_penalties};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
 use crate::provider::wire::WireRequest;
@@ -114,6 +115,8 @@ struct Config<'a> {
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json_schema: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_config: Option<Value>,
 }
 
 impl Config<'_> {
@@ -186,8 +189,6 @@ pub(super) fn encode(
     }
     let tool_config = tool_config(request, tools, &renamed, &mut dropped);
     for (name, is_lost) in [
-        // Budgets and levels differ by model generation, and the wrong one is an error.
-        ("reasoning_effort", request.reasoning_effort.is_some()),
         ("user", request.user.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
         (
@@ -368,6 +369,7 @@ fn config<'a>(
         frequency_penalty,
         response_mime_type,
         response_json_schema,
+        thinking_config: effort::thinking_config(request, model, dropped),
     };
     (config, held_back.to_vec())
 }

@@ -32,7 +32,7 @@ pub static DIALECT: Dialect = Dialect {
     speak: |manners| Box::new(Gemini { manners }),
 };
 
-/// The dialect, as one server speaks it. `reasoning_effort` and members beyond the common ones are dropped, visibly.
+/// The dialect, as one server speaks it. Members beyond the common ones are dropped, visibly.
 #[derive(Clone, Debug)]
 struct Gemini {
     manners: Manners,

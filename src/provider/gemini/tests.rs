@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
-use crate::provider::checks::{self, Case, answer, case, check_failures, check_finishes, headers, usage};
+use crate::provider::checks::{self, Case, Chat as _, answer, case, check_failures, check_finishes, headers, usage};
 use serde_json::json;
 
 fn gemini() -> &'static dyn Adapter {
@@ -207,3 +207,16 @@ fn a_blocked_prompt_may_be_billed() {
 // === requests ===
 
 mod requests;
+
+#[test]
+fn an_effort_is_a_level_or_a_number_of_tokens() {
+    let request = checks::parsed(json!({"prompt": "Hi", "reasoning_effort": "low"}));
+    for (model, told) in [
+        ("gemini-3-flash-preview", json!({"thinkingLevel": "low"})),
+        ("gemini-2.5-flash", json!({"thinkingBudget": 1024})),
+    ] {
+        let wire = gemini().chat(&request, model, &Capabilities::default()).unwrap();
+        let sent: Value = serde_json::from_slice(&wire.body).unwrap();
+        assert_eq!((&sent["generationConfig"]["thinkingConfig"], wire.dropped.len()), (&told, 0), "{model}");
+    }
+}

@@ -43,6 +43,8 @@ pub(super) fn encode(
     writing.loosen_what_is_not_strict();
     writing.ids();
     let renamed = writing.names();
+    writing.probabilities();
+    writing.spell_words();
     writing.rename();
     writing.add(model);
     let Writing { body, dropped, .. } = writing;
@@ -89,7 +91,20 @@ fn refused<'a>(quirks: &'a Quirks, request: &ChatRequest) -> Option<&'a str> {
         return None;
     }
     let mut body = RawObject::read(&request.raw)?;
-    quirks.refuse.iter().find(|path| body.remove_at(path)).map(String::as_str)
+    // What asks for the usual is left out, or does no harm.
+    let asks = |body: &RawObject<'_>, path: &str| !body.get(path).is_some_and(|value| is_usual(path, value));
+    quirks.refuse.iter().find(|path| asks(&body, path) && body.remove_at(path)).map(String::as_str)
+}
+
+/// Whether a member asks for what happens without it.
+fn is_usual(name: &str, value: &str) -> bool {
+    matches!(
+        (name, value),
+        ("tool_choice", "\"auto\"")
+            | ("logprobs", "false")
+            | ("logit_bias", "{}")
+            | ("presence_penalty" | "frequency_penalty", "0" | "0.0")
+    )
 }
 
 /// A body that is being changed.
@@ -176,7 +191,10 @@ impl Writing<'_> {
     fn drop_what_is_not_taken(&mut self, habits: &ModelHabits, capabilities: &Capabilities) {
         let quirks = self.quirks;
         let when_reasoning = (capabilities.temperature == Some(false)).then_some(&quirks.drop_when_reasoning);
-        let by_server = quirks.drop.iter().chain(when_reasoning.into_iter().flatten()).map(String::as_str);
+        let has_tools = wants_form(self.request) || conversation::offers_tools(self.request);
+        let with_tools = has_tools.then_some(&quirks.drop_with_tools);
+        let by_server = quirks.drop.iter().chain(when_reasoning.into_iter().flatten());
+        let by_server = by_server.chain(with_tools.into_iter().flatten()).map(String::as_str);
         for path in by_server.chain(habits.refuses.iter().copied()) {
             if !quirks.keep.iter().any(|kept| kept == path) {
                 self.remove(path);
@@ -449,6 +467,27 @@ impl Writing<'_> {
         }
     }
 
+    /// Says with one number which probabilities are wanted.
+    fn probabilities(&mut self) {
+        if !self.quirks.logprobs_as_number || self.body.given("logprobs") != Some("true") {
+            return;
+        }
+        let top = self.body.given("top_logprobs").and_then(|text| text.parse::<u32>().ok());
+        self.body.remove("top_logprobs");
+        self.body.set("logprobs", &top.unwrap_or(1).max(1));
+        note(&mut self.dropped, "logprobs as a number");
+    }
+
+    fn spell_words(&mut self) {
+        for (member, ours, theirs) in &self.quirks.words {
+            let word = self.body.given(member).and_then(|text| serde_json::from_str::<String>(text).ok());
+            if word.as_ref() == Some(ours) {
+                self.body.set(member, theirs);
+                note(&mut self.dropped, &format!("{member} {ours} as {theirs}"));
+            }
+        }
+    }
+
     fn rename(&mut self) {
         for (from, to) in &self.quirks.rename {
             if self.body.rename(from, to) {
@@ -457,11 +496,18 @@ impl Writing<'_> {
         }
     }
 
+    /// Whether an answer that heeds only some of the members would not be the one that was asked for.
+    fn wants_all(&self) -> bool {
+        let asks = |name: &str| self.body.given(name).is_some_and(|value| !is_usual(name, value));
+        wants_form(self.request)
+            || conversation::offers_tools(self.request)
+            || ["stop", "logprobs", "logit_bias"].into_iter().any(asks)
+    }
+
     fn add(&mut self, model: &str) {
         conversation::note_model(self.request, model, &mut self.dropped);
         self.body.set_first("model", model);
-        let wants_schema = matches!(self.request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-        if self.quirks.require_parameters && wants_schema && self.body.given("provider").is_none() {
+        if self.quirks.require_parameters && self.wants_all() && self.body.given("provider").is_none() {
             self.body.set("provider", &json!({ "require_parameters": true }));
             note(&mut self.dropped, "provider.require_parameters added");
         }
@@ -472,6 +518,11 @@ impl Writing<'_> {
             }
         }
     }
+}
+
+/// Whether the answer is to be JSON.
+fn wants_form(request: &ChatRequest) -> bool {
+    matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. } | ResponseFormat::JsonObject))
 }
 
 fn messages_of<'a>(body: &'a RawObject<'_>) -> Option<Vec<RawObject<'a>>> {

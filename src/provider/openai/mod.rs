@@ -50,7 +50,15 @@ impl Adapter for Openai {
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
         match payload {
-            Payload::Chat(request) => encode::encode(&self.manners.quirks, request, model, capabilities),
+            Payload::Chat(request) => {
+                let quirks = &self.manners.quirks;
+                let mut wire = encode::encode(quirks, request, model, capabilities)?;
+                let model = model.to_ascii_lowercase();
+                if quirks.stream_only_models.iter().any(|part| model.contains(part.as_str())) {
+                    self.ask_for_stream(&mut wire);
+                }
+                Ok(wire)
+            }
             Payload::Embeddings(request, embed) => embeddings::encode(&self.manners.quirks, request, embed, model),
         }
     }

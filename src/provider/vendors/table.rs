@@ -9,7 +9,7 @@ use crate::provider::auth::KeyHeader;
 use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
 use crate::provider::model_habits::{anthropic_keeps, bedrock_keeps};
-use crate::provider::quirks::{CapField, Quirks, owned};
+use crate::provider::quirks::{CapField, Quirks, owned, words};
 use crate::provider::{
     anthropic, azure_openai, bedrock, cohere, completions, gemini, ollama, openai, openai_responses,
 };
@@ -157,6 +157,10 @@ pub static VENDORS: &[Vendor] = &[
             needs_json_word: true,
             plain_tool_names: true,
             max_stops: Some(16),
+            // They have no effect there (B, K). Without the others the answer would be another one.
+            drop: owned(&["presence_penalty", "frequency_penalty", "seed"]),
+            refuse: owned(&["logit_bias"]),
+            words: words(&[("reasoning_effort", "xhigh", "max")]),
             join_texts: true,
             empty_content_as_null: true,
             takes_developer: false,
@@ -192,7 +196,8 @@ pub static VENDORS: &[Vendor] = &[
         hosts: &["api.together.xyz", "api.together.ai"],
         base_url: Some("https://api.together.xyz/v1"),
         quirks: || Quirks {
-            drop: owned(&["parallel_tool_calls", "user", "top_logprobs"]),
+            drop: owned(&["parallel_tool_calls", "user"]),
+            logprobs_as_number: true,
             stop_as_list: true,
             takes_developer: false,
             ..Quirks::compatible()
@@ -208,6 +213,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: || Quirks {
             // Its default silently shrinks the output cap when the prompt is long.
             add: vec![("context_length_exceeded_behavior".to_owned(), json!("error"))],
+            words: words(&[("tool_choice", "required", "any")]),
             tools_with_schema: false,
             takes_developer: false,
             ..Quirks::compatible()
@@ -220,7 +226,11 @@ pub static VENDORS: &[Vendor] = &[
         name: "openrouter",
         hosts: &["openrouter.ai"],
         base_url: Some("https://openrouter.ai/api/v1"),
-        quirks: || Quirks { require_parameters: true, ..Quirks::compatible() },
+        quirks: || Quirks {
+            require_parameters: true,
+            words: words(&[("reasoning_effort", "max", "xhigh")]),
+            ..Quirks::compatible()
+        },
         prompt_cache: by_itself,
         ..PLAIN
     },
@@ -233,6 +243,8 @@ pub static VENDORS: &[Vendor] = &[
             // Its reasoning models do take `temperature`; an operator's setting to the contrary counts.
             drop_when_reasoning: owned(SAMPLING_AND_STOP),
             drop: owned(&["tools[].function.strict"]),
+            // It is ignored (B).
+            refuse: owned(&["logit_bias"]),
             reasoning_outside: true,
             ..Quirks::compatible()
         },
@@ -334,13 +346,15 @@ pub static VENDORS: &[Vendor] = &[
         errors: SILICONFLOW,
         ..PLAIN
     },
-    // Some of its models answer in streams only, or think unless `enable_thinking = false` is added (A).
+    // Some of its models think unless `enable_thinking = false` is added (A).
     Vendor {
         name: "dashscope",
         hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"],
         base_url: Some("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
         quirks: || Quirks {
             needs_json_word: true,
+            // "only support stream mode" (A)
+            stream_only_models: owned(&["qwq", "qvq", "-omni"]),
             takes_functions: false,
             takes_developer: false,
             ..Quirks::compatible()
@@ -364,7 +378,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: || Quirks {
             // It checks types, and its parsers of calls reject `strict` (B).
             takes_null: false,
-            drop: owned(&["tools[].function.strict"]),
+            drop: owned(&["tools[].function.strict", "tools[].function.parameters.additionalProperties"]),
             ..Quirks::compatible()
         },
         ..PLAIN
@@ -388,7 +402,8 @@ pub static VENDORS: &[Vendor] = &[
         name: "ollama",
         hosts: &["ollama.com"],
         quirks: || Quirks {
-            drop: owned(&["logit_bias", "logprobs", "top_logprobs", "user", "parallel_tool_calls"]),
+            drop: owned(&["logprobs", "top_logprobs", "user", "parallel_tool_calls"]),
+            refuse: owned(&["tool_choice", "logit_bias"]),
             takes_developer: false,
             ..Quirks::compatible()
         },
@@ -540,6 +555,8 @@ fn of_groq() -> Quirks {
             only("messages[].tool_calls[]", &["id", "type", "function"]),
             only("tools[]", &["type", "function"]),
         ],
+        // Thoughts in the text beside tools or JSON are an error (A).
+        drop_with_tools: owned(&["reasoning_format"]),
         json_schema_models: owned(&["gpt-oss", "kimi-k2", "llama-4"]),
         tools_with_schema: false,
         needs_json_word: true,

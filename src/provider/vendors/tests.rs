@@ -69,6 +69,94 @@ fn what_is_known_of_one_door_is_not_believed_of_the_other() {
     assert!(takes(&anthropic::DIALECT) && !takes(&openai::DIALECT));
 }
 
+/// What each vendor is sent of a request, and what is said of it: a member is left as it is, changed, or makes the rung
+/// another's.
+#[test]
+fn what_a_vendor_does_not_take_is_spelled_its_way_dropped_or_refused() {
+    let sent = |vendor: &str, model: &str, more: serde_json::Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let adapter = adapter(&openai::DIALECT, Some(vendor), "", &QuirkSettings::default());
+        let wire = adapter.chat(&parsed(body), model, &crate::domain::Capabilities::default())?;
+        let sent: serde_json::Value = serde_json::from_slice(&wire.body).unwrap();
+        Ok::<_, crate::domain::decide::Ineligible>((sent, wire.dropped))
+    };
+    let tool = || {
+        json!([{"type": "function", "function": {"name": "f",
+        "parameters": {"type": "object", "additionalProperties": false}}}])
+    };
+    for (vendor, more, member, value, noted) in [
+        ("together", json!({"logprobs": true, "top_logprobs": 3}), "logprobs", json!(3), "logprobs as a number"),
+        ("together", json!({"logprobs": true}), "logprobs", json!(1), "logprobs as a number"),
+        (
+            "fireworks",
+            json!({"tools": tool(), "tool_choice": "required"}),
+            "tool_choice",
+            json!("any"),
+            "tool_choice required as any",
+        ),
+        (
+            "deepseek",
+            json!({"reasoning_effort": "xhigh"}),
+            "reasoning_effort",
+            json!("max"),
+            "reasoning_effort xhigh as max",
+        ),
+        ("deepseek", json!({"seed": 7}), "seed", json!(null), "seed"),
+        (
+            "openrouter",
+            json!({"reasoning_effort": "max"}),
+            "reasoning_effort",
+            json!("xhigh"),
+            "reasoning_effort max as xhigh",
+        ),
+        (
+            "openrouter",
+            json!({"stop": ["END"]}),
+            "provider",
+            json!({"require_parameters": true}),
+            "provider.require_parameters added",
+        ),
+        (
+            "groq",
+            json!({"tools": tool(), "reasoning_format": "raw"}),
+            "reasoning_format",
+            json!(null),
+            "reasoning_format",
+        ),
+    ] {
+        let (sent, dropped) = sent(vendor, "m", more).unwrap();
+        assert_eq!((&sent[member], dropped.iter().any(|said| said == noted)), (&value, true), "{vendor} {dropped:?}");
+    }
+    let (sent_to_vllm, dropped) = sent("vllm", "m", json!({"tools": tool()})).unwrap();
+    assert_eq!(sent_to_vllm["tools"][0]["function"]["parameters"], json!({"type": "object"}), "{dropped:?}");
+    // What asks for nothing changes nothing.
+    let (plain, dropped) = sent("openrouter", "m", json!({"temperature": 0.5})).unwrap();
+    assert_eq!((plain.get("provider"), dropped.len()), (None, 0));
+    let (kept, _) = sent("groq", "m", json!({"reasoning_format": "raw"})).unwrap();
+    assert_eq!(kept["reasoning_format"], "raw");
+    for (vendor, more) in [
+        ("deepseek", json!({"logit_bias": {"7": 5}})),
+        ("xai", json!({"logit_bias": {"7": 5}})),
+        ("ollama", json!({"tools": tool(), "tool_choice": "required"})),
+        ("llama_cpp", json!({"logit_bias": {"7": 5}})),
+    ] {
+        assert!(sent(vendor, "m", more.clone()).is_err(), "{vendor} {more}");
+    }
+    for (vendor, more) in
+        [("deepseek", json!({"n": 1, "logit_bias": {}})), ("ollama", json!({"tools": tool(), "tool_choice": "auto"}))]
+    {
+        assert!(sent(vendor, "m", more.clone()).is_ok(), "{vendor} {more}");
+    }
+    // Models that answer in streams only are asked for them.
+    for (model, streams) in [("qwq-plus", true), ("Qwen3-Omni-Flash", true), ("qwen-plus", false)] {
+        let (sent, _) = sent("dashscope", model, json!({})).unwrap();
+        assert_eq!(sent["stream"] == json!(true), streams, "{model}");
+    }
+}
+
 #[test]
 fn meanings_of_limit_headers_have_the_names_of_their_vendors() {
     for name in limit_headers_names() {

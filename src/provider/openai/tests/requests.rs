@@ -262,13 +262,19 @@ fn what_a_target_does_not_take_is_dropped_by_name() {
         "https://openrouter.ai/api/v1",
         "google/gemini-2.5-pro",
         known(),
-        &["frequency_penalty", "presence_penalty", "tool_choice", "tools (an empty list)"],
+        &[
+            "frequency_penalty",
+            "presence_penalty",
+            "provider.require_parameters added",
+            "tool_choice",
+            "tools (an empty list)",
+        ],
     );
     check(
         "https://openrouter.ai/api/v1",
         "anthropic/claude-opus-4.7",
         known(),
-        &["temperature", "tool_choice", "tools (an empty list)", "top_p"],
+        &["provider.require_parameters added", "temperature", "tool_choice", "tools (an empty list)", "top_p"],
     );
 }
 
