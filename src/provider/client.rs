@@ -18,10 +18,12 @@ use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
 use crate::domain::probe::{ProbePage, ProbeReport};
 use crate::domain::{Answer, Capabilities, ErrorClass, Failure, Mend, Tier, Timeouts, Timestamp};
+use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::ExposeSecret;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -94,10 +96,12 @@ pub struct Provider {
     endpoint: Endpoint,
     adapter: Arc<dyn Adapter>,
     tiers: Tiers,
-    transport: Transport,
+    transport: Arc<Transport>,
     base_url: Url,
     /// The configured headers.
     headers: HeaderMap,
+    /// Clients of their own for rungs that allow another time for connecting than the provider does.
+    by_connect: Mutex<BTreeMap<Duration, Arc<Transport>>>,
     /// The credentials of each key, or one entry for a server without keys.
     auths: Vec<Auth>,
     /// The keys of the role that each of them stands for, if it does.
@@ -167,9 +171,10 @@ impl Provider {
             endpoint,
             adapter,
             tiers,
-            transport,
+            transport: Arc::new(transport),
             base_url,
             headers,
+            by_connect: Mutex::default(),
             auths,
             roles,
             skew: AtomicI64::new(0),
@@ -335,12 +340,31 @@ impl Provider {
     ) -> Result<Reply, Failure> {
         let delivery = wire.delivery;
         let request = self.signed(key, wire).await?;
-        let Timeouts { connect: _, first_byte, idle, total } = *timeouts;
+        let Timeouts { connect, first_byte, idle, total } = *timeouts;
         let on_head = |status: u16, headers: &HeaderMap, first_byte: Option<Duration>| {
             let request_id = self.request_id(headers);
             let _ = head.set(Head { status, request_id, first_byte_ms: first_byte.map(millis) });
         };
-        self.transport.exchange(request, delivery, &TimeLimits { first_byte, idle, total, started }, on_head).await
+        let limits = TimeLimits { first_byte, idle, total, started };
+        self.transport_for(connect).exchange(request, delivery, &limits, on_head).await
+    }
+
+    /// The client of calls that allow this much time for connecting. It holds for all connections of a client, so each
+    /// time has a client of its own, from its first call on.
+    fn transport_for(&self, connect: Duration) -> Arc<Transport> {
+        let Endpoint { name, timeouts, max_body, .. } = &self.endpoint;
+        if connect == timeouts.connect {
+            return Arc::clone(&self.transport);
+        }
+        let mut others = self.by_connect.lock();
+        if let Some(known) = others.get(&connect) {
+            return Arc::clone(known);
+        }
+        // Without a thread for one more, calls go as the provider's other calls do.
+        let made = Transport::new(name, &self.base_url, connect, *max_body);
+        let transport = made.map_or_else(|_| Arc::clone(&self.transport), Arc::new);
+        others.insert(connect, Arc::clone(&transport));
+        transport
     }
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.

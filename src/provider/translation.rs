@@ -55,6 +55,32 @@ fn everything() -> Value {
     })
 }
 
+/// The same with a form that is demanded.
+fn with_form() -> Value {
+    let mut body = everything();
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {
+        "name": "form", "description": "<form>", "strict": true,
+        "schema": {"type": "object", "required": ["b"], "additionalProperties": false,
+            "properties": {"b": {"type": "string", "description": "<member>", "maxLength": 71260}}},
+    }});
+    body
+}
+
+/// The same with a file and a sound.
+fn with_attachments() -> Value {
+    let mut body = everything();
+    let parts = body["messages"][2]["content"].as_array_mut().expect("the user's parts");
+    parts.push(json!({"type": "file", "file": {
+        "filename": "<filename>", "file_data": format!("data:application/pdf;base64,{FILE}"),
+    }}));
+    parts.push(json!({"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}}));
+    body
+}
+
+/// The bytes of the file and of the sound, in base64.
+const FILE: &str = "71250AAA";
+const SOUND: &str = "71251AAA";
+
 /// Leaves with a token: the token, and the path without positions.
 fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
     match value {
@@ -66,6 +92,8 @@ fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
         }
         Value::Array(items) => items.iter().for_each(|item| leaves(&format!("{path}[]"), item, found)),
         Value::String(text) if text.starts_with('<') => found.push((text.clone(), path.to_owned())),
+        Value::String(text) if text.ends_with(FILE) => found.push((FILE.to_owned(), path.to_owned())),
+        Value::String(text) if text.ends_with(SOUND) => found.push((SOUND.to_owned(), path.to_owned())),
         Value::Number(number) if number.to_string().contains("712") => {
             found.push((number.to_string(), path.to_owned()));
         }
@@ -92,6 +120,16 @@ fn without_what_is_refused(name: &str, body: &Value, why: &str) -> Option<Value>
         VENDORS.iter().filter(|row| row.name == name).any(|row| (row.quirks)().refuse.contains(&why.to_owned()));
     if is_refused {
         rest.as_object_mut()?.remove(why)?;
+    } else if why.contains("json_schema") || why.contains("response schema") {
+        rest.as_object_mut()?.remove("response_format")?;
+    } else if let Some(kind) = [("files", "file"), ("audio", "input_audio")]
+        .into_iter()
+        .find_map(|(said, kind)| why.contains(said).then_some(kind))
+    {
+        let parts = rest["messages"][2]["content"].as_array_mut()?;
+        let before = parts.len();
+        parts.retain(|part| part["type"] != kind);
+        (parts.len() < before).then_some(())?;
     } else if why == conversation::FORCED_CALL {
         rest["tool_choice"] = json!("auto");
     } else if why == completions::ONE_QUESTION {
@@ -153,6 +191,17 @@ fn thinned(value: &Value, coins: &mut dyn Iterator<Item = bool>) -> Value {
         "tool_calls",
         "tools",
         "tool_choice",
+        "filename",
+        "file",
+        "file_data",
+        "input_audio",
+        "data",
+        "format",
+        "json_schema",
+        "schema",
+        "properties",
+        "required",
+        "additionalProperties",
     ];
     match value {
         Value::Object(members) => {
@@ -170,11 +219,14 @@ fn thinned(value: &Value, coins: &mut dyn Iterator<Item = bool>) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn whatever_a_request_has_is_sent_or_named(coins in prop::collection::vec(prop::bool::weighted(0.7), 200)) {
-        let whole = Written::new(thinned(&everything(), &mut coins.into_iter()));
+    fn whatever_a_request_has_is_sent_or_named(
+        coins in prop::collection::vec(prop::bool::weighted(0.7), 220),
+        body in prop::sample::select(vec![everything(), with_form(), with_attachments()]),
+    ) {
+        let whole = Written::new(thinned(&body, &mut coins.into_iter()));
         let dialects = DIALECTS.iter().map(|dialect| (dialect.name, at(dialect, "http://127.0.0.1/v1")));
         let of_row = |dialect: &str, name| spoken(dialect, Some(name), "", &QuirkSettings::default());
         let vendors = VENDORS.iter().map(|vendor| (vendor.name, of_row(vendor.dialect.name, vendor.name)));

@@ -199,7 +199,7 @@ fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<Stri
     Ok(match item {
         Item::Text { text, .. } => json!({ "text": text }),
         Item::Image { url, .. } => image(url)?,
-        Item::File { url, name, .. } => document(url, *name)?,
+        Item::File { url, name, .. } => document(url, *name, dropped)?,
         Item::Audio { .. } => return unsupported(ContentPart::AUDIO),
         Item::Call { call, id, .. } => {
             let input = conversation::call_arguments(&call.arguments)?;
@@ -215,7 +215,7 @@ fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<Stri
                     ContentPart::Text(text) if text.is_empty() => {}
                     ContentPart::Text(_) => note(dropped, conversation::BLANK_TEXT),
                     ContentPart::Image { url, .. } => content.push(image(url)?),
-                    ContentPart::File { url, name } => content.push(document(url, name.as_deref())?),
+                    ContentPart::File { url, name } => content.push(document(url, name.as_deref(), dropped)?),
                     ContentPart::Audio { .. } => return unsupported(ContentPart::AUDIO),
                     // Refused earlier.
                     ContentPart::Other(_) => {}
@@ -237,16 +237,21 @@ fn image(url: &str) -> Result<Value, Ineligible> {
 }
 
 /// A document by the word for its type, under a name of the characters that are allowed in one.
-fn document(url: &str, name: Option<&str>) -> Result<Value, Ineligible> {
+fn document(url: &str, name: Option<&str>, dropped: &mut Vec<String>) -> Result<Value, Ineligible> {
     let (kind, data) = conversation::file_along(url)?;
     let Some((_, format)) = DOCUMENTS.iter().find(|(of, _)| *of == kind) else {
         return conversation::file_type_refused(&kind);
     };
+    let given = name;
     let stem = name.map_or("document", |name| name.rsplit_once('.').map_or(name, |(stem, _)| stem));
     let is_allowed = |letter: &char| letter.is_ascii_alphanumeric() || " -()[]".contains(*letter);
     let name: String = stem.chars().map(|letter| if is_allowed(&letter) { letter } else { '-' }).take(200).collect();
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
     let name = if name.is_empty() { "document" } else { name.as_str() };
+    // The ending is the format.
+    if given.is_some() && name != stem {
+        note(dropped, "messages[].content[].file.filename in letters that Bedrock takes");
+    }
     Ok(json!({ "document": { "format": format, "name": name, "source": { "bytes": data } } }))
 }
 

@@ -64,11 +64,14 @@ async fn connecting_has_a_time_of_its_own_whatever_is_left_for_the_first_byte() 
     assert_eq!((failure.class, failure.scope), (ErrorClass::Unreachable, Scope::Network), "{}", failure.message);
     assert!(failure.message.contains("certificate"), "{}", failure.message);
     server.join().unwrap();
-    // Connecting takes too long.
+}
+
+#[tokio::test]
+async fn the_time_for_connecting_is_that_of_the_rung() {
     let (port, server) = unknown_server("localhost", LONG);
-    let mut endpoint = endpoint(&format!("https://localhost:{port}/v1"));
-    endpoint.timeouts.connect = SHORT;
-    let failure = call(endpoint, &PATIENT).await.result.unwrap_err();
+    let provider = Provider::new(endpoint(&format!("https://localhost:{port}/v1"))).unwrap();
+    let hasty = Timeouts { connect: SHORT, ..PATIENT };
+    let failure = ask(&provider, 0, &hasty).await.unwrap().result.unwrap_err();
     assert_eq!((failure.class, failure.message.as_str()), (ErrorClass::Unreachable, "no connection in time"));
     server.thread().unpark();
     server.join().unwrap();

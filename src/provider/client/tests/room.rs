@@ -12,7 +12,7 @@ async fn large_answers_wait_for_room_and_small_ones_do_not() {
     let call = async |answer: &str, timeouts: &Timeouts| {
         let server = Server::start(vec![reply(200, "", answer)]).await;
         let mut provider = Provider::new(Endpoint { max_body: 1_000_000, ..endpoint(&server.url) }).unwrap();
-        provider.transport.set_room(0, Arc::clone(&reserve), 1_000);
+        Arc::get_mut(&mut provider.transport).unwrap().set_room(0, Arc::clone(&reserve), 1_000);
         ask(&provider, 0, timeouts).await.unwrap().result
     };
     let taken = reserve.try_acquire_many(500).unwrap();
@@ -40,7 +40,7 @@ async fn answers_of_one_provider_that_never_end_take_no_room_from_those_of_anoth
     let reserve = Arc::new(Semaphore::new(2_000));
     let provider = |url: &str| {
         let mut provider = Provider::new(Endpoint { max_body: 1_000_000, ..endpoint(url) }).unwrap();
-        provider.transport.set_room(1_000, Arc::clone(&reserve), 2_000);
+        Arc::get_mut(&mut provider.transport).unwrap().set_room(1_000, Arc::clone(&reserve), 2_000);
         Arc::new(provider)
     };
     let call = async |provider: &Provider| ask(provider, 0, &PATIENT).await.unwrap().result;
