@@ -1,6 +1,6 @@
 //! How many jobs of a route may be started now, whichever jobs they are.
 
-use super::{Access, Condition, RungHealth, Skip, Times, access_of, health_of, rest_until, worth_of};
+use super::{Access, Condition, RungHealth, Skip, Times, access_of, health_of, rest_until, weak, worth_of};
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Route, Rung, Timestamp};
 use std::time::Duration;
@@ -173,7 +173,15 @@ impl HowMany<'_> {
     /// How many calls all open rungs take together.
     fn room(&self, order: &[usize]) -> usize {
         let open = order.iter().filter(|&&index| matches!(self.access(index), Some((_, Access::Open))));
+        let open = open.filter(|&&index| !self.is_passed_over(index));
         open.fold(0, |sum, &index| sum.saturating_add(self.room_of(index)))
+    }
+
+    /// Whether jobs pass this rung over, because a better one may be called.
+    fn is_passed_over(&self, index: usize) -> bool {
+        let Self { route, conditions, now, .. } = *self;
+        weak::of(route, conditions, index).is_some()
+            && weak::has_better(route, conditions, 0..route.rungs.len(), now)
     }
 
     /// How many jobs may start that all try the rungs in this order.
@@ -187,6 +195,7 @@ impl HowMany<'_> {
             let Some((rung, access)) = self.access(index) else { continue };
             match access {
                 Access::Never(_) => {}
+                Access::Open if self.is_passed_over(index) => {}
                 Access::Open => {
                     jobs = jobs.saturating_add(self.room_of(index));
                     let leaves = route.strategy.leaves_full_rungs();
