@@ -447,7 +447,8 @@ mod tests {
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
             "dropped": ["logit_bias"], "key": "A", "unchecked": ["/not"],
         });
-        let shut = Why::Shut { reason: Reason::Paused, until: None, passed_over: None, patience_until: None, found: None };
+        let shut =
+            Why::Shut { reason: Reason::Paused, until: None, passed_over: None, patience_until: None, found: None };
         let expected = Explanation {
             version: 0,
             skipped: vec![
@@ -487,7 +488,8 @@ mod tests {
         let Value::Object(members) = strange else { unreachable!() };
         assert_eq!(why[0], &Why::Unknown(members));
         let for_fun = Some(PassedOver::Unknown("for_fun".to_owned()));
-        let auth = Why::Shut { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None };
+        let auth =
+            Why::Shut { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None, found: None };
         assert_eq!((why[1], read.skipped[1].target.as_deref()), (&auth, None));
         assert!(matches!(why[2], Why::Unknown(members) if members["needed"] == "many"), "{:?}", why[2]);
         assert!(matches!(why[3], Why::Unknown(members) if members.is_empty()), "{:?}", why[3]);

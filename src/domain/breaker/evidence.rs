@@ -117,10 +117,7 @@ mod tests {
                 of(Indicator::WastedTokens, 919, 1000),
                 "91 % of the last 1000 output tokens were in answers that were rejected",
             ),
-            (
-                of(Indicator::WastedTokens, 0, 0),
-                "0 % of the last 0 output tokens were in answers that were rejected",
-            ),
+            (of(Indicator::WastedTokens, 0, 0), "0 % of the last 0 output tokens were in answers that were rejected"),
         ] {
             assert_eq!(evidence.to_string(), words);
             assert_eq!(from_value::<Evidence>(to_value(&evidence).unwrap()).unwrap(), evidence);

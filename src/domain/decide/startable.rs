@@ -180,8 +180,7 @@ impl HowMany<'_> {
     /// Whether jobs pass this rung over, because a better one may be called.
     fn is_passed_over(&self, index: usize) -> bool {
         let Self { route, conditions, now, .. } = *self;
-        weak::of(route, conditions, index).is_some()
-            && weak::has_better(route, conditions, 0..route.rungs.len(), now)
+        weak::of(route, conditions, index).is_some() && weak::has_better(route, conditions, 0..route.rungs.len(), now)
     }
 
     /// How many jobs may start that all try the rungs in this order.

@@ -102,6 +102,12 @@ impl Answers {
         }
     }
 
+    /// How many sums it keeps.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.slices.iter().map(|slice| slice.by_group.len()).sum()
+    }
+
     fn oldest(&self) -> i64 {
         self.newest.saturating_sub(SLICES - 1)
     }

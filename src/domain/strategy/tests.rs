@@ -134,7 +134,14 @@ fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
             line: None,
             weakness: None,
         },
-        Condition { health: RungHealth::Open, headroom: Some(9), free: None, latency: None, line: None, weakness: None },
+        Condition {
+            health: RungHealth::Open,
+            headroom: Some(9),
+            free: None,
+            latency: None,
+            line: None,
+            weakness: None,
+        },
     ];
     let prices = [Some((1_000_000, 1_000_000)), Some((2_000_000, 2_000_000))];
     for strategy in [Strategy::Cost, Strategy::Priority] {

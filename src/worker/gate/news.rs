@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Gate, RouteQuality};
 use super::target::{TargetState, shut_until, still_shut};
+use super::{Gate, RouteQuality};
 use crate::domain::Timestamp;
 use crate::domain::news::{ModelNews, TargetNews};
 use crate::store::health::{Health, HealthNews};
