@@ -216,12 +216,14 @@ impl Store {
         Ok(routes)
     }
 
-    /// What each route and each target has cost and brought in the last 24 hours. The sums of an hour are as many as there are
-    /// batches in it, so at most a hundred thousand of them are read: of the last hours that are complete among those.
+    /// What each route and each target has cost and brought in the last 24 hours. The sums of an hour are as many as
+    /// there are batches in it, so at most a hundred thousand of them are read: of the last hours that are complete
+    /// among those.
     async fn spending(&self) -> Result<Spending, StoreError> {
         let rows = sqlx::query!(
             r#"with sums as materialized (
-                select hour, route, provider, model, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.totals
+                select hour, route, provider, model, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced
+                  from sluice.totals
                  where hour >= date_trunc('hour', now()) - interval '23 hours' order by hour desc limit 100001
             ), span as (
                 select case when count(*) > 100000 then min(hour) + interval '1 hour'

@@ -195,7 +195,8 @@ const BREAKER: Table = Table {
             "soft_failure_rate",
             Kind::Share,
             "0.9",
-            "At this share of rejected answers jobs of the route pass the target over while another rung may be called.",
+            "At this share of rejected answers jobs of the route pass the target over while another rung may be \
+             called.",
         ),
         with_default(
             "wasted_token_rate",

@@ -454,7 +454,10 @@ pub(crate) mod tests {
         let weak = |found: Option<&str>| {
             let mut worker = worker(1, "closed");
             worker.stats.pointer_mut("/gate").unwrap()["targets"][0]["weak"] = json!([
-                { "route": "default", "shut": { "reason": "quality", "until_ms": 1_800_000_090_000_i64 }, "found": found },
+                {
+                    "route": "default", "found": found,
+                    "shut": { "reason": "quality", "until_ms": 1_800_000_090_000_i64 },
+                },
                 { "route": "of tomorrow", "shut": "none" }, 7,
             ]);
             worker

@@ -56,6 +56,11 @@ impl RouteQuality {
         (passage.is_some() || regardless).then(|| QualityLeave { of: Arc::clone(self), passage, at: now })
     }
 
+    /// Lets a job go at once, to ask again, if the target is passed over.
+    pub(super) fn try_again(&self, now: Timestamp) {
+        self.quality.lock().try_again(now);
+    }
+
     /// What the target is passed over for, as status shows it.
     #[must_use]
     pub fn statistics(&self, now: Timestamp) -> Option<WeaknessStatistics> {

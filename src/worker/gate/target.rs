@@ -395,6 +395,7 @@ impl TargetState {
             *self.shut.lock() = ModelRefusal::default();
             *self.record.resting.lock() = None;
             self.record.breaker.lock().try_again(now);
+            self.record.qualities.lock().values().for_each(|quality| quality.try_again(now));
             self.provider.keys.try_again(now);
         }
     }
