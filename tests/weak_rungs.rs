@@ -52,7 +52,9 @@ async fn jobs_leave_a_rung_that_answers_badly_for_a_good_one_and_come_back_when_
     assert!(fleet.number(passed).await >= 31, "{}", fleet.number(passed).await);
     let job: i64 = fleet.number("select max(id) from sluice.jobs").await;
     until("it is in the statistics", async || fleet.number(WEAK).await == 1).await;
-    for command in [&["explain", &job.to_string()][..], &["status"], &["status", "--format", "json"]] {
+    for command in
+        [&["explain", &job.to_string()][..], &["status", "--format", "table"], &["status", "--format", "json"]]
+    {
         let output = fleet.program(command).output().await.unwrap();
         let out = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(out.contains("5 of the last 5 answers were rejected (too_short 5)"), "{command:?}: {out}");

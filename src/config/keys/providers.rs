@@ -115,12 +115,7 @@ pub(super) const PROVIDER: Table = Table {
              comes out.",
         ),
         key("timeouts", Kind::Table(&TIMEOUTS), "", "How long a call may take."),
-        key(
-            "breaker",
-            Kind::Table(&BREAKER),
-            "",
-            "When its targets are avoided for a while because they fail, and passed over because they answer badly.",
-        ),
+        key("breaker", Kind::Table(&BREAKER), "", ""),
         key("probe", Kind::Table(&PROBE), "", ""),
         with_default(
             "recheck",
@@ -167,7 +162,10 @@ pub(in crate::config) const TIMEOUTS: Table = Table {
 };
 
 const BREAKER: Table = Table {
-    title: "`breaker` of a provider",
+    header: Some("[providers.openai.breaker]"),
+    title: "[providers.NAME.breaker]",
+    doc: "When its targets are avoided for a while because they fail, and when jobs of a route pass them over for a \
+          better rung because their answers to these are slow or rejected.",
     keys: &[
         with_default(
             "min_calls",
@@ -185,24 +183,13 @@ const BREAKER: Table = Table {
             "An answer that takes longer is slow, of a stream one that begins later; calls of a spare tier such as \
              @flex never are. Without it no answer is slow.",
         ),
-        with_default(
-            "slow_rate",
-            Kind::Share,
-            "0.5",
-            "At this share of slow answers jobs of the route pass the target over while another rung may be called.",
-        ),
-        with_default(
-            "soft_failure_rate",
-            Kind::Share,
-            "0.9",
-            "At this share of rejected answers jobs of the route pass the target over while another rung may be \
-             called.",
-        ),
+        with_default("slow_rate", Kind::Share, "0.5", "At this share of slow answers the target is passed over."),
+        with_default("soft_failure_rate", Kind::Share, "0.9", "At this share of rejected answers it is, …"),
         with_default(
             "wasted_token_rate",
             Kind::Share,
             "0.9",
-            "The same for the share of output tokens that went into rejected answers.",
+            "… and at this share of output tokens that went into rejected answers.",
         ),
     ],
     ..Table::EMPTY

@@ -42,17 +42,19 @@ pub(super) fn pass_over(
     if !candidates.iter().any(|(rung, candidate)| is_weak(*rung, candidate)) {
         return;
     }
-    let is_soon = |candidate: &Candidate| match candidate {
-        Candidate::Ready => true,
-        Candidate::Out { why: Skip::Shut { shut, .. }, .. } => opens_in_a_moment(shut, now),
-        Candidate::Out { .. } => false,
+    let is_better = |(rung, candidate): &(usize, Candidate)| {
+        of(route, conditions, *rung).is_none()
+            && match candidate {
+                Candidate::Ready => true,
+                Candidate::Out { why: Skip::Shut { shut, .. }, .. } => opens_in_a_moment(shut, now),
+                Candidate::Out { .. } => false,
+            }
     };
-    let others = || candidates.iter().filter(|(rung, candidate)| !is_weak(*rung, candidate)).map(|(_, other)| other);
+    let others = || candidates.iter().filter(|(rung, candidate)| !is_weak(*rung, candidate));
     // The rungs behind the one whose turn it is are not reached.
-    let has_better = match others().find(|candidate| candidate.has_turn()) {
-        Some(next) => is_soon(next) || others().take_while(|candidate| !candidate.has_turn()).any(is_soon),
-        None => others().any(is_soon),
-    };
+    let turn = others().position(|(_, candidate)| candidate.has_turn());
+    let reached = turn.map_or(usize::MAX, |place| place.saturating_add(1));
+    let has_better = others().take(reached).any(is_better);
     if !has_better {
         return;
     }

@@ -33,6 +33,12 @@ fn a_weak_rung_is_passed_over_only_for_a_better_one_that_may_be_called() {
     let cases: Vec<(&str, Route, Vec<Condition>, Option<usize>)> = vec![
         ("it is the only rung", route(1), vec![weak()], Some(0)),
         ("the second answers well", route(2), vec![weak(), open()], Some(1)),
+        (
+            "the second is as weak, and full",
+            route(2),
+            vec![weak(), Condition { weakness: weak().weakness, ..full() }],
+            Some(0),
+        ),
         ("all are weak", route(3), vec![weak(), slow(), weak()], Some(0)),
         ("two of them are", route(3), vec![weak(), slow(), open()], Some(2)),
         ("the second is weak, and comes second", route(2), vec![open(), weak()], Some(0)),
