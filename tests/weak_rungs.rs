@@ -131,7 +131,8 @@ async fn jobs_leave_a_slow_rung_and_a_restart_goes_on_with_the_calls_at_once_tha
                      and decision->'skipped'->0->>'found' like '% of the last % answers took longer than 100ms'";
     assert!(fleet.number(passed).await > 0);
 
-    let found = "select coalesce(max((state->>'calls')::bigint), 0) from sluice.health where subject = 'places two/m'";
+    let found =
+        "select coalesce(max((state->'news'->>'calls')::bigint), 0) from sluice.health where subject = 'places two/m'";
     until("it is told", async || fleet.number(found).await > 20).await;
     first.kill().await;
     let found = fleet.number(found).await;

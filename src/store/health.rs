@@ -61,6 +61,8 @@ const TARGET: &str = "target ";
 const KEY: &str = "key ";
 const ANSWERS: &str = "answers ";
 const PLACES: &str = "places ";
+/// The only member of some rows.
+const WHOLE: &str = "news";
 
 impl HealthNews {
     /// The name of its row, and the state that is written there.
@@ -70,8 +72,8 @@ impl HealthNews {
             // A provider's name has no slash.
             Health::Key { provider, key, news } => (format!("{KEY}{provider}/{key}"), json(news)),
             // A route's name has no space.
-            Health::Answers { route, target, news } => (format!("{ANSWERS}{route} {target}"), json(news)),
-            Health::Places { bucket, news } => (format!("{PLACES}{bucket}"), json(news)),
+            Health::Answers { route, target, news } => (format!("{ANSWERS}{route} {target}"), whole(news)),
+            Health::Places { bucket, news } => (format!("{PLACES}{bucket}"), whole(news)),
         }
     }
 
@@ -81,9 +83,9 @@ impl HealthNews {
             Health::Target { target: target.to_owned(), news: from_json(state)? }
         } else if let Some(of) = subject.strip_prefix(ANSWERS) {
             let (route, target) = of.split_once(' ')?;
-            Health::Answers { route: route.to_owned(), target: target.to_owned(), news: from_json(state)? }
+            Health::Answers { route: route.to_owned(), target: target.to_owned(), news: from_whole(state)? }
         } else if let Some(bucket) = subject.strip_prefix(PLACES) {
-            Health::Places { bucket: bucket.to_owned(), news: from_json(state)? }
+            Health::Places { bucket: bucket.to_owned(), news: from_whole(state)? }
         } else {
             let (provider, key) = subject.strip_prefix(KEY)?.split_once('/')?;
             Health::Key { provider: provider.to_owned(), key: key.to_owned(), news: from_json(state)? }
@@ -94,6 +96,15 @@ impl HealthNews {
 
 fn json(news: &impl Serialize) -> Value {
     serde_json::to_value(news).expect("news have text for keys, and are always written")
+}
+
+/// As one member: the members of a row that is there already would stay beside those that are written.
+fn whole(news: &impl Serialize) -> Value {
+    serde_json::json!({ WHOLE: json(news) })
+}
+
+fn from_whole<T: DeserializeOwned>(mut state: Value) -> Option<T> {
+    state.get_mut(WHOLE).map(Value::take).and_then(from_json)
 }
 
 fn from_json<T: DeserializeOwned>(state: Value) -> Option<T> {

@@ -10,7 +10,7 @@
 //! or nothing, and passes none over.
 
 use super::startable::MOMENT;
-use super::{Candidate, Condition, RungHealth, Skip, Turn};
+use super::{Candidate, Condition, Skip, Turn};
 use crate::domain::quality::Weakness;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Patience, Route, Timestamp};
@@ -22,24 +22,26 @@ pub(super) fn of<'a>(route: &Route, conditions: &'a [Condition], rung: usize) ->
 }
 
 /// Whether something that is shut so may be called within a moment. Calls end all the time, and free places.
-fn opens_in_a_moment(shut: &Shut, now: Timestamp) -> bool {
+pub(super) fn opens_in_a_moment(shut: &Shut, now: Timestamp) -> bool {
     match shut.reason {
         Reason::Concurrency => true,
         reason => reason.is_a_limit() && now.until(shut.until) <= MOMENT,
     }
 }
 
-/// Passes weak rungs over, if a better one may be called.
+/// Passes weak rungs over, if a better one may be called: those too that are shut, for which jobs would wait otherwise.
 pub(super) fn pass_over(
     candidates: &mut [(usize, Candidate)],
     route: &Route,
     conditions: &[Condition],
     now: Timestamp,
 ) {
-    let is_weak = |rung: usize, candidate: &Candidate| {
-        matches!(candidate, Candidate::Ready) && of(route, conditions, rung).is_some()
+    // A rung that rests after a failure of this job is one that the job has tried.
+    let is_weak = |(rung, candidate): &&(usize, Candidate)| {
+        let is_untried = matches!(candidate, Candidate::Ready | Candidate::Out { why: Skip::Shut { .. }, .. });
+        is_untried && of(route, conditions, *rung).is_some()
     };
-    if !candidates.iter().any(|(rung, candidate)| is_weak(*rung, candidate)) {
+    if !candidates.iter().any(|candidate| is_weak(&candidate)) {
         return;
     }
     let is_better = |(rung, candidate): &(usize, Candidate)| {
@@ -50,35 +52,18 @@ pub(super) fn pass_over(
                 Candidate::Out { .. } => false,
             }
     };
-    let others = || candidates.iter().filter(|(rung, candidate)| !is_weak(*rung, candidate));
+    let others = || candidates.iter().filter(|candidate| !is_weak(candidate));
     // The rungs behind the one whose turn it is are not reached.
     let turn = others().position(|(_, candidate)| candidate.has_turn());
     let reached = turn.map_or(usize::MAX, |place| place.saturating_add(1));
-    let has_better = others().take(reached).any(is_better);
-    if !has_better {
+    if !others().take(reached).any(is_better) {
         return;
     }
-    for (rung, candidate) in candidates.iter_mut() {
-        let weakness = of(route, conditions, *rung).filter(|_| matches!(candidate, Candidate::Ready));
-        if let Some(weakness) = weakness.cloned() {
-            *candidate = Candidate::Out { why: Skip::Weak(weakness), until: None, turn: Turn::Lost };
+    for candidate in candidates.iter_mut() {
+        if is_weak(&&*candidate)
+            && let Some(weakness) = of(route, conditions, candidate.0)
+        {
+            candidate.1 = Candidate::Out { why: Skip::Weak(weakness.clone()), until: None, turn: Turn::Lost };
         }
     }
-}
-
-/// Whether another rung than this one, of those in `order`, may be called for any job within a moment, and is not weak.
-pub(super) fn has_better(
-    route: &Route,
-    conditions: &[Condition],
-    order: impl IntoIterator<Item = usize>,
-    now: Timestamp,
-) -> bool {
-    order.into_iter().any(|rung| {
-        of(route, conditions, rung).is_none()
-            && match conditions.get(rung).map(|condition| &condition.health) {
-                None | Some(RungHealth::Open) => true,
-                Some(RungHealth::Shut(shut)) => opens_in_a_moment(shut, now),
-                Some(RungHealth::Ineligible(_)) => false,
-            }
-    })
 }

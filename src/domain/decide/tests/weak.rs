@@ -48,6 +48,12 @@ fn a_weak_rung_is_passed_over_only_for_a_better_one_that_may_be_called() {
         ("its limit is used up for an hour", route(2), vec![weak(), shut(Reason::RateLimit, HOUR)], Some(0)),
         ("the second is full for a moment", route(2), vec![weak(), full()], None),
         ("it is full, and the route has no patience", hasty(2), vec![weak(), full()], None),
+        (
+            "it is full itself, and nobody waits for that",
+            route(2),
+            vec![Condition { weakness: weak().weakness, ..full() }, open()],
+            Some(1),
+        ),
         ("the third is free", hasty(3), vec![weak(), full(), open()], Some(2)),
         (
             "a rung that is waited for is not left",
@@ -139,6 +145,14 @@ proptest! {
                 let limit = matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit());
                 let place = matches!(why, Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency);
                 prop_assert!(place || (limit && now.until(*until) <= startable::MOMENT), "{:?} {:?}", until, why);
+            }
+            // It would have waited for a weak rung that is shut.
+            (Step::Wait { rung, .. }, Step::Call { rung: other, .. }) => {
+                prop_assert!(is_weak(*rung) && !is_weak(*other));
+            }
+            (Step::Wait { rung, .. }, Step::Wait { rung: other, why, .. }) if rung != other => {
+                let limit = matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit());
+                prop_assert!(is_weak(*rung) && !is_weak(*other) && limit);
             }
             (plain, weakened) => prop_assert_eq!(plain, weakened),
         }
