@@ -204,8 +204,16 @@ impl HowMany<'_> {
         let mut jobs = 0_usize;
         let mut soonest: Option<(Timestamp, usize, Skip)> = None;
         let has_better = self.has_better(order.clone());
-        for index in order.filter(|index| !has_better || !self.is_weak(*index)) {
+        for index in order {
             let Some((rung, access)) = self.access(index) else { continue };
+            let has_turn = match &access {
+                Access::Open => true,
+                Access::Shut { worth, .. } => worth.is_waited_for(),
+                Access::Never(_) => false,
+            };
+            if has_turn && has_better && self.is_weak(index) {
+                continue;
+            }
             match access {
                 Access::Never(_) => {}
                 Access::Open => {

@@ -36,10 +36,10 @@ pub(super) fn pass_over(
     conditions: &[Condition],
     now: Timestamp,
 ) {
-    // A rung that rests after a failure of this job is one that the job has tried.
+    // A rung that is left anyway is left for that reason, and one that rests after a failure of this job was tried.
     let is_weak = |(rung, candidate): &&(usize, Candidate)| {
-        let is_untried = matches!(candidate, Candidate::Ready | Candidate::Out { why: Skip::Shut { .. }, .. });
-        is_untried && of(route, conditions, *rung).is_some()
+        let is_shut = matches!(candidate, Candidate::Out { why: Skip::Shut { .. }, turn: Turn::Kept, .. });
+        (is_shut || matches!(candidate, Candidate::Ready)) && of(route, conditions, *rung).is_some()
     };
     if !candidates.iter().any(|candidate| is_weak(&candidate)) {
         return;
