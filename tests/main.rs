@@ -105,4 +105,5 @@ mod unqueued;
 mod untrusted;
 mod upgrade;
 mod waiting;
+mod weak_rungs;
 mod worker;

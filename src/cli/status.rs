@@ -6,7 +6,7 @@ use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
 use crate::view::budget::BudgetView;
 use crate::view::game_day::on_table;
-use crate::view::status::tables::{database, jobs, keys, pauses, queue, targets, workers};
+use crate::view::status::tables::{database, jobs, keys, pauses, queue, targets, troubles, workers};
 use crate::view::status::{StatusView, buckets};
 use crate::view::tone::Tone;
 
@@ -88,6 +88,11 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         }
         if title == "Queue" && is_for_people {
             tell_waits(output, status)?;
+        }
+        if title == "Targets" && is_for_people {
+            for trouble in troubles(status) {
+                output.told_as(Some(Tone::Warning), format_args!(" {trouble}"))?;
+            }
         }
         if title == "Workers"
             && let Some(gone) = &gone

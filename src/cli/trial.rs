@@ -261,6 +261,7 @@ async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<Str
 fn of_trial(mut blueprint: Blueprint, routes: Vec<Arc<Route>>) -> Blueprint {
     for provider in blueprint.providers.values_mut() {
         provider.setup.breaker.min_calls = u32::MAX;
+        provider.quality.min_calls = u32::MAX;
     }
     Blueprint { routes, ..blueprint }
 }

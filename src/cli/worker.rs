@@ -44,7 +44,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             targets: Vec::new(),
             model_buckets: own.map(|(target, bucket)| (target.model.clone(), vec![bucket.clone()])).collect(),
         };
-        (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })
+        (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup, quality: provider.quality })
     });
     Blueprint {
         buckets: config.buckets.clone(),

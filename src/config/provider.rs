@@ -6,7 +6,7 @@ use super::aws;
 use super::scalar;
 use super::section::Section;
 use crate::domain::probe::{ProbePage, ProbeSettings};
-use crate::domain::{BreakerSettings, Charging, Limits, Rate, Timeouts, Unit};
+use crate::domain::{BreakerSettings, Charging, Limits, QualitySettings, Rate, Timeouts, Unit};
 use crate::provider::charging;
 use crate::provider::vendors::{self, VENDORS, Vendor};
 use crate::provider::{DIALECTS, Dialect, Endpoint, HeaderName, HeaderValue, Url, dialect};
@@ -25,6 +25,8 @@ pub struct ProviderConfig {
     pub charging: Charging,
     /// When its targets are avoided for a while.
     pub breaker: BreakerSettings,
+    /// When its targets are passed over for the quality of their answers.
+    pub quality: QualitySettings,
     /// How long a rejected key, or one without money, rests before one call tries it again.
     pub recheck: Duration,
     /// How its health is probed, where it is.
@@ -99,11 +101,13 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         timeouts: read_timeouts(section.child("timeouts"), None),
         max_body: section.whole_or_default("max_body_bytes"),
     };
+    let (breaker, quality) = read_breaker(section.child("breaker"), endpoint.timeouts.total);
     let config = ProviderConfig {
         endpoint,
         bucket: read_bucket(name, &mut section, buckets),
         charging: read_charging(&mut section, vendor, dialect),
-        breaker: read_breaker(section.child("breaker")),
+        breaker,
+        quality,
         recheck: section.duration_of_at_least_or_default("recheck", LEAST_RECHECK),
         probe: read_probe(&mut section),
     };
@@ -283,15 +287,42 @@ pub(super) fn read_timeouts(mut section: Section<'_>, provider: Option<Timeouts>
     timeouts
 }
 
-fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
+/// When targets are shut for their failures, and when they are passed over for their answers. `total`: the time that
+/// ends a call.
+fn read_breaker(mut section: Section<'_>, total: Duration) -> (BreakerSettings, QualitySettings) {
     let breaker = BreakerSettings {
         min_calls: section.whole_or_default("min_calls"),
         failure_rate: section.fraction_or_default("failure_rate"),
         window: section.positive_duration_or_default("window"),
         open: section.positive_duration_or_default("open"),
     };
+    let (says_slow, says_rate) = (section.has("slow"), section.has("slow_rate"));
+    let BreakerSettings { min_calls, window, open, .. } = breaker;
+    let quality = QualitySettings {
+        min_calls,
+        window,
+        open,
+        slow: section.positive_duration("slow"),
+        slow_rate: section.fraction_or_default("slow_rate"),
+        soft_failure_rate: section.fraction_or_default("soft_failure_rate"),
+        wasted_token_rate: section.fraction_or_default("wasted_token_rate"),
+    };
+    if says_rate && !says_slow {
+        section.fault("slow_rate", "has no meaning without `slow`", "beside it `slow`, the longest good time");
+    }
+    if let Some(slow) = quality.slow.filter(|slow| *slow >= total) {
+        section.fault(
+            "slow",
+            format!(
+                "is {}, and `timeouts.total` ends a call after {}: no answer is ever slow",
+                humantime::format_duration(slow),
+                humantime::format_duration(total)
+            ),
+            "less than `timeouts.total` of the provider",
+        );
+    }
     section.finish();
-    breaker
+    (breaker, quality)
 }
 
 fn read_probe(provider: &mut Section<'_>) -> Option<ProbeSettings> {

@@ -100,8 +100,8 @@ pub fn in_words(target: &str, why: &Skip, is_only: bool, failed: Option<ErrorCla
             format!("{target}: {}{class}", What::Retry.as_str())
         }
         Skip::Failed(class) => format!("{target}: {class}"),
-        // While a call is under way, the job does not rest.
-        Skip::Ineligible(_) | Skip::UnderWay { .. } => target.to_owned(),
+        // While a call is under way, the job does not rest; nor does it because a rung answers badly.
+        Skip::Weak(_) | Skip::Ineligible(_) | Skip::UnderWay { .. } => target.to_owned(),
     }
 }
 

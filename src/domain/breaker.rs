@@ -24,12 +24,15 @@
 //!   for twice the time open, and never for longer than [`PROBE_LIMIT`].
 //! - Memory is constant, and every operation takes constant time.
 
+mod evidence;
 mod window;
 
 use super::news::BreakerNews;
 use super::{JobId, Outcome, Timestamp};
+pub use evidence::{Evidence, Indicator};
 use std::time::Duration;
 use window::Window;
+pub(super) use window::slice_at;
 
 /// When a breaker opens and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,13 +150,23 @@ pub struct Breaker {
     disproved: Option<Timestamp>,
     /// The job whose failure was counted last.
     blamed_by: Option<JobId>,
+    /// What it opened for, until it closes; `None`: not known, or it was told to open.
+    found: Option<Evidence>,
 }
 
 impl Breaker {
     /// A closed breaker that has seen nothing.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: State::Closed, era: 0, window: Window::default(), disproved: None, blamed_by: None }
+        Self {
+            settings,
+            state: State::Closed,
+            era: 0,
+            window: Window::default(),
+            disproved: None,
+            blamed_by: None,
+            found: None,
+        }
     }
 
     /// A breaker that continues from the state that another process, or this one before a restart, had reached.
@@ -191,6 +204,23 @@ impl Breaker {
         self.enter(State::Open { since, until: now + rest, failed_probes });
     }
 
+    /// Opens for what others than this breaker have counted.
+    pub(super) fn trip(&mut self, found: Evidence, now: Timestamp) {
+        self.open(now, 0, now);
+        self.found = Some(found);
+    }
+
+    /// What it opened for; `None`: it is closed, that is not known, or it was told to open.
+    #[must_use]
+    pub fn found(&self) -> Option<&Evidence> {
+        self.found.as_ref()
+    }
+
+    /// Whether the present state learns from the result of a call with this permit.
+    pub(super) fn learns_from(&self, permit: &Passage) -> bool {
+        permit.era == self.era
+    }
+
     /// Takes in what another process has found out about the target. Returns whether it changes anything.
     ///
     /// A breaker that has judged enough calls of its own by now stays closed: these count more than what others say. If
@@ -198,23 +228,25 @@ impl Breaker {
     /// unless it has heard more by then. If the target answers again, a few calls go, and the first answer closes the
     /// breaker. What its own calls have disproved is not heard again: the trouble is the other process's own.
     pub fn hear(&mut self, news: &BreakerNews, now: Timestamp) -> bool {
-        match (self.state, *news) {
-            (State::Closed, BreakerNews::Open { since, .. }) if self.disproved == Some(since) => false,
-            (State::Closed, BreakerNews::Open { since, until, failed_probes }) => {
+        match (self.state, news) {
+            (State::Closed, BreakerNews::Open { since, .. }) if self.disproved == Some(*since) => false,
+            (State::Closed, &BreakerNews::Open { since, until, failed_probes, ref found }) => {
                 let (calls, _) = self.window.totals_at(now, self.settings.window);
                 if calls >= self.settings.min_calls {
                     return false;
                 }
                 let until = until + self.settings.open / 4;
                 self.enter(State::Open { since, until, failed_probes });
+                self.found.clone_from(found);
                 true
             }
-            (State::Open { since, until: before, .. }, BreakerNews::Open { until, failed_probes, .. }) => {
+            (State::Open { since, until: before, .. }, &BreakerNews::Open { until, failed_probes, ref found, .. }) => {
                 let until = until + self.settings.open / 4;
                 if until <= before {
                     return false;
                 }
                 self.enter(State::Open { since, until, failed_probes });
+                self.found = self.found.take().or_else(|| found.clone());
                 true
             }
             (State::Open { since, failed_probes, .. }, BreakerNews::Closed) => {
@@ -232,7 +264,9 @@ impl Breaker {
     pub fn news(&self) -> Option<BreakerNews> {
         match self.state {
             State::Closed => Some(BreakerNews::Closed),
-            State::Open { since, until, failed_probes } => Some(BreakerNews::Open { since, until, failed_probes }),
+            State::Open { since, until, failed_probes } => {
+                Some(BreakerNews::Open { since, until, failed_probes, found: self.found.clone() })
+            }
             State::HalfOpen { .. } => None,
         }
     }
@@ -328,7 +362,7 @@ impl Breaker {
                 let (calls, failures) = self.window.totals();
                 let enough = calls >= self.settings.min_calls;
                 if enough && f64::from(failures) >= self.settings.failure_rate * f64::from(calls) {
-                    self.open(now, 0, now);
+                    self.trip(Evidence::of_failures(failures, calls), now);
                 }
             }
         }
@@ -345,6 +379,9 @@ impl Breaker {
     }
 
     fn enter(&mut self, state: State) {
+        if state == State::Closed {
+            self.found = None;
+        }
         self.state = state;
         self.era = self.era.wrapping_add(1);
         self.window = Window::default();

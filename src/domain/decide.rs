@@ -16,6 +16,8 @@
 //! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
 //! are not passed are shut, and not worth waiting for, a passed one is tried again after such a pause. A rung that
 //! can never take this request is out for good and makes up no part of a lap.
+//!
+//! A rung that works but answers badly is passed over while there is a better one, and was not tried then ([`weak`]).
 
 mod climb;
 mod ending;
@@ -26,9 +28,11 @@ mod startable;
 #[cfg(test)]
 mod tests;
 mod tried;
+mod weak;
 
 use super::cascade::Unsure;
 use super::price::Tariff;
+use super::quality::Weakness;
 use super::shut::{Reason, Shut};
 use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
 pub use climb::climbs_from;
@@ -102,12 +106,14 @@ pub struct Condition {
     pub latency: Option<Duration>,
     /// The jobs that wait for its places; `None`: not asked, or unknown.
     pub line: Option<Line>,
+    /// Why jobs of the route pass it over while another rung may be called; `None`: they do not.
+    pub weakness: Option<Weakness>,
 }
 
 impl From<RungHealth> for Condition {
     /// The condition of a rung of which nothing else is known.
     fn from(health: RungHealth) -> Self {
-        Self { health, headroom: None, free: None, latency: None, line: None }
+        Self { health, headroom: None, free: None, latency: None, line: None, weakness: None }
     }
 }
 
@@ -120,6 +126,8 @@ pub enum Skip {
         /// Whether the rung was worth waiting for.
         worth: Worth,
     },
+    /// It may be called, and another rung that may be called answers better.
+    Weak(Weakness),
     /// It cannot take this request at all.
     Ineligible(Ineligible),
     /// It failed in this job's history in a way that moves the job on.
@@ -245,7 +253,7 @@ impl fmt::Display for Ineligible {
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shut { shut, .. } => shut.reason.fmt(f),
+            Self::Shut { shut, .. } | Self::Weak(Weakness { shut, .. }) => shut.reason.fmt(f),
             Self::Ineligible(why) => why.fmt(f),
             Self::Failed(class) => class.fmt(f),
             Self::BackingOff { .. } => f.write_str("backing off after a failure"),
@@ -266,6 +274,7 @@ impl fmt::Display for Skip {
 ///   job fails.
 /// - A called rung is on the route, is neither shut nor ineligible nor being asked, and no provider asked this job to
 ///   wait for it.
+/// - That a rung answers badly never keeps a job waiting, except for a better one that may be called within a moment.
 /// - [`Step::Wait`] ends after `now`, and not after the deadline. While calls are under way it also ends when one of
 ///   them does, and may have no other end.
 /// - A history has a bounded length, so every job ends, regardless of what the providers do.
@@ -362,7 +371,7 @@ fn survey(
     let taking_part: Vec<usize> =
         rungs.iter().filter(|(_, tried, access)| takes_part(tried, access)).map(|&(index, ..)| index).collect();
     let lap = Lap::of(job, route, history, &taking_part);
-    rungs
+    let mut candidates: Vec<(usize, Candidate)> = rungs
         .into_iter()
         .map(|(index, tried, access)| {
             if let Some(since) = race::asked_since(under_way, index) {
@@ -371,7 +380,9 @@ fn survey(
             let (resting, latest) = (race::turn_at_rest(route, tried), latest_retry(job, route, index, tried));
             (index, candidate_of(index, tried, access, &lap, (latest, resting), now))
         })
-        .collect()
+        .collect();
+    weak::pass_over(&mut candidates, route, conditions, now);
+    candidates
 }
 
 fn health_of(conditions: &[Condition], rung: usize) -> &RungHealth {

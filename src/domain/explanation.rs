@@ -7,6 +7,7 @@ mod ordering;
 
 use super::decide::{Ineligible, Skip, Worth};
 use super::fork::Taken;
+use super::quality::Weakness;
 use super::shut::Reason;
 use super::{Timestamp, readable};
 pub use ordering::{OrderedRung, Ordering};
@@ -233,6 +234,9 @@ pub enum Why {
         /// When patience ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         patience_until: Option<Timestamp>,
+        /// What was counted against it, in words, where it works and answers badly.
+        #[serde(default, deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+        found: Option<String>,
     },
     /// The reason of another version, whole.
     #[serde(untagged)]
@@ -271,6 +275,8 @@ pub enum PassedOver {
     DeadlineNear,
     /// Waiting does not open the rung.
     WaitingIsPointless,
+    /// It could be called, and a rung after it that could be called answered better.
+    BetterRung,
     /// The reason of another version.
     #[serde(untagged)]
     Unknown(String),
@@ -288,8 +294,15 @@ impl From<&Skip> for Why {
                     Worth::DeadlineNear { at } => (Some(PassedOver::DeadlineNear), Some(at)),
                     Worth::Pointless => (Some(PassedOver::WaitingIsPointless), None),
                 };
-                Self::Shut { reason: shut.reason, until: Some(shut.until), passed_over, patience_until }
+                Self::Shut { reason: shut.reason, until: Some(shut.until), passed_over, patience_until, found: None }
             }
+            Skip::Weak(Weakness { shut, found }) => Self::Shut {
+                reason: shut.reason,
+                until: Some(shut.until),
+                passed_over: Some(PassedOver::BetterRung),
+                patience_until: None,
+                found: found.as_ref().map(ToString::to_string),
+            },
             Skip::Ineligible(fault) => fault.into(),
             Skip::Failed(class) => Self::Failed { class: class.as_str().into() },
             Skip::BackingOff { until } => Self::BackingOff { until: Some(*until) },
@@ -336,6 +349,7 @@ mod instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::breaker::Evidence;
     use crate::domain::shut::Shut;
     use crate::domain::{ErrorClass, NanoUsd, Unit};
     use serde_json::json;
@@ -394,6 +408,16 @@ mod tests {
                 Skip::Ineligible(Ineligible::Unpriced { budget: "news".to_owned() }),
                 json!({ "why": "unpriced", "budget": "news" }),
             ),
+            (
+                Skip::Weak(Weakness {
+                    shut: Shut { reason: Reason::Quality, since: ENDED, until: UNTIL },
+                    found: Some(Evidence::of_failures(9, 10)),
+                }),
+                json!({
+                    "why": "quality", "until": until, "passed_over": "better_rung",
+                    "found": "9 of the last 10 calls failed",
+                }),
+            ),
             (Skip::Failed(ErrorClass::Timeout), json!({ "why": "failed", "class": "timeout" })),
             (Skip::BackingOff { until: UNTIL }, json!({ "why": "backing_off", "until": until })),
             (
@@ -414,6 +438,8 @@ mod tests {
             (Reason::Paused, "paused"),
             (Reason::Budget, "budget"),
             (Reason::HealthProbe, "health_probe"),
+            (Reason::Slow, "slow"),
+            (Reason::Quality, "quality"),
         ] {
             all.push((shut(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
         }
@@ -492,7 +518,8 @@ mod tests {
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
             "dropped": ["logit_bias"], "key": "A", "unchecked": ["/not"],
         });
-        let shut = Why::Shut { reason: Reason::Paused, until: None, passed_over: None, patience_until: None };
+        let shut =
+            Why::Shut { reason: Reason::Paused, until: None, passed_over: None, patience_until: None, found: None };
         let expected = Explanation {
             version: 0,
             skipped: vec![
@@ -533,7 +560,8 @@ mod tests {
         let Value::Object(members) = strange else { unreachable!() };
         assert_eq!(why[0], &Why::Unknown(members));
         let for_fun = Some(PassedOver::Unknown("for_fun".to_owned()));
-        let auth = Why::Shut { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None };
+        let auth =
+            Why::Shut { reason: Reason::Auth, until: None, passed_over: for_fun, patience_until: None, found: None };
         assert_eq!((why[1], read.skipped[1].target.as_deref()), (&auth, None));
         assert!(matches!(why[2], Why::Unknown(members) if members["needed"] == "many"), "{:?}", why[2]);
         assert!(matches!(why[3], Why::Unknown(members) if members.is_empty()), "{:?}", why[3]);

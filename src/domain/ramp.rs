@@ -7,7 +7,13 @@
 //! Each process tries for itself. Processes that share a provider each meet its refusals, so they share its room about
 //! evenly, without a word between them.
 //!
+//! The number is kept over restarts, as a starting point that ages ([`Ramp::resumed`]).
+//!
 //! [`Tempo`]: super::tempo::Tempo
+
+use super::Timestamp;
+use super::news::PlacesNews;
+use std::time::Duration;
 
 /// The first limit: enough for a quick start, few enough that an unknown limit is met by dozens of calls and not
 /// hundreds.
@@ -22,6 +28,11 @@ const AFTER_REFUSAL: f64 = 0.7;
 const AFTER_SLOWNESS: (f64, f64) = (0.25, 0.6);
 /// Slow answers never lower the limit further than this: with so few calls the load is hardly ours.
 const FLOOR: f64 = 4.0;
+
+/// A number that was found longer ago than this is halved: load and limits may be others by now.
+const FRESH: Duration = Duration::from_hours(1);
+/// One that was found longer ago than this is no better than none.
+const STALE: Duration = Duration::from_hours(24);
 
 /// The number of calls that may run at once, as far as it is known by now.
 ///
@@ -53,6 +64,28 @@ impl Default for Ramp {
 }
 
 impl Ramp {
+    /// A ramp that goes on from the number that an earlier process has found; `None`: that is too long ago.
+    #[must_use]
+    pub fn resumed(news: &PlacesNews, now: Timestamp) -> Option<Self> {
+        let age = news.at.until(now);
+        if age > STALE {
+            return None;
+        }
+        let found = f64::from(news.calls).clamp(1.0, MOST);
+        let too_many = news.too_many.map_or(MOST, f64::from);
+        // What was well once is approached bit by bit.
+        let (limit, ceiling) = if age > FRESH { ((found / 2.0).max(1.0), found.max(2.0)) } else { (found, too_many) };
+        Some(Self { limit, ceiling: ceiling.clamp(2.0, MOST), ..Self::default() })
+    }
+
+    /// What another process would go on from.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 100,000")]
+    pub fn news(&self, at: Timestamp) -> PlacesNews {
+        let too_many = (self.ceiling < MOST).then_some(self.ceiling as u32);
+        PlacesNews { calls: self.limit(), too_many, at }
+    }
+
     /// Calls that may run at once; at least 1.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 100,000")]

@@ -59,6 +59,10 @@ pub enum Reason {
     Budget,
     /// The provider's health probe fails.
     HealthProbe,
+    /// It works, but its answers to the jobs of the route take too long: it is passed over for a better rung.
+    Slow,
+    /// It works, but its answers to the jobs of the route are rejected: it is passed over for a better rung.
+    Quality,
 }
 
 impl Reason {
@@ -76,6 +80,8 @@ impl Reason {
         Self::Paused,
         Self::Budget,
         Self::HealthProbe,
+        Self::Slow,
+        Self::Quality,
     ];
 
     /// The code of the reason: in rows, in what jobs wait for, in explanations, in status and in metrics.
@@ -94,6 +100,8 @@ impl Reason {
             Self::Paused => "paused",
             Self::Budget => "budget",
             Self::HealthProbe => "health_probe",
+            Self::Slow => "slow",
+            Self::Quality => "quality",
         }
     }
 
@@ -115,7 +123,9 @@ impl Reason {
             | Self::Breaker
             | Self::Offline
             | Self::Budget
-            | Self::HealthProbe => true,
+            | Self::HealthProbe
+            | Self::Slow
+            | Self::Quality => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -134,7 +144,9 @@ impl Reason {
             | Self::Model
             | Self::Paused
             | Self::Budget
-            | Self::HealthProbe => false,
+            | Self::HealthProbe
+            | Self::Slow
+            | Self::Quality => false,
         }
     }
 
@@ -149,6 +161,9 @@ impl Reason {
             // What a breaker would find out by calls, a probe finds out without.
             Self::Breaker | Self::HealthProbe => facts.breaker == Sign::Bad,
             Self::Offline => !facts.is_heard,
+            // A call that takes long enough ends so, and an answer that is rejected does.
+            Self::Slow => class == ErrorClass::Timeout,
+            Self::Quality => class == ErrorClass::SoftFailure,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
             Self::PeakHours | Self::Paused | Self::Budget => false,
@@ -187,6 +202,8 @@ impl fmt::Display for Reason {
             Self::Paused => "paused",
             Self::Budget => "its budget has no room",
             Self::HealthProbe => "its health probe fails",
+            Self::Slow => "its answers are slow",
+            Self::Quality => "its answers are rejected",
         })
     }
 }

@@ -256,9 +256,12 @@ pub struct TargetStatistics {
     #[serde(deserialize_with = "readable::or_default")]
     pub shut: Option<ShutStatistics>,
     /// The provider's words, where the model is unknown or the health probe fails: shortened, without keys. Where the
-    /// breaker is open, the class and the status of the last failure.
+    /// breaker is open, the class and the status of the last failure, and how many of the last calls failed.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+    /// What jobs of routes pass it over for although it may be called.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub weak: Vec<WeaknessStatistics>,
     /// Whether its provider is paused.
     #[serde(deserialize_with = "readable::or_default")]
     pub paused: bool,
@@ -271,6 +274,24 @@ pub struct TargetStatistics {
     /// What its reports have taught about estimates.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub estimates: Option<EstimateStatistics>,
+}
+
+/// What jobs of a route pass a target over for while another rung may be called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WeaknessStatistics {
+    #[serde(deserialize_with = "readable::or_default")]
+    pub route: Option<String>,
+    /// Whether its answers are slow or rejected, and until when it is passed over. Past: single jobs find out whether
+    /// it is well again.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub shut: Option<ShutStatistics>,
+    /// What was counted: `slow_answers`, `soft_failures` or `wasted_tokens`.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub indicator: Option<Word>,
+    /// The count in words.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
 }
 
 /// What the reports of a target have taught about estimates.

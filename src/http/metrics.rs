@@ -294,6 +294,14 @@ impl Page {
                 breaker::State::NAMES.map(|each| (with(by_target(target), "state", each), flag(each == *state)))
             }),
         )?;
+        page.gauges(
+            "passed_over",
+            "1 while jobs of the route pass the target over in this worker, because its answers are slow or rejected.",
+            vitals.weaknesses.iter().map(|((target, route), indicator)| {
+                let [provider, model] = by_target(target);
+                ([provider, model, ("route", route.as_str()), ("indicator", indicator.as_str())], 1.0)
+            }),
+        )?;
         let keys = |count: fn(&(usize, usize)) -> usize| {
             let counts = vitals.keys.iter();
             counts.map(move |(name, keys)| ([("provider", name.as_str())], float(count(keys) as u64)))

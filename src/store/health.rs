@@ -1,9 +1,11 @@
-//! What workers tell each other of targets and keys. `migrations/0028…` has the table.
+//! What workers tell each other of targets, keys, answers and places. `migrations/0028…` has the table.
+//!
+//! Workers of earlier versions leave rows alone whose subject they do not know.
 
 use super::claim::timestamp;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
-use crate::domain::news::{KeyNews, TargetNews};
+use crate::domain::news::{BreakerNews, KeyNews, PlacesNews, TargetNews};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +30,22 @@ pub enum Health {
         /// The news.
         news: KeyNews,
     },
+    /// News of how well a target answers the jobs of a route.
+    Answers {
+        /// The route.
+        route: String,
+        /// The target's name.
+        target: String,
+        /// The news.
+        news: BreakerNews,
+    },
+    /// News of how many calls at once are well with a bucket.
+    Places {
+        /// The bucket.
+        bucket: String,
+        /// The news.
+        news: PlacesNews,
+    },
 }
 
 /// News, and the server that they are about.
@@ -41,6 +59,10 @@ pub struct HealthNews {
 
 const TARGET: &str = "target ";
 const KEY: &str = "key ";
+const ANSWERS: &str = "answers ";
+const PLACES: &str = "places ";
+/// The only member of some rows.
+const WHOLE: &str = "news";
 
 impl HealthNews {
     /// The name of its row, and the state that is written there.
@@ -49,6 +71,9 @@ impl HealthNews {
             Health::Target { target, news } => (format!("{TARGET}{target}"), json(news)),
             // A provider's name has no slash.
             Health::Key { provider, key, news } => (format!("{KEY}{provider}/{key}"), json(news)),
+            // A route's name has no space.
+            Health::Answers { route, target, news } => (format!("{ANSWERS}{route} {target}"), whole(news)),
+            Health::Places { bucket, news } => (format!("{PLACES}{bucket}"), whole(news)),
         }
     }
 
@@ -56,6 +81,11 @@ impl HealthNews {
     fn read(subject: &str, server: String, state: Value) -> Option<Self> {
         let health = if let Some(target) = subject.strip_prefix(TARGET) {
             Health::Target { target: target.to_owned(), news: from_json(state)? }
+        } else if let Some(of) = subject.strip_prefix(ANSWERS) {
+            let (route, target) = of.split_once(' ')?;
+            Health::Answers { route: route.to_owned(), target: target.to_owned(), news: from_whole(state)? }
+        } else if let Some(bucket) = subject.strip_prefix(PLACES) {
+            Health::Places { bucket: bucket.to_owned(), news: from_whole(state)? }
         } else {
             let (provider, key) = subject.strip_prefix(KEY)?.split_once('/')?;
             Health::Key { provider: provider.to_owned(), key: key.to_owned(), news: from_json(state)? }
@@ -66,6 +96,15 @@ impl HealthNews {
 
 fn json(news: &impl Serialize) -> Value {
     serde_json::to_value(news).expect("news have text for keys, and are always written")
+}
+
+/// As one member: the members of a row that is there already would stay beside those that are written.
+fn whole(news: &impl Serialize) -> Value {
+    serde_json::json!({ WHOLE: json(news) })
+}
+
+fn from_whole<T: DeserializeOwned>(mut state: Value) -> Option<T> {
+    state.get_mut(WHOLE).map(Value::take).and_then(from_json)
 }
 
 fn from_json<T: DeserializeOwned>(state: Value) -> Option<T> {

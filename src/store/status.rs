@@ -84,21 +84,23 @@ impl Held {
     }
 }
 
-/// The money of routes over the last 24 hours.
+/// The money of routes and targets over the last 24 hours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spending {
     /// From when on: an hour, since sums are kept by the hour. Later than usual when there are very many sums.
     pub since: DateTime<Utc>,
     /// What jobs of each route have cost and brought. Routes without calls are left out.
-    pub routes: BTreeMap<String, RouteSpending>,
+    pub routes: BTreeMap<String, SpentOnCalls>,
+    /// What calls to each target have cost, as `provider/model`, and how many jobs they have answered.
+    pub targets: BTreeMap<String, SpentOnCalls>,
 }
 
-/// What jobs of one route have cost and brought.
+/// What calls have cost and brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RouteSpending {
+pub struct SpentOnCalls {
     /// Calls.
     pub attempts: i64,
-    /// The money, and the jobs that succeeded.
+    /// The money, that of rejected answers included, and the jobs that succeeded.
     pub spent: Spent,
 }
 
@@ -214,36 +216,48 @@ impl Store {
         Ok(routes)
     }
 
-    /// What jobs of each route have cost and brought in the last 24 hours. The sums of an hour are as many as there are
-    /// batches in it, so at most a hundred thousand of them are read: of the last hours that are complete among those.
+    /// What each route and each target has cost and brought in the last 24 hours. The sums of an hour are as many as
+    /// there are batches in it, so at most a hundred thousand of them are read: of the last hours that are complete
+    /// among those.
     async fn spending(&self) -> Result<Spending, StoreError> {
         let rows = sqlx::query!(
             r#"with sums as materialized (
-                select hour, route, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.totals
+                select hour, route, provider, model, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced
+                  from sluice.totals
                  where hour >= date_trunc('hour', now()) - interval '23 hours' order by hour desc limit 100001
             ), span as (
                 select case when count(*) > 100000 then min(hour) + interval '1 hour'
                             else date_trunc('hour', now()) - interval '23 hours' end as since
                   from sums
             )
-            select s.since as "since!", t.route as "route?", coalesce(sum(t.attempts), 0)::bigint as "attempts!",
+            select s.since as "since!", grouping(t.route) = 1 as "is_of_target!", t.route as "route?",
+                   t.provider as "provider?", t.model as "model?", coalesce(sum(t.attempts), 0)::bigint as "attempts!",
                    coalesce(sum(t.succeeded), 0)::bigint as "succeeded!",
                    sluice.capped(coalesce(sum(t.cost_nanos), 0)) as "cost!",
                    sluice.capped(coalesce(sum(t.uncertain_nanos), 0)) as "uncertain!",
                    coalesce(sum(t.unpriced), 0)::bigint as "unpriced!"
               from span s left join sums t on t.hour >= s.since
-             group by s.since, t.route"#
+             group by grouping sets ((s.since, t.route), (s.since, t.provider, t.model))"#
         )
         .fetch_all(&self.db)
         .await
         .doing("summing up what was spent")?;
         let since = rows.first().map_or(DateTime::UNIX_EPOCH, |row| row.since);
-        let routes = rows.into_iter().filter(|row| row.attempts > 0).filter_map(|row| {
+        let mut spending = Spending { since, ..Spending::default() };
+        for row in rows.into_iter().filter(|row| row.attempts > 0) {
             let (cost, uncertain) = (NanoUsd(row.cost), NanoUsd(row.uncertain));
             let spent = Spent { cost, uncertain, unpriced: row.unpriced, accepted: row.succeeded };
-            Some((row.route?, RouteSpending { attempts: row.attempts, spent }))
-        });
-        Ok(Spending { since, routes: routes.collect() })
+            let spent = SpentOnCalls { attempts: row.attempts, spent };
+            match (row.is_of_target, row.route, row.provider.zip(row.model)) {
+                (false, Some(route), _) => _ = spending.routes.insert(route, spent),
+                // Jobs that ended without a call are of no provider.
+                (true, _, Some((provider, model))) if !provider.is_empty() => {
+                    spending.targets.insert(format!("{provider}/{model}"), spent);
+                }
+                _ => {}
+            }
+        }
+        Ok(spending)
     }
 
     /// The standing of every bucket that a worker has ever used, by name.

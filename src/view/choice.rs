@@ -145,7 +145,11 @@ pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
 /// Why a rung was passed over.
 pub(super) fn why_skipped(why: &Why) -> String {
     match why {
-        Why::Shut { reason, until, passed_over, patience_until } => {
+        Why::Shut { reason, until, passed_over: Some(PassedOver::BetterRung), found, .. } => {
+            let found = found.as_deref().unwrap_or_else(|| was_shut(*reason));
+            format!("{found}; passed over{} for a rung that answered better", until_when(*until))
+        }
+        Why::Shut { reason, until, passed_over, patience_until, .. } => {
             // A pause has no known end.
             let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
             format!("{}{until}{}", was_shut(*reason), not_waited_for(passed_over.as_ref(), *patience_until))
@@ -210,6 +214,7 @@ fn not_waited_for(why: Option<&PassedOver>, patience_until: Option<Timestamp>) -
         Some(PassedOver::PatienceOver) => format!(", and there was patience only until {until}"),
         Some(PassedOver::DeadlineNear) => format!(", and the deadline left patience only until {until}"),
         Some(PassedOver::WaitingIsPointless) => ", which does not pass by waiting".to_owned(),
+        Some(PassedOver::BetterRung) => ", and another rung answered better".to_owned(),
         Some(PassedOver::Unknown(word)) => format!(", {word}"),
     }
 }
@@ -229,6 +234,14 @@ mod tests {
         let reason = |skip: Value| told(&skip);
         assert_eq!(reason(json!({ "why": "paused" })), "its provider was paused");
         assert_eq!(reason(json!({ "why": "breaker_open" })), "its breaker was open");
+        let weak = |found: &str| {
+            let until = "2027-01-15T08:00:00Z";
+            json!({ "why": "quality", "until": until, "passed_over": "better_rung", "found": found })
+        };
+        let found = "18 of the last 20 answers were rejected (schema_mismatch 15, empty 3)";
+        let words = reason(weak(found));
+        assert!(words.starts_with(found) && words.ends_with(" for a rung that answered better"), "{words}");
+        assert_eq!(reason(json!({ "why": "slow" })), "its answers were slow");
         assert_eq!(reason(json!({ "why": "failed", "class": "timeout" })), "it had failed this job already (timeout)");
         assert_eq!(
             reason(json!({ "why": "context_window", "needed": 9000, "window": 8192 })),

@@ -16,9 +16,10 @@ use super::worker::WorkerView;
 use crate::domain::obstacle::{Circumstances, Obstacle, Subject};
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::per_answer::known_cost;
+use crate::domain::shut::Reason;
 use crate::domain::statistics::GateStatistics;
 use crate::domain::{PerAnswer, Timestamp};
-use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Status};
+use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, SpentOnCalls, Status};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,8 @@ pub struct StatusView {
     pub routes: Vec<RouteView>,
     /// What jobs have cost and brought lately, by route; routes without calls are left out.
     pub spent: Vec<OfRouteView>,
+    /// What calls to each target have cost lately, and how many jobs they have answered.
+    pub spent_by_target: Vec<OfTargetView>,
     /// From when on that counts: an hour, about 24 hours ago.
     pub spent_since: DateTime<Utc>,
     /// Live workers and, for an hour, those that died or left.
@@ -112,6 +115,22 @@ pub struct ParkedView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OfRouteView {
     pub route: String,
+    #[serde(flatten)]
+    pub spent: SpentView,
+}
+
+/// What calls to one target have cost and brought.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OfTargetView {
+    /// `provider/model`.
+    pub target: String,
+    #[serde(flatten)]
+    pub spent: SpentView,
+}
+
+/// What calls have cost and brought.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SpentView {
     /// Jobs that succeeded.
     pub answered: i64,
     /// Calls made.
@@ -126,6 +145,13 @@ pub struct OfRouteView {
     pub cost_per_answer: Option<Dollars>,
     #[serde(skip)]
     per_answer: PerAnswer,
+}
+
+impl SpentView {
+    /// The money per accepted answer, as a cell of a table.
+    fn per_answer(&self) -> Cell {
+        self.per_answer.into()
+    }
 }
 
 /// A pause.
@@ -152,12 +178,41 @@ pub struct TargetView {
     pub breakers: BTreeMap<String, usize>,
     /// Why it is not called, if it is not: as the first worker says that says so, until the last of them calls it.
     pub shut: Option<ShutView>,
+    /// What is known of the failure behind that: the provider's words, or what failed and how often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+    /// The routes whose jobs pass it over although it may be called: its answers to them are slow or rejected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOverView>,
     /// Whether its provider is paused.
     pub paused: bool,
     /// Calls of all workers.
     pub calls: i64,
     /// Those of them that failed.
     pub failures: i64,
+}
+
+/// A target that jobs of a route pass over while another rung may be called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PassedOverView {
+    pub route: String,
+    /// Whether its answers are slow or rejected, since when, and when single jobs find out whether they still are.
+    pub shut: Option<ShutView>,
+    /// What was counted: `slow_answers`, `soft_failures` or `wasted_tokens`.
+    pub indicator: Option<String>,
+    /// The count in words.
+    pub found: Option<String>,
+    /// How many workers go by it.
+    pub workers: usize,
+}
+
+impl PassedOverView {
+    /// `18 of the last 20 answers were rejected (schema_mismatch 15, empty 3)`.
+    #[must_use]
+    pub fn in_words(&self) -> &str {
+        let is_slow = self.shut.as_ref().and_then(|shut| shut.reason.as_deref()) == Some(Reason::Slow.as_str());
+        self.found.as_deref().unwrap_or(if is_slow { "its answers are slow" } else { "its answers are rejected" })
+    }
 }
 
 /// One key, as a worker sees it. A key is out of service for one worker at a time, as each has its own experience with
@@ -253,11 +308,10 @@ fn whys(route: &str, code: &str, held: &Held, known: &Circumstances) -> Vec<WhyV
     subjects.into_iter().map(|subject| WhyView::of(&Obstacle::of(code, subject, known), None)).collect()
 }
 
-impl OfRouteView {
-    fn of(route: String, RouteSpending { attempts, spent }: RouteSpending) -> Self {
+impl From<SpentOnCalls> for SpentView {
+    fn from(SpentOnCalls { attempts, spent }: SpentOnCalls) -> Self {
         let per_answer = spent.per_answer();
         Self {
-            route,
             answered: spent.accepted,
             attempts,
             cost: known_cost(spent.cost, spent.unpriced, attempts).map(Dollars),
@@ -287,7 +341,12 @@ impl From<Status> for StatusView {
         Self {
             now: status.now,
             routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue, &known)).collect(),
-            spent: status.spending.routes.into_iter().map(|(name, spent)| OfRouteView::of(name, spent)).collect(),
+            spent: (status.spending.routes.into_iter())
+                .map(|(route, spent)| OfRouteView { route, spent: spent.into() })
+                .collect(),
+            spent_by_target: (status.spending.targets.into_iter())
+                .map(|(target, spent)| OfTargetView { target, spent: spent.into() })
+                .collect(),
             spent_since: status.spending.since,
             game_days: GameDayOnView::all(
                 workers.iter().filter(|worker| worker.is_alive).flat_map(|worker| &worker.said.game_days),
@@ -322,9 +381,9 @@ impl StatusView {
                     ..Layout::default()
                 },
             );
-        for spent in &self.spent {
+        for OfRouteView { route, spent } in &self.spent {
             table.row([
-                spent.route.as_str().into(),
+                route.as_str().into(),
                 spent.answered.into(),
                 spent.attempts.into(),
                 spent.cost.into(),
@@ -363,6 +422,23 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
             let until = shut.until;
             let all = view.shut.get_or_insert(shut);
             all.until = all.until.max(until);
+        }
+        view.said = view.said.take().or_else(|| said.said.clone());
+        for weak in &said.weak {
+            let Some(route) = weak.route.as_deref() else { continue };
+            let shut = weak.shut.as_ref().map(ShutView::from);
+            if let Some(known) = view.passed_over.iter_mut().find(|known| known.route == route) {
+                known.workers += 1;
+                known.found = known.found.take().or_else(|| weak.found.clone());
+            } else {
+                view.passed_over.push(PassedOverView {
+                    route: route.to_owned(),
+                    shut,
+                    indicator: weak.indicator.as_deref().map(str::to_owned),
+                    found: weak.found.clone(),
+                    workers: 1,
+                });
+            }
         }
         view.paused |= said.paused;
         view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));

@@ -177,5 +177,7 @@ pub(super) const fn was_shut(reason: Reason) -> &'static str {
         Reason::Paused => "its provider was paused",
         Reason::Budget => "its provider's budget had no room",
         Reason::HealthProbe => "its provider's health probe failed",
+        Reason::Slow => "its answers were slow",
+        Reason::Quality => "its answers were rejected",
     }
 }

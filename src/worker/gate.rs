@@ -2,6 +2,7 @@
 
 mod news;
 mod probes;
+mod quality;
 #[cfg(test)]
 mod refusals;
 mod setup;
@@ -24,6 +25,7 @@ use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Target, Timestamp, long_wait};
 use crate::provider::LimitObservation;
 use parking_lot::Mutex;
+pub use quality::{Brought, QualityLeave, RouteQuality};
 pub use setup::{ProviderSetup, Unchanged};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -366,6 +368,26 @@ impl Gate {
         self.targets.iter().map(|(target, state)| (target.columns(), state.breaker_name())).collect()
     }
 
+    /// What each target is passed over for by jobs of a route; by the target's columns and the route.
+    #[must_use]
+    pub fn weaknesses(&self, now: Timestamp) -> BTreeMap<((String, String), String), String> {
+        let mut all = BTreeMap::new();
+        for (target, state) in &self.targets {
+            for weak in state.weaknesses(now) {
+                let indicator = weak.indicator.unwrap_or_default().into_owned();
+                all.insert((target.columns(), weak.route.unwrap_or_default()), indicator);
+            }
+        }
+        all
+    }
+
+    /// Forgets how well targets answer the jobs of routes that are not among these.
+    pub(super) fn keep_routes(&self, is_there: impl Fn(&str) -> bool) {
+        for state in self.targets.values() {
+            state.record.qualities.lock().retain(|route, _| is_there(route));
+        }
+    }
+
     /// How many keys each provider has, and how many of them are in service; providers without keys are left out.
     pub fn keys(&self) -> impl Iterator<Item = (&str, usize, usize)> {
         let counted = self.providers.iter().map(|(name, provider)| (name.as_str(), provider.keys.counts()));
@@ -386,6 +408,7 @@ impl Gate {
                 breaker: Some(state.breaker_name().into()),
                 shut: shut.map(ShutStatistics::from),
                 said: shut.and_then(|shut| state.said_of(shut.reason)),
+                weak: state.weaknesses(now),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

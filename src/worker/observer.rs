@@ -80,6 +80,8 @@ pub struct Vitals {
     pub totals: Booked,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
     pub breakers: BTreeMap<(String, String), &'static str>,
+    /// For each target that jobs of a route pass over, and the route, what is counted against it.
+    pub weaknesses: BTreeMap<((String, String), String), String>,
     /// For each provider, how many keys it has and how many of them are in service.
     pub keys: BTreeMap<String, (usize, usize)>,
     /// For each provider whose health is probed, whether its probes let calls go to it.
@@ -152,6 +154,7 @@ impl Observer {
             spool: shared.settler.spool().map(|spool| spool.fill()),
             totals: counters.ledger.booked(),
             breakers: plan.gate.breakers(),
+            weaknesses: plan.gate.weaknesses(shared.clock.now()),
             probes: plan.gate.probed(shared.clock.now()).map(|it| (it.name.to_owned(), it.is_open)).collect(),
             keys: plan.gate.keys().map(|(name, all, in_service)| (name.to_owned(), (all, in_service))).collect(),
             buckets: plan.gate.buckets().map(|bucket| (bucket.name.clone(), bucket.counts())).collect(),

@@ -1,5 +1,7 @@
 //! The calls of one bucket that may run at once: as many as are configured, or as many as prove to work.
 
+use crate::domain::Timestamp;
+use crate::domain::news::PlacesNews;
 use crate::domain::ramp::Ramp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -270,6 +272,24 @@ impl Places {
                 (count.limit, count.left) = (places, left);
             }
         });
+    }
+
+    /// Goes on from the number of places that an earlier process has found, if it is felt for.
+    pub(super) fn resume(&self, news: &PlacesNews, now: Timestamp) {
+        self.change(|count| {
+            if let (Kind::FeltFor(ramp), Some(resumed)) = (&mut count.kind, Ramp::resumed(news, now)) {
+                *ramp = resumed;
+                count.limit = resumed.limit();
+            }
+        });
+    }
+
+    /// The number of places that was found so far; `None`: it is not felt for.
+    pub(super) fn found(&self, now: Timestamp) -> Option<PlacesNews> {
+        match &self.count.lock().kind {
+            Kind::FeltFor(ramp) => Some(ramp.news(now)),
+            Kind::Lent | Kind::Open => None,
+        }
     }
 
     /// Lifts the limit: the number of places is not felt for any more.

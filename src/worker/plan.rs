@@ -1,6 +1,6 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
-use super::gate::{Gate, ProviderSetup, TargetState, Unchanged};
+use super::gate::{Gate, ProviderSetup, RouteQuality, TargetState, Unchanged};
 use super::journey::Packs;
 use super::line::LineCount;
 use crate::domain::awaited;
@@ -13,8 +13,8 @@ use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, RequestError, Route, Rung, Sizes, Target,
-    Timestamp, Typical, bulk,
+    Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, QualitySettings, RequestError, Route, Rung, Sizes,
+    Target, Timestamp, Typical, bulk,
 };
 use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ pub struct ProviderPlan {
     pub endpoint: Endpoint,
     /// Its bucket, the rule of charging, breaker and recheck time; the models are filled in from the routes.
     pub setup: ProviderSetup,
+    /// When its targets are passed over for the quality of their answers.
+    pub quality: QualitySettings,
 }
 
 /// The configuration that a worker works with, before it is resolved.
@@ -47,6 +49,8 @@ pub struct Blueprint {
 pub struct RungPlan {
     pub target: Arc<TargetState>,
     pub provider: Arc<Provider>,
+    /// How well it answers the jobs of its route.
+    pub quality: Arc<RouteQuality>,
     /// How a request is counted against its limits.
     pub charging: Charging,
     /// How its provider keeps the beginnings of prompts; `None`: it does not, or it is not known to.
@@ -97,6 +101,7 @@ impl RungPlan {
             free: weighs_headroom.then(|| self.target.free()),
             latency: self.target.latency(sizes.expected_output),
             line: None,
+            weakness: self.quality.weakness(now),
         }
     }
 
@@ -473,8 +478,11 @@ impl Plan {
                 let prompt_cache = provider.endpoint().prompt_cache(&rung.target.model);
                 let packer = route.pack.zip(provider.endpoint().embeds());
                 let packer = packer.map(|(packing, vendor)| Packs::new(packing, vendor));
+                let planned = blueprint.providers.get(&rung.target.provider);
+                let settings = planned.ok_or_else(|| no_provider(route, &rung.target))?.quality;
+                let quality = target.quality_on(&route.name, settings);
                 let (provider, line) = (Arc::clone(provider), LineCount::default());
-                rungs.push(RungPlan { target, provider, charging, prompt_cache, line, packer });
+                rungs.push(RungPlan { target, provider, quality, charging, prompt_cache, line, packer });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
@@ -486,6 +494,7 @@ impl Plan {
                 Arc::new(RoutePlan { route, rungs, typical, growth, ways, coming, held_up: Mutex::default() }),
             );
         }
+        gate.keep_routes(|route| routes.contains_key(route));
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|route| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();
         Ok(Self { gate, routes, members, clients })

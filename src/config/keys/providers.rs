@@ -115,7 +115,7 @@ pub(super) const PROVIDER: Table = Table {
              comes out.",
         ),
         key("timeouts", Kind::Table(&TIMEOUTS), "", "How long a call may take."),
-        key("breaker", Kind::Table(&BREAKER), "", "When its targets are avoided for a while."),
+        key("breaker", Kind::Table(&BREAKER), "", ""),
         key("probe", Kind::Table(&PROBE), "", ""),
         with_default(
             "recheck",
@@ -162,12 +162,35 @@ pub(in crate::config) const TIMEOUTS: Table = Table {
 };
 
 const BREAKER: Table = Table {
-    title: "`breaker` of a provider",
+    header: Some("[providers.openai.breaker]"),
+    title: "[providers.NAME.breaker]",
+    doc: "When its targets are avoided for a while because they fail, and when jobs of a route pass them over for a \
+          better rung because their answers to these are slow or rejected.",
     keys: &[
-        with_default("min_calls", Kind::Whole(1, 1_000_000), "10", "Fewer calls within the window open no breaker."),
+        with_default(
+            "min_calls",
+            Kind::Whole(1, 1_000_000),
+            "10",
+            "Fewer calls within the window, or fewer answers, open no breaker.",
+        ),
         with_default("failure_rate", Kind::Share, "0.5", "The share of failures that opens it."),
         with_default("window", Kind::Duration, "60s", "The time over which calls are counted."),
         with_default("open", Kind::Duration, "30s", "How long it stays open before one call probes."),
+        key(
+            "slow",
+            Kind::Duration,
+            "2m",
+            "An answer that takes longer is slow, of a stream one that begins later; calls of a spare tier such as \
+             @flex never are. Without it no answer is slow.",
+        ),
+        with_default("slow_rate", Kind::Share, "0.5", "At this share of slow answers the target is passed over."),
+        with_default("soft_failure_rate", Kind::Share, "0.9", "At this share of rejected answers it is, …"),
+        with_default(
+            "wasted_token_rate",
+            Kind::Share,
+            "0.9",
+            "… and at this share of output tokens that went into rejected answers.",
+        ),
     ],
     ..Table::EMPTY
 };

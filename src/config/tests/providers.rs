@@ -1,7 +1,7 @@
 //! The row of a provider's vendor, and an operator's settings over it.
 
 use super::*;
-use crate::domain::{Capabilities, Charging, ChatRequest, Scope, Timestamp};
+use crate::domain::{Capabilities, Charging, ChatRequest, QualitySettings, Scope, Timestamp};
 use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
 use crate::provider::quirks::CapField;
 use crate::provider::{Adapter, HeaderMap, HeaderValue, Outgoing, QuirkSettings, Url, WireReply, vendors};
@@ -329,6 +329,50 @@ fn faulty_quirks_are_named() {
         }),
         "{claude:?}"
     );
+}
+
+#[test]
+fn what_a_target_is_passed_over_for_has_sensible_rates_and_times() {
+    let text = |breaker: &str| {
+        format!(
+            "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://h:1/v1\"\n\
+             timeouts = {{ total = \"5m\" }}\nbreaker = {{ {breaker} }}\n"
+        )
+    };
+    let read = |breaker: &str| given(&text(breaker)).config().providers["local"].quality;
+    let plain = read("");
+    assert_eq!((plain.min_calls, plain.slow, plain.soft_failure_rate, plain.wasted_token_rate), (10, None, 0.9, 0.9));
+    let own = read(
+        "min_calls = 4, window = \"10m\", slow = \"90s\", slow_rate = 0.25, soft_failure_rate = 1.0, \
+         wasted_token_rate = 0.5",
+    );
+    let expected = QualitySettings {
+        min_calls: 4,
+        window: Duration::from_mins(10),
+        open: Duration::from_secs(30),
+        slow: Some(Duration::from_secs(90)),
+        slow_rate: 0.25,
+        soft_failure_rate: 1.0,
+        wasted_token_rate: 0.5,
+    };
+    assert_eq!(own, expected);
+    for (breaker, problem) in [
+        ("soft_failure_rate = 1.1", "soft_failure_rate: is 1.1; expected a share above 0 and up to 1"),
+        ("soft_failure_rate = 0.0", "soft_failure_rate: is 0"),
+        ("wasted_token_rate = -0.5", "wasted_token_rate: is -0.5; expected a share above 0 and up to 1"),
+        ("slow = \"1m\", slow_rate = 2.0", "slow_rate: is 2"),
+        ("slow_rate = 0.5", "slow_rate: has no meaning without `slow`; expected beside it `slow`"),
+        ("slow = \"0s\"", "slow: is zero; expected a duration"),
+        ("slow = \"soon\"", "slow: "),
+        (
+            "slow = \"5m\"",
+            "slow: is 5m, and `timeouts.total` ends a call after 5m: no answer is ever slow; expected less than",
+        ),
+    ] {
+        let faults = given(&text(breaker)).faults();
+        assert_eq!(faults.len(), 1, "{breaker}: {faults:?}");
+        assert!(faults[0].contains(&format!("providers.local.breaker.{problem}")), "{breaker}: {faults:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject, instant, 
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::roll::{roll, shortened};
 use crate::domain::shut::Reason;
-use crate::domain::statistics::Statistics;
+use crate::domain::statistics::{ShutStatistics, Statistics};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one look has found. `None`: it is not known, and the rules that need it are not judged.
@@ -201,14 +201,41 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
         let entry = open.entry(name).or_default();
         *entry = (entry.0 + 1, entry.1 || fails_probe);
     }
+    let said = |name: &str| {
+        let targets = workers.iter().flat_map(|worker| &worker.gate.targets);
+        let is_it = |shut: &ShutStatistics| shut.reason.as_deref() == Some(Reason::Breaker.as_str());
+        let named = targets.filter(|target| target.target.as_deref() == Some(name));
+        let named = named.filter(|target| target.shut.as_ref().is_some_and(is_it));
+        named.filter_map(|target| target.said.as_deref()).next().map_or_else(String::new, |said| format!(": {said}"))
+    };
     let seen = open.into_iter().map(|(name, (count, fails_probe))| {
-        let workers = counted(count, "worker", "workers");
+        let (workers, said) = (counted(count, "worker", "workers"), said(name));
         let summary = if fails_probe {
             format!("the health probe of {name} fails: it is not called ({workers})")
         } else {
-            format!("the breaker of {name} is open: its calls fail ({workers})")
+            format!("the breaker of {name} is open: its calls fail{said} ({workers})")
         };
         Spotted::new(name, summary).with("workers", count)
+    });
+    seen.chain(passed_over(workers)).collect()
+}
+
+/// Targets that work, and that jobs of a route pass over.
+fn passed_over(workers: &[Statistics]) -> Vec<Spotted> {
+    let mut weak: BTreeMap<(&str, &str), (usize, Option<&str>)> = BTreeMap::new();
+    for target in workers.iter().flat_map(|worker| &worker.gate.targets) {
+        let Some(name) = target.target.as_deref() else { continue };
+        for seen in &target.weak {
+            let Some(route) = seen.route.as_deref() else { continue };
+            let entry = weak.entry((name, route)).or_default();
+            *entry = (entry.0 + 1, entry.1.or(seen.found.as_deref()));
+        }
+    }
+    let seen = weak.into_iter().map(|((name, route), (count, found))| {
+        let workers = counted(count, "worker", "workers");
+        let found = found.unwrap_or("its answers are slow or rejected");
+        let summary = format!("{name} answers jobs of route {route} badly: {found} ({workers})");
+        Spotted::new(format!("{name} on {route}"), summary).with("workers", count)
     });
     seen.collect()
 }

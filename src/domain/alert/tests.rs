@@ -55,6 +55,13 @@ fn shut_for(reason: &'static str) -> Statistics {
     worker
 }
 
+/// A worker that says this of its target.
+fn of_target(said: &serde_json::Value) -> Statistics {
+    let mut target = json!({ "target": "p/m" });
+    target.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+    Statistics::read(&json!({ "version": 2, "gate": { "targets": [target] } }))
+}
+
 fn budget(spent: i64, soft: Option<u32>) -> BudgetStanding {
     BudgetStanding {
         budget: Budget {
@@ -124,6 +131,22 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                     with(|o| o.known.workers = vec![shut_for("health_probe")]),
                     "p/m",
                     "the health probe of p/m fails: it is not called (1 worker)",
+                ),
+                (
+                    with(|o| {
+                        o.known.workers = vec![of_target(&json!({ "breaker": "open", "shut": {
+                        "reason": "breaker_open" }, "said": "timeout; 9 of the last 10 calls failed" }))]
+                    }),
+                    "p/m",
+                    "the breaker of p/m is open: its calls fail: timeout; 9 of the last 10 calls failed (1 worker)",
+                ),
+                (
+                    with(|o| {
+                        o.known.workers = vec![of_target(&json!({ "breaker": "closed", "weak": [{
+                        "route": "r", "found": "9 of the last 10 answers were rejected (empty 9)" }] }))]
+                    }),
+                    "p/m on r",
+                    "p/m answers jobs of route r badly: 9 of the last 10 answers were rejected (empty 9) (1 worker)",
                 ),
             ],
             vec![of_worker("closed", None), with(|o| o.known.workers = vec![shut_for("paused")])],

@@ -70,6 +70,23 @@ fn it_opens_at_the_failure_rate_and_not_below_the_least_number_of_calls() {
 }
 
 #[test]
+fn it_says_what_it_opened_for_until_it_closes() {
+    let mut breaker = opened();
+    let found = breaker.found().cloned();
+    assert_eq!(found.as_ref().map(ToString::to_string).as_deref(), Some("4 of the last 4 calls failed"));
+    let (mut other, news) = (Breaker::new(SETTINGS), breaker.news().unwrap());
+    assert!(other.hear(&news, START) && other.found() == found.as_ref());
+    let mut now = START + SETTINGS.open;
+    call(&mut breaker, Sign::Bad, now);
+    assert_eq!(breaker.found(), found.as_ref(), "a probe failed");
+    now = now + SETTINGS.open * 2;
+    for _ in 0..RAMP {
+        call(&mut breaker, Sign::Good, now);
+    }
+    assert_eq!((breaker.state(), breaker.found()), (State::Closed, None));
+}
+
+#[test]
 fn what_says_nothing_about_health_is_not_counted() {
     let mut breaker = Breaker::new(SETTINGS);
     for _ in 0..100 {
@@ -337,7 +354,8 @@ proptest! {
     }
 }
 
-const OPEN: BreakerNews = BreakerNews::Open { since: START, until: Timestamp(1_030_000), failed_probes: 1 };
+const OPEN: BreakerNews =
+    BreakerNews::Open { since: START, until: Timestamp(1_030_000), failed_probes: 1, found: None };
 
 #[test]
 fn what_another_process_tells_opens_a_breaker_that_knows_too_little() {
@@ -350,7 +368,7 @@ fn what_another_process_tells_opens_a_breaker_that_knows_too_little() {
     assert_eq!(breaker.state(), State::Open { since: START, until, failed_probes: 1 }, "the other one asks first");
     assert!(!breaker.hear(&OPEN, START), "it is known");
     // A probe has failed there.
-    let later = BreakerNews::Open { since: START, until: START + SECOND * 90, failed_probes: 2 };
+    let later = BreakerNews::Open { since: START, until: START + SECOND * 90, failed_probes: 2, found: None };
     assert!(breaker.hear(&later, START));
     assert_eq!(breaker.peek(START).map(|(since, _)| since), Some(START));
     assert!(breaker.peek(START + SECOND * 97).is_some() && breaker.peek(START + SECOND * 98).is_none());
@@ -397,9 +415,9 @@ fn trouble_that_only_another_process_has_is_heard_once() {
     }
     assert_eq!(breaker.state(), State::Closed);
     now = now + SECOND * 120;
-    let still = BreakerNews::Open { since: START, until: now + SECOND * 60, failed_probes: 3 };
+    let still = BreakerNews::Open { since: START, until: now + SECOND * 60, failed_probes: 3, found: None };
     assert!(!breaker.hear(&still, now));
-    let anew = BreakerNews::Open { since: now, until: now + SECOND * 30, failed_probes: 0 };
+    let anew = BreakerNews::Open { since: now, until: now + SECOND * 30, failed_probes: 0, found: None };
     assert!(breaker.hear(&anew, now));
 }
 

@@ -56,8 +56,8 @@ impl Window {
     }
 }
 
-/// The number of the slice to which an instant belongs.
-fn slice_at(now: Timestamp, length: Duration) -> i64 {
+/// The number of the slice to which an instant belongs: ten of them make up a window of this length.
+pub(in crate::domain) fn slice_at(now: Timestamp, length: Duration) -> i64 {
     let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
     now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0)
 }

@@ -189,7 +189,9 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
             Ineligible::BucketTooSmall { .. } | Ineligible::OverBudget { .. } | Ineligible::Unpriced { .. },
         ) => Some(ErrorClass::NeverFits),
         Skip::Failed(class) => Some(*class),
-        Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => None,
+        Skip::Shut { .. } | Skip::Weak(_) | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => {
+            None
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How many jobs of a route may be started now, whichever jobs they are.
 
-use super::{Access, Condition, RungHealth, Skip, Times, access_of, health_of, rest_until, worth_of};
+use super::{Access, Condition, RungHealth, Skip, Times, access_of, health_of, rest_until, weak, worth_of};
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Route, Rung, Timestamp};
 use std::time::Duration;
@@ -173,18 +173,47 @@ impl HowMany<'_> {
     /// How many calls all open rungs take together.
     fn room(&self, order: &[usize]) -> usize {
         let open = order.iter().filter(|&&index| matches!(self.access(index), Some((_, Access::Open))));
+        let has_better = self.has_better(order.iter().copied());
+        let open = open.filter(|&&index| !has_better || !self.is_weak(index));
         open.fold(0, |sum, &index| sum.saturating_add(self.room_of(index)))
     }
 
+    fn is_weak(&self, index: usize) -> bool {
+        weak::of(self.route, self.conditions, index).is_some()
+    }
+
+    /// Whether jobs that try the rungs in this order reach one that is not weak and may be called within a moment. If
+    /// so, they pass over those that are weak.
+    fn has_better(&self, order: impl Iterator<Item = usize>) -> bool {
+        for index in order.filter(|index| !self.is_weak(*index)) {
+            match self.access(index) {
+                Some((_, Access::Open)) => return true,
+                Some((_, Access::Shut { shut, .. })) if weak::opens_in_a_moment(&shut, self.now) => return true,
+                Some((_, Access::Shut { worth, .. })) if worth.is_waited_for() => return false,
+                Some((_, Access::Shut { .. } | Access::Never(_))) | None => {}
+            }
+        }
+        false
+    }
+
     /// How many jobs may start that all try the rungs in this order.
-    fn along(&self, order: impl Iterator<Item = usize>) -> Startable {
+    fn along(&self, order: impl Iterator<Item = usize> + Clone) -> Startable {
         let Self { route, deadline, now, .. } = *self;
         let newest = Times { ready_at: now, deadline };
         let full = Shut { reason: Reason::RateLimit, since: now, until: now + Duration::from_millis(1) };
         let mut jobs = 0_usize;
         let mut soonest: Option<(Timestamp, usize, Skip)> = None;
+        let has_better = self.has_better(order.clone());
         for index in order {
             let Some((rung, access)) = self.access(index) else { continue };
+            let has_turn = match &access {
+                Access::Open => true,
+                Access::Shut { worth, .. } => worth.is_waited_for(),
+                Access::Never(_) => false,
+            };
+            if has_turn && has_better && self.is_weak(index) {
+                continue;
+            }
             match access {
                 Access::Never(_) => {}
                 Access::Open => {

@@ -6,6 +6,7 @@ mod failures;
 mod game;
 mod patience;
 mod race;
+mod weak;
 mod worlds;
 
 use super::*;

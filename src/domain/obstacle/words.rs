@@ -251,6 +251,8 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::Paused => "its provider is paused",
         Reason::Budget => "its provider's budget has no room",
         Reason::HealthProbe => "its provider's health probe fails",
+        Reason::Slow => "its answers are slow",
+        Reason::Quality => "its answers are rejected",
     }
 }
 

@@ -42,6 +42,49 @@ fn after_a_wait_it_begins_with_one_call_and_doubles_to_half_of_what_was_too_much
 }
 
 #[test]
+fn a_number_that_was_found_is_gone_on_from_for_a_day_and_believed_for_an_hour() {
+    let (now, hour) = (Timestamp(1_800_000_000_000), Duration::from_hours(1));
+    let mut ramp = Ramp::default();
+    assert_eq!(ramp.news(now), PlacesNews { calls: 16, too_many: None, at: now });
+    rounds(&mut ramp, 5);
+    assert!(!ramp.refused(0, 512));
+    let news = ramp.news(now);
+    assert_eq!(news, PlacesNews { calls: 358, too_many: Some(512), at: now });
+    let after = |age: Duration| Ramp::resumed(&news, now + age);
+    let mut fresh = after(hour).unwrap();
+    assert_eq!((fresh.limit(), fresh.news(now)), (358, news));
+    let back = rounds(&mut fresh, 6);
+    assert!(back[0] > 400 && back[1] > 450 && back[5] < 512, "as if nothing had happened: {back:?}");
+    let mut old = after(hour + Duration::from_secs(1)).unwrap();
+    assert_eq!(old.limit(), 179);
+    let back = rounds(&mut old, 6);
+    assert!(back[0] > 200 && back[5] < 358, "it is approached bit by bit: {back:?}");
+    assert!(after(hour * 24).is_some() && after(hour * 24 + Duration::from_secs(1)).is_none());
+    // Whatever another version or a broken clock may say.
+    for (calls, too_many) in [(0, None), (0, Some(0)), (u32::MAX, Some(1)), (1, Some(u32::MAX))] {
+        for at in [Timestamp::MIN, now, Timestamp::MAX] {
+            let news = PlacesNews { calls, too_many, at };
+            assert!(Ramp::resumed(&news, now).is_none_or(|ramp| (1..=100_000).contains(&ramp.limit())), "{news:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_places_is_told_when_it_is_another_or_has_grown_old() {
+    let at = Timestamp(1_800_000_000_000);
+    let news = |calls, at| PlacesNews { calls, too_many: None, at };
+    for (calls, told, expected) in [(16, None, false), (19, None, false), (20, None, true), (12, None, true)] {
+        assert_eq!(news(calls, at).is_worth_telling(told, 16), expected, "{calls}");
+    }
+    let told = news(100, at);
+    for (calls, minutes, expected) in [(100, 9, false), (110, 9, false), (125, 0, true), (75, 0, true), (100, 10, true)]
+    {
+        let now = news(calls, at + Duration::from_mins(minutes));
+        assert_eq!(now.is_worth_telling(Some(&told), 16), expected, "{calls} after {minutes}");
+    }
+}
+
+#[test]
 fn calls_that_were_under_way_together_are_one_event() {
     let mut ramp = Ramp::default();
     rounds(&mut ramp, 5);

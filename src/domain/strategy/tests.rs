@@ -132,8 +132,16 @@ fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
             free: Some(0),
             latency: Some(Duration::from_mins(1)),
             line: None,
+            weakness: None,
         },
-        Condition { health: RungHealth::Open, headroom: Some(9), free: None, latency: None, line: None },
+        Condition {
+            health: RungHealth::Open,
+            headroom: Some(9),
+            free: None,
+            latency: None,
+            line: None,
+            weakness: None,
+        },
     ];
     let prices = [Some((1_000_000, 1_000_000)), Some((2_000_000, 2_000_000))];
     for strategy in [Strategy::Cost, Strategy::Priority] {
@@ -172,7 +180,7 @@ fn order_of(route: &Route, job: &Job, conditions: &[Condition]) -> Vec<usize> {
 
 fn open(free: i64, latency: Option<u64>) -> Condition {
     let latency = latency.map(Duration::from_millis);
-    Condition { health: RungHealth::Open, headroom: None, free: Some(free), latency, line: None }
+    Condition { health: RungHealth::Open, headroom: None, free: Some(free), latency, line: None, weakness: None }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "one that was just made")]

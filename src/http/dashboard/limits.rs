@@ -20,6 +20,7 @@ pub(super) async fn page(State(site): Here) -> Page {
         section id="targets" data-live {
             h2 { "Targets and their breakers" }
             (table("Targets", &tables::targets(&status), "no live worker", None))
+            @for trouble in tables::troubles(&status) { p { (trouble) } }
         }
         section id="keys" data-live {
             h2 { "Keys" }

@@ -1,7 +1,7 @@
 //! The tables of the status.
 
 use super::{CountView, StatusView};
-use crate::domain::WorkerState;
+use crate::domain::{Reason, WorkerState};
 use crate::view::table::{Cell, Layout, Table};
 use crate::view::waits::WhyView;
 use crate::view::worker::WorkerView;
@@ -171,27 +171,69 @@ pub fn database(status: &StatusView) -> Table {
 /// The targets, as the live workers see them.
 #[must_use]
 pub fn targets(status: &StatusView) -> Table {
-    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"])
-        .laid_out(Layout {
-            wide: &["bucket"],
-            when_told: &["shut", "opens_in", "paused"],
-            give_way: &["failures", "calls", "paused", "breaker"],
-            ..Layout::default()
-        });
+    let mut table = Table::new([
+        "target",
+        "bucket",
+        "breaker",
+        "shut",
+        "opens_in",
+        "passed_over_on",
+        "paused",
+        "calls",
+        "failures",
+        "cost_per_answer",
+    ])
+    .laid_out(Layout {
+        wide: &["bucket"],
+        when_told: &["shut", "opens_in", "passed_over_on", "paused", "cost_per_answer"],
+        give_way: &["failures", "calls", "paused", "cost_per_answer", "breaker"],
+        ..Layout::default()
+    });
     for target in &status.targets {
         let shut = target.shut.as_ref();
+        let spent = status.spent_by_target.iter().find(|spent| spent.target == target.target);
+        let routes: Vec<&str> = target.passed_over.iter().map(|passed| passed.route.as_str()).collect();
         table.row([
             target.target.as_str().into(),
             target.bucket.as_deref().into(),
             breaker_in_words(&target.breakers),
             shut.and_then(|shut| shut.reason.as_deref()).into(),
             shut.and_then(|shut| shut.until).map(|until| age(until, status.now)).into(),
+            Some(routes.join(", ")).filter(|routes| !routes.is_empty()).map_or(Cell::Empty, Cell::Text),
             Cell::Flag(target.paused),
             target.calls.into(),
             target.failures.into(),
+            spent.map_or(Cell::Empty, |spent| spent.spent.per_answer()),
         ]);
     }
     table
+}
+
+/// Why targets are not called, or are passed over, in sentences.
+#[must_use]
+pub fn troubles(status: &StatusView) -> Vec<String> {
+    let mut told = Vec::new();
+    for target in &status.targets {
+        if let (Some(reason), Some(said)) = (target.shut.as_ref().and_then(|shut| shut.reason.as_deref()), &target.said)
+        {
+            let words = Reason::parse(reason).map_or_else(|| reason.to_owned(), |reason| reason.to_string());
+            told.push(format!("{}: {words} ({said})", target.target));
+        }
+        for passed in &target.passed_over {
+            let until = passed.shut.as_ref().and_then(|shut| shut.until).filter(|until| *until > status.now);
+            let until = until.map_or_else(
+                || "single jobs find out whether it is well again".to_owned(),
+                |until| format!("one job asks again in {}", age(until, status.now).in_words()),
+            );
+            told.push(format!(
+                "{}: passed over on route {} while another rung may be called: {}; {until}",
+                target.target,
+                passed.route,
+                passed.in_words()
+            ));
+        }
+    }
+    told
 }
 
 /// The keys of the live workers.
@@ -242,7 +284,7 @@ pub fn pauses(status: &StatusView) -> Table {
 pub(crate) mod tests {
     use super::*;
     use crate::domain::{NanoUsd, Spent};
-    use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
+    use crate::store::status::{Counted, Held, PauseRecord, RouteQueue, Spending, SpentOnCalls, Status, WorkerRecord};
     use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
@@ -345,8 +387,9 @@ pub(crate) mod tests {
             unpriced: 7,
             accepted: 8_912_345,
         };
-        let of_route = RouteSpending { attempts: 12_345_678, spent };
+        let of_route = SpentOnCalls { attempts: 12_345_678, spent };
         status.spending.routes.insert("classify_german_invoices".to_owned(), of_route);
+        status.spending.targets.insert("azure_westeurope/gpt-4.1-mini-2025-04-14".to_owned(), of_route);
         let view = StatusView::from(status);
         vec![
             ("status: queue", jobs(&view)),
@@ -404,6 +447,39 @@ pub(crate) mod tests {
         assert_eq!((&rows[0]["breaker"], &rows[0]["calls"]), (&"closed (1), open (1)".into(), &12.into()));
         let agreed = Status { workers: vec![worker(1, "open")], ..status() };
         assert_eq!(json_of(&targets(&agreed.into()))[0]["breaker"], "open");
+    }
+
+    #[test]
+    fn what_a_target_is_passed_over_for_is_told_with_its_numbers() {
+        let weak = |found: Option<&str>| {
+            let mut worker = worker(1, "closed");
+            worker.stats.pointer_mut("/gate").unwrap()["targets"][0]["weak"] = json!([
+                {
+                    "route": "default", "found": found,
+                    "shut": { "reason": "quality", "until_ms": 1_800_000_090_000_i64 },
+                },
+                { "route": "of tomorrow", "shut": "none" }, 7,
+            ]);
+            worker
+        };
+        let found = "18 of the last 20 answers were rejected (schema_mismatch 15, empty 3)";
+        let mut status = StatusView::from(Status { workers: vec![weak(Some(found)), weak(None)], ..status() });
+        let told = troubles(&status);
+        let head = "openai/gpt-4o-mini: passed over on route default while another rung may be called: ";
+        assert_eq!(told[0], format!("{head}{found}; one job asks again in 30s"));
+        assert_eq!(status.targets[0].passed_over[0].workers, 2);
+        assert_eq!(json_of(&targets(&status))[0]["passed_over_on"], "default, of tomorrow");
+        status.targets[0].passed_over[0].found = None;
+        assert_eq!(troubles(&status)[0], format!("{head}its answers are rejected; one job asks again in 30s"));
+    }
+
+    #[test]
+    fn an_accepted_answer_of_a_target_has_its_price() {
+        let mut status = status();
+        let spent = Spent { cost: NanoUsd(9_000), uncertain: NanoUsd(0), unpriced: 0, accepted: 3 };
+        let of_target = SpentOnCalls { attempts: 12, spent };
+        status.spending.targets.insert("openai/gpt-4o-mini".to_owned(), of_target);
+        assert_eq!(json_of(&targets(&status.into()))[0]["cost_per_answer"], 3e-6);
     }
 
     #[test]

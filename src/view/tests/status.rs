@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::WorkerState;
 use crate::store::status::{
-    Counted as Rows, Held, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord,
+    Counted as Rows, Held, PauseRecord, RouteQueue, Spending, SpentOnCalls, Status, WorkerRecord,
 };
 
 fn a_bucket() -> SharedBucket {
@@ -60,6 +60,11 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "targets": [{
             "target": "openai/m", "bucket": "openai", "breaker": "open",
             "shut": { "reason": "breaker", "since_ms": null, "until_ms": at(90).timestamp_millis() },
+            "said": "server_error, HTTP 500; 9 of the last 10 calls failed",
+            "weak": [{
+                "route": "default", "indicator": "soft_failures", "found": "9 of the last 10 answers were rejected",
+                "shut": { "reason": "quality", "since_ms": at(30).timestamp_millis(), "until_ms": null },
+            }],
             "paused": false, "calls": 9, "failures": 5,
         }],
         "keys": [{
@@ -99,7 +104,8 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         routes: [("default".to_owned(), queue)].into(),
         spending: Spending {
             since: at(0),
-            routes: [("default".to_owned(), RouteSpending { attempts: 9, spent })].into(),
+            routes: [("default".to_owned(), SpentOnCalls { attempts: 9, spent })].into(),
+            targets: [("openai/m".to_owned(), SpentOnCalls { attempts: 7, spent })].into(),
         },
         workers: vec![worker],
         pauses: vec![pause],
@@ -145,6 +151,10 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             "route": "default", "answered": 4, "attempts": 9, "cost": 1e-8, "uncertain_cost": 3e-9,
             "unpriced_attempts": 0, "cost_per_answer": 3e-9,
         }],
+        "spent_by_target": [{
+            "target": "openai/m", "answered": 4, "attempts": 7, "cost": 1e-8, "uncertain_cost": 3e-9,
+            "unpriced_attempts": 0, "cost_per_answer": 3e-9,
+        }],
         "spent_since": "2027-01-15T08:00:00Z",
         "workers": [{
             "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
@@ -154,6 +164,11 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "targets": [{
             "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 },
             "shut": { "reason": "breaker", "since": null, "until": "2027-01-15T08:01:30Z" },
+            "said": "server_error, HTTP 500; 9 of the last 10 calls failed",
+            "passed_over": [{
+                "route": "default", "shut": { "reason": "quality", "since": "2027-01-15T08:00:30Z", "until": null },
+                "indicator": "soft_failures", "found": "9 of the last 10 answers were rejected", "workers": 1,
+            }],
             "paused": false, "calls": 9, "failures": 5,
         }],
         "keys": [{

@@ -4,6 +4,8 @@ use super::Bucket;
 use super::meter::LocalMeter;
 use super::waits::Block;
 use crate::domain::limits::{self, Dimension, Heard};
+use crate::domain::news::PlacesNews;
+use crate::domain::ramp::Ramp;
 use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
 use crate::domain::{Limits, Timestamp, Unit};
 use crate::provider::LimitObservation;
@@ -53,6 +55,8 @@ pub(super) struct Keeping {
     pub is_known: bool,
     /// When the limits were last configured anew.
     pub changed_at: Option<Instant>,
+    /// The number of calls at once that later processes would begin with.
+    pub told_places: Option<PlacesNews>,
 }
 
 /// The time over which a limit counts, as shown by answers that had from `least` to `most` left.
@@ -261,6 +265,27 @@ impl Bucket {
             self.hungry.store(true, Ordering::Release);
         }
         self.received.notify_waiters();
+    }
+
+    /// The number of calls at once that was found by trial, where later processes should hear of it: only a bucket that
+    /// is in use has something to say.
+    pub(in crate::worker) fn places_news(&self, now: Timestamp) -> Option<PlacesNews> {
+        let news = self.places.found(now)?;
+        let keeping = self.keeping();
+        let is_in_use = keeping.used_at.is_some_and(|at| at.elapsed() < IDLE);
+        let told = keeping.told_places.as_ref();
+        (is_in_use && news.is_worth_telling(told, Ramp::default().limit())).then_some(news)
+    }
+
+    /// That has been told.
+    pub(in crate::worker) fn places_told(&self, news: PlacesNews) {
+        self.keeping().told_places = Some(news);
+    }
+
+    /// Goes on from the number that an earlier process has found.
+    pub(in crate::worker) fn resume_places(&self, news: &PlacesNews, now: Timestamp) {
+        self.places.resume(news, now);
+        self.keeping().told_places = Some(*news);
     }
 
     /// Takes over a wait of the other processes, or learns that one is over.

@@ -1,13 +1,14 @@
-//! What this gate tells other processes of its targets and keys, and what it takes in from them.
+//! What this gate tells other processes of its targets, keys and places, and what it takes in from them.
 
 #[cfg(test)]
 mod tests;
 
-use super::Gate;
 use super::target::{TargetState, shut_until, still_shut};
+use super::{Gate, RouteQuality};
 use crate::domain::Timestamp;
 use crate::domain::news::{ModelNews, TargetNews};
 use crate::store::health::{Health, HealthNews};
+use std::sync::Arc;
 
 impl Gate {
     /// What other processes do not know yet. It counts as told once [`Gate::told`] hears of it.
@@ -24,7 +25,20 @@ impl Gate {
                 health: Health::Key { provider: provider.name.clone(), key, news },
             })
         });
-        of_targets.chain(of_keys).collect()
+        let of_answers = self.targets.values().flat_map(|state| {
+            let qualities = state.record.qualities.lock();
+            let news = qualities.values().filter_map(|quality| quality.news());
+            let news = news.map(|(route, news)| HealthNews {
+                server: state.provider.server.clone(),
+                health: Health::Answers { route, target: state.target.to_string(), news },
+            });
+            news.collect::<Vec<_>>()
+        });
+        let of_places = self.buckets.values().filter_map(|bucket| {
+            let health = Health::Places { bucket: bucket.name.clone(), news: bucket.places_news(now)? };
+            Some(HealthNews { server: self.server_of(&bucket.name)?.to_owned(), health })
+        });
+        of_targets.chain(of_keys).chain(of_answers).chain(of_places).collect()
     }
 
     /// These news have reached the other processes.
@@ -41,6 +55,16 @@ impl Gate {
                         known.keys.told(&key, &news);
                     }
                 }
+                Health::Answers { route, target, news } => {
+                    if let Some(quality) = self.quality_of(&target, &server, &route) {
+                        *quality.told.lock() = Some(news);
+                    }
+                }
+                Health::Places { bucket, news } => {
+                    if let Some(bucket) = self.buckets.get(&bucket) {
+                        bucket.places_told(news);
+                    }
+                }
             }
         }
     }
@@ -48,7 +72,8 @@ impl Gate {
     /// Takes in the news of another process; `is_first`: of any process, also of earlier ones, when this one begins.
     ///
     /// A process that begins asks once more: breakers that were open let one call go at once, and a model that was
-    /// refused is not taken for refused. Only a rest that the provider has asked for is kept to its end.
+    /// refused is not taken for refused. Only a rest that the provider has asked for is kept to its end, and the number
+    /// of calls at once that was found by trial is where it begins to try.
     pub fn hear(&self, news: HealthNews, is_first: bool, now: Timestamp) {
         let HealthNews { server, health } = news;
         let (name, is_news) = match health {
@@ -62,11 +87,34 @@ impl Gate {
                 let is_news = known.keys.hear(&key, &news, now);
                 (format!("{provider}, key {key}"), is_news)
             }
+            Health::Answers { route, target, news } => {
+                let Some(quality) = self.quality_of(&target, &server, &route) else { return };
+                let is_news = quality.hear(news, is_first, now);
+                (format!("{target}, route {route}"), is_news)
+            }
+            Health::Places { bucket, news } => {
+                // Where calls run already, they show better how many are well.
+                let known = self.buckets.get(&bucket).filter(|_| is_first);
+                let is_same = self.server_of(&bucket) == Some(server.as_str());
+                let (Some(known), true) = (known, is_same) else { return };
+                return known.resume_places(&news, now);
+            }
         };
         if is_news {
             tracing::info!(target.name = name, "another worker has found something out, and this one goes by it");
             self.has_changed();
         }
+    }
+
+    fn quality_of(&self, target: &str, server: &str, route: &str) -> Option<Arc<RouteQuality>> {
+        self.target_of(target, server)?.record.qualities.lock().get(route).cloned()
+    }
+
+    /// The mark of the server whose calls enter this bucket; of several, that of the first by its provider's name.
+    fn server_of(&self, bucket: &str) -> Option<&str> {
+        let enters = |state: &&Arc<TargetState>| state.buckets.iter().any(|entered| entered.name == bucket);
+        let of = self.targets.values().filter(enters).map(|state| &state.provider);
+        of.min_by_key(|provider| &provider.name).map(|provider| provider.server.as_str())
     }
 
     fn target_of(&self, name: &str, server: &str) -> Option<&TargetState> {

@@ -272,6 +272,7 @@ impl Record {
             resting: Mutex::new(None),
             fault: Mutex::new(None),
             told: Mutex::default(),
+            qualities: Mutex::default(),
             under_way: AtomicI64::new(0),
             calls: AtomicI64::new(0),
             failures: AtomicI64::new(0),

@@ -1,7 +1,7 @@
 //! The state of one target, and of the provider it belongs to: what its calls have shown, what it learned from them,
 //! and whether it takes another call.
 
-use super::{PACE, Permit};
+use super::{PACE, Permit, RouteQuality};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
@@ -12,6 +12,7 @@ use crate::domain::news::TargetNews;
 use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
+use crate::domain::statistics::WeaknessStatistics;
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
@@ -20,7 +21,7 @@ use crate::domain::{
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub(super) struct Record {
     pub(super) fault: Mutex<Option<(ErrorClass, Option<u16>)>>,
     /// What other processes know of it.
     pub(super) told: Mutex<TargetNews>,
+    /// How well it answers the jobs of each route.
+    pub(super) qualities: Mutex<BTreeMap<String, Arc<RouteQuality>>>,
     /// Calls that have their leave and no outcome yet.
     pub(super) under_way: AtomicI64,
     pub(super) calls: AtomicI64,
@@ -168,7 +171,8 @@ impl TargetState {
                 target.name = %self.target,
                 last = class.map(ErrorClass::as_str),
                 open_seconds = now.until(until).as_secs(),
-                "too many failures: the breaker is open"
+                "too many failures{}: the breaker is open",
+                breaker.found().map_or_else(String::new, |found| format!(" ({found})"))
             ),
             (breaker::State::HalfOpen { .. }, breaker::State::Open { until, failed_probes, .. }) => tracing::warn!(
                 target.name = %self.target,
@@ -182,6 +186,11 @@ impl TargetState {
             }
             _ => {}
         }
+    }
+
+    /// What jobs of routes pass it over for.
+    pub(super) fn weaknesses(&self, now: Timestamp) -> Vec<WeaknessStatistics> {
+        self.record.qualities.lock().values().filter_map(|quality| quality.statistics(now)).collect()
     }
 
     pub(super) fn breaker_name(&self) -> &'static str {
@@ -386,6 +395,7 @@ impl TargetState {
             *self.shut.lock() = ModelRefusal::default();
             *self.record.resting.lock() = None;
             self.record.breaker.lock().try_again(now);
+            self.record.qualities.lock().values().for_each(|quality| quality.try_again(now));
             self.provider.keys.try_again(now);
         }
     }
@@ -428,8 +438,14 @@ impl TargetState {
             Reason::Model => self.said.lock().clone(),
             Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
             Reason::Breaker | Reason::Offline => {
-                let (class, status) = (*self.record.fault.lock())?;
-                Some(status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}")))
+                let fault = *self.record.fault.lock();
+                let last = fault.map(|(class, status)| {
+                    status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}"))
+                });
+                let is_breaker = reason == Reason::Breaker;
+                let found = self.record.breaker.lock().found().filter(|_| is_breaker).map(ToString::to_string);
+                let parts: Vec<String> = last.into_iter().chain(found).collect();
+                (!parts.is_empty()).then(|| parts.join("; "))
             }
             _ => None,
         }

@@ -24,7 +24,7 @@ use crate::store::budget::NoMoney;
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
 use crate::store::settle::Labels;
-use crate::worker::gate::PACE;
+use crate::worker::gate::{Brought, PACE, QualityLeave};
 use crate::worker::hands::InHand;
 use crate::worker::opener::Opened;
 use crate::worker::plan::RungPlan;
@@ -88,6 +88,8 @@ pub(super) struct Made {
 /// A call that the gate has let through.
 pub(super) struct Sending<'a> {
     pub(super) guard: PermitGuard<'a>,
+    /// By which its target is called although it may answer badly; `None`: what it brings counts for nothing there.
+    pub(super) leave: Option<QualityLeave>,
     /// What it took of the limits.
     pub(super) charge: Charge,
     pub(super) sizes: Sizes,
@@ -137,6 +139,8 @@ pub(super) struct Call {
     pub(super) number: i16,
     /// Another call of the job is under way.
     pub(super) is_beside: bool,
+    /// The target answers badly, and is called for want of a better one.
+    pub(super) regardless: bool,
     /// The job goes on to another rung if this one is not sure enough of its answer.
     pub(super) climbs: bool,
     /// The jobs with which it may share the call.
@@ -188,6 +192,11 @@ impl Call {
             Ok(permit) => PermitGuard::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),
         };
+        // Another job may be finding out meanwhile whether the target answers better.
+        let Some(leave) = rung.quality.admit(self.regardless, shared.clock.now()) else {
+            guard.give_back();
+            return Came::NotBegun;
+        };
         // The place may be the very one that another call of the job has just left: whether this one is still needed is
         // to be decided with that one's outcome.
         if !self.came_back.lock().is_empty() {
@@ -223,7 +232,8 @@ impl Call {
                 "the worker was stopped"
             }
         };
-        match self.send(Sending { guard, charge, sizes, started_at, is_shared: false }, given_up).await {
+        let sending = Sending { guard, leave: Some(leave), charge, sizes, started_at, is_shared: false };
+        match self.send(sending, given_up).await {
             Ok(made) => Came::Made(made),
             Err(why) => {
                 reserved.is_held = was_reserved;
@@ -254,7 +264,7 @@ impl Call {
         given_up: impl Future<Output = &'static str>,
     ) -> Result<Made, Ineligible> {
         let Errand { shared, plan, request, .. } = &*self.errand;
-        let Sending { mut guard, charge, sizes, started_at, is_shared } = sending;
+        let Sending { mut guard, leave, charge, sizes, started_at, is_shared } = sending;
         let (spec, rung) = plan.rung(self.index).expect("the gate let a call to this rung of this route through");
         let key = guard.permit().key();
         let head = OnceLock::new();
@@ -313,6 +323,9 @@ impl Call {
             }
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);
+            }
+            if let Some(leave) = leave {
+                leave.report(&self.brought(&judged), ended_at);
             }
         }
         let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends).filter(|_| reask_of.is_none());
@@ -447,6 +460,19 @@ impl Call {
         // Once it is believed of key or target, waiting is the business of the gate: this job has no doubt left.
         if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
             failure.bearing = Bearing::AsScoped;
+        }
+    }
+
+    /// What the call has brought, as far as the quality of answers is concerned.
+    fn brought<'a>(&'a self, judged: &'a Judged) -> Brought<'a> {
+        let until_it_began = judged.first_byte_ms.filter(|_| judged.streamed.is_some());
+        let took = u64::try_from(until_it_began.unwrap_or(judged.total_ms)).unwrap_or(0);
+        Brought {
+            job: self.job().id,
+            project: &self.labels.project,
+            outcome: &judged.outcome,
+            took: Duration::from_millis(took),
+            output_tokens: judged.usage.output,
         }
     }
 

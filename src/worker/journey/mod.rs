@@ -425,6 +425,7 @@ impl Journey {
             labels: Arc::clone(&self.held.labels),
             number,
             is_beside: !self.calls.is_empty(),
+            regardless: conditions.get(rung).is_some_and(|condition| condition.weakness.is_some()),
             climbs,
             company: self.company.given(&self.history),
             no_longer_needed: None,

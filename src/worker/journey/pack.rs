@@ -237,7 +237,8 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
         return;
     };
     let is_shared = jobs.len() > 1;
-    match whole.send(Sending { guard, charge, sizes, started_at, is_shared }, given_up).await {
+    let leave = rung.quality.admit(true, started_at);
+    match whole.send(Sending { guard, leave, charge, sizes, started_at, is_shared }, given_up).await {
         Ok(made) if is_shared => deal(pack.id, made, jobs).await,
         Ok(made) => {
             if let Some(job) = jobs.into_iter().next() {

@@ -1,6 +1,7 @@
 use super::super::RungHealth;
 use super::*;
 use crate::domain::decide::{Line, Worth};
+use crate::domain::quality::Weakness;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target, Timeouts};
@@ -234,6 +235,11 @@ fn conditions(rungs: usize) -> impl Values<Value = Vec<Condition>> {
         }),
         Just(never()),
     ];
+    let one = (one, prop::bool::weighted(0.25), prop::sample::select(vec![Reason::Slow, Reason::Quality]));
+    let one = one.prop_map(|(condition, is_weak, reason)| {
+        let shut = Shut { reason, since: NOW, until: NOW + MINUTE };
+        Condition { weakness: is_weak.then_some(Weakness { shut, found: None }), ..condition }
+    });
     prop::collection::vec(one, rungs)
 }
 

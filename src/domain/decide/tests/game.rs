@@ -130,6 +130,7 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
                 free: Some(free),
                 latency: Some(SECOND * seconds),
                 line: None,
+                weakness: None,
             });
         }
         let mut order = Vec::new();
