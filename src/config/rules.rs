@@ -1,7 +1,7 @@
 //! `validate = { … }` of a route, compiled.
 
 use super::section::{Section, to_json};
-use super::words::{FINISH_RULES, SERVED_RULES};
+use super::words::{CAP_RAISES, FINISH_RULES, SERVED_RULES};
 use crate::domain::json_schema::Schema;
 use crate::domain::language::{TextLanguage, TextScript};
 use crate::domain::validation::Rules;
@@ -30,6 +30,7 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         languages: section.parsed_list("language", LANGUAGES, TextLanguage::parse).unwrap_or_default(),
         scripts: section.parsed_list("script", &scripts, TextScript::parse).unwrap_or_default(),
         only_as_asked: section.word_or_default("served", "does not say which model may answer", SERVED_RULES),
+        raise_cap: section.word_or_default("raise_cap", "does not say which answers raise the cap", CAP_RAISES),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
         && min > max

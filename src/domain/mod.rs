@@ -62,6 +62,7 @@ pub mod probe;
 pub mod ramp;
 pub mod raw_object;
 pub mod readable;
+pub mod larger_cap;
 pub mod reask;
 pub mod reconcile;
 pub mod refusal;

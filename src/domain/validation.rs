@@ -24,6 +24,7 @@ use super::{
 use crate::domain::counted::counted;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use crate::domain::language::{self, TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use json_text::Found;
 pub use own_rules::OwnRules;
 use serde_json::Value;
@@ -65,6 +66,8 @@ pub struct Rules {
     pub scripts: Vec<TextScript>,
     /// Only the model that was asked may answer.
     pub only_as_asked: bool,
+    /// Which answers that were cut off are asked for again with a larger output cap.
+    pub raise_cap: RaiseCap,
 }
 
 /// What an answer has to say of why it ended, where that word does not mean a failure.

@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
-use crate::config::words::{CACHE_LIVES, FINISH_RULES, SERVED_RULES, names};
+use crate::config::words::{CACHE_LIVES, CAP_RAISES, FINISH_RULES, SERVED_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -332,6 +332,14 @@ const VALIDATE: Table = Table {
             "any",
             "Which model may answer: \"any\" that the provider puts in the place of the one that was asked, or \
              \"asked\" alone.",
+        ),
+        with_default(
+            "raise_cap",
+            Kind::Word(|| names(CAP_RAISES)),
+            "reasoning",
+            "Which answers that were cut off are asked for once more at the same rung, with up to four times the output \
+             cap: \"reasoning\" those that never began because reasoning used up the cap, \"always\" all, or \"never\" \
+             one.",
         ),
         with_default("json", Kind::Flag, "false", "Answers that are no JSON are rejected."),
         instead(

@@ -3,6 +3,7 @@
 use super::RequestError;
 use super::field::{Field, Members, boolean, string};
 use crate::domain::language::{TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use crate::domain::validation::own_rules::{MOST_PATTERNS, compiled};
 use crate::domain::validation::{FinishRule, OwnRules};
 
@@ -22,6 +23,7 @@ const MEMBERS: &[&str] = &[
     "language",
     "script",
     "served",
+    "raise_cap",
     "required_patterns",
     "forbidden_patterns",
 ];
@@ -53,6 +55,7 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         language: members.read("language", |field| parsed(field, language))?,
         script: members.read("script", |field| parsed(field, TextScript::parse))?,
         only_as_asked: members.read("served", |field| word(field, SERVED))?,
+        raise_cap: members.read("raise_cap", |field| word(field, RAISES))?,
         required_patterns: members.read("required_patterns", patterns)?,
         forbidden_patterns: members.read("forbidden_patterns", patterns)?,
     };
@@ -71,6 +74,9 @@ fn language(code: &str) -> Result<TextLanguage, String> {
 
 const FINISHES: &[(&str, FinishRule)] =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
+
+const RAISES: &[(&str, RaiseCap)] =
+    &[("never", RaiseCap::Never), ("reasoning", RaiseCap::Reasoning), ("always", RaiseCap::Always)];
 
 const SERVED: &[(&str, bool)] = &[("any", false), ("asked", true)];
 

@@ -2,6 +2,7 @@
 
 use super::{FinishRule, Rules};
 use crate::domain::language::{TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use regex::{Regex, RegexBuilder};
 use std::borrow::Cow;
 
@@ -26,6 +27,7 @@ pub struct OwnRules {
     pub language: Option<Vec<TextLanguage>>,
     pub script: Option<Vec<TextScript>>,
     pub only_as_asked: Option<bool>,
+    pub raise_cap: Option<RaiseCap>,
     /// Texts that compile: see [`compiled`]. They are compiled for each answer: a job that waits holds no more of them.
     pub required_patterns: Option<Vec<String>>,
     pub forbidden_patterns: Option<Vec<String>>,
@@ -54,6 +56,12 @@ impl OwnRules {
         has_some(&self.required_patterns) || has_some(&self.forbidden_patterns)
     }
 
+    /// Which answers that were cut off raise the output cap, by the request's word or else by the route's.
+    #[must_use]
+    pub fn raise_cap(own: Option<&Self>, route: &Rules) -> RaiseCap {
+        own.and_then(|own| own.raise_cap).unwrap_or(route.raise_cap)
+    }
+
     /// The rules of a route, with these in place of what they name.
     #[must_use]
     pub fn over<'a>(own: Option<&Self>, route: &'a Rules) -> Cow<'a, Rules> {
@@ -79,6 +87,7 @@ impl OwnRules {
             languages: own.language.clone().unwrap_or_else(|| route.languages.clone()),
             scripts: own.script.clone().unwrap_or_else(|| route.scripts.clone()),
             only_as_asked: own.only_as_asked.unwrap_or(route.only_as_asked),
+            raise_cap: Self::raise_cap(Some(own), route),
         })
     }
 }

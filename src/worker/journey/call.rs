@@ -12,6 +12,7 @@ use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::doubt::Asker;
 use crate::domain::explanation::Packed;
+use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
@@ -75,6 +76,8 @@ pub(super) struct Made {
     pub(super) mend: Option<Mend>,
     /// The number of the attempt whose rejected answer it named.
     pub(super) reask_of: Option<i16>,
+    /// The output cap that it had in place of the one that cut an answer.
+    pub(super) raised: Option<RaisedCap>,
     /// What the route added to its request.
     pub(super) added: Vec<String>,
     /// How long its job has waited for another one's call with the same beginning.
@@ -291,9 +294,10 @@ impl Call {
         }
         judged.cost_differs = shared.settings().tolerance.is_exceeded(judged.computed_cost, judged.reported_cost);
         rung.target.watch_cost(&judged.cost_seen(), ended_at);
-        let reask_of = self.state.again.as_ref().map(|again| again.of);
-        // A refusal of the longer conversation says nothing about the request as it was inserted.
-        let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());
+        let again = self.state.again.as_ref();
+        let (reask_of, raised) = (again.and_then(|again| again.of), again.and_then(|again| again.raised));
+        // A refusal of the changed request says nothing about the request as it was inserted.
+        let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| again.is_none());
         // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
             && failure.bearing == Bearing::EveryTarget
@@ -334,6 +338,7 @@ impl Call {
             ineligible,
             mend,
             reask_of,
+            raised,
             added: self.shares.added.clone(),
             waited_ms: self.shares.waited_ms,
             packed: None,
