@@ -55,6 +55,9 @@ pub(super) const LOG_FORMATS: WordList<LogFormat> = &[("human", LogFormat::Human
 pub(super) const FINISH_RULES: WordList<FinishRule> =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
 
+/// `validate.filter`: whether the content filter has to have run.
+pub(super) const FILTER_RULES: WordList<bool> = &[("any", false), ("ran", true)];
+
 /// `validate.raise_cap`
 pub(super) const CAP_RAISES: WordList<RaiseCap> =
     &[("never", RaiseCap::Never), ("reasoning", RaiseCap::Reasoning), ("always", RaiseCap::Always)];

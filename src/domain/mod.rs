@@ -63,6 +63,7 @@ pub mod ramp;
 pub mod raw_object;
 pub mod readable;
 pub mod larger_cap;
+pub mod stuck_answer;
 pub mod reask;
 pub mod reconcile;
 pub mod refusal;

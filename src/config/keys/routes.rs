@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
-use crate::config::words::{CACHE_LIVES, CAP_RAISES, FINISH_RULES, SERVED_RULES, names};
+use crate::config::words::{CACHE_LIVES, CAP_RAISES, FILTER_RULES, FINISH_RULES, SERVED_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -323,6 +323,32 @@ const VALIDATE: Table = Table {
             Kind::Flag,
             "true",
             "Answers that end in a loop of the same words, twenty times or more, are rejected.",
+        ),
+        with_default(
+            "control_tokens",
+            Kind::Flag,
+            "true",
+            "Answers with tokens of the model's template in their midst are rejected; turns behind a whole answer are \
+             cut off.",
+        ),
+        with_default(
+            "prompt_cut",
+            Kind::Flag,
+            "true",
+            "Answers are rejected whose provider has, by its own count, read a third or less of the prompt's words.",
+        ),
+        with_default(
+            "stuck_answer",
+            Kind::Flag,
+            "true",
+            "Long answers are rejected that the target has lately given to several other requests, word by word.",
+        ),
+        with_default(
+            "filter",
+            Kind::Word(|| names(FILTER_RULES)),
+            "any",
+            "Whether answers are taken that the provider's content filter did not look at, because it was down: \"any\", \
+             or only if it \"ran\".",
         ),
         key("language", TEXTS, "[\"en\"]", "Answers have to be in one of these languages (ISO 639)."),
         key("script", TEXTS, "[\"latin\"]", "Answers have to be written in one of these scripts."),

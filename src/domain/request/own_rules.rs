@@ -20,6 +20,10 @@ const MEMBERS: &[&str] = &[
     "finish",
     "json",
     "repetition",
+    "control_tokens",
+    "prompt_cut",
+    "stuck_answer",
+    "filter",
     "language",
     "script",
     "served",
@@ -52,6 +56,10 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         finish: members.read("finish", |field| word(field, FINISHES))?,
         json: members.read("json", boolean)?,
         repetition: members.read("repetition", boolean)?,
+        control_tokens: members.read("control_tokens", boolean)?,
+        prompt_cut: members.read("prompt_cut", boolean)?,
+        stuck_answer: members.read("stuck_answer", boolean)?,
+        only_filtered: members.read("filter", |field| word(field, FILTERS))?,
         language: members.read("language", |field| parsed(field, language))?,
         script: members.read("script", |field| parsed(field, TextScript::parse))?,
         only_as_asked: members.read("served", |field| word(field, SERVED))?,
@@ -74,6 +82,8 @@ fn language(code: &str) -> Result<TextLanguage, String> {
 
 const FINISHES: &[(&str, FinishRule)] =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
+
+const FILTERS: &[(&str, bool)] = &[("any", false), ("ran", true)];
 
 const RAISES: &[(&str, RaiseCap)] =
     &[("never", RaiseCap::Never), ("reasoning", RaiseCap::Reasoning), ("always", RaiseCap::Always)];

@@ -2,6 +2,7 @@
 //! and whether it takes another call.
 
 use super::{PACE, Permit};
+use crate::domain::stuck_answer::LatestAnswers;
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
@@ -90,6 +91,8 @@ pub struct TargetState {
     pub(super) mends: Mutex<Vec<Mend>>,
     /// Models that have answered in its place.
     pub(super) others: Mutex<BTreeSet<String>>,
+    /// The latest long texts of its answers, to tell when it gives the same one to everybody.
+    pub(super) latest_answers: Mutex<LatestAnswers>,
     /// The hours in which a cost without a price, and one that differs from the provider's, was logged last.
     pub(super) doubted_costs: Mutex<[Option<i64>; 2]>,
     pub(super) record: Arc<Record>,
@@ -230,6 +233,12 @@ impl TargetState {
                 known.push(mend.clone());
             }
         }
+    }
+
+    /// Notes a long answer; returns to how many different requests it has lately given that very text, if those are too
+    /// many.
+    pub fn note_answer(&self, question: u64, text: &str) -> Option<usize> {
+        self.latest_answers.lock().note(question, text)
     }
 
     /// Another model answered in its place: logged once for each model.

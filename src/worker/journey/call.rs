@@ -18,8 +18,9 @@ use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
     Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate,
-    long_wait, tier,
+    Outcome, SoftFailure, language, long_wait, stuck_answer, tier,
 };
+use crate::domain::validation::OwnRules;
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
 use crate::store::call::OpenCall;
@@ -289,6 +290,7 @@ impl Call {
             }
         };
         let (mut judged, limits) = self.judge(report, None, started_at).await;
+        self.look_for_stuck(rung, &mut judged);
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
@@ -344,6 +346,26 @@ impl Call {
             packed: None,
             company: None,
         })
+    }
+
+    /// Rejects an answer that the target has lately given to several other requests, word by word.
+    fn look_for_stuck(&self, rung: &RungPlan, judged: &mut Judged) {
+        let Errand { plan, .. } = &*self.errand;
+        let request = self.request();
+        let rules = OwnRules::rejects_stuck(request.validate.as_deref(), &plan.route.rules);
+        let text = judged.answer.as_ref().and_then(|answer| answer.text.as_deref()).unwrap_or_default();
+        if !rules || judged.outcome != Outcome::Accepted || text.chars().count() < stuck_answer::LEAST_CHARACTERS {
+            return;
+        }
+        // JSON of many members may say nothing in all of them: its words count.
+        let is_json = text.trim_start().starts_with(['{', '[']);
+        let parsed = if is_json { serde_json::from_str(text).ok() } else { None };
+        if parsed.is_some_and(|value| language::prose_of_json(&value).chars().count() < stuck_answer::LEAST_CHARACTERS) {
+            return;
+        }
+        if let Some(same) = rung.target.note_answer(stuck_answer::question(request), text) {
+            judged.reject(SoftFailure::StuckAnswer, format!("{same} different requests lately had this very answer"));
+        }
     }
 
     /// The failure that a game day gives this call in place of making it.

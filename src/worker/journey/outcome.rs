@@ -196,7 +196,11 @@ impl Journey {
     fn rejected(&self, rung: usize, made: &Made) -> Option<Rejected> {
         let judged = &made.judged;
         let kind = judged.soft.filter(|_| self.errand.plan.route.reask && !reask::was_due(&self.history, rung))?;
-        let completion = judged.answer.as_ref()?.to_chat_completion("", 0);
+        let answer = judged.answer.as_ref()?;
+        if reask::is_empty_turn(kind, answer.finish_raw.as_deref(), judged.usage.reported_output()) {
+            return Some(Rejected::nudge(made.number));
+        }
+        let completion = answer.to_chat_completion("", 0);
         let message = completion.pointer("/choices/0/message")?;
         Rejected::of(message, kind, judged.message.as_deref().unwrap_or_default(), made.number)
     }

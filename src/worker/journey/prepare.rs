@@ -159,13 +159,16 @@ fn recall_all(plan: &RoutePlan, request: &ChatRequest, past: &[PastAttempt]) -> 
     let mut history: Vec<Attempt> = Vec::new();
     for past in past.iter().filter(|attempt| attempt.current_round && !attempt.parted) {
         let mut attempt = recall(plan, past);
-        if let (Outcome::Rejected(kind), Some(rung), Some(answer)) = (&attempt.outcome, attempt.rung, &past.answer)
+        if let (Outcome::Rejected(kind), Some(rung)) = (&attempt.outcome, attempt.rung)
             && plan.route.reask
             && !attempt.is_reask
             && !reask::was_due(&history, rung)
         {
             let fault = past.message.as_deref().unwrap_or_default();
-            attempt.rejected = Rejected::of(answer, *kind, fault, past.number).map(Arc::new);
+            let named = || Rejected::of(past.answer.as_ref()?, *kind, fault, past.number);
+            let is_empty_turn = reask::is_empty_turn(*kind, past.finish.as_deref(), past.output);
+            let rejected = if is_empty_turn { Some(Rejected::nudge(past.number)) } else { named() };
+            attempt.rejected = rejected.map(Arc::new);
         }
         if let (Outcome::Rejected(kind), Some(rung)) = (&attempt.outcome, attempt.rung)
             && OwnRules::raise_cap(request.validate.as_deref(), &plan.route.rules).is_for(*kind)
