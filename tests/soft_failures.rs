@@ -49,7 +49,8 @@ fn stage() -> (String, String) {
 fn faults() -> Vec<(&'static str, &'static str, Value)> {
     let schema = json!({ "type": "object", "properties": { "label": { "type": "string" } }, "required": ["label"],
                          "additionalProperties": false });
-    let formed = json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a", "schema": schema } } });
+    let formed =
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a", "schema": schema } } });
     let tools = json!({ "tools": [{ "type": "function", "function": { "name": "look", "parameters": {} } }] });
     let capped = json!({ "max_tokens": 256 });
     vec![
@@ -121,8 +122,7 @@ async fn jobs_go_along_the_rungs_as_the_game_table_says() {
                        from sluice.job j join sluice.attempts a on a.job_id = j.id
                             join sluice.results r on r.job_id = j.id
                       where j.custom_id = $1 group by r.state";
-        let (called, state): (String, String) =
-            sqlx::query_as(query).bind(&name).fetch_one(&fleet.pool).await.unwrap();
+        let (called, state): (String, String) = sqlx::query_as(query).bind(&name).fetch_one(&fleet.pool).await.unwrap();
         let place = |rung: char| match (route, rung) {
             ("cost", '2') => '1',
             ("cost", '3') => '2',
@@ -144,7 +144,8 @@ async fn what_can_be_mended_is_mended_and_the_answer_as_it_came_is_kept() {
     let fleet = Fleet::new(&scenario, &config).await;
     for route in ["priority", "streamed"] {
         for fault in ["think", "run_on", "fenced_json", "empty_turn"] {
-            let mut request = json!({ "prompt": format!("{route} {fault}. [[fault@p1:{fault}]] [[fault@p2:{fault}]]") });
+            let mut request =
+                json!({ "prompt": format!("{route} {fault}. [[fault@p1:{fault}]] [[fault@p2:{fault}]]") });
             if fault == "fenced_json" {
                 request["response_format"] = json!({ "type": "json_object" });
             }
@@ -183,7 +184,7 @@ async fn what_can_be_mended_is_mended_and_the_answer_as_it_came_is_kept() {
                            from sluice.job j join sluice.attempts a on a.job_id = j.id
                                 join sluice.results r on r.job_id = j.id
                           where j.custom_id = $1";
-            let (notes, response, original, attempts): (String, String, String, i32) =
+            let (notes, response, original, attempts): (String, String, String, i16) =
                 sqlx::query_as(query).bind(format!("{route} {fault}")).fetch_one(&fleet.pool).await.unwrap();
             assert_eq!(attempts, 1, "{route} {fault}");
             assert!(notes.contains(note), "{route} {fault}: {notes}");

@@ -205,8 +205,8 @@ impl Calls {
 /// The most that calls of a job can cost at a rung. `None`: the price is unknown.
 ///
 /// A token has at least one byte, and a token of the estimate at most four: so four times the estimate is a bound on
-/// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top (`reask`),
-/// and a larger output cap (`raises`).
+/// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top
+/// (`reask`), and a larger output cap (`raises`).
 fn most(rung: &Rung, at: Timestamp, job: &Job, (reask, raises): (bool, bool)) -> Option<Calls> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
     let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);

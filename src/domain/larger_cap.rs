@@ -1,12 +1,12 @@
 //! One more call of a rung whose answer was cut off at the output cap, with a larger cap.
 //!
 //! The same call would be cut at the same place, and so would one of the next rung with the same cap. A job raises the
-//! cap of a rung at most once. Further calls of the rung in the same round keep the raised cap, because the first one is
-//! known to be too small.
+//! cap of a rung at most once. Further calls of the rung in the same round keep the raised cap, because the first one
+//! is known to be too small.
 
 use super::{Attempt, Capabilities, ChatRequest, Outcome, SoftFailure};
-use crate::domain::raw_object::RawObject;
 use crate::domain::Finish;
+use crate::domain::raw_object::RawObject;
 use serde::{Deserialize, Serialize};
 
 /// How many times the cap is raised, from the most that is tried to the least.
@@ -67,8 +67,8 @@ impl RaiseCap {
 }
 
 impl CutAnswer {
-    /// An answer to a request with the cap `asked`; `told`: its tokens, if the provider reported them. `None`: no cap is
-    /// known that could have cut it, so a larger one would change nothing.
+    /// An answer to a request with the cap `asked`; `told`: its tokens, if the provider reported them. `None`: no cap
+    /// is known that could have cut it, so a larger one would change nothing.
     #[must_use]
     pub fn of(number: i16, kind: SoftFailure, asked: Option<i64>, finish: Finish, told: Option<i64>) -> Option<Self> {
         let told = told.filter(|output| *output > 0);
@@ -147,9 +147,8 @@ mod tests {
 
     #[test]
     fn the_cap_that_cut_is_the_asked_one_or_as_large_as_the_answer() {
-        let cap = |asked, finish, told| {
-            CutAnswer::of(1, SoftFailure::Truncated, asked, finish, told).map(|cut| cut.cap)
-        };
+        let cap =
+            |asked, finish, told| CutAnswer::of(1, SoftFailure::Truncated, asked, finish, told).map(|cut| cut.cap);
         for (asked, finish, told, expected) in [
             (Some(256), Finish::Length, Some(256), Some(256)),
             (Some(256), Finish::Length, None, Some(256)),
@@ -167,11 +166,8 @@ mod tests {
 
     #[test]
     fn a_cap_is_raised_as_far_as_the_model_allows() {
-        let model = |most, window| Capabilities {
-            max_output_tokens: most,
-            context_window: window,
-            ..Capabilities::default()
-        };
+        let model =
+            |most, window| Capabilities { max_output_tokens: most, context_window: window, ..Capabilities::default() };
         let cut = |kind, cap| CutAnswer { number: 1, cap, kind };
         for (kind, cap, model, input, expected) in [
             (SoftFailure::Truncated, 256, model(None, None), 10, vec![1_024, 512]),
@@ -196,8 +192,8 @@ mod tests {
         for (body, expected) in [
             (json!({ "prompt": "x", "max_tokens": 5 }), json!({ "prompt": "x", "max_tokens": 20 })),
             (
-                json!({ "prompt": "x", "max_completion_tokens": 5, "seed": 1.50 }),
-                json!({ "prompt": "x", "max_completion_tokens": 20, "seed": 1.50 }),
+                json!({ "prompt": "x", "max_completion_tokens": 5, "temperature": 0.50 }),
+                json!({ "prompt": "x", "max_completion_tokens": 20, "temperature": 0.50 }),
             ),
             (json!({ "prompt": "x" }), json!({ "prompt": "x", "max_tokens": 20 })),
             (json!({ "prompt": "x", "max_tokens": null }), json!({ "prompt": "x", "max_tokens": 20 })),

@@ -23,17 +23,17 @@ use super::{
     Answer, ChatRequest, ContentPart, Finish, ResponseFormat, Role, SoftFailure, ToolCall, UsageSource, Verdict,
 };
 use crate::domain::counted::counted;
+use crate::domain::estimate;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use crate::domain::language::{self, TextLanguage, TextScript};
 use crate::domain::larger_cap::RaiseCap;
 use json_text::Found;
 pub use own_rules::OwnRules;
-use crate::domain::estimate;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
-use turns::Turns;
+use turns::TurnMarks;
 
 /// A route's demands on an answer. Patterns and schemas are compiled when the configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -121,8 +121,8 @@ impl Rules {
         } else {
             answer.finish
         };
-        let ending = Ending { finish, text, has_draft: split.is_some(), is_json };
-        self.judge_finish(answer, &ending, request, &mut faults);
+        let close = Close { finish, text, has_draft: split.is_some(), is_json };
+        self.judge_finish(answer, &close, request, &mut faults);
         self.judge_reading(answer, request, &mut faults);
         for call in &answer.tool_calls {
             judge_call(call, request, &mut faults);
@@ -189,12 +189,12 @@ impl Rules {
         }
         match turns::find(text, request) {
             // What a model says to itself of such marks ends no turn.
-            Some(Turns::Around(answer)) if !draft::is_open(answer, &draft::tags_in(answer)) => answer,
-            Some(Turns::Within(mark)) => {
+            Some(TurnMarks::Around(answer)) if !draft::is_open(answer, &draft::tags_in(answer)) => answer,
+            Some(TurnMarks::Within(mark)) => {
                 faults.add(SoftFailure::ControlTokens, &format_args!("{mark} stands in its midst"));
                 text
             }
-            Some(Turns::Around(_)) | None => text,
+            Some(TurnMarks::Around(_)) | None => text,
         }
     }
 
@@ -214,8 +214,8 @@ impl Rules {
         }
     }
 
-    fn judge_finish(&self, answer: &Answer, ending: &Ending<'_>, request: &ChatRequest, faults: &mut Faults) {
-        let Ending { finish, text, has_draft, is_json } = *ending;
+    fn judge_finish(&self, answer: &Answer, close: &Close<'_>, request: &ChatRequest, faults: &mut Faults) {
+        let Close { finish, text, has_draft, is_json } = *close;
         if answer.refusal.as_deref().is_some_and(|refusal| !trimmed(refusal).is_empty()) {
             faults.add(SoftFailure::Refusal, &"the model declined");
         }
@@ -234,7 +234,9 @@ impl Rules {
                 }
             }
             // JSON shows by its form whether it is whole.
-            Finish::Complete if !is_json && answer.tool_calls.is_empty() => judge_stop(self, answer, text, request, faults),
+            Finish::Complete if !is_json && answer.tool_calls.is_empty() => {
+                judge_stop(self, answer, text, request, faults)
+            }
             Finish::Complete | Finish::ToolCall | Finish::Length => {}
             Finish::ContentFilter => faults.add(SoftFailure::ContentFiltered, &"the provider's filter cut it"),
             Finish::Refusal => faults.add(SoftFailure::Refusal, &"the model declined"),
@@ -342,7 +344,7 @@ impl Rules {
 
 /// How an answer ended.
 #[derive(Clone, Copy)]
-struct Ending<'a> {
+struct Close<'a> {
     finish: Finish,
     text: &'a str,
     has_draft: bool,
@@ -415,11 +417,13 @@ fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
 
 /// Whether a value is one of the demanded schemas, perhaps as it was sent, or with its name around it.
 fn is_schema_itself(value: &Value, schemas: &[Option<&Schema>]) -> bool {
-    let named = |value: &Value| value.get("properties").and_then(Value::as_object).map(|all| {
-        let mut names: Vec<String> = all.keys().cloned().collect();
-        names.sort_unstable();
-        names
-    });
+    let named = |value: &Value| {
+        value.get("properties").and_then(Value::as_object).map(|all| {
+            let mut names: Vec<String> = all.keys().cloned().collect();
+            names.sort_unstable();
+            names
+        })
+    };
     let inner = [Some(value), value.get("schema"), value.pointer("/json_schema/schema")];
     schemas.iter().flatten().map(|schema| schema.written()).any(|schema| {
         let names = named(schema).filter(|names| !names.is_empty() && !names.iter().any(|name| name == "properties"));

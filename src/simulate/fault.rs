@@ -202,7 +202,17 @@ impl Fault {
     /// A fault without parameters.
     #[must_use]
     pub const fn new(kind: FaultKind) -> Self {
-        Self { kind, status: None, wait: None, format: None, delay: None, interval: None, disguise: None, bytes: None, tokens: None }
+        Self {
+            kind,
+            status: None,
+            wait: None,
+            format: None,
+            delay: None,
+            interval: None,
+            disguise: None,
+            bytes: None,
+            tokens: None,
+        }
     }
 
     /// What becomes of it where the call sets this output cap: reasoning leaves room for an answer if it can.
@@ -384,7 +394,14 @@ mod tests {
         let reasons = step("reasoning:tokens=300");
         let kinds = [Some(299), Some(300), None].map(|cap| reasons.within(cap).kind);
         assert_eq!(kinds, [FaultKind::Reasoning, FaultKind::Ok, FaultKind::Ok]);
-        for wrong in ["nonsense", "429:retry-after=soon", "empty:colour=red", "200000", "out_of_quota:disguise=401", "reasoning:tokens=x"] {
+        for wrong in [
+            "nonsense",
+            "429:retry-after=soon",
+            "empty:colour=red",
+            "200000",
+            "out_of_quota:disguise=401",
+            "reasoning:tokens=x",
+        ] {
             assert!(Fault::parse_step(wrong).is_err(), "{wrong}");
         }
         assert!(scripted("[[fault:empty", "a", 1, 1).is_err());

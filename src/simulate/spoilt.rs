@@ -17,12 +17,12 @@ const AGAIN: &str = "I will look at the gate once more. ";
 const THOUGHT: &str = "The user asks me something. Let me think about it.\nIt is plain enough.";
 
 /// A text that nobody has asked for in this language.
-const RUSSIAN: &str = "Вода бежит через ворота и дальше по жёлобу к колесу, которое вращает камни, и камни мелют зерно, \
-                       пока мельник не закроет шлюз и пруд не наполнится снова для следующего рабочего дня.";
+const RUSSIAN: &str = "Вода бежит через ворота и дальше по жёлобу к колесу, которое вращает камни, и камни мелют \
+                       зерно, пока мельник не закроет шлюз и пруд не наполнится снова для следующего рабочего дня.";
 
 /// The same text for whoever asks, and whatever.
-const STUCK: &str = "The mill pond was full this morning, so the miller opened the gate a little earlier than usual. By \
-                     noon the stones had ground forty sacks of rye, and the water in the race stood so low that the \
+const STUCK: &str = "The mill pond was full this morning, so the miller opened the gate a little earlier than usual. \
+                     By noon the stones had ground forty sacks of rye, and the water in the race stood so low that the \
                      wheel came to rest. He closed the gate and went home to wait for rain. It came in the night.";
 
 /// The text in place of the `whole` answer and its end; `None`: the fault does nothing to the text. `tool` is the first

@@ -347,8 +347,8 @@ const VALIDATE: Table = Table {
             "filter",
             Kind::Word(|| names(FILTER_RULES)),
             "any",
-            "Whether answers are taken that the provider's content filter did not look at, because it was down: \"any\", \
-             or only if it \"ran\".",
+            "Whether answers are taken that the provider's content filter, being down, did not look at: \"any\", or \
+             only if it \"ran\".",
         ),
         key("language", TEXTS, "[\"en\"]", "Answers have to be in one of these languages (ISO 639)."),
         key("script", TEXTS, "[\"latin\"]", "Answers have to be written in one of these scripts."),
@@ -363,9 +363,9 @@ const VALIDATE: Table = Table {
             "raise_cap",
             Kind::Word(|| names(CAP_RAISES)),
             "reasoning",
-            "Which answers that were cut off are asked for once more at the same rung, with up to four times the output \
-             cap: \"reasoning\" those that never began because reasoning used up the cap, \"always\" all, or \"never\" \
-             one.",
+            "Which answers that were cut off are asked for once more at the same rung, with up to four times the \
+             output cap: \"reasoning\" those that never began because reasoning used up the cap, \"always\" all, or \
+             \"never\" one.",
         ),
         with_default("json", Kind::Flag, "false", "Answers that are no JSON are rejected."),
         instead(

@@ -1,9 +1,9 @@
 //! The most that is told holds, regardless of what becomes of the jobs.
 
-use crate::domain::larger_cap::{self, RaiseCap};
 use super::*;
 use crate::domain::charging::Fate;
 use crate::domain::decide::{Step, UnderWay, decide};
+use crate::domain::larger_cap::{self, RaiseCap};
 use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice};
 use crate::domain::request::Pass;
 use crate::domain::route::Race;
@@ -191,9 +191,8 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
         // The conversation goes on after an answer that was rejected, and after no other failure.
         let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
         let raised = job.max_output_tokens.filter(|_| has_answer && route.rules.raise_cap == RaiseCap::Always);
-        let output = raised.map_or(output, |cap| {
-            most_output_tokens(&rung.model.capabilities, Some(larger_cap::most_of(cap)))
-        });
+        let output =
+            raised.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(larger_cap::most_of(cap))));
         let prompt = if route.reask && has_answer { prompt + output + WORDS_OF_A_FAULT } else { prompt };
         let price = rung.price_at(AT + Duration::from_hours(1) * fortune.hours).unwrap();
         let NanoUsd(cost) = price.cost(&usage(fortune, prompt, output));

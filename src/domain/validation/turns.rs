@@ -1,11 +1,12 @@
 //! Marks of turns that a model or its server left in the midst of a text: tokens of the template, and turns of both
 //! sides that the model made up behind its answer.
 //!
-//! A model that ends its turn and goes on has given its whole answer before that, so cutting the rest off loses nothing.
-//! Where a mark may stand in the midst of the answer, what is missing or too much is not known, and the answer is
-//! rejected. Texts about such marks are left alone: those that quote them, those whose request speaks of them, and
+//! A model that ends its turn and goes on has given its whole answer before that, so cutting the rest off loses
+//! nothing. Where a mark may stand in the midst of the answer, what is missing or too much is not known, and the answer
+//! is rejected. Texts about such marks are left alone: those that quote them, those whose request speaks of them, and
 //! sentences that name one in passing.
 
+use super::draft::CHANNEL;
 use super::{is_visible, trimmed, trimmed_end, trimmed_start};
 use crate::domain::{ChatRequest, ContentPart};
 
@@ -64,14 +65,43 @@ const SIDES: [(&str, &[&str]); 2] =
 
 /// Words of a request whose answer may well hold tokens of a template.
 const ABOUT_MARKS: &[&str] = &[
-    "<|", "inst]", "</s>", "<s>", "chatml", "template", "token", "end of turn", "end-of-turn", "end_of_turn", "im_end",
-    "im_start", "eot_id", "fine-tun", "finetun", "system prompt", "jinja",
+    "<|",
+    "inst]",
+    "</s>",
+    "<s>",
+    "chatml",
+    "template",
+    "token",
+    "end of turn",
+    "end-of-turn",
+    "end_of_turn",
+    "im_end",
+    "im_start",
+    "eot_id",
+    "fine-tun",
+    "finetun",
+    "system prompt",
+    "jinja",
 ];
 
 /// Words of a request whose answer may well be a talk.
 const ABOUT_TALKS: &[&str] = &[
-    "dialog", "conversation", "chat", "transcript", "interview", "script", "role-play", "roleplay", "role play", "user",
-    "human", "assistant", "example", "q&a", "faq", "prompt",
+    "dialog",
+    "conversation",
+    "chat",
+    "transcript",
+    "interview",
+    "script",
+    "role-play",
+    "roleplay",
+    "role play",
+    "user",
+    "human",
+    "assistant",
+    "example",
+    "q&a",
+    "faq",
+    "prompt",
 ];
 
 /// So many bytes of a text are looked at.
@@ -82,7 +112,7 @@ const MOST_MARKS: usize = 32;
 
 /// What the marks in a text make of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turns<'a> {
+pub(super) enum TurnMarks<'a> {
     /// The answer is this part of the text; the other turns are none of it.
     Around(&'a str),
     /// This mark is in the answer.
@@ -90,7 +120,11 @@ pub(super) enum Turns<'a> {
 }
 
 /// The turns in a text; `None`: it is one turn, as it should be.
-pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<Turns<'a>> {
+pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<TurnMarks<'a>> {
+    // Channels have ends of their own.
+    if text.contains(CHANNEL) {
+        return None;
+    }
     let looked = text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default();
     let may_have_marks = ["<|", "<\u{ff5c}", "INST]", "</s>", "_of_turn>"].iter().any(|sign| looked.contains(sign));
     if may_have_marks
@@ -99,7 +133,7 @@ pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<Turns<'a>
     {
         return of_mark(text, at, name, mark);
     }
-    talk(looked).filter(|_| !speaks_of(request, ABOUT_TALKS)).map(Turns::Within)
+    talk(looked).filter(|_| !speaks_of(request, ABOUT_TALKS)).map(TurnMarks::Within)
 }
 
 /// The first mark that ends or begins a turn where it stands.
@@ -117,7 +151,8 @@ fn is_meant(text: &str, at: usize, name: &str, mark: Mark) -> bool {
     let before = text.get(..at).unwrap_or_default();
     let after = text.get(at.saturating_add(name.len())..).unwrap_or_default();
     let line = before.rsplit('\n').next().unwrap_or_default();
-    let is_quoted = before.ends_with(['`', '"', '\'', '“', '‘', '«', '(']) || after.starts_with(['`', '"', '\'', '”', '’', '»']);
+    let is_quoted =
+        before.ends_with(['`', '"', '\'', '“', '‘', '«', '(']) || after.starts_with(['`', '"', '\'', '”', '’', '»']);
     let is_in_code = line.matches('`').count() % 2 == 1
         || before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 1;
     // `<s>…</s>` strikes a text out.
@@ -130,7 +165,8 @@ fn is_meant(text: &str, at: usize, name: &str, mark: Mark) -> bool {
     let is_glued = |c: Option<char>| c.is_some_and(|c| !c.is_whitespace());
     let next_mark = trimmed_start(after);
     let leads_on = MARKS.iter().any(|(name, _)| next_mark.starts_with(name)) || after.trim().is_empty();
-    let ends_sentence = trimmed_end(line).is_empty() || trimmed_end(line).ends_with(['.', '!', '?', '。', '！', '？', '}', ']', '"', ')']);
+    let ends_sentence = trimmed_end(line).is_empty()
+        || trimmed_end(line).ends_with(['.', '!', '?', '。', '！', '？', '}', ']', '"', ')']);
     match mark {
         Mark::Ends => {
             (is_at_end && (!line.trim().is_empty() || leads_on))
@@ -141,26 +177,27 @@ fn is_meant(text: &str, at: usize, name: &str, mark: Mark) -> bool {
         Mark::BeginsOther | Mark::BeginsOwn => {
             let role = rest_of_line.trim().trim_end_matches("<|end_header_id|>");
             let is_role = role.is_empty() || ROLES.contains(&role) || ["tool", "ipython", "developer"].contains(&role);
-            is_role && !after.is_empty() || (ends_sentence && is_glued(after.chars().next()) && is_glued(before.chars().next_back()))
+            is_role && !after.is_empty()
+                || (ends_sentence && is_glued(after.chars().next()) && is_glued(before.chars().next_back()))
                 || (name == "[INST]" && ends_sentence && !before.trim().is_empty())
         }
         Mark::Answers => ends_sentence || is_glued(before.chars().next_back()),
     }
 }
 
-fn of_mark<'a>(text: &'a str, at: usize, name: &'static str, mark: Mark) -> Option<Turns<'a>> {
+fn of_mark<'a>(text: &'a str, at: usize, name: &'static str, mark: Mark) -> Option<TurnMarks<'a>> {
     let before = text.get(..at).unwrap_or_default();
     let after = text.get(at.saturating_add(name.len())..).unwrap_or_default();
     let is_first = !before.chars().any(is_visible);
     match mark {
         // Its own turn begins with the answer.
         Mark::BeginsOwn if is_first => match find_in(after) {
-            None => Some(Turns::Around(trimmed(after))),
+            None => Some(TurnMarks::Around(trimmed(after))),
             Some((at, name, mark)) => of_mark(after, at, name, mark),
         },
-        Mark::BeginsOther if !is_first => Some(Turns::Around(trimmed_end(before))),
-        Mark::Ends if !is_first && another_turn_begins(after) => Some(Turns::Around(trimmed_end(before))),
-        Mark::Ends | Mark::BeginsOther | Mark::BeginsOwn | Mark::Answers => Some(Turns::Within(name)),
+        Mark::BeginsOther if !is_first => Some(TurnMarks::Around(trimmed(before))),
+        Mark::Ends if !is_first && another_turn_begins(after) => Some(TurnMarks::Around(trimmed(before))),
+        Mark::Ends | Mark::BeginsOther | Mark::BeginsOwn | Mark::Answers => Some(TurnMarks::Within(name)),
     }
 }
 
@@ -193,7 +230,8 @@ fn talk(text: &str) -> Option<&'static str> {
         let starts = |rest: &str, side: &str| {
             rest.match_indices(side).map(|(at, _)| at).take(MOST_MARKS).find(|at| {
                 let before = rest.get(..*at).unwrap_or_default();
-                before.ends_with('\n') && before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 0
+                before.ends_with('\n')
+                    && before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 0
             })
         };
         let at = starts(text, ask)?;
@@ -244,7 +282,7 @@ mod tests {
             "<|im_start|>assistant\nParis.",
             "<start_of_turn>model\nParis.",
         ] {
-            assert_eq!(find(text, &request("Where is the Louvre?")), Some(Turns::Around("Paris.")), "{text}");
+            assert_eq!(find(text, &request("Where is the Louvre?")), Some(TurnMarks::Around("Paris.")), "{text}");
         }
     }
 
@@ -259,7 +297,7 @@ mod tests {
             ("In Paris.\n\nHuman: And where is the Prado?\n\nAssistant: In Madrid.", "Human:"),
             ("In Paris.\nUser: And the Prado?\nAssistant: In Madrid.", "User:"),
         ] {
-            assert_eq!(find(text, &request("Where is the Louvre?")), Some(Turns::Within(mark)), "{text}");
+            assert_eq!(find(text, &request("Where is the Louvre?")), Some(TurnMarks::Within(mark)), "{text}");
         }
     }
 
@@ -268,7 +306,10 @@ mod tests {
         for (prompt, text) in [
             ("Where?", "In Paris."),
             ("Where?", ""),
-            ("Explain ChatML.", "A turn looks so:\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"),
+            (
+                "Explain ChatML.",
+                "A turn looks so:\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>",
+            ),
             ("What does <|im_end|> do?", "It ends a turn.<|im_end|>\nIt is a token."),
             ("How do models stop?", "They write `<|im_end|>` and stop."),
             ("How do models stop?", "They write \"</s>\" or <|im_end|> and stop."),
@@ -289,8 +330,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_an_answer_is_a_part_of_it(text in "(Paris\\.|<\\|im_end\\|>|<\\|im_start\\|>|user|assistant|\\n|\\[INST\\]|\\[/INST\\]|</s>| |`|Human:|ß){0,12}") {
-            if let Some(Turns::Around(answer)) = find(&text, &request("Where?")) {
+        fn whatever_comes_an_answer_is_a_part_of_it(
+            pieces in prop::collection::vec(
+                "Paris\\.|<\\|im_end\\|>|<\\|im_start\\|>|user|\n|\\[INST\\]|\\[/INST\\]|</s>| |`|Human:|ß",
+                0..12,
+            ),
+        ) {
+            let text = pieces.concat();
+            if let Some(TurnMarks::Around(answer)) = find(&text, &request("Where?")) {
                 prop_assert!(text.contains(answer) && answer.len() < text.len());
             }
         }

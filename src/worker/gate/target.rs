@@ -2,7 +2,6 @@
 //! and whether it takes another call.
 
 use super::{PACE, Permit};
-use crate::domain::stuck_answer::LatestAnswers;
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
@@ -14,6 +13,7 @@ use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
+use crate::domain::stuck_answer::LatestAnswers;
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage,

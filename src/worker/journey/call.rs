@@ -16,11 +16,11 @@ use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
-use crate::domain::{
-    Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate,
-    Outcome, SoftFailure, language, long_wait, stuck_answer, tier,
-};
 use crate::domain::validation::OwnRules;
+use crate::domain::{
+    Bearing, Charge, ChatRequest, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp, Usage,
+    UsageSource, estimate, language, long_wait, stuck_answer, tier,
+};
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
 use crate::store::call::OpenCall;
@@ -360,7 +360,8 @@ impl Call {
         // JSON of many members may say nothing in all of them: its words count.
         let is_json = text.trim_start().starts_with(['{', '[']);
         let parsed = if is_json { serde_json::from_str(text).ok() } else { None };
-        if parsed.is_some_and(|value| language::prose_of_json(&value).chars().count() < stuck_answer::LEAST_CHARACTERS) {
+        if parsed.is_some_and(|value| language::prose_of_json(&value).chars().count() < stuck_answer::LEAST_CHARACTERS)
+        {
             return;
         }
         if let Some(same) = rung.target.note_answer(stuck_answer::question(request), text) {

@@ -2,18 +2,18 @@
 //! step.
 
 use super::*;
+use crate::domain::larger_cap::{self, CutAnswer, RaiseCap};
 use crate::domain::price::Price;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Race, StickyBy};
-use crate::domain::larger_cap::{self, CutAnswer, RaiseCap};
 use crate::domain::{Rejected, reask};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// A call of the first, second or third rung of the job's order; `'`: with the fault of its last answer named; `^`: with
-/// a larger output cap than the one that cut its answer; `w`: a wait; `+`: the job succeeds; `-`: it fails; `…`: it goes on like this, because calls that were never sent use up no
-/// attempt.
+/// A call of the first, second or third rung of the job's order; `'`: with the fault of its last answer named; `^`:
+/// with a larger output cap than the one that cut its answer; `w`: a wait; `+`: the job succeeds; `-`: it fails; `…`:
+/// it goes on like this, because calls that were never sent use up no attempt.
 ///
 /// Of three rungs the first, the first two, or all three meet what the row says, and the others answer. A rung that is
 /// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten
@@ -125,7 +125,8 @@ fn raised(kind: SoftFailure) -> Vec<Trouble> {
     if !RaiseCap::Always.is_for(kind) {
         return Vec::new();
     }
-    let others = [Class::InvalidRequest, Class::NeverFits, Class::ServerError].map(|class| (class.to_string(), Outcome::Failed(class)));
+    let others = [Class::InvalidRequest, Class::NeverFits, Class::ServerError]
+        .map(|class| (class.to_string(), Outcome::Failed(class)));
     let form = (SoftFailure::NotJson.to_string(), Outcome::Rejected(SoftFailure::NotJson));
     let kinds = [("whole".to_owned(), Outcome::Accepted), ("the same".to_owned(), Outcome::Rejected(kind)), form];
     let of = |(then, came): (String, Outcome)| Trouble {
@@ -355,7 +356,6 @@ fn played() -> String {
 
 #[test]
 fn every_job_takes_the_steps_of_the_game_table() {
-    if let Ok(path) = std::env::var("GAME_TMP") { std::fs::write(path, played()).unwrap(); }
     let (played, table) = (played(), GAME.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>());
     for (played, expected) in played.lines().zip(&table) {
         assert_eq!(played, *expected);
