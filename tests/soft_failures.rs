@@ -15,13 +15,20 @@ const ALL_CLASSES: &str = "fallback_on = [\"rate_limit\", \"overloaded\", \"serv
                            \"context_length\", \"content_policy\", \"payload_too_large\", \"never_fits\", \
                            \"output_invalid\", \"soft_failure\"]";
 
-/// Three providers, and a route for each strategy. Nothing that one job meets changes the way of another.
+/// Three providers, and a route for each strategy. Nothing that one job meets changes the way of another. A fault
+/// strikes where the prompt names its place in `faults` and the provider: its own name would be a word about tokens.
 fn stage() -> (String, String) {
     let (mut scenario, mut config) = ("markers = true\nmax_requests = 100000\n".to_owned(), String::new());
     for (name, dialect, path, price) in
         [("p1", "openai", "/v1", 3), ("p2", "anthropic", "/v1", 1), ("p3", "gemini", "/v1beta", 2)]
     {
-        writeln!(scenario, "[providers.{name}]\ndialect = \"{dialect}\"").unwrap();
+        let mut rules = String::new();
+        for (place, (fault, ..)) in faults().iter().enumerate() {
+            let (kind, tokens) = fault.split_once(":tokens=").unwrap_or((fault, "1000"));
+            let sign = sign(place, name);
+            write!(rules, "{{ kind = \"{kind}\", tokens = {tokens}, containing = \"{sign}\" }}, ").unwrap();
+        }
+        writeln!(scenario, "[providers.{name}]\ndialect = \"{dialect}\"\nfaults = [{rules}{MORE}]").unwrap();
         writeln!(
             config,
             "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"http://simulator/{name}{path}\"\n\
@@ -45,6 +52,15 @@ fn stage() -> (String, String) {
     (scenario, config)
 }
 
+/// Turns that stay empty until the model is asked to go on, and tokens of the template.
+const MORE: &str = "{ kind = \"empty_turn\", matching = \"an empty turn$\" }, \
+                    { kind = \"run_on\", containing = \"goes on\" }";
+
+/// What a prompt says to meet a fault at a provider.
+fn sign(place: usize, provider: &str) -> String {
+    format!("({place} at {provider})")
+}
+
 /// A fault of the simulator, the row of the game table that it plays, and what its request has beside the prompt.
 fn faults() -> Vec<(&'static str, &'static str, Value)> {
     let schema = json!({ "type": "object", "properties": { "label": { "type": "string" } }, "required": ["label"],
@@ -60,7 +76,6 @@ fn faults() -> Vec<(&'static str, &'static str, Value)> {
         ("413", "payload_too_large", json!({})),
         ("empty", "soft_failure empty", json!({})),
         ("refusal_text", "soft_failure refusal", json!({})),
-        ("content_filter", "soft_failure content_filtered", json!({})),
         ("loop", "soft_failure repetition", json!({})),
         ("control_tokens", "soft_failure control_tokens", json!({})),
         ("other_language", "wrong_language, named: mended", json!({})),
@@ -91,11 +106,11 @@ async fn jobs_go_along_the_rungs_as_the_game_table_says() {
     for route in ["priority", "cost"] {
         // The order in which it tries the rungs.
         let order = if route == "cost" { ["p2", "p3", "p1"] } else { ["p1", "p2", "p3"] };
-        for (fault, row, more) in faults() {
+        for (place, (fault, row, more)) in faults().into_iter().enumerate() {
             for troubled in 1..=3_usize {
-                let mut prompt = format!("{route} {row} {troubled}. ");
+                let mut prompt = format!("{route}, {troubled}: ");
                 for rung in &order[..troubled] {
-                    write!(prompt, "[[fault@{rung}:{fault}]] ").unwrap();
+                    prompt += &sign(place, rung);
                 }
                 let name = format!("{route} {fault} {troubled}");
                 let mut request = more.clone();
@@ -144,8 +159,12 @@ async fn what_can_be_mended_is_mended_and_the_answer_as_it_came_is_kept() {
     let fleet = Fleet::new(&scenario, &config).await;
     for route in ["priority", "streamed"] {
         for fault in ["think", "run_on", "fenced_json", "empty_turn"] {
-            let mut request =
-                json!({ "prompt": format!("{route} {fault}. [[fault@p1:{fault}]] [[fault@p2:{fault}]]") });
+            let prompt = match fault {
+                "run_on" => format!("{route} goes on"),
+                "empty_turn" => format!("{route} has an empty turn"),
+                _ => format!("{route} [[fault:{fault}]]"),
+            };
+            let mut request = json!({ "prompt": prompt });
             if fault == "fenced_json" {
                 request["response_format"] = json!({ "type": "json_object" });
             }

@@ -202,7 +202,10 @@ impl Rules {
     fn judge_reading(&self, answer: &Answer, request: &ChatRequest, faults: &mut Faults) {
         let read = answer.usage.total_input();
         if self.reject_cut_prompts && answer.usage.source == UsageSource::Provider && read > 0 {
-            let words = estimate::fewest_tokens(request);
+            // A word has a letter and a space at least: most prompts need no counting.
+            let most_words = i64::try_from(request.raw.len() / 2).unwrap_or(i64::MAX);
+            let may_be_cut = most_words >= LEAST_CUT && read < most_words / MOST_WORDS_A_TOKEN;
+            let words = if may_be_cut { estimate::fewest_tokens(request) } else { 0 };
             if words >= LEAST_CUT && read < words / MOST_WORDS_A_TOKEN {
                 let told = format_args!("{read} tokens of a prompt with some {words} words were read");
                 faults.add(SoftFailure::PromptCut, &told);

@@ -536,7 +536,7 @@ fn turns_behind_an_answer_are_cut_off_even_if_the_cap_ended_them() {
         let Verdict::Repaired { text, cut, .. } = wary().judge(answer, &asked, None) else { panic!("{answer:?}") };
         assert_eq!(
             (text.as_str(), cut.as_str()),
-            ("Paris.", "turns that are none of its answer were cut off (83 characters)")
+            ("Paris.", "turns that are none of its answer were cut off (81 characters)")
         );
     }
     assert_eq!(kinds(&wary(), &answer("Where?[/INST] Paris."), &asked), [Soft::ControlTokens]);

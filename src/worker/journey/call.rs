@@ -7,6 +7,7 @@ use super::Errand;
 use super::beginning::SharedBeginning;
 use super::judge::{AskedFor, Judged, Share, abandoned, judge, not_made};
 use super::permit_guard::PermitGuard;
+use super::prepare::LARGE;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
@@ -354,7 +355,8 @@ impl Call {
         let request = self.request();
         let rules = OwnRules::rejects_stuck(request.validate.as_deref(), &plan.route.rules);
         let text = judged.answer.as_ref().and_then(|answer| answer.text.as_deref()).unwrap_or_default();
-        if !rules || judged.outcome != Outcome::Accepted || text.chars().count() < stuck_answer::LEAST_CHARACTERS {
+        let is_long = text.len() < LARGE && text.chars().count() >= stuck_answer::LEAST_CHARACTERS;
+        if !rules || judged.outcome != Outcome::Accepted || !is_long {
             return;
         }
         // JSON of many members may say nothing in all of them: its words count.
@@ -433,7 +435,13 @@ impl Call {
         let is_checked = schema.is_some()
             || plan.route.rules.json_schema.is_some()
             || request.validate.as_ref().is_some_and(|own| own.has_patterns());
-        let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
+        // What the job asks is judged, and not what was said of an earlier answer; within the cap that was sent.
+        let raised = self.state.again.as_ref().and_then(|again| again.raised);
+        let request = raised.map_or_else(
+            || Arc::clone(request),
+            |raised| Arc::new(ChatRequest { max_tokens: Some(raised.to), ..(**request).clone() }),
+        );
+        let (job, schema) = (self.job().clone(), schema.clone());
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {
             let schema = schema.as_deref().map(|schema| &**schema);
