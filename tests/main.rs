@@ -29,6 +29,7 @@ mod embeddings;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;
+mod explained;
 mod failover;
 mod files;
 mod first_steps;

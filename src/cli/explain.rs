@@ -5,8 +5,10 @@ use super::context::Context;
 use super::figure;
 use super::job::find;
 use super::output::Format;
+use super::today;
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
+use crate::view::course;
 use crate::view::job::{Bodies, JobView};
 use crate::view::story::StoryView;
 use crate::view::tone::Tone;
@@ -33,8 +35,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let job = find(&context.store, args.id).await?;
     let attempts = context.store.job_attempts(JobId(args.id)).await?;
+    let routes = &context.config.routes;
+    let find = |name: &str| routes.get(name).map(|route| &*route.route);
+    let course = course::by(&find, routes.len(), &job, &attempts, today::now());
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
-    let mut story = StoryView::of(job, attempts);
+    let mut story = StoryView::of(job, attempts, course);
     if args.answers {
         story.take_answers(context.store.kept_answers(JobId(args.id), ANSWER).await?);
     }

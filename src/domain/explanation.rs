@@ -14,6 +14,7 @@ pub use ordering::{OrderedRung, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// The version that this program writes.
 pub const VERSION: u32 = 1;
@@ -55,6 +56,9 @@ pub struct Explanation {
     /// How many milliseconds the job waited for another one's call with the same beginning; `None`: it did not.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub prefix_wait_ms: Option<u64>,
+    /// What the job waited for before the call, the latest last, as far as the worker knew it.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub waited: Vec<Waited>,
     /// The pack with which it shared the call; `None`: the call was its own.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub pack: Option<Packed>,
@@ -71,6 +75,48 @@ impl Explanation {
     #[must_use]
     pub fn read(decision: &Value) -> Self {
         if decision.is_object() { Self::deserialize(decision).unwrap_or_default() } else { Self::default() }
+    }
+}
+
+/// A wait that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    /// What it was for, in the words of [`awaited`](super::awaited) or of a [`FixedWait`](super::pause::FixedWait).
+    #[serde(rename = "for")]
+    pub awaited: String,
+    /// How many milliseconds it took; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms: Option<u64>,
+}
+
+/// Waits of less than this, added up, are not told.
+pub const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// No more waits than this are told of one call.
+const MOST_WAITS: usize = 4;
+
+impl Waited {
+    /// Adds a wait to those before it. Waits for the same in turn are one.
+    pub fn note(waits: &mut Vec<Self>, awaited: String, took: Option<Duration>) {
+        let ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        match waits.last_mut() {
+            Some(last) if last.awaited == awaited => {
+                last.ms = last.ms.zip(ms).map(|(before, more)| before.saturating_add(more));
+            }
+            _ => {
+                if waits.len() == MOST_WAITS {
+                    waits.remove(0);
+                }
+                waits.push(Self { awaited, ms });
+            }
+        }
+    }
+
+    /// The waits that are worth telling.
+    #[must_use]
+    pub fn told(mut waits: Vec<Self>) -> Vec<Self> {
+        waits.retain(|wait| wait.ms.is_none_or(|ms| u128::from(ms) >= WORTH_TELLING.as_millis()));
+        waits
     }
 }
 
@@ -248,21 +294,27 @@ impl From<&Skip> for Why {
                 };
                 Self::Shut { reason: shut.reason, until: Some(shut.until), passed_over, patience_until }
             }
-            Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
-                Self::ContextWindow { needed: *needed, window: *window }
-            }
-            Skip::Ineligible(Ineligible::BucketTooSmall { unit, needed, size }) => {
-                Self::BucketTooSmall { unit: unit.as_str().into(), needed: *needed, size: *size }
-            }
-            Skip::Ineligible(Ineligible::Unsupported(what)) => Self::Unsupported { what: what.clone() },
-            Skip::Ineligible(Ineligible::OverBudget { budget, worst, limit }) => {
-                Self::OverBudget { budget: budget.clone(), worst: worst.0, limit: limit.0 }
-            }
-            Skip::Ineligible(Ineligible::Unpriced { budget }) => Self::Unpriced { budget: budget.clone() },
+            Skip::Ineligible(fault) => fault.into(),
             Skip::Failed(class) => Self::Failed { class: class.as_str().into() },
             Skip::BackingOff { until } => Self::BackingOff { until: Some(*until) },
             Skip::TooLate { until, latest } => Self::TooLate { until: Some(*until), latest: Some(*latest) },
             Skip::UnderWay { since } => Self::UnderWay { since: Some(*since) },
+        }
+    }
+}
+
+impl From<&Ineligible> for Why {
+    fn from(fault: &Ineligible) -> Self {
+        match fault {
+            Ineligible::ContextWindow { needed, window } => Self::ContextWindow { needed: *needed, window: *window },
+            Ineligible::BucketTooSmall { unit, needed, size } => {
+                Self::BucketTooSmall { unit: unit.as_str().into(), needed: *needed, size: *size }
+            }
+            Ineligible::Unsupported(what) => Self::Unsupported { what: what.clone() },
+            Ineligible::OverBudget { budget, worst, limit } => {
+                Self::OverBudget { budget: budget.clone(), worst: worst.0, limit: limit.0 }
+            }
+            Ineligible::Unpriced { budget } => Self::Unpriced { budget: budget.clone() },
         }
     }
 }
@@ -420,6 +472,25 @@ mod tests {
     }
 
     #[test]
+    fn waits_for_the_same_are_one_and_short_ones_are_not_told() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let mut waits = vec![Waited { awaited: "paused".to_owned(), ms: None }];
+        for (awaited, took) in [("a", seconds(1)), ("a", seconds(2)), ("b", seconds(0)), ("c", seconds(3))] {
+            Waited::note(&mut waits, awaited.to_owned(), took);
+        }
+        let told: Vec<_> = Waited::told(waits.clone()).into_iter().map(|wait| (wait.awaited, wait.ms)).collect();
+        let expected = [("paused", None), ("a", Some(3000)), ("c", Some(3000))];
+        assert_eq!(told, expected.map(|(awaited, ms)| (awaited.to_owned(), ms)));
+        for index in 0..100 {
+            Waited::note(&mut waits, index.to_string(), seconds(1));
+        }
+        assert_eq!((waits.len(), waits[3].awaited.as_str()), (MOST_WAITS, "99"));
+        let written = serde_json::to_value(Explanation { waited: waits.clone(), ..Explanation::default() }).unwrap();
+        assert_eq!(written["waited"][3], json!({ "for": "99", "ms": 1000 }));
+        assert_eq!(Explanation::read(&written).waited, waits);
+    }
+
+    #[test]
     fn what_was_stored_before_there_were_versions_is_read() {
         let old = json!({
             "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
@@ -441,6 +512,7 @@ mod tests {
             streamed: None,
             added: Vec::new(),
             prefix_wait_ms: None,
+            waited: Vec::new(),
             pack: None,
             rules: Vec::new(),
         };

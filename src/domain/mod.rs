@@ -20,6 +20,7 @@ pub mod calibration;
 pub mod cascade;
 pub mod charging;
 pub mod counted;
+pub mod course;
 pub mod decide;
 pub mod defaults;
 pub mod diagnosis;

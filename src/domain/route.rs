@@ -5,12 +5,14 @@ use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
+use super::metadata::Metadata;
 use super::pack::Packing;
 use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
 use super::request::Pass;
 use super::shadow::Shadow;
 use super::shut::Reason;
+use super::strategy;
 use super::tier::Tier;
 use super::timeouts::Timeouts;
 use super::timestamp::Timestamp;
@@ -363,6 +365,20 @@ impl Route {
     pub fn falls_back_on(&self, class: ErrorClass) -> bool {
         let is_always = class.facts().fallback == Fallback::Always;
         self.fallback_on.contains(&class) || (is_always && !self.fallback_on.is_empty())
+    }
+
+    /// Hash of the key by which a job of this project and batch sticks to a rung, where the route has one and the job
+    /// has that; `metadata` are the members that routes look at.
+    #[must_use]
+    pub fn sticky(&self, project: &str, batch: Option<&str>, metadata: &Metadata) -> Option<u64> {
+        let Strategy::Sticky(by) = &self.strategy else { return None };
+        let key = match by {
+            // A batch belongs to its project.
+            StickyBy::Batch => strategy::hash_of(&format!("{project}\0{}", batch?)),
+            StickyBy::Project => strategy::hash_of(project),
+            StickyBy::Metadata(member) => strategy::hash_of(metadata.get(member)?),
+        };
+        Some(key)
     }
 
     /// The members of a job's metadata that the route looks at.

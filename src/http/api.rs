@@ -18,6 +18,7 @@ use crate::view::alert::AlertView;
 use crate::view::batch::{BatchView, HeldBatchView};
 use crate::view::budget::BudgetView;
 use crate::view::change::{JobChangeView, PauseChangeView};
+use crate::view::course;
 use crate::view::dollars::Dollars;
 use crate::view::job::{Bodies, JobView};
 use crate::view::moment;
@@ -187,7 +188,11 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let Some((record, attempts)) = found.await? else {
         return Err(Problem::not_found(format!("there is no job {job}")));
     };
-    Ok(StoryView::of(JobView::of(record, bodies), attempts))
+    let observer = site.gauged.observer();
+    let routes = observer.routes();
+    let find = |name: &str| routes.get(name).map(|route| &**route);
+    let course = course::by(&find, routes.len(), &record, &attempts, observer.now());
+    Ok(StoryView::of(JobView::of(record, bodies), attempts, course))
 }
 
 fn number(text: &str) -> OrProblem<i64> {

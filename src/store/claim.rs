@@ -122,6 +122,8 @@ pub struct Claimed {
     pub login: String,
     /// The later of `created_at` and `run_at`.
     pub ready_at: Timestamp,
+    /// What it waited for before it came into the queue; `None`: for nothing, or it is not known.
+    pub waited: Option<String>,
     /// No call after this instant.
     pub deadline: Option<Timestamp>,
     /// Its own bound on attempts.
@@ -288,6 +290,7 @@ impl Store {
                 batch: row.batch,
                 login: row.login,
                 ready_at: timestamp(row.ready_at),
+                waited: row.waited,
                 deadline: row.deadline.map(timestamp),
                 max_attempts: row.max_attempts,
                 request,

@@ -283,10 +283,10 @@ impl Store {
                    order by run_at limit 2000 for update skip locked
              ), gone as (
                  delete from sluice.parked p using due d where p.job_id = any (array[d.job_id])
-                 returning p.flow, p.prio, p.job_id, p.attempts, p.crashes, p.round
+                 returning p.flow, p.prio, p.job_id, p.attempts, p.crashes, p.round, p.reason
              )
-             insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
-                  select flow, prio, job_id, attempts, crashes, round from gone"
+             insert into sluice.ready (flow, prio, job_id, attempts, crashes, round, waited)
+                  select flow, prio, job_id, attempts, crashes, round, reason from gone"
         )
         .execute(&self.db)
         .await

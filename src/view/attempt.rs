@@ -1,9 +1,11 @@
 //! A row of the ledger: one call, its outcome and its cost.
 
 use super::choice;
+use super::course::CourseView;
 use super::dollars::Dollars;
 use super::time::{clock, span};
 use crate::domain::counted::counted;
+use crate::domain::explanation::{Explanation, Ordering};
 use crate::domain::price::special_tier;
 use crate::domain::usage::CostSource;
 use crate::domain::{Confidence, ErrorClass, NanoUsd, SoftFailure};
@@ -198,9 +200,51 @@ impl From<AttemptRecord> for AttemptView {
 }
 
 impl AttemptView {
+    /// The line for a call that was as the one before it in all that is told of it, but for its times; `None`: it was
+    /// another.
+    pub(super) fn same_as(&self, before: &Self, free_since: DateTime<Utc>) -> Option<String> {
+        let told = |attempt: &Self| {
+            let untold = Self {
+                number: 0,
+                started_at: DateTime::UNIX_EPOCH,
+                ended_at: DateTime::UNIX_EPOCH,
+                first_byte_ms: None,
+                total_ms: 0,
+                request_id: None,
+                decision: None,
+                ..attempt.clone()
+            };
+            let decision = attempt.decision.as_ref().map(Explanation::read).unwrap_or_default();
+            // A wait is told where it was: before the first of them.
+            (untold, Explanation { waited: Vec::new(), ..decision })
+        };
+        let is_plain = !self.accepted && self.retry_at.is_none() && !self.has_answer && self.reask_of.is_none();
+        let has_waited = self.decision.as_ref().is_some_and(|decision| !Explanation::read(decision).waited.is_empty());
+        if !is_plain || has_waited || self.cost_nanos != Some(0) || told(self) != told(before) {
+            return None;
+        }
+        let mut line = format!("#{} the same again at {}", self.number, clock(self.started_at));
+        let waited = self.started_at - free_since;
+        if waited >= WORTH_TELLING {
+            let _ = write!(line, ", after waiting {}", span(waited.num_milliseconds()));
+        }
+        let _ = write!(line, ", and {}", span(self.total_ms.into()));
+        if let Some(request_id) = &self.request_id {
+            let _ = write!(line, "; request id {request_id}");
+        }
+        Some(line)
+    }
+
     /// Tells in lines which target was called when and why, and the outcome. `free_since`: from when on the call could
-    /// have been made; `beside`: the calls that ran at the same time.
-    pub(super) fn tell(&self, free_since: DateTime<Utc>, beside: Option<String>, lines: &mut Vec<String>) {
+    /// have been made; `beside`: the calls that ran at the same time;
+    /// `ordered`: the order of the rungs that is told already.
+    pub(super) fn tell(
+        &self,
+        free_since: DateTime<Utc>,
+        beside: Option<String>,
+        ordered: Option<&CourseView>,
+        lines: &mut Vec<String>,
+    ) {
         let attempt = self;
         let waited = attempt.started_at - free_since;
         let mut line =
@@ -213,7 +257,10 @@ impl AttemptView {
             lines.push(format!("   it was asked again, with the answer of #{of} and its fault named"));
         }
         if attempt.reask_of.is_none() || attempt.decision.is_some() {
-            lines.extend(choice::in_words(attempt.decision.as_ref()).into_iter().map(|reason| format!("   {reason}")));
+            let is_told = |order: &Ordering| ordered.is_some_and(|course| course.has(order));
+            lines.extend(
+                choice::in_words(attempt.decision.as_ref(), is_told).into_iter().map(|reason| format!("   {reason}")),
+            );
         }
         lines.extend(beside.map(|beside| format!("   {beside}")));
         lines.push(format!("   {}", outcome(attempt)));

@@ -2,17 +2,20 @@
 
 use super::time::{clock, span};
 use super::waits::was_shut;
+use crate::domain::awaited::{self, Awaited, What};
 use crate::domain::counted::counted;
-use crate::domain::explanation::{Explanation, OrderedRung, Ordering, Packed, PassedOver, Streamed, Why};
+use crate::domain::explanation::{Explanation, OrderedRung, Ordering, Packed, PassedOver, Streamed, Waited, Why};
 use crate::domain::fork::Taken;
 use crate::domain::larger_cap::RaisedCap;
+use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
 use crate::domain::{NanoUsd, StrategyKind, Timestamp, Unit};
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
 
-/// Why this rung and no other, and the parts of the request that it does not take.
-pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
+/// Why this rung and no other, and the parts of the request that it does not take. `is_told`: whether an order
+/// of the rungs is told already.
+pub(super) fn in_words(decision: Option<&Value>, is_told: impl Fn(&Ordering) -> bool) -> Vec<String> {
     let explanation = decision.map(Explanation::read).unwrap_or_default();
     let mut reasons: Vec<String> = explanation.rules.iter().map(Taken::to_string).collect();
     let skipped = explanation.skipped.iter().map(|rung| {
@@ -20,11 +23,12 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
         format!("not {target}: {}", why_skipped(&rung.why))
     });
     reasons.extend(skipped);
+    reasons.extend(explanation.waited.iter().map(waited));
     if explanation.skipped.is_empty() {
         reasons.push("it was the first choice".to_owned());
     }
-    if let Some(order) = &explanation.order {
-        reasons.push(ordered(order));
+    if let Some(order) = explanation.order.as_ref().filter(|order| !is_told(order)) {
+        reasons.push(in_order(order));
     }
     if let Some(key) = &explanation.key {
         reasons.push(format!("it was called with the key {key}"));
@@ -49,6 +53,31 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
         reasons.push(format!("not checked in its answer, of the request's JSON schema: {unchecked}"));
     }
     reasons
+}
+
+/// A wait that is over: how long, and what it was for.
+fn waited(wait: &Waited) -> String {
+    let took = wait.ms.map(|ms| format!(" {}", span(i64::try_from(ms).unwrap_or(i64::MAX)))).unwrap_or_default();
+    let why = match Awaited::read(&wait.awaited) {
+        Some(Awaited { target, what: What::Opens(reason), .. }) => format!("{target}: {}", was_shut(reason)),
+        Some(Awaited { target, what: What::Retry, because: "" }) => {
+            format!("{target}: this job rested after its failure there")
+        }
+        Some(Awaited { target, what: What::Retry, because }) => {
+            format!("{target}: this job rested after its failure there ({because})")
+        }
+        None => match FixedWait::read(&wait.awaited) {
+            Some(FixedWait::BatchPaused) => "its batch was paused".to_owned(),
+            Some(FixedWait::RoutePaused) => "its route was paused".to_owned(),
+            Some(FixedWait::ProjectPaused) => "its project was paused".to_owned(),
+            Some(FixedWait::Paused) => "the job itself was paused".to_owned(),
+            _ => match wait.awaited.strip_prefix(awaited::BUDGET) {
+                Some(budget) => format!("the budget {budget} had no room"),
+                None => wait.awaited.clone(),
+            },
+        },
+    };
+    format!("it waited{took}: {why}")
 }
 
 /// Whether the answer was streamed and broke off after some words.
@@ -82,7 +111,7 @@ fn packed(pack: Packed) -> String {
 }
 
 /// The order in which the job tried its rungs, and what it was made by.
-fn ordered(order: &Ordering) -> String {
+fn in_order(order: &Ordering) -> String {
     let kind = StrategyKind::named(&order.by);
     let by = match (kind, &order.sticks_by) {
         (Some(StrategyKind::Cost | StrategyKind::Race), _) => "the cheapest first".to_owned(),
@@ -103,6 +132,7 @@ fn ordered(order: &Ordering) -> String {
             OrderedRung { free_percent: Some(percent @ 0..), .. } => format!(" ({percent} % free)"),
             OrderedRung { free_percent: Some(_), .. } => " (calls wait already)".to_owned(),
             OrderedRung { expected_ms: Some(ms), .. } => format!(" ({ms} ms)"),
+            OrderedRung { expected_nanos: Some(nanos), .. } => format!(" (~{})", NanoUsd(*nanos)),
             OrderedRung { .. } if kind == Some(StrategyKind::Fastest) => " (unknown)".to_owned(),
             OrderedRung { .. } => String::new(),
         };
@@ -116,7 +146,8 @@ pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
     decision.map(Explanation::read)?.asks_again_at.map(instant)
 }
 
-fn why_skipped(why: &Why) -> String {
+/// Why a rung was passed over.
+pub(super) fn why_skipped(why: &Why) -> String {
     match why {
         Why::Shut { reason, until, passed_over, patience_until } => {
             // A pause has no known end.
@@ -193,7 +224,7 @@ mod tests {
     use serde_json::json;
 
     fn told(skip: &Value) -> String {
-        let lines = in_words(Some(&json!({ "skipped": [skip] })));
+        let lines = in_words(Some(&json!({ "skipped": [skip] })), |_| false);
         lines[0].strip_prefix("not a rung that is no longer there: ").unwrap().to_owned()
     }
 
@@ -217,13 +248,17 @@ mod tests {
 
     #[test]
     fn the_order_is_told_with_the_figures_that_made_it() {
-        let told = |order: Value| in_words(Some(&json!({ "order": order }))).concat();
+        let told = |order: Value| in_words(Some(&json!({ "order": order })), |_| false).concat();
         let rungs = |figure: &str, one: Value, two: Value| {
             json!([{ "target": "a/m", figure: one },
                 { "target": "b/m", figure: two }])
         };
         for (order, words) in [
             (json!({ "by": "cost", "rungs": [{ "target": "a/m" }] }), "the cheapest first: a/m"),
+            (
+                json!({ "by": "cost", "rungs": rungs("expected_nanos", json!(120_000), json!(null)) }),
+                "the cheapest first: a/m (~$0.00012), b/m",
+            ),
             (
                 json!({ "by": "weighted", "rungs": rungs("weight", json!(3.0), json!(0.5)) }),
                 "drawn by weight: a/m (weight 3), b/m (weight 0.5)",
@@ -252,12 +287,29 @@ mod tests {
     }
 
     #[test]
+    fn waits_that_are_over_are_told_with_what_they_were_for() {
+        let told = |wait: Value| in_words(Some(&json!({ "waited": [wait] })), |_| false).remove(0);
+        for (awaited, words) in [
+            ("a/m: rate_limit (within patience)", "a/m: its limit was used up"),
+            ("a/m: retry (timeout)", "a/m: this job rested after its failure there (timeout)"),
+            ("a/m: retry", "a/m: this job rested after its failure there"),
+            ("batch paused", "its batch was paused"),
+            ("budget nightly", "the budget nightly had no room"),
+            ("worker stopped", "worker stopped"),
+        ] {
+            assert_eq!(told(json!({ "for": awaited, "ms": 9_780 })), format!("it waited 9.78 s: {words}"));
+            assert_eq!(told(json!({ "for": awaited })), format!("it waited: {words}"));
+        }
+        assert_eq!(told(json!({ "ms": 7 })), "it was the first choice");
+    }
+
+    #[test]
     fn the_rules_that_led_to_the_rungs_are_told_first() {
         let rules = json!([
             { "route": "default", "rule": 1, "to": "long" }, { "route": "long", "rule": 0, "to": "longest" }, 7,
         ]);
         assert_eq!(
-            in_words(Some(&json!({ "rules": rules }))),
+            in_words(Some(&json!({ "rules": rules })), |_| false),
             [
                 "rules[1] of route default led to long",
                 "rules[0] of route long led to longest",

@@ -13,6 +13,7 @@ pub mod check;
 pub mod choice;
 pub mod command;
 pub mod compare;
+pub mod course;
 pub mod dollars;
 pub mod estimate;
 pub mod finding;

@@ -1,6 +1,7 @@
 //! The story of one job, from the ledger: the job, each of its attempts, and their cost.
 
 use super::attempt::{AnswerView, AttemptView};
+use super::course::CourseView;
 use super::dollars::Dollars;
 use super::job::{JobView, PlaceView};
 use super::race;
@@ -19,6 +20,9 @@ pub struct StoryView {
     pub job: JobView,
     /// Its attempts, the oldest first.
     pub attempts: Vec<AttemptView>,
+    /// The rungs that the present configuration has for it; `None`: it has no such route, or is not at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub course: Option<CourseView>,
     pub total: SpentView,
 }
 
@@ -56,11 +60,11 @@ impl SpentView {
 }
 
 impl StoryView {
-    /// A job and its ledger, the oldest row first.
+    /// A job and its ledger, the oldest row first, with the rungs that the configuration has for it.
     #[must_use]
-    pub fn of(job: JobView, attempts: Vec<AttemptRecord>) -> Self {
+    pub fn of(job: JobView, attempts: Vec<AttemptRecord>, course: Option<CourseView>) -> Self {
         let total = SpentView::of(&attempts);
-        Self { job, attempts: attempts.into_iter().map(AttemptView::from).collect(), total }
+        Self { job, attempts: attempts.into_iter().map(AttemptView::from).collect(), course, total }
     }
 
     /// Adds the answers that the ledger has.
@@ -91,16 +95,29 @@ impl StoryView {
         lines.extend(job.shadow_of.map(|of| {
             format!("It is the shadow of job {of}, which has its own answer: this one is compared and not used")
         }));
+        if let Some(course) = &self.course {
+            lines.push(String::new());
+            course.tell(&mut lines);
+        }
         let mut free_since = job.run_at.map_or(job.created_at, |run_at| run_at.max(job.created_at));
         let mut round = 0;
+        let mut before: Option<&AttemptView> = None;
         for attempt in &self.attempts {
+            if let Some(again) = before.and_then(|before| attempt.same_as(before, free_since)) {
+                lines.push(again);
+                free_since = free_since.max(attempt.ended_at);
+                before = Some(attempt);
+                continue;
+            }
             lines.push(String::new());
             if attempt.round != round {
                 lines.push(format!("Tried anew by hand: round {}", attempt.round));
                 round = attempt.round;
             }
-            attempt.tell(free_since, race::beside(&self.attempts, attempt), &mut lines);
+            let ordered = self.course.as_ref().filter(|course| course.ordered);
+            attempt.tell(free_since, race::beside(&self.attempts, attempt), ordered, &mut lines);
             free_since = free_since.max(attempt.ended_at);
+            before = Some(attempt);
         }
         lines.push(String::new());
         lines.push(self.ending());
@@ -180,7 +197,7 @@ mod tests {
     use serde_json::json;
 
     fn told(job: JobRecord, attempts: Vec<AttemptRecord>) -> String {
-        StoryView::of(JobView::of(job, Bodies::default()), attempts).lines().join("\n")
+        StoryView::of(JobView::of(job, Bodies::default()), attempts, None).lines().join("\n")
     }
 
     fn at(text: &str) -> DateTime<Utc> {
@@ -326,6 +343,37 @@ Total: $0.000195 in 2 attempts"
     }
 
     #[test]
+    fn the_same_failure_again_takes_one_line() {
+        let again = AttemptRecord {
+            number: 2,
+            started_at: at("08:00:05"),
+            ended_at: at("08:00:05.300"),
+            total_ms: 300,
+            retry_at: None,
+            request_id: Some("req_2".to_owned()),
+            ..attempt(1)
+        };
+        let first = AttemptRecord { retry_at: None, ..attempt(1) };
+        let place = || Place::Ready { crashes: 0, waits_for: None, opens: None };
+        let story = told(job(place()), vec![first.clone(), again.clone()]);
+        let words = "\n   cost $0.00\n#2 the same again at 2026-01-31T08:00:05.000Z, after waiting 4.78 s, and 300 ms; \
+                     request id req_2\n";
+        assert!(story.contains(words), "{story}");
+        for other in [
+            AttemptRecord { model: "other".to_owned(), ..again.clone() },
+            AttemptRecord { message: Some("other".to_owned()), ..again.clone() },
+            AttemptRecord { cost_nanos: Some(1), ..again.clone() },
+            AttemptRecord { round: 1, ..again.clone() },
+            AttemptRecord { retry_at: Some(at("08:00:30")), ..again.clone() },
+            AttemptRecord { has_answer: true, ..again.clone() },
+            AttemptRecord { decision: Some(json!({ "key": "B" })), ..again.clone() },
+        ] {
+            let story = told(job(place()), vec![first.clone(), other]);
+            assert!(!story.contains("the same again"), "{story}");
+        }
+    }
+
+    #[test]
     fn an_unknown_price_is_said_and_not_summed_as_zero() {
         let unpriced = AttemptRecord { cost_nanos: None, price: None, ..answer(1) };
         let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![unpriced]);
@@ -382,7 +430,7 @@ Total: $0.000195 in 2 attempts"
             ..attempt(1)
         };
         let job = JobView::of(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), Bodies::default());
-        let mut story = StoryView::of(job, vec![rejected.clone(), AttemptRecord { number: 2, ..rejected }]);
+        let mut story = StoryView::of(job, vec![rejected.clone(), AttemptRecord { number: 2, ..rejected }], None);
         assert!(!story.lines().join("\n").contains('│'));
         let text = format!("one\ntwo{}", "\nmore".repeat(100));
         story.take_answers(vec![KeptAnswer { number: 2, started_at: at("08:00:00.100"), text, length: 1_000 }]);

@@ -211,7 +211,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
     };
     let unpriced = AttemptRecord { number: 2, cost_nanos: None, uncertain_nanos: 0, ..attempt.clone() };
     let job = JobView::of(job(Place::Nowhere), Bodies::default());
-    let story = shown(&StoryView::of(job, vec![attempt, unpriced]));
+    let story = shown(&StoryView::of(job, vec![attempt, unpriced], None));
     let mut expected = with_place("queued", &json!({ "where": "nowhere", "waits_for": "no queue" }));
     let mut first = json!({
         "number": 1, "round": 0, "provider": "a", "model": "m", "rung": 0, "started_at": "2027-01-15T08:00:01Z",

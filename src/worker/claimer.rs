@@ -337,6 +337,7 @@ impl Claimer {
         self.suspects.note(suspects);
         let pauses = Arc::new(pauses);
         self.shared.pauses.store(Arc::clone(&pauses));
+        self.shared.held_up.lock().note_pauses(&pauses, self.shared.clock.now());
         if let Some(budget::Look { version, budgets }) = budgets {
             let shared_budgets = Arc::new(budgets.clone());
             self.shared.budgets.store(Arc::clone(&shared_budgets));
@@ -358,6 +359,14 @@ impl Claimer {
                 && pauses.held_back(&lane.route, &lane.project, lane.batch.as_deref()).is_none()
                 && budgets.held_back(&money::of_lane(lane)).is_none()
         };
+        if !budgets.0.is_empty() {
+            let (mut held_up, now) = (self.shared.held_up.lock(), self.shared.clock.now());
+            for lane in &look.lanes {
+                if let Some(standing) = budgets.held_back(&money::of_lane(lane)) {
+                    held_up.note_budget(&lane.route, &standing.budget.name, now);
+                }
+            }
+        }
         let is_all = look.is_all;
         self.front.absorb(look, may_claim, began);
         self.dealing.begin_anew();

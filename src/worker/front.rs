@@ -287,6 +287,7 @@ pub(super) mod tests {
             batch: None,
             login: String::new(),
             ready_at: Timestamp(0),
+            waited: None,
             deadline: None,
             max_attempts: None,
             request: Ok("{}".into()),

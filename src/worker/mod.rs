@@ -16,6 +16,7 @@ pub mod gate;
 mod gossip;
 mod hands;
 mod heartbeat;
+mod held_up;
 mod herald;
 mod history;
 mod journey;
@@ -137,6 +138,8 @@ struct Shared {
     hands: Hands,
     /// The pauses at the claim loop's last look.
     pauses: ArcSwap<Pauses>,
+    /// What has lately held up jobs in the queue.
+    held_up: Mutex<held_up::HeldUp>,
     /// Where budgets stood at that look.
     budgets: Arc<ArcSwap<Budgets>>,
     /// The beginnings of prompts that providers keep.

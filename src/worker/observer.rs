@@ -3,11 +3,11 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
-use crate::domain::Timestamp;
 use crate::domain::budget::BudgetStanding;
 use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
+use crate::domain::{Route, Timestamp};
 use crate::store::StoreError;
 use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::store::status::RouteQueue;
@@ -166,6 +166,13 @@ impl Observer {
         let own: BTreeSet<&str> = plan.gate.buckets().map(|bucket| bucket.name.as_str()).collect();
         standings.retain(|name, _| own.contains(name.as_str()));
         Ok(standings)
+    }
+
+    /// The routes as they are configured now.
+    #[must_use]
+    pub fn routes(&self) -> BTreeMap<String, Arc<Route>> {
+        let plan = self.shared.plan();
+        plan.routes.iter().map(|(name, plan)| (name.clone(), Arc::clone(&plan.route))).collect()
     }
 
     /// Where all budgets stand.

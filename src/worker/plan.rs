@@ -13,8 +13,8 @@ use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, RequestError, Route, Rung, Sizes, StickyBy,
-    Strategy, Target, Timestamp, Typical, bulk,
+    Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, RequestError, Route, Rung, Sizes, Target,
+    Timestamp, Typical, bulk,
 };
 use crate::provider::{ApiKey, Endpoint, Provider};
 use parking_lot::Mutex;
@@ -141,6 +141,8 @@ pub struct RoutePlan {
     ways: Arc<Mutex<Ways>>,
     /// The jobs that were just claimed and have not asked for a place yet.
     pub(super) coming: LineCount,
+    /// Why none of its jobs could be started when that was last asked and was so, and when that was.
+    held_up: Mutex<Option<(String, Timestamp)>>,
 }
 
 impl RoutePlan {
@@ -161,23 +163,9 @@ impl RoutePlan {
         self.typical.lock().see(input_tokens, cap);
     }
 
-    /// Hash of the key by which a job of this project and batch sticks to a rung, where the route has one and the job
-    /// has that; `metadata` are the members that routes look at.
-    #[must_use]
-    pub fn sticky(&self, project: &str, batch: Option<&str>, metadata: &Metadata) -> Option<u64> {
-        let Strategy::Sticky(by) = &self.route.strategy else { return None };
-        let key = match by {
-            // A batch belongs to its project.
-            StickyBy::Batch => strategy::hash_of(&format!("{project}\0{}", batch?)),
-            StickyBy::Project => strategy::hash_of(project),
-            StickyBy::Metadata(member) => strategy::hash_of(metadata.get(member)?),
-        };
-        Some(key)
-    }
-
     /// The first rung of all jobs of a lane with this project and batch, where all of them have the same, and its key.
     fn first_of_lane(&self, project: &str, batch: Option<&str>) -> Option<(usize, u64)> {
-        let key = self.sticky(project, batch, &Metadata::default())?;
+        let key = self.route.sticky(project, batch, &Metadata::default())?;
         let mut order = Vec::new();
         let seen = Conditions::of_route(Typical::default(), Some(key), Timestamp(0), &[]);
         strategy::order(&self.route, &seen, &mut order);
@@ -191,7 +179,26 @@ impl RoutePlan {
         let mut order = Vec::new();
         strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
         let drawn = strategy::first_choices(&self.route, sticky);
-        startable(&self.route, &order, &drawn, &conditions, deadline, now)
+        let startable = startable(&self.route, &order, &drawn, &conditions, deadline, now);
+        if let Startable::Later { rung, why, .. } = &startable {
+            self.note_hold_up(*rung, why, now);
+        }
+        startable
+    }
+
+    fn note_hold_up(&self, rung: usize, why: &Skip, now: Timestamp) {
+        // A job that waits for a place waits for other jobs, as it would in any queue.
+        if matches!(why, Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency) {
+            return;
+        }
+        let Some(planned) = self.rungs.get(rung) else { return };
+        let target = planned.target.target().to_string();
+        *self.held_up.lock() = Some((awaited::in_words(&target, why, self.rungs.len() == 1, None), now));
+    }
+
+    /// Why none of its jobs could be started at some time since this instant, in the words of rows.
+    pub(super) fn held_up(&self, since: Timestamp) -> Option<String> {
+        self.held_up.lock().as_ref().filter(|(_, seen)| *seen >= since).map(|(words, _)| words.clone())
     }
 
     /// The conditions of its rungs for jobs of the usual size.
@@ -474,7 +481,10 @@ impl Plan {
             let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
             let growth = growth_along(&blueprint.routes, &route.name);
             let (route, coming) = (Arc::clone(route), LineCount::default());
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, growth, ways, coming }));
+            routes.insert(
+                route.name.clone(),
+                Arc::new(RoutePlan { route, rungs, typical, growth, ways, coming, held_up: Mutex::default() }),
+            );
         }
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|route| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();

@@ -66,6 +66,7 @@ impl Worker {
             abort: CancellationToken::new(),
             hands: Hands::default(),
             pauses: ArcSwap::default(),
+            held_up: Mutex::default(),
             budgets,
             prefixes: prefixes::Prefixes::default(),
             schemas: schemas::Schemas::new(),

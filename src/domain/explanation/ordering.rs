@@ -1,6 +1,6 @@
 //! The order in which a job tried its rungs, as the ledger keeps it.
 
-use crate::domain::decide::Condition;
+use crate::domain::estimate::expected_cost;
 use crate::domain::strategy::Conditions;
 use crate::domain::{Route, Strategy, readable};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ pub struct OrderedRung {
     /// How long an answer was expected to take.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub expected_ms: Option<u64>,
+    /// What a call was expected to cost, in billionths of a dollar.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub expected_nanos: Option<i64>,
 }
 
 impl Ordering {
@@ -46,8 +49,7 @@ impl Ordering {
     #[must_use]
     pub fn of(route: &Route, seen: &Conditions<'_>, order: &[usize]) -> Self {
         let rungs = order.iter().filter_map(|&index| {
-            let condition = seen.rungs.get(index);
-            Some(OrderedRung { target: route.rungs.get(index)?.target.to_string(), ..figure(route, index, condition) })
+            Some(OrderedRung { target: route.rungs.get(index)?.target.to_string(), ..figure(route, index, seen) })
         });
         let latency = |index: &usize| seen.rungs.get(*index).and_then(|condition| condition.latency);
         let first = order.first().and_then(latency);
@@ -65,7 +67,8 @@ impl Ordering {
 }
 
 /// The figure by which the strategy has placed a rung.
-fn figure(route: &Route, index: usize, condition: Option<&Condition>) -> OrderedRung {
+fn figure(route: &Route, index: usize, seen: &Conditions<'_>) -> OrderedRung {
+    let condition = seen.rungs.get(index);
     let mut rung = OrderedRung::default();
     match &route.strategy {
         Strategy::Weighted(weights) => rung.weight = weights.get(index).copied(),
@@ -76,7 +79,12 @@ fn figure(route: &Route, index: usize, condition: Option<&Condition>) -> Ordered
             let latency = condition.and_then(|condition| condition.latency);
             rung.expected_ms = latency.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
-        Strategy::Cost | Strategy::Priority | Strategy::Sticky(_) | Strategy::Race(_) => {}
+        Strategy::Cost | Strategy::Race(_) => {
+            let price = route.rungs.get(index).and_then(|rung| rung.price_at(seen.now));
+            let cost = price.map(|price| expected_cost(&price, seen.input_tokens, seen.max_output_tokens));
+            rung.expected_nanos = cost.map(|cost| cost.0);
+        }
+        Strategy::Priority | Strategy::Sticky(_) => {}
     }
     rung
 }

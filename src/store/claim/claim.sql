@@ -9,7 +9,7 @@ with lane as (
              l(flow, prio, after, n, place)
 ), picked as materialized (
     select p.* from lane l cross join lateral (
-        select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
+        select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round, r.waited
           from sluice.ready r
          where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
            and ($9::smallint is null or r.crashes = $9)
@@ -22,7 +22,7 @@ with lane as (
     -- A sweep of the table has seen where the only job of a thin lane lies. Taking it from there spares a descent of
     -- the index. If another job lies there by now, of another lane, nothing is taken, and the next look says more.
     select p.* from lane l cross join lateral (
-        select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
+        select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round, r.waited
           from sluice.ready r
          where r.ctid = l.place::tid and r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
            and ($9::smallint is null or r.crashes = $9)
@@ -46,7 +46,7 @@ with lane as (
          select job_id, fence, $1, flow, prio, attempts, crashes, round from taken
 )
 select t.job_id as "job_id!", t.fence as "fence!", t.flow as "flow!", t.prio as "prio!", t.attempts as "attempts!",
-       t.crashes as "crashes!", t.round as "round!",
+       t.crashes as "crashes!", t.round as "round!", t.waited,
        (select count(*) from picked) > (select count(*) from taken) as "cut!",
        -- Whatever a number meant before the database went back in time: this job began at this very instant.
        ('x' || encode(timestamptz_send(t.created_at), 'hex'))::bit(64)::bigint as "born!",

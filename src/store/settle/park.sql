@@ -10,7 +10,7 @@ with w as (
     insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
          select job_id, until, flow, prio, attempts, crashes, round, reason from held where until is not null
 ), back as (
-    insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
-         select flow, prio, job_id, attempts, crashes, round from held where until is null
+    insert into sluice.ready (flow, prio, job_id, attempts, crashes, round, waited)
+         select flow, prio, job_id, attempts, crashes, round, reason from held where until is null
 )
 select fence as "fence!" from held

@@ -28,7 +28,7 @@ use super::settler::{Item, Then};
 use crate::domain::cascade;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide};
 use crate::domain::doubt::RequestHash;
-use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
+use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
 use crate::domain::pack::Company;
 use crate::domain::routing::Unrouted;
@@ -103,6 +103,8 @@ struct Journey {
     rungs: Vec<RungState>,
     /// Since when the job has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
+    /// What it has waited for since its last call.
+    waited: Vec<Waited>,
     /// Until when it rests because a budget has no room for its next call, and the reason in words.
     waits_for_money: Option<(Timestamp, String)>,
     /// Its turn at the places that it waits for.
@@ -225,7 +227,10 @@ impl Journey {
                 Step::Call { rung, skipped } => {
                     self.settle_attempt().await;
                     let Some(call) = self.call(rung, &conditions) else { continue };
-                    let reasons = self.reasons(&skipped, &conditions, now);
+                    let reasons = Explanation {
+                        waited: Waited::told(std::mem::take(&mut self.waited)),
+                        ..self.reasons(&skipped, &conditions, now)
+                    };
                     drop(coming.take());
                     if matches!(self.errand.plan.route.strategy, Strategy::Race(_)) {
                         let place = if call.is_beside { self.errand.shared.place_beside(self.weight) } else { None };
@@ -289,7 +294,7 @@ impl Journey {
         }
         let labels = &self.held.labels;
         let errand = Arc::make_mut(&mut self.errand);
-        errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
+        errand.job.sticky = route.route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
         errand.plan = route;
         // Its answer will be one to what the route asks now.
         self.held.cache = self.errand.plan.route.cache.map(|_| CacheKey::of(&self.errand.plan.route, &self.whole));

@@ -4,8 +4,10 @@ use super::beginning::Beginning;
 use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
+use crate::domain::explanation::{WORTH_TELLING, Waited};
 use crate::domain::larger_cap::CutAnswer;
 use crate::domain::pack::Company;
+use crate::domain::pause::FixedWait;
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::routing::Unrouted;
 use crate::domain::validation::OwnRules;
@@ -92,9 +94,10 @@ pub(super) async fn prepare(
         max_attempts: claimed.max_attempts.and_then(|most| u16::try_from(most).ok()),
         input_tokens,
         max_output_tokens: request.max_tokens,
-        sticky: plan.sticky(project, batch, &metadata),
+        sticky: plan.route.sticky(project, batch, &metadata),
     };
     let weight = claimed.weight;
+    let waited = before_claim(&shared, &plan, &held.labels, &claimed, past.is_empty());
     // It has been read: one copy in memory is enough.
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
@@ -110,6 +113,7 @@ pub(super) async fn prepare(
         root,
         taken,
         waits_since: None,
+        waited,
         waits_for_money: None,
         sleeper: None,
         beginning: Beginning::default(),
@@ -135,6 +139,17 @@ pub(super) async fn prepare(
     };
     journey.look_at_rungs_anew();
     Ok(journey)
+}
+
+/// What a job has waited for until it was claimed, as far as its row or this process knows.
+fn before_claim(shared: &Shared, plan: &RoutePlan, labels: &Labels, claimed: &Claimed, is_new: bool) -> Vec<Waited> {
+    let is_news = |words: &String| FixedWait::read(words) != Some(FixedWait::Scheduled);
+    let awaited = claimed.waited.clone().filter(is_news).or_else(|| {
+        let has_waited = is_new && claimed.ready_at.until(shared.clock.now()) >= WORTH_TELLING;
+        has_waited
+            .then(|| shared.held_up.lock().since(claimed.ready_at, labels).or_else(|| plan.held_up(claimed.ready_at)))?
+    });
+    awaited.map(|awaited| Waited { awaited, ms: None }).into_iter().collect()
 }
 
 /// Finds the way of a job, and reads its request.

@@ -4,6 +4,7 @@ use super::Journey;
 use crate::domain::Timestamp;
 use crate::domain::awaited;
 use crate::domain::decide::{Skip, Step};
+use crate::domain::explanation::Waited;
 use crate::domain::shut::Reason;
 use crate::worker::bucket::Sleeper;
 use crate::worker::hands::InHand;
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
+
+/// A wait of less than this is not noted by itself.
+const WORTH_NOTING: Duration = Duration::from_millis(100);
 
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
@@ -83,12 +87,18 @@ impl Journey {
                 None => std::future::pending().await,
             }
         };
+        let began = shared.clock.now();
         tokio::select! {
             () = tokio::time::sleep_until(shared.clock.instant(until)) => {}
             () = vacancy => {}
             () = shared.stop.cancelled() => {}
             () = in_hand.recalled.cancelled() => {}
             () = in_hand.lost.cancelled() => {}
+        }
+        let took = began.until(shared.clock.now());
+        if took >= WORTH_NOTING {
+            let awaited = self.waits_for(rung, why);
+            Waited::note(&mut self.waited, awaited, Some(took));
         }
     }
 
