@@ -132,7 +132,7 @@ fn config(rungs: usize, lines: &str) -> String {
         writeln!(
             config,
             "[routes.{route}]\nrungs = [{}]\npatience = \"0s\"\nmax_tokens = 200\nstream = {stream}\n\
-             validate = {{ language = [\"en\"], served = \"asked\" }}\n{lines}",
+             validate = {{ language = [\"en\"], served = \"asked\", stuck_answer = true }}\n{lines}",
             names.join(", ")
         )
         .unwrap();

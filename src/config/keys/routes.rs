@@ -340,8 +340,9 @@ const VALIDATE: Table = Table {
         with_default(
             "stuck_answer",
             Kind::Flag,
-            "true",
-            "Long answers are rejected that the target has lately given to several other requests, word by word.",
+            "false",
+            "Long answers are rejected that the target has lately given to several other requests, word by word. \
+             Without it the log tells of them.",
         ),
         with_default(
             "filter",

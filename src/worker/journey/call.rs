@@ -291,7 +291,7 @@ impl Call {
             }
         };
         let (mut judged, limits) = self.judge(report, None, started_at).await;
-        self.look_for_stuck(rung, &mut judged);
+        self.look_for_stuck(rung, &mut judged, ended_at);
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
@@ -349,14 +349,15 @@ impl Call {
         })
     }
 
-    /// Rejects an answer that the target has lately given to several other requests, word by word.
-    fn look_for_stuck(&self, rung: &RungPlan, judged: &mut Judged) {
+    /// Rejects an answer that the target has lately given to several other requests, word by word, where the route or
+    /// the request says so; otherwise the log tells of it.
+    fn look_for_stuck(&self, rung: &RungPlan, judged: &mut Judged, now: Timestamp) {
         let Errand { plan, .. } = &*self.errand;
         let request = self.request();
-        let rules = OwnRules::rejects_stuck(request.validate.as_deref(), &plan.route.rules);
+        let rejects = OwnRules::rejects_stuck(request.validate.as_deref(), &plan.route.rules);
         let text = judged.answer.as_ref().and_then(|answer| answer.text.as_deref()).unwrap_or_default();
         let is_long = text.len() < LARGE && text.chars().count() >= stuck_answer::LEAST_CHARACTERS;
-        if !rules || judged.outcome != Outcome::Accepted || !is_long {
+        if judged.outcome != Outcome::Accepted || !is_long {
             return;
         }
         // JSON of many members may say nothing in all of them: its words count.
@@ -366,7 +367,8 @@ impl Call {
         {
             return;
         }
-        if let Some(same) = rung.target.note_answer(stuck_answer::question(request), text) {
+        let Some(same) = rung.target.note_answer(stuck_answer::question(request), text, now) else { return };
+        if rejects {
             judged.reject(SoftFailure::StuckAnswer, format!("{same} different requests lately had this very answer"));
         }
     }
