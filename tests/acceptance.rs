@@ -3,6 +3,7 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::program::text;
+use serde_json::json;
 use sluice::store::Store;
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ const RUNGS: [(&str, &str); 7] = [
 ];
 
 /// What happens on every rung, each to this share of its calls.
-const FAULTS: [(&str, f64); 26] = [
+const FAULTS: [(&str, f64); 44] = [
     ("rate_limit", 0.02),
     ("500", 0.01),
     ("502", 0.01),
@@ -45,10 +46,40 @@ const FAULTS: [(&str, f64); 26] = [
     ("html", 0.01),
     ("garbage", 0.01),
     ("no_usage", 0.01),
+    ("auth", 0.002),
+    ("permission", 0.002),
+    ("no_capacity", 0.01),
+    ("slow", 0.01),
+    ("slow_drip", 0.01),
+    ("wrong_usage", 0.01),
+    ("huge_body", 0.002),
+    ("loop", 0.01),
+    ("reasoning", 0.02),
+    ("cut_stop", 0.01),
+    ("think", 0.02),
+    ("control_tokens", 0.01),
+    ("run_on", 0.01),
+    ("other_language", 0.01),
+    ("other_model", 0.01),
+    ("prompt_cut", 0.01),
+    ("stuck", 0.01),
+    ("empty_turn", 0.01),
 ];
 
 /// What goes wrong only with answers in JSON.
-const FAULTS_OF_JSON: [(&str, f64); 3] = [("fenced_json", 0.05), ("broken_json", 0.03), ("wrong_json", 0.05)];
+const FAULTS_OF_JSON: [(&str, f64); 4] =
+    [("fenced_json", 0.05), ("broken_json", 0.03), ("wrong_json", 0.05), ("echoed_schema", 0.05)];
+
+/// What goes wrong only where functions are offered.
+const FAULTS_OF_TOOLS: [(&str, f64); 1] = [("written_call", 0.1)];
+
+/// What a fault takes along.
+const PARAMETERS: [(&str, &str); 4] = [
+    ("rate_limit", ", wait = \"200ms\""),
+    ("slow", ", delay = \"300ms\""),
+    ("slow_drip", ", interval = \"5ms\""),
+    ("huge_body", ", bytes = 6000000"),
+];
 
 /// What the providers do. Those that are away for long come back in the end: a job that all others have refused has no
 /// other rung.
@@ -65,11 +96,12 @@ fn scenario(jobs: i64) -> String {
             _ => String::new(),
         };
         let rule = |(kind, rate): &(&str, f64), of: &str| {
-            let wait = if *kind == "rate_limit" { ", wait = \"200ms\"" } else { "" };
-            format!("{{ kind = \"{kind}\", rate = {rate}{wait}{of} }}, ")
+            let with = PARAMETERS.iter().find(|(name, _)| name == kind).map_or("", |(_, with)| with);
+            format!("{{ kind = \"{kind}\", rate = {rate}{with}{of} }}, ")
         };
         let mut faults = more;
         faults.extend(FAULTS_OF_JSON.iter().map(|fault| rule(fault, ", containing = \"as JSON\"")));
+        faults.extend(FAULTS_OF_TOOLS.iter().map(|fault| rule(fault, ", containing = \"as a call\"")));
         faults.extend(FAULTS.iter().map(|fault| rule(fault, "")));
         writeln!(
             scenario,
@@ -96,8 +128,15 @@ fn config(rungs: usize, lines: &str) -> String {
         .unwrap();
     }
     let names: Vec<String> = (0..rungs).map(|index| format!("\"p{index}/m\"")).collect();
-    writeln!(config, "[routes.default]\nrungs = [{}]\npatience = \"0s\"\nmax_tokens = 200\n{lines}", names.join(", "))
+    for (route, stream) in [("default", false), ("streamed", true)] {
+        writeln!(
+            config,
+            "[routes.{route}]\nrungs = [{}]\npatience = \"0s\"\nmax_tokens = 200\nstream = {stream}\n\
+             validate = {{ language = [\"en\"], served = \"asked\", stuck_answer = true }}\n{lines}",
+            names.join(", ")
+        )
         .unwrap();
+    }
     config
 }
 
@@ -141,18 +180,29 @@ const HOPELESS: i64 = 100;
 async fn run(jobs: i64, rungs: usize, lines: &str) -> Outcome {
     let fleet = Fleet::new(&scenario(jobs), &config(rungs, lines)).await;
     sqlx::query(
-        "insert into sluice.job (batch, custom_id, request)
-              select 'b', 'c' || n,
+        "insert into sluice.job (batch, custom_id, route, request)
+              select 'b', 'c' || n, case when n % 3 = 0 then 'streamed' else 'default' end,
                      case when n % $2 = 0
                           then jsonb_build_object('prompt', '[[fault:invalid_request]] question ' || n)
-                          when n % 2 = 0
+                          when n % 8 in (0, 4)
                           then jsonb_build_object('prompt', 'question ' || n || ' as JSON',
                                                   'response_format', '{\"type\": \"json_object\"}'::jsonb)
+                          when n % 8 in (2, 6)
+                          then jsonb_build_object('prompt', 'question ' || n || ' as JSON', 'response_format', $3)
+                          when n % 8 = 5
+                          then jsonb_build_object('prompt', 'question ' || n || ' as a call', 'tools', $4)
+                          when n % 8 = 7
+                          then jsonb_build_object('prompt', repeat('word and word, ', 400) || 'question ' || n)
                           else jsonb_build_object('prompt', 'question ' || n) end
                 from generate_series(1, $1) n",
     )
     .bind(jobs)
     .bind(HOPELESS)
+    .bind(json!({ "type": "json_schema", "json_schema": { "name": "a", "strict": true, "schema": {
+        "type": "object", "properties": { "label": { "enum": ["good", "bad"] }, "sure": { "type": "boolean" } },
+        "required": ["label", "sure"], "additionalProperties": false } } }))
+    .bind(json!([{ "type": "function", "function": { "name": "look_up", "parameters": { "type": "object",
+        "properties": { "question": { "type": "string" } } } } }]))
     .execute(&fleet.pool)
     .await
     .unwrap();

@@ -14,6 +14,8 @@ static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
         reject_refusals: true,
         reject_html: true,
         reject_truncated: true,
+        reject_control_tokens: true,
+        reject_cut_prompts: true,
         ..Rules::default()
     };
     let plain = serde_json::json!({ "prompt": "Hi" });

@@ -1,7 +1,7 @@
 //! `validate = { … }` of a route, compiled.
 
 use super::section::{Section, to_json};
-use super::words::{FINISH_RULES, SERVED_RULES};
+use super::words::{CAP_RAISES, FILTER_RULES, FINISH_RULES, SERVED_RULES};
 use crate::domain::json_schema::Schema;
 use crate::domain::language::{TextLanguage, TextScript};
 use crate::domain::validation::Rules;
@@ -27,9 +27,14 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         reject_truncated: section.flag_or_default("truncated"),
         finish: section.word_or_default("finish", "is not a rule for finish words", FINISH_RULES),
         reject_repetition: section.flag_or_default("repetition"),
+        reject_control_tokens: section.flag_or_default("control_tokens"),
+        reject_cut_prompts: section.flag_or_default("prompt_cut"),
+        reject_stuck: section.flag_or_default("stuck_answer"),
+        only_filtered: section.word_or_default("filter", "does not say whether the filter has to run", FILTER_RULES),
         languages: section.parsed_list("language", LANGUAGES, TextLanguage::parse).unwrap_or_default(),
         scripts: section.parsed_list("script", &scripts, TextScript::parse).unwrap_or_default(),
         only_as_asked: section.word_or_default("served", "does not say which model may answer", SERVED_RULES),
+        raise_cap: section.word_or_default("raise_cap", "does not say which answers raise the cap", CAP_RAISES),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
         && min > max

@@ -437,6 +437,11 @@ fn each_bad_line_of_a_route_is_named() {
         ("validate = { json_schema_file = \"nowhere.json\" }", "nowhere.json: No such file"),
         ("validate = { language = [\"german\"] }", "validate.language[0]: \"german\" is no language that is told"),
         ("validate = { script = [\"runes\"] }", "validate.script[0]: \"runes\" is no script that is told; expected a"),
+        (
+            "validate = { raise_cap = \"at times\" }",
+            "validate.raise_cap: \"at times\" does not say which answers raise",
+        ),
+        ("validate = { filter = \"off\" }", "validate.filter: \"off\" does not say whether the filter has to run"),
         ("validate = { served = \"me\" }", "validate.served: \"me\" does not say which model may answer"),
         (
             "validate = { json_schema = {}, json_schema_file = \"x\" }",

@@ -3,6 +3,7 @@
 use crate::domain::alert::{AlertSeverity, HookFormat};
 use crate::domain::budget::{Period, Unpriced};
 use crate::domain::game_day::GameFault;
+use crate::domain::larger_cap::RaiseCap;
 use crate::domain::prefix::CacheLife;
 use crate::domain::schedule::{CatchUp, Overlap};
 use crate::domain::validation::FinishRule;
@@ -53,6 +54,13 @@ pub(super) const LOG_FORMATS: WordList<LogFormat> = &[("human", LogFormat::Human
 /// `validate.finish`
 pub(super) const FINISH_RULES: WordList<FinishRule> =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
+
+/// `validate.filter`: whether the content filter has to have run.
+pub(super) const FILTER_RULES: WordList<bool> = &[("any", false), ("ran", true)];
+
+/// `validate.raise_cap`
+pub(super) const CAP_RAISES: WordList<RaiseCap> =
+    &[("never", RaiseCap::Never), ("reasoning", RaiseCap::Reasoning), ("always", RaiseCap::Always)];
 
 /// Which model may answer: whether only the one that was asked.
 pub(super) const SERVED_RULES: WordList<bool> = &[("any", false), ("asked", true)];

@@ -3,6 +3,7 @@
 use super::cascade::Unsure;
 use super::charging::Fate;
 use super::error_class::Effect;
+use super::larger_cap::CutAnswer;
 use super::{Bearing, ErrorClass, Rejected, Remedy, SoftFailure, Timestamp};
 use std::sync::Arc;
 
@@ -75,6 +76,10 @@ pub struct Attempt {
     pub rejected: Option<Arc<Rejected>>,
     /// The call was a re-ask: it named the fault of an answer before it.
     pub is_reask: bool,
+    /// The answer that its output cap cut off, where the same rung is worth asking once more with a larger one.
+    pub cut: Option<CutAnswer>,
+    /// The call had a larger output cap, because an answer before it was cut off.
+    pub is_raised: bool,
     /// Its answer kept every rule, and its rung was not sure enough of it.
     pub unsure: Option<Unsure>,
 }
@@ -94,6 +99,8 @@ impl Attempt {
             words: None,
             rejected: None,
             is_reask: false,
+            cut: None,
+            is_raised: false,
             unsure: None,
         }
     }
@@ -104,9 +111,9 @@ impl Attempt {
         let Some(remedy) = self.outcome.remedy() else { return None };
         Some(match (remedy, self.bearing) {
             _ if self.is_mendable => Remedy::Mend,
-            _ if self.rejected.is_some() => Remedy::Reask,
-            // A refusal of the longer conversation says nothing about the request as it was inserted.
-            _ if self.is_refused_reask(remedy) => Remedy::RetrySame { tries: 0 },
+            _ if self.rejected.is_some() || self.cut.is_some() => Remedy::Reask,
+            // A refusal of the changed request says nothing about the request as it was inserted.
+            _ if self.is_refused_with(remedy) => Remedy::RetrySame { tries: 0 },
             (_, Bearing::EveryTarget) => Remedy::End,
             // Key and target stay in service until a second request gets the same refusal, so there is no gate to wait
             // for.
@@ -117,11 +124,20 @@ impl Attempt {
         })
     }
 
-    const fn is_refused_reask(&self, remedy: Remedy) -> bool {
+    /// Whether the request was changed because of an answer before it, and the provider takes no such request.
+    #[must_use]
+    pub const fn is_refused_change(&self) -> bool {
+        match self.outcome.remedy() {
+            Some(remedy) => self.is_refused_with(remedy),
+            None => false,
+        }
+    }
+
+    const fn is_refused_with(&self, remedy: Remedy) -> bool {
         let is_refused = matches!(self.outcome, Outcome::Failed(_))
             && (matches!(remedy, Remedy::NextRung | Remedy::LargerWindow | Remedy::End)
                 || matches!(self.bearing, Bearing::EveryTarget));
-        self.is_reask && is_refused
+        (self.is_reask || self.is_raised) && is_refused
     }
 
     /// Whether it was turned away without being looked at, for reasons that lie in the moment: as if it had not been

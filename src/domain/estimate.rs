@@ -36,6 +36,31 @@ pub fn input_tokens(request: &ChatRequest) -> i64 {
     sum([messages, tokens_of_tools(request), tokens_of_schema(request), PRIMING_TOKENS].into_iter())
 }
 
+/// A number of tokens of the prompt's texts that no tokenizer stays below by much: one for each word, and one for eight
+/// letters of scripts without spaces. Tools, schemas and all that is no text are left out.
+#[must_use]
+pub fn fewest_tokens(request: &ChatRequest) -> i64 {
+    let texts = request.messages.iter().flat_map(|message| &message.content).filter_map(|part| match part {
+        ContentPart::Text(text) => Some(text.as_str()),
+        ContentPart::Image { .. } | ContentPart::File { .. } | ContentPart::Audio { .. } | ContentPart::Other(_) => {
+            None
+        }
+    });
+    sum(texts.map(|text| {
+        let (mut words, mut letters, mut is_within) = (0_i64, 0_i64, false);
+        for c in text.chars() {
+            let is_letter = c.is_alphanumeric();
+            // From the kana on, scripts are written without spaces.
+            let is_spaceless = is_letter && ('\u{0e00}'..='\u{0fff}').contains(&c) || is_letter && c >= '\u{3040}';
+            letters = letters.saturating_add(i64::from(is_spaceless));
+            let begins = is_letter && !is_spaceless && !is_within;
+            words = words.saturating_add(i64::from(begins));
+            is_within = is_letter && !is_spaceless;
+        }
+        words.saturating_add(letters / 8)
+    }))
+}
+
 /// Estimated tokens of what stands before the conversation: the tools, the demanded schema, and the first so many
 /// messages.
 #[must_use]

@@ -7,6 +7,7 @@ mod ordering;
 
 use super::decide::{Ineligible, Skip, Worth};
 use super::fork::Taken;
+use super::larger_cap::RaisedCap;
 use super::quality::Weakness;
 use super::shut::Reason;
 use super::{Timestamp, readable};
@@ -62,6 +63,9 @@ pub struct Explanation {
     /// The pack with which it shared the call; `None`: the call was its own.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub pack: Option<Packed>,
+    /// The output cap that the call had in place of the one that cut an answer; `None`: the usual one.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub raised_cap: Option<RaisedCap>,
     /// The rules that led the job from its route to the one whose rungs it tried, in turn.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Taken>,
@@ -531,6 +535,7 @@ mod tests {
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
             order: None,
+            raised_cap: None,
             streamed: None,
             added: Vec::new(),
             prefix_wait_ms: None,

@@ -4,6 +4,7 @@ use super::eligibility::lacking;
 use super::estimate::{
     USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
 };
+use super::larger_cap::{self, RaiseCap};
 use super::lately::{CallsOfTarget, ENOUGH, Lately};
 use super::strategy::{self, Conditions};
 use super::{Capabilities, ChatRequest, Job, JobId, NanoUsd, Route, Rung, Timestamp};
@@ -28,6 +29,8 @@ pub struct FileEstimate {
     pub max_attempts: u64,
     /// Whether a rejected answer is asked for again in the same conversation.
     pub reask: bool,
+    /// Which answers that were cut off are asked for again with a larger cap.
+    pub raise_cap: RaiseCap,
 }
 
 /// The sums for a rung, if all jobs that it can take went there.
@@ -80,6 +83,7 @@ impl FileEstimate {
             stranded: 0,
             max_attempts: u64::from(route.max_attempts).max(1),
             reask: route.reask,
+            raise_cap: route.rules.raise_cap,
         }
     }
 
@@ -96,7 +100,10 @@ impl FileEstimate {
                 Some(Lack::Window) => sums.too_large += 1,
                 Some(Lack::Ability) => sums.unsupported += 1,
                 None => {
-                    let most = most(rung, self.at, &job, self.reask && request.embed.is_none());
+                    let own = request.validate.as_deref().and_then(|own| own.raise_cap);
+                    let raises = own.unwrap_or(self.raise_cap) != RaiseCap::Never;
+                    let is_chat = request.embed.is_none();
+                    let most = most(rung, self.at, &job, (self.reask && is_chat, raises && is_chat));
                     dearest = dearest.zip(most).map(|(dearest, most)| dearest.or_dearer(most));
                     sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats)));
                 }
@@ -198,14 +205,17 @@ impl Calls {
 /// The most that calls of a job can cost at a rung. `None`: the price is unknown.
 ///
 /// A token has at least one byte, and a token of the estimate at most four: so four times the estimate is a bound on
-/// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top.
-fn most(rung: &Rung, at: Timestamp, job: &Job, reask: bool) -> Option<Calls> {
+/// the prompt of any text. A call that is repeated may have the rejected answer, and the words about it, on top
+/// (`reask`), and a larger output cap (`raises`).
+fn most(rung: &Rung, at: Timestamp, job: &Job, (reask, raises): (bool, bool)) -> Option<Calls> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
     let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
-    let longer = if reask { input.saturating_add(output).saturating_add(WORDS_OF_A_FAULT) } else { input };
+    let larger = job.max_output_tokens.filter(|_| raises).map(larger_cap::most_of);
+    let larger = larger.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(cap)));
+    let longer = if reask { input.saturating_add(larger).saturating_add(WORDS_OF_A_FAULT) } else { input };
     // Neither the day nor the hour of the calls is known.
     rung.prices_from(at)
-        .map(|price| Calls { first: dearest_cost(&price, input, output), again: dearest_cost(&price, longer, output) })
+        .map(|price| Calls { first: dearest_cost(&price, input, output), again: dearest_cost(&price, longer, larger) })
         .reduce(Calls::or_dearer)
 }
 

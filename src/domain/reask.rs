@@ -32,6 +32,8 @@ pub struct Rejected {
     text: Option<String>,
     calls: Vec<Call>,
     told: String,
+    /// There was no answer at all.
+    is_nudge: bool,
 }
 
 /// A call of a function in a rejected answer.
@@ -66,7 +68,15 @@ impl Rejected {
             return None;
         }
         let told = format!("{}: {}. {}", words.fault, plain(fault), words.demand);
-        Some(Self { number, text: text.map(str::to_owned), calls, told })
+        Some(Self { number, text: text.map(str::to_owned), calls, told, is_nudge: false })
+    }
+
+    /// What follows an empty turn that the model ended by itself: there is no answer to repeat, and the model is asked
+    /// for one.
+    #[must_use]
+    pub fn nudge(number: i16) -> Self {
+        let told = SoftFailure::Empty.facts().reask.as_ref().map(|words| format!("{}. {}", words.fault, words.demand));
+        Self { number, text: None, calls: Vec::new(), told: told.unwrap_or_default(), is_nudge: true }
     }
 
     /// The request with the answer and its fault at the end of the conversation. `None`: the request has no
@@ -77,7 +87,7 @@ impl Rejected {
         // Without an offer of functions no provider takes calls of them back.
         let calls: &[Call] = if request.tools.is_empty() { &[] } else { &self.calls };
         let is_outdated = body.given("functions").is_some() && !calls.is_empty();
-        if is_outdated || (self.text.is_none() && calls.is_empty()) {
+        if is_outdated || (self.text.is_none() && calls.is_empty() && !self.is_nudge) {
             return None;
         }
         let messages = match body.take("prompt").filter(|prompt| prompt != "null") {
@@ -92,7 +102,10 @@ impl Rejected {
         if !calls.is_empty() {
             answer.insert("tool_calls".into(), calls.iter().map(Call::in_message).collect());
         }
-        add(answer.into());
+        // No provider takes a turn without content back.
+        if !self.is_nudge {
+            add(answer.into());
+        }
         if calls.is_empty() {
             add(json!({ "role": "user", "content": self.told }));
         }
@@ -150,6 +163,13 @@ fn plain(fault: &str) -> String {
         Some((end, _)) => format!("{}…", told.get(..end).unwrap_or_default()),
         None => told,
     }
+}
+
+/// Whether a rejected answer is an empty turn that the model ended by itself: Claude does so now and then, in the word
+/// of its vendor, after two or three tokens. It goes on when it is asked to.
+#[must_use]
+pub fn is_empty_turn(kind: SoftFailure, finish: Option<&str>, output: Option<i64>) -> bool {
+    kind == SoftFailure::Empty && finish == Some("end_turn") && output.is_some_and(|output| (1..=3).contains(&output))
 }
 
 /// Whether a job has asked a rung again, or is about to: it does so once.

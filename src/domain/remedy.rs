@@ -22,8 +22,8 @@ pub enum Remedy {
     LargerWindow,
     /// Ask the same rung again at once, with the request changed as the refusal asks. Uses up no attempt.
     Mend,
-    /// Ask the same rung once more at once, with the rejected answer and its fault named. Uses up an attempt, as the
-    /// answer was paid for.
+    /// Ask the same rung once more at once, with the rejected answer and its fault named, or with a larger output cap.
+    /// Uses up an attempt, as the answer was paid for.
     Reask,
     /// No rung will take this request: the job ends, regardless of what the route says.
     End,

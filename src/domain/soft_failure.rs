@@ -22,13 +22,17 @@ pub struct SoftFailureFacts {
     /// Advice to a person, for the reason of a job that fails.
     pub advice: Option<&'static str>,
     /// What the model is told where its route asks the same rung once more with the fault named; `None`: telling it
-    /// does not help. An answer that is not there, that was cut or that the model declined to give leaves nothing to
-    /// correct, and vectors come from no conversation.
+    /// does not help. An answer that was cut or that the model declined to give leaves nothing to correct, and vectors
+    /// come from no conversation. After an empty one the model is asked to answer, if it was the model that ended it.
     pub reask: Option<Words>,
 }
 
 /// Advice where an output cap left no room.
 const LARGER_CAP: Option<&str> = Some("a larger max_tokens may help");
+
+/// The message after a turn that the model ended before it said a word.
+const NUDGE: Option<Words> =
+    Some(Words { fault: "Your turn was empty", demand: "Please answer the message before this one." });
 
 /// The message about an answer that is no JSON.
 const JSON: Option<Words> =
@@ -85,7 +89,7 @@ macro_rules! soft_failures {
 
 soft_failures! {
     /// Nothing, or only white space and invisible characters.
-    Empty { name: "empty", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: None }
+    Empty { name: "empty", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: NUDGE }
     /// Fewer characters than the route demands.
     TooShort {
         name: "too_short", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: LENGTH
@@ -142,6 +146,26 @@ soft_failures! {
     /// The model ran into a loop and wrote the same words again and again. The same rung tends to do it again.
     Repetition {
         name: "repetition", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: None
+    }
+    /// Tokens of the model's template in the midst of the text, or turns of a talk that the model made up. The template
+    /// is the server's, but most of its answers may be whole.
+    ControlTokens {
+        name: "control_tokens", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: None
+    }
+    /// The provider counted far fewer tokens than the prompt has words: it has not read the rest. It would not read it
+    /// the next time either, nor with any other prompt of that length.
+    PromptCut {
+        name: "prompt_cut", remedy: Remedy::NextRung, breaker: Sign::Neutral,
+        advice: Some("a larger context window at the server may help"), reask: None
+    }
+    /// The same long text that the target has lately given to several other requests: a cache that got stuck.
+    StuckAnswer {
+        name: "stuck_answer", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: None
+    }
+    /// The provider's content filter did not look at it, where the route demands that it does.
+    Unfiltered {
+        name: "unfiltered", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None, reask: None
     }
     /// Another language or script than the demanded one.
     WrongLanguage {

@@ -74,6 +74,12 @@ impl Usage {
         self.cache_read > 0 || self.cache_write > 0 || self.cache_write_1h > 0
     }
 
+    /// The tokens generated, if the provider reported them.
+    #[must_use]
+    pub fn reported_output(&self) -> Option<i64> {
+        (self.source == UsageSource::Provider).then_some(self.output)
+    }
+
     /// All input tokens, cached or not.
     #[must_use]
     pub fn total_input(&self) -> i64 {

@@ -13,6 +13,7 @@ mod json_text;
 pub mod own_rules;
 mod phrases;
 mod repetition;
+mod turns;
 mod written_call;
 
 #[cfg(test)]
@@ -22,13 +23,17 @@ use super::{
     Answer, ChatRequest, ContentPart, Finish, ResponseFormat, Role, SoftFailure, ToolCall, UsageSource, Verdict,
 };
 use crate::domain::counted::counted;
+use crate::domain::estimate;
 use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use crate::domain::language::{self, TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use json_text::Found;
 pub use own_rules::OwnRules;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use turns::TurnMarks;
 
 /// A route's demands on an answer. Patterns and schemas are compiled when the configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +64,23 @@ pub struct Rules {
     pub finish: FinishRule,
     /// A text that ends in a loop of the same words is a failure.
     pub reject_repetition: bool,
+    /// Tokens of the model's template in the midst of a text, and turns that it made up, are a failure, unless the
+    /// answer stands whole before them.
+    pub reject_control_tokens: bool,
+    /// An answer to a prompt that the provider has read only in part, by its own count, is a failure.
+    pub reject_cut_prompts: bool,
+    /// A long text that the target has given to several other requests is a failure.
+    pub reject_stuck: bool,
+    /// Only an answer that the provider's content filter has looked at is taken, where there is one.
+    pub only_filtered: bool,
     /// The text has to be in one of these languages; none: any.
     pub languages: Vec<TextLanguage>,
     /// The text has to be written in one of these scripts; none: any.
     pub scripts: Vec<TextScript>,
     /// Only the model that was asked may answer.
     pub only_as_asked: bool,
+    /// Which answers that were cut off are asked for again with a larger output cap.
+    pub raise_cap: RaiseCap,
 }
 
 /// What an answer has to say of why it ended, where that word does not mean a failure.
@@ -95,10 +111,19 @@ impl Rules {
         let is_json = answer.tool_calls.is_empty() && self.wants_json(request, schema);
         let mentions = |tag: &str| mentions(request, tag);
         let unmarked = draft::without_endings(whole, &mentions);
-        let split = draft::split(unmarked, is_json, &mentions);
-        let said = split.as_ref().map_or(unmarked, |split| split.answer);
+        let one_turn = self.judge_turns(unmarked, is_json, request, &mut faults);
+        let split = draft::split(one_turn, is_json, &mentions);
+        let said = split.as_ref().map_or(one_turn, |split| split.answer);
         let text = trimmed(said);
-        self.judge_finish(answer, text, split.is_some(), request, &mut faults);
+        // A model that has ended its turn was not cut off in it, whatever came behind.
+        let finish = if one_turn.len() < unmarked.len() && answer.finish == Finish::Length {
+            Finish::Complete
+        } else {
+            answer.finish
+        };
+        let close = Close { finish, text, has_draft: split.is_some(), is_json };
+        self.judge_finish(answer, &close, request, &mut faults);
+        self.judge_reading(answer, request, &mut faults);
         for call in &answer.tool_calls {
             judge_call(call, request, &mut faults);
         }
@@ -107,20 +132,30 @@ impl Rules {
         if !only_calls {
             let text = repaired.as_deref().unwrap_or(text);
             self.judge_text(text, &mut faults);
-            self.judge_prose(text, is_json, answer.finish == Finish::Complete, &mut faults);
+            self.judge_prose(text, is_json, finish == Finish::Complete, &mut faults);
         }
         if answer.tool_calls.is_empty()
             && let Some(called) = written_call::find(text, request, &mentions)
         {
             faults.add(SoftFailure::BadToolCall, &format_args!("a call of {} came as text", excerpt(called)));
         }
+        if answer.tool_calls.is_empty()
+            && self.reject_control_tokens
+            && let Some(mark) = written_call::unoffered(text, request, &mentions)
+        {
+            faults.add(SoftFailure::BadToolCall, &format_args!("{mark}: a call came as text, and none was offered"));
+        }
         let mut cut = Vec::new();
         if unmarked.len() < whole.len() {
             let length = whole.chars().count().saturating_sub(unmarked.chars().count());
             cut.push(format!("marks of the end of its turn were cut off ({})", characters(length)));
         }
+        if one_turn.len() < unmarked.len() {
+            let length = unmarked.chars().count().saturating_sub(one_turn.chars().count());
+            cut.push(format!("turns that are none of its answer were cut off ({})", characters(length)));
+        }
         if split.is_some() {
-            let length = unmarked.chars().count().saturating_sub(said.chars().count());
+            let length = one_turn.chars().count().saturating_sub(said.chars().count());
             cut.push(format!("reasoning before the answer was cut off ({})", characters(length)));
         }
         if let Some(repaired) = &repaired {
@@ -147,12 +182,48 @@ impl Rules {
         by_request || self.json || self.json_schema.is_some() || schema.is_some()
     }
 
-    fn judge_finish(&self, answer: &Answer, text: &str, has_draft: bool, request: &ChatRequest, faults: &mut Faults) {
+    /// Judges the marks of turns in a text; returns the part of it that is the answer.
+    fn judge_turns<'a>(&self, text: &'a str, is_json: bool, request: &ChatRequest, faults: &mut Faults) -> &'a str {
+        if !self.reject_control_tokens || (is_json && serde_json::from_str::<IgnoredAny>(text).is_ok()) {
+            return text;
+        }
+        match turns::find(text, request) {
+            // What a model says to itself of such marks ends no turn.
+            Some(TurnMarks::Around(answer)) if !draft::is_open(answer, &draft::tags_in(answer)) => answer,
+            Some(TurnMarks::Within(mark)) => {
+                faults.add(SoftFailure::ControlTokens, &format_args!("{mark} stands in its midst"));
+                text
+            }
+            Some(TurnMarks::Around(_)) | None => text,
+        }
+    }
+
+    /// Judges what the provider says of the prompt and of its own filter.
+    fn judge_reading(&self, answer: &Answer, request: &ChatRequest, faults: &mut Faults) {
+        let read = answer.usage.total_input();
+        if self.reject_cut_prompts && answer.usage.source == UsageSource::Provider && read > 0 {
+            // A word has a letter and a space at least: most prompts need no counting.
+            let most_words = i64::try_from(request.raw.len() / 2).unwrap_or(i64::MAX);
+            let may_be_cut = most_words >= LEAST_CUT && read < most_words / MOST_WORDS_A_TOKEN;
+            let words = if may_be_cut { estimate::fewest_tokens(request) } else { 0 };
+            if words >= LEAST_CUT && read < words / MOST_WORDS_A_TOKEN {
+                let told = format_args!("{read} tokens of a prompt with some {words} words were read");
+                faults.add(SoftFailure::PromptCut, &told);
+            }
+        }
+        let filter = answer.beside.choice.get("content_filter_results").and_then(|results| results.get("error"));
+        if self.only_filtered && filter.is_some_and(|error| !error.is_null()) {
+            faults.add(SoftFailure::Unfiltered, &"the provider's content filter was down and did not look at it");
+        }
+    }
+
+    fn judge_finish(&self, answer: &Answer, close: &Close<'_>, request: &ChatRequest, faults: &mut Faults) {
+        let Close { finish, text, has_draft, is_json } = *close;
         if answer.refusal.as_deref().is_some_and(|refusal| !trimmed(refusal).is_empty()) {
             faults.add(SoftFailure::Refusal, &"the model declined");
         }
         let is_there = !text.is_empty() || !answer.tool_calls.is_empty();
-        match answer.finish {
+        match finish {
             Finish::ToolCall if answer.tool_calls.is_empty() => {
                 faults.add(SoftFailure::BadToolCall, &"a call was announced and none came");
             }
@@ -164,6 +235,10 @@ impl Rules {
                 } else {
                     faults.add(SoftFailure::Truncated, &"cut off at the output cap");
                 }
+            }
+            // JSON shows by its form whether it is whole.
+            Finish::Complete if !is_json && answer.tool_calls.is_empty() => {
+                judge_stop(self, answer, text, request, faults)
             }
             Finish::Complete | Finish::ToolCall | Finish::Length => {}
             Finish::ContentFilter => faults.add(SoftFailure::ContentFiltered, &"the provider's filter cut it"),
@@ -206,6 +281,9 @@ impl Rules {
         let route_schema = self.json_schema.as_deref();
         let schemas = [route_schema, schema];
         let fault = |value: &Value| match value {
+            Value::Object(_) if is_schema_itself(value, &schemas) => {
+                Some((SoftFailure::SchemaMismatch, "the schema itself came back in place of an answer".to_owned()))
+            }
             Value::Object(_) => broken_schema(&schemas, value),
             _ if object => Some((SoftFailure::NotJson, "an object was demanded".to_owned())),
             _ => broken_schema(&schemas, value),
@@ -267,6 +345,36 @@ impl Rules {
     }
 }
 
+/// How an answer ended.
+#[derive(Clone, Copy)]
+struct Close<'a> {
+    finish: Finish,
+    text: &'a str,
+    has_draft: bool,
+    is_json: bool,
+}
+
+/// A prompt of fewer words is not taken to be cut: what vendors count of short ones differs too much.
+const LEAST_CUT: i64 = 1_000;
+
+/// So many words a token are more than any tokenizer makes of a text.
+const MOST_WORDS_A_TOKEN: i64 = 3;
+
+/// An answer of fewer tokens may well be as long as its cap by chance.
+const LEAST_CAP: i64 = 16;
+
+/// Judges an answer that says that it is done. One that is exactly as long as it may be, and breaks off within a
+/// sentence, was cut by a server that does not say so.
+fn judge_stop(rules: &Rules, answer: &Answer, text: &str, request: &ChatRequest, faults: &mut Faults) {
+    let usage = &answer.usage;
+    let is_at = |cap: i64| usage.output == cap || usage.output.saturating_sub(usage.reasoning) == cap;
+    let is_at_cap = request.max_tokens.is_some_and(|cap| cap >= LEAST_CAP && is_at(cap));
+    let breaks_off = text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, ',' | '-' | '(' | '/'));
+    if rules.reject_truncated && usage.source == UsageSource::Provider && is_at_cap && breaks_off {
+        faults.add(SoftFailure::Truncated, &"it breaks off at the output cap, and says that it is done");
+    }
+}
+
 /// JSON of more bytes is taken as a text where its language is looked for.
 const PARSED_FOR_PROSE: usize = 1 << 20;
 
@@ -305,9 +413,28 @@ impl Rules {
 fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
     if !request.tools.iter().any(|tool| tool.name == call.name) {
         faults.add(SoftFailure::BadToolCall, &format_args!("{} was not offered", excerpt(&call.name)));
-    } else if serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_err() {
+    } else if serde_json::from_str::<IgnoredAny>(&call.arguments).is_err() {
         faults.add(SoftFailure::BadToolCall, &format_args!("the arguments for {} are not JSON", excerpt(&call.name)));
     }
+}
+
+/// Whether a value is one of the demanded schemas, perhaps as it was sent, or with its name around it.
+fn is_schema_itself(value: &Value, schemas: &[Option<&Schema>]) -> bool {
+    let named = |value: &Value| {
+        value.get("properties").and_then(Value::as_object).map(|all| {
+            let mut names: Vec<String> = all.keys().cloned().collect();
+            names.sort_unstable();
+            names
+        })
+    };
+    let inner = [Some(value), value.get("schema"), value.pointer("/json_schema/schema")];
+    schemas.iter().flatten().map(|schema| schema.written()).any(|schema| {
+        let names = named(schema).filter(|names| !names.is_empty() && !names.iter().any(|name| name == "properties"));
+        inner.iter().flatten().any(|inner| {
+            let is_of_schema = inner.get("type").is_some_and(|kind| kind == "object");
+            is_of_schema && names.is_some() && named(inner) == names
+        })
+    })
 }
 
 /// Names the places in the answer, the rules of the schema and what they demand, never a value of the answer.
@@ -424,25 +551,29 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::Refusal => 1,
         SoftFailure::Html => 2,
         SoftFailure::ReasoningExhausted => 3,
-        SoftFailure::Repetition => 4,
-        SoftFailure::Truncated => 5,
-        SoftFailure::BadFinish => 6,
-        SoftFailure::Empty => 7,
-        SoftFailure::BadToolCall => 8,
-        SoftFailure::NotJson => 9,
-        SoftFailure::SchemaMismatch => 10,
-        SoftFailure::WrongLanguage => 11,
-        SoftFailure::ForbiddenPattern => 12,
-        SoftFailure::MissingPattern => 13,
-        SoftFailure::TooShort => 14,
-        SoftFailure::TooLong => 15,
-        SoftFailure::VectorCount => 16,
-        SoftFailure::VectorDimension => 17,
-        SoftFailure::VectorNotFinite => 18,
-        SoftFailure::VectorZero => 19,
+        SoftFailure::PromptCut => 4,
+        SoftFailure::Repetition => 5,
+        SoftFailure::Truncated => 6,
+        SoftFailure::BadFinish => 7,
+        SoftFailure::Empty => 8,
+        SoftFailure::BadToolCall => 9,
+        SoftFailure::ControlTokens => 10,
+        SoftFailure::NotJson => 11,
+        SoftFailure::SchemaMismatch => 12,
+        SoftFailure::WrongLanguage => 13,
+        SoftFailure::ForbiddenPattern => 14,
+        SoftFailure::MissingPattern => 15,
+        SoftFailure::TooShort => 16,
+        SoftFailure::TooLong => 17,
+        SoftFailure::Unfiltered => 18,
+        SoftFailure::VectorCount => 19,
+        SoftFailure::VectorDimension => 20,
+        SoftFailure::VectorNotFinite => 21,
+        SoftFailure::VectorZero => 22,
         // Verdicts on an answer that keeps every rule of its text.
-        SoftFailure::OtherModel => 20,
-        SoftFailure::LowConfidence => 21,
+        SoftFailure::OtherModel => 23,
+        SoftFailure::StuckAnswer => 24,
+        SoftFailure::LowConfidence => 25,
     }
 }
 

@@ -29,6 +29,10 @@ pub fn text(prompt: u64, tokens: u64) -> String {
         text.push_str(WORDS);
     }
     text.truncate(length);
+    // A whole answer ends like one: one that breaks off at its cap was cut, whatever its server says.
+    if text.pop().is_some() {
+        text.push('.');
+    }
     text
 }
 

@@ -14,6 +14,7 @@ use super::prompt::{PromptHash, count_tokens};
 use super::prompt_cache::Cached;
 use super::reply_body::{ReplyBody, Then};
 use super::scenario::Provider;
+use super::spoilt::{first_tool, spoilt};
 use super::stream::Stream;
 use super::ticket::Ticket;
 use super::wait::{Told, WaitFormat};
@@ -35,6 +36,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
 /// The size of a huge body when the scenario does not say.
 const DEFAULT_HUGE_BYTES: usize = 16 << 20;
+
+/// The model that answers in place of another.
+const OTHER_MODEL: &str = "thrifty-7b";
 
 const REFUSAL: &str = "I'm sorry, but I can't help with that request.";
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head>\
@@ -149,7 +153,8 @@ fn admit(
     };
     let composition = match (&ask, &entry.decision) {
         (Some(ask), Decision::Do(fault)) if fault.kind.is_answer() => {
-            Some(compose(core.scenario.seed, spec, ask, fault))
+            let tool = if fault.kind == FaultKind::WrittenCall { first_tool(call.body) } else { None };
+            Some(compose(core.scenario.seed, spec, ask, fault, tool.as_deref()))
         }
         _ => None,
     };
@@ -163,7 +168,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// The model's answer, with the fault worked in.
-fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composition {
+fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault, tool: Option<&str>) -> Composition {
     if let Some(embed) = &ask.embed {
         return Composition {
             text: String::new(),
@@ -216,9 +221,17 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
             let whole = whole();
             (answer::cut(&whole, count_tokens(&whole).div_ceil(2)).to_owned(), Finish::Length)
         }
-        _ => (whole(), Finish::Stop),
+        kind => {
+            let whole = whole();
+            spoilt(kind, &whole, ask, tool).unwrap_or((whole, Finish::Stop))
+        }
     };
-    let mut output_tokens = count_tokens(&text);
+    let mut output_tokens = match fault.kind {
+        // All that there may be was used up.
+        FaultKind::Reasoning | FaultKind::CutStop => ask.max_output.unwrap_or_else(|| count_tokens(&text)),
+        FaultKind::EmptyTurn => 3,
+        _ => count_tokens(&text),
+    };
     if let Some(max) = ask.max_output.filter(|max| *max < output_tokens) {
         text.truncate(answer::cut(&text, max).len());
         output_tokens = max;
@@ -355,6 +368,7 @@ fn reply_of_answer(
     let used = Usage { input: entry.input_tokens, output: composition.output_tokens, cached: entry.cached };
     let usage = match fault.kind {
         FaultKind::NoUsage => None,
+        FaultKind::PromptCut => Some(Usage { input: used.input / 10, cached: Cached::default(), ..used }),
         FaultKind::WrongUsage => {
             Some(Usage { input: used.input * 10, output: used.output * 10, cached: Cached::default() })
         }
@@ -364,7 +378,7 @@ fn reply_of_answer(
     let answer = Answer {
         id,
         created: wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        model: &entry.model,
+        model: if fault.kind == FaultKind::OtherModel { OTHER_MODEL } else { &entry.model },
         text: &composition.text,
         finish: composition.finish,
         usage,

@@ -112,6 +112,32 @@ fault_kinds! {
     Garbage = "garbage",
     /// 200 with a body of many megabytes.
     HugeBody = "huge_body",
+    /// 200 with the same sentence again and again, up to the output cap.
+    Loop = "loop",
+    /// 200 whose reasoning uses up an output cap of fewer than `tokens`; a good answer where the cap is larger.
+    Reasoning = "reasoning",
+    /// 200 with half of the answer, the tokens of the output cap, and the finish reason "stop".
+    CutStop = "cut_stop",
+    /// 200 with reasoning in `<think>` before the answer.
+    Think = "think",
+    /// 200 with tokens of the template in the midst of the text.
+    ControlTokens = "control_tokens",
+    /// 200 with the answer, and turns of both sides that the model has made up behind it.
+    RunOn = "run_on",
+    /// 200 with a call of the first function as text.
+    WrittenCall = "written_call",
+    /// 200 in Russian.
+    OtherLanguage = "other_language",
+    /// 200 from another model than the one that was asked.
+    OtherModel = "other_model",
+    /// 200 with the demanded schema in place of an answer.
+    EchoedSchema = "echoed_schema",
+    /// 200 that reports a tenth of the prompt: the rest was cut off unseen.
+    PromptCut = "prompt_cut",
+    /// 200 with the same text for every request.
+    Stuck = "stuck",
+    /// 200 with an empty turn of three tokens, ended by the model itself.
+    EmptyTurn = "empty_turn",
 }
 
 impl FaultKind {
@@ -146,6 +172,9 @@ pub enum Disguise {
     BadRequest,
 }
 
+/// The output cap that leaves room for an answer behind the reasoning when the scenario does not say.
+const REASONING_TOKENS: u64 = 1_000;
+
 /// A fault with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fault {
@@ -165,13 +194,35 @@ pub struct Fault {
     pub disguise: Option<Disguise>,
     /// The size of a huge body.
     pub bytes: Option<usize>,
+    /// The output cap that leaves room for an answer behind the reasoning.
+    pub tokens: Option<u64>,
 }
 
 impl Fault {
     /// A fault without parameters.
     #[must_use]
     pub const fn new(kind: FaultKind) -> Self {
-        Self { kind, status: None, wait: None, format: None, delay: None, interval: None, disguise: None, bytes: None }
+        Self {
+            kind,
+            status: None,
+            wait: None,
+            format: None,
+            delay: None,
+            interval: None,
+            disguise: None,
+            bytes: None,
+            tokens: None,
+        }
+    }
+
+    /// What becomes of it where the call sets this output cap: reasoning leaves room for an answer if it can.
+    #[must_use]
+    pub fn within(self, cap: Option<u64>) -> Self {
+        let is_spared = cap.is_none_or(|cap| cap >= self.tokens.unwrap_or(REASONING_TOKENS));
+        if self.kind == FaultKind::Reasoning && is_spared {
+            return Self { kind: FaultKind::Ok, ..self };
+        }
+        self
     }
 
     /// The fault with this name, or with this HTTP status: `empty`, `rate_limit`, `429`, `502`.
@@ -228,6 +279,9 @@ impl Fault {
                 "interval" => fault.interval = Some(seconds(value)?),
                 "status" => fault.status = Some(value.parse().map_err(|_| format!("`{value}` is not a status"))?),
                 "bytes" => fault.bytes = Some(value.parse().map_err(|_| format!("`{value}` is not a size"))?),
+                "tokens" => {
+                    fault.tokens = Some(value.parse().map_err(|_| format!("`{value}` is not a number of tokens"))?);
+                }
                 "disguise" => {
                     fault.disguise = Some(
                         Disguise::parse(value).ok_or_else(|| format!("unknown disguise `{value}`: 400, 402, 429"))?,
@@ -337,7 +391,17 @@ mod tests {
         assert_eq!(step("402").disguise, Some(Disguise::PaymentRequired));
         assert_eq!(step("slow_drip:interval=0.01").interval, Some(Duration::from_millis(10)));
         assert_eq!(step("huge_body:bytes=1000").bytes, Some(1000));
-        for wrong in ["nonsense", "429:retry-after=soon", "empty:colour=red", "200000", "out_of_quota:disguise=401"] {
+        let reasons = step("reasoning:tokens=300");
+        let kinds = [Some(299), Some(300), None].map(|cap| reasons.within(cap).kind);
+        assert_eq!(kinds, [FaultKind::Reasoning, FaultKind::Ok, FaultKind::Ok]);
+        for wrong in [
+            "nonsense",
+            "429:retry-after=soon",
+            "empty:colour=red",
+            "200000",
+            "out_of_quota:disguise=401",
+            "reasoning:tokens=x",
+        ] {
             assert!(Fault::parse_step(wrong).is_err(), "{wrong}");
         }
         assert!(scripted("[[fault:empty", "a", 1, 1).is_err());

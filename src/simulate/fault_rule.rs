@@ -144,6 +144,7 @@ struct RawFaultRule {
     interval: Option<Span>,
     disguise: Option<u16>,
     bytes: Option<usize>,
+    tokens: Option<u64>,
 }
 
 impl<'de> Deserialize<'de> for FaultRule {
@@ -163,6 +164,7 @@ impl<'de> Deserialize<'de> for FaultRule {
             interval: raw.interval.map(|span| span.0),
             disguise: disguise.transpose()?.or(named.disguise),
             bytes: raw.bytes,
+            tokens: raw.tokens,
             ..named
         };
         Ok(Self {

@@ -315,7 +315,8 @@ impl Ledger {
                     last_user: &ask.last_user,
                     draw,
                 };
-                match fault(scenario, name, spec, &circumstances, request.steps + 1) {
+                let fault = fault(scenario, name, spec, &circumstances, request.steps + 1);
+                match fault.map(|fault| fault.within(ask.max_output)) {
                     Err(message) => Decision::Reject(Problem::Malformed(message)),
                     Ok(fault) if !fault.kind.is_answer() => Decision::Do(fault),
                     Ok(fault) => {

@@ -34,6 +34,7 @@ mod reply_body;
 mod server;
 mod signature;
 mod simulator;
+mod spoilt;
 mod stream;
 mod ticket;
 mod wire;

@@ -199,6 +199,12 @@ pub struct PastAttempt {
     pub number: i16,
     /// The number of the attempt whose rejected answer it named.
     pub reask_of: Option<i16>,
+    /// The provider's word for why its answer ended.
+    pub finish: Option<String>,
+    /// Tokens of its answer, if the provider reported them.
+    pub output: Option<i64>,
+    /// Its output cap was larger than usual, because the one before it had cut an answer.
+    pub raised: bool,
     /// How sure the rung was of its answer.
     pub confidence: Option<f64>,
     /// It failed together with other jobs, in a way that says nothing of this one.
@@ -323,7 +329,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
                       a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!",
-                      a.number, a.reask_of, a.confidence,
+                      a.number, a.reask_of, a.confidence, a.finish,
+                      case when a.usage_source = 'provider' then a.output_tokens end as output,
+                      coalesce(a.decision ? 'raised_cap', false) as "raised!",
                       coalesce(a.decision #> '{pack,parted}' = 'true', false) as "parted!",
                       case when a.detail = any ($2) and a.round = i.round and pg_column_size(a.answer) <= $3
                            then (a.answer #> '{choices,0,message}')::text end as answer
@@ -360,6 +368,9 @@ impl Store {
                 current_round: row.current_round,
                 number: row.number,
                 reask_of: row.reask_of,
+                finish: row.finish,
+                output: row.output,
+                raised: row.raised,
                 confidence: row.confidence,
                 parted: row.parted,
                 // It was written by a worker; one that cannot be read is not named again.

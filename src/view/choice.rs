@@ -6,6 +6,7 @@ use crate::domain::awaited::{self, Awaited, What};
 use crate::domain::counted::counted;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, Packed, PassedOver, Streamed, Waited, Why};
 use crate::domain::fork::Taken;
+use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pause::FixedWait;
 use crate::domain::shut::Reason;
 use crate::domain::{NanoUsd, StrategyKind, Timestamp, Unit};
@@ -31,6 +32,9 @@ pub(super) fn in_words(decision: Option<&Value>, is_told: impl Fn(&Ordering) -> 
     }
     if let Some(key) = &explanation.key {
         reasons.push(format!("it was called with the key {key}"));
+    }
+    if let Some(RaisedCap { of, from, to, after }) = explanation.raised_cap {
+        reasons.push(format!("max_tokens raised from {from} to {to} after {after} (#{of})"));
     }
     if !explanation.dropped.is_empty() {
         reasons.push(format!("not sent to it as it came: {}", explanation.dropped.join(", ")));

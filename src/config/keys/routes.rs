@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
-use crate::config::words::{CACHE_LIVES, FINISH_RULES, SERVED_RULES, names};
+use crate::config::words::{CACHE_LIVES, CAP_RAISES, FILTER_RULES, FINISH_RULES, SERVED_RULES, names};
 use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
@@ -324,6 +324,33 @@ const VALIDATE: Table = Table {
             "true",
             "Answers that end in a loop of the same words, twenty times or more, are rejected.",
         ),
+        with_default(
+            "control_tokens",
+            Kind::Flag,
+            "true",
+            "Answers with tokens of the model's template in their midst are rejected; turns behind a whole answer are \
+             cut off.",
+        ),
+        with_default(
+            "prompt_cut",
+            Kind::Flag,
+            "true",
+            "Answers are rejected whose provider has, by its own count, read a third or less of the prompt's words.",
+        ),
+        with_default(
+            "stuck_answer",
+            Kind::Flag,
+            "false",
+            "Long answers are rejected that the target has lately given to several other requests, word by word. \
+             Without it the log tells of them.",
+        ),
+        with_default(
+            "filter",
+            Kind::Word(|| names(FILTER_RULES)),
+            "any",
+            "Whether answers are taken that the provider's content filter, being down, did not look at: \"any\", or \
+             only if it \"ran\".",
+        ),
         key("language", TEXTS, "[\"en\"]", "Answers have to be in one of these languages (ISO 639)."),
         key("script", TEXTS, "[\"latin\"]", "Answers have to be written in one of these scripts."),
         with_default(
@@ -332,6 +359,14 @@ const VALIDATE: Table = Table {
             "any",
             "Which model may answer: \"any\" that the provider puts in the place of the one that was asked, or \
              \"asked\" alone.",
+        ),
+        with_default(
+            "raise_cap",
+            Kind::Word(|| names(CAP_RAISES)),
+            "reasoning",
+            "Which answers that were cut off are asked for once more at the same rung, with up to four times the \
+             output cap: \"reasoning\" those that never began because reasoning used up the cap, \"always\" all, or \
+             \"never\" one.",
         ),
         with_default("json", Kind::Flag, "false", "Answers that are no JSON are rejected."),
         instead(

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::charging::Fate;
 use crate::domain::decide::{Step, UnderWay, decide};
+use crate::domain::larger_cap::{self, RaiseCap};
 use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice};
 use crate::domain::request::Pass;
 use crate::domain::route::Race;
@@ -94,15 +95,15 @@ fn route() -> impl Values<Value = Route> {
         Just(Strategy::Priority),
         (2..4_u16).prop_map(|at_most| Strategy::Race(Race { at_most, after: Duration::ZERO })),
     ];
-    (prop::collection::vec(rung(), 1..4), 1..8_u16, any::<bool>(), strategy).prop_map(
-        |(rungs, max_attempts, reask, strategy)| Route {
+    (prop::collection::vec(rung(), 1..4), 1..8_u16, any::<bool>(), any::<bool>(), strategy).prop_map(
+        |(rungs, max_attempts, reask, raises, strategy)| Route {
             name: "r".to_owned(),
             strategy,
             rungs,
             patience: Patience::For(Duration::ZERO),
             max_attempts,
             fallback_on: ErrorClass::ALL.iter().copied().collect(),
-            rules: Rules::default(),
+            rules: Rules { raise_cap: if raises { RaiseCap::Always } else { RaiseCap::Never }, ..Rules::default() },
             reask,
             pass: Pass::default(),
             defaults: Arc::default(),
@@ -189,6 +190,9 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
         let prompt = job.input_tokens * 4 + FRAME;
         // The conversation goes on after an answer that was rejected, and after no other failure.
         let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
+        let raised = job.max_output_tokens.filter(|_| has_answer && route.rules.raise_cap == RaiseCap::Always);
+        let output =
+            raised.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(larger_cap::most_of(cap))));
         let prompt = if route.reask && has_answer { prompt + output + WORDS_OF_A_FAULT } else { prompt };
         let price = rung.price_at(AT + Duration::from_hours(1) * fortune.hours).unwrap();
         let NanoUsd(cost) = price.cost(&usage(fortune, prompt, output));

@@ -38,6 +38,27 @@ fn the_conversation_goes_on_with_the_answer_and_its_fault() {
 }
 
 #[test]
+fn after_an_empty_turn_the_model_is_asked_to_answer() {
+    let request = ChatRequest::read_text(ASKED).unwrap();
+    let again = Rejected::nudge(3).ask_again(&request).unwrap();
+    let body: Value = serde_json::from_str(&again.raw).unwrap();
+    let told = "Your turn was empty. Please answer the message before this one.";
+    assert_eq!(body["messages"].as_array().map(Vec::len), Some(3));
+    assert_eq!(body["messages"][2], json!({ "role": "user", "content": told }));
+    for (finish, output, expected) in [
+        (Some("end_turn"), Some(3), true),
+        (Some("end_turn"), Some(0), false),
+        (Some("end_turn"), Some(40), false),
+        (Some("end_turn"), None, false),
+        (Some("stop"), Some(3), false),
+        (None, Some(3), false),
+    ] {
+        assert_eq!(is_empty_turn(SoftFailure::Empty, finish, output), expected, "{finish:?} {output:?}");
+    }
+    assert!(!is_empty_turn(SoftFailure::Truncated, Some("end_turn"), Some(3)));
+}
+
+#[test]
 fn a_prompt_alone_becomes_a_conversation_and_what_is_its_authors_own_stays_so() {
     let body = again(r#"{"prompt":"Q","note":"mine"}"#, &json!({ "content": "no" }), SoftFailure::NotJson).unwrap();
     assert_eq!(body["messages"][0], json!({ "role": "user", "content": "Q" }));

@@ -3,6 +3,7 @@
 use super::RequestError;
 use super::field::{Field, Members, boolean, string};
 use crate::domain::language::{TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use crate::domain::validation::own_rules::{MOST_PATTERNS, compiled};
 use crate::domain::validation::{FinishRule, OwnRules};
 
@@ -19,9 +20,14 @@ const MEMBERS: &[&str] = &[
     "finish",
     "json",
     "repetition",
+    "control_tokens",
+    "prompt_cut",
+    "stuck_answer",
+    "filter",
     "language",
     "script",
     "served",
+    "raise_cap",
     "required_patterns",
     "forbidden_patterns",
 ];
@@ -50,9 +56,14 @@ pub(super) fn read(field: &Field<'_>) -> Result<OwnRules, RequestError> {
         finish: members.read("finish", |field| word(field, FINISHES))?,
         json: members.read("json", boolean)?,
         repetition: members.read("repetition", boolean)?,
+        control_tokens: members.read("control_tokens", boolean)?,
+        prompt_cut: members.read("prompt_cut", boolean)?,
+        stuck_answer: members.read("stuck_answer", boolean)?,
+        only_filtered: members.read("filter", |field| word(field, FILTERS))?,
         language: members.read("language", |field| parsed(field, language))?,
         script: members.read("script", |field| parsed(field, TextScript::parse))?,
         only_as_asked: members.read("served", |field| word(field, SERVED))?,
+        raise_cap: members.read("raise_cap", |field| word(field, RAISES))?,
         required_patterns: members.read("required_patterns", patterns)?,
         forbidden_patterns: members.read("forbidden_patterns", patterns)?,
     };
@@ -71,6 +82,11 @@ fn language(code: &str) -> Result<TextLanguage, String> {
 
 const FINISHES: &[(&str, FinishRule)] =
     &[("said", FinishRule::Said), ("known", FinishRule::Known), ("any", FinishRule::Any)];
+
+const FILTERS: &[(&str, bool)] = &[("any", false), ("ran", true)];
+
+const RAISES: &[(&str, RaiseCap)] =
+    &[("never", RaiseCap::Never), ("reasoning", RaiseCap::Reasoning), ("always", RaiseCap::Always)];
 
 const SERVED: &[(&str, bool)] = &[("any", false), ("asked", true)];
 

@@ -505,6 +505,8 @@ fn rules_for_the_answer_are_read_and_kept_from_the_targets() {
         (json!({"finish": "soon"}), "validate.finish: expected said or known or any"),
         (json!({"language": ["de", "klingon"]}), "validate.language: \"klingon\" is no language that is told"),
         (json!({"script": "runes"}), "validate.script: \"runes\" is no script that is told"),
+        (json!({"raise_cap": "twice"}), "validate.raise_cap: expected never or reasoning or always"),
+        (json!({"filter": "off"}), "validate.filter: expected any or ran"),
         (json!({"served": true}), "validate.served: expected any or asked"),
         (json!({"required_patterns": ["("]}), "validate.required_patterns: pattern 1 does not compile"),
         (json!({"forbidden_patterns": ["\\w{900}"]}), "it takes more than 256 KB when it is compiled"),

@@ -296,7 +296,7 @@ fn unframed(answer: &str) -> &str {
 /// length.
 const MOST_PIECES: usize = 64;
 
-const CHANNEL: &str = "<|channel|>";
+pub(super) const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const ENDS: &[&str] = &["<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL];
 

@@ -2,6 +2,7 @@
 
 use super::{FinishRule, Rules};
 use crate::domain::language::{TextLanguage, TextScript};
+use crate::domain::larger_cap::RaiseCap;
 use regex::{Regex, RegexBuilder};
 use std::borrow::Cow;
 
@@ -23,9 +24,14 @@ pub struct OwnRules {
     pub finish: Option<FinishRule>,
     pub json: Option<bool>,
     pub repetition: Option<bool>,
+    pub control_tokens: Option<bool>,
+    pub prompt_cut: Option<bool>,
+    pub stuck_answer: Option<bool>,
+    pub only_filtered: Option<bool>,
     pub language: Option<Vec<TextLanguage>>,
     pub script: Option<Vec<TextScript>>,
     pub only_as_asked: Option<bool>,
+    pub raise_cap: Option<RaiseCap>,
     /// Texts that compile: see [`compiled`]. They are compiled for each answer: a job that waits holds no more of them.
     pub required_patterns: Option<Vec<String>>,
     pub forbidden_patterns: Option<Vec<String>>,
@@ -54,6 +60,19 @@ impl OwnRules {
         has_some(&self.required_patterns) || has_some(&self.forbidden_patterns)
     }
 
+    /// Which answers that were cut off raise the output cap, by the request's word or else by the route's.
+    #[must_use]
+    pub fn raise_cap(own: Option<&Self>, route: &Rules) -> RaiseCap {
+        own.and_then(|own| own.raise_cap).unwrap_or(route.raise_cap)
+    }
+
+    /// Whether a text that the target gives to one request after the other is a failure, by the request's word or else
+    /// by the route's.
+    #[must_use]
+    pub fn rejects_stuck(own: Option<&Self>, route: &Rules) -> bool {
+        own.and_then(|own| own.stuck_answer).unwrap_or(route.reject_stuck)
+    }
+
     /// The rules of a route, with these in place of what they name.
     #[must_use]
     pub fn over<'a>(own: Option<&Self>, route: &'a Rules) -> Cow<'a, Rules> {
@@ -76,9 +95,14 @@ impl OwnRules {
             reject_truncated: own.truncated.unwrap_or(route.reject_truncated),
             finish: own.finish.unwrap_or(route.finish),
             reject_repetition: own.repetition.unwrap_or(route.reject_repetition),
+            reject_control_tokens: own.control_tokens.unwrap_or(route.reject_control_tokens),
+            reject_cut_prompts: own.prompt_cut.unwrap_or(route.reject_cut_prompts),
+            reject_stuck: own.stuck_answer.unwrap_or(route.reject_stuck),
+            only_filtered: own.only_filtered.unwrap_or(route.only_filtered),
             languages: own.language.clone().unwrap_or_else(|| route.languages.clone()),
             scripts: own.script.clone().unwrap_or_else(|| route.scripts.clone()),
             only_as_asked: own.only_as_asked.unwrap_or(route.only_as_asked),
+            raise_cap: Self::raise_cap(Some(own), route),
         })
     }
 }

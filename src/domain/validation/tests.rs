@@ -517,3 +517,153 @@ fn rules_of_a_request_stand_in_the_place_of_those_of_its_route() {
         Some((SoftFailure::OtherModel, "m2 answered in its place".to_owned()))
     );
 }
+
+/// The rules that are told by the answer and by what the provider says of it.
+fn wary() -> Rules {
+    Rules { reject_control_tokens: true, reject_cut_prompts: true, only_filtered: true, ..strict() }
+}
+
+fn counted_by_provider(input: i64, output: i64) -> Usage {
+    Usage { input, output, source: UsageSource::Provider, ..Usage::default() }
+}
+
+#[test]
+fn turns_behind_an_answer_are_cut_off_even_if_the_cap_ended_them() {
+    let asked = asking(&json!({"prompt": "Where is the Louvre?"}));
+    let ran_on = "Paris.<|im_end|>\n<|im_start|>user\nAnd the Prado?<|im_end|>\n<|im_start|>assistant\nIn Mad";
+    let cut = Answer { finish: Finish::Length, ..answer(ran_on) };
+    for answer in [&answer(ran_on), &cut] {
+        let Verdict::Repaired { text, cut, .. } = wary().judge(answer, &asked, None) else { panic!("{answer:?}") };
+        assert_eq!(
+            (text.as_str(), cut.as_str()),
+            ("Paris.", "turns that are none of its answer were cut off (81 characters)")
+        );
+    }
+    assert_eq!(kinds(&wary(), &answer("Where?[/INST] Paris."), &asked), [Soft::ControlTokens]);
+    // Thoughts about such marks end no turn, and JSON may hold them.
+    for (text, request) in [
+        ("<think>It ends.<|im_end|>\n<|im_start|>user\n</think>Paris.", &asked),
+        ("{\"token\": \"a.<|im_end|>\\n<|im_start|>user\"}", &demanding(&json!({"type": "json_object"}))),
+    ] {
+        assert_eq!(kinds(&wary(), &answer(text), request), [], "{text}");
+    }
+    let fenced = "{\"a\": 1}<|im_end|>\n<|im_start|>user\nMore?";
+    let verdict = wary().judge(&answer(fenced), &demanding(&json!({"type": "json_object"})), None);
+    assert!(matches!(&verdict, Verdict::Repaired { text, .. } if text == "{\"a\": 1}"), "{verdict:?}");
+    assert_eq!(kinds(&strict(), &answer("Where?[/INST] Paris."), &asked), []);
+}
+
+#[test]
+fn a_call_as_text_is_one_in_the_form_of_every_model() {
+    let forms = [
+        "<tool_call>\n{\"name\": \"look\", \"arguments\": {}}\n</tool_call>",
+        "<tool_call>look\n<arg_key>at</arg_key>\n<arg_value>it</arg_value>\n</tool_call>",
+        "<tool_call>\n<function=look>\n<parameter=at>it</parameter>\n</function>\n</tool_call>",
+        "<function=look>{\"at\": 1}</function>",
+        "[TOOL_CALLS] [{\"name\": \"look\", \"arguments\": {}}]",
+        "[TOOL_CALLS]look[ARGS]{\"at\": 1}",
+        "<|python_tag|>look.call(at=1)",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.look:0<|tool_call_argument_begin|>{}",
+        "<minimax:tool_call>\n<invoke name=\"look\">\n</invoke>\n</minimax:tool_call>",
+        "<\u{ff5c}DSML\u{ff5c}function_calls>\n<\u{ff5c}DSML\u{ff5c}invoke name=\"look\">",
+        "<\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}><\u{ff5c}tool\u{2581}call\u{2581}begin\u{ff5c}>look",
+        "<TOOLCALL>[{\"name\": \"look\", \"arguments\": {}}]</TOOLCALL>",
+        "<|tool_call_start|>[look(at=1)]<|tool_call_end|>",
+        "<seed:tool_call><function=look></function></seed:tool_call>",
+        "commentary to=functions.look json{\"at\": 1}",
+        "functools[{\"name\": \"look\", \"arguments\": {}}]",
+        "```tool_code\nprint(look(at=1))\n```",
+        "[look(at=\"it\")]",
+    ];
+    for text in forms {
+        assert_eq!(kinds(&wary(), &answer(text), &request()), [Soft::BadToolCall], "{text}");
+    }
+    // A call where no function was offered.
+    let plain = asking(&json!({"prompt": "x"}));
+    for text in ["<tool_call>\n{\"name\": \"look\"}", "[TOOL_CALLS] [{}]", "<\u{ff5c}DSML\u{ff5c}function_calls>"] {
+        assert_eq!(kinds(&wary(), &answer(text), &plain), [Soft::BadToolCall], "{text}");
+        let about = asking(&json!({"prompt": "Show me a <tool_call>, [TOOL_CALLS], <\u{ff5c}DSML."}));
+        assert_eq!(kinds(&wary(), &answer(text), &about), [], "{text}");
+    }
+    for text in ["[look](https://example.com)", "Then `look(at=1)` is called.", "[looking around]"] {
+        assert_eq!(kinds(&wary(), &answer(text), &request()), [], "{text}");
+    }
+}
+
+#[test]
+fn a_prompt_is_cut_where_far_fewer_tokens_were_counted_than_it_has_words() {
+    let of = |prompt: &str, input: i64| {
+        let usage = counted_by_provider(input, 5);
+        kinds(&wary(), &Answer { usage, ..answer("Yes.") }, &asking(&json!({"prompt": prompt})))
+    };
+    let (long, short) = ("a word or two, ".repeat(500), "a word or two, ".repeat(200));
+    assert_eq!(of(&long, 600), [Soft::PromptCut]);
+    for (prompt, input) in [
+        (&long, 2_500),
+        // A tokenizer that makes one token of two words is unheard of, and let pass.
+        (&long, 1_000),
+        (&long, 0),
+        (&short, 10),
+        (&"=".repeat(100_000), 40),
+        (&" ".repeat(100_000), 40),
+        (&"日本語".repeat(1_000), 300),
+    ] {
+        assert_eq!(of(prompt, input), [], "{input}");
+    }
+    let estimated = Usage { source: UsageSource::Estimated, ..counted_by_provider(600, 5) };
+    let asked = asking(&json!({"prompt": long}));
+    assert_eq!(kinds(&wary(), &Answer { usage: estimated, ..answer("Yes.") }, &asked), []);
+    let counted = Answer { usage: counted_by_provider(600, 5), ..answer("Yes.") };
+    assert_eq!(kinds(&strict(), &counted, &asked), []);
+}
+
+#[test]
+fn an_answer_that_breaks_off_at_its_cap_is_cut_whatever_it_says() {
+    let of = |text: &str, cap: i64, output: i64, reasoning: i64| {
+        let usage = Usage { reasoning, ..counted_by_provider(10, output) };
+        kinds(&strict(), &Answer { usage, ..answer(text) }, &asking(&json!({"prompt": "x", "max_tokens": cap})))
+    };
+    assert_eq!(of("And then the wheel turned and", 20, 20, 0), [Soft::Truncated]);
+    assert_eq!(of("And then the wheel turned and", 20, 50, 30), [Soft::Truncated]);
+    for (text, cap, output) in [
+        ("And then the wheel turned.", 20, 20),
+        ("And then the wheel turned and", 20, 19),
+        ("And then the wheel turned and", 200, 20),
+        // A label may be as long as its cap.
+        ("positive", 1, 1),
+        ("fn main() {}", 20, 20),
+        ("| a | b |", 20, 20),
+    ] {
+        assert_eq!(of(text, cap, output, 0), [], "{text}");
+    }
+}
+
+#[test]
+fn the_schema_is_no_answer_to_itself() {
+    let schema = json!({"type": "object", "properties": {"label": {"type": "string"}, "sure": {"type": "boolean"}}});
+    let wanted = demanding(&json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}));
+    let mut sent = schema.clone();
+    sent["additionalProperties"] = json!(false);
+    for text in [schema.to_string(), sent.to_string(), json!({"name": "a", "schema": schema}).to_string()] {
+        assert_eq!(failures_for(&strict(), &answer(&text), &wanted), [Soft::SchemaMismatch], "{text}");
+    }
+    for text in ["{\"label\": \"x\"}", "{\"type\": \"object\"}", "{\"type\": \"object\", \"properties\": {\"x\": 1}}"] {
+        assert_eq!(failures_for(&strict(), &answer(text), &wanted), [], "{text}");
+    }
+    // A request for a schema may get one.
+    let of_schemas = json!({"type": "object", "properties": {"type": {}, "properties": {"type": "object"}}});
+    let wanted = demanding(&json!({"type": "json_schema", "json_schema": {"name": "a", "schema": of_schemas}}));
+    let text = "{\"type\": \"object\", \"properties\": {\"type\": {}, \"properties\": {}}}";
+    assert_eq!(failures_for(&strict(), &answer(text), &wanted), []);
+}
+
+#[test]
+fn a_filter_that_was_down_is_a_fault_only_where_it_has_to_run() {
+    let mut unfiltered = answer("Yes.");
+    let results = json!({"error": {"code": "content_filter_error", "message": "The contents are not filtered"}});
+    unfiltered.beside.choice.insert("content_filter_results".to_owned(), results);
+    assert_eq!(failures(&wary(), &unfiltered), [Soft::Unfiltered]);
+    assert_eq!(failures(&strict(), &unfiltered), []);
+    unfiltered.beside.choice.insert("content_filter_results".to_owned(), json!({"hate": {"filtered": false}}));
+    assert_eq!(failures(&wary(), &unfiltered), []);
+}

@@ -9,6 +9,22 @@ use serde_json::Value;
 const MARKS: &[&str] = &[
     "<tool_call>",
     "<tool_calls>",
+    "<TOOLCALL>",
+    "<minimax:tool_call>",
+    "<seed:tool_call>",
+    "<longcat_tool_call>",
+    "<steptml:invoke name=",
+    "<\u{ff5c}DSML\u{ff5c}",
+    "<|DSML|",
+    "<start_function_call>",
+    "<|tool_call>",
+    "<|tool_call_start|>",
+    "<|tools_prefix|>",
+    "<|START_ACTION|>",
+    "<|message_tool_calls|>",
+    "to=functions.",
+    "functools[",
+    "```tool_code",
     "<function_call>",
     "<function_calls>",
     "<function=",
@@ -23,6 +39,9 @@ const MARKS: &[&str] = &[
     "[TOOL_CALLS]",
     "[TOOL_REQUEST]",
 ];
+
+/// Marks that are no words of a text, whatever it is about: with one of them a text begins only if it is a call.
+const STRONG: &[&str] = &["<tool_call>", "<|tool", "<|python_tag|>", "<\u{ff5c}tool", "<\u{ff5c}DSML", "[TOOL_CALLS]"];
 
 /// A call is looked for in so many bytes of a text.
 const LOOKED_AT: usize = 256 << 10;
@@ -46,6 +65,13 @@ pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&
             return named;
         }
     }
+    // Llama 4 and others write calls as Python does.
+    let python = text.trim().strip_prefix('[').filter(|rest| rest.ends_with(")]"));
+    if let Some(rest) = python
+        && let Some(named) = offered().find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with('(')))
+    {
+        return Some(named);
+    }
     // A text that ends in a call: alone, in a fence, or behind a sentence.
     let text = text.trim().strip_suffix("```").unwrap_or(text).trim();
     let is_alone = |at: &usize| at.checked_sub(1).is_none_or(|before| text.as_bytes().get(before) == Some(&b'\n'));
@@ -60,4 +86,11 @@ pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&
     let has_arguments = ARGUMENTS.iter().any(|name| call.get(name).is_some());
     let name = call.get("name").and_then(Value::as_str).filter(|_| has_arguments)?;
     offered().find(|own| *own == name)
+}
+
+/// The mark with which a text begins that is a call although no function was offered.
+pub(super) fn unoffered(text: &str, request: &ChatRequest, mentions: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+    let is_offered = !request.tools.is_empty() || !request.other_tools.is_empty();
+    let begins = |mark: &&&str| text.trim_start().starts_with(**mark) && !mentions(mark);
+    STRONG.iter().filter(|_| !is_offered).find(begins).copied()
 }

@@ -23,7 +23,9 @@ select (select count(*) from sluice.job) + gone.jobs as "jobs!",
        (select coalesce(sum(succeeded + failed + cancelled), 0)::bigint from sluice.totals) as "endings!",
        (select count(*) from sluice.attempt) + gone.attempts as "attempts!",
        (select count(*) from sluice.attempt where accepted) + gone.accepted as "accepted!",
-       (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)), 0) + gone.cost)
+       -- `least` leaves out what is null, and would make of an unknown cost the largest.
+       (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)) filter (where cost_nanos is not null), 0)
+                             + gone.cost)
          from sluice.attempt) as "cost!",
        (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!",
        (select count(*) from sluice.result r left join bill b on b.job_id = r.job_id

@@ -157,6 +157,8 @@ impl Gate {
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
                     others: Mutex::default(),
+                    latest_answers: Mutex::default(),
+                    told_of_stuck: Mutex::default(),
                     doubted_costs: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
                     reopened: AtomicI64::new(i64::MIN),

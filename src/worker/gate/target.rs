@@ -14,6 +14,7 @@ use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::statistics::WeaknessStatistics;
 use crate::domain::strategy::WHOLLY_FREE;
+use crate::domain::stuck_answer::LatestAnswers;
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage,
@@ -91,6 +92,10 @@ pub struct TargetState {
     pub(super) mends: Mutex<Vec<Mend>>,
     /// Models that have answered in its place.
     pub(super) others: Mutex<BTreeSet<String>>,
+    /// The latest long texts of its answers, to tell when it gives the same one to everybody.
+    pub(super) latest_answers: Mutex<LatestAnswers>,
+    /// The hour in which that was logged last.
+    pub(super) told_of_stuck: Mutex<Option<i64>>,
     /// The hours in which a cost without a price, and one that differs from the provider's, was logged last.
     pub(super) doubted_costs: Mutex<[Option<i64>; 2]>,
     pub(super) record: Arc<Record>,
@@ -239,6 +244,23 @@ impl TargetState {
                 known.push(mend.clone());
             }
         }
+    }
+
+    /// Notes a long answer; returns to how many different requests it has lately given that very text, if those are too
+    /// many. That is logged, one line an hour.
+    pub fn note_answer(&self, question: u64, text: &str, now: Timestamp) -> Option<usize> {
+        const HOUR: i64 = 3_600_000;
+        let same = self.latest_answers.lock().note(question, text)?;
+        let hour = now.0.div_euclid(HOUR);
+        if self.told_of_stuck.lock().replace(hour) != Some(hour) {
+            tracing::warn!(
+                target.name = %self.target,
+                requests = same,
+                "different requests lately had the very same answer, word by word: perhaps a cache got stuck \
+                 (`validate.stuck_answer` rejects such answers)"
+            );
+        }
+        Some(same)
     }
 
     /// Another model answered in its place: logged once for each model.

@@ -7,17 +7,20 @@ use super::Errand;
 use super::beginning::SharedBeginning;
 use super::judge::{AskedFor, Judged, Share, abandoned, judge, not_made};
 use super::permit_guard::PermitGuard;
+use super::prepare::LARGE;
 use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::doubt::Asker;
 use crate::domain::explanation::Packed;
+use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
+use crate::domain::validation::OwnRules;
 use crate::domain::{
-    Bearing, Charge, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate,
-    long_wait, tier,
+    Bearing, Charge, ChatRequest, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp, Usage,
+    UsageSource, estimate, language, long_wait, stuck_answer, tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
@@ -75,6 +78,8 @@ pub(super) struct Made {
     pub(super) mend: Option<Mend>,
     /// The number of the attempt whose rejected answer it named.
     pub(super) reask_of: Option<i16>,
+    /// The output cap that it had in place of the one that cut an answer.
+    pub(super) raised: Option<RaisedCap>,
     /// What the route added to its request.
     pub(super) added: Vec<String>,
     /// How long its job has waited for another one's call with the same beginning.
@@ -296,14 +301,16 @@ impl Call {
             }
         };
         let (mut judged, limits) = self.judge(report, None, started_at).await;
+        self.look_for_stuck(rung, &mut judged, ended_at);
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
         judged.cost_differs = shared.settings().tolerance.is_exceeded(judged.computed_cost, judged.reported_cost);
         rung.target.watch_cost(&judged.cost_seen(), ended_at);
-        let reask_of = self.state.again.as_ref().map(|again| again.of);
-        // A refusal of the longer conversation says nothing about the request as it was inserted.
-        let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());
+        let again = self.state.again.as_ref();
+        let (reask_of, raised) = (again.and_then(|again| again.of), again.and_then(|again| again.raised));
+        // A refusal of the changed request says nothing about the request as it was inserted.
+        let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| again.is_none());
         // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
             && failure.bearing == Bearing::EveryTarget
@@ -347,11 +354,36 @@ impl Call {
             ineligible,
             mend,
             reask_of,
+            raised,
             added: self.shares.added.clone(),
             waited_ms: self.shares.waited_ms,
             packed: None,
             company: None,
         })
+    }
+
+    /// Rejects an answer that the target has lately given to several other requests, word by word, where the route or
+    /// the request says so; otherwise the log tells of it.
+    fn look_for_stuck(&self, rung: &RungPlan, judged: &mut Judged, now: Timestamp) {
+        let Errand { plan, .. } = &*self.errand;
+        let request = self.request();
+        let rejects = OwnRules::rejects_stuck(request.validate.as_deref(), &plan.route.rules);
+        let text = judged.answer.as_ref().and_then(|answer| answer.text.as_deref()).unwrap_or_default();
+        let is_long = text.len() < LARGE && text.chars().count() >= stuck_answer::LEAST_CHARACTERS;
+        if judged.outcome != Outcome::Accepted || !is_long {
+            return;
+        }
+        // JSON of many members may say nothing in all of them: its words count.
+        let is_json = text.trim_start().starts_with(['{', '[']);
+        let parsed = if is_json { serde_json::from_str(text).ok() } else { None };
+        if parsed.is_some_and(|value| language::prose_of_json(&value).chars().count() < stuck_answer::LEAST_CHARACTERS)
+        {
+            return;
+        }
+        let Some(same) = rung.target.note_answer(stuck_answer::question(request), text, now) else { return };
+        if rejects {
+            judged.reject(SoftFailure::StuckAnswer, format!("{same} different requests lately had this very answer"));
+        }
     }
 
     /// The failure that a game day gives this call in place of making it.
@@ -418,7 +450,13 @@ impl Call {
         let is_checked = schema.is_some()
             || plan.route.rules.json_schema.is_some()
             || request.validate.as_ref().is_some_and(|own| own.has_patterns());
-        let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
+        // What the job asks is judged, and not what was said of an earlier answer; within the cap that was sent.
+        let raised = self.state.again.as_ref().and_then(|again| again.raised);
+        let request = raised.map_or_else(
+            || Arc::clone(request),
+            |raised| Arc::new(ChatRequest { max_tokens: Some(raised.to), ..(**request).clone() }),
+        );
+        let (job, schema) = (self.job().clone(), schema.clone());
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {
             let schema = schema.as_deref().map(|schema| &**schema);

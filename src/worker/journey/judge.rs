@@ -219,6 +219,17 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
 }
 
 impl Judged {
+    /// Rejects an answer that keeps the rules for itself.
+    pub(super) fn reject(&mut self, kind: SoftFailure, words: String) {
+        self.outcome = Outcome::Rejected(kind);
+        self.soft = Some(kind);
+        self.message = Some(words);
+        // The ledger keeps it as it came.
+        if let Some(original) = self.original.take() {
+            self.answer = Some(original);
+        }
+    }
+
     /// Estimates the tokens of an answer that broke off, and what they are worth. They are on the ledger and in no sum
     /// of money: whether they were charged, and whether the provider wrote on after that, is not known (`uncertain`).
     fn estimate(&mut self, partial: &Answer, asked: &AskedFor<'_>, price: Option<&Tariff>) {

@@ -1,5 +1,6 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
+mod again;
 mod beginning;
 mod cached;
 mod call;
@@ -33,18 +34,17 @@ use crate::domain::pack::Company;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Attempt, CacheKey, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility,
-    estimate, reask,
+    Attempt, CacheKey, ChatRequest, Job, Metadata, Outcome, Patience, Strategy, Timestamp, eligibility,
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow};
 use beginning::Beginning;
 use call::{Call, CameBack};
 use calls::Calls;
-use prepare::{LARGE, Unready, prepare};
+use prepare::{Unready, prepare};
 pub(super) use rows::HeldJob;
 use rows::{Bill, LastCall};
-use rung_state::{Again, RungState};
+use rung_state::RungState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,24 +159,6 @@ impl Errand {
     /// The request that this rung is asked.
     fn request_of(&self, rung: usize) -> &Arc<ChatRequest> {
         self.asking.as_ref().filter(|_| self.asks_for_logprobs(rung)).unwrap_or(&self.request)
-    }
-
-    /// The request that goes on with a rejected answer, if its route asks again and the rung has room for it.
-    async fn ask_again(&self, index: usize, rejected: Arc<Rejected>) -> Option<Again> {
-        let (spec, rung) = self.plan.rung(index)?;
-        if !self.plan.route.reask {
-            return None;
-        }
-        let (of, request) = (rejected.number, Arc::clone(self.request_of(index)));
-        let write = move || rejected.ask_again(&request);
-        let is_large = self.request.raw.len() > LARGE;
-        let request = if is_large { self.shared.schemas.aside(write).await } else { write() }?;
-        let job = Job { input_tokens: estimate::input_tokens(&request), ..self.job.clone() };
-        let sizes = rung.sizes(job.input_tokens, job.max_output_tokens, request.inputs());
-        let fits = eligibility::ineligible(&spec.model.capabilities, &sizes, &request).is_none();
-        let health = rung.condition(&sizes, None, PACE, false, self.shared.clock.now()).health;
-        let fits = fits && !matches!(health, RungHealth::Ineligible(_));
-        fits.then(|| Again { of, request: Arc::new(request), job })
     }
 }
 
@@ -431,43 +413,6 @@ impl Journey {
             no_longer_needed: None,
             came_back: CameBack::default(),
         })
-    }
-
-    /// Writes the requests with which rungs are to be asked again. A rung that cannot take its request is not asked
-    /// again.
-    async fn get_ready_to_ask_again(&mut self) {
-        if self.history.iter().all(|attempt| attempt.rejected.is_none()) {
-            return;
-        }
-        for index in 0..self.rungs.len() {
-            let due = reask::due(&self.history, index).and_then(|place| self.history.get(place));
-            let rejected = due.and_then(|attempt| attempt.rejected.clone());
-            let is_ready = self.rungs.get(index).is_some_and(|state| state.again.is_some());
-            let again = match rejected {
-                Some(_) if is_ready => continue,
-                Some(rejected) => {
-                    let again = self.errand.ask_again(index, rejected).await;
-                    if again.is_none() {
-                        self.forget_to_ask_again(index);
-                    }
-                    again
-                }
-                None => None,
-            };
-            if let Some(state) = self.rungs.get_mut(index) {
-                state.again = again;
-            }
-        }
-    }
-
-    /// The rung is not asked again, for the job goes on as if nothing could be said of its answer.
-    fn forget_to_ask_again(&mut self, rung: usize) {
-        for attempt in self.history.iter_mut().filter(|attempt| attempt.rung == Some(rung)) {
-            attempt.rejected = None;
-        }
-        if let Some(state) = self.rungs.get_mut(rung) {
-            state.again = None;
-        }
     }
 
     /// What a call is decided by: the rungs before its own, the order, the rules that led to the route, and the parts

@@ -9,6 +9,8 @@ use crate::domain::awaited;
 use crate::domain::budget::{MOMENT, REST, Shortage};
 use crate::domain::decide::Ineligible;
 use crate::domain::explanation::{self, Explanation};
+use crate::domain::larger_cap::{self, CutAnswer};
+use crate::domain::validation::OwnRules;
 use crate::domain::{Attempt, FirstChoice, Outcome, Rejected, SoftFailure, Unsure, reask};
 use crate::store::budget::NoMoney;
 use crate::store::settle::AttemptRow;
@@ -126,6 +128,7 @@ impl Journey {
             return;
         }
         let rejected = rung.and_then(|rung| self.rejected(rung, &made));
+        let cut = rung.and_then(|rung| self.cut(rung, &made));
         let is_unsure = judged.outcome == Outcome::Rejected(SoftFailure::LowConfidence);
         self.history.push(Attempt {
             rung,
@@ -138,6 +141,8 @@ impl Journey {
             words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
             rejected: rejected.map(Arc::new),
             is_reask: made.reask_of.is_some(),
+            cut,
+            is_raised: made.raised.is_some(),
             unsure: is_unsure.then_some(Unsure { number: made.number, confidence: judged.confidence }),
         });
         let good = judged.answer.as_ref().filter(|_| is_unsure || judged.outcome == Outcome::Accepted);
@@ -191,9 +196,23 @@ impl Journey {
     fn rejected(&self, rung: usize, made: &Made) -> Option<Rejected> {
         let judged = &made.judged;
         let kind = judged.soft.filter(|_| self.errand.plan.route.reask && !reask::was_due(&self.history, rung))?;
-        let completion = judged.answer.as_ref()?.to_chat_completion("", 0);
+        let answer = judged.answer.as_ref()?;
+        if reask::is_empty_turn(kind, answer.finish_raw.as_deref(), judged.usage.reported_output()) {
+            return Some(Rejected::nudge(made.number));
+        }
+        let completion = answer.to_chat_completion("", 0);
         let message = completion.pointer("/choices/0/message")?;
         Rejected::of(message, kind, judged.message.as_deref().unwrap_or_default(), made.number)
+    }
+
+    /// The answer of the call just made to this rung, if its output cap cut it and the rung is worth asking with a
+    /// larger one.
+    fn cut(&self, rung: usize, made: &Made) -> Option<CutAnswer> {
+        let (judged, errand) = (&made.judged, &self.errand);
+        let rules = OwnRules::raise_cap(errand.request.validate.as_deref(), &errand.plan.route.rules);
+        let kind = judged.soft.filter(|kind| rules.is_for(*kind) && !larger_cap::was_due(&self.history, rung))?;
+        let asked = errand.job.max_output_tokens;
+        CutAnswer::of(made.number, kind, asked, judged.answer.as_ref()?.finish, judged.usage.reported_output())
     }
 }
 
@@ -210,6 +229,7 @@ fn explained(reasons: Explanation, made: &mut Made) -> Option<Explanation> {
         added: std::mem::take(&mut made.added),
         prefix_wait_ms: made.waited_ms,
         pack: made.packed,
+        raised_cap: made.raised,
         ..reasons
     };
     let plain = Explanation { version: explanation::VERSION, ..Explanation::default() };

@@ -5,12 +5,15 @@ use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
 use crate::domain::explanation::{WORTH_TELLING, Waited};
+use crate::domain::larger_cap::CutAnswer;
 use crate::domain::pack::Company;
 use crate::domain::pause::FixedWait;
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::routing::Unrouted;
+use crate::domain::validation::OwnRules;
 use crate::domain::{
-    Attempt, Confidence, ErrorClass, Job, Metadata, Outcome, Rejected, SoftFailure, Unsure, long_wait, reask,
+    Attempt, ChatRequest, Confidence, ErrorClass, Finish, Job, Metadata, Outcome, Rejected, SoftFailure, Unsure,
+    larger_cap, long_wait, reask,
 };
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::Labels;
@@ -102,7 +105,7 @@ pub(super) async fn prepare(
     let mut journey = Journey {
         order: Vec::new(),
         rungs: Vec::new(),
-        history: recall_all(&plan, past),
+        history: recall_all(&plan, &request, past),
         held: HeldJob { calls, ..held },
         bill: Bill::of(past),
         whole: Arc::clone(&request),
@@ -167,17 +170,27 @@ fn in_request(error: &RequestError) -> String {
 }
 
 /// The rows of the present round as history.
-fn recall_all(plan: &RoutePlan, past: &[PastAttempt]) -> Vec<Attempt> {
+fn recall_all(plan: &RoutePlan, request: &ChatRequest, past: &[PastAttempt]) -> Vec<Attempt> {
     let mut history: Vec<Attempt> = Vec::new();
     for past in past.iter().filter(|attempt| attempt.current_round && !attempt.parted) {
         let mut attempt = recall(plan, past);
-        if let (Outcome::Rejected(kind), Some(rung), Some(answer)) = (&attempt.outcome, attempt.rung, &past.answer)
+        if let (Outcome::Rejected(kind), Some(rung)) = (&attempt.outcome, attempt.rung)
             && plan.route.reask
             && !attempt.is_reask
             && !reask::was_due(&history, rung)
         {
             let fault = past.message.as_deref().unwrap_or_default();
-            attempt.rejected = Rejected::of(answer, *kind, fault, past.number).map(Arc::new);
+            let named = || Rejected::of(past.answer.as_ref()?, *kind, fault, past.number);
+            let is_empty_turn = reask::is_empty_turn(*kind, past.finish.as_deref(), past.output);
+            let rejected = if is_empty_turn { Some(Rejected::nudge(past.number)) } else { named() };
+            attempt.rejected = rejected.map(Arc::new);
+        }
+        if let (Outcome::Rejected(kind), Some(rung)) = (&attempt.outcome, attempt.rung)
+            && OwnRules::raise_cap(request.validate.as_deref(), &plan.route.rules).is_for(*kind)
+            && !larger_cap::was_due(&history, rung)
+        {
+            let finish = past.finish.as_deref().map_or(Finish::Unknown, Finish::of_word);
+            attempt.cut = CutAnswer::of(past.number, *kind, request.max_tokens, finish, past.output);
         }
         history.push(attempt);
     }
@@ -212,6 +225,7 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
         retry_at,
         words,
         is_reask: past.reask_of.is_some(),
+        is_raised: past.raised,
         unsure: is_unsure.then_some(unsure),
         ..Attempt::new(rung, outcome, past.ended_at)
     }

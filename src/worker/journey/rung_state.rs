@@ -1,6 +1,7 @@
 //! What a job's own calls have shown of one rung.
 
 use crate::domain::decide::Ineligible;
+use crate::domain::larger_cap::RaisedCap;
 use crate::domain::shut::Shut;
 use crate::domain::{ChatRequest, Job, Mend, Timestamp};
 use std::sync::Arc;
@@ -17,15 +18,17 @@ pub(super) struct RungState {
     refused: Option<Shut>,
     /// The changes in the request that its refusals have asked for.
     mends: Vec<Mend>,
-    /// What the next call asks, if it names the fault of an answer.
+    /// What the next call asks, if that is not what the job asks of every rung.
     pub(super) again: Option<Again>,
 }
 
-/// A request that goes on with a rejected answer and its fault.
+/// A request that goes on with a rejected answer and its fault, or that has a larger output cap.
 #[derive(Clone, Debug)]
 pub(super) struct Again {
-    /// The number of the attempt that brought the answer.
-    pub(super) of: i16,
+    /// The number of the attempt whose answer and fault it names.
+    pub(super) of: Option<i16>,
+    /// The output cap that it has in place of the one that cut an answer.
+    pub(super) raised: Option<RaisedCap>,
     pub(super) request: Arc<ChatRequest>,
     /// The job, as large as that request is.
     pub(super) job: Job,

@@ -2,6 +2,7 @@
 //! step.
 
 use super::*;
+use crate::domain::larger_cap::{self, CutAnswer, RaiseCap};
 use crate::domain::price::Price;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Race, StickyBy};
@@ -10,9 +11,9 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// A call of the first, second or third rung of the job's order; `'`: with the fault of its last answer named; `w`: a
-/// wait; `+`: the job succeeds; `-`: it fails; `…`: it goes on like this, because calls that were never sent use up no
-/// attempt.
+/// A call of the first, second or third rung of the job's order; `'`: with the fault of its last answer named; `^`:
+/// with a larger output cap than the one that cut its answer; `w`: a wait; `+`: the job succeeds; `-`: it fails; `…`:
+/// it goes on like this, because calls that were never sent use up no attempt.
 ///
 /// Of three rungs the first, the first two, or all three meet what the row says, and the others answer. A rung that is
 /// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten
@@ -42,6 +43,53 @@ struct Trouble {
     shut: Option<Duration>,
     /// The outcome of a call that names the fault of the answer; `None`: no call does.
     named: Option<Outcome>,
+    /// The outcome of a call with a larger output cap; `None`: no call has one.
+    raised: Option<Outcome>,
+}
+
+/// How a call differs from the first one of its rung.
+#[derive(Clone, Copy)]
+struct Asked {
+    rung: usize,
+    is_reask: bool,
+    is_raised: bool,
+}
+
+impl Asked {
+    fn of(history: &[Attempt], rung: usize) -> Self {
+        let (is_reask, is_raised) = (reask::due(history, rung).is_some(), larger_cap::due(history, rung).is_some());
+        Self { rung, is_reask, is_raised }
+    }
+
+    fn mark(self) -> &'static str {
+        match (self.is_raised, self.is_reask) {
+            (false, false) => "",
+            (false, true) => "'",
+            (true, false) => "^",
+            (true, true) => "^'",
+        }
+    }
+
+    fn meets(self, trouble: &Trouble) -> Outcome {
+        let named = trouble.named.as_ref().filter(|_| self.is_reask);
+        let raised = trouble.raised.as_ref().filter(|_| self.is_raised);
+        named.or(raised).unwrap_or(&trouble.outcome).clone()
+    }
+
+    /// The call with its outcome.
+    fn came(self, trouble: &Trouble, history: &[Attempt], outcome: Outcome, at: Timestamp) -> Attempt {
+        let Self { rung, is_reask, is_raised } = self;
+        let names = trouble.named.is_some() && !is_reask && !reask::was_due(history, rung);
+        let raises = trouble.raised.is_some() && !larger_cap::was_due(history, rung);
+        let (rejected, cut) = match &outcome {
+            Outcome::Rejected(kind) => {
+                let cut = CutAnswer { number: 1, cap: 256, kind: *kind };
+                (answer(*kind).filter(|_| names), Some(cut).filter(|_| raises))
+            }
+            Outcome::Accepted | Outcome::Failed(_) => (None, None),
+        };
+        Attempt { rejected, is_reask, cut, is_raised, ..Attempt::new(Some(rung), outcome, at) }
+    }
 }
 
 /// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice. Where the
@@ -62,12 +110,35 @@ fn troubles() -> Vec<Trouble> {
                     outcome: outcome.clone(),
                     shut: Some(shut),
                     named: None,
+                    raised: None,
                 })
                 .to_vec(),
-            _ => vec![Trouble { name, outcome, shut: None, named: None }],
+            _ => vec![Trouble { name, outcome, shut: None, named: None, raised: None }],
         }
     };
-    classes.chain(soft).flat_map(of).chain(SoftFailure::ALL.iter().flat_map(|kind| named(*kind))).collect()
+    let changed = SoftFailure::ALL.iter().flat_map(|kind| named(*kind).into_iter().chain(raised(*kind)));
+    classes.chain(soft).flat_map(of).chain(changed).collect()
+}
+
+/// The possible outcomes of a larger output cap, where an answer is asked for with one.
+fn raised(kind: SoftFailure) -> Vec<Trouble> {
+    if !RaiseCap::Always.is_for(kind) {
+        return Vec::new();
+    }
+    let others = [Class::InvalidRequest, Class::NeverFits, Class::ServerError]
+        .map(|class| (class.to_string(), Outcome::Failed(class)));
+    let form = (SoftFailure::NotJson.to_string(), Outcome::Rejected(SoftFailure::NotJson));
+    let kinds = [("whole".to_owned(), Outcome::Accepted), ("the same".to_owned(), Outcome::Rejected(kind)), form];
+    let of = |(then, came): (String, Outcome)| Trouble {
+        name: format!("{kind}, raised: {then}"),
+        outcome: Outcome::Rejected(kind),
+        shut: None,
+        named: None,
+        raised: Some(came),
+    };
+    // What comes of the larger cap is the same for both.
+    let most = if kind == SoftFailure::ReasoningExhausted { usize::MAX } else { 2 };
+    kinds.into_iter().chain(others).take(most).map(of).collect()
 }
 
 /// The possible outcomes of naming a fault: it is mended, or made again, or another comes, or the call is not served.
@@ -83,6 +154,7 @@ fn named(kind: SoftFailure) -> Vec<Trouble> {
         outcome: Outcome::Rejected(kind),
         shut: None,
         named: Some(came),
+        raised: None,
     };
     // The failures of the call are the same for all kinds.
     let most = if kind == SoftFailure::SchemaMismatch { usize::MAX } else { 2 };
@@ -144,21 +216,16 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
         match super::super::decide(&job, &route, &order, &history, &[], &conditions, now) {
             Step::Call { rung, .. } => {
                 let place = base.iter().position(|&other| other == rung).unwrap();
-                let is_reask = reask::due(&history, rung).is_some();
-                let _ = write!(steps, "{}{} ", place + 1, if is_reask { "'" } else { "" });
+                let asked = Asked::of(&history, rung);
+                let _ = write!(steps, "{}{} ", place + 1, asked.mark());
                 now = now + SECOND;
-                let troubling = trouble.named.as_ref().filter(|_| is_reask).unwrap_or(&trouble.outcome);
-                let outcome = if place >= troubled || healed[rung] { Outcome::Accepted } else { troubling.clone() };
-                let names = trouble.named.is_some() && !is_reask && !reask::was_due(&history, rung);
-                let rejected = match &outcome {
-                    Outcome::Rejected(kind) if names => answer(*kind),
-                    _ => None,
-                };
+                let is_well = place >= troubled || healed[rung];
+                let outcome = if is_well { Outcome::Accepted } else { asked.meets(trouble) };
                 if let (Some(Remedy::WaitForGate(reason)), Some(shut)) = (outcome.remedy(), trouble.shut) {
                     gates[rung] = Some(Shut { reason, since: now, until: now + shut });
                     healed[rung] = true;
                 }
-                history.push(Attempt { rejected, is_reask, ..Attempt::new(Some(rung), outcome, now) });
+                history.push(asked.came(trouble, &history, outcome, now));
             }
             Step::Wait { until, .. } => {
                 steps.push_str("w ");
@@ -188,17 +255,12 @@ fn play_race(trouble: &Trouble, troubled: usize, slow: Duration) -> String {
         match super::super::decide(&job, &route, &order, &history, &seen, &conditions, now) {
             Step::Call { rung, .. } => {
                 let place = order.iter().position(|&other| other == rung).unwrap();
-                let is_reask = reask::due(&history, rung).is_some();
-                let _ = write!(steps, "{}{} ", place + 1, if is_reask { "'" } else { "" });
-                let troubling = trouble.named.as_ref().filter(|_| is_reask).unwrap_or(&trouble.outcome);
-                let outcome = if place >= troubled || healed[rung] { Outcome::Accepted } else { troubling.clone() };
-                let names = trouble.named.is_some() && !is_reask && !reask::was_due(&history, rung);
-                let rejected = match &outcome {
-                    Outcome::Rejected(kind) if names => answer(*kind),
-                    _ => None,
-                };
+                let asked = Asked::of(&history, rung);
+                let _ = write!(steps, "{}{} ", place + 1, asked.mark());
+                let is_well = place >= troubled || healed[rung];
+                let outcome = if is_well { Outcome::Accepted } else { asked.meets(trouble) };
                 let ends = now + if outcome == Outcome::Accepted { SECOND } else { slow };
-                let attempt = Attempt { rejected, is_reask, ..Attempt::new(Some(rung), outcome, ends) };
+                let attempt = asked.came(trouble, &history, outcome, ends);
                 under_way.push((UnderWay { rung: Some(rung), since: now }, ends, attempt));
             }
             Step::Wait { until, .. } => {
@@ -286,7 +348,7 @@ fn played() -> String {
             let _ = writeln!(table, "{} | {column} | {row}", trouble.name);
         }
     }
-    for trouble in troubles().iter().filter(|trouble| trouble.named.is_none()) {
+    for trouble in troubles().iter().filter(|trouble| trouble.named.is_none() && trouble.raised.is_none()) {
         let row = [1, 2, 3].map(|of_unsure| play_cascade(trouble, of_unsure)).join(" | ");
         let _ = writeln!(table, "unsure, then {} | in a cascade | {row}", trouble.name);
     }
