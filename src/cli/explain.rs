@@ -6,7 +6,7 @@ use super::figure;
 use super::job::find;
 use super::output::Format;
 use super::today;
-use crate::domain::JobId;
+use crate::domain::{ChatRequest, JobId, Rung};
 use crate::exit_code::ExitCode;
 use crate::view::course;
 use crate::view::job::{Bodies, JobView};
@@ -37,7 +37,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let attempts = context.store.job_attempts(JobId(args.id)).await?;
     let routes = &context.config.routes;
     let find = |name: &str| routes.get(name).map(|route| &*route.route);
-    let course = course::by(&find, routes.len(), &job, &attempts, today::now());
+    let refuses = |rung: &Rung, request: &ChatRequest| {
+        let provider = context.config.providers.get(&rung.target.provider)?;
+        provider.endpoint.refusal(request, &rung.target.model, &rung.model.capabilities)
+    };
+    let course = course::by(&find, routes.len(), &job, &attempts, today::now(), &refuses);
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
     let mut story = StoryView::of(job, attempts, course);
     if args.answers {

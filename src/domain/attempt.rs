@@ -55,6 +55,7 @@ impl Outcome {
 }
 
 /// A finished attempt in a job's history.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Index of the rung in the route's listed order; `None` when the target is no longer on the route.

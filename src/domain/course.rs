@@ -6,7 +6,8 @@ use super::decide::{Condition, Ineligible, RungHealth};
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
 use super::{
-    ErrorClass, Job, JobId, NanoUsd, Route, Sizes, Strategy, StrategyKind, Target, Timestamp, eligibility, estimate,
+    ChatRequest, ErrorClass, Job, JobId, NanoUsd, Route, Rung, Sizes, Strategy, StrategyKind, Target, Timestamp,
+    eligibility, estimate,
 };
 
 /// The rungs of a route, as one job would try them.
@@ -33,6 +34,9 @@ pub struct CourseRung {
     pub ineligible: Option<Ineligible>,
 }
 
+/// Why the server of a rung can never take a request; `None`: nothing known speaks against it.
+pub type Refuses<'a> = dyn Fn(&Rung, &ChatRequest) -> Option<Ineligible> + 'a;
+
 /// The course of a job whose row names `named`, with the prices of the instant `at`. `find` knows the routes by their
 /// names, of which there are at most `routes`. `None`: there is no such route, or the request
 /// cannot be read.
@@ -44,6 +48,7 @@ pub fn of<'r>(
     asked: &Unrouted<'_>,
     id: JobId,
     at: Timestamp,
+    refuses: &Refuses<'_>,
 ) -> Option<Course> {
     let routed = routing::route(find(named)?, find, routes, asked).ok()?;
     let (route, request) = (routed.route, &routed.request);
@@ -64,7 +69,8 @@ pub fn of<'r>(
         Some(CourseRung {
             target: rung.target.clone(),
             expected: price.map(|price| estimate::expected_cost(&price, job.input_tokens, cap)),
-            ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request),
+            ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request)
+                .or_else(|| refuses(rung, request)),
         })
     };
     let open: Vec<Condition> = route.rungs.iter().map(|_| RungHealth::Open.into()).collect();
@@ -91,7 +97,7 @@ mod tests {
     use crate::domain::price::{Price, PriceTerms};
     use crate::domain::timeouts::Timeouts;
     use crate::domain::validation::Rules;
-    use crate::domain::{Capabilities, Metadata, Model, Patience, Rung};
+    use crate::domain::{Capabilities, Metadata, Model, Patience};
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::time::Duration;
@@ -149,7 +155,10 @@ mod tests {
         let metadata = Metadata::default();
         let asked = Unrouted { body, project: "acme", batch: None, metadata: &metadata };
         let find = |name: &str| others.iter().chain([named]).find(|route| route.name == name);
-        of(&named.name, &find, others.len() + 1, &asked, JobId(7), Timestamp(1_800_000_000_000))
+        let refuses = |rung: &Rung, _: &ChatRequest| {
+            (rung.target.model == "unknown").then(|| Ineligible::Unsupported("what is asked".to_owned()))
+        };
+        of(&named.name, &find, others.len() + 1, &asked, JobId(7), Timestamp(1_800_000_000_000), &refuses)
     }
 
     fn names(course: &Course) -> Vec<&str> {
@@ -166,7 +175,7 @@ mod tests {
         let [Some(cheap), Some(dear), None] = costs.as_slice() else { panic!("{costs:?}") };
         assert_eq!((cheap.0 * 9, cheap.0 >= 100 * 1000), (dear.0, true));
         let faults: Vec<bool> = course.rungs.iter().map(|rung| rung.ineligible.is_some()).collect();
-        assert_eq!(faults, [true, false, false]);
+        assert_eq!(faults, [true, false, true]);
         assert!(course.falls_back_on.contains(&ErrorClass::ServerError));
         assert!(!course.falls_back_on.contains(&ErrorClass::ContentPolicy));
     }

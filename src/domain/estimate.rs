@@ -51,7 +51,7 @@ pub fn fewest_tokens(request: &ChatRequest) -> i64 {
         for c in text.chars() {
             let is_letter = c.is_alphanumeric();
             // From the kana on, scripts are written without spaces.
-            let is_spaceless = is_letter && ('\u{0e00}'..='\u{0fff}').contains(&c) || is_letter && c >= '\u{3040}';
+            let is_spaceless = is_letter && (('\u{0e00}'..='\u{0fff}').contains(&c) || c >= '\u{3040}');
             letters = letters.saturating_add(i64::from(is_spaceless));
             let begins = is_letter && !is_spaceless && !is_within;
             words = words.saturating_add(i64::from(begins));

@@ -127,7 +127,7 @@ pub fn was_due(history: &[Attempt], rung: usize) -> bool {
 pub fn due(history: &[Attempt], rung: usize) -> Option<CutAnswer> {
     let mut due = None;
     for attempt in history.iter().filter(|attempt| attempt.rung == Some(rung)) {
-        if attempt.is_raised && attempt.is_refused_change() {
+        if attempt.is_raised && !attempt.is_mendable && attempt.is_refused_change() {
             due = None;
         }
         due = attempt.cut.filter(|_| matches!(attempt.outcome, Outcome::Rejected(_))).or(due);

@@ -238,7 +238,7 @@ impl Rules {
             }
             // JSON shows by its form whether it is whole.
             Finish::Complete if !is_json && answer.tool_calls.is_empty() => {
-                judge_stop(self, answer, text, request, faults)
+                judge_stop(self, answer, text, request, faults);
             }
             Finish::Complete | Finish::ToolCall | Finish::Length => {}
             Finish::ContentFilter => faults.add(SoftFailure::ContentFiltered, &"the provider's filter cut it"),

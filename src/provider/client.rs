@@ -360,9 +360,15 @@ impl Provider {
         if let Some(known) = others.get(&connect) {
             return Arc::clone(known);
         }
-        // Without a thread for one more, calls go as the provider's other calls do.
-        let made = Transport::new(name, &self.base_url, connect, *max_body);
-        let transport = made.map_or_else(|_| Arc::clone(&self.transport), Arc::new);
+        let Ok(made) = Transport::new(name, &self.base_url, connect, *max_body) else {
+            tracing::warn!(
+                provider = name.as_str(),
+                ?connect,
+                "no client could be made for a rung's own timeouts.connect: the call has the provider's"
+            );
+            return Arc::clone(&self.transport);
+        };
+        let transport = Arc::new(made);
         others.insert(connect, Arc::clone(&transport));
         transport
     }

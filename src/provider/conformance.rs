@@ -68,15 +68,18 @@ fn parameters(adapter: &dyn Adapter) -> String {
         ("parallel_tool_calls", json!(false)),
         ("user", json!("u")),
     ];
-    let is_lost = |(name, value): &(&str, Value)| {
+    let fate = |(name, value): &(&'static str, Value)| {
         let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
         let mut body = asking(json!({ *name: value }));
         if *name == "parallel_tool_calls" {
             body["tools"] = tools;
         }
-        sent(adapter, &parsed(body)).is_none_or(|wire| wire.dropped.iter().any(|noted| noted == name))
+        match sent(adapter, &parsed(body)) {
+            Some(wire) => wire.dropped.iter().any(|noted| noted == name).then(|| (*name).to_owned()),
+            None => Some(format!("{name} (passed)")),
+        }
     };
-    let lost: Vec<&str> = all.iter().filter(|row| is_lost(row)).map(|(name, _)| *name).collect();
+    let lost: Vec<String> = all.iter().filter_map(fate).collect();
     if lost.is_empty() { "none".to_owned() } else { lost.join(", ") }
 }
 

@@ -59,6 +59,15 @@ impl Effort {
         }
     }
 
+    /// The effort that has the same number of tokens.
+    const fn counted_as(self) -> &'static str {
+        match self {
+            Self::Minimal => Self::Low.as_str(),
+            Self::ExtraHigh | Self::Max => Self::High.as_str(),
+            Self::None | Self::Low | Self::Medium | Self::High => self.as_str(),
+        }
+    }
+
     /// Notes that another effort is sent in its place.
     fn note_as(self, other: &str, dropped: &mut Vec<String>) {
         if self.as_str() != other {
@@ -112,6 +121,7 @@ impl ToClaude {
             }
             // A quarter of the cap is left for the answer.
             Thinking::Budget if !forced && !has_calls(request) && cap - cap / 4 >= LEAST_BUDGET => {
+                effort.note_as(effort.counted_as(), dropped);
                 let budget = effort.tokens().min(cap - cap / 4);
                 Self { thinking: Some(json!({ "type": "enabled", "budget_tokens": budget })), effort: None }
             }
@@ -158,7 +168,12 @@ pub(super) fn thinking_config(request: &ChatRequest, model: &str, dropped: &mut 
                 note(dropped, &format!("{EFFORT} none as 128 tokens"));
                 128
             }
-            other => other.tokens(),
+            other => {
+                other.note_as(other.counted_as(), dropped);
+                // A quarter of the cap is left for the answer.
+                let most = request.max_tokens.map_or(i64::MAX, |cap| cap - cap / 4);
+                other.tokens().min(most)
+            }
         };
         return Some(json!({ "thinkingBudget": budget }));
     }
@@ -173,6 +188,7 @@ pub(super) fn to_cohere(request: &ChatRequest, model: &str, dropped: &mut Vec<St
     match Effort::of(request) {
         Some(Effort::None) => Some(json!({ "type": "disabled" })),
         Some(effort) if model.contains("reasoning") => {
+            effort.note_as(effort.counted_as(), dropped);
             Some(json!({ "type": "enabled", "token_budget": effort.tokens() }))
         }
         Some(_) | None => {
@@ -289,6 +305,8 @@ mod tests {
             ("gemini-2.5-flash", "medium", tokens(8_192), None),
             ("gemini-2.5-pro", "none", tokens(128), Some("reasoning_effort none as 128 tokens")),
             ("gemini-2.5-pro", "high", tokens(24_576), None),
+            ("gemini-2.5-flash", "minimal", tokens(1_024), Some("reasoning_effort minimal as low")),
+            ("gemini-2.5-flash", "max", tokens(24_576), Some("reasoning_effort max as high")),
             ("gemini-2.0-flash", "low", None, Some("reasoning_effort")),
             ("gemini-2.0-flash", "none", None, None),
             ("gemini-flash-latest", "low", None, Some("reasoning_effort")),
@@ -298,6 +316,13 @@ mod tests {
             assert_eq!(config, told, "{model} {effort}");
             assert_eq!(dropped.iter().map(String::as_str).collect::<Vec<_>>(), noted.as_slice(), "{model} {effort}");
         }
+    }
+
+    #[test]
+    fn a_budget_leaves_a_quarter_of_the_cap_for_the_answer() {
+        let request = asking("high", &json!({ "max_tokens": 400 }));
+        let config = thinking_config(&request, "gemini-2.5-flash", &mut Vec::new());
+        assert_eq!(config, Some(json!({ "thinkingBudget": 300 })));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use super::quirks::QuirkSettings;
 use super::role::AwsRole;
 use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
+use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
-use crate::domain::{PromptCache, Timeouts};
+use crate::domain::{Capabilities, ChatRequest, PromptCache, Timeouts};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -82,6 +83,13 @@ impl Endpoint {
     #[must_use]
     pub fn adapter(&self) -> Arc<dyn Adapter> {
         vendors::adapter(self.dialect, self.vendor.as_deref(), &self.base_url, &self.quirks).into()
+    }
+
+    /// Why its server can never take a request for this model, by its dialect and its quirks; `None`: nothing known
+    /// speaks against it. Nothing is sent.
+    #[must_use]
+    pub fn refusal(&self, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Option<Ineligible> {
+        self.adapter().encode(request.into(), model, capabilities).err()
     }
 
     /// The tiers that its calls may ask for.

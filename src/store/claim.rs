@@ -171,6 +171,7 @@ fn read_request(text: Option<&str>) -> Result<Box<str>, String> {
 }
 
 /// A row of the ledger as the decision needs it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[derive(Clone, Debug)]
 pub struct PastAttempt {
     pub job: JobId,

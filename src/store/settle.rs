@@ -27,7 +27,7 @@ use std::sync::Arc;
 use sums::Sums;
 
 /// The labels of a job, by which sums are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Labels {
     /// The job's route.
     pub route: String,

@@ -3,7 +3,7 @@
 
 use super::choice;
 use super::dollars::Dollars;
-use crate::domain::course::{self, Course};
+use crate::domain::course::{self, Course, Refuses};
 use crate::domain::explanation::{Explanation, Ordering, Why};
 use crate::domain::job::JobState;
 use crate::domain::routing::Unrouted;
@@ -40,8 +40,12 @@ pub struct CourseRungView {
     pub attempts: Vec<i16>,
 }
 
+/// A longer request is not read again for this.
+const MOST_BYTES: usize = 1 << 20;
+
 /// The course of a job by the routes of a configuration: `find` knows them by their names, of which there are at most
-/// `routes`. `None`: its route is not one of them, or its request cannot be read.
+/// `routes`. `None`: its route is not one of them, or its request cannot be read, or is
+/// longer than a megabyte. `refuses`: whether the server of a rung takes it.
 #[must_use]
 pub fn by<'r>(
     find: &dyn Fn(&str) -> Option<&'r Route>,
@@ -49,6 +53,7 @@ pub fn by<'r>(
     job: &JobRecord,
     attempts: &[AttemptRecord],
     now: Timestamp,
+    refuses: &Refuses<'_>,
 ) -> Option<CourseView> {
     let last = attempts.last();
     let rules = last.and_then(|attempt| attempt.decision.as_ref()).map(Explanation::read).unwrap_or_default().rules;
@@ -59,9 +64,12 @@ pub fn by<'r>(
     let written = job.metadata.as_ref().map(ToString::to_string).unwrap_or_default();
     let metadata = Metadata::of_text(&names, &written);
     let body = job.request.to_string();
+    if body.len() > MOST_BYTES {
+        return None;
+    }
     let asked = Unrouted { body: &body, project: &job.project, batch: job.batch.as_deref(), metadata: &metadata };
     let at = last.map_or(now, |attempt| Timestamp(attempt.started_at.timestamp_millis()));
-    let course = course::of(along.unwrap_or(&job.route), find, routes, &asked, JobId(job.id), at)?;
+    let course = course::of(along.unwrap_or(&job.route), find, routes, &asked, JobId(job.id), at, refuses)?;
     Some(CourseView::of(&course, job, attempts))
 }
 

@@ -15,6 +15,7 @@ use crate::domain::shut::Reason;
 use crate::domain::{JobId, Timestamp, shadow};
 use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take, Terms};
 use crate::store::lanes::{Lane, Look};
+use crate::store::settle::Labels;
 use crate::store::{StoreError, budget, within};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -363,7 +364,13 @@ impl Claimer {
             let (mut held_up, now) = (self.shared.held_up.lock(), self.shared.clock.now());
             for lane in &look.lanes {
                 if let Some(standing) = budgets.held_back(&money::of_lane(lane)) {
-                    held_up.note_budget(&lane.route, &standing.budget.name, now);
+                    let labels = Labels {
+                        route: lane.route.clone(),
+                        project: lane.project.clone(),
+                        batch: lane.batch.clone(),
+                        login: lane.login.clone(),
+                    };
+                    held_up.note_budget(labels, &standing.budget.name, now);
                 }
             }
         }

@@ -5,15 +5,15 @@ use crate::domain::{Timestamp, awaited};
 use crate::store::settle::Labels;
 use std::collections::HashMap;
 
-/// No more pauses, and no more budgets by route, than this are remembered.
+/// No more pauses, and no more lanes that a budget held back, than this are remembered.
 const MOST: usize = 1000;
 
 /// Pauses and budgets, and when each was last seen to hold back jobs.
 #[derive(Debug, Default)]
 pub(super) struct HeldUp {
     pauses: HashMap<(PauseKind, String), Timestamp>,
-    /// The budget that held back jobs of a route.
-    budgets: HashMap<String, (String, Timestamp)>,
+    /// The budget that held back jobs with these labels.
+    budgets: HashMap<Labels, (String, Timestamp)>,
 }
 
 impl HeldUp {
@@ -31,12 +31,12 @@ impl HeldUp {
         }
     }
 
-    /// Notes that a budget has no room for jobs of this route now.
-    pub(super) fn note_budget(&mut self, route: &str, budget: &str, now: Timestamp) {
+    /// Notes that a budget has no room for jobs with these labels now.
+    pub(super) fn note_budget(&mut self, labels: Labels, budget: &str, now: Timestamp) {
         if self.budgets.len() >= MOST {
             self.budgets.clear();
         }
-        self.budgets.insert(route.to_owned(), (awaited::budget(budget), now));
+        self.budgets.insert(labels, (awaited::budget(budget), now));
     }
 
     /// What has held up a job with these labels at some time since it could have begun, in the words of rows.
@@ -56,7 +56,7 @@ impl HeldUp {
         } else {
             None
         };
-        let budget = || self.budgets.get(&labels.route).filter(|(_, seen)| *seen >= ready_at);
+        let budget = || self.budgets.get(labels).filter(|(_, seen)| *seen >= ready_at);
         fixed.map(|wait| wait.as_str().to_owned()).or_else(|| Some(budget()?.0.clone()))
     }
 }
@@ -75,7 +75,9 @@ mod tests {
         };
         let mut held_up = HeldUp::default();
         assert_eq!(held_up.since(Timestamp(0), &labels), None);
-        held_up.note_budget("r", "nightly", Timestamp(5));
+        held_up.note_budget(labels.clone(), "nightly", Timestamp(5));
+        let of_another = Labels { project: "q".to_owned(), ..labels.clone() };
+        assert_eq!(held_up.since(Timestamp(5), &of_another), None);
         assert_eq!(held_up.since(Timestamp(5), &labels).as_deref(), Some("budget nightly"));
         assert_eq!(held_up.since(Timestamp(6), &labels), None);
         let paused = |kind: PauseKind, name: &str| [(kind, name.to_owned())].into_iter().collect::<Pauses>();
@@ -87,7 +89,7 @@ mod tests {
         assert_eq!(held_up.since(Timestamp(7), &labels).as_deref(), Some("batch paused"));
         for index in 0..MOST * 3 {
             held_up.note_pauses(&paused(PauseKind::Route, &index.to_string()), Timestamp(10));
-            held_up.note_budget(&index.to_string(), "b", Timestamp(10));
+            held_up.note_budget(Labels { route: index.to_string(), ..labels.clone() }, "b", Timestamp(10));
         }
         assert!(held_up.pauses.len() <= MOST && held_up.budgets.len() <= MOST);
     }

@@ -4,10 +4,11 @@ use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
 use crate::domain::budget::BudgetStanding;
+use crate::domain::decide::Ineligible;
 use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
-use crate::domain::{Route, Timestamp};
+use crate::domain::{ChatRequest, Route, Rung, Timestamp};
 use crate::store::StoreError;
 use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::store::status::RouteQueue;
@@ -176,6 +177,14 @@ impl Observer {
     pub fn routes(&self) -> BTreeMap<String, Arc<Route>> {
         let plan = self.shared.plan();
         plan.routes.iter().map(|(name, plan)| (name.clone(), Arc::clone(&plan.route))).collect()
+    }
+
+    /// Why the server of a rung can never take a request; `None`: nothing known speaks against it.
+    #[must_use]
+    pub fn refusal(&self, rung: &Rung, request: &ChatRequest) -> Option<Ineligible> {
+        let plan = self.shared.plan();
+        let endpoint = plan.client(&rung.target.provider)?.endpoint();
+        endpoint.refusal(request, &rung.target.model, &rung.model.capabilities)
     }
 
     /// Where all budgets stand.

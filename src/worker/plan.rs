@@ -185,7 +185,8 @@ impl RoutePlan {
         strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
         let drawn = strategy::first_choices(&self.route, sticky);
         let startable = startable(&self.route, &order, &drawn, &conditions, deadline, now);
-        if let Startable::Later { rung, why, .. } = &startable {
+        // What holds up the jobs of one key is no matter of the others.
+        if let (Startable::Later { rung, why, .. }, None) = (&startable, sticky) {
             self.note_hold_up(*rung, why, now);
         }
         startable

@@ -205,8 +205,8 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
         let targets = workers.iter().flat_map(|worker| &worker.gate.targets);
         let is_it = |shut: &ShutStatistics| shut.reason.as_deref() == Some(Reason::Breaker.as_str());
         let named = targets.filter(|target| target.target.as_deref() == Some(name));
-        let named = named.filter(|target| target.shut.as_ref().is_some_and(is_it));
-        named.filter_map(|target| target.said.as_deref()).next().map_or_else(String::new, |said| format!(": {said}"))
+        let mut named = named.filter(|target| target.shut.as_ref().is_some_and(is_it));
+        named.find_map(|target| target.said.as_deref()).map_or_else(String::new, |said| format!(": {said}"))
     };
     let seen = open.into_iter().map(|(name, (count, fails_probe))| {
         let (workers, said) = (counted(count, "worker", "workers"), said(name));

@@ -135,7 +135,7 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 (
                     with(|o| {
                         o.known.workers = vec![of_target(&json!({ "breaker": "open", "shut": {
-                        "reason": "breaker_open" }, "said": "timeout; 9 of the last 10 calls failed" }))]
+                        "reason": "breaker_open" }, "said": "timeout; 9 of the last 10 calls failed" }))];
                     }),
                     "p/m",
                     "the breaker of p/m is open: its calls fail: timeout; 9 of the last 10 calls failed (1 worker)",
@@ -143,7 +143,7 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 (
                     with(|o| {
                         o.known.workers = vec![of_target(&json!({ "breaker": "closed", "weak": [{
-                        "route": "r", "found": "9 of the last 10 answers were rejected (empty 9)" }] }))]
+                        "route": "r", "found": "9 of the last 10 answers were rejected (empty 9)" }] }))];
                     }),
                     "p/m on r",
                     "p/m answers jobs of route r badly: 9 of the last 10 answers were rejected (empty 9) (1 worker)",

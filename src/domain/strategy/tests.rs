@@ -183,7 +183,6 @@ fn open(free: i64, latency: Option<u64>) -> Condition {
     Condition { health: RungHealth::Open, headroom: None, free: Some(free), latency, line: None, weakness: None }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "one that was just made")]
 fn shut(millis: u64, condition: Condition) -> Condition {
     let (since, until) = (Timestamp(0), Timestamp(0) + Duration::from_millis(millis));
     Condition { health: RungHealth::Shut(Shut { reason: Reason::RateLimit, since, until }), ..condition }

@@ -169,8 +169,8 @@ fn is_meant(text: &str, at: usize, name: &str, mark: Mark) -> bool {
         || trimmed_end(line).ends_with(['.', '!', '?', '。', '！', '？', '}', ']', '"', ')']);
     match mark {
         Mark::Ends => {
-            (is_at_end && (!line.trim().is_empty() || leads_on))
-                || leads_on
+            leads_on
+                || (is_at_end && !line.trim().is_empty())
                 || (is_glued(before.chars().next_back()) && is_glued(after.chars().next()) && ends_sentence)
         }
         // The role, or nothing more, stands on the line of its mark.

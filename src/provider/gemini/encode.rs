@@ -115,8 +115,8 @@ struct Config<'a> {
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json_schema: Option<&'a Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    thinking_config: Option<Value>,
+    #[serde(rename = "thinkingConfig", skip_serializing_if = "Option::is_none")]
+    thinking: Option<Value>,
 }
 
 impl Config<'_> {
@@ -369,7 +369,7 @@ fn config<'a>(
         frequency_penalty,
         response_mime_type,
         response_json_schema,
-        thinking_config: effort::thinking_config(request, model, dropped),
+        thinking: effort::thinking_config(request, model, dropped),
     };
     (config, held_back.to_vec())
 }

@@ -110,18 +110,19 @@ impl RouteQuality {
         if !quality.record(passage, &answer, now) {
             return;
         }
-        match quality.standing(now) {
-            Some(Weakness { found, .. }) => tracing::warn!(
+        if let Some(Weakness { found, .. }) = quality.standing(now) {
+            tracing::warn!(
                 target.name = %self.target,
                 route = self.route,
                 "{}: jobs of the route pass the target over while another rung may be called",
                 found.map_or_else(|| "its answers are bad".to_owned(), |found| found.to_string())
-            ),
-            None => tracing::info!(
+            );
+        } else {
+            tracing::info!(
                 target.name = %self.target,
                 route = self.route,
                 "the target answers well again: jobs of the route are sent there as before"
-            ),
+            );
         }
     }
 }

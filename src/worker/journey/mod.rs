@@ -228,13 +228,14 @@ impl Journey {
                     self.settle_attempt().await;
                     let Some(call) = self.call(rung, &conditions) else { continue };
                     let reasons = Explanation {
-                        waited: Waited::told(std::mem::take(&mut self.waited)),
+                        waited: std::mem::take(&mut self.waited),
                         ..self.reasons(&skipped, &conditions, now)
                     };
                     drop(coming.take());
                     if matches!(self.errand.plan.route.strategy, Strategy::Race(_)) {
                         let place = if call.is_beside { self.errand.shared.place_beside(self.weight) } else { None };
                         if call.is_beside && place.is_none() {
+                            self.waited = reasons.waited;
                             let _wish = self.errand.shared.wish_for_place();
                             self.wait_for_calls(now + NO_PLACE, in_hand).await;
                             continue;

@@ -8,7 +8,7 @@ use super::rung_state::RungState;
 use crate::domain::awaited;
 use crate::domain::budget::{MOMENT, REST, Shortage};
 use crate::domain::decide::Ineligible;
-use crate::domain::explanation::{self, Explanation};
+use crate::domain::explanation::{self, Explanation, Waited};
 use crate::domain::larger_cap::{self, CutAnswer};
 use crate::domain::validation::OwnRules;
 use crate::domain::{Attempt, FirstChoice, Outcome, Rejected, SoftFailure, Unsure, reask};
@@ -37,6 +37,10 @@ impl Journey {
     /// Takes in the outcome of a call to this rung; `None`: it is no longer on the route.
     pub(super) async fn take(&mut self, rung: Option<usize>, came: Came, reasons: Explanation, in_hand: &InHand) {
         let shared = &self.errand.shared;
+        if !matches!(came, Came::Made(_)) {
+            // No call was made that could tell of them.
+            self.waited.splice(0..0, reasons.waited.iter().cloned());
+        }
         match came {
             Came::NotBegun => {}
             Came::ClaimLost => in_hand.lost.cancel(),
@@ -108,6 +112,7 @@ impl Journey {
 
     /// Records a call that was made, in the history and for the ledger.
     fn note(&mut self, rung: Option<usize>, mut made: Made, reasons: Explanation) {
+        let reasons = Explanation { waited: Waited::told(reasons.waited), ..reasons };
         self.held.calls = self.held.calls.saturating_add(1);
         self.numbers.push(made.number);
         self.waits_since = None;

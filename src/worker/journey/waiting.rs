@@ -13,9 +13,6 @@ use std::time::Duration;
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// A wait of less than this is not noted by itself.
-const WORTH_NOTING: Duration = Duration::from_millis(100);
-
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
 
@@ -96,10 +93,8 @@ impl Journey {
             () = in_hand.lost.cancelled() => {}
         }
         let took = began.until(shared.clock.now());
-        if took >= WORTH_NOTING {
-            let awaited = self.waits_for(rung, why);
-            Waited::note(&mut self.waited, awaited, Some(took));
-        }
+        let awaited = self.waits_for(rung, why);
+        Waited::note(&mut self.waited, awaited, Some(took));
     }
 
     /// Waits until a call has ended, and no longer than until this instant.
