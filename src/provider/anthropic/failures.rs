@@ -43,10 +43,11 @@ const RULES: &[Rule] = &[
     // The body did not arrive in time; the server read nothing of it.
     Rule::code(&["request_body_timeout"], Network, Request),
     // --- the key and the model ---
-    // A limit of the organization or the workspace, so of every model alike.
+    // Of every model alike: the account is shut.
+    Rule::code(&["organization_on_hold"], Permission, Key),
+    // A setting of the organization or the workspace.
     Rule::code(
         &[
-            "organization_on_hold",
             "claude_code_key_creator_not_member",
             "cmek_key_disabled",
             "cmek_key_network_blocked",

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::ErrorClass::{
-    Auth, ContentPolicy, ContextLength, NeverFits, NotFound, Overloaded, Permission, RateLimit, ServerError, Timeout,
+    Auth, ContentPolicy, ContextLength, NeverFits, NotFound, Overloaded, Permission, RateLimit, Refused, ServerError,
+    Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
 use crate::domain::{Finish, Timeouts, Unit};
@@ -90,6 +91,16 @@ const FAILURES: &[Case] = &[
     case("capacity", 429, r#"{"error":{"code":"429","message":"The service is temporarily unable to process your request. Please try again later."}}"#, Overloaded, Model, Some("429")),
     case("demand", 429, r#"{"error":{"code":"429","message":"System is experiencing high demand."}}"#, Overloaded, Model, Some("429")),
     case("too large for the limit", 429, r#"{"error":{"code":"429","message":"Request too large for gpt-4o on tokens per min: Limit 1000, Requested 2000"}}"#, NeverFits, Request, Some("429")),
+    case("token's audience", 401, r#"{"error":{"code":"Unauthorized","message":"Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), or have expired."}}"#, Auth, Key, Some("Unauthorized")),
+    case("token's audience, by its gateway", 401, r#"{"statusCode":401,"message":"Unauthorized. Access token is missing, invalid, audience is incorrect (https://ai.azure.com), or have expired."}"#, Auth, Key, Some("401")),
+    case("rate, other words", 429, r#"{"error":{"code":"RateLimitReached","message":"Requests to gpt-4o have been limited. Please retry after 4 seconds."}}"#, RateLimit, Model, Some("RateLimitReached")).waits(4_000),
+    case("a full provisioned deployment", 429, r#"{"error":{"code":"429","message":"Rate limit is exceeded. Try again later."}}"#, RateLimit, Model, Some("429"))
+        .with(&[("retry-after", "1"), ("retry-after-ms", "340"), ("x-ratelimit-remaining-tokens", "0")]).waits(1_000),
+    case("an estimate above the budget", 429, r#"{"error":{"code":"429","message":"Request too large for deployment x: it exceeds the tokens per minute limit"}}"#, NeverFits, Request, Some("429")),
+    case("an operation that the model has not", 400, r#"{"error":{"code":"OperationNotSupported","message":"The chatCompletion operation does not work with the specified model, x. Please choose different model and try again."}}"#, Refused, Request, Some("OperationNotSupported")),
+    case("a parameter of older models", 400, r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#, Refused, Request, Some("unsupported_parameter")),
+    case("bad gateway", 502, "<html>502 Bad Gateway</html>", ServerError, Model, None),
+    case("away", 503, r#"{"error":{"code":"ServiceUnavailable","message":"m"}}"#, Overloaded, Model, Some("ServiceUnavailable")),
     case("server", 500, r#"{"error":{"code":"InternalServerError","message":"m"}}"#, ServerError, Model, Some("InternalServerError")),
 ];
 

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::domain::ErrorClass::{
-    Auth, ContextLength, NotFound, Overloaded, Permission, RateLimit, RateLimitDaily, Refused, ServerError, Timeout,
+    Auth, Conflict, ContextLength, InvalidRequest, NotFound, Overloaded, Permission, RateLimit, RateLimitDaily,
+    Refused, ServerError, Timeout,
 };
-use crate::domain::Scope::{Key, Model, Request};
+use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{ChatRequest, Finish, ToolCall};
 use crate::provider::checks::{
     Case, Chat, answer, at, case, check_failures, check_finishes, encoded, headers, long_conversation, parsed, usage,
@@ -272,9 +273,9 @@ const FAILURES: &[Case] = &[
         .with(&[("x-amzn-errortype", "ExpiredTokenException")]),
     case("signature", 403, r#"{"message":"The request signature we calculated does not match"}"#, Auth, Key, Some("InvalidSignatureException"))
         .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("clock", 403, r#"{"message":"Signature expired: 20260504T120000Z is now earlier than 20260504T121000Z (20260504T121500Z - 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException"))
+    case("clock", 403, r#"{"message":"Signature expired: 20260504T120000Z is now earlier than 20260504T121000Z (20260504T121500Z - 5 min.)"}"#, ServerError, Provider, Some("InvalidSignatureException"))
         .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("clock ahead", 403, r#"{"message":"Signature not yet current: 20260504T120000Z is still later than 20260504T111500Z (20260504T111000Z + 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException"))
+    case("clock ahead", 403, r#"{"message":"Signature not yet current: 20260504T120000Z is still later than 20260504T111500Z (20260504T111000Z + 5 min.)"}"#, ServerError, Provider, Some("InvalidSignatureException"))
         .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
     case("region", 403, r#"{"message":"Credential should be scoped to a valid region."}"#, Auth, Key, Some("InvalidSignatureException"))
         .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
@@ -290,6 +291,38 @@ const FAILURES: &[Case] = &[
         .with(&[("x-amzn-errortype", "InternalServerException")]),
     case("busy", 503, r#"{"message":"m"}"#, Overloaded, Model, Some("ServiceUnavailableException"))
         .with(&[("x-amzn-errortype", "ServiceUnavailableException")]),
+    case("too many tokens", 400, r#"{"message":"The model returned the following errors: too many tokens: total number of tokens in the prompt cannot exceed 4096 - received 5000."}"#, ContextLength, Request, Some("ValidationException"))
+        .with(&[("x-amzn-errortype", "ValidationException")]),
+    case("request", 400, r#"{"message":"Malformed input request: #: required key [messages] not found, please reformat your input and try again."}"#, InvalidRequest, Request, Some("ValidationException"))
+        .with(&[("x-amzn-errortype", "ValidationException")]),
+    case("half a signature", 400, r#"{"message":"Authorization header requires 'Signature' parameter."}"#, Auth, Key, Some("IncompleteSignature"))
+        .with(&[("x-amzn-errortype", "IncompleteSignature")]),
+    case("no authority", 400, r#"{"message":"You do not have permission to perform this action."}"#, Auth, Key, Some("NotAuthorized"))
+        .with(&[("x-amzn-errortype", "NotAuthorized")]),
+    case("clock, by its code", 400, r#"{"message":"The request reached the service more than 15 minutes after the date stamp."}"#, Auth, Key, Some("RequestExpired"))
+        .with(&[("x-amzn-errortype", "RequestExpired")]),
+    case("action", 400, r#"{"message":"The action or operation requested is invalid."}"#, InvalidRequest, Request, Some("InvalidAction"))
+        .with(&[("x-amzn-errortype", "InvalidAction")]),
+    case("key's id", 403, r#"{"message":"The X.509 certificate or AWS access key ID provided does not exist in our records."}"#, Auth, Key, Some("InvalidClientTokenId"))
+        .with(&[("x-amzn-errortype", "InvalidClientTokenId")]),
+    case("expired, older name", 403, r#"{"message":"The security token included in the request is expired"}"#, Auth, Key, Some("ExpiredToken"))
+        .with(&[("x-amzn-errortype", "ExpiredToken")]),
+    case("signature, older name", 403, r#"{"message":"The request signature we calculated does not match the signature you provided."}"#, Auth, Key, Some("SignatureDoesNotMatch"))
+        .with(&[("x-amzn-errortype", "SignatureDoesNotMatch")]),
+    case("access, because of tokens", 403, r#"{"message":"Too many tokens, please wait before trying again."}"#, Permission, Model, Some("AccessDeniedException"))
+        .with(&[("x-amzn-errortype", "AccessDeniedException")]),
+    case("form by its code", 404, r#"{"message":"m"}"#, Permission, Model, Some("FTUFormNotFilled"))
+        .with(&[("x-amzn-errortype", "FTUFormNotFilled")]),
+    case("stream of a model", 424, r#"{"message":"m","originalStatusCode":500,"originalMessage":"x"}"#, ServerError, Model, Some("ModelStreamErrorException"))
+        .with(&[("x-amzn-errortype", "ModelStreamErrorException")]),
+    case("model error with its name", 424, r#"{"message":"m","originalStatusCode":400,"resourceName":"arn:x"}"#, ServerError, Model, Some("ModelErrorException"))
+        .with(&[("x-amzn-errortype", "ModelErrorException")]),
+    case("conflict", 400, r#"{"message":"m"}"#, Conflict, Request, Some("ConflictException"))
+        .with(&[("x-amzn-errortype", "ConflictException")]),
+    case("an exception of tomorrow", 400, r#"{"message":"m"}"#, InvalidRequest, Request, Some("MoonPhaseException"))
+        .with(&[("x-amzn-errortype", "MoonPhaseException")]),
+    case("by the body's code", 429, r#"{"code":"ThrottlingException","message":"Rate exceeded"}"#, RateLimit, Model, Some("ThrottlingException")),
+    case("529 of its door for Claude", 529, r#"{"message":"m"}"#, Overloaded, Provider, None),
     case("no message", 200, r#"{"stopReason":"end_turn"}"#, ServerError, Model, None),
 ];
 

@@ -1,6 +1,6 @@
 //! The meaning of Cohere's errors and limit headers. An error is a status and a sentence.
 
-use crate::domain::ErrorClass::{Auth, ContextLength, NotFound, Permission, QuotaExhausted, Refused};
+use crate::domain::ErrorClass::{Auth, ContextLength, NotFound, Permission, QuotaExhausted};
 use crate::domain::Scope::{Key, Model, Request};
 use crate::domain::Unit;
 use crate::provider::classify::{Rule, Signs};
@@ -29,5 +29,4 @@ const RULES: &[Rule] = &[
     Rule::says(&["model*not found", "model*was removed", "model*deprecated"], NotFound, Model).at(&[400, 404]),
     Rule::says(&["not have access to*model", "not allowed to use*model"], Permission, Model).at(&[401, 403]),
     Rule::says(&["too many tokens"], ContextLength, Request).at(&[400, 422]),
-    Rule::status(&[501], Refused, Request),
 ];

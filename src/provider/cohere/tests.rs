@@ -223,6 +223,17 @@ const FAILURES: &[Case] = &[
     case("a wait", 429, r#"{"message":"too many requests"}"#, RateLimit, Model, None)
         .with(&[("retry-after", "7")])
         .waits(7_000),
+    case("a wait in milliseconds", 429, r#"{"id":"x","message":"too many requests"}"#, RateLimit, Model, None)
+        .with(&[("retry-after-ms", "2500"), ("retry-after", "2")])
+        .waits(2_500),
+    case(
+        "text to embed",
+        400,
+        r#"{"id":"x","message":"invalid request: too many tokens: total number of tokens across all input texts cannot exceed 512"}"#,
+        ContextLength,
+        Request,
+        None,
+    ),
     case("token", 498, r#"{"message":"invalid token"}"#, Auth, Key, None),
     case("cancelled", 499, r#"{"message":"request cancelled by user"}"#, Cancelled, Request, None),
     case("server", 500, r#"{"message":"internal server error"}"#, ServerError, Model, None),

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::ErrorClass::{
-    Auth, Cancelled, ContextLength, NotFound, Overloaded, RateLimit, RateLimitDaily, Refused, ServerError, Timeout,
+    Auth, Cancelled, ContextLength, InvalidRequest, NotFound, Overloaded, RateLimit, RateLimitDaily, Refused,
+    ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
 use crate::domain::{ChatRequest, Finish, ToolCall};
@@ -158,6 +159,16 @@ const FAILURES: &[Case] = &[
     case("model", 404, r#"{"error":"model \"llama9\" not found, try pulling it first"}"#, NotFound, Model, None),
     case("another path", 404, "404 page not found", NotFound, Model, None),
     case("window", 400, r#"{"error":"the input length exceeds the context length"}"#, ContextLength, Request, None),
+    case(
+        "window while chatting",
+        400,
+        r#"{"error":"prompt length exceeds the available context size"}"#,
+        ContextLength,
+        Request,
+        None,
+    ),
+    case("request", 400, r#"{"error":"missing request body"}"#, InvalidRequest, Request, None),
+    case("500", 500, r#"{"error":"something went wrong"}"#, ServerError, Model, None),
     case("no thinking", 400, r#"{"error":"\"llama3.2\" does not support thinking"}"#, Refused, Request, None),
     case(
         "no tools",

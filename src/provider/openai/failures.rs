@@ -4,11 +4,12 @@
 use super::limits::LIMITS;
 use crate::domain::ErrorClass::{
     Auth, ContentPolicy, ContextLength, InvalidRequest, NeverFits, NotFound, OutputInvalid, Overloaded,
-    PayloadTooLarge, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
+    PayloadTooLarge, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, Refused, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::provider::anthropic::failures::{ACCELERATION, MONEY as ANTHROPIC_MONEY};
 use crate::provider::classify::{Rule, Signs, fits_later, never_fits};
+use crate::provider::error_body::ErrorBody;
 use crate::provider::gemini::failures::{NO_BILLING, has_none as google_has_none, per_day as google_per_day};
 
 /// The signs of their failures. Gateways pass on the words of any vendor.
@@ -112,6 +113,7 @@ const RULES: &[Rule] = &[
             "ResponsibleAIPolicyViolation",
             "bio_policy",
             "misalignment_policy_violation",
+            "image_content_policy_violation",
             "refusal",
         ],
         ContentPolicy,
@@ -120,7 +122,13 @@ const RULES: &[Rule] = &[
     Rule::says(&["content exists risk", "requires moderation", "was flagged", "input flagged"], ContentPolicy, Request)
         .at(&[400, 403]),
     Rule::code(&["json_validate_failed", "tool_use_failed"], OutputInvalid, Request),
-    Rule::code(&["payload_too_large", "request_too_large"], PayloadTooLarge, Request),
+    Rule::code(
+        &["payload_too_large", "request_too_large", "image_too_large", "image_file_too_large"],
+        PayloadTooLarge,
+        Request,
+    ),
+    // Another target may read or reach an image that this one cannot. OpenAI's responses say so inside a success.
+    Rule::when(about_an_image, Refused, Request).at(&[400, 404, 422]),
     // --- the key ---
     Rule::code(
         &["invalid_api_key", "authentication_error", "invalid_authentication", "authentication", "account_deactivated"],
@@ -132,7 +140,12 @@ const RULES: &[Rule] = &[
     Rule::code(&["data_residency_mismatch"], Permission, Model),
     // Fireworks: 412 for a suspended account, usually for want of money.
     Rule::says(&["account*suspended"], QuotaExhausted, Key).at(&[412]),
+    // --- the address ---
+    Rule::code(&["unknown_url"], NotFound, Provider).in_doubt(),
+    Rule::says(&["invalid url (", "unknown request url"], NotFound, Provider).at(&[404]).in_doubt(),
     // --- the model ---
+    // OpenRouter: the model is there, but not for a request with these parameters or these contents.
+    Rule::says(&["no endpoints found*parameters", "no endpoints found that support"], Refused, Request).at(&[400, 404]),
     Rule::code(
         &[
             "model_not_found",
@@ -166,8 +179,24 @@ const RULES: &[Rule] = &[
     .in_doubt(),
     // llama.cpp, about a prompt that is too long.
     Rule::says(&["too large to process"], ContextLength, Request).at(&[500]),
+    // llama.cpp, about what it was not started for.
+    Rule::code(&["not_supported_error"], Refused, Request),
+    Rule::says(&["does not support embeddings", "requires --jinja"], Refused, Request).at(&[500]),
     // --- the provider ---
     Rule::code(&["timeout", "vector_store_timeout"], Timeout, Model),
     Rule::code(&["server_error", "provider_unavailable", "internal_error", "unmapped", "server"], ServerError, Model)
         .at(&[500, 502]),
+    // OpenRouter, in a word that no row above knows, beside its own verdict.
+    Rule::when(|error| is_retryable(error) == Some(true), Overloaded, Model).at(&[400, 403, 404, 500, 502, 503]),
+    Rule::when(|error| is_retryable(error) == Some(false), NotFound, Model).at(&[404, 429, 500, 502, 503]).in_doubt(),
 ];
+
+/// Whether one of the codes is about an image: `invalid_image_url`, `failed_to_download_image`.
+fn about_an_image(error: &ErrorBody) -> bool {
+    error.codes.iter().any(|code| code.split('_').any(|word| word.eq_ignore_ascii_case("image")))
+}
+
+/// OpenRouter's verdict on whether the model will be available later.
+fn is_retryable(error: &ErrorBody) -> Option<bool> {
+    error.value.pointer("/availability/retryable")?.as_bool()
+}

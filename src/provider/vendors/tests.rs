@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::ErrorClass::{
     Auth, ContentPolicy, ContextLength, NotFound, Overloaded, Permission, QuotaExhausted, RampLimit, RateLimit,
-    RateLimitDaily, ServerError,
+    RateLimitDaily, Refused, ServerError,
 };
 use crate::domain::Scope::{Key, Model, Request};
 use crate::provider::checks::{Case, Chat, case, check_failures, parsed, spoken};
@@ -290,6 +290,14 @@ const DASHSCOPE: &[Case] = &[
         Overloaded,
         Model,
         Some("ModelUnavailable"),
+    ),
+    case(
+        "streams only",
+        400,
+        r#"{"error":{"message":"This model only support stream mode, please enable the stream parameter to access the model.","type":"invalid_request_error","param":null,"code":"invalid_parameter_error"}}"#,
+        Refused,
+        Request,
+        Some("invalid_parameter_error"),
     ),
 ];
 

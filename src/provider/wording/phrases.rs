@@ -253,7 +253,10 @@ pattern!(
     r"|\bonly (?:the )?(?:default|support)|\bonly \S+ is allowed\b|\bmoved to\b",
     r"|\b(?:is|are|was) deprecated\b|\bunsupported\b|\bincompatible\b",
     r"|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b",
-    r"|\bmust be (?:omitted|unset|removed)\b|不支持",
+    r"|\bcannot (?:specify|set|use|combine)\b[^.]{0,80}\b(?:both|and|together)\b",
+    r"|\bmust be (?:omitted|unset|removed|passed back)\b|\bnumber must be (?:at most|at least|between)\b",
+    // A server that was started without what the request needs.
+    r"|\brequires? --[a-z]|不支持",
 );
 
 // A server or a model that gives no streams, in words that quote no parameter.
