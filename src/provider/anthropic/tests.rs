@@ -55,8 +55,10 @@ const FAILURES: &[Case] = &[
     case("overloaded in a 200", 200, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overloaded, Provider, Some("overloaded_error")),
     case("linked organization's limit", 402, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"linked_organization_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("linked_organization_spend_limit_reached")),
     case("linked organization's billing", 402, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"linked_organization_billing_unavailable"}}}"#, QuotaExhausted, Key, Some("linked_organization_billing_unavailable")),
-    case("linked organization's limit as a 400", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"linked_organization_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("linked_organization_spend_limit_reached")),
-    case("ramp, with a wait longer than a minute", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"ramp_limit_exceeded"}}}"#, RampLimit, Model, Some("ramp_limit_exceeded")).with(&[("retry-after", "900")]).waits(900_000),
+    case("linked limit as a 400", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"linked_organization_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("linked_organization_spend_limit_reached")),
+    case("ramp, a long wait", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"ramp_limit_exceeded"}}}"#, RampLimit, Model, Some("ramp_limit_exceeded"))
+        .with(&[("retry-after", "900")])
+        .waits(900_000),
     case("encoding not known", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"request_body_encoding_unsupported"}}}"#, InvalidRequest, Request, Some("request_body_encoding_unsupported")),
     case("a cause of tomorrow", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"moon_phase"}}}"#, InvalidRequest, Request, Some("moon_phase")),
     case("a cause of tomorrow for a limit", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"moon_phase"}}}"#, RateLimit, Model, Some("moon_phase")),
