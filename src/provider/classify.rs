@@ -193,9 +193,8 @@ fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> Me
         400..500 if retry_helps => Meaning::new(ServerError, Scope::Model),
         // An API that finds a request wrong says so in its own words. A proxy's page says nothing about the request.
         400..500 if body.is_object => Meaning::new(InvalidRequest, Scope::Request),
-        400..500 => Meaning::new(Refused, Scope::Request),
-        // The server has no such function, today and tomorrow.
-        501 => Meaning::new(Refused, Scope::Request),
+        // With 501 the server has no such function, today and tomorrow.
+        400..500 | 501 => Meaning::new(Refused, Scope::Request),
         520..=530 => Meaning::new(ServerError, Scope::Provider),
         500..600 => Meaning::new(ServerError, Scope::Model),
         // Redirects are not followed, and no other status reaches this point.
