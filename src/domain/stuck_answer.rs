@@ -1,4 +1,4 @@
-//! A cache at the provider that got stuck: the same long text for whoever asks.
+//! A cache at the provider that got stuck: the same long text for different requests.
 
 use super::{ChatRequest, ContentPart};
 use std::collections::VecDeque;

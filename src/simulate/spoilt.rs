@@ -16,11 +16,11 @@ const AGAIN: &str = "I will look at the gate once more. ";
 /// What a model says to itself before its answer.
 const THOUGHT: &str = "The user asks me something. Let me think about it.\nIt is plain enough.";
 
-/// A text that nobody has asked for in this language.
+/// A text in a language that no request has asked for.
 const RUSSIAN: &str = "Вода бежит через ворота и дальше по жёлобу к колесу, которое вращает камни, и камни мелют \
                        зерно, пока мельник не закроет шлюз и пруд не наполнится снова для следующего рабочего дня.";
 
-/// The same text for whoever asks, and whatever.
+/// The same text for all requests.
 const STUCK: &str = "The mill pond was full this morning, so the miller opened the gate a little earlier than usual. \
                      By noon the stones had ground forty sacks of rye, and the water in the race stood so low that the \
                      wheel came to rest. He closed the gate and went home to wait for rain. It came in the night.";

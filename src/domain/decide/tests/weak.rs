@@ -49,7 +49,7 @@ fn a_weak_rung_is_passed_over_only_for_a_better_one_that_may_be_called() {
         ("the second is full for a moment", route(2), vec![weak(), full()], None),
         ("it is full, and the route has no patience", hasty(2), vec![weak(), full()], None),
         (
-            "it is full itself, and nobody waits for that",
+            "it is full itself, and no job waits for that",
             route(2),
             vec![Condition { weakness: weak().weakness, ..full() }, open()],
             Some(1),
