@@ -248,6 +248,9 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
     let now = today::now();
     let RouteConfig { route, stop_loss, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
+    if let Some(limit) = route.max_cost {
+        writeln!(out, "  the calls of one job cost {limit} at most")?;
+    }
     if let Some(cascade) = &route.cascade {
         let (measure, at_least) = (&cascade.measure, cascade.at_least);
         writeln!(out, "  a job goes on to the next rung where {measure} of its answer is below {at_least}")?;

@@ -6,6 +6,7 @@
 
 pub mod abandonment;
 pub mod alert;
+pub mod allowance;
 pub mod answer;
 pub mod attempt;
 pub mod awaited;

@@ -20,7 +20,7 @@ use crate::domain::tempo::Took;
 use crate::domain::validation::OwnRules;
 use crate::domain::{
     Bearing, Charge, ChatRequest, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp, Usage,
-    UsageSource, estimate, language, long_wait, stuck_answer, tier,
+    UsageSource, language, long_wait, stuck_answer, tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
@@ -417,7 +417,7 @@ impl Call {
             target: spec.target.clone(),
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
             started_at,
-            worst: spec.price_at(started_at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            worst: spec.worst_cost(job, started_at),
             labels: Arc::clone(&self.labels),
         };
         let opened = shared.opener.open(call, self.is_beside).await;

@@ -11,7 +11,7 @@ use super::permit_guard::PermitGuard;
 use crate::domain::explanation::Packed;
 use crate::domain::pack::{self, Amounts, Company, PackKey, Parting};
 use crate::domain::shut::Shut;
-use crate::domain::{Answer, Job, NanoUsd, Outcome, Sizes, SoftFailure, Timestamp, Vectors, estimate};
+use crate::domain::{Answer, Job, NanoUsd, Outcome, Sizes, SoftFailure, Timestamp, Vectors};
 use crate::provider::CallReport;
 use crate::worker::gate::PACE;
 use crate::worker::hands::InHand;
@@ -152,7 +152,7 @@ impl Call {
     /// The most that it may have cost; `None`: the price is unknown.
     fn worst(&self, at: Timestamp) -> Option<NanoUsd> {
         let (spec, _) = self.errand.plan.rung(self.index)?;
-        spec.price_at(at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, self.job()))
+        spec.worst_cost(self.job(), at)
     }
 }
 
