@@ -63,12 +63,11 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
         let request = json!({ "prompt": prompt, "max_tokens": 256, "response_format": { "type": "json_object" } });
         enqueue_request(&pool, route, &request).await;
         program.output(&["worker", "--drain"]).await;
-        let (ended, cost, error): (String, Option<f64>, Option<String>) = sqlx::query_as(
-            "select state::text, cost_usd::float8, error from sluice.results order by job_id desc limit 1",
-        )
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+        let (ended, cost, error): (String, Option<f64>, Option<String>) =
+            sqlx::query_as("select state::text, cost::float8, error from sluice.results order by job_id desc limit 1")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
         let mut asked: Vec<String> = sqlx::query_scalar(
             "select model from sluice.attempts where job_id = (select max(id) from sluice.job) order by number",
         )

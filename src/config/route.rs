@@ -114,8 +114,8 @@ fn check_max_cost(section: &Section<'_>, route: &Route) {
     for rung in route.rungs.iter().filter(|rung| !rung.is_priced()) {
         let target = &rung.target;
         section.reading().warn(format!(
-            "{key}: {target} has no price, so no job of this route is ever sent there: give it one ([models.\"{target}\"], \
-             docs/prices.md)"
+            "{key}: {target} has no price, so no job of this route is ever sent there: give it one \
+             ([models.\"{target}\"], docs/prices.md)"
         ));
     }
 }

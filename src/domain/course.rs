@@ -2,7 +2,7 @@
 //! which of them can never take its request. `explain` shows this beside the ledger, which tells of the rungs that were
 //! asked or passed over.
 
-use super::allowance::Allowance;
+use super::cost_bound::CostBound;
 use super::decide::{Condition, Ineligible, RungHealth};
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
@@ -63,7 +63,7 @@ pub fn of<'r>(
         sticky: route.sticky(asked.project, asked.batch, asked.metadata),
     };
     let sizes = Sizes { input: u64::try_from(job.input_tokens).unwrap_or(0), ..Sizes::default() };
-    let untouched = route.max_cost.map(|limit| Allowance { limit, spent: Some(NanoUsd::ZERO) });
+    let untouched = route.max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
     let rung = |index: &usize| {
         let rung = route.rungs.get(*index)?;
         let price = rung.price_at(at);

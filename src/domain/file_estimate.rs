@@ -1,6 +1,6 @@
 //! What the jobs of a file will cost, rung by rung, before anything is sent.
 
-use super::allowance::Allowance;
+use super::cost_bound::CostBound;
 use super::eligibility::lacking;
 use super::estimate::{
     USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
@@ -200,8 +200,8 @@ impl Calls {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
     }
 
-    /// Of a job with so many calls after the first one, on a route that may bound its cost. Each call begins within that
-    /// bound by its estimate, and may cost more than that.
+    /// Of a job with so many calls after the first one, on a route that may bound its cost. Each call begins within
+    /// that bound by its estimate, and may cost more than that.
     fn within(self, route: &Route, repeats: i64) -> NanoUsd {
         let all = self.in_all(repeats);
         let at_once = match route.strategy {
@@ -311,8 +311,8 @@ fn lack(rung: &Rung, request: &ChatRequest, job: &Job, max_cost: Option<NanoUsd>
     if lacking(capabilities, request).is_some() {
         return Some(Lack::Ability);
     }
-    let allowance = max_cost.map(|limit| Allowance { limit, spent: Some(NanoUsd::ZERO) });
-    allowance.and_then(|allowance| allowance.refuses(rung.worst_cost(job, at))).map(|_| Lack::Money)
+    let bound = max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
+    bound.and_then(|bound| bound.refuses(rung.worst_cost(job, at))).map(|_| Lack::Money)
 }
 
 #[cfg(test)]

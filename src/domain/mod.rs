@@ -6,7 +6,6 @@
 
 pub mod abandonment;
 pub mod alert;
-pub mod allowance;
 pub mod answer;
 pub mod attempt;
 pub mod awaited;
@@ -20,6 +19,7 @@ pub mod cache;
 pub mod calibration;
 pub mod cascade;
 pub mod charging;
+pub mod cost_bound;
 pub mod counted;
 pub mod course;
 pub mod decide;

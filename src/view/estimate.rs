@@ -99,6 +99,7 @@ impl EstimateView {
             Cell::Empty,
             Cell::Empty,
             Cell::Empty,
+            Cell::Empty,
             money(sums.expected(lately)),
             past(as_lately),
             money(sums.most),

@@ -154,8 +154,8 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
         let fortune = fortunes.next().unwrap();
         let reserved: i64 = under_way.iter().map(|(_, rung)| worst(&route.rungs[*rung], job, now)).sum();
         let spent = Some(NanoUsd(in_all + of_the_dead + reserved));
-        let allowance = route.max_cost.map(|limit| Allowance { limit, spent });
-        let health = |rung: &Rung| match allowance.and_then(|of| of.refuses(rung.worst_cost(job, now))) {
+        let bound = route.max_cost.map(|limit| CostBound { limit, spent });
+        let health = |rung: &Rung| match bound.and_then(|of| of.refuses(rung.worst_cost(job, now))) {
             Some(why) => RungHealth::Ineligible(why).into(),
             None => RungHealth::Open.into(),
         };

@@ -25,8 +25,8 @@ use super::line::InLine;
 use super::plan::RoutePlan;
 use super::schemas::InUse;
 use super::settler::{Item, Then};
-use crate::domain::allowance::Allowance;
 use crate::domain::cascade;
+use crate::domain::cost_bound::CostBound;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, UnderWay, climbs_from, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
@@ -383,7 +383,7 @@ impl Journey {
         if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }
-        if let Some(too_dear) = self.allowance(now).and_then(|allowance| allowance.refuses(rung.worst_cost(job, now))) {
+        if let Some(too_dear) = self.bound(now).and_then(|bound| bound.refuses(rung.worst_cost(job, now))) {
             return Some(RungHealth::Ineligible(too_dear).into());
         }
         if let Some(shut) = state.refusal(now) {
@@ -394,7 +394,7 @@ impl Journey {
     }
 
     /// What the job may spend and has spent, where its route bounds that.
-    fn allowance(&self, now: Timestamp) -> Option<Allowance> {
+    fn bound(&self, now: Timestamp) -> Option<CostBound> {
         let limit = self.errand.plan.route.max_cost?;
         let worst = |index: Option<usize>| {
             let (rung, _) = self.errand.plan.rung(index?)?;
@@ -404,7 +404,7 @@ impl Journey {
         let under_way = self.calls.under_way();
         let add = |sum: NanoUsd, call: &UnderWay| worst(call.rung).map(|worst| sum + worst);
         let spent = self.of_round.at_most().and_then(|spent| under_way.iter().try_fold(spent, add));
-        Some(Allowance { limit, spent })
+        Some(CostBound { limit, spent })
     }
 
     /// A call to this rung.

@@ -9,7 +9,7 @@ use super::decide::Ineligible;
 
 /// The money that one job may spend, and what it has spent of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowance {
+pub struct CostBound {
     /// The most that all its calls may cost together.
     pub limit: NanoUsd,
     /// What the calls that are over have cost or may have cost, and the worst cases of those under way; `None`: a price
@@ -17,7 +17,7 @@ pub struct Allowance {
     pub spent: Option<NanoUsd>,
 }
 
-impl Allowance {
+impl CostBound {
     /// Why a call that costs at most `worst` may not begin; `None`: it may. A `worst` of `None`: its price is unknown.
     #[must_use]
     pub fn refuses(&self, worst: Option<NanoUsd>) -> Option<Ineligible> {
@@ -32,8 +32,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn refuses(limit: i64, spent: Option<i64>, worst: Option<i64>) -> Option<String> {
-        let allowance = Allowance { limit: NanoUsd(limit), spent: spent.map(NanoUsd) };
-        allowance.refuses(worst.map(NanoUsd)).map(|why| why.to_string())
+        let bound = CostBound { limit: NanoUsd(limit), spent: spent.map(NanoUsd) };
+        bound.refuses(worst.map(NanoUsd)).map(|why| why.to_string())
     }
 
     #[test]
@@ -59,7 +59,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_calls_costs_more(limit in 0..1_000_i64, worsts in prop::collection::vec((0..400_i64, 0..=100_i64), 0..20)) {
+        fn no_sequence_of_calls_costs_more(
+            limit in 0..1_000_i64,
+            worsts in prop::collection::vec((0..400_i64, 0..=100_i64), 0..20),
+        ) {
             let mut spent = 0;
             for (worst, per_cent) in worsts {
                 if refuses(limit, Some(spent), Some(worst)).is_none() {
