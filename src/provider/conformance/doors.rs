@@ -4,7 +4,7 @@
 
 use super::samples;
 use super::{MODEL, sent};
-use crate::domain::{Finish, Timestamp, Usage};
+use crate::domain::{Bearing, Finish, Timestamp, Usage};
 use crate::provider::adapter::Adapter;
 use crate::provider::auth::Auth;
 use crate::provider::bedrock;
@@ -417,7 +417,10 @@ fn errors(door: &Door, sample: &str) -> String {
     let status = status.parse().unwrap_or_else(|_| panic!("{FILE}: no status: {sample}"));
     match door.adapter.decode(&WireReply::new(status, &headers(&[]), body.as_bytes())) {
         Ok(_) => "an answer".to_owned(),
-        Err(failure) => format!("{}, {:?}, {:?}", failure.class, failure.scope, failure.bearing).to_lowercase(),
+        Err(failure) => {
+            let doubt = if failure.bearing == Bearing::InDoubt { ", in doubt" } else { "" };
+            format!("{}, {:?}{doubt}", failure.class, failure.scope).to_lowercase()
+        }
     }
 }
 
@@ -500,7 +503,7 @@ fn embeddings(door: &Door, sample: &str) -> String {
             let most = door.vendor.embeds.or(door.vendor.dialect.embeds);
             let most = most.map_or(String::new(), |most| {
                 let tokens = most.tokens.map_or(String::new(), |tokens| format!(" and {tokens} tokens"));
-                format!("; at most {} inputs{tokens}", most.inputs)
+                if most.inputs == usize::MAX { tokens } else { format!("; at most {} inputs{tokens}", most.inputs) }
             });
             format!("{} {}{}{most}", wire.path, String::from_utf8_lossy(&wire.body), left_out(&wire.dropped))
         }

@@ -258,7 +258,8 @@ pattern!(
     r"|\bcannot (?:specify|set|use|combine|pass|provide) both\b",
     r"|\bcannot (?:specify|set|use|combine|pass|provide)\b[^.]{0,80}\b(?:together|at the same time|simultaneously",
     r"|in the same request)\b",
-    r"|\bcannot (?:specify|set|use|combine) (?:\w+ and [a-z]+_[a-z]|[a-z]+_\w+ and [a-z]|['\x22]\w+['\x22] and ['\x22])",
+    r"|\bcannot (?:specify|set|use|combine) (?:\w+ and [a-z]+_[a-z]|[a-z]+_\w+ and [a-z]",
+    r"|['\x22]\w+['\x22] and ['\x22])",
     r"|\bmust be (?:omitted|unset|removed|passed back)\b|\bnumber must be (?:at most|at least|between)\b",
     // A server that was started without what the request needs.
     r"|\brequires? --[a-z]|不支持",
@@ -351,6 +352,7 @@ pub(super) const PARAMETERS: &[(&str, bool)] = &[
     ("service_tier", false),
     ("parallel_tool_calls", true),
     ("reasoning_effort", true),
+    ("reasoning_format", false),
     ("verbosity", true),
     ("logit_bias", false),
     ("top_logprobs", false),
