@@ -4,7 +4,7 @@
 //! worker wrote. The names of the JSON members and the words in them are a contract.
 
 use super::readable;
-use super::shut::Shut;
+use super::shut::{Reason, Shut};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -321,7 +321,7 @@ pub struct KeyStatistics {
     /// Its name, which may be shown.
     #[serde(deserialize_with = "readable::or_default")]
     pub key: Option<String>,
-    /// `in_service`, `out`, `due` or `tried_again`.
+    /// `in_service`, `doubted`, `out`, `due` or `tried_again`.
     #[serde(deserialize_with = "readable::or_default")]
     pub state: Option<Word>,
     /// Why it is not in service. It is tried again at the end.
@@ -330,6 +330,15 @@ pub struct KeyStatistics {
     /// The provider's words when it refused the key last: shortened, without keys.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+}
+
+impl KeyStatistics {
+    /// Whether the worker believes that it is refused. One in doubt is taken for a sign of an outage.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        let reason = self.shut.as_ref().map(|shut| shut.reason.as_deref());
+        reason.is_some_and(|reason| reason != Some(Reason::KeysInDoubt.as_str()))
+    }
 }
 
 #[cfg(test)]

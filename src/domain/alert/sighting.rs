@@ -217,7 +217,32 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
         };
         Spotted::new(name, summary).with("workers", count)
     });
-    seen.chain(passed_over(workers)).collect()
+    seen.chain(outages(workers)).chain(passed_over(workers)).collect()
+}
+
+/// Providers that refuse keys which had answered lately.
+fn outages(workers: &[Statistics]) -> Vec<Spotted> {
+    let mut doubted: BTreeMap<&str, (usize, Option<&str>)> = BTreeMap::new();
+    for worker in workers {
+        let mut own: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        for target in &worker.gate.targets {
+            let reason = target.shut.as_ref().and_then(|shut| shut.reason.as_deref());
+            let is_it = reason == Some(Reason::KeysInDoubt.as_str());
+            let Some(name) = target.target.as_deref().filter(|_| is_it) else { continue };
+            own.insert(name.split('/').next().unwrap_or(name), target.said.as_deref());
+        }
+        for (provider, said) in own {
+            let entry = doubted.entry(provider).or_default();
+            *entry = (entry.0 + 1, entry.1.or(said));
+        }
+    }
+    let seen = doubted.into_iter().map(|(provider, (count, said))| {
+        let workers = counted(count, "worker", "workers");
+        let said = said.unwrap_or("keys that have answered lately are refused");
+        let summary = format!("{provider} takes no calls: {said} ({workers})");
+        Spotted::new(provider, summary).with("workers", count)
+    });
+    seen.collect()
 }
 
 /// Targets that work, and that jobs of a route pass over.
@@ -338,7 +363,7 @@ fn short(seen: &Observations) -> Option<Vec<Spotted>> {
 
 fn keys(workers: &[Statistics]) -> Vec<Spotted> {
     let mut out: BTreeMap<String, (Option<Reason>, Option<Timestamp>)> = BTreeMap::new();
-    for key in workers.iter().flat_map(|worker| &worker.gate.keys) {
+    for key in workers.iter().flat_map(|worker| &worker.gate.keys).filter(|key| key.is_out()) {
         let (Some(provider), Some(name), Some(shut)) = (&key.provider, &key.key, &key.shut) else { continue };
         let reason = shut.reason.as_deref().and_then(Reason::parse);
         out.entry(format!("{provider}/{name}")).or_insert((reason, shut.since_ms.map(Timestamp)));

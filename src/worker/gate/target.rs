@@ -458,6 +458,7 @@ impl TargetState {
     pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
         match reason {
             Reason::Model => self.said.lock().clone(),
+            Reason::KeysInDoubt => self.provider.keys.said_of_doubt(),
             Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
             Reason::Breaker | Reason::Offline => {
                 let fault = *self.record.fault.lock();
