@@ -262,6 +262,9 @@ pub struct TargetStatistics {
     /// What jobs of routes pass it over for although it may be called.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub weak: Vec<WeaknessStatistics>,
+    /// The text that it lately gives to different requests, word by word.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckStatistics>,
     /// Whether its provider is paused.
     #[serde(deserialize_with = "readable::or_default")]
     pub paused: bool,
@@ -274,6 +277,18 @@ pub struct TargetStatistics {
     /// What its reports have taught about estimates.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub estimates: Option<EstimateStatistics>,
+}
+
+/// A target that gives one long text to different requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StuckStatistics {
+    /// How many different requests have lately had it.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub requests: u64,
+    /// Since when.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub since_ms: Option<i64>,
 }
 
 /// What jobs of a route pass a target over for while another rung may be called.

@@ -165,6 +165,7 @@ fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Opti
         AlertRule::BudgetFull => of_budgets(seen, |standing| is_full(standing) && !is_over(seen, standing), full),
         AlertRule::BudgetShort => short(seen)?,
         AlertRule::KeyOut => keys(&seen.known.workers),
+        AlertRule::StuckAnswer => stuck_answers(&seen.known.workers),
         AlertRule::UnknownPrice => unknown(seen.doubted.as_deref()?, settings),
         AlertRule::CostDiffers => differing(seen.doubted.as_deref()?, settings),
         AlertRule::StuckQueue => stuck(seen.work.as_deref()?, &seen.known),
@@ -373,6 +374,25 @@ fn keys(workers: &[Statistics]) -> Vec<Spotted> {
         let since = since.map_or_else(String::new, |since| format!(" since {}", instant(since)));
         let summary = format!("key {name} {what}{since}");
         Spotted::new(name, summary).with("reason", reason.map_or("auth", Reason::as_str))
+    });
+    seen.collect()
+}
+
+/// Targets that give one text to different requests.
+fn stuck_answers(workers: &[Statistics]) -> Vec<Spotted> {
+    let mut stuck: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for target in workers.iter().flat_map(|worker| &worker.gate.targets) {
+        let (Some(name), Some(found)) = (target.target.as_deref(), target.stuck) else { continue };
+        let entry = stuck.entry(name).or_default();
+        *entry = (entry.0 + 1, entry.1.max(found.requests));
+    }
+    let seen = stuck.into_iter().map(|(name, (count, requests))| {
+        let workers = counted(count, "worker", "workers");
+        let summary = format!(
+            "{name} gives the same answer, word by word, to different requests, lately to {requests} of them: perhaps \
+             a cache of the provider got stuck ({workers})"
+        );
+        Spotted::new(name, summary).with("requests", requests).with("workers", count)
     });
     seen.collect()
 }

@@ -219,6 +219,15 @@ pub fn troubles(status: &StatusView) -> Vec<String> {
             let words = Reason::parse(reason).map_or_else(|| reason.to_owned(), |reason| reason.to_string());
             told.push(format!("{}: {words} ({said})", target.target));
         }
+        if let Some(stuck) = &target.stuck_answer {
+            let since =
+                stuck.since.map_or_else(String::new, |since| format!(", for {}", age(status.now, since).in_words()));
+            told.push(format!(
+                "{}: {} different requests lately had the very same answer, word by word{since}: perhaps a cache of \
+                 the provider got stuck",
+                target.target, stuck.requests
+            ));
+        }
         for passed in &target.passed_over {
             let until = passed.shut.as_ref().and_then(|shut| shut.until).filter(|until| *until > status.now);
             let until = until.map_or_else(

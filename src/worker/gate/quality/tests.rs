@@ -40,7 +40,7 @@ fn quality(gate: &Gate, route: &str) -> Arc<RouteQuality> {
 /// Answers to so many jobs; returns whether the target is passed over then.
 fn answer(of: &Arc<RouteQuality>, jobs: std::ops::Range<i64>, outcome: &Outcome, took: Duration) -> bool {
     for job in jobs {
-        let brought = Brought { job: JobId(job), project: "p", outcome, took, output_tokens: 10 };
+        let brought = Brought { job: JobId(job), project: "p", outcome, took: Some(took), output_tokens: 10 };
         of.admit(true, NOW).expect("it goes regardless").report(&brought, NOW);
     }
     of.weakness(NOW).is_some()
