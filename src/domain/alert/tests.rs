@@ -238,7 +238,7 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 (of_worker("closed", Some("auth")), "p/P_KEY", "key p/P_KEY is rejected"),
                 (of_worker("closed", Some("quota_exhausted")), "p/P_KEY", "is out of money"),
             ],
-            vec![of_worker("closed", None)],
+            vec![of_worker("closed", None), of_worker("closed", Some("keys_in_doubt"))],
         ),
         (
             R::UnknownPrice,

@@ -237,7 +237,8 @@ proptest! {
                     match change {
                         None => prop_assert_eq!(after.absence(), before[index].absence()),
                         Some(KeyChange::Doubted | KeyChange::StillInDoubt | KeyChange::Outage(_)) => {
-                            prop_assert!(matches!(after, KeyState::Doubted { .. }));
+                            let is_doubted = matches!(after, KeyState::Doubted { .. });
+                            prop_assert!(is_doubted);
                             prop_assert_eq!(sign, REFUSED);
                         }
                         Some(KeyChange::OutageBelieved(_)) => {

@@ -79,7 +79,7 @@ fn each_route_judges_for_itself_and_is_forgotten_with_its_route() {
 fn failures_and_the_slowness_of_spare_capacity_are_not_held_against_it() {
     let gate = process("s");
     let usual = quality(&gate, "r");
-    assert!(!answer(&usual, 0..9, &Outcome::Failed(crate::domain::ErrorClass::ServerError), SECOND * 9));
+    assert!(!answer(&usual, 0..9, &Outcome::Failed(ErrorClass::ServerError), SECOND * 9));
     assert!(answer(&usual, 0..4, &Outcome::Accepted, SECOND * 9));
     let spare = Target { tier: Some(Tier::spare("flex")), ..Target::new("p", "m") };
     let spare = gate.target(&spare).expect("it is set up").quality_on("r", SETTINGS);
