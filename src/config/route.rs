@@ -199,6 +199,9 @@ fn rung_of(
         .or_insert_with(|| catalogue.model(&provider.vendor, &target.model).unwrap_or_default())
         .clone();
     let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
+    if !provider.config.endpoint.dialect.hears {
+        model.capabilities.audio = Some(false);
+    }
     if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
         model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
     }

@@ -453,6 +453,7 @@ mod tests {
             (Reason::Offline, "offline"),
             (Reason::QuotaExhausted, "quota_exhausted"),
             (Reason::Auth, "auth"),
+            (Reason::KeysInDoubt, "keys_in_doubt"),
             (Reason::Model, "model"),
             (Reason::Paused, "paused"),
             (Reason::Budget, "budget"),

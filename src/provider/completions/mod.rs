@@ -27,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     embeds: None,
+    hears: false,
     speak: |manners| {
         let quirks = manners.quirks.clone();
         // Answers, failures and streams are those of chats, with a bare text as the choice.
