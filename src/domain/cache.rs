@@ -79,6 +79,7 @@ mod tests {
             rules,
             reask: false,
             pass: Pass::default(),
+            must_keep: crate::domain::MustKeep::default(),
             defaults: std::sync::Arc::default(),
             forks: Vec::new(),
             cache: None,

@@ -6,6 +6,7 @@ use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
 use super::metadata::Metadata;
+use super::must_keep::MustKeep;
 use super::pack::Packing;
 use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
@@ -343,6 +344,8 @@ pub struct Route {
     pub reask: bool,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// Members of requests that no rung may leave out.
+    pub must_keep: MustKeep,
     /// What it adds to requests that lack it.
     pub defaults: Arc<Defaults>,
     /// The rules that send some of its jobs along other routes: the first that holds decides.

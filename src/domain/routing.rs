@@ -143,6 +143,7 @@ mod tests {
             rules: Rules::default(),
             reask: false,
             pass: super::super::request::Pass::default(),
+            must_keep: crate::domain::MustKeep::default(),
             defaults: Arc::new(Defaults { request, ..Defaults::default() }),
             forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
             cache: None,

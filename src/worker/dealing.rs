@@ -247,6 +247,7 @@ mod tests {
             rules: Rules::default(),
             reask: false,
             pass: Pass::default(),
+            must_keep: crate::domain::MustKeep::default(),
             defaults: Arc::default(),
             forks: Vec::new(),
             cache: None,

@@ -44,6 +44,7 @@ fn route(rungs: usize) -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        must_keep: crate::domain::MustKeep::default(),
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,

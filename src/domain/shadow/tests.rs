@@ -26,6 +26,7 @@ fn shadow(name: &str, millionths: u32) -> Shadow {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        must_keep: crate::domain::MustKeep::default(),
         defaults: Arc::default(),
         forks: Vec::new(),
         cache: Some(Cache { max_age: Duration::from_secs(1) }),

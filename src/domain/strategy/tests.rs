@@ -37,6 +37,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         reask: true,
         rules: Rules::default(),
         pass: Pass::default(),
+        must_keep: crate::domain::MustKeep::default(),
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,

@@ -4,7 +4,7 @@ use super::failures::{SIGNS, error_of};
 use super::frames;
 use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
+use crate::provider::classify::{ErrorRules, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, Parsed, arguments, count, cut_off, finish_word, take_string, unusable};
 use crate::provider::sigv4::Skew;
@@ -20,7 +20,7 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     joined.ok_or_else(|| cut_off(reply))
 }
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         let error = error_of(reply);
         let failure = classify(&SIGNS, errors, reply, &error);

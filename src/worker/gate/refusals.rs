@@ -198,6 +198,7 @@ fn route() -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        must_keep: crate::domain::MustKeep::default(),
         defaults: Arc::default(),
         forks: Vec::new(),
         cache: None,

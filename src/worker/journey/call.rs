@@ -522,6 +522,7 @@ impl Call {
             tier: spec.target.tier,
             capabilities: &spec.model.capabilities,
             mends,
+            must_keep: &self.errand.plan.route.must_keep,
             delivery: if spec.stream && self.request().embed.is_none() { Delivery::Stream } else { Delivery::Whole },
         }
     }

@@ -30,6 +30,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         rules: Rules::default(),
         reask: true,
         pass: Pass::default(),
+        must_keep: crate::domain::MustKeep::default(),
         defaults: std::sync::Arc::default(),
         forks: Vec::new(),
         cache: None,
