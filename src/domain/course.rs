@@ -135,7 +135,7 @@ mod tests {
             rules: Rules::default(),
             reask: false,
             pass: crate::domain::request::Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
+            must_keep: MustKeep::default(),
             defaults: Arc::new(Defaults::default()),
             forks: Vec::new(),
             cache: None,

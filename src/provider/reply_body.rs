@@ -18,7 +18,8 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    fn plain(value: Value, mended: Vec<&'static str>) -> Self {
+    /// An answer that came in no envelope.
+    pub fn plain(value: Value, mended: Vec<&'static str>) -> Self {
         Self { value, mended, envelope: None }
     }
 

@@ -2,7 +2,6 @@
 
 use super::reply_body::{Parsed, count};
 use crate::domain::NanoUsd;
-use serde_json::Value;
 
 /// The places of the counts, as JSON pointers into the body; `None`: where the dialect says. Of a stream the last event
 /// that has the member counts.

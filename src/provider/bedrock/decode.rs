@@ -16,7 +16,7 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     if !frames::is_one(reply.body) {
         return reply_body::parse(reply, "output", |values, _| values.into_iter().next());
     }
-    let joined = frames::join(reply.body, reply.is_partial).map(|value| Parsed { value, mended: Vec::new() });
+    let joined = frames::join(reply.body, reply.is_partial).map(|value| Parsed::plain(value, Vec::new()));
     joined.ok_or_else(|| cut_off(reply))
 }
 
@@ -29,7 +29,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             None => failure,
         });
     }
-    let Parsed { value: mut body, mended } = parsed(reply)?;
+    let Parsed { value: mut body, mended, .. } = parsed(reply)?;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(&SIGNS, errors, reply, &error));
     }

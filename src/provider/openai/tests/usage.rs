@@ -1,6 +1,10 @@
 //! Token counts.
 
 use super::*;
+use crate::domain::NanoUsd;
+use crate::provider::QuirkSettings;
+use crate::provider::checks::{headers, spoken};
+use crate::provider::usage_places::UsagePlaces;
 
 #[test]
 fn usage_is_split_into_disjoint_classes() {
