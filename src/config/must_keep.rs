@@ -45,9 +45,7 @@ pub(super) fn check(section: &Section<'_>, route: &Route, providers: &BTreeMap<S
         }
         if let Some(meant) = near_known_member(name) {
             let key = section.key_in_file("must_keep");
-            section
-                .reading()
-                .warn(format!("{key}: no provider is known to take {name:?}; perhaps {meant:?} is meant"));
+            section.reading().warn(format!("{key}: no provider is known to take {name:?}; perhaps {meant:?} is meant"));
         }
         let drops = |provider: &ReadProvider| provider.config.endpoint.quirks.drop.contains(member);
         let mut asked = route.rungs.iter().filter_map(|rung| providers.get(&rung.target.provider)).peekable();

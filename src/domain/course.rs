@@ -6,8 +6,8 @@ use super::decide::{Condition, Ineligible, RungHealth};
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
 use super::{
-    ChatRequest, ErrorClass, Job, JobId, MustKeep, NanoUsd, Route, Rung, Sizes, Strategy, StrategyKind, Target, Timestamp,
-    eligibility, estimate,
+    ChatRequest, ErrorClass, Job, JobId, MustKeep, NanoUsd, Route, Rung, Sizes, Strategy, StrategyKind, Target,
+    Timestamp, eligibility, estimate,
 };
 
 /// The rungs of a route, as one job would try them.

@@ -35,8 +35,7 @@ impl MustKeep {
         };
         let is_kept = |path: &str| *self == Self::All || named.iter().any(|member| overlap(member, path));
         let mut lost = notes.iter().filter_map(|note| left_out(note));
-        let found =
-            lost.find(|path| is_kept(path) && !NO_LOSS.contains(path) && !is_the_authors_own(path, request));
+        let found = lost.find(|path| is_kept(path) && !NO_LOSS.contains(path) && !is_the_authors_own(path, request));
         let may_be_more = || notes.iter().any(|note| note == AND_MORE.0).then_some(AND_MORE.1);
         found.or_else(may_be_more)
     }
@@ -83,7 +82,8 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_told_from_what_is_said_in_another_way() {
-        let request = ChatRequest::parse(&json!({ "messages": [{ "role": "user", "content": "Hi" }], "n": 1 })).unwrap();
+        let request =
+            ChatRequest::parse(&json!({ "messages": [{ "role": "user", "content": "Hi" }], "n": 1 })).unwrap();
         let lost = |keep: &MustKeep, note: &str| keep.lost(&[note.to_owned()], &request).map(str::to_owned);
         for (note, is_lost) in [
             ("seed", true),

@@ -191,8 +191,7 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let observer = site.gauged.observer();
     let routes = observer.routes();
     let find = |name: &str| routes.get(name).map(|route| &**route);
-    let refuses =
-        |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| observer.refusal(rung, request, must_keep);
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| observer.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &record, &attempts, observer.now(), &refuses);
     Ok(StoryView::of(JobView::of(record, bodies), attempts, course))
 }

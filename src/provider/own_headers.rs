@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn limits_are_read_under_their_own_names() {
-        let limit = |limit, remaining, reset| OwnLimit { limit: own(limit), remaining: own(remaining), reset: own(reset) };
+        let limit =
+            |limit, remaining, reset| OwnLimit { limit: own(limit), remaining: own(remaining), reset: own(reset) };
         let names = OwnHeaders {
             requests: limit("x-calls", "x-calls-left", "x-calls-again"),
             tokens: OwnLimit { remaining: own("x-tokens-left"), ..OwnLimit::default() },
@@ -135,9 +136,11 @@ mod tests {
         for dialect in ["openai", "anthropic", "gemini", "cohere", "ollama", "bedrock", "openai_responses"] {
             let adapter = spoken(dialect, None, "http://127.0.0.1/v1", &QuirkSettings::default());
             let common = names.in_common(&given);
-            let seen: Vec<_> = adapter.limits(&WireReply::new(200, &common, b"")).iter().map(|seen| {
-                (seen.unit, seen.limit, seen.remaining, seen.reset_in)
-            }).collect();
+            let seen: Vec<_> = adapter
+                .limits(&WireReply::new(200, &common, b""))
+                .iter()
+                .map(|seen| (seen.unit, seen.limit, seen.remaining, seen.reset_in))
+                .collect();
             let expected = [
                 (Unit::Requests, Some(60), Some(0), Some(Duration::from_secs(20))),
                 (Unit::Tokens, None, Some(900), None),

@@ -1,5 +1,6 @@
 //! Where a server's answers count tokens and money, if not where its dialect says: by the operator's word.
 
+use super::beside::amount;
 use super::reply_body::{Parsed, count};
 use crate::domain::NanoUsd;
 
@@ -58,7 +59,7 @@ impl UsagePlaces {
     /// zero, which servers write where they know none, or what no call costs.
     pub(super) fn cost(&self, parsed: &Parsed) -> Option<Option<NanoUsd>> {
         let found = parsed.find(self.cost.as_ref()?).filter(|found| !found.is_null())?;
-        Some(super::beside::amount(Some(found)).filter(|cost| *cost > NanoUsd::ZERO))
+        Some(amount(Some(found)).filter(|cost| *cost > NanoUsd::ZERO))
     }
 }
 

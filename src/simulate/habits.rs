@@ -150,15 +150,19 @@ mod tests {
         );
         assert_eq!(written(json!({ "error": { "type": "server_error" } }), None)["error"]["type"], "E_FULL");
         let events = habits.events(
-            vec!["data: {\"choices\":[]}\n\n".into(), "data: {\"usage\":{\"prompt_tokens\":1}}\n\n".into(),
-                "data: [DONE]\n\n".into()],
+            vec![
+                "data: {\"choices\":[]}\n\n".into(),
+                "data: {\"usage\":{\"prompt_tokens\":1}}\n\n".into(),
+                "data: [DONE]\n\n".into(),
+            ],
             Some(1_000_000_000),
         );
         let events: Vec<&str> = events.iter().map(|event| std::str::from_utf8(event).unwrap()).collect();
         assert_eq!(events[0], "data: {\"choices\":[]}\n\n");
         assert!(events[1].contains("\"in\":1") && events[1].contains("\"usd\":1.0"), "{}", events[1]);
         assert_eq!(events[2], "data: [DONE]\n\n");
-        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("retry-after"), HeaderValue::from_static("2"))]);
+        let mut headers =
+            HeaderMap::from_iter([(HeaderName::from_static("retry-after"), HeaderValue::from_static("2"))]);
         habits.name(&mut headers);
         assert_eq!((headers.get("x-wait-ms").unwrap(), headers.len()), (&HeaderValue::from_static("2000"), 1));
     }

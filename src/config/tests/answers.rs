@@ -22,8 +22,11 @@ fn the_habits_of_a_servers_answers_arrive() {
     )
     .config();
     let quirks = &config.providers["local"].endpoint.quirks;
-    let row = |code: Option<&str>, status, says: Option<&str>, class| {
-        OwnError { code: code.map(str::to_owned), status, says: says.map(str::to_owned), class }
+    let row = |code: Option<&str>, status, says: Option<&str>, class| OwnError {
+        code: code.map(str::to_owned),
+        status,
+        says: says.map(str::to_owned),
+        class,
     };
     assert_eq!(
         quirks.errors,
@@ -42,8 +45,7 @@ fn the_habits_of_a_servers_answers_arrive() {
     };
     assert_eq!(quirks.headers, expected);
     let place = |place: &str| Some(place.to_owned());
-    let expected =
-        UsagePlaces { input: place("/meta/tokens/in"), cost: place("/meta/a~1b"), ..UsagePlaces::default() };
+    let expected = UsagePlaces { input: place("/meta/tokens/in"), cost: place("/meta/a~1b"), ..UsagePlaces::default() };
     assert_eq!(quirks.usage, expected);
 }
 
@@ -59,18 +61,28 @@ fn what_is_wrong_with_a_habit_is_said_at_its_key() {
         ),
         (
             "errors = [{ code = \"E\", class = \"overlaoded\" }]",
-            format!("{errors}[0].class: \"overlaoded\" is not an error class; perhaps \"overloaded\" is meant; expected"),
+            format!(
+                "{errors}[0].class: \"overlaoded\" is not an error class; perhaps \"overloaded\" is meant; expected"
+            ),
         ),
-        ("errors = [{ code = \"E\", class = \"accepted\" }]", format!("{errors}[0].class: \"accepted\" is not an error")),
+        (
+            "errors = [{ code = \"E\", class = \"accepted\" }]",
+            format!("{errors}[0].class: \"accepted\" is not an error"),
+        ),
         (
             "errors = [{ code = \"E\", class = \"network\" }]",
-            format!("{errors}[0].class: \"network\" is found out on this side, and no server reports it; expected one of"),
+            format!(
+                "{errors}[0].class: \"network\" is found out on this side, and no server reports it; expected one of"
+            ),
         ),
         (
             "errors = [{ code = \"E\", class = \"soft_failure\" }]",
             format!("{errors}[0].class: \"soft_failure\" is found out on this side"),
         ),
-        ("errors = [{ code = \" \", class = \"auth\" }]", format!("{errors}[0].code: is empty; expected a code such as")),
+        (
+            "errors = [{ code = \" \", class = \"auth\" }]",
+            format!("{errors}[0].code: is empty; expected a code such as"),
+        ),
         ("errors = [{ code = true, class = \"auth\" }]", format!("{errors}[0].code: true is no code; expected")),
         (
             "errors = [{ class = \"auth\" }]",
@@ -144,7 +156,10 @@ fn a_route_says_which_members_must_be_kept() {
         ("must_keep = [7]", format!("{key}[0]: is 7; expected")),
         ("must_keep = [\"\"]", format!("{key}[0]: \"\" is not the path of a member; expected")),
         ("must_keep = [\"a..b\"]", format!("{key}[0]: \"a..b\" is not the path of a member; expected")),
-        ("must_keep = [\"stream\"]", format!("{key}[0]: \"stream\" is always sent as the route and the worker want it")),
+        (
+            "must_keep = [\"stream\"]",
+            format!("{key}[0]: \"stream\" is always sent as the route and the worker want it"),
+        ),
         (
             "must_keep = [\"service_tier\"]",
             format!(
@@ -162,7 +177,10 @@ fn a_route_says_which_members_must_be_kept() {
         "{LOCAL}quirks = {{ drop = [\"seed\"] }}\n[routes.default]\nrungs = [\"local/m\"]\nmust_keep = [\"seed\"]\n"
     ));
     let faults = dropped.faults();
-    assert_eq!(faults, [format!("{key}: `quirks.drop` of each of its providers leaves out \"seed\"; expected a rung that takes it")]);
+    assert_eq!(
+        faults,
+        [format!("{key}: `quirks.drop` of each of its providers leaves out \"seed\"; expected a rung that takes it")]
+    );
     let warned = route("must_keep = [\"sead\"]").config().warnings.join("\n");
     assert!(warned.contains("no provider is known to take \"sead\"; perhaps \"seed\" is meant"), "{warned}");
 }

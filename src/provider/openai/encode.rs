@@ -113,8 +113,7 @@ fn is_usual(name: &str, value: &str) -> bool {
 /// Whether a server lets a request say which tools may be called.
 fn takes_tool_choice(quirks: &Quirks) -> bool {
     let names_it = |names: &[String]| names.iter().any(|name| name == "tool_choice");
-    let takes_others =
-        quirks.takes_only.iter().any(|(path, takes)| path.is_empty() && !names_it(takes));
+    let takes_others = quirks.takes_only.iter().any(|(path, takes)| path.is_empty() && !names_it(takes));
     names_it(&quirks.keep) || !(names_it(&quirks.refuse) || names_it(&quirks.drop) || takes_others)
 }
 

@@ -254,13 +254,13 @@ fn counts_and_costs_are_read_where_the_operator_says() {
     ];
     let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
     let headers = headers(&[]);
-    let reply =
-        WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, stream.as_bytes()) };
+    let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, stream.as_bytes()) };
     let streamed = adapter.decode(&reply).unwrap();
     assert_eq!((streamed.usage, streamed.beside.cost), (usage([40, 60, 0, 0, 20, 0]), Some(NanoUsd(250_000_000))));
-    for body in [json!({"data": with(json!({})), "meta": {"tokens": tokens}}),
-        json!({"data": with(json!({"meta": {"tokens": tokens}})), "code": 0})]
-    {
+    for body in [
+        json!({"data": with(json!({})), "meta": {"tokens": tokens}}),
+        json!({"data": with(json!({"meta": {"tokens": tokens}})), "code": 0}),
+    ] {
         assert_eq!(answer(adapter, &body).usage, usage([40, 60, 0, 0, 20, 0]), "{body}");
     }
     let quirks = QuirkSettings {
