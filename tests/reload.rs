@@ -278,3 +278,80 @@ async fn jobs_of_a_route_that_vanished_go_back_and_wait_for_it() {
     fleet.books_are_in_order(JOBS).await;
     assert_eq!(fleet.verdict().total.calls, 2 * u64::try_from(JOBS).unwrap());
 }
+
+/// A server that no row knows: its errors, headers, counts and costs are where its operator says. It is taken up, and
+/// what a route must keep with it, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_habits_of_its_own_is_taken_up_by_configuration_alone() {
+    let foreign = "[providers.foreign]\ndialect = \"openai\"\n\
+        models.model.price = { input = \"1000\", output = \"2000\" }\n\
+        faults = [{ kind = \"server_error\", status = 420, wait = \"0.7s\", format = \"retry_after_fraction\", \
+                    first_n_per_request = 1, containing = \"foreign\" }]\n\
+        [providers.foreign.habits]\nheaders = { retry-after = \"x-slow-down-ms\", x-request-id = \"x-trace\" }\n\
+        codes = { server_error = \"E_FULL\" }\ncost = \"/meta/usd\"\n\
+        moved = { \"/usage/prompt_tokens\" = \"/meta/in\", \"/usage/completion_tokens\" = \"/meta/out\", \
+                  \"/usage\" = \"/rest\" }\n";
+    let known = provider("known", "quirks = { drop = [\"seed\"] }\n");
+    let before = format!("{}{known}[routes.default]\nrungs = [\"known/model\"]\n", worker(4));
+    let after = format!(
+        "{}{known}[providers.foreign]\ndialect = \"openai\"\nbase_url = \"http://simulator/foreign/v1\"\n\
+         [providers.foreign.quirks]\nerrors = [{{ code = \"E_FULL\", status = 420, class = \"rate_limit\" }}]\n\
+         headers = {{ wait = \"x-slow-down-ms\", request_id = \"x-trace\" }}\n\
+         usage = {{ input = \"/meta/in\", output = \"/meta/out\", cost = \"/meta/usd\" }}\n\
+         [routes.default]\nrungs = [\"known/model\", \"foreign/model\"]\nmust_keep = [\"seed\"]\n\
+         [routes.streamed]\nrungs = [\"foreign/model\"]\nstream = true\n",
+        worker(4)
+    );
+    let fleet = Fleet::new(&format!("{}{foreign}", simulated("known", "")), &before).await;
+    let ask = async |route: &str, prompt: &str| {
+        sqlx::query_scalar::<_, i64>(
+            "insert into sluice.job (route, request)
+                  values ($1, jsonb_build_object('prompt', $2, 'seed', 7)) returning id",
+        )
+        .bind(route)
+        .bind(prompt)
+        .fetch_one(&fleet.pool)
+        .await
+        .unwrap()
+    };
+    let process = fleet.start();
+    ask("default", "Hi").await;
+    fleet.until_answered(1).await;
+    let dropped = "select count(*) from sluice.attempts where provider = 'known' and decision->'dropped' ? 'seed'";
+    assert_eq!(fleet.number(dropped).await, 1, "without a word of the route it is left out, visibly");
+
+    fleet.configure(&after);
+    reload(&process).await;
+    let job = ask("default", "Hi, foreign server").await;
+    fleet.until_answered(2).await;
+    ask("streamed", "Hi").await;
+    fleet.until_answered(3).await;
+    let story = fleet.program(&["explain", &job.to_string()]).output().await.unwrap();
+    let story = String::from_utf8(story.stdout).unwrap();
+    let why = "does not support seed, which its route does not let it leave out (must_keep)";
+    assert!(story.contains(why), "{story}");
+    assert_eq!(fleet.verdict().providers["known"].figures.calls, 1, "it was not asked for what it would lose");
+
+    let refused: (String, String, i32, bool) = sqlx::query_as(
+        "select class, code, http_status::int, retry_at - ended_at = interval '700 ms' from sluice.attempts
+          where provider = 'foreign' and not accepted",
+    )
+    .fetch_one(&fleet.pool)
+    .await
+    .unwrap();
+    assert_eq!(refused, ("rate_limit".to_owned(), "E_FULL".to_owned(), 420, true));
+    let answers: Vec<(i64, i64, String, bool, bool)> = sqlx::query_as(
+        "select input_tokens, output_tokens, usage_source, request_id like 'req_%',
+                cost = round((input_tokens * 1000 + output_tokens * 2000) / 1e6, 9) and cost = reported_cost
+           from sluice.attempts where provider = 'foreign' and accepted order by job_id",
+    )
+    .fetch_all(&fleet.pool)
+    .await
+    .unwrap();
+    assert_eq!(answers.len(), 2);
+    for (input, output, source, has_id, is_billed) in answers {
+        assert!(input > 0 && output > 0 && source == "provider" && has_id && is_billed);
+    }
+    process.stop().await;
+    fleet.books_are_in_order(3).await;
+}

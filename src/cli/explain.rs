@@ -6,7 +6,7 @@ use super::figure;
 use super::job::find;
 use super::output::Format;
 use super::today;
-use crate::domain::{ChatRequest, JobId, Rung};
+use crate::domain::{ChatRequest, JobId, MustKeep, Rung};
 use crate::exit_code::ExitCode;
 use crate::view::course;
 use crate::view::job::{Bodies, JobView};
@@ -37,9 +37,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let attempts = context.store.job_attempts(JobId(args.id)).await?;
     let routes = &context.config.routes;
     let find = |name: &str| routes.get(name).map(|route| &*route.route);
-    let refuses = |rung: &Rung, request: &ChatRequest| {
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| {
         let provider = context.config.providers.get(&rung.target.provider)?;
-        provider.endpoint.refusal(request, &rung.target.model, &rung.model.capabilities)
+        provider.endpoint.refusal(request, &rung.target.model, &rung.model.capabilities, must_keep)
     };
     let course = course::by(&find, routes.len(), &job, &attempts, today::now(), &refuses);
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });

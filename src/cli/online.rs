@@ -6,7 +6,7 @@ use crate::domain::counted::counted;
 use crate::domain::error_class::Billed;
 use crate::domain::knock::{self, Blame};
 use crate::domain::usage::Sent;
-use crate::domain::{ErrorClass, NanoUsd, Route, Rung, UsageSource, estimate};
+use crate::domain::{ErrorClass, MustKeep, NanoUsd, Route, Rung, UsageSource, estimate};
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::provider::{Call, CallReport, Delivery, Payload, Provider};
@@ -136,6 +136,7 @@ impl Trial<'_> {
             tier: self.rung.target.tier,
             capabilities: &self.rung.model.capabilities,
             mends: &[],
+            must_keep: &MustKeep::Nothing,
             delivery: Delivery::Whole,
         };
         let (began, head) = (Instant::now(), OnceLock::new());

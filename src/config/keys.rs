@@ -16,7 +16,7 @@ mod schedules;
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
 pub(super) use daemon::LOG;
 pub(super) use models::{ABOVE, CHANGE, MODEL, PRICE};
-pub(super) use providers::{API_KEY, TIMEOUTS};
+pub(super) use providers::{API_KEY, OWN_ERROR, TIMEOUTS};
 pub(super) use routes::{CASCADE, PACK, PROMPT_CACHE, RULE, RUNG};
 
 /// The whole file: the sections by their names.

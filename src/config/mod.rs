@@ -4,6 +4,7 @@
 //! reports every fault at once, each with the file (or variable), the key and the form expected there.
 
 mod alerts;
+mod answers;
 mod api_keys;
 mod aws;
 mod budgets;
@@ -15,6 +16,7 @@ pub(crate) mod forks;
 mod game_days;
 mod http;
 mod keys;
+mod must_keep;
 mod pack;
 mod price_book;
 mod prices;

@@ -1,5 +1,6 @@
 //! `[providers.NAME.quirks]`: how a server differs from its vendor's row.
 
+use super::answers;
 use super::section::{Section, to_json};
 use crate::provider::quirks::CapField;
 use crate::provider::vendors::{limit_headers, limit_headers_names};
@@ -23,11 +24,11 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
         for key in section.keys() {
             if !heeded.contains(&key.as_str()) && section.declares(&key) {
                 let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.name);
-                section.fault(&key, problem, format!("here only {}", heeded.join(" and ")));
+                section.fault(&key, problem, format!("here only {}", in_words(heeded, "and")));
             }
         }
     }
-    let meanings = in_words(&limit_headers_names());
+    let meanings = in_words(&limit_headers_names(), "or");
     let quirks = QuirkSettings {
         cap_field: section.parsed("cap_field", "max_tokens or max_completion_tokens", |text| {
             CapField::parse(text).ok_or_else(|| format!("{text:?} is no field for the output cap"))
@@ -66,13 +67,16 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
         limit_headers: section.parsed("limit_headers", &meanings, |text| {
             limit_headers(text).ok_or_else(|| format!("{text:?} is no known meaning"))
         }),
+        errors: answers::errors(&mut section),
+        headers: answers::headers(section.child("headers")),
+        usage: answers::usage(section.child("usage")),
     };
     section.finish();
     quirks
 }
 
 /// `user`, `messages[].content[].cache_control`.
-fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     let well_formed = text.split('.').all(|step| member(step.strip_suffix("[]").unwrap_or(step)).is_ok());
     if !well_formed || text.ends_with("[]") {
         return Err(format!("{text:?} is not the path of a member"));
@@ -88,9 +92,9 @@ fn part_of_name(text: &str) -> Result<String, String> {
 }
 
 /// `a, b or c`.
-fn in_words(names: &[&str]) -> String {
+fn in_words(names: &[&str], and: &str) -> String {
     match names {
-        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        [first @ .., last] if !first.is_empty() => format!("{} {and} {last}", first.join(", ")),
         _ => names.concat(),
     }
 }

@@ -4,7 +4,7 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
+use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{
@@ -85,6 +85,7 @@ fn read_one(
         rules: rules::read(section.child("validate")),
         reask: section.flag_or_default("reask"),
         pass: read_pass(&mut section),
+        must_keep: must_keep::read(&mut section),
         defaults: Arc::new(defaults::read(&mut section)),
         forks: forks::read(name, &mut section, leads),
         cache: section.positive_duration("cache").map(|max_age| Cache { max_age }),
@@ -96,6 +97,7 @@ fn read_one(
     route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));
     check_stream(&section, &route);
     check_max_cost(&section, &route);
+    must_keep::check(&section, &route, providers);
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     pack::check(&section, &route, providers);

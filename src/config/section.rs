@@ -107,6 +107,11 @@ impl<'a> Section<'a> {
         self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
 
+    /// Whether the value of a key comes from a variable.
+    pub fn is_from_environment(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(is_from_environment)
+    }
+
     /// The keys that are present.
     pub fn keys(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()

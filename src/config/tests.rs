@@ -1,6 +1,7 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
 mod alerts;
+mod answers;
 mod cascades;
 mod defaults;
 mod forks;

@@ -7,8 +7,8 @@ use super::decide::{Condition, Ineligible, RungHealth};
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
 use super::{
-    ChatRequest, ErrorClass, Job, JobId, NanoUsd, Route, Rung, Sizes, Strategy, StrategyKind, Target, Timestamp,
-    eligibility, estimate,
+    ChatRequest, ErrorClass, Job, JobId, MustKeep, NanoUsd, Route, Rung, Sizes, Strategy, StrategyKind, Target,
+    Timestamp, eligibility, estimate,
 };
 
 /// The rungs of a route, as one job would try them.
@@ -35,8 +35,9 @@ pub struct CourseRung {
     pub ineligible: Option<Ineligible>,
 }
 
-/// Why the server of a rung can never take a request; `None`: nothing known speaks against it.
-pub type Refuses<'a> = dyn Fn(&Rung, &ChatRequest) -> Option<Ineligible> + 'a;
+/// Why the server of a rung can never take a request of which these members have to be kept; `None`: nothing known
+/// speaks against it.
+pub type Refuses<'a> = dyn Fn(&Rung, &ChatRequest, &MustKeep) -> Option<Ineligible> + 'a;
 
 /// The course of a job whose row names `named`, with the prices of the instant `at`. `find` knows the routes by their
 /// names, of which there are at most `routes`. `None`: there is no such route, or the request
@@ -72,7 +73,7 @@ pub fn of<'r>(
             target: rung.target.clone(),
             expected: price.map(|price| estimate::expected_cost(&price, job.input_tokens, cap)),
             ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request)
-                .or_else(|| refuses(rung, request))
+                .or_else(|| refuses(rung, request, &route.must_keep))
                 .or_else(|| untouched?.refuses(rung.worst_cost(&job, at))),
         })
     };
@@ -143,7 +144,7 @@ mod tests {
         let metadata = Metadata::default();
         let asked = Unrouted { body, project: "acme", batch: None, metadata: &metadata };
         let find = |name: &str| others.iter().chain([named]).find(|route| route.name == name);
-        let refuses = |rung: &Rung, _: &ChatRequest| {
+        let refuses = |rung: &Rung, _: &ChatRequest, _: &MustKeep| {
             (rung.target.model == "unknown").then(|| Ineligible::Unsupported("what is asked".to_owned()))
         };
         of(&named.name, &find, others.len() + 1, &asked, JobId(7), Timestamp(1_800_000_000_000), &refuses)

@@ -9,6 +9,7 @@ use super::fork::Fork;
 use super::job::Job;
 use super::metadata::Metadata;
 use super::money::NanoUsd;
+use super::must_keep::MustKeep;
 use super::pack::Packing;
 use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
@@ -354,6 +355,8 @@ pub struct Route {
     pub reask: bool,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// Members of requests that no rung may leave out.
+    pub must_keep: MustKeep,
     /// What it adds to requests that lack it.
     pub defaults: Arc<Defaults>,
     /// The rules that send some of its jobs along other routes: the first that holds decides.
@@ -386,6 +389,7 @@ impl Route {
             rules: Rules::default(),
             reask: false,
             pass: Pass::default(),
+            must_keep: MustKeep::default(),
             defaults: Arc::default(),
             forks: Vec::new(),
             cache: None,

@@ -11,7 +11,7 @@ use super::tasks::Task;
 use super::wish::{self, Proposal, ScheduleChange};
 use crate::domain::pause::PauseKind;
 use crate::domain::schedule::Zone;
-use crate::domain::{ChatRequest, JobId, Rung};
+use crate::domain::{ChatRequest, JobId, MustKeep, Rung};
 use crate::store::report::Filter;
 use crate::store::selection::{SelectedJob, Selection};
 use crate::view::alert::AlertView;
@@ -191,7 +191,7 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let observer = site.gauged.observer();
     let routes = observer.routes();
     let find = |name: &str| routes.get(name).map(|route| &**route);
-    let refuses = |rung: &Rung, request: &ChatRequest| observer.refusal(rung, request);
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| observer.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &record, &attempts, observer.now(), &refuses);
     Ok(StoryView::of(JobView::of(record, bodies), attempts, course))
 }

@@ -19,6 +19,12 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
+    /// The whole request.
+    pub(super) const fn request(self) -> &'a ChatRequest {
+        let (Self::Chat(request) | Self::Embeddings(request, _)) = self;
+        request
+    }
+
     /// The conversation, for a dialect that knows nothing else.
     ///
     /// # Errors

@@ -71,7 +71,8 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
     (whole > NanoUsd::ZERO || byok == Some(false)).then_some(whole)
 }
 
-fn amount(value: Option<&Value>) -> Option<NanoUsd> {
+/// Dollars, as a number or a text; `None`: none, or more than a call can cost.
+pub(super) fn amount(value: Option<&Value>) -> Option<NanoUsd> {
     match value? {
         Value::Number(number) => dollars(number.as_f64()?),
         Value::String(text) => dollars(text.trim().trim_start_matches('$').parse().ok()?),

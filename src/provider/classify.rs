@@ -2,6 +2,7 @@
 
 use super::error_body::ErrorBody;
 use super::limit_headers::Family;
+use super::own_errors::OwnError;
 use super::reply_body::{self, Join, Parsed};
 use super::wire::WireReply;
 use super::wording::{self, Meaning};
@@ -14,6 +15,7 @@ use crate::domain::{Bearing, Failure, NamedLimit, Scope, Unit};
 use reqwest::Url;
 use reqwest::header::LOCATION;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The signs by which the failures of a dialect are recognised.
 pub(super) struct Signs {
@@ -21,6 +23,32 @@ pub(super) struct Signs {
     pub rules: &'static [Rule],
     /// The headers that report its limits.
     pub limits: &'static [&'static [Family]],
+}
+
+/// The meaning of a server's errors where they differ from its dialect's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ErrorRules {
+    /// By the operator's word; the first row that fits counts.
+    pub own: Arc<[OwnError]>,
+    /// By its vendor's row.
+    pub vendor: &'static [Rule],
+}
+
+impl ErrorRules {
+    /// The meaning of an error by the operator's word.
+    fn own_meaning(&self, status: Option<u16>, body: &ErrorBody) -> Option<Meaning> {
+        self.own.iter().find_map(|own| own.meaning(status, body))
+    }
+
+    /// The error that a success hides in a form of which only the operator's codes tell.
+    fn inside(&self, value: &Value) -> Option<ErrorBody> {
+        if !self.own.iter().any(OwnError::has_code) {
+            return None;
+        }
+        let error = ErrorBody::in_place_of_an_answer(value)?;
+        let names_it = |own: &OwnError| own.has_code() && own.meaning(None, &error).is_some();
+        self.own.iter().any(names_it).then_some(error)
+    }
 }
 
 /// One row of the table: its meaning applies when all its conditions hold.
@@ -113,28 +141,30 @@ fn redirect(reply: &WireReply<'_>) -> Option<String> {
 /// all.
 pub(super) fn success(
     signs: &Signs,
-    vendors: &[Rule],
+    errors: &ErrorRules,
     reply: &WireReply<'_>,
     holder: &str,
     join: Join,
 ) -> Result<Parsed, Failure> {
     if !(200..300).contains(&reply.status) {
-        return Err(classify(signs, vendors, reply, &ErrorBody::read(reply.body)));
+        return Err(classify(signs, errors, reply, &ErrorBody::read(reply.body)));
     }
     let parsed = reply_body::parse(reply, holder, join)?;
-    match ErrorBody::inside(&parsed.value) {
-        Some(error) => Err(classify(signs, vendors, reply, &error)),
+    match ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value)) {
+        Some(error) => Err(classify(signs, errors, reply, &error)),
         None => Ok(parsed),
     }
 }
 
-/// Classifies a failure: by the vendor's own rules, then by signs that surely concern one request, then by the
-/// dialect's rules in their order, then by its words, else by the status.
-pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
+/// Classifies a failure: by the operator's word, then by the vendor's own rules, then by signs that surely concern one
+/// request, then by the dialect's rules in their order, then by its words, else by the status.
+pub(super) fn classify(signs: &Signs, errors: &ErrorRules, reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
     let success = (200..300).contains(&reply.status);
     let status = if success { body.http_code } else { Some(reply.status) };
     let by_rules = |rules: &[Rule]| rules.iter().find(|rule| rule.matches(status, body)).map(Rule::meaning);
-    let Meaning { class, scope, bearing, mend } = by_rules(vendors)
+    let Meaning { class, scope, bearing, mend } = errors
+        .own_meaning(status, body)
+        .or_else(|| by_rules(errors.vendor))
         .or_else(|| wording::of_one_request(status, body))
         .or_else(|| by_rules(signs.rules))
         .or_else(|| wording::of_refusal(status, body))

@@ -17,7 +17,7 @@ use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
 use crate::domain::probe::{ProbePage, ProbeReport};
-use crate::domain::{Answer, Capabilities, ErrorClass, Failure, Mend, Tier, Timeouts, Timestamp};
+use crate::domain::{Answer, Capabilities, ErrorClass, Failure, Mend, MustKeep, Tier, Timeouts, Timestamp};
 use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
@@ -76,6 +76,8 @@ pub struct Call<'a> {
     pub capabilities: &'a Capabilities,
     /// Changes that earlier refusals of the target have asked for.
     pub mends: &'a [Mend],
+    /// Members that may not be left out of the request.
+    pub must_keep: &'a MustKeep,
     /// How the answer is transferred.
     pub delivery: Delivery,
 }
@@ -267,7 +269,7 @@ impl Provider {
         let Ok(mut wire) = self.written(call) else { return false };
         let before = wire.dropped.len();
         mending::apply(&mut wire, std::slice::from_ref(change));
-        wire.dropped.len() > before
+        wire.dropped.len() > before && wire.without_loss(call.must_keep, call.payload.request()).is_ok()
     }
 
     /// The request in the dialect's form, changed as earlier refusals asked.
@@ -277,6 +279,7 @@ impl Provider {
             self.adapter.ask_for_stream(&mut wire);
         }
         mending::apply(&mut wire, call.mends);
+        wire.without_loss(call.must_keep, call.payload.request())?;
         if let Some(tier) = call.tier {
             // After the changes: without its tier the call would be another target's, at another price.
             self.ask_for_tier(&mut wire, call.payload, tier)?;
@@ -342,7 +345,7 @@ impl Provider {
         let request = self.signed(key, wire).await?;
         let Timeouts { connect, first_byte, idle, total } = *timeouts;
         let on_head = |status: u16, headers: &HeaderMap, first_byte: Option<Duration>| {
-            let request_id = self.request_id(headers);
+            let request_id = self.request_id(&self.endpoint.quirks.headers.in_common(headers));
             let _ = head.set(Head { status, request_id, first_byte_ms: first_byte.map(millis) });
         };
         let limits = TimeLimits { first_byte, idle, total, started };
@@ -375,9 +378,10 @@ impl Provider {
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.
     fn report(&self, reply: &Reply, delivery: Delivery) -> CallReport {
+        let headers = self.endpoint.quirks.headers.in_common(&reply.headers);
         let wire = WireReply {
             status: reply.status,
-            headers: &reply.headers,
+            headers: &headers,
             body: reply.body(),
             delivery,
             is_partial: false,
@@ -400,7 +404,7 @@ impl Provider {
             failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
             result,
             status: Some(reply.status),
-            request_id: self.request_id(&reply.headers),
+            request_id: self.request_id(&headers),
             first_byte_ms: reply.first_byte.map(millis),
             total_ms: 0,
             dropped: Vec::new(),

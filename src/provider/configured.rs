@@ -10,7 +10,7 @@ use crate::domain::raw_object::RawObject;
 use crate::domain::{Capabilities, ChatRequest};
 
 /// The quirks that every dialect heeds, by their keys in the configuration.
-pub(super) const FOR_ALL: &[&str] = &["drop", "json_schema"];
+pub(super) const FOR_ALL: &[&str] = &["drop", "json_schema", "errors", "headers"];
 
 /// Writes a request without the members that the server does not take.
 pub(super) fn encode(
@@ -19,7 +19,7 @@ pub(super) fn encode(
     capabilities: &Capabilities,
     write: impl Fn(Payload<'_>, &Capabilities) -> Result<WireRequest, Ineligible>,
 ) -> Result<WireRequest, Ineligible> {
-    let (Payload::Chat(request) | Payload::Embeddings(request, _)) = payload;
+    let request = payload.request();
     let mut capabilities = capabilities.clone();
     capabilities.json_schema = capabilities.json_schema.or(quirks.json_schema);
     let Some((reduced, dropped)) = without(request, &quirks.drop) else { return write(payload, &capabilities) };

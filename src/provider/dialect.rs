@@ -2,9 +2,10 @@
 
 use super::adapter::Adapter;
 use super::auth::KeyHeader;
-use super::classify::Rule;
+use super::classify::ErrorRules;
 use super::limit_headers::Conventions;
 use super::quirks::Quirks;
+use super::usage_places::UsagePlaces;
 use crate::domain::Charging;
 use crate::domain::pack::PackBounds;
 use std::fmt;
@@ -41,7 +42,9 @@ pub(super) struct Manners {
     /// Its address, as configured.
     pub base_url: String,
     /// The meaning of its errors, consulted before the rules of the dialect.
-    pub errors: &'static [Rule],
+    pub errors: ErrorRules,
+    /// Where its answers count tokens and money, if not where the dialect says.
+    pub usage: UsagePlaces,
 }
 
 impl PartialEq for Dialect {

@@ -9,7 +9,7 @@ use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
-use crate::domain::{Capabilities, ChatRequest, PromptCache, Timeouts};
+use crate::domain::{Capabilities, ChatRequest, MustKeep, PromptCache, Timeouts};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -85,11 +85,20 @@ impl Endpoint {
         vendors::adapter(self.dialect, self.vendor.as_deref(), &self.base_url, &self.quirks).into()
     }
 
-    /// Why its server can never take a request for this model, by its dialect and its quirks; `None`: nothing known
-    /// speaks against it. Nothing is sent.
+    /// Why its server can never take a request for this model, by its dialect and its quirks, or because it would leave
+    /// out what has to be kept; `None`: nothing known speaks against it. Nothing is sent.
     #[must_use]
-    pub fn refusal(&self, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Option<Ineligible> {
-        self.adapter().encode(request.into(), model, capabilities).err()
+    pub fn refusal(
+        &self,
+        request: &ChatRequest,
+        model: &str,
+        capabilities: &Capabilities,
+        must_keep: &MustKeep,
+    ) -> Option<Ineligible> {
+        match self.adapter().encode(request.into(), model, capabilities) {
+            Ok(wire) => wire.without_loss(must_keep, request).err(),
+            Err(why) => Some(why),
+        }
     }
 
     /// The tiers that its calls may ask for.

@@ -147,6 +147,12 @@ impl ErrorBody {
         (says_so || holds_one || coded || refused || only_words).then(|| Self::of_value(body))
     }
 
+    /// The body of a success as an error, for those who know its codes; `None`: it holds a whole answer.
+    pub fn in_place_of_an_answer(body: &Value) -> Option<Self> {
+        let body = unwrapped(body);
+        (!is_whole_answer(body)).then(|| Self::of_value(body))
+    }
+
     /// The note on something like an error that stands beside an accepted answer.
     pub fn set_aside(body: &Value) -> Option<&'static str> {
         let body = unwrapped(body);

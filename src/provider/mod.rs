@@ -9,7 +9,10 @@ pub mod charging;
 pub mod durations;
 pub mod hook;
 pub mod limit_headers;
+pub mod own_errors;
+pub mod own_headers;
 pub mod quirks;
+pub mod usage_places;
 pub mod vendors;
 pub mod wait_hint;
 

@@ -1,6 +1,9 @@
 //! How a server differs from the others: by its vendor's row, and by the operator's settings.
 
 use super::limit_headers::Conventions;
+use super::own_errors::OwnError;
+use super::own_headers::OwnHeaders;
+use super::usage_places::UsagePlaces;
 use serde_json::Value;
 
 /// The member of the body that carries the output cap.
@@ -194,6 +197,9 @@ impl Quirks {
             model_rules,
             reasoning_outside,
             limit_headers: _,
+            errors: _,
+            headers: _,
+            usage: _,
         } = settings;
         self.cap_field = cap_field.or(self.cap_field);
         self.drop.extend(drop.iter().cloned());
@@ -327,4 +333,10 @@ pub struct QuirkSettings {
     pub reasoning_outside: Option<bool>,
     /// The meaning of its limit headers.
     pub limit_headers: Option<Conventions>,
+    /// The meaning of its errors, before all that is known of its vendor and its dialect.
+    pub errors: Vec<OwnError>,
+    /// The names of headers of its answers.
+    pub headers: OwnHeaders,
+    /// Where its answers count tokens and money.
+    pub usage: UsagePlaces,
 }

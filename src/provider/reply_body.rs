@@ -13,6 +13,25 @@ pub(super) struct Parsed {
     pub value: Value,
     /// The repairs that were needed to read it, in words for the ledger.
     pub mended: Vec<&'static str>,
+    /// The envelope that it came in, without the answer, and the member of the envelope that held the answer.
+    pub envelope: Option<(&'static str, Value)>,
+}
+
+impl Parsed {
+    /// An answer that came in no envelope.
+    pub fn plain(value: Value, mended: Vec<&'static str>) -> Self {
+        Self { value, mended, envelope: None }
+    }
+
+    /// The value at this JSON pointer, which may lead from the answer itself or from the envelope around it.
+    pub fn find(&self, pointer: &str) -> Option<&Value> {
+        let by_envelope = || {
+            let (holder, envelope) = self.envelope.as_ref()?;
+            let inside = pointer.strip_prefix('/')?.strip_prefix(holder).filter(|rest| rest.starts_with('/'));
+            inside.and_then(|rest| self.value.pointer(rest)).or_else(|| envelope.pointer(pointer))
+        };
+        self.value.pointer(pointer).or_else(by_envelope)
+    }
 }
 
 /// Parses the body of an HTTP success. `join` makes one answer of several values, which are the pieces of a stream or
@@ -104,7 +123,7 @@ fn read_events(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unrea
         return Some(Err(Unread::Unusable("a stream with an event that cannot be read".to_owned())));
     }
     mended.dedup();
-    Some(joined(reply, values, join).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
+    Some(joined(reply, values, join).map(|value| Parsed::plain(value, mended)).ok_or(Unread::CutOff))
 }
 
 /// Whether one of the values of a stream is an error.
@@ -137,7 +156,7 @@ fn read_lines(reply: &WireReply<'_>, join: Join) -> Option<Result<Parsed, Unread
         return Some(Err(Unread::Unusable("a stream with a line that cannot be read".to_owned())));
     }
     let values = std::iter::once(first).chain(lines.map_while(|line| serde_json::from_str(line).ok())).collect();
-    Some(joined(reply, values, join).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
+    Some(joined(reply, values, join).map(|value| Parsed::plain(value, Vec::new())).ok_or(Unread::CutOff))
 }
 
 /// Reads a body that came in one piece, or in another form that the server chose.
@@ -158,10 +177,11 @@ fn read_whole(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     let value =
         if read.values.len() == 1 && !read.is_stream { read.values.pop() } else { join(read.values, read.is_stream) };
     let mut value = value.ok_or("a stream that breaks off")?;
-    if take_from_envelope(&mut value, holder) {
+    let envelope = take_from_envelope(&mut value, holder);
+    if envelope.is_some() {
         read.mended.push("it came in an envelope");
     }
-    Ok(Parsed { value, mended: read.mended })
+    Ok(Parsed { value, mended: read.mended, envelope })
 }
 
 /// Members in which gateways put the answer that they pass on.
@@ -170,24 +190,23 @@ const ENVELOPES: &[&str] = &["data", "result", "response", "body", "completion"]
 /// Members of an envelope that concern the answer in it.
 const ON_ENVELOPES: &[&str] = &["error", "errors", "base_resp", "error_code", "errcode", "usage", "usageMetadata"];
 
-/// Takes the answer out of its envelope, with the envelope's members that concern it.
-fn take_from_envelope(value: &mut Value, holder: &str) -> bool {
-    let Value::Object(outer) = value else { return false };
+/// Takes the answer out of its envelope, with the envelope's members that concern it. Returns the envelope and the name
+/// under which it held the answer; `None`: there is none.
+fn take_from_envelope(value: &mut Value, holder: &str) -> Option<(&'static str, Value)> {
+    let Value::Object(outer) = value else { return None };
     if outer.contains_key(holder) {
-        return false;
+        return None;
     }
     let holds_it = |envelope: &&&str| outer.get(**envelope).and_then(|inner| inner.get(holder)).is_some();
-    let Some(Value::Object(mut inner)) = ENVELOPES.iter().find(holds_it).and_then(|envelope| outer.remove(*envelope))
-    else {
-        return false;
-    };
+    let envelope = ENVELOPES.iter().copied().find(|envelope| holds_it(&envelope))?;
+    let Some(Value::Object(mut inner)) = outer.remove(envelope) else { return None };
     for key in ON_ENVELOPES {
         if let Some(member) = outer.remove(*key) {
             inner.entry(*key).or_insert(member);
         }
     }
-    *value = Value::Object(inner);
-    true
+    let around = std::mem::replace(value, Value::Object(inner));
+    Some((envelope, around))
 }
 
 /// Parses JSON, or describes the bytes in a few words.
@@ -196,9 +215,14 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
     read.values.into_iter().next().ok_or_else(|| "a body that is not JSON".to_owned())
 }
 
+/// The body of a success as far as it can be read, although it is a failure.
+pub(super) fn as_far_as_read(reply: &WireReply<'_>, holder: &str, join: Join) -> Option<Parsed> {
+    read(reply, holder, join).ok()
+}
+
 /// The body's usage, if it has one, although the body is a failure.
 pub(super) fn take_usage(reply: &WireReply<'_>, holder: &str, key: &str, join: Join) -> Option<Value> {
-    let mut parsed = read(reply, holder, join).ok()?;
+    let mut parsed = as_far_as_read(reply, holder, join)?;
     parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
 }
 

@@ -10,6 +10,7 @@ pub use row::{Tiers, Vendor};
 pub use table::VENDORS;
 
 use super::adapter::Adapter;
+use super::classify::ErrorRules;
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::Conventions;
 use super::quirks::{QuirkSettings, Quirks};
@@ -87,7 +88,11 @@ fn manners(vendor: Option<&Vendor>, base_url: &str, settings: &QuirkSettings) ->
         quirks: quirks.with(settings),
         limits: settings.limit_headers.or(vendor.map(|vendor| vendor.limits)).unwrap_or(Conventions::NONE),
         base_url: base_url.to_owned(),
-        errors: vendor.map_or(&[], |vendor| vendor.errors),
+        errors: ErrorRules {
+            own: settings.errors.as_slice().into(),
+            vendor: vendor.map_or(&[], |vendor| vendor.errors),
+        },
+        usage: settings.usage.clone(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The data that goes over the wire: a request as a dialect wants it, the finished request, and the reply.
 
+use super::conversation::unsupported;
 use super::names::Undo;
+use crate::domain::decide::Ineligible;
 use crate::domain::raw_object::RawObject;
-use crate::domain::{Tier, Timestamp};
+use crate::domain::{ChatRequest, MustKeep, Tier, Timestamp};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
@@ -57,6 +59,17 @@ impl WireRequest {
             caps,
             dropped: Vec::new(),
             undo: Undo::default(),
+        }
+    }
+
+    /// Checks that nothing is left out that has to be kept.
+    ///
+    /// # Errors
+    /// [`Ineligible::Unsupported`] names the first member that is.
+    pub(super) fn without_loss(&self, must_keep: &MustKeep, request: &ChatRequest) -> Result<(), Ineligible> {
+        match must_keep.lost(&self.dropped, request) {
+            Some(member) => unsupported(format!("{member}, which its route does not let it leave out (must_keep)")),
+            None => Ok(()),
         }
     }
 

@@ -308,6 +308,15 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     for (name, value) in told.headers {
         put(&mut headers, name, value);
     }
+    let (body, events) = {
+        let spec = ticket.spec();
+        let cost = reported.and_then(|(input, output)| {
+            let price = spec.models.get(&*ticket.entry.model)?.price?;
+            Some(price.cost(Usage { input, output, cached: ticket.entry.cached }))
+        });
+        spec.habits.name(&mut headers);
+        (spec.habits.body(body, cost), events.map(|events| spec.habits.events(events, cost)))
+    };
     let body = Bytes::from(body);
     let ending = Ending { status, told: told.wait, charge, abandoned: false, reported };
     let lost = Ending { charge: Charge::Lost, reported: None, ..ending };

@@ -4,6 +4,7 @@ use super::answer_rule::AnswerRule;
 use super::dialect::Dialect;
 use super::exchange::Usage;
 use super::fault_rule::{FaultRule, Stretch};
+use super::habits::Habits;
 use super::key::Key;
 use super::latency::Latency;
 use super::notation::{dollars, dollars_if_any, named_format};
@@ -109,6 +110,9 @@ pub struct Provider {
     /// Times in which its page `/health` says 503 although its calls go well.
     #[serde(default)]
     pub unhealthy: Vec<Stretch>,
+    /// How its answers differ from those of the dialect.
+    #[serde(default)]
+    pub habits: Habits,
 }
 
 impl Provider {
@@ -129,6 +133,7 @@ impl Provider {
             answers: Vec::new(),
             faults: Vec::new(),
             unhealthy: Vec::new(),
+            habits: Habits::default(),
         }
     }
 }
@@ -286,6 +291,9 @@ impl Scenario {
             if let Some(index) = provider.unhealthy.iter().position(|stretch| stretch.until <= stretch.from) {
                 return wrong(key(&format!(".unhealthy[{index}].until")), "expected a time after `from`");
             }
+            if let Err((setting, problem)) = provider.habits.check() {
+                return wrong(key(&format!(".habits.{setting}")), problem);
+            }
             for (index, rule) in provider.faults.iter().enumerate() {
                 let key = |rest: &str| key(&format!(".faults[{index}].{rest}"));
                 if !(0.0..=1.0).contains(&rule.rate) {
@@ -395,6 +403,9 @@ mod tests {
                 "[providers.a]\ndialect = \"openai\"\nmodels.m.quota = { burst_tokens = 1 }",
                 "models.m.quota.burst_tokens",
             ),
+            ("[providers.a]\ndialect = \"openai\"\nhabits.headers = { \"a b\" = \"c\" }", "habits.headers.a b"),
+            ("[providers.a]\ndialect = \"openai\"\nhabits.moved = { \"usage\" = \"/a\" }", "habits.moved.usage"),
+            ("[providers.a]\ndialect = \"openai\"\nhabits.cost = \"usd\"", "habits.cost: expected a JSON pointer"),
             ("[providers.a]\ndialect = \"openai\"\nwait_format = \"pigeon\"", "unknown format `pigeon`"),
             (
                 "[providers.a]\ndialect = \"openai\"\nquota.growth = { calls = 1, factor = 0.5, window = 1 }",

@@ -8,7 +8,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
-use crate::domain::{ChatRequest, Route, Rung, Timestamp};
+use crate::domain::{ChatRequest, MustKeep, Route, Rung, Timestamp};
 use crate::store::StoreError;
 use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::store::status::RouteQueue;
@@ -179,12 +179,12 @@ impl Observer {
         plan.routes.iter().map(|(name, plan)| (name.clone(), Arc::clone(&plan.route))).collect()
     }
 
-    /// Why the server of a rung can never take a request; `None`: nothing known speaks against it.
+    /// Why the server of a rung can never take a request of which these members have to be kept; `None`: nothing known speaks against it.
     #[must_use]
-    pub fn refusal(&self, rung: &Rung, request: &ChatRequest) -> Option<Ineligible> {
+    pub fn refusal(&self, rung: &Rung, request: &ChatRequest, must_keep: &MustKeep) -> Option<Ineligible> {
         let plan = self.shared.plan();
         let endpoint = plan.client(&rung.target.provider)?.endpoint();
-        endpoint.refusal(request, &rung.target.model, &rung.model.capabilities)
+        endpoint.refusal(request, &rung.target.model, &rung.model.capabilities, must_keep)
     }
 
     /// Where all budgets stand.

@@ -3,6 +3,7 @@
 use super::{Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
 use crate::config::words::{AUTH_KINDS, CREDENTIAL_SOURCES, names};
 use crate::config::{provider, quirks};
+use crate::provider::own_errors::reported_classes;
 use crate::provider::vendors::limit_headers_names;
 
 /// The source of one key of a provider.
@@ -265,8 +266,8 @@ const QUIRKS: Table = Table {
     header: Some("[providers.openai.quirks]"),
     title: "[providers.NAME.quirks]",
     doc: "Where the server differs from the row of its vendor, or from the rules for the model's name. The attempt \
-          lists every member that was left out, renamed, changed or added (`sluice explain`). Dialect openai; drop and \
-          json_schema hold for all.",
+          lists every member that was left out, renamed, changed or added (`sluice explain`). Dialect openai; drop, \
+          json_schema, errors and headers hold for all.",
     keys: &[
         depends(
             "cap_field",
@@ -372,6 +373,90 @@ const QUIRKS: Table = Table {
             "plain",
             "What x-ratelimit headers mean: what they say, or what they say at this vendor.",
         ),
+        key(
+            "errors",
+            Kind::List(&Kind::Table(&OWN_ERROR)),
+            "[{ code = \"E_FULL\", class = \"overloaded\" }, { status = 420, class = \"rate_limit\" }]",
+            "The meaning of its own errors, before all that is known of them; the first row that fits counts.",
+        ),
+        key(
+            "headers",
+            Kind::Table(&OWN_HEADERS),
+            "{ wait = \"x-slow-down\", requests_remaining = \"x-calls-left\" }",
+            "Headers of its answers that have other names there.",
+        ),
+        key(
+            "usage",
+            Kind::Table(&USAGE_PLACES),
+            "{ input = \"/meta/tokens/in\", output = \"/meta/tokens/out\", cost = \"/meta/usd\" }",
+            "Where its answers count tokens and money, if not under `usage` (openai, azure_openai, completions).",
+        ),
     ],
+    ..Table::EMPTY
+};
+
+/// An error of a server.
+pub(in crate::config) const OWN_ERROR: Table = Table {
+    title: "one of `errors`",
+    keys: &[
+        key(
+            "code",
+            Kind::Either(&[Kind::Text, Kind::Whole(i64::MIN, i64::MAX)]),
+            "E_FULL",
+            "A code, type or reason that the body gives.",
+        ),
+        key("status", Kind::Whole(400, 599), "420", "The status of the answer."),
+        key(
+            "says",
+            Kind::Text,
+            "no * left",
+            "Words of the message beside one of these; `*` stands for anything. Messages quote prompts.",
+        ),
+        needed("class", Kind::Word(reported_classes), "overloaded", "What the error is. Needed."),
+    ],
+    sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+/// The headers of a server's answers.
+const OWN_HEADERS: Table = Table {
+    title: "`headers` of `quirks`",
+    keys: &[
+        key(
+            "wait",
+            Kind::Text,
+            "x-slow-down",
+            "How long to wait: seconds, a duration with units, or a date; a bare number is milliseconds where the name \
+             ends with ms. `retry-after` counts, too: the longer one.",
+        ),
+        key("request_id", Kind::Text, "x-trace", "Its id of the request, for its support."),
+        key("cost", Kind::Text, "x-price-usd", "The cost of the answer in dollars."),
+        key("requests_limit", Kind::Text, "x-calls", "The limit of requests."),
+        key("requests_remaining", Kind::Text, "x-calls-left", "What is left of it."),
+        key("requests_reset", Kind::Text, "x-calls-again", "When it is whole again: seconds, a duration, or a date."),
+        key("tokens_limit", Kind::Text, "x-tokens", "The limit of tokens."),
+        key("tokens_remaining", Kind::Text, "x-tokens-left", "What is left of it."),
+        key("tokens_reset", Kind::Text, "x-tokens-again", "When it is whole again."),
+    ],
+    sample: SampleStyle::Text(""),
+    ..Table::EMPTY
+};
+
+/// The places of counts in a server's answers.
+const USAGE_PLACES: Table = Table {
+    title: "`usage` of `quirks`",
+    keys: &[
+        key(
+            "input",
+            Kind::Text,
+            "/meta/tokens/in",
+            "A JSON pointer to the tokens of the prompt, those from the cache included.",
+        ),
+        key("output", Kind::Text, "/meta/tokens/out", "The same to those of the answer."),
+        key("cached_input", Kind::Text, "/meta/tokens/cached", "To the part of the prompt that came from the cache."),
+        key("reasoning", Kind::Text, "/meta/tokens/thought", "To the part of the answer that was reasoning."),
+        key("cost", Kind::Text, "/meta/usd", "To the cost in dollars; zero and absurd numbers are no cost."),
+    ],
+    sample: SampleStyle::Text(""),
     ..Table::EMPTY
 };

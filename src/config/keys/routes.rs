@@ -2,7 +2,7 @@
 
 use super::{Default, Key, Kind, SampleStyle, TEXTS, Table, depends, instead, key, needed, with_default};
 use crate::config::words::{CACHE_LIVES, CAP_RAISES, FILTER_RULES, FINISH_RULES, SERVED_RULES, names};
-use crate::config::{forks, route, strategy};
+use crate::config::{forks, must_keep, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
     header: Some("[routes.default]"),
@@ -155,6 +155,12 @@ pub(super) const ROUTE: Table = Table {
             TEXTS,
             "[\"service_tier\", \"tools.web_search\"]",
             "Members of a request that may choose a model, tier, tool or count; [\"*\"]: all.",
+        ),
+        instead(
+            "must_keep",
+            Kind::Either(&[Kind::Word(|| vec![must_keep::ALL]), TEXTS]),
+            "[\"seed\", \"logprobs\"]",
+            "Members of a request that no rung may leave out: one that would is passed over; \"all\": every member.",
         ),
         Key {
             default: Default::Texts(route::fallback_classes),

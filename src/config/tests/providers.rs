@@ -3,7 +3,9 @@
 use super::*;
 use crate::domain::{Capabilities, Charging, ChatRequest, QualitySettings, Scope, Timestamp};
 use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
+use crate::provider::own_headers::OwnHeaders;
 use crate::provider::quirks::CapField;
+use crate::provider::usage_places::UsagePlaces;
 use crate::provider::{Adapter, HeaderMap, HeaderValue, Outgoing, QuirkSettings, Url, WireReply, vendors};
 use serde_json::{Value, json};
 
@@ -266,6 +268,9 @@ fn each_quirk_of_a_provider_can_be_set() {
             stream_usage: Some(false),
             model_rules: Some(false),
             reasoning_outside: Some(true),
+            errors: Vec::new(),
+            headers: OwnHeaders::default(),
+            usage: UsagePlaces::default(),
             limit_headers: Some(vendors::named("groq").unwrap().limits),
         }
     );
@@ -325,7 +330,7 @@ fn faulty_quirks_are_named() {
         claude.iter().any(|fault| {
             fault
                 == "providers.anthropic.quirks.cap_field: is a quirk of OpenAI's dialect, and this provider speaks \
-                    anthropic; expected here only drop and json_schema"
+                    anthropic; expected here only drop, json_schema, errors and headers"
         }),
         "{claude:?}"
     );

@@ -4,14 +4,14 @@ use super::events;
 use super::failures::{SIGNS, spend_limit_reached};
 use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
+use crate::provider::classify::{ErrorRules, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string, unusable};
 use crate::provider::wait_hint;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(failure(errors, reply, &ErrorBody::read(reply.body)));
     }
@@ -147,7 +147,7 @@ pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
 }
 
 /// Classifies a failure. A spend limit without an end lasts until the month ends.
-fn failure(errors: &[Rule], reply: &WireReply<'_>, error: &ErrorBody) -> Failure {
+fn failure(errors: &ErrorRules, reply: &WireReply<'_>, error: &ErrorBody) -> Failure {
     let mut failure = classify(&SIGNS, errors, reply, error);
     if failure.wait.is_none() && spend_limit_reached(error) {
         failure.wait = reply.sent_at().and_then(wait_hint::until_next_month);

@@ -4,7 +4,7 @@ use super::failures::{SIGNS, error_of};
 use super::frames;
 use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
+use crate::provider::classify::{ErrorRules, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, Parsed, arguments, count, cut_off, finish_word, take_string, unusable};
 use crate::provider::sigv4::Skew;
@@ -16,11 +16,11 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     if !frames::is_one(reply.body) {
         return reply_body::parse(reply, "output", |values, _| values.into_iter().next());
     }
-    let joined = frames::join(reply.body, reply.is_partial).map(|value| Parsed { value, mended: Vec::new() });
+    let joined = frames::join(reply.body, reply.is_partial).map(|value| Parsed::plain(value, Vec::new()));
     joined.ok_or_else(|| cut_off(reply))
 }
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         let error = error_of(reply);
         let failure = classify(&SIGNS, errors, reply, &error);
@@ -29,7 +29,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
             None => failure,
         });
     }
-    let Parsed { value: mut body, mended } = parsed(reply)?;
+    let Parsed { value: mut body, mended, .. } = parsed(reply)?;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(&SIGNS, errors, reply, &error));
     }

@@ -355,7 +355,7 @@ fn tool_config(
     let choice = match &request.tool_choice {
         Some(ToolChoice::None) if has_history => return unsupported("tool_choice none after tool calls"),
         Some(ToolChoice::None) => {
-            note(dropped, "tools (tool_choice is none)");
+            note(dropped, conversation::TOOLS_NOT_TO_BE_CALLED);
             return Ok(None);
         }
         Some(ToolChoice::Required | ToolChoice::Function(_)) if claude.is_some_and(Claude::refuses_forced_tools) => {

@@ -55,6 +55,7 @@ fn asked<'a>(request: &'a ChatRequest, capabilities: &'a Capabilities) -> Call<'
         tier: None,
         capabilities,
         mends: &[],
+        must_keep: &MustKeep::Nothing,
         delivery: Delivery::Whole,
     }
 }

@@ -5,12 +5,12 @@ use super::events;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, success};
+use crate::provider::classify::{ErrorRules, success};
 use crate::provider::reply_body::{self, count, finish_word, remove_string, take_string, tool_calls, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Value, json};
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let parsed = success(&SIGNS, errors, reply, "message", events::join)?;
     let mut body = parsed.value;
     if embed::is_list(&body)

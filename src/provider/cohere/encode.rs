@@ -106,7 +106,7 @@ pub(super) fn encode(
     // Tools and a form do not go together. Where no tool may be called, none needs to be offered.
     let tools: &[Tool] = if wants_form { &[] } else { &request.tools };
     if tools.len() < request.tools.len() {
-        note(&mut dropped, "tools (tool_choice is none)");
+        note(&mut dropped, conversation::TOOLS_NOT_TO_BE_CALLED);
     }
     let tool_choice = match &request.tool_choice {
         Some(ToolChoice::Function(_)) => return unsupported(conversation::FORCED_CALL),

@@ -6,7 +6,7 @@ mod tests;
 
 use super::adapter::{Adapter, Payload};
 use super::auth::KeyHeader;
-use super::configured::{self, FOR_ALL};
+use super::configured;
 use super::conversation::{self, note, unsupported};
 use super::dialect::Dialect;
 use super::limit_headers::LimitObservation;
@@ -25,7 +25,8 @@ pub static DIALECT: Dialect = Dialect {
     tokens: None,
     signs_for: None,
     charging: Charging::COMBINED,
-    heeds: Some(FOR_ALL),
+    // Its answers are read as those of chats.
+    heeds: Some(&["drop", "json_schema", "errors", "headers", "usage"]),
     embeds: None,
     hears: false,
     speak: |manners| {
@@ -144,7 +145,7 @@ fn encode(request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Re
         ("reasoning_effort", request.reasoning_effort.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
         ("tool_choice", request.tool_choice.is_some()),
-        ("tools (tool_choice is none)", !request.tools.is_empty()),
+        (conversation::TOOLS_NOT_TO_BE_CALLED, !request.tools.is_empty()),
     ] {
         if is_lost {
             note(&mut dropped, name);

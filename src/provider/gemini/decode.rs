@@ -5,14 +5,14 @@ use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, success};
+use crate::provider::classify::{ErrorRules, success};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::scrub;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let parsed = success(&SIGNS, errors, reply, "candidates", chunks::join)?;
     let mut body = parsed.value;
     let aside = ErrorBody::set_aside(&body);

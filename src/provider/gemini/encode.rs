@@ -185,7 +185,7 @@ pub(super) fn encode(
     let form_comes_first = !takes_tools_with_form(generation) && wants_json(request);
     let tools: &[Tool] = if form_comes_first { &[] } else { &request.tools };
     if tools.len() < request.tools.len() {
-        note(&mut dropped, "tools (tool_choice is none)");
+        note(&mut dropped, conversation::TOOLS_NOT_TO_BE_CALLED);
     }
     let tool_config = tool_config(request, tools, &renamed, &mut dropped);
     for (name, is_lost) in [

@@ -61,7 +61,7 @@ impl Adapter for Gemini {
     }
 
     fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure> {
-        decode::decode(self.manners.errors, reply)
+        decode::decode(&self.manners.errors, reply)
     }
 
     fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {

@@ -4,7 +4,7 @@ use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, success};
+use crate::provider::classify::{ErrorRules, success};
 use crate::provider::reply_body::{self, count, cut_off, finish_word, remove_string, tool_calls, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ const COUNTS: &[&str] = &[
     "eval_duration",
 ];
 
-pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let parsed = success(&SIGNS, errors, reply, "message", join)?;
     let mut body = parsed.value;
     if embed::is_list(&body)

@@ -125,7 +125,7 @@ pub(super) fn encode(
         }
         Some(ToolChoice::None) => {
             if !request.tools.is_empty() {
-                note(&mut dropped, "tools (tool_choice is none)");
+                note(&mut dropped, conversation::TOOLS_NOT_TO_BE_CALLED);
             }
             false
         }

@@ -3,18 +3,29 @@
 use super::chunks;
 use super::embeddings;
 use super::failures::SIGNS;
-use super::usage::{remark, usage};
+use super::usage::{gather, remark, usage};
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
 use crate::provider::beside;
 use crate::provider::classify::success;
 use crate::provider::dialect::Manners;
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, arguments, finish_word, take_string, unusable};
+use crate::provider::reply_body::{self, Parsed, arguments, finish_word, take_string, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
 pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    let parsed = success(&SIGNS, manners.errors, reply, "choices", chunks::join)?;
+    let mut parsed = success(&SIGNS, &manners.errors, reply, "choices", chunks::join)?;
+    let cost = manners.usage.cost(&parsed);
+    let lost = gather(&manners.usage, &mut parsed).filter(|_| !reply.is_partial);
+    let mut answer = answer(manners, reply, parsed)?;
+    if let Some(cost) = cost {
+        answer.beside.cost = cost;
+    }
+    answer.beside.notes.extend(lost);
+    Ok(answer)
+}
+
+fn answer(manners: &Manners, reply: &WireReply<'_>, parsed: Parsed) -> Result<Answer, Failure> {
     let body = parsed.value;
     let aside = ErrorBody::set_aside(&body);
     let is_embeddings = embeddings::is_list(&body);
@@ -90,7 +101,9 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
 }
 
 pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "choices", "usage", chunks::join)?;
+    let mut parsed = reply_body::as_far_as_read(reply, "choices", chunks::join)?;
+    gather(&manners.usage, &mut parsed);
+    let raw = parsed.value.get_mut("usage").map(Value::take).filter(Value::is_object)?;
     Some((usage(&manners.quirks, &raw), raw))
 }
 

@@ -33,6 +33,7 @@ pub(super) fn encode(
     writing.spell_out_prompt();
     writing.leave_out_what_asks_for_nothing();
     writing.leave_to_the_worker();
+    writing.leave_out_tools_that_may_not_be_called();
     writing.functions_as_tools();
     writing.cap(&habits, capabilities);
     writing.drop_what_is_not_taken(&habits, capabilities);
@@ -101,10 +102,19 @@ fn is_usual(name: &str, value: &str) -> bool {
     matches!(
         (name, value),
         ("tool_choice", "\"auto\"")
+            // The tools are left out with it.
+            | ("tool_choice", "\"none\"")
             | ("logprobs", "false")
             | ("logit_bias", "{}")
             | ("presence_penalty" | "frequency_penalty", "0" | "0.0")
     )
+}
+
+/// Whether a server lets a request say which tools may be called.
+fn takes_tool_choice(quirks: &Quirks) -> bool {
+    let names_it = |names: &[String]| names.iter().any(|name| name == "tool_choice");
+    let takes_others = quirks.takes_only.iter().any(|(path, takes)| path.is_empty() && !names_it(takes));
+    names_it(&quirks.keep) || !(names_it(&quirks.refuse) || names_it(&quirks.drop) || takes_others)
 }
 
 /// A body that is being changed.
@@ -156,6 +166,20 @@ impl Writing<'_> {
                 self.remove(name);
             }
         }
+    }
+
+    /// Removes tools that the request offers and lets nobody call, where the server does not take the word for that:
+    /// there the model might call them. Without them it cannot.
+    fn leave_out_tools_that_may_not_be_called(&mut self) {
+        let quirks = self.quirks;
+        if self.body.get("tool_choice") != Some("\"none\"") || takes_tool_choice(quirks) {
+            return;
+        }
+        for name in ["tools", "tool_choice"] {
+            self.body.remove(name);
+        }
+        self.remove("parallel_tool_calls");
+        note(&mut self.dropped, conversation::TOOLS_NOT_TO_BE_CALLED);
     }
 
     /// Removes members on how the answer is transferred: the worker decides that.

@@ -2,8 +2,9 @@
 
 use crate::domain::{Usage, UsageSource};
 use crate::provider::quirks::Quirks;
-use crate::provider::reply_body::count;
-use serde_json::Value;
+use crate::provider::reply_body::{Parsed, count};
+use crate::provider::usage_places::{Counted, UsagePlaces};
+use serde_json::{Map, Value, json};
 
 const TOTAL: &[&str] = &["/total_tokens", "/totalTokens"];
 const PROMPT: &[&str] = &["/prompt_tokens", "/input_tokens", "/promptTokens", "/inputTokens"];
@@ -135,6 +136,63 @@ pub(in crate::provider) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
         reasoning,
         source: UsageSource::Provider,
     }
+}
+
+/// Puts the counts of a body that are where the operator says into its usage, under OpenAI's words: they count in place
+/// of what the usage says of the same. Returns a note where nothing is found of what was to be found.
+pub(super) fn gather(places: &UsagePlaces, parsed: &mut Parsed) -> Option<String> {
+    if places.input.is_none() && places.output.is_none() && places.cached_input.is_none() && places.reasoning.is_none()
+    {
+        return None;
+    }
+    let found = places.counts(parsed);
+    if found.is_empty() {
+        return Some("no count of tokens is where `quirks.usage` says".to_owned());
+    }
+    let Value::Object(body) = &mut parsed.value else { return None };
+    let mut usage = match body.remove("usage") {
+        Some(Value::Object(usage)) => usage,
+        _ => Map::new(),
+    };
+    for (what, tokens) in found {
+        let (elsewhere, ours): (&[&str], &str) = match what {
+            Counted::Input => (PROMPT, "prompt_tokens"),
+            Counted::Output => (COMPLETION, "completion_tokens"),
+            Counted::CachedInput => (READ, "cached_tokens"),
+            Counted::Reasoning => (REASONING, "reasoning_tokens"),
+        };
+        // A total that was told beside other counts says nothing of these.
+        elsewhere.iter().chain(TOTAL).for_each(|pointer| remove(&mut usage, pointer));
+        let details = match what {
+            Counted::Input | Counted::Output => &mut usage,
+            Counted::CachedInput => members(&mut usage, "prompt_tokens_details"),
+            Counted::Reasoning => members(&mut usage, "completion_tokens_details"),
+        };
+        details.insert(ours.to_owned(), json!(tokens));
+    }
+    body.insert("usage".to_owned(), Value::Object(usage));
+    None
+}
+
+/// Removes the member at a pointer of one or two names.
+fn remove(usage: &mut Map<String, Value>, pointer: &str) {
+    match pointer.trim_start_matches('/').split_once('/') {
+        None => drop(usage.remove(&pointer[1..])),
+        Some((outer, inner)) => {
+            if let Some(Value::Object(inside)) = usage.get_mut(outer) {
+                inside.remove(inner);
+            }
+        }
+    }
+}
+
+/// The object of this name, which is made where there is none.
+fn members<'a>(usage: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+    let member = usage.entry(name).or_insert_with(|| json!({}));
+    if !member.is_object() {
+        *member = json!({});
+    }
+    member.as_object_mut().expect("it is an object")
 }
 
 /// The note on counts that contradict each other.

@@ -42,7 +42,7 @@ const KNOWN: &[&str] = &[
 ];
 
 pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    let parsed = success(&SIGNS, manners.errors, reply, "output", events::join)?;
+    let parsed = success(&SIGNS, &manners.errors, reply, "output", events::join)?;
     let mut body = parsed.value;
     let Some(Value::Array(output)) = body.get_mut("output").map(Value::take) else {
         return Err(unusable(reply, "a response without output"));

@@ -150,6 +150,13 @@ fn what_a_vendor_does_not_take_is_spelled_its_way_dropped_or_refused() {
     {
         assert!(sent(vendor, "m", more.clone()).is_ok(), "{vendor} {more}");
     }
+    // Tools that nobody may call are not offered where there is no word for that.
+    let uncalled = json!({"tools": tool(), "tool_choice": "none", "parallel_tool_calls": false});
+    let (left, dropped) = sent("ollama", "m", uncalled.clone()).unwrap();
+    assert!(["tools", "tool_choice", "parallel_tool_calls"].iter().all(|name| left.get(name).is_none()), "{left}");
+    assert!(dropped.iter().any(|noted| noted == "tools (tool_choice is none)"), "{dropped:?}");
+    let (all, _) = sent("openai", "m", uncalled).unwrap();
+    assert_eq!((all["tool_choice"].as_str(), all["tools"].is_array()), (Some("none"), true));
     // Models that answer in streams only are asked for them.
     for (model, streams) in [("qwq-plus", true), ("Qwen3-Omni-Flash", true), ("qwen-plus", false)] {
         let (sent, _) = sent("dashscope", model, json!({})).unwrap();

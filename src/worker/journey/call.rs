@@ -532,6 +532,7 @@ impl Call {
             tier: spec.target.tier,
             capabilities: &spec.model.capabilities,
             mends,
+            must_keep: &self.errand.plan.route.must_keep,
             delivery: if self.streams(spec) { Delivery::Stream } else { Delivery::Whole },
         }
     }

@@ -1,6 +1,10 @@
 //! Token counts.
 
 use super::*;
+use crate::domain::NanoUsd;
+use crate::provider::QuirkSettings;
+use crate::provider::checks::{headers, spoken};
+use crate::provider::usage_places::UsagePlaces;
 
 #[test]
 fn usage_is_split_into_disjoint_classes() {
@@ -198,3 +202,78 @@ fn usage_of_a_failure_is_not_lost() {
 }
 
 // === requests ===
+
+#[test]
+fn counts_and_costs_are_read_where_the_operator_says() {
+    let place = |place: &str| Some(place.to_owned());
+    let usage_places = UsagePlaces {
+        input: place("/meta/tokens/in"),
+        output: place("/meta/tokens/out"),
+        cached_input: place("/meta/tokens/cached"),
+        reasoning: place("/meta/thought"),
+        cost: place("/meta/usd"),
+    };
+    let quirks = QuirkSettings { usage: usage_places, ..QuirkSettings::default() };
+    let adapter = spoken("openai", None, "http://127.0.0.1/v1", &quirks);
+    let with = |more: Value| {
+        let mut body = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let tokens = json!({"in": 100, "out": "20", "cached": 60});
+    let cost = |usd: Value| answer(adapter, &with(json!({"meta": {"tokens": tokens, "usd": usd}}))).beside.cost;
+    // What stands there counts in place of what the usage says of the same, and the rest of the usage stays.
+    let whole = with(json!({"meta": {"tokens": tokens, "thought": 5, "usd": 0.25},
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "num_cached_tokens": 1}}));
+    let found = answer(adapter, &whole);
+    assert_eq!(found.usage, usage([40, 60, 0, 0, 20, 5]));
+    assert_eq!(found.beside.cost, Some(NanoUsd(250_000_000)));
+    assert_eq!(found.usage_raw.unwrap()["prompt_tokens"], 100);
+    for (usd, expected) in [
+        (json!("$0.5"), Some(NanoUsd(500_000_000))),
+        (json!(0), None),
+        (json!(-1), None),
+        (json!(1e12), None),
+        (json!("much"), None),
+        (json!({}), None),
+        (json!(null), None),
+    ] {
+        assert_eq!(cost(usd.clone()), expected, "{usd}");
+    }
+    // A place that is not there leaves the usual ones, and is noted.
+    let usual = answer(adapter, &with(json!({"usage": {"prompt_tokens": 3, "completion_tokens": 4, "cost": 0.5}})));
+    assert_eq!((usual.usage, usual.beside.cost), (usage([3, 0, 0, 0, 4, 0]), Some(NanoUsd(500_000_000))));
+    assert!(usual.beside.notes.iter().any(|note| note.contains("`quirks.usage`")), "{:?}", usual.beside.notes);
+    let odd = answer(adapter, &with(json!({"meta": {"tokens": {"in": -5, "out": 1e30}}})));
+    assert_eq!(odd.usage, Usage::default());
+    // In the last events of a stream; in an envelope, from the root of the body or from the answer.
+    let events = [
+        json!({"choices": [{"index": 0, "delta": {"content": "x"}}], "meta": {"tokens": {"in": 0}}}),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        json!({"choices": [], "meta": {"tokens": tokens, "usd": 0.25}}),
+    ];
+    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    let headers = headers(&[]);
+    let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, stream.as_bytes()) };
+    let streamed = adapter.decode(&reply).unwrap();
+    assert_eq!((streamed.usage, streamed.beside.cost), (usage([40, 60, 0, 0, 20, 0]), Some(NanoUsd(250_000_000))));
+    for body in [
+        json!({"data": with(json!({})), "meta": {"tokens": tokens}}),
+        json!({"data": with(json!({"meta": {"tokens": tokens}})), "code": 0}),
+    ] {
+        assert_eq!(answer(adapter, &body).usage, usage([40, 60, 0, 0, 20, 0]), "{body}");
+    }
+    let quirks = QuirkSettings {
+        usage: UsagePlaces { input: place("/data/n/in"), output: place("/data/n/out"), ..UsagePlaces::default() },
+        ..QuirkSettings::default()
+    };
+    let from_root = spoken("completions", None, "http://127.0.0.1/v1", &quirks);
+    let body = json!({"data": with(json!({"n": {"in": 7, "out": 2}}))});
+    assert_eq!(answer(from_root, &body).usage, usage([7, 0, 0, 0, 2, 0]));
+    // Vectors, and answers that were paid for although they are none.
+    let vectors = json!({"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "meta": {"tokens": {"in": 9}}});
+    assert_eq!(answer(adapter, &vectors).usage.input, 9);
+    let failed = json!({"error": {"message": "No."}, "meta": {"tokens": tokens}}).to_string();
+    let (billed, _) = adapter.usage_of(&WireReply::new(200, &headers, failed.as_bytes())).unwrap();
+    assert_eq!(billed, usage([40, 60, 0, 0, 20, 0]));
+}
