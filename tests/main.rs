@@ -47,6 +47,7 @@ mod limits;
 mod logs;
 mod long_waits;
 mod loops;
+mod max_cost;
 mod metrics;
 mod money;
 mod moving;

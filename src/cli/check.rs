@@ -11,8 +11,9 @@ use super::output::{self, Output, OutputError, for_stderr};
 use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
+use crate::domain::estimate;
 use crate::domain::price::{Price, Tariff};
-use crate::domain::{Defaults, Limits, NanoUsd, Patience, Route, Strategy, Timestamp, strategy};
+use crate::domain::{Defaults, Job, JobId, Limits, NanoUsd, Patience, Route, Strategy, Timestamp, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
@@ -100,7 +101,38 @@ fn load(
     }
     let to_come = prices_to_come(&config, now);
     config.warnings.extend(to_come);
+    let too_dear = too_dear_for_their_limit(&config, now);
+    config.warnings.extend(too_dear);
     Ok(config)
+}
+
+/// The shadows whose limit is below what the smallest call may cost: none is ever asked.
+fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, route) in &config.routes {
+        let Some(shadow) = &route.route.shadow else { continue };
+        let Some((rung, price)) = shadow.route.rungs.first().and_then(|rung| Some((rung, rung.price_at(now)?))) else {
+            continue;
+        };
+        let smallest = Job {
+            id: JobId(0),
+            ready_at: now,
+            deadline: None,
+            max_attempts: None,
+            input_tokens: 1,
+            max_output_tokens: shadow.route.defaults.max_tokens,
+            sticky: None,
+        };
+        let worst = estimate::worst_cost(&price, &rung.model.capabilities, &smallest);
+        if worst > shadow.limit {
+            warnings.push(format!(
+                "the limit of the shadow of route {name} is {}, and one call of {} may cost {worst}, so that none is \
+                 made unless requests have a small `max_tokens`: raise `limit`",
+                shadow.limit, rung.target
+            ));
+        }
+    }
+    warnings
 }
 
 /// The rungs that have a price from a day to come on, and none until then.
@@ -214,6 +246,15 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             None => key,
         };
         writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.name, endpoint.base_url)?;
+        if let Some(probe) = &provider.probe {
+            writeln!(
+                out,
+                "  probe: {} every {}; {} in a row hold the provider back",
+                probe.page.as_str(),
+                humantime::format_duration(probe.every),
+                counted(probe.failures, "failure", "failures")
+            )?;
+        }
         summarise_bucket(&provider.bucket, config, out)?;
         let own: BTreeSet<&String> = config
             .model_buckets
@@ -248,6 +289,9 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
     let now = today::now();
     let RouteConfig { route, stop_loss, .. } = config;
     writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
+    if let Some(limit) = route.max_cost {
+        writeln!(out, "  the calls of one job cost {limit} at most")?;
+    }
     if let Some(cascade) = &route.cascade {
         let (measure, at_least) = (&cascade.measure, cascade.at_least);
         writeln!(out, "  a job goes on to the next rung where {measure} of its answer is below {at_least}")?;
@@ -261,6 +305,10 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
     }
     if let Some(max_wasted) = stop_loss.max_wasted {
         writeln!(out, "  and when more than {} of their money brings no answer", max_wasted.percent())?;
+    }
+    let rules = route.rules.names();
+    if !rules.is_empty() {
+        writeln!(out, "  answers keep {}: {}", counted(rules.len(), "rule", "rules"), rules.join(", "))?;
     }
     if !route.defaults.is_empty() {
         writeln!(out, "  adds to requests that lack it: {}", adds(&route.defaults))?;

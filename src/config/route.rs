@@ -7,7 +7,9 @@ use super::section::{Section, Table};
 use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{Cache, ErrorClass, Model, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts};
+use crate::domain::{
+    Cache, ErrorClass, Model, NanoUsd, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts,
+};
 use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +80,7 @@ fn read_one(
         rungs,
         patience: read_patience(&mut section),
         max_attempts: section.whole_or_default("max_attempts"),
+        max_cost: section.parsed("max_cost", scalar::MONEY, scalar::nano_dollars).map(NanoUsd),
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
         reask: section.flag_or_default("reask"),
@@ -93,6 +96,7 @@ fn read_one(
     };
     route.shadow = read_shadow(&mut section, &route, providers, neighbours, (models, catalogue));
     check_stream(&section, &route);
+    check_max_cost(&section, &route);
     must_keep::check(&section, &route, providers);
     strategy::check(&section, &route);
     cascade::check(&section, &route);
@@ -101,6 +105,21 @@ fn read_one(
         StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();
     RouteConfig { route: Arc::new(route), stop_loss }
+}
+
+/// What has no price fits no bound.
+fn check_max_cost(section: &Section<'_>, route: &Route) {
+    if route.max_cost.is_none() {
+        return;
+    }
+    let key = section.key_in_file("max_cost");
+    for rung in route.rungs.iter().filter(|rung| !rung.is_priced()) {
+        let target = &rung.target;
+        section.reading().warn(format!(
+            "{key}: {target} has no price, so no job of this route is ever sent there: give it one \
+             ([models.\"{target}\"], docs/prices.md)"
+        ));
+    }
 }
 
 /// Vectors come whole, so a stream of them is a mistake where it is certain, and worth a warning where a name says so.
@@ -182,6 +201,9 @@ fn rung_of(
         .or_insert_with(|| catalogue.model(&provider.vendor, &target.model).unwrap_or_default())
         .clone();
     let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
+    if !provider.config.endpoint.dialect.hears {
+        model.capabilities.audio = Some(false);
+    }
     if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
         model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
     }

@@ -417,6 +417,8 @@ fn each_bad_line_of_a_route_is_named() {
         ("strategy = \"race\"", "strategy: a race over one rung"),
         ("patience = \"a while\"", "patience: \"a while\" is not a duration"),
         ("max_attempts = 0", "max_attempts: is 0; expected a whole number from 1 to 1000"),
+        ("max_cost = \"-1\"", "max_cost: \"-1\" is negative; expected dollars as a decimal string"),
+        ("max_cost = \"much\"", "max_cost: \"much\" is not an amount of money; expected dollars as a decimal string"),
         ("fallback = \"sometimes\"", "fallback: \"sometimes\" is not a rule"),
         ("fallback = \"never\"\nfallback_on = [\"timeout\"]", "fallback: there is a list fallback_on too"),
         (

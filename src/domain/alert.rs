@@ -69,6 +69,8 @@ pub enum AlertRule {
     BudgetFull,
     /// A key is out of service.
     KeyOut,
+    /// A target gives the same long answer to different requests.
+    StuckAnswer,
     /// Calls of a target have no known price.
     UnknownPrice,
     /// The costs that a provider reports are not the computed ones.
@@ -110,7 +112,7 @@ pub struct RuleFacts {
 
 impl AlertRule {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BreakerOpen,
         Self::FallbackShare,
         Self::DearerRung,
@@ -118,6 +120,7 @@ impl AlertRule {
         Self::BudgetShort,
         Self::BudgetFull,
         Self::KeyOut,
+        Self::StuckAnswer,
         Self::UnknownPrice,
         Self::CostDiffers,
         Self::StuckQueue,
@@ -177,6 +180,13 @@ impl AlertRule {
                 Warning,
                 NONE,
                 "replace the key or pay the provider, then `sluice provider reopen`, or reload the workers",
+            ),
+            Self::StuckAnswer => rule(
+                "stuck_answer",
+                Warning,
+                NONE,
+                "`sluice provider pause` keeps jobs from it; `validate.stuck_answer = true` on a route rejects such \
+                 answers, and then its jobs pass the target over",
             ),
             Self::UnknownPrice => rule(
                 "unknown_price",

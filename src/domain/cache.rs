@@ -57,9 +57,8 @@ fn canonical(request: &ChatRequest) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::request::Pass;
     use crate::domain::validation::Rules;
-    use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target, Timeouts};
+    use crate::domain::{Model, Rung, Target, Timeouts};
     use proptest::prelude::*;
 
     fn route(models: &[&str], rules: Rules) -> Route {
@@ -69,25 +68,7 @@ mod tests {
             timeouts: Timeouts::of(Duration::from_secs(1)),
             stream: false,
         };
-        Route {
-            name: "r".to_owned(),
-            rungs: models.iter().map(rung).collect(),
-            strategy: Strategy::Cost,
-            patience: Patience::Forever,
-            max_attempts: 1,
-            fallback_on: ErrorClass::fallen_back_on_by_default(),
-            rules,
-            reask: false,
-            pass: Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
-            defaults: std::sync::Arc::default(),
-            forks: Vec::new(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
-        }
+        Route { rules, ..Route::plain("r", models.iter().map(rung).collect()) }
     }
 
     fn key(request: &str) -> CacheKey {

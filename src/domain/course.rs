@@ -2,6 +2,7 @@
 //! which of them can never take its request. `explain` shows this beside the ledger, which tells of the rungs that were
 //! asked or passed over.
 
+use super::cost_bound::CostBound;
 use super::decide::{Condition, Ineligible, RungHealth};
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
@@ -63,6 +64,7 @@ pub fn of<'r>(
         sticky: route.sticky(asked.project, asked.batch, asked.metadata),
     };
     let sizes = Sizes { input: u64::try_from(job.input_tokens).unwrap_or(0), ..Sizes::default() };
+    let untouched = route.max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
     let rung = |index: &usize| {
         let rung = route.rungs.get(*index)?;
         let price = rung.price_at(at);
@@ -71,7 +73,8 @@ pub fn of<'r>(
             target: rung.target.clone(),
             expected: price.map(|price| estimate::expected_cost(&price, job.input_tokens, cap)),
             ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request)
-                .or_else(|| refuses(rung, request, &route.must_keep)),
+                .or_else(|| refuses(rung, request, &route.must_keep))
+                .or_else(|| untouched?.refuses(rung.worst_cost(&job, at))),
         })
     };
     let open: Vec<Condition> = route.rungs.iter().map(|_| RungHealth::Open.into()).collect();
@@ -93,14 +96,11 @@ pub fn of<'r>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::defaults::Defaults;
     use crate::domain::fork::{Fork, Names, When};
     use crate::domain::price::{Price, PriceTerms};
     use crate::domain::timeouts::Timeouts;
-    use crate::domain::validation::Rules;
-    use crate::domain::{Capabilities, Metadata, Model, Patience};
+    use crate::domain::{Capabilities, Metadata, Model};
     use std::collections::BTreeSet;
-    use std::sync::Arc;
     use std::time::Duration;
 
     const FREE_OF_TOOLS: Capabilities = Capabilities {
@@ -126,23 +126,10 @@ mod tests {
 
     fn route(name: &str, strategy: Strategy, rungs: Vec<Rung>) -> Route {
         Route {
-            name: name.to_owned(),
-            rungs,
             strategy,
-            patience: Patience::Forever,
             max_attempts: 6,
             fallback_on: BTreeSet::from([ErrorClass::ServerError]),
-            rules: Rules::default(),
-            reask: false,
-            pass: crate::domain::request::Pass::default(),
-            must_keep: MustKeep::default(),
-            defaults: Arc::new(Defaults::default()),
-            forks: Vec::new(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
+            ..Route::plain(name, rungs)
         }
     }
 

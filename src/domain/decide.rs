@@ -79,6 +79,15 @@ pub enum Ineligible {
         /// The budget.
         budget: String,
     },
+    /// The calls of the job might cost more than its route allows for one job.
+    OverCost {
+        /// What its calls have cost or may have cost so far; `None`: unknown.
+        spent: Option<NanoUsd>,
+        /// The most that this call may cost; `None`: its price is unknown.
+        worst: Option<NanoUsd>,
+        /// The most that they may cost together.
+        limit: NanoUsd,
+    },
 }
 
 /// Whether one rung may be called for one request, as the gate and the breaker see it.
@@ -245,6 +254,19 @@ impl fmt::Display for Ineligible {
             ),
             Self::Unpriced { budget } => {
                 write!(f, "has no price, and the budget {budget} takes only calls whose worst case is known")
+            }
+            Self::OverCost { worst: None, limit, .. } => {
+                write!(f, "has no price, and max_cost of {limit} takes only calls whose worst case is known")
+            }
+            Self::OverCost { spent: None, limit, .. } => {
+                write!(f, "a call before has no price, so it is not known what is left of max_cost of {limit}")
+            }
+            Self::OverCost { spent: Some(NanoUsd::ZERO), worst: Some(worst), limit } => write!(
+                f,
+                "may cost {worst}, and max_cost is {limit}: a smaller max_tokens lowers that, or raise max_cost"
+            ),
+            Self::OverCost { spent: Some(spent), worst: Some(worst), limit } => {
+                write!(f, "may cost {worst}, the calls before have cost up to {spent}, and max_cost is {limit}")
             }
         }
     }

@@ -200,6 +200,17 @@ pub enum Why {
     },
     /// Its price is unknown, and the budget lets no such call be made.
     Unpriced { budget: String },
+    /// The calls of the job might cost more than `max_cost` of its route; in billionths of a dollar.
+    OverCost {
+        /// What its calls had cost or might have cost; none: unknown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spent: Option<i64>,
+        /// The most that the call may cost; none: its price is unknown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worst: Option<i64>,
+        /// The most that they may cost together.
+        limit: i64,
+    },
     /// The rung failed this job before.
     Failed { class: Cow<'static, str> },
     /// The rung rested after a failure of this job.
@@ -257,6 +268,7 @@ impl Why {
             Self::Unsupported { .. } => "unsupported".into(),
             Self::OverBudget { .. } => "over_budget".into(),
             Self::Unpriced { .. } => "unpriced".into(),
+            Self::OverCost { .. } => "over_cost".into(),
             Self::Failed { class } => class.clone(),
             Self::BackingOff { .. } => "backing_off".into(),
             Self::TooLate { .. } => "too_late".into(),
@@ -328,6 +340,9 @@ impl From<&Ineligible> for Why {
                 Self::OverBudget { budget: budget.clone(), worst: worst.0, limit: limit.0 }
             }
             Ineligible::Unpriced { budget } => Self::Unpriced { budget: budget.clone() },
+            Ineligible::OverCost { spent, worst, limit } => {
+                Self::OverCost { spent: spent.map(|spent| spent.0), worst: worst.map(|worst| worst.0), limit: limit.0 }
+            }
         }
     }
 }
@@ -438,6 +453,7 @@ mod tests {
             (Reason::Offline, "offline"),
             (Reason::QuotaExhausted, "quota_exhausted"),
             (Reason::Auth, "auth"),
+            (Reason::KeysInDoubt, "keys_in_doubt"),
             (Reason::Model, "model"),
             (Reason::Paused, "paused"),
             (Reason::Budget, "budget"),

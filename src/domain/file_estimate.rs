@@ -1,5 +1,6 @@
 //! What the jobs of a file will cost, rung by rung, before anything is sent.
 
+use super::cost_bound::CostBound;
 use super::eligibility::lacking;
 use super::estimate::{
     USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
@@ -7,7 +8,7 @@ use super::estimate::{
 use super::larger_cap::{self, RaiseCap};
 use super::lately::{CallsOfTarget, ENOUGH, Lately};
 use super::strategy::{self, Conditions};
-use super::{Capabilities, ChatRequest, Job, JobId, NanoUsd, Route, Rung, Timestamp};
+use super::{ChatRequest, Job, JobId, NanoUsd, Route, Rung, Strategy, Timestamp};
 
 /// The sums of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +47,8 @@ pub struct RungEstimate {
     pub too_large: u64,
     /// Jobs that ask for something it lacks.
     pub unsupported: u64,
+    /// Jobs of which one call may cost more than the route allows for a job.
+    pub too_dear: u64,
     /// Tokens of the prompts.
     pub input_tokens: i64,
     /// Tokens of the answers, by their caps or as usual.
@@ -94,11 +97,12 @@ impl FileEstimate {
         let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(Calls::default()));
         let repeats = i64::try_from(self.max_attempts - 1).unwrap_or(i64::MAX);
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
-            let lack = lack(&rung.model.capabilities, request, &job);
+            let lack = lack(rung, request, &job, route.max_cost, self.at);
             takes.push(lack.is_none());
             match lack {
                 Some(Lack::Window) => sums.too_large += 1,
                 Some(Lack::Ability) => sums.unsupported += 1,
+                Some(Lack::Money) => sums.too_dear += 1,
                 None => {
                     let own = request.validate.as_deref().and_then(|own| own.raise_cap);
                     let raises = own.unwrap_or(self.raise_cap) != RaiseCap::Never;
@@ -110,7 +114,7 @@ impl FileEstimate {
             }
         }
         // The first call and those after it may be at different rungs.
-        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.in_all(repeats));
+        self.most = self.most.zip(dearest).map(|(sum, most)| sum + most.within(route, repeats));
         match first_choice(route, &job, &takes, self.at).and_then(|index| {
             let rung = route.rungs.get(index)?;
             Some((rung, self.rungs.get_mut(index)?))
@@ -177,7 +181,7 @@ fn expected(rung: &Rung, at: Timestamp, job: &Job) -> Option<NanoUsd> {
 pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
     let job = job_of(request, 1);
     let takes: Vec<bool> =
-        route.rungs.iter().map(|rung| lack(&rung.model.capabilities, request, &job).is_none()).collect();
+        route.rungs.iter().map(|rung| lack(rung, request, &job, route.max_cost, at).is_none()).collect();
     let each: Vec<Option<NanoUsd>> = route.rungs.iter().map(|rung| expected(rung, at, &job)).collect();
     let first = first_choice(route, &job, &takes, at).and_then(|index| each.get(index).copied().flatten());
     (first, each)
@@ -194,6 +198,18 @@ struct Calls {
 impl Calls {
     fn or_dearer(self, other: Self) -> Self {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
+    }
+
+    /// Of a job with so many calls after the first one, on a route that may bound its cost. Each call begins within
+    /// that bound by its estimate, and may cost more than that.
+    fn within(self, route: &Route, repeats: i64) -> NanoUsd {
+        let all = self.in_all(repeats);
+        let at_once = match route.strategy {
+            Strategy::Race(race) => i64::from(race.at_most),
+            _ => 1,
+        };
+        let last = self.first.max(self.again).0.saturating_mul(at_once);
+        route.max_cost.map_or(all, |limit| all.min(NanoUsd(limit.0.saturating_add(last))))
     }
 
     /// Of a job with so many calls after the first one.
@@ -278,11 +294,13 @@ impl RungEstimate {
 enum Lack {
     Window,
     Ability,
+    Money,
 }
 
-/// The first capability that a job needs and the configuration knows to be missing. An adapter may find more when it
-/// translates the request.
-fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option<Lack> {
+/// The first capability that a job needs and the configuration knows to be missing, or that one call may cost more
+/// than the `max_cost` of its route. An adapter may find more when it translates the request.
+fn lack(rung: &Rung, request: &ChatRequest, job: &Job, max_cost: Option<NanoUsd>, at: Timestamp) -> Option<Lack> {
+    let capabilities = &rung.model.capabilities;
     let needs = match &request.embed {
         Some(embed) => longest_input(&embed.inputs),
         None => job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1)),
@@ -290,7 +308,11 @@ fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option
     if capabilities.context_window.is_some_and(|window| needs > window) {
         return Some(Lack::Window);
     }
-    lacking(capabilities, request).map(|_| Lack::Ability)
+    if lacking(capabilities, request).is_some() {
+        return Some(Lack::Ability);
+    }
+    let bound = max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
+    bound.and_then(|bound| bound.refuses(rung.worst_cost(job, at))).map(|_| Lack::Money)
 }
 
 #[cfg(test)]

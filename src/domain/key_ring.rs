@@ -8,6 +8,16 @@
 //!     └──────────────────────────────── an answer ─────────────────────────────┘
 //! ```
 //!
+//! A key that has answered lately is not believed to be dead at its first refusal: a gateway in trouble may say of every
+//! key that it is wrong. Such a key is in doubt: it rests for a moment, and then one call asks.
+//!
+//! ```text
+//!             refused, has answered lately          a moment is over, one call takes it
+//! InService ───────────────────────────────▶ Doubted ─────────────────────────────────▶ Asked ──▶ InService: an answer
+//!                                                ▲                                      │ │
+//!                                                └──────── refused, as all of them are ─┘ └──▶ Retired: it alone is
+//! ```
+//!
 //! Guarantees:
 //! - Calls take the keys in service in turn, first the one that has not been used for longest.
 //! - A key that was refused is not taken before its recheck is over, and then by one call at a time: if that is refused
@@ -15,10 +25,16 @@
 //! - The result of a call that took its key in an earlier state changes nothing: a call sent before a key was retired
 //!   neither brings it back nor lengthens its rest.
 //! - A probe whose result never comes holds its key only for [`PROBE_LIMIT`].
+//! - Keys that were refused together, with no answer to any of them in between, are taken for an outage of their
+//!   provider: one call at a time asks, after pauses that double. An answer to it brings all of them back. Once the next
+//!   pause would be as long as `recheck`, the keys are believed to be out.
+//! - A key in doubt that is refused again is out at once where another key works, or where it is the only one.
+//! - A key that this process has not seen answer within [`LATELY`] is out at its first refusal.
 
 use super::shut::{Reason, Shut};
 use super::{Outcome, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// How long a probe may take before another call may try the key in its place.
@@ -26,6 +42,15 @@ pub const PROBE_LIMIT: Duration = Duration::from_mins(15);
 
 /// How long to wait before asking again while every key that might work is being tried.
 const PROBE_POLL: Duration = Duration::from_secs(1);
+
+/// A key that has answered within this time is doubted at its first refusal, and not believed to be dead.
+pub const LATELY: Duration = Duration::from_hours(1);
+
+/// Keys that were refused within this time were refused together.
+const TOGETHER: Duration = Duration::from_mins(1);
+
+/// When the first call asks for a key in doubt; each further pause is twice as long.
+const FIRST_ASK: Duration = Duration::from_secs(1);
 
 /// Why a key is out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +116,20 @@ impl KeySign {
 pub enum KeyState {
     /// Calls take it in turn.
     InService,
+    /// It was refused although it had answered lately. No call takes it.
+    Doubted {
+        /// Since when it has not been in service.
+        since: Timestamp,
+        /// When one call may ask.
+        until: Timestamp,
+    },
+    /// One call asks whether it is still refused.
+    Asked {
+        /// Since when it has not been in service.
+        since: Timestamp,
+        /// When that call began.
+        began: Timestamp,
+    },
     /// No call takes it.
     Retired {
         /// Why it is out of service.
@@ -112,21 +151,40 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    /// When a call may take the key; may lie in the past.
-    fn opens(self) -> Timestamp {
+    /// When a call may take the key; may lie in the past. One call asks for all keys in doubt: `asking` is when the one
+    /// that does has been given up.
+    fn opens(self, asking: Option<Timestamp>) -> Timestamp {
         match self {
             Self::InService => Timestamp::MIN,
+            Self::Doubted { until, .. } => asking.map_or(until, |given_up| until.max(given_up)),
             Self::Retired { until, .. } => until,
-            Self::Probed { began, .. } => began + PROBE_LIMIT,
+            Self::Probed { began, .. } | Self::Asked { began, .. } => began + PROBE_LIMIT,
         }
     }
 
-    /// Why the key is out of service, and since when.
+    /// Why the key is believed to be out of service, and since when.
     #[must_use]
     pub const fn fault(self) -> Option<(KeyFault, Timestamp)> {
         match self {
-            Self::InService => None,
+            Self::InService | Self::Doubted { .. } | Self::Asked { .. } => None,
             Self::Retired { fault, since, .. } | Self::Probed { fault, since, .. } => Some((fault, since)),
+        }
+    }
+
+    /// Why calls do not take the key in turn, and since when.
+    #[must_use]
+    pub const fn absence(self) -> Option<(Reason, Timestamp)> {
+        match self {
+            Self::InService => None,
+            Self::Doubted { since, .. } | Self::Asked { since, .. } => Some((Reason::KeysInDoubt, since)),
+            Self::Retired { fault, since, .. } | Self::Probed { fault, since, .. } => Some((fault.reason(), since)),
+        }
+    }
+
+    const fn doubted_since(self) -> Option<Timestamp> {
+        match self {
+            Self::Doubted { since, .. } | Self::Asked { since, .. } => Some(since),
+            Self::InService | Self::Retired { .. } | Self::Probed { .. } => None,
         }
     }
 }
@@ -157,6 +215,35 @@ pub enum KeyChange {
     StillOut(KeyFault),
     /// A key that was tried again works.
     Back,
+    /// A key that has answered lately was refused, and one call asks in a moment.
+    Doubted,
+    /// A key in doubt was refused again, and a call asks later.
+    StillInDoubt,
+    /// A key in doubt works.
+    Cleared,
+    /// All keys were refused together: an outage of the provider.
+    Outage(KeyOutage),
+    /// A key works again after the outage, and all of them are back.
+    OutageOver(KeyOutage),
+    /// The keys were refused for so long that they are believed to be out.
+    OutageBelieved(KeyOutage),
+}
+
+/// Refusals of all keys that were in service, taken for an outage of their provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyOutage {
+    /// How many keys were refused together.
+    pub keys: usize,
+    /// How much time lay between the first of these refusals and the last.
+    pub within: Duration,
+}
+
+impl fmt::Display for KeyOutage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of less than a second, nobody wants to know more.
+        let seconds = self.within.as_millis().div_ceil(1_000).max(1);
+        write!(f, "all {} keys were refused within {seconds} s: taken for an outage", self.keys)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +255,8 @@ struct Key {
     used: u64,
     /// When the last call of this process began that proved it; refusals up to then are outdated.
     proven: Timestamp,
+    /// How often a call has asked in vain since it came into doubt, on its own account.
+    asks: u32,
 }
 
 /// The keys of one provider. See the [module](self) for its guarantees.
@@ -176,6 +265,8 @@ pub struct KeyRing {
     keys: Vec<Key>,
     recheck: Duration,
     turn: u64,
+    /// Set while all keys are refused together, with how often a call has asked in vain.
+    outage: Option<(KeyOutage, u32)>,
 }
 
 impl KeyRing {
@@ -183,8 +274,8 @@ impl KeyRing {
     /// key.
     #[must_use]
     pub fn new(keys: usize, recheck: Duration) -> Self {
-        let fresh = Key { state: KeyState::InService, era: 0, used: 0, proven: Timestamp::MIN };
-        Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
+        let fresh = Key { state: KeyState::InService, era: 0, used: 0, proven: Timestamp::MIN, asks: 0 };
+        Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0, outage: None }
     }
 
     /// A ring after the configuration was read again. `faults` has an entry per key: for one that is the same as
@@ -198,6 +289,25 @@ impl KeyRing {
             }
         }
         ring
+    }
+
+    /// When the last call began that proved the key with this index; earlier than all times: none did.
+    #[must_use]
+    pub fn proven(&self, index: usize) -> Timestamp {
+        self.keys.get(index).map_or(Timestamp::MIN, |key| key.proven)
+    }
+
+    /// Remembers that a call which began then has proved the key with this index.
+    pub fn remember(&mut self, index: usize, proven: Timestamp) {
+        if let Some(key) = self.keys.get_mut(index) {
+            key.proven = key.proven.max(proven);
+        }
+    }
+
+    /// What is taken for an outage of the provider; `None`: nothing is.
+    #[must_use]
+    pub fn outage(&self) -> Option<KeyOutage> {
+        self.outage.map(|(outage, _)| outage)
     }
 
     /// The states of the keys, in the order of the configuration.
@@ -215,15 +325,16 @@ impl KeyRing {
     /// `now`; `None` when a key may be taken. The fault is that of the key that may be tried first.
     #[must_use]
     pub fn shut(&self, now: Timestamp) -> Option<Shut> {
+        let asking = self.asking();
         let mut out: Option<Shut> = None;
         for state in self.states() {
-            let opens = state.opens();
-            let (fault, since) = state.fault().filter(|_| opens > now)?;
+            let opens = state.opens(asking);
+            let (reason, since) = state.absence().filter(|_| opens > now)?;
             let until = match state {
-                KeyState::Probed { .. } => opens.min(now + PROBE_POLL),
-                KeyState::InService | KeyState::Retired { .. } => opens,
+                KeyState::Probed { .. } | KeyState::Asked { .. } => opens.min(now + PROBE_POLL),
+                KeyState::Doubted { until, .. } if until <= now => opens.min(now + PROBE_POLL),
+                KeyState::InService | KeyState::Doubted { .. } | KeyState::Retired { .. } => opens,
             };
-            let reason = fault.reason();
             out = Some(match out {
                 None => Shut { reason, since, until },
                 Some(first) => Shut {
@@ -236,11 +347,21 @@ impl KeyRing {
         out
     }
 
+    /// When the call that asks for the keys in doubt has been given up; `None`: none asks.
+    fn asking(&self) -> Option<Timestamp> {
+        let asked = self.states().filter(|state| matches!(state, KeyState::Asked { .. }));
+        asked.map(|state| state.opens(None)).max()
+    }
+
     /// Makes every key that is out due: one call may try it at once.
     pub fn try_again(&mut self, now: Timestamp) {
         for key in &mut self.keys {
-            if let KeyState::Retired { fault, since, until } = key.state {
-                key.enter(KeyState::Retired { fault, since, until: until.min(now) });
+            match key.state {
+                KeyState::Retired { fault, since, until } => {
+                    key.enter(KeyState::Retired { fault, since, until: until.min(now) });
+                }
+                KeyState::Doubted { since, until } => key.enter(KeyState::Doubted { since, until: until.min(now) }),
+                KeyState::InService | KeyState::Asked { .. } | KeyState::Probed { .. } => {}
             }
         }
     }
@@ -258,6 +379,7 @@ impl KeyRing {
             (KeyState::Retired { fault, since, until }, None) if until > now => {
                 KeyState::Retired { fault, since, until: now }
             }
+            (KeyState::Doubted { since, until }, None) if until > now => KeyState::Doubted { since, until: now },
             _ => return false,
         };
         key.enter(state);
@@ -274,47 +396,163 @@ impl KeyRing {
             return Err(shut);
         }
         self.turn = self.turn.saturating_add(1);
-        let due = self.keys.iter_mut().enumerate().filter(|(_, key)| key.state.opens() <= now);
+        let asking = self.asking();
+        let due = self.keys.iter_mut().enumerate().filter(|(_, key)| key.state.opens(asking) <= now);
         let Some((index, key)) = due.min_by_key(|(_, key)| key.used) else {
             // The ring is not shut, so a key is due.
             return Err(Shut { reason: KeyFault::Rejected.reason(), since: now, until: now + PROBE_POLL });
         };
         key.used = self.turn;
-        if let Some((fault, since)) = key.state.fault() {
-            key.enter(KeyState::Probed { fault, since, began: now });
+        match key.state {
+            KeyState::InService => {}
+            KeyState::Doubted { since, .. } | KeyState::Asked { since, .. } => {
+                key.enter(KeyState::Asked { since, began: now });
+            }
+            KeyState::Retired { fault, since, .. } | KeyState::Probed { fault, since, .. } => {
+                key.enter(KeyState::Probed { fault, since, began: now });
+            }
         }
         Ok(KeyLease { index, era: key.era, began: now })
     }
 
     /// Records the result of a call.
     pub fn report(&mut self, lease: KeyLease, sign: KeySign, now: Timestamp) -> Option<KeyChange> {
-        let until = now + self.recheck;
-        let key = self.keys.get_mut(lease.index).filter(|key| key.era == lease.era)?;
+        let (until, first_ask) = (now + self.recheck, self.pause(0));
+        let index = lease.index;
+        let key = self.keys.get_mut(index).filter(|key| key.era == lease.era)?;
         match (key.state, sign) {
             (_, KeySign::Silent) => {
                 self.give_back(lease);
                 None
             }
+            (KeyState::InService, KeySign::Refused(KeyFault::Rejected))
+                if key.has_answered_lately(now) && first_ask.is_some() =>
+            {
+                key.asks = 0;
+                key.enter(KeyState::Doubted { since: now, until: now + first_ask.unwrap_or_default() });
+                Some(self.see_outage(now).map_or(KeyChange::Doubted, KeyChange::Outage))
+            }
             (KeyState::InService, KeySign::Refused(fault)) => {
                 key.enter(KeyState::Retired { fault, since: now, until });
+                Some(KeyChange::Retired(fault))
+            }
+            (KeyState::Asked { since, .. }, KeySign::Refused(KeyFault::Rejected)) => {
+                Some(self.refused_again(index, since, now))
+            }
+            // What it says of money is no sign of an outage.
+            (KeyState::Asked { since, .. }, KeySign::Refused(fault)) => {
+                key.enter(KeyState::Retired { fault, since, until });
+                self.forget_outage_without_keys();
                 Some(KeyChange::Retired(fault))
             }
             (KeyState::Probed { since, .. }, KeySign::Refused(fault)) => {
                 key.enter(KeyState::Retired { fault, since, until });
                 Some(KeyChange::StillOut(fault))
             }
-            (KeyState::Probed { since, .. }, KeySign::Works) => {
+            (KeyState::Probed { since, .. } | KeyState::Asked { since, .. }, KeySign::Works) => {
+                let was_doubted = key.state.doubted_since().is_some();
                 // The refusal is disproved, also where the clock that set its time goes before this one.
                 key.proven = key.proven.max(lease.began).max(since);
                 key.enter(KeyState::InService);
-                Some(KeyChange::Back)
+                if !was_doubted {
+                    // The provider takes keys: those that it does not take are judged one by one.
+                    self.outage = None;
+                    return Some(KeyChange::Back);
+                }
+                let Some((outage, _)) = self.outage.take() else { return Some(KeyChange::Cleared) };
+                for key in self.keys.iter_mut().filter(|key| key.state.doubted_since().is_some()) {
+                    key.enter(KeyState::InService);
+                }
+                Some(KeyChange::OutageOver(outage))
             }
             (KeyState::InService, KeySign::Works) => {
                 key.proven = key.proven.max(lease.began);
                 None
             }
-            // A retired key is not taken, so no lease is of that era.
-            (KeyState::Retired { .. }, _) => None,
+            // Such a key is not taken, so no lease is of that era.
+            (KeyState::Retired { .. } | KeyState::Doubted { .. }, _) => None,
+        }
+    }
+
+    /// The pause after so many calls have asked in vain for a key in doubt; `None`: it is believed to be out.
+    fn pause(&self, asks: u32) -> Option<Duration> {
+        let pause = FIRST_ASK.saturating_mul(1_u32.checked_shl(asks).unwrap_or(u32::MAX));
+        (pause < self.recheck).then_some(pause)
+    }
+
+    /// Whether the keys that are in doubt now were refused together, and no other is in service.
+    fn see_outage(&mut self, now: Timestamp) -> Option<KeyOutage> {
+        let doubted = || self.states().filter_map(KeyState::doubted_since);
+        let (first, last) = (doubted().min()?, doubted().max()?);
+        let (keys, within) = (doubted().count(), first.until(last));
+        if keys < 2 || within > TOGETHER || self.in_service() > 0 {
+            return None;
+        }
+        let (outage, until) = (KeyOutage { keys, within }, now + FIRST_ASK);
+        self.outage = Some((outage, 0));
+        self.rest_in_doubt(until);
+        Some(outage)
+    }
+
+    /// Keys that wait in doubt do so until then.
+    fn rest_in_doubt(&mut self, until: Timestamp) {
+        for key in &mut self.keys {
+            if let KeyState::Doubted { since, .. } = key.state {
+                key.enter(KeyState::Doubted { since, until });
+            }
+        }
+    }
+
+    /// The key with this index, in doubt since then, was refused by a call that asked.
+    fn refused_again(&mut self, index: usize, since: Timestamp, now: Timestamp) -> KeyChange {
+        let others = || self.keys.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, key)| key);
+        let others_work = others().any(|key| key.proven > since);
+        // Of them nothing has been heard since.
+        let others_may_work = others().any(|key| key.state == KeyState::InService);
+        let (recheck, outage) = (self.recheck, self.outage.filter(|_| !others_work));
+        let Some(asks) = self.keys.get_mut(index).map(|key| {
+            key.asks = key.asks.saturating_add(1);
+            key.asks
+        }) else {
+            return KeyChange::StillInDoubt;
+        };
+        let asks = outage.map_or(asks, |(_, asks)| asks.saturating_add(1));
+        let is_doubted = !others_work && (outage.is_some() || others_may_work);
+        let pause = self.pause(asks).filter(|_| is_doubted);
+        let until = now + pause.unwrap_or(recheck);
+        let fault = KeyFault::Rejected;
+        if let Some(key) = self.keys.get_mut(index) {
+            key.enter(match pause {
+                Some(_) => KeyState::Doubted { since, until },
+                None => KeyState::Retired { fault, since, until },
+            });
+        }
+        match (outage, pause) {
+            (Some((outage, _)), Some(_)) => {
+                self.outage = Some((outage, asks));
+                self.rest_in_doubt(until);
+                KeyChange::StillInDoubt
+            }
+            (Some((outage, _)), None) => {
+                self.outage = None;
+                for key in &mut self.keys {
+                    if let Some(since) = key.state.doubted_since() {
+                        key.enter(KeyState::Retired { fault, since, until });
+                    }
+                }
+                KeyChange::OutageBelieved(outage)
+            }
+            (None, Some(_)) => self.see_outage(now).map_or(KeyChange::StillInDoubt, KeyChange::Outage),
+            (None, None) => {
+                self.forget_outage_without_keys();
+                KeyChange::Retired(fault)
+            }
+        }
+    }
+
+    fn forget_outage_without_keys(&mut self) {
+        if self.states().all(|state| state.doubted_since().is_none()) {
+            self.outage = None;
         }
     }
 
@@ -323,13 +561,21 @@ impl KeyRing {
     #[expect(clippy::needless_pass_by_value, reason = "a lease is good for one result")]
     pub fn give_back(&mut self, lease: KeyLease) {
         let Some(key) = self.keys.get_mut(lease.index).filter(|key| key.era == lease.era) else { return };
-        if let KeyState::Probed { fault, since, .. } = key.state {
-            key.enter(KeyState::Retired { fault, since, until: lease.began });
+        match key.state {
+            KeyState::Probed { fault, since, .. } => {
+                key.enter(KeyState::Retired { fault, since, until: lease.began });
+            }
+            KeyState::Asked { since, .. } => key.enter(KeyState::Doubted { since, until: lease.began }),
+            KeyState::InService | KeyState::Doubted { .. } | KeyState::Retired { .. } => {}
         }
     }
 }
 
 impl Key {
+    fn has_answered_lately(&self, now: Timestamp) -> bool {
+        self.proven > Timestamp::MIN && self.proven + LATELY >= now
+    }
+
     fn enter(&mut self, state: KeyState) {
         self.state = state;
         self.era = self.era.wrapping_add(1);

@@ -296,7 +296,9 @@ impl Circumstances {
         let mut budget = None;
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
-            What::Opens(Reason::Model | Reason::Breaker | Reason::Offline | Reason::HealthProbe) => {
+            What::Opens(
+                Reason::Model | Reason::Breaker | Reason::Offline | Reason::HealthProbe | Reason::KeysInDoubt,
+            ) => {
                 said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
             }
             What::Opens(Reason::RateLimit | Reason::Concurrency) => {
@@ -343,7 +345,7 @@ impl Circumstances {
     fn keys_out(&self, provider: &str) -> Vec<KeyOut> {
         let mut out: BTreeMap<&str, &KeyStatistics> = BTreeMap::new();
         let keys = self.workers.iter().flat_map(|worker| &worker.gate.keys);
-        for key in keys.filter(|key| key.provider.as_deref() == Some(provider) && key.shut.is_some()) {
+        for key in keys.filter(|key| key.provider.as_deref() == Some(provider) && key.is_out()) {
             let Some(name) = key.key.as_deref() else { continue };
             let kept = out.entry(name).or_insert(key);
             if kept.said.is_none() {

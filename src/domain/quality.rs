@@ -6,7 +6,8 @@
 //! schema that no model can meet moves no other route's jobs.
 //!
 //! Three shares are watched over a rolling window, once it has `min_calls` answers: those that took too long, those
-//! that were rejected, and the output tokens that went into rejected answers. From then on it is a
+//! that were rejected, and the output tokens that went into rejected answers. For those that took too long the window is
+//! as long as `min_calls` slow answers one after the other take, where that is longer. From then on it is a
 //! [breaker](super::breaker): after a time that grows one real job asks again, and answers that are well again let more
 //! and more jobs through until it is closed.
 //!
@@ -17,7 +18,8 @@
 //! - One project alone does not open it while others get good answers: the share has to be reached without the project
 //!   that has most of the bad answers, too.
 //! - Answers to jobs that were sent there all the same count for nothing.
-//! - Memory is bounded: ten slices, each with a few groups of projects and the kinds of its faults.
+//! - A call that was given up before its answer came was slow if it had taken that long by then; else it says nothing.
+//! - Memory is bounded: twice ten slices, each with a few groups of projects and the kinds of its faults.
 
 mod answers;
 
@@ -84,6 +86,8 @@ pub struct Quality {
     settings: QualitySettings,
     breaker: Breaker,
     answers: Answers,
+    /// The answers whose time counts.
+    times: Answers,
     /// The job whose bad answer was counted last.
     blamed_by: Option<JobId>,
 }
@@ -96,7 +100,18 @@ impl QualitySettings {
     }
 
     fn is_slow(&self, answer: &SeenAnswer) -> bool {
-        self.slow.zip(answer.took).is_some_and(|(slow, took)| took > slow)
+        answer.took.is_some_and(|took| self.takes_too_long(took))
+    }
+
+    fn takes_too_long(&self, took: Duration) -> bool {
+        self.slow.is_some_and(|slow| took > slow)
+    }
+
+    /// How far back slow answers count: a target whose answers take minutes has few of them in a window of a minute.
+    #[must_use]
+    pub fn slow_window(&self) -> Duration {
+        let slow = self.slow.unwrap_or_default();
+        self.window.max(slow.saturating_mul(self.min_calls))
     }
 }
 
@@ -104,14 +119,17 @@ impl Quality {
     /// A target of which no answer has been seen.
     #[must_use]
     pub fn new(settings: QualitySettings) -> Self {
-        let (breaker, answers) = (Breaker::new(settings.breaker()), Answers::default());
-        Self { settings, breaker, answers, blamed_by: None }
+        let (answers, times) = Default::default();
+        Self { settings, breaker: Breaker::new(settings.breaker()), answers, times, blamed_by: None }
     }
 
     /// Uses these settings from now on. A target that is passed over is so until its time is over.
     pub fn retune(&mut self, settings: QualitySettings) {
         if settings.window != self.settings.window {
             self.answers = Answers::default();
+        }
+        if settings.slow_window() != self.settings.slow_window() {
+            self.times = Answers::default();
         }
         self.breaker.retune(settings.breaker());
         self.settings = settings;
@@ -174,6 +192,32 @@ impl Quality {
         is_closed(before) != is_closed(self.breaker.state())
     }
 
+    /// Records that a call which was let go was given up after this time, before its answer came. Returns the same.
+    pub fn record_given_up(
+        &mut self,
+        permit: Passage,
+        (job, project): (JobId, u64),
+        took: Option<Duration>,
+        now: Timestamp,
+    ) -> bool {
+        let is_slow = took.is_some_and(|took| self.settings.takes_too_long(took));
+        if !is_slow || !self.breaker.learns_from(&permit) {
+            self.give_back(permit, now);
+            return false;
+        }
+        let was_closed = self.breaker.state() == State::Closed;
+        if was_closed {
+            if self.blamed_by.replace(job) != Some(job) {
+                self.time(project, true, now);
+                self.judge_bad(now);
+            }
+        } else {
+            let is_slow = self.breaker.found().is_some_and(|found| found.indicator == Indicator::SlowAnswers);
+            self.breaker.record(permit, if is_slow { Sign::Bad } else { Sign::Neutral }, now);
+        }
+        was_closed && self.breaker.state() != State::Closed
+    }
+
     /// What the answer to a probe says of that for which the target is passed over.
     fn sign_of(&self, answer: &SeenAnswer) -> Sign {
         let is_bad = match self.breaker.found().map(|found| found.indicator) {
@@ -192,27 +236,47 @@ impl Quality {
         let (tokens, is_rejected) = (answer.output_tokens, fault.is_some());
         let tally = Tally {
             answers: 1,
-            slow: is_slow.into(),
+            slow: 0,
             rejected: is_rejected.into(),
             tokens,
             wasted: if is_rejected { tokens } else { 0 },
             largest: if is_rejected { tokens } else { 0 },
         };
         self.answers.count(answer.project, &tally, fault, now, self.settings.window);
-        if is_bad && let Some(found) = self.judge() {
-            self.breaker.trip(found, now);
-            self.answers = Answers::default();
+        if answer.took.is_some() && self.settings.slow.is_some() {
+            self.time(answer.project, is_slow, now);
         }
+        if is_bad {
+            self.judge_bad(now);
+        }
+    }
+
+    fn time(&mut self, project: u64, is_slow: bool, now: Timestamp) {
+        let tally = Tally { answers: 1, slow: is_slow.into(), ..Tally::default() };
+        self.times.count(project, &tally, None, now, self.settings.slow_window());
+    }
+
+    /// Opens if too much speaks against the target, now that something bad was counted.
+    fn judge_bad(&mut self, now: Timestamp) {
+        if let Some(found) = self.judge() {
+            self.breaker.trip(found, now);
+            (self.answers, self.times) = Default::default();
+        }
+    }
+
+    /// The answers that count for this.
+    fn answers_for(&self, indicator: Indicator) -> &Answers {
+        if indicator == Indicator::SlowAnswers { &self.times } else { &self.answers }
     }
 
     /// What speaks against the target, if anything does.
     fn judge(&self) -> Option<Evidence> {
-        let all = self.answers.totals();
-        if all.answers < self.settings.min_calls.max(1) {
-            return None;
-        }
         let indicators = [Indicator::SoftFailures, Indicator::WastedTokens, Indicator::SlowAnswers];
-        let indicator = indicators.into_iter().find(|indicator| self.speaks(*indicator, &all))?;
+        let (indicator, all) = indicators.into_iter().find_map(|indicator| {
+            let all = self.answers_for(indicator).totals();
+            let is_enough = all.answers >= self.settings.min_calls.max(1);
+            (is_enough && self.speaks(indicator, &all)).then_some((indicator, all))
+        })?;
         let (bad, of) = match indicator {
             Indicator::WastedTokens => (all.wasted, all.tokens),
             Indicator::SlowAnswers => (all.slow.into(), all.answers.into()),
@@ -237,14 +301,22 @@ impl Quality {
             return false;
         }
         let reaches = |tally: &Tally| tally.reaches(indicator, rate, self.settings.min_calls > 1);
-        let others = || self.answers.without_worst(indicator);
+        let others = || self.answers_for(indicator).without_worst(indicator);
         reaches(all) && others().is_none_or(|others| reaches(&others))
     }
 
     /// Takes in what another process has found out. Returns whether it changes anything. A process that has seen enough
     /// answers of its own goes by these.
     pub fn hear(&mut self, news: &BreakerNews, now: Timestamp) -> bool {
-        let own = self.answers.totals_at(now, self.settings.window).answers;
+        let found = match news {
+            BreakerNews::Open { found, .. } => found.as_ref().map(|found| found.indicator),
+            BreakerNews::Closed => None,
+        };
+        let own = match found {
+            Some(Indicator::SlowAnswers) => self.times.totals_at(now, self.settings.slow_window()),
+            _ => self.answers.totals_at(now, self.settings.window),
+        };
+        let own = own.answers;
         let knows_better = self.breaker.state() == State::Closed && own >= self.settings.min_calls;
         !knows_better && self.breaker.hear(news, now)
     }

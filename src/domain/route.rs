@@ -4,8 +4,11 @@ use super::cache::Cache;
 use super::cascade::Cascade;
 use super::defaults::Defaults;
 use super::error_class::{ErrorClass, Fallback};
+use super::estimate;
 use super::fork::Fork;
+use super::job::Job;
 use super::metadata::Metadata;
+use super::money::NanoUsd;
 use super::must_keep::MustKeep;
 use super::pack::Packing;
 use super::prefix::PromptCaching;
@@ -311,6 +314,12 @@ impl Rung {
         std::iter::once(self.model.terms_at(at)).chain(later).flat_map(|terms| terms.prices(self.tier()))
     }
 
+    /// The most that a call for the job costs at this instant ([`estimate::worst_cost`]); `None`: the price is unknown.
+    #[must_use]
+    pub fn worst_cost(&self, job: &Job, at: Timestamp) -> Option<NanoUsd> {
+        self.price_at(at).map(|price| estimate::worst_cost(&price, &self.model.capabilities, job))
+    }
+
     /// Whether the tier that it asks for has a price at some time.
     #[must_use]
     pub fn is_priced(&self) -> bool {
@@ -335,6 +344,8 @@ pub struct Route {
     pub patience: Patience,
     /// Attempts that count, per job (waiting for a limit does not count).
     pub max_attempts: u16,
+    /// The most that the calls of one job may cost together, in each of its rounds; `None`: as much as its attempts do.
+    pub max_cost: Option<NanoUsd>,
     /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). If empty, a job
     /// never moves on.
     pub fallback_on: BTreeSet<ErrorClass>,
@@ -360,6 +371,34 @@ pub struct Route {
     pub shadow: Option<Shadow>,
     /// How its requests for embeddings share calls; `None`: each is a call of its own.
     pub pack: Option<Packing>,
+}
+
+#[cfg(test)]
+impl Route {
+    /// A route of these rungs with nothing that a configuration leaves out: in listed order, waiting for ever, one
+    /// attempt.
+    pub(crate) fn plain(name: &str, rungs: Vec<Rung>) -> Self {
+        Self {
+            name: name.to_owned(),
+            rungs,
+            strategy: Strategy::Priority,
+            patience: Patience::Forever,
+            max_attempts: 1,
+            max_cost: None,
+            fallback_on: ErrorClass::fallen_back_on_by_default(),
+            rules: Rules::default(),
+            reask: false,
+            pass: Pass::default(),
+            must_keep: MustKeep::default(),
+            defaults: Arc::default(),
+            forks: Vec::new(),
+            cache: None,
+            cascade: None,
+            prompt_cache: None,
+            shadow: None,
+            pack: None,
+        }
+    }
 }
 
 impl Route {

@@ -125,8 +125,6 @@ mod tests {
     use super::super::defaults::Defaults;
     use super::super::fork::{Fork, Names, When};
     use super::super::template::{RequestTemplate, Template};
-    use super::super::validation::Rules;
-    use super::super::{Patience, Strategy};
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
@@ -134,23 +132,10 @@ mod tests {
     fn named(name: &str, prompt: Option<&str>, forks: Vec<(When, &str)>) -> Route {
         let request = prompt.map(|prompt| RequestTemplate::of_prompt(Template::parse(prompt).unwrap(), None));
         Route {
-            name: name.to_owned(),
-            rungs: Vec::new(),
-            strategy: Strategy::Cost,
-            patience: Patience::Forever,
-            max_attempts: 1,
             fallback_on: BTreeSet::new(),
-            rules: Rules::default(),
-            reask: false,
-            pass: super::super::request::Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
             defaults: Arc::new(Defaults { request, ..Defaults::default() }),
             forks: forks.into_iter().map(|(when, to)| Fork { when, to: to.to_owned() }).collect(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
+            ..Route::plain(name, Vec::new())
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Reason {
     QuotaExhausted,
     /// No key is in service; the first key that may be tried again was rejected.
     Auth,
+    /// Its keys were refused although they had answered lately. That is taken for an outage, not believed of the keys.
+    KeysInDoubt,
     /// The model is unknown to the provider or not allowed to this key.
     Model,
     /// An operator paused the provider.
@@ -76,6 +78,7 @@ impl Reason {
         Self::Offline,
         Self::QuotaExhausted,
         Self::Auth,
+        Self::KeysInDoubt,
         Self::Model,
         Self::Paused,
         Self::Budget,
@@ -96,6 +99,7 @@ impl Reason {
             Self::Offline => "offline",
             Self::QuotaExhausted => "quota_exhausted",
             Self::Auth => "auth",
+            Self::KeysInDoubt => "keys_in_doubt",
             Self::Model => "model",
             Self::Paused => "paused",
             Self::Budget => "budget",
@@ -122,6 +126,7 @@ impl Reason {
             | Self::PeakHours
             | Self::Breaker
             | Self::Offline
+            | Self::KeysInDoubt
             | Self::Budget
             | Self::HealthProbe
             | Self::Slow
@@ -141,6 +146,7 @@ impl Reason {
             | Self::Offline
             | Self::QuotaExhausted
             | Self::Auth
+            | Self::KeysInDoubt
             | Self::Model
             | Self::Paused
             | Self::Budget
@@ -158,8 +164,8 @@ impl Reason {
         match self {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
             Self::NoCapacity => class == ErrorClass::NoCapacity,
-            // What a breaker would find out by calls, a probe finds out without.
-            Self::Breaker | Self::HealthProbe => facts.breaker == Sign::Bad,
+            // What a breaker would find out by calls, a probe finds out without, and refused keys in their own way.
+            Self::Breaker | Self::HealthProbe | Self::KeysInDoubt => facts.breaker == Sign::Bad,
             Self::Offline => !facts.is_heard,
             // A call that takes long enough ends so, and an answer that is rejected does.
             Self::Slow => class == ErrorClass::Timeout,
@@ -198,6 +204,7 @@ impl fmt::Display for Reason {
             Self::Offline => "no provider can be reached",
             Self::QuotaExhausted => "out of money",
             Self::Auth => "key rejected",
+            Self::KeysInDoubt => "keys refused as in an outage",
             Self::Model => "model unknown or not allowed",
             Self::Paused => "paused",
             Self::Budget => "its budget has no room",

@@ -4,7 +4,7 @@
 //! worker wrote. The names of the JSON members and the words in them are a contract.
 
 use super::readable;
-use super::shut::Shut;
+use super::shut::{Reason, Shut};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -262,6 +262,9 @@ pub struct TargetStatistics {
     /// What jobs of routes pass it over for although it may be called.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub weak: Vec<WeaknessStatistics>,
+    /// The text that it lately gives to different requests, word by word.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckStatistics>,
     /// Whether its provider is paused.
     #[serde(deserialize_with = "readable::or_default")]
     pub paused: bool,
@@ -274,6 +277,18 @@ pub struct TargetStatistics {
     /// What its reports have taught about estimates.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub estimates: Option<EstimateStatistics>,
+}
+
+/// A target that gives one long text to different requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StuckStatistics {
+    /// How many different requests have lately had it.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub requests: u64,
+    /// Since when.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub since_ms: Option<i64>,
 }
 
 /// What jobs of a route pass a target over for while another rung may be called.
@@ -321,7 +336,7 @@ pub struct KeyStatistics {
     /// Its name, which may be shown.
     #[serde(deserialize_with = "readable::or_default")]
     pub key: Option<String>,
-    /// `in_service`, `out`, `due` or `tried_again`.
+    /// `in_service`, `doubted`, `out`, `due` or `tried_again`.
     #[serde(deserialize_with = "readable::or_default")]
     pub state: Option<Word>,
     /// Why it is not in service. It is tried again at the end.
@@ -330,6 +345,15 @@ pub struct KeyStatistics {
     /// The provider's words when it refused the key last: shortened, without keys.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+}
+
+impl KeyStatistics {
+    /// Whether the worker believes that it is refused. One in doubt is taken for a sign of an outage.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        let reason = self.shut.as_ref().map(|shut| shut.reason.as_deref());
+        reason.is_some_and(|reason| reason != Some(Reason::KeysInDoubt.as_str()))
+    }
 }
 
 #[cfg(test)]

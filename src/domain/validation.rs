@@ -96,6 +96,33 @@ pub enum FinishRule {
 }
 
 impl Rules {
+    /// The rules that hold, by their names in the configuration.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = [
+            ("non_empty", self.non_empty),
+            ("min_chars", self.min_chars.is_some()),
+            ("max_chars", self.max_chars.is_some()),
+            ("json", self.json),
+            ("json_schema", self.json_schema.is_some()),
+            ("required_patterns", !self.required_patterns.is_empty()),
+            ("forbidden_patterns", !self.forbidden_patterns.is_empty()),
+            ("refusal", self.reject_refusals),
+            ("html", self.reject_html),
+            ("truncated", self.reject_truncated),
+            ("finish", self.finish == FinishRule::Known),
+            ("repetition", self.reject_repetition),
+            ("control_tokens", self.reject_control_tokens),
+            ("prompt_cut", self.reject_cut_prompts),
+            ("stuck_answer", self.reject_stuck),
+            ("filter", self.only_filtered),
+            ("language", !self.languages.is_empty()),
+            ("script", !self.scripts.is_empty()),
+            ("served", self.only_as_asked),
+        ];
+        all.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect()
+    }
+
     /// Judges an answer. `schema` is the compiled schema of the request's `response_format`, from
     /// [`ChatRequest::compile_schema`], so that it is compiled once for all attempts of a job.
     ///

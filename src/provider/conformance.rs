@@ -1,6 +1,7 @@
 //! What each dialect, as each vendor speaks it, can carry and say: found by asking the adapters, and written as the
 //! table in `docs/providers.md`. `SLUICE_WRITE_CONFORMANCE=1` writes it anew.
 
+mod doors;
 mod samples;
 
 use super::adapter::Adapter;
@@ -265,6 +266,18 @@ fn table() -> String {
         let named = tests.map(|test| if test.is_empty() { "–".to_owned() } else { format!("`{test}`") });
         writeln!(page, "| `{dialect}` | {} |", named.join(" | ")).unwrap();
     }
+    page.push_str(
+        "\nThe test of each vendor's cell, in `provider::conformance::doors`, and how its samples (`doors.txt`) are \
+         known:\n\n",
+    );
+    page.push_str(&head("dialect | vendor"));
+    for dialect in DIALECTS {
+        let own = VENDORS.iter().filter(|vendor| vendor.dialect.name == dialect.name && vendor.name != "acme_ai");
+        for vendor in own {
+            let cells = doors::COLUMNS.map(|(column, test, _)| format!("`{test}` {}", doors::mark(vendor, column)));
+            writeln!(page, "| `{}` | `{}` | {} |", dialect.name, vendor.name, cells.join(" | ")).unwrap();
+        }
+    }
     page.push('\n');
     page
 }
@@ -286,6 +299,10 @@ fn the_table_says_what_the_adapters_do() {
 #[test]
 fn each_test_that_the_table_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let walks = include_str!("conformance/doors.rs");
+    let walks = walks.split_once("\nwalk! {").and_then(|(_, rest)| rest.split_once('}')).expect("the list of tests").0;
+    let walks: Vec<&str> = walks.split_whitespace().collect();
+    assert_eq!(walks, doors::COLUMNS.map(|(_, test, _)| test), "each column has its test");
     for (dialect, tests) in TESTS {
         for test in tests.iter().filter(|test| !test.is_empty()) {
             let (module, name) = test.rsplit_once("::").unwrap();

@@ -26,6 +26,8 @@ pub struct Dialect {
     pub heeds: Option<&'static [&'static str]>,
     /// The most that one call for embeddings takes, unless the vendor takes another number; `None`: there are none.
     pub embeds: Option<PackBounds>,
+    /// Whether requests can bring sounds.
+    pub hears: bool,
     /// Makes the adapter for a server with these manners.
     pub(super) speak: fn(Manners) -> Box<dyn Adapter>,
 }

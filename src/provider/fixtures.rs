@@ -4,6 +4,7 @@
 mod envelopes;
 mod money;
 mod ramp;
+mod references;
 mod refusals;
 mod waits;
 

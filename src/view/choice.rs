@@ -190,6 +190,16 @@ pub(super) fn why_skipped(why: &Why) -> String {
         Why::Unpriced { budget } => {
             format!("it has no price, and the budget {budget} takes only calls whose worst case is known")
         }
+        Why::OverCost { worst: None, limit, .. } => {
+            format!("it has no price, and max_cost of {} takes only calls whose worst case is known", NanoUsd(*limit))
+        }
+        Why::OverCost { spent: None, limit, .. } => {
+            format!("a call before had no price, so it was not known what was left of max_cost of {}", NanoUsd(*limit))
+        }
+        Why::OverCost { spent: Some(spent), worst: Some(worst), limit } => {
+            let [spent, worst, limit] = [*spent, *worst, *limit].map(NanoUsd);
+            format!("a call may cost {worst}, the job's calls had cost up to {spent}, and max_cost is {limit}")
+        }
         Why::Unknown(said) => word_of(said),
     }
 }

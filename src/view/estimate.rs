@@ -41,6 +41,7 @@ impl EstimateView {
             "first_choice",
             "too_large",
             "unsupported",
+            "too_dear",
             "input_tokens",
             "output_tokens",
             "expected",
@@ -51,7 +52,7 @@ impl EstimateView {
         ])
         .laid_out(Layout {
             wide: &["rung"],
-            when_told: &["too_large", "unsupported", "as_lately", "at_least", "guessed"],
+            when_told: &["too_large", "unsupported", "too_dear", "as_lately", "at_least", "guessed"],
             give_way: &[
                 "history_answers",
                 "history_accepted",
@@ -75,6 +76,7 @@ impl EstimateView {
                 rung.first_choice.into(),
                 rung.too_large.into(),
                 rung.unsupported.into(),
+                rung.too_dear.into(),
                 rung.input_tokens.into(),
                 rung.output_tokens.into(),
                 money(rung.expected_by(seen)),
@@ -94,6 +96,7 @@ impl EstimateView {
             sums.jobs.into(),
             (sums.jobs - sums.stranded).into(),
             stranded.into(),
+            Cell::Empty,
             Cell::Empty,
             Cell::Empty,
             Cell::Empty,

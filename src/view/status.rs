@@ -184,12 +184,26 @@ pub struct TargetView {
     /// The routes whose jobs pass it over although it may be called: its answers to them are slow or rejected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOverView>,
+    /// How many different requests have lately had the very same long answer from it; absent: too few to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck_answer: Option<StuckAnswerView>,
     /// Whether its provider is paused.
     pub paused: bool,
     /// Calls of all workers.
     pub calls: i64,
     /// Those of them that failed.
     pub failures: i64,
+}
+
+/// One long text that a target gives to different requests: perhaps a cache of the provider got stuck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StuckAnswerView {
+    /// The most requests that one worker has seen it given to, of the latest answers.
+    pub requests: u64,
+    /// Since when a worker sees it.
+    pub since: Option<DateTime<Utc>>,
+    /// How many workers see it.
+    pub workers: usize,
 }
 
 /// A target that jobs of a route pass over while another rung may be called.
@@ -439,6 +453,13 @@ fn targets(workers: &[WorkerView]) -> Vec<TargetView> {
                     workers: 1,
                 });
             }
+        }
+        if let Some(stuck) = said.stuck {
+            let since = stuck.since_ms.and_then(DateTime::from_timestamp_millis);
+            let all = view.stuck_answer.get_or_insert_with(StuckAnswerView::default);
+            all.requests = all.requests.max(stuck.requests);
+            all.since = [all.since, since].into_iter().flatten().min();
+            all.workers += 1;
         }
         view.paused |= said.paused;
         view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));

@@ -173,6 +173,7 @@ pub(super) const fn was_shut(reason: Reason) -> &'static str {
         Reason::Offline => "no provider could be reached",
         Reason::QuotaExhausted => "its key was out of money",
         Reason::Auth => "its key had been rejected",
+        Reason::KeysInDoubt => "its keys had been refused as in an outage",
         Reason::Model => "the model was unknown or not allowed to the key",
         Reason::Paused => "its provider was paused",
         Reason::Budget => "its provider's budget had no room",

@@ -225,9 +225,7 @@ mod tests {
     use super::super::front::tests::lane;
     use super::super::plan::Blueprint;
     use super::*;
-    use crate::domain::request::Pass;
-    use crate::domain::validation::Rules;
-    use crate::domain::{ErrorClass, Patience, Route, Strategy};
+    use crate::domain::{Patience, Route};
     use crate::store::claim::Claim;
     use crate::store::lanes::Look;
     use std::collections::{BTreeMap, BTreeSet};
@@ -237,25 +235,7 @@ mod tests {
 
     /// A plan of one route whose jobs may always start: to be told that it has no rung.
     fn plan() -> Arc<Plan> {
-        let route = Route {
-            name: "r".to_owned(),
-            strategy: Strategy::Priority,
-            rungs: Vec::new(),
-            patience: Patience::For(Duration::ZERO),
-            max_attempts: 1,
-            fallback_on: ErrorClass::fallen_back_on_by_default(),
-            rules: Rules::default(),
-            reask: false,
-            pass: Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
-            defaults: Arc::default(),
-            forks: Vec::new(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
-        };
+        let route = Route { patience: Patience::For(Duration::ZERO), ..Route::plain("r", Vec::new()) };
         let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
         let routes = vec![Arc::new(route), Arc::new(shadow)];
         let blueprint = Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes };

@@ -409,6 +409,7 @@ impl Gate {
                 shut: shut.map(ShutStatistics::from),
                 said: shut.and_then(|shut| state.said_of(shut.reason)),
                 weak: state.weaknesses(now),
+                stuck: state.stuck(now),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

@@ -60,7 +60,12 @@ impl Keys {
             let index = before.names.iter().position(|known| known == name).filter(|_| same.contains(name))?;
             states.get(index)?.fault()
         };
-        let ring = KeyRing::renewed(&names.iter().map(fault_of).collect::<Vec<_>>(), recheck, now);
+        let mut ring = KeyRing::renewed(&names.iter().map(fault_of).collect::<Vec<_>>(), recheck, now);
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| same.contains(*name)) {
+            if let Some(known) = before.names.iter().position(|known| known == name) {
+                ring.remember(index, before.ring().proven(known));
+            }
+        }
         let said_of = |(index, name): (usize, &String)| {
             let known = before.names.iter().position(|known| known == name).filter(|_| same.contains(name))?;
             Some((index, before.said.lock().get(&known)?.clone()))
@@ -108,12 +113,17 @@ impl Keys {
     /// How many calls may begin, as far as keys are concerned: a key that is out of service is tried by one.
     pub(super) fn headroom(&self) -> usize {
         let ring = self.ring();
-        if ring.in_service() > 0 { usize::MAX } else { ring.states().count() }
+        if ring.in_service() > 0 {
+            return usize::MAX;
+        }
+        // One call asks for all keys in doubt.
+        let out = ring.states().filter(|state| state.fault().is_some()).count();
+        out.saturating_add(usize::from(out < ring.states().count()))
     }
 
     /// The key that a question goes with which is no call: the first one in service, else the first one.
     pub(super) fn first_in_service(&self) -> usize {
-        self.ring().states().position(|state| state.fault().is_none()).unwrap_or(0)
+        self.ring().states().position(|state| state == KeyState::InService).unwrap_or(0)
     }
 
     /// Lets one call try each key that is out of service, at once.
@@ -134,6 +144,16 @@ impl Keys {
     pub(super) fn counts(&self) -> (usize, usize) {
         let in_service = self.ring().in_service();
         (self.names.len(), in_service.min(self.names.len()))
+    }
+
+    /// Why keys that are refused are in doubt and not believed to be out; `None`: none is in doubt.
+    pub(super) fn said_of_doubt(&self) -> Option<String> {
+        let ring = self.ring();
+        if let Some(outage) = ring.outage() {
+            return Some(outage.to_string());
+        }
+        let is_doubted = ring.states().any(|state| state.absence().is_some() && state.fault().is_none());
+        is_doubted.then(|| "refused although it had answered lately: one call asks again".to_owned())
     }
 
     /// What other processes do not know yet of its keys, by name.
@@ -192,20 +212,22 @@ impl Keys {
             .map(|(index, (name, state))| {
                 let (word, until) = match state {
                     KeyState::InService => ("in_service", None),
+                    KeyState::Doubted { until, .. } if until > now => ("doubted", Some(until)),
+                    KeyState::Doubted { .. } => ("doubted", None),
                     KeyState::Retired { until, .. } if until > now => ("out", Some(until)),
                     KeyState::Retired { .. } => ("due", None),
-                    KeyState::Probed { .. } => ("tried_again", None),
+                    KeyState::Asked { .. } | KeyState::Probed { .. } => ("tried_again", None),
                 };
                 KeyStatistics {
                     provider: Some(self.provider.clone()),
                     key: Some(name.clone()),
                     state: Some(word.into()),
-                    shut: state.fault().map(|(fault, since)| ShutStatistics {
-                        reason: Some(fault.reason().as_str().into()),
+                    shut: state.absence().map(|(reason, since)| ShutStatistics {
+                        reason: Some(reason.as_str().into()),
                         since_ms: Some(since.0),
                         until_ms: until.map(|until| until.0),
                     }),
-                    said: state.fault().and_then(|_| said.get(&index).cloned()),
+                    said: state.absence().and_then(|_| said.get(&index).cloned()),
                 }
             })
             .collect()
@@ -240,6 +262,47 @@ impl Keys {
             KeyChange::Back => {
                 tracing::info!(provider.name = self.provider, key.name = name, keys_left = left, "the key works again");
             }
+            KeyChange::Doubted => tracing::info!(
+                provider.name = self.provider,
+                key.name = name,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(Failure::code_for_the_log),
+                keys_left = left,
+                "the key was refused although it had answered lately; one call asks again in a moment",
+            ),
+            KeyChange::StillInDoubt => tracing::debug!(
+                provider.name = self.provider,
+                key.name = name,
+                "asked again: the key is refused; a call asks later",
+            ),
+            KeyChange::Cleared => tracing::info!(
+                provider.name = self.provider,
+                key.name = name,
+                keys_left = left,
+                "asked again: the key works",
+            ),
+            KeyChange::Outage(outage) => tracing::warn!(
+                provider.name = self.provider,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(Failure::code_for_the_log),
+                keys = outage.keys,
+                within_ms = u64::try_from(outage.within.as_millis()).unwrap_or(u64::MAX),
+                "{outage}; its jobs go elsewhere or wait, and one call at a time asks again",
+            ),
+            KeyChange::OutageOver(outage) => tracing::info!(
+                provider.name = self.provider,
+                keys = outage.keys,
+                "the keys work again: the outage is over",
+            ),
+            KeyChange::OutageBelieved(outage) => tracing::warn!(
+                provider.name = self.provider,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(Failure::code_for_the_log),
+                keys = outage.keys,
+                recheck_seconds = self.recheck.as_secs(),
+                "the keys are still refused, so it is no outage: the keys are rejected; its jobs go elsewhere or wait, \
+                 and one call tries them again after the recheck",
+            ),
         }
     }
 }
@@ -263,7 +326,8 @@ impl KeyHold {
         let change = self.keys.ring().report(lease, sign, now);
         if let Some(change) = change {
             self.keys.tell(self.index, change, failure);
-            if let Some(failure) = failure.filter(|_| change != KeyChange::Back) {
+            // A sign that the key works comes with no failure.
+            if let Some(failure) = failure.filter(|_| matches!(sign, KeySign::Refused(_))) {
                 self.keys.said.lock().insert(self.index, failure.in_short());
             }
         }

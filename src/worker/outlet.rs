@@ -4,6 +4,7 @@ use super::herald::Herald;
 use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
+use crate::domain::shadow;
 use crate::store::settle::{EndingRow, Settlement};
 use crate::store::{Store, StoreError, within};
 use std::collections::HashSet;
@@ -317,9 +318,11 @@ impl Outlet {
         let endings: Vec<&EndingRow> =
             all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).collect();
         let parked = all.parks.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).count() as u64;
-        let failed = endings.iter().filter(|row| row.failure.is_some()).count() as u64;
+        // A shadow is nobody's job: whether it was answered is in its report.
+        let jobs = || endings.iter().filter(|row| shadow::shadowed(&row.labels.route).is_none());
+        let failed = jobs().filter(|row| row.failure.is_some()).count() as u64;
         counters.failed.fetch_add(failed, Ordering::Relaxed);
-        counters.succeeded.fetch_add(endings.len() as u64 - failed, Ordering::Relaxed);
+        counters.succeeded.fetch_add(jobs().count() as u64 - failed, Ordering::Relaxed);
         counters.attempts.fetch_add(all.attempts.len() as u64, Ordering::Relaxed);
         counters.parked.fetch_add(parked, Ordering::Relaxed);
         if fenced_out.is_empty() {

@@ -108,6 +108,7 @@ const RULES: Table = Table {
         rule!("budget_short", "warning", "5m", "A budget does not cover the jobs that are left."),
         rule!("budget_full", "critical", "1m", "A budget has no room."),
         rule!("key_out", "warning", "0s", "A key is rejected or out of money."),
+        rule!("stuck_answer", "warning", "0s", "A target gives the same long answer to different requests."),
         rule!(
             "unknown_price",
             "warning",

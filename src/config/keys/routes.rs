@@ -62,6 +62,13 @@ pub(super) const ROUTE: Table = Table {
             "6",
             "The most failed calls of one job; waiting for a limit does not count.",
         ),
+        instead(
+            "max_cost",
+            Kind::Money,
+            "0.10",
+            "The most that all calls of one job may cost together, in dollars: a call begins only if its worst case \
+             still fits. A job that was enqueued again by hand may spend it once more.",
+        ),
         with_default(
             "stream",
             Kind::Flag,

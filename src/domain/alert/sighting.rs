@@ -165,6 +165,7 @@ fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Opti
         AlertRule::BudgetFull => of_budgets(seen, |standing| is_full(standing) && !is_over(seen, standing), full),
         AlertRule::BudgetShort => short(seen)?,
         AlertRule::KeyOut => keys(&seen.known.workers),
+        AlertRule::StuckAnswer => stuck_answers(&seen.known.workers),
         AlertRule::UnknownPrice => unknown(seen.doubted.as_deref()?, settings),
         AlertRule::CostDiffers => differing(seen.doubted.as_deref()?, settings),
         AlertRule::StuckQueue => stuck(seen.work.as_deref()?, &seen.known),
@@ -217,7 +218,32 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
         };
         Spotted::new(name, summary).with("workers", count)
     });
-    seen.chain(passed_over(workers)).collect()
+    seen.chain(outages(workers)).chain(passed_over(workers)).collect()
+}
+
+/// Providers that refuse keys which had answered lately.
+fn outages(workers: &[Statistics]) -> Vec<Spotted> {
+    let mut doubted: BTreeMap<&str, (usize, Option<&str>)> = BTreeMap::new();
+    for worker in workers {
+        let mut own: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        for target in &worker.gate.targets {
+            let reason = target.shut.as_ref().and_then(|shut| shut.reason.as_deref());
+            let is_it = reason == Some(Reason::KeysInDoubt.as_str());
+            let Some(name) = target.target.as_deref().filter(|_| is_it) else { continue };
+            own.insert(name.split('/').next().unwrap_or(name), target.said.as_deref());
+        }
+        for (provider, said) in own {
+            let entry = doubted.entry(provider).or_default();
+            *entry = (entry.0 + 1, entry.1.or(said));
+        }
+    }
+    let seen = doubted.into_iter().map(|(provider, (count, said))| {
+        let workers = counted(count, "worker", "workers");
+        let said = said.unwrap_or("keys that have answered lately are refused");
+        let summary = format!("{provider} takes no calls: {said} ({workers})");
+        Spotted::new(provider, summary).with("workers", count)
+    });
+    seen.collect()
 }
 
 /// Targets that work, and that jobs of a route pass over.
@@ -338,7 +364,7 @@ fn short(seen: &Observations) -> Option<Vec<Spotted>> {
 
 fn keys(workers: &[Statistics]) -> Vec<Spotted> {
     let mut out: BTreeMap<String, (Option<Reason>, Option<Timestamp>)> = BTreeMap::new();
-    for key in workers.iter().flat_map(|worker| &worker.gate.keys) {
+    for key in workers.iter().flat_map(|worker| &worker.gate.keys).filter(|key| key.is_out()) {
         let (Some(provider), Some(name), Some(shut)) = (&key.provider, &key.key, &key.shut) else { continue };
         let reason = shut.reason.as_deref().and_then(Reason::parse);
         out.entry(format!("{provider}/{name}")).or_insert((reason, shut.since_ms.map(Timestamp)));
@@ -348,6 +374,25 @@ fn keys(workers: &[Statistics]) -> Vec<Spotted> {
         let since = since.map_or_else(String::new, |since| format!(" since {}", instant(since)));
         let summary = format!("key {name} {what}{since}");
         Spotted::new(name, summary).with("reason", reason.map_or("auth", Reason::as_str))
+    });
+    seen.collect()
+}
+
+/// Targets that give one text to different requests.
+fn stuck_answers(workers: &[Statistics]) -> Vec<Spotted> {
+    let mut stuck: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for target in workers.iter().flat_map(|worker| &worker.gate.targets) {
+        let (Some(name), Some(found)) = (target.target.as_deref(), target.stuck) else { continue };
+        let entry = stuck.entry(name).or_default();
+        *entry = (entry.0 + 1, entry.1.max(found.requests));
+    }
+    let seen = stuck.into_iter().map(|(name, (count, requests))| {
+        let workers = counted(count, "worker", "workers");
+        let summary = format!(
+            "{name} gives the same answer, word by word, to different requests, lately to {requests} of them: perhaps \
+             a cache of the provider got stuck ({workers})"
+        );
+        Spotted::new(name, summary).with("requests", requests).with("workers", count)
     });
     seen.collect()
 }

@@ -134,6 +134,15 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 ),
                 (
                     with(|o| {
+                        o.known.workers = vec![of_target(&json!({ "breaker": "closed", "shut": {
+                        "reason": "keys_in_doubt" }, "said": "all 3 keys were refused within 2 s: taken for an outage"
+                        }))];
+                    }),
+                    "p",
+                    "p takes no calls: all 3 keys were refused within 2 s: taken for an outage (1 worker)",
+                ),
+                (
+                    with(|o| {
                         o.known.workers = vec![of_target(&json!({ "breaker": "open", "shut": {
                         "reason": "breaker_open" }, "said": "timeout; 9 of the last 10 calls failed" }))];
                     }),
@@ -150,6 +159,18 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 ),
             ],
             vec![of_worker("closed", None), with(|o| o.known.workers = vec![shut_for("paused")])],
+        ),
+        (
+            R::StuckAnswer,
+            vec![(
+                with(|o| {
+                    let stuck = of_target(&json!({ "stuck": { "requests": 7, "since_ms": 1 } }));
+                    o.known.workers = vec![stuck.clone(), of_target(&json!({ "stuck": { "requests": 5 } })), stuck];
+                }),
+                "p/m",
+                "p/m gives the same answer, word by word, to different requests, lately to 7 of them",
+            )],
+            vec![of_worker("open", None)],
         ),
         (
             R::FallbackShare,
@@ -217,7 +238,7 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 (of_worker("closed", Some("auth")), "p/P_KEY", "key p/P_KEY is rejected"),
                 (of_worker("closed", Some("quota_exhausted")), "p/P_KEY", "is out of money"),
             ],
-            vec![of_worker("closed", None)],
+            vec![of_worker("closed", None), of_worker("closed", Some("keys_in_doubt"))],
         ),
         (
             R::UnknownPrice,

@@ -186,7 +186,10 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
         Skip::Ineligible(Ineligible::ContextWindow { .. }) => Some(ErrorClass::ContextLength),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
         Skip::Ineligible(
-            Ineligible::BucketTooSmall { .. } | Ineligible::OverBudget { .. } | Ineligible::Unpriced { .. },
+            Ineligible::BucketTooSmall { .. }
+            | Ineligible::OverBudget { .. }
+            | Ineligible::Unpriced { .. }
+            | Ineligible::OverCost { .. },
         ) => Some(ErrorClass::NeverFits),
         Skip::Failed(class) => Some(*class),
         Skip::Shut { .. } | Skip::Weak(_) | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => {

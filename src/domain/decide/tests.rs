@@ -10,9 +10,7 @@ mod weak;
 mod worlds;
 
 use super::*;
-use crate::domain::request::Pass;
 use crate::domain::shut::Reason;
-use crate::domain::validation::Rules;
 use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target, Timeouts};
 use ErrorClass as Class;
 
@@ -35,23 +33,11 @@ fn route(rungs: usize) -> Route {
         stream: false,
     };
     Route {
-        name: "r".into(),
-        rungs: (0..rungs).map(rung).collect(),
-        strategy: Strategy::Priority,
         patience: Patience::For(MINUTE * 10),
         max_attempts: 6,
         fallback_on: Class::ALL.iter().copied().collect(),
-        rules: Rules::default(),
         reask: true,
-        pass: Pass::default(),
-        must_keep: crate::domain::MustKeep::default(),
-        defaults: std::sync::Arc::default(),
-        forks: Vec::new(),
-        cache: None,
-        cascade: None,
-        prompt_cache: None,
-        shadow: None,
-        pack: None,
+        ..Route::plain("r", (0..rungs).map(rung).collect())
     }
 }
 

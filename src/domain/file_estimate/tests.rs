@@ -2,19 +2,18 @@
 
 use super::*;
 use crate::domain::charging::Fate;
-use crate::domain::decide::{Step, UnderWay, decide};
+use crate::domain::decide::{Condition, RungHealth, Step, UnderWay, decide};
 use crate::domain::larger_cap::{self, RaiseCap};
 use crate::domain::price::{Above, Factor, OffPeak, Price, PriceChange, PriceTerms, Tariff, TierPrice};
-use crate::domain::request::Pass;
 use crate::domain::route::Race;
 use crate::domain::validation::Rules;
 use crate::domain::{
-    Attempt, ErrorClass, Hours, Model, Outcome, Patience, SoftFailure, Strategy, Target, Timeouts, Usage, UsageSource,
+    Attempt, Capabilities, ErrorClass, Hours, Model, Outcome, SoftFailure, Strategy, Target, Timeouts, Usage,
+    UsageSource,
 };
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -95,25 +94,16 @@ fn route() -> impl Values<Value = Route> {
         Just(Strategy::Priority),
         (2..4_u16).prop_map(|at_most| Strategy::Race(Race { at_most, after: Duration::ZERO })),
     ];
-    (prop::collection::vec(rung(), 1..4), 1..8_u16, any::<bool>(), any::<bool>(), strategy).prop_map(
-        |(rungs, max_attempts, reask, raises, strategy)| Route {
-            name: "r".to_owned(),
+    let max_cost = prop::option::of((0..4_000_000_i64).prop_map(NanoUsd));
+    (prop::collection::vec(rung(), 1..4), 1..8_u16, max_cost, any::<bool>(), any::<bool>(), strategy).prop_map(
+        |(rungs, max_attempts, max_cost, reask, raises, strategy)| Route {
             strategy,
-            rungs,
-            patience: Patience::For(Duration::ZERO),
             max_attempts,
+            max_cost,
             fallback_on: ErrorClass::ALL.iter().copied().collect(),
             rules: Rules { raise_cap: if raises { RaiseCap::Always } else { RaiseCap::Never }, ..Rules::default() },
             reask,
-            pass: Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
-            defaults: Arc::default(),
-            forks: Vec::new(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
+            ..Route::plain("r", rungs)
         },
     )
 }
@@ -162,7 +152,15 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
     for _ in 0..5_000 {
         let asked: Vec<UnderWay> = under_way.iter().map(|(call, _)| *call).collect();
         let fortune = fortunes.next().unwrap();
-        match decide(job, route, order, &history, &asked, &[], now) {
+        let reserved: i64 = under_way.iter().map(|(_, rung)| worst(&route.rungs[*rung], job, now)).sum();
+        let spent = Some(NanoUsd(in_all + of_the_dead + reserved));
+        let bound = route.max_cost.map(|limit| CostBound { limit, spent });
+        let health = |rung: &Rung| match bound.and_then(|of| of.refuses(rung.worst_cost(job, now))) {
+            Some(why) => RungHealth::Ineligible(why).into(),
+            None => RungHealth::Open.into(),
+        };
+        let conditions: Vec<Condition> = route.rungs.iter().map(health).collect();
+        match decide(job, route, order, &history, &asked, &conditions, now) {
             Step::Finish(_) => {
                 // A race that is won gives up its other calls.
                 for (_, rung) in under_way {
@@ -270,23 +268,10 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             stream: false,
         });
         let route = Route {
-            name: "r".to_owned(),
-            strategy: Strategy::Priority,
-            rungs: rungs.collect(),
-            patience: Patience::For(Duration::ZERO),
             max_attempts: 2,
             fallback_on: ErrorClass::ALL.iter().copied().collect(),
-            rules: Rules::default(),
             reask: true,
-            pass: Pass::default(),
-            must_keep: crate::domain::MustKeep::default(),
-            defaults: Arc::default(),
-            forks: Vec::new(),
-            cache: None,
-            cascade: None,
-            prompt_cache: None,
-            shadow: None,
-            pack: None,
+            ..Route::plain("r", rungs.collect())
         };
         let mut estimate = FileEstimate::new(&route, AT);
         estimate.add(&route, &request);

@@ -57,7 +57,7 @@ fn after_a_reload_one_call_tries_a_key_that_is_still_the_same_and_all_may_take_a
 fn keys_in_service_are_taken_in_turn() {
     let mut ring = ring(3);
     assert_eq!(taken(&mut ring, 7, NOW), [0, 1, 2, 0, 1, 2, 0]);
-    retire(&mut ring, 2, REFUSED, NOW);
+    retire(&mut ring, 2, PENNILESS, NOW);
     assert_eq!(taken(&mut ring, 4, NOW), [0, 1, 0, 1]);
 }
 
@@ -212,7 +212,16 @@ proptest! {
                         match before[lease.index()] {
                             KeyState::InService => {}
                             KeyState::Retired { until, .. } => prop_assert!(until <= now),
-                            KeyState::Probed { began, .. } => prop_assert!(began + PROBE_LIMIT <= now),
+                            KeyState::Doubted { until, .. } => {
+                                prop_assert!(until <= now);
+                                let asks = |state: &KeyState| {
+                                    matches!(state, KeyState::Asked { began, .. } if *began + PROBE_LIMIT > now)
+                                };
+                                prop_assert!(!before.iter().any(asks), "one call asks at a time");
+                            }
+                            KeyState::Probed { began, .. } | KeyState::Asked { began, .. } => {
+                                prop_assert!(began + PROBE_LIMIT <= now);
+                            }
                         }
                         let after = ring.states().nth(lease.index());
                         let in_service = before[lease.index()] == KeyState::InService;
@@ -226,10 +235,19 @@ proptest! {
                     let change = ring.report(lease, sign, now);
                     let after = ring.states().nth(index).expect("the keys stay");
                     match change {
-                        None => prop_assert_eq!(after.fault(), before[index].fault()),
-                        Some(KeyChange::Back) => prop_assert_eq!(after, KeyState::InService),
+                        None => prop_assert_eq!(after.absence(), before[index].absence()),
+                        Some(KeyChange::Doubted | KeyChange::StillInDoubt | KeyChange::Outage(_)) => {
+                            let is_doubted = matches!(after, KeyState::Doubted { .. });
+                            prop_assert!(is_doubted);
+                            prop_assert_eq!(sign, REFUSED);
+                        }
+                        Some(KeyChange::OutageBelieved(_)) => {
+                            prop_assert_eq!(after.fault().map(|(fault, _)| fault), Some(KeyFault::Rejected));
+                            prop_assert!(ring.states().all(|state| state.fault().is_some()));
+                        }
+                        Some(KeyChange::Back | KeyChange::Cleared | KeyChange::OutageOver(_)) => prop_assert_eq!(after, KeyState::InService),
                         Some(KeyChange::Retired(fault) | KeyChange::StillOut(fault)) => {
-                            let since = before[index].fault().map_or(now, |(_, since)| since);
+                            let since = before[index].absence().map_or(now, |(_, since)| since);
                             prop_assert_eq!(after, KeyState::Retired { fault, since, until: now + RECHECK });
                         }
                     }
@@ -239,9 +257,15 @@ proptest! {
                     let index = lease.index();
                     ring.give_back(lease);
                     let after = ring.states().nth(index).expect("the keys stay");
-                    prop_assert_eq!(after.fault(), before[index].fault());
+                    prop_assert_eq!(after.absence(), before[index].absence());
                 }
                 Event::Report(..) | Event::GiveBack(_) => {}
+            }
+            // What is taken for an outage is one of keys in doubt, and none is in service.
+            if ring.outage().is_some() {
+                prop_assert_eq!(ring.in_service(), 0);
+                let is_doubted = |state: KeyState| state.absence().is_some() && state.fault().is_none();
+                prop_assert!(ring.states().any(is_doubted));
             }
         }
     }
@@ -311,4 +335,163 @@ fn a_refusal_from_before_an_own_answer_is_outdated() {
     assert_eq!(ring.in_service(), 1);
     // What was refused after the call had begun may be the latest news.
     assert!(ring.hear(0, Some((KeyFault::Rejected, NOW + SECOND + SECOND)), NOW + SECOND + SECOND));
+}
+
+/// Makes calls one after the other, each at this many milliseconds after [`NOW`], with whichever key comes. Returns what
+/// each of them changed; `shut`: no key could be taken.
+fn story(ring: &mut KeyRing, calls: &[(u64, KeySign)]) -> Vec<String> {
+    let told = calls.iter().map(|&(at, sign)| {
+        let now = NOW + Duration::from_millis(at);
+        let lease = match ring.take(now) {
+            Ok(lease) => lease,
+            Err(shut) => return format!("shut: {}, {} ms", shut.reason.as_str(), now.until(shut.until).as_millis()),
+        };
+        let index = lease.index();
+        match ring.report(lease, sign, now) {
+            None => format!("{index}"),
+            Some(KeyChange::Outage(outage)) => format!("{index}: {outage}"),
+            Some(KeyChange::OutageOver(_)) => format!("{index}: over"),
+            Some(KeyChange::OutageBelieved(_)) => format!("{index}: believed"),
+            Some(change) => format!("{index}: {change:?}"),
+        }
+    });
+    told.collect()
+}
+
+#[test]
+fn keys_that_have_answered_and_are_refused_together_are_an_outage_and_one_alone_is_not() {
+    use KeySign::{Silent, Works};
+    type Told = [(u64, KeySign, &'static str)];
+    let table: &[(&str, usize, &Told)] = &[
+        (
+            "three at once: one call asks after 1 s, then after 2 s, and an answer brings all of them back",
+            3,
+            &[
+                (0, Works, "0"),
+                (1, Works, "1"),
+                (2, Works, "2"),
+                (10, REFUSED, "0: Doubted"),
+                (20, REFUSED, "1: Doubted"),
+                (1_500, REFUSED, "2: all 3 keys were refused within 2 s: taken for an outage"),
+                (1_500, REFUSED, "shut: keys_in_doubt, 1000 ms"),
+                (2_500, REFUSED, "0: StillInDoubt"),
+                (2_501, REFUSED, "shut: keys_in_doubt, 1999 ms"),
+                (4_500, Silent, "1"),
+                (4_501, REFUSED, "2: StillInDoubt"),
+                (8_501, Works, "0: over"),
+                (8_502, Works, "1"),
+                (8_503, Works, "2"),
+            ],
+        ),
+        (
+            "an only key is asked once more, and is out then",
+            1,
+            &[
+                (0, Works, "0"),
+                (10, REFUSED, "0: Doubted"),
+                (11, REFUSED, "shut: keys_in_doubt, 999 ms"),
+                (1_010, REFUSED, "0: Retired(Rejected)"),
+                (1_011, REFUSED, "shut: auth, 599999 ms"),
+            ],
+        ),
+        (
+            "an only key that answers then goes on",
+            1,
+            &[(0, Works, "0"), (10, REFUSED, "0: Doubted"), (1_010, Works, "0: Cleared"), (1_011, Works, "0")],
+        ),
+        (
+            "keys that have never answered are out at once",
+            2,
+            &[
+                (0, REFUSED, "0: Retired(Rejected)"),
+                (1, REFUSED, "1: Retired(Rejected)"),
+                (2, REFUSED, "shut: auth, 599998 ms"),
+            ],
+        ),
+        ("so is one whose answer is long ago", 1, &[(0, Works, "0"), (3_600_001, REFUSED, "0: Retired(Rejected)")]),
+        (
+            "one that is refused again while another answers is out, and that one goes on",
+            2,
+            &[
+                (0, Works, "0"),
+                (1, Works, "1"),
+                (10, REFUSED, "0: Doubted"),
+                (20, Works, "1"),
+                (1_010, REFUSED, "0: Retired(Rejected)"),
+                (1_020, Works, "1"),
+            ],
+        ),
+        (
+            "one that has never answered is no sign of an outage: the other is asked once more",
+            2,
+            &[
+                (0, Works, "0"),
+                (1, REFUSED, "1: Retired(Rejected)"),
+                (2, REFUSED, "0: Doubted"),
+                (1_002, REFUSED, "0: Retired(Rejected)"),
+            ],
+        ),
+        (
+            "keys that run out of money are out at once",
+            2,
+            &[
+                (0, Works, "0"),
+                (1, Works, "1"),
+                (2, PENNILESS, "0: Retired(OutOfMoney)"),
+                (3, REFUSED, "1: Doubted"),
+                (1_003, PENNILESS, "1: Retired(OutOfMoney)"),
+            ],
+        ),
+        (
+            "a server that fails says nothing of its keys",
+            2,
+            &[(0, Works, "0"), (1, Silent, "1"), (2, Silent, "0"), (3, Silent, "1"), (4, Works, "0")],
+        ),
+    ];
+    for (what, keys, told) in table {
+        let calls: Vec<(u64, KeySign)> = told.iter().map(|(at, sign, _)| (*at, *sign)).collect();
+        let expected: Vec<&str> = told.iter().map(|(.., expected)| *expected).collect();
+        assert_eq!(story(&mut ring(*keys), &calls), expected, "{what}");
+    }
+}
+
+#[test]
+fn an_outage_that_lasts_is_one_of_the_keys_after_asks_whose_pauses_double_up_to_the_recheck() {
+    let mut ring = ring(2);
+    story(&mut ring, &[(0, KeySign::Works), (1, KeySign::Works), (10, REFUSED), (20, REFUSED)]);
+    let (mut now, mut asks) = (NOW, 0);
+    while let Some(shut) = ring.shut(now).filter(|shut| shut.reason == Reason::KeysInDoubt) {
+        now = shut.until;
+        let lease = take(&mut ring, now);
+        assert!(ring.take(now).is_err(), "one call asks");
+        let change = ring.report(lease, REFUSED, now);
+        asks += 1;
+        assert!(matches!(change, Some(KeyChange::StillInDoubt | KeyChange::OutageBelieved(_))), "{change:?}");
+    }
+    // 1 s + 2 s + 4 s + … + 512 s.
+    assert_eq!((asks, now), (10, NOW + Duration::from_millis(20) + SECOND * 1_023));
+    let shut = ring.shut(now).expect("the keys are out");
+    assert_eq!((shut.reason, shut.until), (Reason::Auth, now + RECHECK));
+    assert!(ring.states().all(|state| state.fault().is_some()) && ring.outage().is_none());
+}
+
+#[test]
+fn with_a_recheck_shorter_than_the_first_ask_no_key_is_doubted() {
+    let mut ring = KeyRing::new(1, SECOND);
+    assert_eq!(story(&mut ring, &[(0, KeySign::Works), (1, REFUSED)]), ["0", "0: Retired(Rejected)"]);
+}
+
+#[test]
+fn what_a_key_has_proved_is_remembered_over_a_reload_and_keys_are_opened_by_hand() {
+    let mut ring = KeyRing::renewed(&[None, None], RECHECK, NOW);
+    ring.remember(0, NOW);
+    ring.remember(1, NOW);
+    assert_eq!(ring.proven(0), NOW);
+    let told = story(&mut ring, &[(10, REFUSED), (20, REFUSED)]);
+    assert_eq!(told, ["0: Doubted", "1: all 2 keys were refused within 1 s: taken for an outage"]);
+    let now = NOW + Duration::from_millis(30);
+    assert!(!ring.hear(0, Some((KeyFault::Rejected, now)), now), "it is being found out");
+    ring.try_again(now);
+    assert_eq!(story(&mut ring, &[(30, KeySign::Works)]), ["0: over"]);
+    assert_eq!(ring.in_service(), 2);
 }

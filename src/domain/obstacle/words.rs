@@ -173,7 +173,10 @@ impl ShutTarget {
 
     /// Whether one call tries it when its time has come, and the others wait for the result.
     const fn is_tried(&self) -> bool {
-        matches!(self.what, What::Opens(Reason::Breaker | Reason::Auth | Reason::QuotaExhausted | Reason::Model))
+        matches!(
+            self.what,
+            What::Opens(Reason::Breaker | Reason::Auth | Reason::KeysInDoubt | Reason::QuotaExhausted | Reason::Model)
+        )
     }
 
     /// What a person may do about it.
@@ -247,6 +250,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::Offline => "no provider can be reached, and it rests for a moment",
         Reason::QuotaExhausted => "its key is out of money",
         Reason::Auth => "its key is rejected",
+        Reason::KeysInDoubt => "its keys are refused, which is not believed of them yet",
         Reason::Model => "the model is unknown, or not allowed to the key",
         Reason::Paused => "its provider is paused",
         Reason::Budget => "its provider's budget has no room",

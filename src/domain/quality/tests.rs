@@ -97,6 +97,53 @@ fn each_share_has_its_own_rate_and_its_own_words() {
 }
 
 #[test]
+fn slow_answers_count_for_as_long_as_enough_of_them_take() {
+    assert_eq!(SETTINGS.slow_window(), SECOND * 1_200, "ten times two minutes");
+    assert_eq!(QualitySettings { slow: Some(SECOND), ..SETTINGS }.slow_window(), SETTINGS.window);
+    assert_eq!(QualitySettings { slow: None, ..SETTINGS }.slow_window(), SETTINGS.window);
+    // One answer after the other, each of two minutes: of a minute's window there is never more than one in it.
+    let mut quality = Quality::new(SETTINGS);
+    for job in 0..10 {
+        let now = START + SECOND * 121 * u32::try_from(job + 1).unwrap();
+        assert_eq!(answer(&mut quality, &slow(job), now), job == 9, "{job}");
+    }
+    // Rejected answers are those of the last minute.
+    let mut quality = Quality::new(SETTINGS);
+    for job in 0..30 {
+        let now = START + SECOND * 121 * u32::try_from(job + 1).unwrap();
+        assert!(!answer(&mut quality, &bad(job), now));
+    }
+}
+
+#[test]
+fn a_call_that_was_given_up_is_slow_if_it_had_taken_that_long() {
+    let give_up = |quality: &mut Quality, job: i64, took, now| {
+        let permit = quality.admit(now).expect("is admitted");
+        quality.record_given_up(permit, (JobId(job), 0), took, now)
+    };
+    let mut quality = Quality::new(SETTINGS);
+    for job in 0..30 {
+        assert!(!give_up(&mut quality, job, Some(SECOND * 119), START), "it was quick so far");
+        assert!(!give_up(&mut quality, job, None, START), "its time is not held against it");
+    }
+    for job in 0..10 {
+        assert_eq!(give_up(&mut quality, job, Some(SECOND * 121), START), job == 9);
+    }
+    let weak = quality.weakness(START).expect("it is passed over");
+    assert_eq!(weak.shut.reason, Reason::Slow);
+    // A probe that is given up tells the same of what it is passed over for.
+    let now = weak.shut.until;
+    give_up(&mut quality, 50, Some(SECOND), now);
+    assert_eq!(quality.weakness(now), None, "its place is free again");
+    give_up(&mut quality, 51, Some(SECOND * 121), now);
+    assert!(quality.weakness(now).is_some_and(|weak| weak.shut.until > now + SETTINGS.open));
+    let mut rejected = opened();
+    let now = START + SETTINGS.open;
+    assert!(!give_up(&mut rejected, 51, Some(SECOND * 121), now));
+    assert_eq!(rejected.weakness(now), None, "it says nothing of rejected answers");
+}
+
+#[test]
 fn one_job_alone_is_one_bad_answer() {
     let mut quality = Quality::new(SETTINGS);
     for _ in 0..50 {

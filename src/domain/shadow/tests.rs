@@ -1,10 +1,8 @@
 use super::*;
 use crate::domain::budget::{Budgets, Outlay};
 use crate::domain::decide::Worth;
-use crate::domain::request::Pass;
 use crate::domain::shut::Shut;
-use crate::domain::validation::Rules;
-use crate::domain::{Cache, ErrorClass, Model, Patience, Timeouts, Timestamp};
+use crate::domain::{Cache, Model, Timeouts, Timestamp};
 
 fn rung(model: &str) -> Rung {
     Rung {
@@ -17,23 +15,11 @@ fn rung(model: &str) -> Rung {
 
 fn shadow(name: &str, millionths: u32) -> Shadow {
     let route = Route {
-        name: name.to_owned(),
-        rungs: vec![rung("a"), rung("b")],
         strategy: Strategy::Cost,
-        patience: Patience::Forever,
         max_attempts: 6,
-        fallback_on: ErrorClass::fallen_back_on_by_default(),
-        rules: Rules::default(),
         reask: true,
-        pass: Pass::default(),
-        must_keep: crate::domain::MustKeep::default(),
-        defaults: Arc::default(),
-        forks: Vec::new(),
         cache: Some(Cache { max_age: Duration::from_secs(1) }),
-        cascade: None,
-        prompt_cache: None,
-        shadow: None,
-        pack: None,
+        ..Route::plain(name, vec![rung("a"), rung("b")])
     };
     Shadow::of(&route, rung("c"), MaxFailed::of_millionths(millionths).unwrap(), NanoUsd(7))
 }

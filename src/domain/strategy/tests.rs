@@ -3,10 +3,8 @@
 use super::*;
 use crate::domain::StickyBy;
 use crate::domain::price::{Price, PriceTerms};
-use crate::domain::request::Pass;
 use crate::domain::shut::{Reason, Shut};
-use crate::domain::validation::Rules;
-use crate::domain::{JobId, Model, Patience, Rung, Target, Timeouts, Timestamp};
+use crate::domain::{JobId, Model, Rung, Target, Timeouts, Timestamp};
 use proptest::prelude::{
     Just, ProptestConfig, any, prop, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest,
 };
@@ -28,23 +26,10 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         stream: false,
     };
     Route {
-        name: "r".into(),
-        rungs: prices.iter().map(rung).collect(),
         strategy,
-        patience: Patience::Forever,
         max_attempts: 6,
         fallback_on: BTreeSet::new(),
-        reask: true,
-        rules: Rules::default(),
-        pass: Pass::default(),
-        must_keep: crate::domain::MustKeep::default(),
-        defaults: std::sync::Arc::default(),
-        forks: Vec::new(),
-        cache: None,
-        cascade: None,
-        prompt_cache: None,
-        shadow: None,
-        pack: None,
+        ..Route::plain("r", prices.iter().map(rung).collect())
     }
 }
 

@@ -110,6 +110,9 @@ const LOOKED_AT: usize = 1 << 20;
 /// So many marks of a kind are looked at: a text about them has many.
 const MOST_MARKS: usize = 32;
 
+/// So many turns of the model may begin before its answer does.
+const MOST_OPENINGS: usize = 8;
+
 /// What the marks in a text make of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TurnMarks<'a> {
@@ -128,81 +131,167 @@ pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<TurnMarks
     let looked = text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default();
     let may_have_marks = ["<|", "<\u{ff5c}", "INST]", "</s>", "_of_turn>"].iter().any(|sign| looked.contains(sign));
     if may_have_marks
-        && let Some((at, name, mark)) = first(looked)
+        && let Some(found) = of_marks(text, looked)
         && !speaks_of(request, ABOUT_MARKS)
     {
-        return of_mark(text, at, name, mark);
+        return Some(found);
     }
     talk(looked).filter(|_| !speaks_of(request, ABOUT_TALKS)).map(TurnMarks::Within)
 }
 
-/// The first mark that ends or begins a turn where it stands.
-fn first(text: &str) -> Option<(usize, &'static str, Mark)> {
+/// A place at which a mark stands.
+type Place = (usize, &'static str, Mark);
+
+/// The places of all marks, in their order. Of two marks at the same place the longer one is meant, which comes first
+/// in the list, and so it does here.
+fn places(text: &str) -> Vec<Place> {
     let of = |(name, mark): &(&'static str, Mark)| {
-        let places = text.match_indices(name).take(MOST_MARKS).map(|(at, _)| at);
-        places.into_iter().find(|at| is_meant(text, *at, name, *mark)).map(|at| (at, *name, *mark))
+        let (name, mark) = (*name, *mark);
+        text.match_indices(name).take(MOST_MARKS).map(move |(at, _)| (at, name, mark))
     };
-    // Of two marks at the same place the longer one is meant, which comes first in the list.
-    MARKS.iter().filter_map(of).reduce(|best, next| if next.0 < best.0 { next } else { best })
+    let mut places: Vec<Place> = MARKS.iter().flat_map(of).collect();
+    places.sort_by_key(|(at, ..)| *at);
+    places
 }
 
-/// Whether a mark does there what it does in a template, and is not just named.
-fn is_meant(text: &str, at: usize, name: &str, mark: Mark) -> bool {
+/// What lies before a place in a text, found on one walk through it: nothing is looked at twice, however many marks
+/// there are.
+struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+    line_begins: usize,
+    /// Whether the line has something to see so far.
+    is_line_empty: bool,
+    /// Backticks on the line so far.
+    ticks: usize,
+    /// Lines so far that begin or end a block of code.
+    fences: usize,
+    /// Whether all that has come is white.
+    is_white: bool,
+    has_struck: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk that begins there, as if the text did.
+    fn from(text: &'a str, at: usize) -> Self {
+        Self { text, at, line_begins: at, is_line_empty: true, ticks: 0, fences: 0, is_white: true, has_struck: false }
+    }
+
+    /// Goes on to a place, which is no earlier than the last one and is not within a fence.
+    fn go_to(&mut self, place: usize) {
+        let from = self.at.min(place);
+        for (at, letter) in self.text.get(from..place).unwrap_or_default().char_indices() {
+            let at = from.saturating_add(at);
+            let starts = |sign| self.text.get(at..).is_some_and(|rest| rest.starts_with(sign));
+            if letter == '\n' {
+                (self.line_begins, self.is_line_empty, self.ticks) = (at.saturating_add(1), true, 0);
+                continue;
+            }
+            if letter.is_whitespace() {
+                continue;
+            }
+            self.fences = self.fences.saturating_add(usize::from(self.is_line_empty && starts("```")));
+            self.ticks = self.ticks.saturating_add(usize::from(letter == '`'));
+            self.has_struck |= starts("<s>");
+            (self.is_line_empty, self.is_white) = (false, false);
+        }
+        self.at = place.max(self.at);
+    }
+
+    fn is_in_block(&self) -> bool {
+        self.fences % 2 == 1
+    }
+
+    fn line(&self) -> &'a str {
+        self.text.get(self.line_begins..self.at).unwrap_or_default()
+    }
+}
+
+/// A line that is no longer than this is read to its end.
+const LINE_LOOKED_AT: usize = 64;
+
+/// What stands on a line, without the white at its ends; `None`: too much to be a role.
+fn role_on(line: &str) -> Option<&str> {
+    let head = line.get(..line.floor_char_boundary(line.len().min(LINE_LOOKED_AT))).unwrap_or_default();
+    let rest = line.get(head.len()..).unwrap_or_default();
+    let role = head.trim();
+    let may_be_one = role.len() < LINE_LOOKED_AT / 2 && rest.chars().all(char::is_whitespace);
+    may_be_one.then_some(role)
+}
+
+/// Whether a mark does at the place of the walk what it does in a template, and is not just named.
+fn is_meant(walk: &Walk<'_>, name: &str, mark: Mark) -> bool {
+    let (text, at) = (walk.text, walk.at);
     let before = text.get(..at).unwrap_or_default();
     let after = text.get(at.saturating_add(name.len())..).unwrap_or_default();
-    let line = before.rsplit('\n').next().unwrap_or_default();
+    let line = walk.line();
     let is_quoted =
         before.ends_with(['`', '"', '\'', '“', '‘', '«', '(']) || after.starts_with(['`', '"', '\'', '”', '’', '»']);
-    let is_in_code = line.matches('`').count() % 2 == 1
-        || before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 1;
+    let is_in_code = walk.ticks % 2 == 1 || walk.is_in_block();
     // `<s>…</s>` strikes a text out.
-    let is_struck = name == "</s>" && before.contains("<s>");
+    let is_struck = name == "</s>" && walk.has_struck;
     if is_quoted || is_in_code || is_struck {
         return false;
     }
     let rest_of_line = after.split('\n').next().unwrap_or_default();
-    let is_at_end = rest_of_line.trim().is_empty();
+    let is_white = |text: &str| text.chars().all(char::is_whitespace);
+    let is_at_end = is_white(rest_of_line);
     let is_glued = |c: Option<char>| c.is_some_and(|c| !c.is_whitespace());
     let next_mark = trimmed_start(after);
-    let leads_on = MARKS.iter().any(|(name, _)| next_mark.starts_with(name)) || after.trim().is_empty();
+    let leads_on = MARKS.iter().any(|(name, _)| next_mark.starts_with(name)) || is_white(after);
     let ends_sentence = trimmed_end(line).is_empty()
         || trimmed_end(line).ends_with(['.', '!', '?', '。', '！', '？', '}', ']', '"', ')']);
     match mark {
         Mark::Ends => {
             leads_on
-                || (is_at_end && !line.trim().is_empty())
+                || (is_at_end && !walk.is_line_empty)
                 || (is_glued(before.chars().next_back()) && is_glued(after.chars().next()) && ends_sentence)
         }
         // The role, or nothing more, stands on the line of its mark.
         Mark::BeginsOther | Mark::BeginsOwn => {
-            let role = rest_of_line.trim().trim_end_matches("<|end_header_id|>");
-            let is_role = role.is_empty() || ROLES.contains(&role) || ["tool", "ipython", "developer"].contains(&role);
+            let is_one = |role: &str| {
+                role.is_empty() || ROLES.contains(&role) || ["tool", "ipython", "developer"].contains(&role)
+            };
+            let is_role = role_on(rest_of_line).is_some_and(|role| is_one(role.trim_end_matches("<|end_header_id|>")));
             is_role && !after.is_empty()
                 || (ends_sentence && is_glued(after.chars().next()) && is_glued(before.chars().next_back()))
-                || (name == "[INST]" && ends_sentence && !before.trim().is_empty())
+                || (name == "[INST]" && ends_sentence && !walk.is_white)
         }
         Mark::Answers => ends_sentence || is_glued(before.chars().next_back()),
     }
 }
 
-fn of_mark<'a>(text: &'a str, at: usize, name: &'static str, mark: Mark) -> Option<TurnMarks<'a>> {
-    let before = text.get(..at).unwrap_or_default();
-    let after = text.get(at.saturating_add(name.len())..).unwrap_or_default();
-    let is_first = !before.chars().any(is_visible);
-    match mark {
-        // Its own turn begins with the answer.
-        Mark::BeginsOwn if is_first => match find_in(after) {
-            None => Some(TurnMarks::Around(trimmed(after))),
-            Some((at, name, mark)) => of_mark(after, at, name, mark),
-        },
-        Mark::BeginsOther if !is_first => Some(TurnMarks::Around(trimmed(before))),
-        Mark::Ends if !is_first && another_turn_begins(after) => Some(TurnMarks::Around(trimmed(before))),
-        Mark::Ends | Mark::BeginsOther | Mark::BeginsOwn | Mark::Answers => Some(TurnMarks::Within(name)),
+/// What the first mark that ends or begins a turn where it stands makes of the text; `None`: there is none.
+fn of_marks<'a>(text: &'a str, looked: &'a str) -> Option<TurnMarks<'a>> {
+    let mut walk = Walk::from(looked, 0);
+    let mut begins = 0;
+    let mut openings = 0;
+    for (at, name, mark) in places(looked) {
+        // Within a mark that was passed.
+        if at < begins {
+            continue;
+        }
+        walk.go_to(at);
+        if !is_meant(&walk, name, mark) {
+            continue;
+        }
+        let before = text.get(begins..at).unwrap_or_default();
+        let behind = at.saturating_add(name.len());
+        let after = text.get(behind..).unwrap_or_default();
+        let is_first = !before.chars().any(is_visible);
+        match mark {
+            // Its own turn begins with the answer.
+            Mark::BeginsOwn if is_first && openings < MOST_OPENINGS => {
+                openings = openings.saturating_add(1);
+                begins = behind;
+                walk = Walk::from(looked, begins);
+            }
+            Mark::BeginsOther if !is_first => return Some(TurnMarks::Around(trimmed(before))),
+            Mark::Ends if !is_first && another_turn_begins(after) => return Some(TurnMarks::Around(trimmed(before))),
+            Mark::Ends | Mark::BeginsOther | Mark::BeginsOwn | Mark::Answers => return Some(TurnMarks::Within(name)),
+        }
     }
-}
-
-fn find_in(text: &str) -> Option<(usize, &'static str, Mark)> {
-    first(text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default())
+    (openings > 0).then(|| TurnMarks::Around(trimmed(text.get(begins..).unwrap_or_default())))
 }
 
 /// Whether what follows the end of a turn is nothing, or another turn.
@@ -228,10 +317,10 @@ fn talk(text: &str) -> Option<&'static str> {
     }
     SIDES.iter().find_map(|(ask, answers)| {
         let starts = |rest: &str, side: &str| {
+            let mut walk = Walk::from(rest, 0);
             rest.match_indices(side).map(|(at, _)| at).take(MOST_MARKS).find(|at| {
-                let before = rest.get(..*at).unwrap_or_default();
-                before.ends_with('\n')
-                    && before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 0
+                walk.go_to(*at);
+                *at > 0 && walk.line_begins == *at && !walk.is_in_block()
             })
         };
         let at = starts(text, ask)?;
@@ -328,7 +417,58 @@ mod tests {
         }
     }
 
+    /// Every one of these used to look at the megabyte before each of its marks, or once for each mark.
+    #[test]
+    fn a_megabyte_of_marks_is_walked_through_once() {
+        for piece in [
+            "<|im_start|>assistant\n",
+            "```\n",
+            "` <|im_end|>",
+            "<s></s>",
+            " ",
+            "Human: \n",
+            "a <|im_end|> b",
+            "[INST]",
+        ] {
+            let text = piece.repeat((1 << 20) / piece.len());
+            for text in [text.clone(), format!("<|im_end|><|user|>{text}<|im_end|>\nHuman: "), format!("a\n{text}")] {
+                let _ = find(&text, &request("Where?"));
+                let mut walk = Walk::from(&text, 0);
+                let places = places(&text);
+                assert!(places.len() <= MARKS.len() * MOST_MARKS);
+                let mut last = 0;
+                for (at, ..) in places {
+                    assert!(at >= last && walk.at == last, "never back");
+                    walk.go_to(at);
+                    last = at;
+                }
+            }
+        }
+        let openings = "<|im_start|>assistant\n".repeat(40_000);
+        assert_eq!(find(&openings, &request("Where?")), Some(TurnMarks::Within("<|im_start|>assistant")));
+    }
+
     proptest! {
+        #[test]
+        fn a_walk_finds_what_a_look_at_all_of_the_text_before_a_place_does(
+            pieces in prop::collection::vec("a|`|```|\n| |<s>|ß|\u{2003}|<\\|im_end\\|>", 0..20),
+        ) {
+            let text = pieces.concat();
+            let mut walk = Walk::from(&text, 0);
+            for (at, _) in text.match_indices("<|im_end|>") {
+                walk.go_to(at);
+                let before = &text[..at];
+                let line = before.rsplit('\n').next().unwrap();
+                prop_assert_eq!(walk.line(), line);
+                prop_assert_eq!(walk.is_line_empty, line.trim().is_empty());
+                prop_assert_eq!(walk.ticks, line.matches('`').count());
+                let fences = before.lines().filter(|line| line.trim_start().starts_with("```")).count();
+                prop_assert_eq!(walk.fences, fences);
+                prop_assert_eq!(walk.is_white, before.trim().is_empty());
+                prop_assert_eq!(walk.has_struck, before.contains("<s>"));
+            }
+        }
+
         #[test]
         fn whatever_comes_an_answer_is_a_part_of_it(
             pieces in prop::collection::vec(

@@ -43,7 +43,8 @@ const RULES: &[Rule] = &[
     // The body did not arrive in time; the server read nothing of it.
     Rule::code(&["request_body_timeout"], Network, Request),
     // --- the key and the model ---
-    // Of every model alike: the account is shut.
+    // Every model alike: the account is shut, and a person has to open it again. Anthropic documents this code, so it
+    // is believed at once; the settings below it may concern one model or one feature.
     Rule::code(&["organization_on_hold"], Permission, Key),
     // A setting of the organization or the workspace.
     Rule::code(

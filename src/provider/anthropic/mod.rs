@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: charging::ANTHROPIC,
     heeds: Some(FOR_ALL),
     embeds: None,
+    hears: false,
     speak: |manners| Box::new(Anthropic { manners }),
 };
 

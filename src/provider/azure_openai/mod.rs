@@ -27,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: charging::AZURE,
     heeds: None,
     embeds: openai::DIALECT.embeds,
+    hears: true,
     speak: |manners| {
         let place = Place::of(&manners.base_url);
         Box::new(Azure { place, inner: (openai::DIALECT.speak)(manners) })

@@ -30,6 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     embeds: None,
+    hears: false,
     speak: |manners| Box::new(Bedrock { manners }),
 };
 

@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     embeds: Some(PackBounds::of_inputs(embed::MOST_TEXTS)),
+    hears: false,
     speak: |manners| Box::new(Cohere { manners }),
 };
 

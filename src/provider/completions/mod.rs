@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     // Its answers are read as those of chats.
     heeds: Some(&["drop", "json_schema", "errors", "headers", "usage"]),
     embeds: None,
+    hears: false,
     speak: |manners| {
         let quirks = manners.quirks.clone();
         // Answers, failures and streams are those of chats, with a bare text as the choice.

@@ -38,37 +38,48 @@ pub fn reply(dialect: &str) -> Value {
 
 /// The usual answer with each of the ends that the dialect has a word for.
 pub fn finishes(dialect: &str) -> Vec<(Value, Finish)> {
-    let (place, words): (&str, &[(&str, Finish)]) = match dialect {
-        "anthropic" => (
-            "/stop_reason",
-            &[("end_turn", Finish::Complete), ("max_tokens", Finish::Length), ("refusal", Finish::Refusal)],
-        ),
-        "gemini" => (
-            "/candidates/0/finishReason",
-            &[("STOP", Finish::Complete), ("MAX_TOKENS", Finish::Length), ("SAFETY", Finish::ContentFilter)],
-        ),
-        "ollama" => ("/done_reason", &[("stop", Finish::Complete), ("length", Finish::Length)]),
-        "cohere" => ("/finish_reason", &[("COMPLETE", Finish::Complete), ("MAX_TOKENS", Finish::Length)]),
-        "openai_responses" => ("/status", &[("completed", Finish::Complete), ("incomplete", Finish::Length)]),
-        "bedrock" => (
-            "/stopReason",
-            &[
-                ("end_turn", Finish::Complete),
-                ("max_tokens", Finish::Length),
-                ("content_filtered", Finish::ContentFilter),
-            ],
-        ),
-        _ => (
-            "/choices/0/finish_reason",
-            &[("stop", Finish::Complete), ("length", Finish::Length), ("content_filter", Finish::ContentFilter)],
-        ),
+    let words: &[(&str, Finish)] = match dialect {
+        "anthropic" => &[("end_turn", Finish::Complete), ("max_tokens", Finish::Length), ("refusal", Finish::Refusal)],
+        "gemini" => &[("STOP", Finish::Complete), ("MAX_TOKENS", Finish::Length), ("SAFETY", Finish::ContentFilter)],
+        "ollama" => &[("stop", Finish::Complete), ("length", Finish::Length)],
+        "cohere" => &[("COMPLETE", Finish::Complete), ("MAX_TOKENS", Finish::Length)],
+        "openai_responses" => &[("completed", Finish::Complete), ("incomplete", Finish::Length)],
+        "bedrock" => &[
+            ("end_turn", Finish::Complete),
+            ("max_tokens", Finish::Length),
+            ("content_filtered", Finish::ContentFilter),
+        ],
+        _ => &[("stop", Finish::Complete), ("length", Finish::Length), ("content_filter", Finish::ContentFilter)],
     };
     let with = |word: &str| {
         let mut body = reply(dialect);
-        *body.pointer_mut(place).unwrap() = json!(word);
+        *body.pointer_mut(place_of_end(dialect)).unwrap() = json!(word);
         body
     };
     words.iter().map(|&(word, finish)| (with(word), finish)).collect()
+}
+
+/// Where the usual answer of a dialect says why it ended.
+pub fn place_of_end(dialect: &str) -> &'static str {
+    match dialect {
+        "anthropic" => "/stop_reason",
+        "gemini" => "/candidates/0/finishReason",
+        "ollama" => "/done_reason",
+        "cohere" => "/finish_reason",
+        "openai_responses" => "/status",
+        "bedrock" => "/stopReason",
+        _ => "/choices/0/finish_reason",
+    }
+}
+
+/// Whether the streams of a dialect end with OpenAI's last word.
+pub fn ends_with_done(dialect: &str) -> bool {
+    matches!(dialect, "openai" | "azure_openai" | "completions")
+}
+
+/// A refusal by rate without a wait.
+pub fn of_rate(dialect: &str) -> Value {
+    failure(dialect, "rate_limit_error", "Rate limit reached")
 }
 
 /// A failure in the envelope of a dialect.

@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: charging::GEMINI,
     heeds: Some(FOR_ALL),
     embeds: Some(PackBounds::of_inputs(embed::MOST_TEXTS)),
+    hears: true,
     speak: |manners| Box::new(Gemini { manners }),
 };
 

@@ -30,6 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     embeds: Some(PackBounds::of_inputs(usize::MAX)),
+    hears: false,
     speak: |manners| Box::new(Ollama { manners }),
 };
 

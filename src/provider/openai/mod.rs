@@ -33,6 +33,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: charging::OPENAI,
     heeds: None,
     embeds: Some(embeddings::MOST),
+    hears: true,
     speak: |manners| Box::new(Openai { manners }),
 };
 

@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     charging: charging::OPENAI,
     heeds: Some(FOR_ALL),
     embeds: None,
+    hears: false,
     speak: |manners| Box::new(Responses { manners }),
 };
 

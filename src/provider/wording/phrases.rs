@@ -253,7 +253,13 @@ pattern!(
     r"|\bonly (?:the )?(?:default|support)|\bonly \S+ is allowed\b|\bmoved to\b",
     r"|\b(?:is|are|was) deprecated\b|\bunsupported\b|\bincompatible\b",
     r"|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b",
-    r"|\bcannot (?:specify|set|use|combine)\b[^.]{0,80}\b(?:both|and|together)\b",
+    // Two parameters, by words for their being together or by their names. "And" alone may join anything: "cannot use
+    // the image and its text", "cannot set up a connection to host and port".
+    r"|\bcannot (?:specify|set|use|combine|pass|provide) both\b",
+    r"|\bcannot (?:specify|set|use|combine|pass|provide)\b[^.]{0,80}\b(?:together|at the same time|simultaneously",
+    r"|in the same request)\b",
+    r"|\bcannot (?:specify|set|use|combine) (?:\w+ and [a-z]+_[a-z]|[a-z]+_\w+ and [a-z]",
+    r"|['\x22]\w+['\x22] and ['\x22])",
     r"|\bmust be (?:omitted|unset|removed|passed back)\b|\bnumber must be (?:at most|at least|between)\b",
     // A server that was started without what the request needs.
     r"|\brequires? --[a-z]|不支持",
@@ -289,6 +295,8 @@ pattern!(
     OF_A_VALUE,
     r"\bvalue\b[^.]{0,80}\b(?:not support|supported values|expected|must be|one of)|\bwhen\b|\btogether\b|\bboth\b",
     r"|\bcombin|\bonly one\b|\bunless\b|\bif \b|\bwith tools\b|\bin combination\b|\bsupported values\b",
+    r"|\bmutually exclusive\b|\bat the same time\b|\bsimultaneously\b|\bin the same request\b",
+    r"|\bcannot (?:specify|set|use|combine|pass|provide)\b",
 );
 pattern!(ONLY_THE_DEFAULT, r"\bonly (?:the )?(?:default|\S+ is allowed)");
 
@@ -344,6 +352,7 @@ pub(super) const PARAMETERS: &[(&str, bool)] = &[
     ("service_tier", false),
     ("parallel_tool_calls", true),
     ("reasoning_effort", true),
+    ("reasoning_format", false),
     ("verbosity", true),
     ("logit_bias", false),
     ("top_logprobs", false),

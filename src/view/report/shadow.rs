@@ -8,7 +8,18 @@ use crate::view::table::{Cell, Layout, Table};
 const LAYOUT: Layout = Layout {
     wide: &[],
     when_told: &["fields_same", "waiting", "not_asked"],
-    give_way: &["not_asked", "waiting", "cost", "shadow_cost", "p50_ms", "shadow_p50_ms", "fields_same"],
+    give_way: &[
+        "not_asked",
+        "waiting",
+        "cost",
+        "shadow_cost",
+        "p50_ms",
+        "shadow_p50_ms",
+        "fields_same",
+        "both_accepted",
+        "cost_per_answer",
+        "shadow_per_answer",
+    ],
     prose: &[],
 };
 
@@ -20,6 +31,7 @@ pub fn shadows(by: &[Grouping], rows: &[ShadowRow], all: Option<&ShadowRow>) -> 
         "pairs",
         "both_accepted",
         "answer_only",
+        "compared",
         "same",
         "fields_same",
         "cost",
@@ -41,13 +53,14 @@ pub fn shadows(by: &[Grouping], rows: &[ShadowRow], all: Option<&ShadowRow>) -> 
     table
 }
 
-fn cells(row: &ShadowRow) -> [Cell; 13] {
+fn cells(row: &ShadowRow) -> [Cell; 14] {
     let millis = |millis: Option<i64>| millis.map_or(Cell::Empty, Cell::Millis);
     let [answers, shadows] = row.spent();
     [
         row.pairs.into(),
         row.both_accepted.into(),
         (row.pairs - row.both_accepted).into(),
+        row.compared.into(),
         share(row.same, row.compared),
         share(row.fields_same, row.fields),
         known_cost(row.cost, row.unpriced, row.pairs).into(),
@@ -87,6 +100,7 @@ mod tests {
         let told = serde_json::to_value(shadows(&by, std::slice::from_ref(&row), Some(&row))).unwrap();
         let told = &told[0];
         assert_eq!((&told["pairs"], &told["both_accepted"], &told["answer_only"]), (&10.into(), &8.into(), &2.into()));
+        assert_eq!(told["compared"], 4);
         assert_eq!((told["same"].as_f64(), told["fields_same"].as_f64()), (Some(0.75), Some(0.75)));
         assert_eq!((told["cost"].as_f64(), told["shadow_cost"].as_f64()), (Some(0.01), Some(0.004)));
         assert_eq!(told["cost_per_answer"].as_f64(), Some(0.001));

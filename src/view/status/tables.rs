@@ -219,6 +219,15 @@ pub fn troubles(status: &StatusView) -> Vec<String> {
             let words = Reason::parse(reason).map_or_else(|| reason.to_owned(), |reason| reason.to_string());
             told.push(format!("{}: {words} ({said})", target.target));
         }
+        if let Some(stuck) = &target.stuck_answer {
+            let since =
+                stuck.since.map_or_else(String::new, |since| format!(", for {}", age(status.now, since).in_words()));
+            told.push(format!(
+                "{}: {} different requests lately had the very same answer, word by word{since}: perhaps a cache of \
+                 the provider got stuck",
+                target.target, stuck.requests
+            ));
+        }
         for passed in &target.passed_over {
             let until = passed.shut.as_ref().and_then(|shut| shut.until).filter(|until| *until > status.now);
             let until = until.map_or_else(
@@ -460,17 +469,24 @@ pub(crate) mod tests {
                 },
                 { "route": "of tomorrow", "shut": "none" }, 7,
             ]);
+            worker.stats.pointer_mut("/gate").unwrap()["targets"][0]["stuck"] =
+                json!({ "requests": 7, "since_ms": 1_800_000_000_000_i64 });
             worker
         };
         let found = "18 of the last 20 answers were rejected (schema_mismatch 15, empty 3)";
         let mut status = StatusView::from(Status { workers: vec![weak(Some(found)), weak(None)], ..status() });
         let told = troubles(&status);
         let head = "openai/gpt-4o-mini: passed over on route default while another rung may be called: ";
-        assert_eq!(told[0], format!("{head}{found}; one job asks again in 30s"));
+        assert_eq!(
+            told[0],
+            "openai/gpt-4o-mini: 7 different requests lately had the very same answer, word by word, for 1m: perhaps \
+             a cache of the provider got stuck"
+        );
+        assert_eq!(told[1], format!("{head}{found}; one job asks again in 30s"));
         assert_eq!(status.targets[0].passed_over[0].workers, 2);
         assert_eq!(json_of(&targets(&status))[0]["passed_over_on"], "default, of tomorrow");
         status.targets[0].passed_over[0].found = None;
-        assert_eq!(troubles(&status)[0], format!("{head}its answers are rejected; one job asks again in 30s"));
+        assert_eq!(troubles(&status)[1], format!("{head}its answers are rejected; one job asks again in 30s"));
     }
 
     #[test]

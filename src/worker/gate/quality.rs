@@ -7,7 +7,7 @@ use crate::domain::news::BreakerNews;
 use crate::domain::quality::{Quality, QualitySettings, SeenAnswer, Weakness};
 use crate::domain::statistics::{ShutStatistics, WeaknessStatistics};
 use crate::domain::strategy::hash_of;
-use crate::domain::{Outcome, Target, Timestamp};
+use crate::domain::{ErrorClass, Outcome, Target, Timestamp};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,9 @@ pub struct Brought<'a> {
     pub job: crate::domain::JobId,
     pub project: &'a str,
     pub outcome: &'a Outcome,
-    /// How long the answer took; of a stream, until it began: what comes after that is watched by `idle`.
-    pub took: Duration,
+    /// How long the answer took; of a stream, until it began: what comes after that is watched by `idle`. `None`: that
+    /// counts with another answer of the same call.
+    pub took: Option<Duration>,
     pub output_tokens: i64,
 }
 
@@ -92,22 +93,26 @@ impl RouteQuality {
     }
 
     fn record(&self, passage: Passage, brought: &Brought<'_>, now: Timestamp) {
-        let rejected = match brought.outcome {
-            Outcome::Accepted => None,
-            Outcome::Rejected(kind) => Some(*kind),
-            // Whether calls fail is for the target's own breaker.
-            Outcome::Failed(_) => return self.quality.lock().give_back(passage, now),
-        };
-        let answer = SeenAnswer {
-            job: brought.job,
-            project: hash_of(brought.project),
-            rejected,
-            // Spare capacity is slow by agreement.
-            took: (!self.target.tier.is_some_and(|tier| tier.is_spare)).then_some(brought.took),
-            output_tokens: u64::try_from(brought.output_tokens).unwrap_or(0),
+        let (job, project) = (brought.job, hash_of(brought.project));
+        // Spare capacity is slow by agreement.
+        let took = brought.took.filter(|_| !self.target.tier.is_some_and(|tier| tier.is_spare));
+        let seen = |rejected| {
+            let output_tokens = u64::try_from(brought.output_tokens).unwrap_or(0);
+            SeenAnswer { job, project, rejected, took, output_tokens }
         };
         let mut quality = self.quality.lock();
-        if !quality.record(passage, &answer, now) {
+        let has_changed = match brought.outcome {
+            Outcome::Accepted => quality.record(passage, &seen(None), now),
+            Outcome::Rejected(kind) => quality.record(passage, &seen(Some(*kind)), now),
+            // The loser of a race may have lost because it is slow.
+            Outcome::Failed(ErrorClass::Abandoned) => quality.record_given_up(passage, (job, project), took, now),
+            // Whether calls fail is for the target's own breaker.
+            Outcome::Failed(_) => {
+                quality.give_back(passage, now);
+                false
+            }
+        };
+        if !has_changed {
             return;
         }
         if let Some(Weakness { found, .. }) = quality.standing(now) {

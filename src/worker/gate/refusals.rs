@@ -4,8 +4,6 @@
 use super::*;
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Condition, RungHealth, Step, decide};
-use crate::domain::request::Pass;
-use crate::domain::validation::Rules;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung, Timeouts};
 use crate::provider::{DIALECTS, Dialect, HeaderMap, QuirkSettings, WireReply, openai, vendors};
 use crate::worker::bucket::tests::Others;
@@ -189,23 +187,10 @@ fn route() -> Route {
         stream: false,
     };
     Route {
-        name: "r".into(),
-        rungs: vec![rung("a"), rung("b")],
-        strategy: crate::domain::Strategy::Priority,
         patience: Patience::For(SECOND * 600),
         max_attempts: 6,
-        fallback_on: ErrorClass::fallen_back_on_by_default(),
-        rules: Rules::default(),
         reask: true,
-        pass: Pass::default(),
-        must_keep: crate::domain::MustKeep::default(),
-        defaults: Arc::default(),
-        forks: Vec::new(),
-        cache: None,
-        cascade: None,
-        prompt_cache: None,
-        shadow: None,
-        pack: None,
+        ..Route::plain("r", vec![rung("a"), rung("b")])
     }
 }
 

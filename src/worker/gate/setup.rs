@@ -157,8 +157,6 @@ impl Gate {
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
                     others: Mutex::default(),
-                    latest_answers: Mutex::default(),
-                    told_of_stuck: Mutex::default(),
                     doubted_costs: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
                     reopened: AtomicI64::new(i64::MIN),
@@ -267,6 +265,8 @@ impl Record {
     fn new(breaker: BreakerSettings, calibration: Calibration) -> Self {
         Self {
             breaker: Mutex::new(Breaker::new(breaker)),
+            latest_answers: Mutex::default(),
+            told_of_stuck: Mutex::default(),
             calibration: Mutex::new(calibration),
             tempo: Mutex::new(Tempo::default()),
             latency: Mutex::new(Latency::default()),

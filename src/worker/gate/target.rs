@@ -12,9 +12,10 @@ use crate::domain::news::TargetNews;
 use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::scarcity::Scarcity;
 use crate::domain::shut::{Reason, Shut};
+use crate::domain::statistics::StuckStatistics;
 use crate::domain::statistics::WeaknessStatistics;
 use crate::domain::strategy::WHOLLY_FREE;
-use crate::domain::stuck_answer::LatestAnswers;
+use crate::domain::stuck_answer::{LatestAnswers, OneForAll};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage,
@@ -92,10 +93,6 @@ pub struct TargetState {
     pub(super) mends: Mutex<Vec<Mend>>,
     /// Models that have answered in its place.
     pub(super) others: Mutex<BTreeSet<String>>,
-    /// The latest long texts of its answers, to tell when it gives the same one to everybody.
-    pub(super) latest_answers: Mutex<LatestAnswers>,
-    /// The hour in which that was logged last.
-    pub(super) told_of_stuck: Mutex<Option<i64>>,
     /// The hours in which a cost without a price, and one that differs from the provider's, was logged last.
     pub(super) doubted_costs: Mutex<[Option<i64>; 2]>,
     pub(super) record: Arc<Record>,
@@ -107,6 +104,10 @@ pub struct TargetState {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) breaker: Mutex<Breaker>,
+    /// The latest long texts of its answers, to tell when it gives the same one to everybody.
+    pub(super) latest_answers: Mutex<LatestAnswers>,
+    /// The hour in which that was logged last.
+    pub(super) told_of_stuck: Mutex<Option<i64>>,
     /// What its reports of usage have taught about estimates.
     pub(super) calibration: Mutex<Calibration>,
     /// How long its answers take, compared with its usual time.
@@ -250,9 +251,9 @@ impl TargetState {
     /// many. That is logged, one line an hour.
     pub fn note_answer(&self, question: u64, text: &str, now: Timestamp) -> Option<usize> {
         const HOUR: i64 = 3_600_000;
-        let same = self.latest_answers.lock().note(question, text)?;
+        let same = self.record.latest_answers.lock().note(question, text, now)?;
         let hour = now.0.div_euclid(HOUR);
-        if self.told_of_stuck.lock().replace(hour) != Some(hour) {
+        if self.record.told_of_stuck.lock().replace(hour) != Some(hour) {
             tracing::warn!(
                 target.name = %self.target,
                 requests = same,
@@ -261,6 +262,12 @@ impl TargetState {
             );
         }
         Some(same)
+    }
+
+    /// The text that it lately gives to different requests, as status shows it.
+    pub(super) fn stuck(&self, now: Timestamp) -> Option<StuckStatistics> {
+        let OneForAll { requests, since, .. } = self.record.latest_answers.lock().standing(now)?;
+        Some(StuckStatistics { requests: u64::try_from(requests).unwrap_or(u64::MAX), since_ms: Some(since.0) })
     }
 
     /// Another model answered in its place: logged once for each model.
@@ -458,6 +465,7 @@ impl TargetState {
     pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
         match reason {
             Reason::Model => self.said.lock().clone(),
+            Reason::KeysInDoubt => self.provider.keys.said_of_doubt(),
             Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
             Reason::Breaker | Reason::Offline => {
                 let fault = *self.record.fault.lock();

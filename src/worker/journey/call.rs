@@ -19,8 +19,8 @@ use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::validation::OwnRules;
 use crate::domain::{
-    Bearing, Charge, ChatRequest, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp, Usage,
-    UsageSource, estimate, language, long_wait, stuck_answer, tier,
+    Bearing, Charge, ChatRequest, ErrorClass, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp,
+    Usage, UsageSource, language, long_wait, stuck_answer, tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
@@ -331,9 +331,9 @@ impl Call {
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);
             }
-            if let Some(leave) = leave {
-                leave.report(&self.brought(&judged), ended_at);
-            }
+        }
+        if let Some(leave) = leave {
+            leave.report(&self.brought(&judged), ended_at);
         }
         let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends).filter(|_| reask_of.is_none());
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may work.
@@ -363,7 +363,7 @@ impl Call {
     }
 
     /// Rejects an answer that the target has lately given to several other requests, word by word, where the route or
-    /// the request says so; otherwise the log tells of it.
+    /// the request says so; otherwise the log, the attempt and an alert tell of it.
     fn look_for_stuck(&self, rung: &RungPlan, judged: &mut Judged, now: Timestamp) {
         let Errand { plan, .. } = &*self.errand;
         let request = self.request();
@@ -381,8 +381,11 @@ impl Call {
             return;
         }
         let Some(same) = rung.target.note_answer(stuck_answer::question(request), text, now) else { return };
+        let words = format!("{same} different requests lately had this very answer");
         if rejects {
-            judged.reject(SoftFailure::StuckAnswer, format!("{same} different requests lately had this very answer"));
+            judged.reject(SoftFailure::StuckAnswer, words);
+        } else {
+            judged.notes.push(format!("{words}: perhaps a cache of the provider got stuck"));
         }
     }
 
@@ -417,7 +420,7 @@ impl Call {
             target: spec.target.clone(),
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
             started_at,
-            worst: spec.price_at(started_at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            worst: spec.worst_cost(job, started_at),
             labels: Arc::clone(&self.labels),
         };
         let opened = shared.opener.open(call, self.is_beside).await;
@@ -502,16 +505,23 @@ impl Call {
     }
 
     /// What the call has brought, as far as the quality of answers is concerned.
-    fn brought<'a>(&'a self, judged: &'a Judged) -> Brought<'a> {
-        let until_it_began = judged.first_byte_ms.filter(|_| judged.streamed.is_some());
+    pub(super) fn brought<'a>(&'a self, judged: &'a Judged) -> Brought<'a> {
+        let is_abandoned = judged.outcome == Outcome::Failed(ErrorClass::Abandoned);
+        let was_to_stream = || self.errand.plan.rung(self.index).is_some_and(|(spec, _)| self.streams(spec));
+        let is_streamed = judged.streamed.is_some() || (is_abandoned && was_to_stream());
+        let until_it_began = judged.first_byte_ms.filter(|_| is_streamed);
         let took = u64::try_from(until_it_began.unwrap_or(judged.total_ms)).unwrap_or(0);
         Brought {
             job: self.job().id,
             project: &self.labels.project,
             outcome: &judged.outcome,
-            took: Duration::from_millis(took),
+            took: Some(Duration::from_millis(took)),
             output_tokens: judged.usage.output,
         }
+    }
+
+    fn streams(&self, spec: &Rung) -> bool {
+        spec.stream && self.request().embed.is_none()
     }
 
     /// The call as the provider's client takes it.
@@ -523,7 +533,7 @@ impl Call {
             capabilities: &spec.model.capabilities,
             mends,
             must_keep: &self.errand.plan.route.must_keep,
-            delivery: if spec.stream && self.request().embed.is_none() { Delivery::Stream } else { Delivery::Whole },
+            delivery: if self.streams(spec) { Delivery::Stream } else { Delivery::Whole },
         }
     }
 

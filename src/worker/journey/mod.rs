@@ -26,7 +26,8 @@ use super::plan::RoutePlan;
 use super::schemas::InUse;
 use super::settler::{Item, Then};
 use crate::domain::cascade;
-use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide};
+use crate::domain::cost_bound::CostBound;
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, UnderWay, climbs_from, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
@@ -34,7 +35,7 @@ use crate::domain::pack::Company;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Attempt, CacheKey, ChatRequest, Job, Metadata, Outcome, Patience, Strategy, Timestamp, eligibility,
+    Attempt, CacheKey, ChatRequest, Job, Metadata, NanoUsd, Outcome, Patience, Strategy, Timestamp, eligibility,
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow};
@@ -99,6 +100,8 @@ struct Journey {
     history: Vec<Attempt>,
     /// The cost of the calls of all rounds.
     bill: Bill,
+    /// That of the calls of this round: since it was enqueued, or was enqueued again.
+    of_round: Bill,
     /// One state per rung, by its place in the route.
     rungs: Vec<RungState>,
     /// Since when the job has waited here for a limit, without a call.
@@ -380,11 +383,28 @@ impl Journey {
         if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }
+        if let Some(too_dear) = self.bound(now).and_then(|bound| bound.refuses(rung.worst_cost(job, now))) {
+            return Some(RungHealth::Ineligible(too_dear).into());
+        }
         if let Some(shut) = state.refusal(now) {
             return Some(RungHealth::Shut(shut).into());
         }
         let fence = Some(self.held.lease.fence);
         Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
+    }
+
+    /// What the job may spend and has spent, where its route bounds that.
+    fn bound(&self, now: Timestamp) -> Option<CostBound> {
+        let limit = self.errand.plan.route.max_cost?;
+        let worst = |index: Option<usize>| {
+            let (rung, _) = self.errand.plan.rung(index?)?;
+            let again = self.rungs.get(index?).and_then(|state| state.again.as_ref());
+            rung.worst_cost(again.map_or(&self.errand.job, |again| &again.job), now)
+        };
+        let under_way = self.calls.under_way();
+        let add = |sum: NanoUsd, call: &UnderWay| worst(call.rung).map(|worst| sum + worst);
+        let spent = self.of_round.at_most().and_then(|spent| under_way.iter().try_fold(spent, add));
+        Some(CostBound { limit, spent })
     }
 
     /// A call to this rung.

@@ -118,6 +118,7 @@ impl Journey {
         self.waits_since = None;
         let judged = &made.judged;
         self.bill.add(judged.cost, judged.uncertain);
+        self.of_round.add(judged.cost, judged.uncertain);
         if let Some(winner) = self.winner() {
             let explanation = explained(reasons, &mut made);
             let mut row = self.held.called(made, explanation);

@@ -11,9 +11,9 @@ use super::permit_guard::PermitGuard;
 use crate::domain::explanation::Packed;
 use crate::domain::pack::{self, Amounts, Company, PackKey, Parting};
 use crate::domain::shut::Shut;
-use crate::domain::{Answer, Job, NanoUsd, Outcome, Sizes, SoftFailure, Timestamp, Vectors, estimate};
+use crate::domain::{Answer, Job, NanoUsd, Outcome, Sizes, SoftFailure, Timestamp, Vectors};
 use crate::provider::CallReport;
-use crate::worker::gate::PACE;
+use crate::worker::gate::{Brought, PACE, QualityLeave};
 use crate::worker::hands::InHand;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Call {
     /// The most that it may have cost; `None`: the price is unknown.
     fn worst(&self, at: Timestamp) -> Option<NanoUsd> {
         let (spec, _) = self.errand.plan.rung(self.index)?;
-        spec.price_at(at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, self.job()))
+        spec.worst_cost(self.job(), at)
     }
 }
 
@@ -239,8 +239,10 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
     };
     let is_shared = jobs.len() > 1;
     let leave = rung.quality.admit(true, started_at);
+    // What a pack brings counts with the answers of its jobs.
+    let (leave, of_pack) = if is_shared { (None, leave) } else { (leave, None) };
     match whole.send(Sending { guard, leave, charge, sizes, started_at, is_shared }, given_up).await {
-        Ok(made) if is_shared => deal(pack.id, made, jobs).await,
+        Ok(made) if is_shared => deal(pack.id, made, jobs, of_pack).await,
         Ok(made) => {
             if let Some(job) = jobs.into_iter().next() {
                 job.tell(Came::Made(made));
@@ -295,8 +297,8 @@ fn whole_of(jobs: &[Noted]) -> Option<Call> {
     Some(Call { errand: Arc::new(errand), ..first.clone() })
 }
 
-/// Gives each job its part of the outcome.
-async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>) {
+/// Gives each job its part of the outcome. `leave`: that by which the target was called.
+async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>, mut leave: Option<QualityLeave>) {
     let weights: Vec<u64> = jobs.iter().map(|job| u64::try_from(job.call.job().input_tokens).unwrap_or(0)).collect();
     let counts: Vec<usize> = jobs.iter().map(|job| job.load.inputs).collect();
     let amounts = made.judged.amounts().split(&weights);
@@ -326,6 +328,15 @@ async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>) {
             judged.dropped.extend(job.call.errand.held_back.iter().cloned());
             judged
         };
+        // A fault of the whole is one answer, and so is its time; beyond that each answer speaks for itself.
+        if place == 0 || answer.is_some() {
+            let quality = || Some(&job.call.errand.plan.rung(job.call.index)?.1.quality);
+            let leave = leave.take().or_else(|| quality()?.admit(true, made.ended_at));
+            if let Some(leave) = leave {
+                let brought = job.call.brought(&judged);
+                leave.report(&Brought { took: brought.took.filter(|_| place == 0), ..brought }, made.ended_at);
+            }
+        }
         let company = Company::after(parting, pack, place, count);
         let size = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let packed = Packed { jobs: size(count), inputs: size(inputs), parted: company.is_some() };

@@ -108,6 +108,7 @@ pub(super) async fn prepare(
         history: recall_all(&plan, &request, past),
         held: HeldJob { calls, ..held },
         bill: Bill::of(past),
+        of_round: Bill::of(past.iter().filter(|past| past.current_round)),
         whole: Arc::clone(&request),
         metadata,
         root,

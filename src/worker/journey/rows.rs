@@ -63,17 +63,23 @@ impl Bill {
     const NOTHING: Self = Self { cost: Some(NanoUsd::ZERO), uncertain: NanoUsd::ZERO };
     const UNKNOWN: Self = Self { cost: None, uncertain: NanoUsd::ZERO };
 
-    /// The cost of the calls before this claim.
-    pub(super) fn of(past: &[PastAttempt]) -> Self {
-        let cost =
-            past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
-        let uncertain = past.iter().fold(0_i64, |sum, attempt| sum.saturating_add(attempt.uncertain_nanos));
-        Self { cost: cost.map(NanoUsd), uncertain: NanoUsd(uncertain) }
+    /// The cost of these calls, made before this claim.
+    pub(super) fn of<'a>(past: impl IntoIterator<Item = &'a PastAttempt>) -> Self {
+        let mut bill = Self::NOTHING;
+        for attempt in past {
+            bill.add(attempt.cost_nanos.map(NanoUsd), NanoUsd(attempt.uncertain_nanos));
+        }
+        bill
     }
 
     /// The cost of the calls so far; `None`: one of them has no price.
     pub(super) fn cost(&self) -> Option<NanoUsd> {
         self.cost
+    }
+
+    /// The most that the calls so far can have cost; `None`: one of them has no price.
+    pub(super) fn at_most(&self) -> Option<NanoUsd> {
+        self.cost.map(|cost| cost + self.uncertain)
     }
 
     /// Adds one more call.

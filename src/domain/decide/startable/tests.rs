@@ -2,8 +2,6 @@ use super::super::RungHealth;
 use super::*;
 use crate::domain::decide::{Line, Worth};
 use crate::domain::quality::Weakness;
-use crate::domain::request::Pass;
-use crate::domain::validation::Rules;
 use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target, Timeouts};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
@@ -21,23 +19,10 @@ fn route(rungs: usize, patience: Duration) -> Route {
         stream: false,
     };
     Route {
-        name: "r".into(),
-        rungs: (0..rungs).map(rung).collect(),
-        strategy: Strategy::Priority,
         patience: Patience::For(patience),
         max_attempts: 6,
         fallback_on: ErrorClass::ALL.iter().copied().collect(),
-        rules: Rules::default(),
-        reask: true,
-        pass: Pass::default(),
-        must_keep: crate::domain::MustKeep::default(),
-        defaults: std::sync::Arc::default(),
-        forks: Vec::new(),
-        cache: None,
-        cascade: None,
-        prompt_cache: None,
-        shadow: None,
-        pack: None,
+        ..Route::plain("r", (0..rungs).map(rung).collect())
     }
 }
 

@@ -40,7 +40,7 @@ fn quality(gate: &Gate, route: &str) -> Arc<RouteQuality> {
 /// Answers to so many jobs; returns whether the target is passed over then.
 fn answer(of: &Arc<RouteQuality>, jobs: std::ops::Range<i64>, outcome: &Outcome, took: Duration) -> bool {
     for job in jobs {
-        let brought = Brought { job: JobId(job), project: "p", outcome, took, output_tokens: 10 };
+        let brought = Brought { job: JobId(job), project: "p", outcome, took: Some(took), output_tokens: 10 };
         of.admit(true, NOW).expect("it goes regardless").report(&brought, NOW);
     }
     of.weakness(NOW).is_some()
@@ -79,7 +79,7 @@ fn each_route_judges_for_itself_and_is_forgotten_with_its_route() {
 fn failures_and_the_slowness_of_spare_capacity_are_not_held_against_it() {
     let gate = process("s");
     let usual = quality(&gate, "r");
-    assert!(!answer(&usual, 0..9, &Outcome::Failed(crate::domain::ErrorClass::ServerError), SECOND * 9));
+    assert!(!answer(&usual, 0..9, &Outcome::Failed(ErrorClass::ServerError), SECOND * 9));
     assert!(answer(&usual, 0..4, &Outcome::Accepted, SECOND * 9));
     let spare = Target { tier: Some(Tier::spare("flex")), ..Target::new("p", "m") };
     let spare = gate.target(&spare).expect("it is set up").quality_on("r", SETTINGS);
