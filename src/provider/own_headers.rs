@@ -7,7 +7,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnHeaders {
     /// How long to wait: seconds, a duration with units, a date, an instant. A bare number under a name that ends with
-    /// `ms` is milliseconds.
+    /// `-ms` is milliseconds.
     pub wait: Option<HeaderName>,
     /// Its id of the request.
     pub request_id: Option<HeaderName>,
@@ -66,7 +66,9 @@ const INSTANT: f64 = 1e9;
 fn with_unit(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
     let millis = || {
         let number: f64 = value.to_str().ok()?.trim().parse().ok()?;
-        (name.as_str().ends_with("ms") && (0.0..INSTANT).contains(&number)).then(|| format!("{number}ms"))
+        let last = name.as_str().rsplit(['-', '_']).next().unwrap_or_default();
+        let is_millis = matches!(last, "ms" | "msec" | "millis" | "milliseconds");
+        (is_millis && (0.0..INSTANT).contains(&number)).then(|| format!("{number}ms"))
     };
     millis().and_then(|text| text.parse().ok()).unwrap_or_else(|| value.clone())
 }
@@ -101,7 +103,9 @@ mod tests {
             ("x-slow-down", "Fri, 20 Nov 2026 12:00:10 GMT", Some(10_000)),
             ("x-slow-down", "2026-11-20T12:00:09Z", Some(9_000)),
             ("x-slow-down", "1795176030", Some(30_000)),
+            ("x-items", "7", Some(7_000)),
             ("x-slow-down-ms", "1500", Some(1_500)),
+            ("x_wait_millis", "20", Some(20)),
             ("x-slow-down-ms", "1795176030000", Some(30_000)),
             ("x-slow-down-ms", "Fri, 20 Nov 2026 12:00:10 GMT", Some(10_000)),
             ("x-slow-down-ms", "soon", None),
