@@ -142,7 +142,7 @@ proptest! {
         });
         match (&plain, &weakened) {
             (Step::Call { rung, .. }, Step::Call { rung: other, .. }) if rung != other => {
-                prop_assert!(is_weak(*rung) && !is_weak(*other));
+                prop_assert!(is_weak(*rung) && !is_weak(*other), "{plain:?}, {weakened:?}");
             }
             // It waits for a moment, for one that is full, or until another one opens that it would leave otherwise. In
             // these worlds a moment may be long.
