@@ -87,8 +87,8 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn own(name: &'static str) -> Option<HeaderName> {
-        Some(HeaderName::from_static(name))
+    fn own(name: &'static str) -> HeaderName {
+        HeaderName::from_static(name)
     }
 
     #[test]
@@ -111,23 +111,26 @@ mod tests {
             ("x-slow-down-ms", "soon", None),
             ("x-slow-down", "-3", None),
         ] {
-            let names = OwnHeaders { wait: own(name), ..OwnHeaders::default() };
+            let names = OwnHeaders { wait: Some(own(name)), ..OwnHeaders::default() };
             let given = headers(&[(name, value)]);
             let wait = wait_hint::of_headers(&names.in_common(&given), now);
             assert_eq!(wait, millis.map(Duration::from_millis), "{name}: {value}");
         }
         let both = headers(&[("x-slow-down", "2"), ("retry-after", "9")]);
-        let names = OwnHeaders { wait: own("x-slow-down"), ..OwnHeaders::default() };
+        let names = OwnHeaders { wait: Some(own("x-slow-down")), ..OwnHeaders::default() };
         assert_eq!(wait_hint::of_headers(&names.in_common(&both), now), Some(Duration::from_secs(9)));
     }
 
     #[test]
     fn limits_are_read_under_their_own_names() {
-        let limit =
-            |limit, remaining, reset| OwnLimit { limit: own(limit), remaining: own(remaining), reset: own(reset) };
+        let limit = |limit, remaining, reset| OwnLimit {
+            limit: Some(own(limit)),
+            remaining: Some(own(remaining)),
+            reset: Some(own(reset)),
+        };
         let names = OwnHeaders {
             requests: limit("x-calls", "x-calls-left", "x-calls-again"),
-            tokens: OwnLimit { remaining: own("x-tokens-left"), ..OwnLimit::default() },
+            tokens: OwnLimit { remaining: Some(own("x-tokens-left")), ..OwnLimit::default() },
             ..OwnHeaders::default()
         };
         let given = headers(&[
@@ -157,7 +160,7 @@ mod tests {
     fn headers_without_own_names_are_not_copied() {
         let given = headers(&[("retry-after", "1")]);
         assert!(matches!(OwnHeaders::default().in_common(&given), Cow::Borrowed(_)));
-        let names = OwnHeaders { wait: own("x-none"), ..OwnHeaders::default() };
+        let names = OwnHeaders { wait: Some(own("x-none")), ..OwnHeaders::default() };
         assert!(matches!(names.in_common(&given), Cow::Borrowed(_)));
     }
 }
