@@ -1,5 +1,6 @@
 //! The cache of a route: which requests count as the same, and how old an answer may be.
 
+use super::must_keep::MustKeep;
 use super::request::ChatRequest;
 use super::route::Route;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,11 @@ impl CacheKey {
         let demands = format!("{:?}", super::validation::Rules { json_schema: None, ..rules.clone() });
         // Rules of its own are no part of the request as it is sent.
         let demands = request.validate.as_ref().map_or(demands.clone(), |own| format!("{demands} {own:?}"));
+        // A route that demands nothing of the kind has the keys that it had before it could.
+        let demands = match &route.must_keep {
+            MustKeep::Nothing => demands,
+            must_keep => format!("{demands} {must_keep:?}"),
+        };
         let whole = json!([1, targets, demands, schema, canonical(request)]);
         // Members of objects are kept in the order of their names.
         Self(Sha256::digest(whole.to_string()).into())

@@ -52,7 +52,8 @@ mod tests {
     fn what_is_unknown_fits_no_bound() {
         let why = "has no price, and max_cost of $0.01 takes only calls whose worst case is known";
         assert_eq!(refuses(10_000_000, Some(0), None).as_deref(), Some(why));
-        let why = "a call before has no price, so it is not known what is left of max_cost of $0.01";
+        let why = "a call before was answered by a model without a price, so it is not known what is left of max_cost \
+                   of $0.01: give that model one (docs/prices.md)";
         assert_eq!(refuses(10_000_000, None, Some(1)).as_deref(), Some(why));
         assert!(refuses(i64::MAX, None, None).is_some());
     }

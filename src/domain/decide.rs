@@ -259,7 +259,11 @@ impl fmt::Display for Ineligible {
                 write!(f, "has no price, and max_cost of {limit} takes only calls whose worst case is known")
             }
             Self::OverCost { spent: None, limit, .. } => {
-                write!(f, "a call before has no price, so it is not known what is left of max_cost of {limit}")
+                write!(
+                    f,
+                    "a call before was answered by a model without a price, so it is not known what is left of \
+                     max_cost of {limit}: give that model one (docs/prices.md)"
+                )
             }
             Self::OverCost { spent: Some(NanoUsd::ZERO), worst: Some(worst), limit } => write!(
                 f,

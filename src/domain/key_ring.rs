@@ -171,6 +171,12 @@ impl KeyState {
         }
     }
 
+    /// Whether it is not known yet what its refusal means.
+    #[must_use]
+    pub const fn is_in_doubt(self) -> bool {
+        matches!(self, Self::Doubted { .. } | Self::Asked { .. })
+    }
+
     /// Why calls do not take the key in turn, and since when.
     #[must_use]
     pub const fn absence(self) -> Option<(Reason, Timestamp)> {
@@ -371,8 +377,16 @@ impl KeyRing {
     /// tries the key, at once; once for each refusal there. A refusal that is older than an answer to a call of this
     /// process is outdated. Returns whether it changes anything.
     pub fn hear(&mut self, index: usize, out: Option<(KeyFault, Timestamp)>, now: Timestamp) -> bool {
+        let may_doubt = self.pause(0).is_some();
         let Some(key) = self.keys.get_mut(index) else { return false };
         let state = match (key.state, out) {
+            // It answers this process, so it may be another secret, or an outage: one call asks, and is no proof alone.
+            (KeyState::InService, Some((KeyFault::Rejected, since)))
+                if since > key.proven && key.has_answered_lately(now) && may_doubt =>
+            {
+                key.asks = 0;
+                KeyState::Doubted { since, until: now }
+            }
             (KeyState::InService, Some((fault, since))) if since > key.proven => {
                 KeyState::Retired { fault, since, until: now }
             }

@@ -53,6 +53,8 @@ impl Shadow {
             rungs: vec![rung],
             strategy: Strategy::Priority,
             max_attempts: 1,
+            // It has a limit of its own.
+            max_cost: None,
             reask: false,
             forks: Vec::new(),
             cache: None,

@@ -1,5 +1,6 @@
 //! Facts that providers report beside an answer: the tier that served it, and its cost.
 
+use super::own_headers;
 use super::reply_body::at;
 use crate::domain::NanoUsd;
 use crate::domain::usage::dollars;
@@ -59,11 +60,13 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
         let cost = NanoUsd(ticks.saturating_add(5) / 10);
         (cost <= NanoUsd::MOST_OF_A_CALL).then_some(cost)
     };
-    let of_header = || amount(Some(&Value::from(headers.get("x-litellm-response-cost")?.to_str().ok()?)));
-    let found = ticks()
+    let of_header = |name: &str| amount(Some(&Value::from(headers.get(name)?.to_str().ok()?)));
+    let found = of_header(own_headers::COST)
+        .filter(|cost| *cost > NanoUsd::ZERO)
+        .or_else(ticks)
         .or_else(|| IN_USAGE.iter().find_map(|pointer| amount(at(usage?, pointer))))
         .or_else(|| IN_BODY.iter().find_map(of_body))
-        .or_else(of_header)?;
+        .or_else(|| of_header("x-litellm-response-cost"))?;
     // With a key of the user's own the gateway takes its fee, and the vendor the rest.
     let byok = usage.and_then(|usage| usage.get("is_byok")).and_then(Value::as_bool);
     let upstream = || amount(at(usage?, "/cost_details/upstream_inference_cost"));
@@ -133,6 +136,12 @@ mod tests {
             HeaderValue::from_static("2.5e-05"),
         )]);
         assert_eq!(cost(None, &Map::new(), &headers), Some(NanoUsd(25_000)));
+        let credits = json!({"cost": 7});
+        assert_eq!(cost(None, credits.as_object().unwrap(), &headers), Some(NanoUsd(7_000_000_000)));
+        // The header that the operator names counts before all others.
+        let named = reqwest::header::HeaderName::from_static(own_headers::COST);
+        let headers = HeaderMap::from_iter([(named, HeaderValue::from_static("0.02"))]);
+        assert_eq!(cost(None, credits.as_object().unwrap(), &headers), Some(NanoUsd(20_000_000)));
     }
 
     #[test]

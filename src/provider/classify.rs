@@ -40,12 +40,13 @@ impl ErrorRules {
         self.own.iter().find_map(|own| own.meaning(status, body))
     }
 
-    /// The error that a success hides in a form of which only the operator's codes tell.
-    fn inside(&self, value: &Value) -> Option<ErrorBody> {
+    /// The error that a success hides in a form of which only the operator's codes tell. `holder`: the member in which
+    /// the dialect has its answer.
+    pub(super) fn inside(&self, value: &Value, holder: &str) -> Option<ErrorBody> {
         if !self.own.iter().any(OwnError::has_code) {
             return None;
         }
-        let error = ErrorBody::in_place_of_an_answer(value)?;
+        let error = ErrorBody::in_place_of_an_answer(value, holder)?;
         let names_it = |own: &OwnError| own.has_code() && own.meaning(None, &error).is_some();
         self.own.iter().any(names_it).then_some(error)
     }
@@ -150,7 +151,7 @@ pub(super) fn success(
         return Err(classify(signs, errors, reply, &ErrorBody::read(reply.body)));
     }
     let parsed = reply_body::parse(reply, holder, join)?;
-    match ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value)) {
+    match ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value, holder)) {
         Some(error) => Err(classify(signs, errors, reply, &error)),
         None => Ok(parsed),
     }

@@ -147,10 +147,16 @@ impl ErrorBody {
         (says_so || holds_one || coded || refused || only_words).then(|| Self::of_value(body))
     }
 
-    /// The body of a success as an error, for those who know its codes; `None`: it holds a whole answer.
-    pub fn in_place_of_an_answer(body: &Value) -> Option<Self> {
+    /// The body of a success as an error, for those who know its codes; `None`: it holds an answer. A choice may stand
+    /// beside an error, so it has to be whole; vectors, and what other dialects have in `holder`, count as they are.
+    pub fn in_place_of_an_answer(body: &Value, holder: &str) -> Option<Self> {
         let body = unwrapped(body);
-        (!is_whole_answer(body)).then(|| Self::of_value(body))
+        let is_held = |member: &str| body.get(member).is_some_and(is_present);
+        let is_answer = (holder != "choices" && is_held(holder))
+            || ["data", "embeddings"]
+                .iter()
+                .any(|list| body.get(*list).is_some_and(|list| list.is_array() && is_present(list)));
+        (!is_answer && !is_whole_answer(body)).then(|| Self::of_value(body))
     }
 
     /// The note on something like an error that stands beside an accepted answer.

@@ -156,6 +156,36 @@ mod tests {
         for dialect in ["anthropic", "gemini", "openai_responses", "cohere", "ollama", "bedrock", "completions"] {
             let body = r#"{"error":{"code":"E_FULL","message":"Come back."}}"#;
             assert_eq!(told(dialect, 403, body), (Overloaded, Scope::Model), "{dialect}");
+            assert_eq!(
+                told(dialect, 200, r#"{"outcome":{"status":"E_FULL"}}"#),
+                (Overloaded, Scope::Model),
+                "{dialect}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_within_an_answer_is_no_error() {
+        let errors = vec![row(Some("timeout"), None, None, ErrorClass::Timeout)];
+        let quirks = QuirkSettings { errors, ..QuirkSettings::default() };
+        for (dialect, body) in [
+            (
+                "openai_responses",
+                r#"{"status":"completed","tools":[{"type":"function","name":"timeout"}],"output":[{"type":"message","role":"assistant","status":"completed","content":[{"type":"output_text","text":"Yes."}]}]}"#,
+            ),
+            ("openai", r#"{"object":"list","data":[{"index":0,"embedding":[0.5]}],"type":"timeout"}"#),
+            (
+                "ollama",
+                r#"{"message":{"role":"assistant","content":"Yes."},"done":true,"done_reason":"stop","type":"timeout"}"#,
+            ),
+            (
+                "anthropic",
+                r#"{"type":"message","kind":"timeout","content":[{"type":"text","text":"Yes."}],"stop_reason":"end_turn"}"#,
+            ),
+        ] {
+            let adapter = spoken(dialect, None, "http://127.0.0.1/v1", &quirks);
+            let answer = adapter.decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes()));
+            assert!(answer.is_ok(), "{dialect}: {answer:?}");
         }
     }
 
@@ -175,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_that_are_found_out_on_this_side_are_reported_by_nobody() {
+    fn no_server_reports_classes_that_are_found_out_on_this_side() {
         let words = reported_classes();
         assert!(words.contains(&"rate_limit") && words.contains(&"refused"));
         for other in ["network", "unreachable", "soft_failure", "abandoned", "deadline", "no_capacity"] {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnHeaders {
     /// How long to wait: seconds, a duration with units, a date, an instant. A bare number under a name that ends with
-    /// `-ms` is milliseconds.
+    /// `-ms` is milliseconds, here and in [`OwnLimit::reset`].
     pub wait: Option<HeaderName>,
     /// Its id of the request.
     pub request_id: Option<HeaderName>,
@@ -44,7 +44,9 @@ impl OwnHeaders {
         let mut common = Cow::Borrowed(headers);
         for (own, name) in named {
             if let Some(value) = own.as_ref().and_then(|own| headers.get(own)) {
-                common.to_mut().insert(HeaderName::from_static(name), value.clone());
+                let is_time = name.contains("reset");
+                let value = own.as_ref().filter(|_| is_time).map_or_else(|| value.clone(), |own| with_unit(own, value));
+                common.to_mut().insert(HeaderName::from_static(name), value);
             }
         }
         if let Some(own) = &self.wait {
@@ -56,8 +58,8 @@ impl OwnHeaders {
     }
 }
 
-/// Where a gateway's cost is read.
-const COST: &str = "x-litellm-response-cost";
+/// Where the cost is read that the operator has named a header for, before any place in the body.
+pub(super) const COST: &str = "x-sluice-own-cost";
 
 /// A number too large to be a wait is an instant, which is told from milliseconds and seconds by its size.
 const INSTANT: f64 = 1e9;
@@ -119,6 +121,17 @@ mod tests {
         let both = headers(&[("x-slow-down", "2"), ("retry-after", "9")]);
         let names = OwnHeaders { wait: Some(own("x-slow-down")), ..OwnHeaders::default() };
         assert_eq!(wait_hint::of_headers(&names.in_common(&both), now), Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_reset_has_its_unit_by_the_name_of_its_header() {
+        for (name, value, read) in
+            [("x-again-ms", "1500", "1500ms"), ("x-again", "1500", "1500"), ("x-again-ms", "2s", "2s")]
+        {
+            let requests = OwnLimit { reset: Some(own(name)), ..OwnLimit::default() };
+            let names = OwnHeaders { requests, ..OwnHeaders::default() };
+            assert_eq!(names.in_common(&headers(&[(name, value)]))["x-ratelimit-reset-requests"], read, "{name}");
+        }
     }
 
     #[test]

@@ -55,6 +55,21 @@ impl UsagePlaces {
         .collect()
     }
 
+    /// A note on each place where nothing is found. Counts of caches and reasoning are left out by servers that have
+    /// none to tell.
+    pub(super) fn lost(&self, parsed: &Parsed) -> Vec<String> {
+        let is_count = |place: &String| parsed.find(place).and_then(|found| count(found, "")).is_some();
+        let is_there = |place: &String| parsed.find(place).is_some();
+        let places = [
+            ("input", &self.input, self.input.as_ref().is_some_and(is_count)),
+            ("output", &self.output, self.output.as_ref().is_some_and(is_count)),
+            ("cost", &self.cost, self.cost.as_ref().is_some_and(is_there)),
+        ];
+        let lost = places.into_iter().filter(|(.., is_found)| !is_found);
+        lost.filter_map(|(name, place, _)| Some(format!("`quirks.usage.{name}`: nothing is at {}", place.as_ref()?)))
+            .collect()
+    }
+
     /// Whether something stands where the operator says that the cost is.
     pub(super) fn has_cost(&self, parsed: &Parsed) -> bool {
         self.cost.as_ref().and_then(|place| parsed.find(place)).is_some_and(|found| !found.is_null())

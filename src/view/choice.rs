@@ -194,7 +194,8 @@ pub(super) fn why_skipped(why: &Why) -> String {
             format!("it has no price, and max_cost of {} takes only calls whose worst case is known", NanoUsd(*limit))
         }
         Why::OverCost { spent: None, limit, .. } => {
-            format!("a call before had no price, so it was not known what was left of max_cost of {}", NanoUsd(*limit))
+            let limit = NanoUsd(*limit);
+            format!("a call before had no price, so it was not known what was left of max_cost of {limit}")
         }
         Why::OverCost { spent: Some(spent), worst: Some(worst), limit } => {
             let [spent, worst, limit] = [*spent, *worst, *limit].map(NanoUsd);

@@ -161,7 +161,9 @@ impl Keys {
         let states: Vec<KeyState> = self.ring().states().collect();
         let (told, said) = (self.told.lock(), self.said.lock());
         let named = self.names.iter().zip(states).enumerate();
-        let news = named.filter(|(index, (_, state))| state.fault() != told.get(index).copied());
+        // What a refusal means is told once it is known.
+        let news =
+            named.filter(|(index, (_, state))| !state.is_in_doubt() && state.fault() != told.get(index).copied());
         news.map(|(index, (name, state))| {
             let news = state.fault().map_or(KeyNews::InService, |(fault, since)| {
                 let said = said.get(&index).cloned();
@@ -191,7 +193,8 @@ impl Keys {
         let is_news = self.ring().hear(index, out, now);
         // Where the two differ after that, they may have different secrets: there is nothing to tell.
         let own = self.ring().states().nth(index).and_then(KeyState::fault);
-        match own {
+        let is_doubted = self.ring().states().nth(index).is_some_and(|state| state.is_in_doubt());
+        match own.or(out.filter(|_| is_doubted)) {
             Some(out) => _ = self.told.lock().insert(index, out),
             None => _ = self.told.lock().remove(&index),
         }

@@ -328,6 +328,25 @@ fn a_key_of_which_another_process_tells_is_tried_by_one_call() {
 }
 
 #[test]
+fn a_key_that_answers_here_and_is_refused_there_is_in_doubt() {
+    let mut ring = ring(2);
+    assert_eq!(story(&mut ring, &[(0, KeySign::Works), (1, KeySign::Works)]), ["0", "1"]);
+    // A worker that has just begun has never seen them answer, and tells that both are out.
+    let now = NOW + SECOND;
+    for index in [0, 1] {
+        assert!(ring.hear(index, Some((KeyFault::Rejected, now)), now));
+    }
+    assert!(ring.states().all(KeyState::is_in_doubt));
+    // They are refused here, too: not the keys of one worker, and not proven to be out.
+    let told = story(&mut ring, &[(1_000, REFUSED), (2_000, KeySign::Works)]);
+    assert!(told[0].ends_with("taken for an outage") || told[0].contains("StillInDoubt"), "{told:?}");
+    assert!(ring.states().all(|state| state.fault().is_none()), "{told:?}");
+    // Money is another matter, and so is a key that never answered here.
+    assert!(ring.hear(0, Some((KeyFault::OutOfMoney, now + SECOND * 9)), now + SECOND * 9));
+    assert!(ring.states().next().is_some_and(|state| state.fault().is_some()));
+}
+
+#[test]
 fn a_refusal_from_before_an_own_answer_is_outdated() {
     let mut ring = ring(1);
     let call = take(&mut ring, NOW + SECOND);

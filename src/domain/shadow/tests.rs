@@ -19,6 +19,7 @@ fn shadow(name: &str, millionths: u32) -> Shadow {
         max_attempts: 6,
         reask: true,
         cache: Some(Cache { max_age: Duration::from_secs(1) }),
+        max_cost: Some(NanoUsd(1)),
         ..Route::plain(name, vec![rung("a"), rung("b")])
     };
     Shadow::of(&route, rung("c"), MaxFailed::of_millionths(millionths).unwrap(), NanoUsd(7))
@@ -31,6 +32,7 @@ fn a_shadow_makes_one_call_of_its_target_and_has_no_shadow_itself() {
     assert_eq!((route.name.as_str(), shadowed(&route.name)), ("shadow:r", Some("r")));
     assert_eq!(shadow.target().map(ToString::to_string).as_deref(), Some("p/c"));
     assert_eq!((route.rungs.len(), route.max_attempts, route.reask), (1, 1, false));
+    assert!(route.max_cost.is_none(), "it has a limit of its own");
     assert!(route.cache.is_none() && route.cascade.is_none() && route.forks.is_empty() && route.shadow.is_none());
     assert_eq!(shadowed("r"), None);
 }

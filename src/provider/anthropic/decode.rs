@@ -17,7 +17,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
     }
     let parsed = reply_body::parse(reply, "content", events::join)?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
+    if let Some(error) = ErrorBody::inside(&body).or_else(|| errors.inside(&body, "content")) {
         return Err(failure(errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);

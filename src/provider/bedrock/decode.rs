@@ -30,7 +30,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
         });
     }
     let Parsed { value: mut body, mended, .. } = parsed(reply)?;
-    if let Some(error) = ErrorBody::inside(&body) {
+    if let Some(error) = ErrorBody::inside(&body).or_else(|| errors.inside(&body, "output")) {
         return Err(classify(&SIGNS, errors, reply, &error));
     }
     let blocks = body.pointer_mut("/output/message/content").map(Value::take);

@@ -36,9 +36,7 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
                 }
                 // Padding against those who count bytes.
                 (_, Value::Null) | ("obfuscation", _) => {}
-                (_, member) => {
-                    whole.insert(key, member);
-                }
+                (_, member) => add(&mut whole, key, member),
             }
         }
     }
@@ -51,6 +49,19 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     choice.insert("message".to_owned(), Value::Object(message));
     whole.insert("choices".to_owned(), json!([choice]));
     Some(Value::Object(whole))
+}
+
+/// Adds a member of a later event: it counts, and what only an earlier event said within it stays.
+fn add(whole: &mut Map<String, Value>, key: String, member: Value) {
+    match (whole.get_mut(&key), member) {
+        (Some(Value::Object(before)), Value::Object(members)) => {
+            members
+                .into_iter()
+                .filter(|(_, member)| !member.is_null())
+                .for_each(|(key, member)| add(before, key, member));
+        }
+        (_, member) => _ = whole.insert(key, member),
+    }
 }
 
 fn add_choice(choice: &mut Map<String, Value>, message: &mut Map<String, Value>, piece: Map<String, Value>) {

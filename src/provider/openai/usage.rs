@@ -139,17 +139,13 @@ pub(in crate::provider) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
 }
 
 /// Puts the counts of a body that are where the operator says into its usage, under OpenAI's words: they count in place
-/// of what the usage says of the same. Returns a note where nothing is found of what was to be found.
-pub(super) fn gather(places: &UsagePlaces, parsed: &mut Parsed) -> Option<String> {
-    if places.input.is_none() && places.output.is_none() && places.cached_input.is_none() && places.reasoning.is_none()
-    {
-        return None;
-    }
-    let found = places.counts(parsed);
+/// of what the usage says of the same. Returns a note on each place where nothing is found that every answer has.
+pub(super) fn gather(places: &UsagePlaces, parsed: &mut Parsed) -> Vec<String> {
+    let (found, lost) = (places.counts(parsed), places.lost(parsed));
     if found.is_empty() {
-        return Some("no count of tokens is where `quirks.usage` says".to_owned());
+        return lost;
     }
-    let Value::Object(body) = &mut parsed.value else { return None };
+    let Value::Object(body) = &mut parsed.value else { return lost };
     let mut usage = match body.remove("usage") {
         Some(Value::Object(usage)) => usage,
         _ => Map::new(),
@@ -171,7 +167,7 @@ pub(super) fn gather(places: &UsagePlaces, parsed: &mut Parsed) -> Option<String
         details.insert(ours.to_owned(), json!(tokens));
     }
     body.insert("usage".to_owned(), Value::Object(usage));
-    None
+    lost
 }
 
 /// Removes the member at a pointer of one or two names.

@@ -3,16 +3,23 @@
 use super::prepare::LARGE;
 use super::rung_state::Again;
 use super::{Errand, Journey};
+use crate::domain::cost_bound::CostBound;
 use crate::domain::decide::RungHealth;
 use crate::domain::larger_cap::{self, CutAnswer};
 use crate::domain::validation::OwnRules;
-use crate::domain::{ChatRequest, Job, Rejected, eligibility, estimate, reask};
+use crate::domain::{ChatRequest, Job, Rejected, Rung, Timestamp, eligibility, estimate, reask};
 use crate::worker::gate::PACE;
 use std::sync::Arc;
 
 impl Errand {
-    /// The request that goes on with a rejected answer, if its route asks again and the rung has room for it.
-    async fn ask_again(&self, index: usize, base: Option<&Again>, rejected: Arc<Rejected>) -> Option<Again> {
+    /// The request that goes on with a rejected answer, if its route asks again, and rung and bound have room for it.
+    async fn ask_again(
+        &self,
+        index: usize,
+        base: Option<&Again>,
+        rejected: Arc<Rejected>,
+        bound: Option<CostBound>,
+    ) -> Option<Again> {
         if !self.plan.route.reask {
             return None;
         }
@@ -20,11 +27,11 @@ impl Errand {
         let request = base.map_or_else(|| self.request_of(index), |raised| &raised.request);
         let request = self.written(request, move |request| rejected.ask_again(request)).await?;
         let again = Again { of: Some(of), raised: base.and_then(|base| base.raised), ..self.again(request) };
-        self.fits(index, &again).then_some(again)
+        self.fits(index, &again, bound).then_some(again)
     }
 
-    /// The request with a larger cap than the one that cut an answer, if the rung has room for it.
-    async fn raise_cap(&self, index: usize, cut: CutAnswer) -> Option<Again> {
+    /// The request with a larger cap than the one that cut an answer, if rung and bound have room for it.
+    async fn raise_cap(&self, index: usize, cut: CutAnswer, bound: Option<CostBound>) -> Option<Again> {
         let own = self.request.validate.as_deref();
         if !OwnRules::raise_cap(own, &self.plan.route.rules).is_for(cut.kind) {
             return None;
@@ -33,7 +40,7 @@ impl Errand {
         for raised in cut.larger(&spec.model.capabilities, self.job.input_tokens) {
             let request = self.written(self.request_of(index), move |request| raised.within(request)).await?;
             let again = Again { raised: Some(raised), ..self.again(request) };
-            if self.fits(index, &again) {
+            if self.fits(index, &again, bound) {
                 return Some(again);
             }
         }
@@ -58,14 +65,21 @@ impl Errand {
         Again { of: None, raised: None, request: Arc::new(request), job }
     }
 
-    /// Whether a rung could ever take such a request.
-    fn fits(&self, index: usize, again: &Again) -> bool {
+    /// Whether a rung could ever take such a request, and the job may spend what it may cost.
+    fn fits(&self, index: usize, again: &Again, bound: Option<CostBound>) -> bool {
         let Some((spec, rung)) = self.plan.rung(index) else { return false };
         let sizes = rung.sizes(again.job.input_tokens, again.job.max_output_tokens, again.request.inputs());
-        let health = rung.condition(&sizes, None, PACE, false, self.shared.clock.now()).health;
-        eligibility::ineligible(&spec.model.capabilities, &sizes, &again.request).is_none()
+        let now = self.shared.clock.now();
+        let health = rung.condition(&sizes, None, PACE, false, now).health;
+        !is_too_dear(bound, spec, again, now)
+            && eligibility::ineligible(&spec.model.capabilities, &sizes, &again.request).is_none()
             && !matches!(health, RungHealth::Ineligible(_))
     }
+}
+
+/// Whether the job may not spend what such a call may cost.
+fn is_too_dear(bound: Option<CostBound>, spec: &Rung, again: &Again, now: Timestamp) -> bool {
+    bound.is_some_and(|bound| bound.refuses(spec.worst_cost(&again.job, now)).is_some())
 }
 
 impl Journey {
@@ -75,7 +89,16 @@ impl Journey {
         if self.history.iter().all(|attempt| attempt.rejected.is_none() && attempt.cut.is_none()) {
             return;
         }
+        let now = self.errand.shared.clock.now();
+        let bound = self.bound();
         for index in 0..self.rungs.len() {
+            // Calls beside it may have spent what it would need.
+            let again = self.rungs.get(index).and_then(|state| state.again.as_ref());
+            if let (Some(again), Some(spec)) = (again, self.errand.plan.route.rungs.get(index))
+                && is_too_dear(bound, spec, again, now)
+            {
+                self.forget_to_ask_again(index);
+            }
             let due = reask::due(&self.history, index).and_then(|place| self.history.get(place));
             let rejected = due.and_then(|attempt| attempt.rejected.clone());
             let cut = larger_cap::due(&self.history, index);
@@ -87,14 +110,14 @@ impl Journey {
                 continue;
             }
             let raised = match cut {
-                Some(cut) => self.errand.raise_cap(index, cut).await,
+                Some(cut) => self.errand.raise_cap(index, cut, bound).await,
                 None => None,
             };
             if cut.is_some() && raised.is_none() {
                 self.forget_to_raise_cap(index);
             }
             let named = match rejected.clone() {
-                Some(rejected) => self.errand.ask_again(index, raised.as_ref(), rejected).await,
+                Some(rejected) => self.errand.ask_again(index, raised.as_ref(), rejected, bound).await,
                 None => None,
             };
             if rejected.is_some() && named.is_none() {

@@ -3,9 +3,9 @@
 //! Each runs in a task of its own, so it goes on while the job's journey decides, or waits for the database.
 
 use super::call::{Call, Came, CameBack};
-use crate::domain::Timestamp;
 use crate::domain::decide::UnderWay;
 use crate::domain::explanation::Explanation;
+use crate::domain::{NanoUsd, Timestamp};
 use crate::worker::hands::{InHand, PlaceBeside};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub(super) struct Begun {
     /// The place of its rung in the route as it is now; `None`: the route has no such rung any more.
     pub(super) rung: Option<usize>,
     since: Timestamp,
+    /// The most that it may cost; `None`: its price is unknown.
+    worst: Option<NanoUsd>,
     /// What it was decided by.
     pub(super) reasons: Explanation,
     no_longer_needed: CancellationToken,
@@ -57,7 +59,8 @@ impl Calls {
         self.came_back.lock().retain(|number| !self.looked_at.contains(number));
         self.looked_at.clear();
         let (number, rung, in_hand) = (call.number, Some(call.index), in_hand.clone());
-        self.begun.push(Begun { number, rung, since, reasons, no_longer_needed });
+        let worst = call.worst(since);
+        self.begun.push(Begun { number, rung, since, worst, reasons, no_longer_needed });
         self.tasks.get_or_insert_default().spawn(async move {
             let came = call.make(&in_hand).await;
             drop(place);
@@ -68,6 +71,11 @@ impl Calls {
     /// The calls as the decision sees them.
     pub(super) fn under_way(&self) -> Vec<UnderWay> {
         self.begun.iter().map(|call| UnderWay { rung: call.rung, since: call.since }).collect()
+    }
+
+    /// The most that each of them may cost, as it was begun.
+    pub(super) fn worst_cases(&self) -> impl Iterator<Item = Option<NanoUsd>> {
+        self.begun.iter().map(|call| call.worst)
     }
 
     /// Whether a call of this number is under way.

@@ -27,7 +27,7 @@ use super::schemas::InUse;
 use super::settler::{Item, Then};
 use crate::domain::cascade;
 use crate::domain::cost_bound::CostBound;
-use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, UnderWay, climbs_from, decide};
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
@@ -383,7 +383,7 @@ impl Journey {
         if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }
-        if let Some(too_dear) = self.bound(now).and_then(|bound| bound.refuses(rung.worst_cost(job, now))) {
+        if let Some(too_dear) = self.bound().and_then(|bound| bound.refuses(rung.worst_cost(job, now))) {
             return Some(RungHealth::Ineligible(too_dear).into());
         }
         if let Some(shut) = state.refusal(now) {
@@ -394,16 +394,10 @@ impl Journey {
     }
 
     /// What the job may spend and has spent, where its route bounds that.
-    fn bound(&self, now: Timestamp) -> Option<CostBound> {
+    fn bound(&self) -> Option<CostBound> {
         let limit = self.errand.plan.route.max_cost?;
-        let worst = |index: Option<usize>| {
-            let (rung, _) = self.errand.plan.rung(index?)?;
-            let again = self.rungs.get(index?).and_then(|state| state.again.as_ref());
-            rung.worst_cost(again.map_or(&self.errand.job, |again| &again.job), now)
-        };
-        let under_way = self.calls.under_way();
-        let add = |sum: NanoUsd, call: &UnderWay| worst(call.rung).map(|worst| sum + worst);
-        let spent = self.of_round.at_most().and_then(|spent| under_way.iter().try_fold(spent, add));
+        let add = |spent: NanoUsd, worst: Option<NanoUsd>| worst.map(|worst| spent + worst);
+        let spent = self.of_round.at_most().and_then(|spent| self.calls.worst_cases().try_fold(spent, add));
         Some(CostBound { limit, spent })
     }
 

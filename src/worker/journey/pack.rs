@@ -149,8 +149,8 @@ impl Call {
         }
     }
 
-    /// The most that it may have cost; `None`: the price is unknown.
-    fn worst(&self, at: Timestamp) -> Option<NanoUsd> {
+    /// The most that it may cost; `None`: the price is unknown.
+    pub(super) fn worst(&self, at: Timestamp) -> Option<NanoUsd> {
         let (spec, _) = self.errand.plan.rung(self.index)?;
         spec.worst_cost(self.job(), at)
     }
