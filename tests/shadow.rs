@@ -287,10 +287,10 @@ async fn shadows_are_asked_compared_and_costed_apart_and_answers_stay_what_they_
     assert_eq!(json_of(&fleet, &["job", "show", &shadow]).await["shadow_of"].to_string(), job);
     let checked = lines_of(&fleet, &["check"]).await;
     assert!(checked.contains("shadow: 100 % of the accepted jobs also to two/m, for $1.00 a day"), "{checked}");
-    // A call is at most fifty-one tokens.
+    // A call may have fifty tokens of output.
     fleet.configure(&config("\"one/m\"", "two/m", "0.00005"));
     let output = fleet.program(&["check"]).output().await.unwrap();
-    let warned = "the limit of the shadow of route default is $0.00005, and one call of two/m may cost $0.000051";
+    let warned = "the limit of the shadow of route default is $0.00005, and one call of two/m may cost $0.00005";
     assert!(output.status.success() && text(&output.stderr).contains(warned), "{}", text(&output.stderr));
 }
 

@@ -290,7 +290,8 @@ async fn a_target_that_says_the_same_to_everybody_is_told_of_and_left_by_routes_
     ask(&fleet, "lax", 0..7).await;
     fleet.until_answered(7).await;
     let noted = "select count(*) from sluice.attempts
-                  where provider = 'main' and accepted and notes::text like '%different requests lately had this very%'";
+                  where provider = 'main' and accepted
+                    and notes::text like '%different requests lately had this very answer%'";
     assert_eq!(fleet.number(noted).await, 3, "the first four may be right by chance");
     until("the status tells of it", async || {
         let (target, told) = status_of(&fleet, "main/m").await;
