@@ -17,8 +17,7 @@ fn billed(text: &str) -> Reply {
 fn script(call: &Call) -> Reply {
     match (call.prompt(), call.body["model"].as_str()) {
         // Only the dear model knows.
-        ("hard", Some("dear")) => billed("{\"known\": true}"),
-        ("easy", _) => billed("{\"known\": true}"),
+        ("hard", Some("dear")) | ("easy", _) => billed("{\"known\": true}"),
         // The answer of a model whose price is not known.
         ("odd", _) => {
             let body = String::from_utf8(billed("no JSON").1).unwrap().replace("\"m\"", "\"stranger\"");
@@ -97,7 +96,7 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
     let story = program.output(&["explain", "5"]).await;
     assert!(story.contains("and max_cost is $0.0001"), "{story}");
     // Enqueued again by hand, it may spend as much once more.
-    program.output(&["job", "retry", "1", "--yes"]).await;
+    program.output(&["job", "retry", "1"]).await;
     program.output(&["worker", "--drain"]).await;
     let calls: i64 =
         sqlx::query_scalar("select count(*) from sluice.attempts where job_id = 1").fetch_one(&pool).await.unwrap();

@@ -41,9 +41,10 @@ use std::path::PathBuf;
 ///
 /// `most` is the most that can be booked: every job has all the calls that max_attempts and max_cost allow, of the
 /// dearest rung that can take it, each with the longest prompt that its text can be, the whole output cap (without one:
-/// that of the model, or 131,072 tokens), and the dearest price of any hour or day to come. Only a provider that reports
-/// more than it was sent, or than it was allowed to write, that says a higher cost itself, or that answers from a dearer
-/// model or tier, can come to more; and calls that are cut off because their worker dies come on top, as uncertain.
+/// that of the model, or 131,072 tokens), and the dearest price of any hour or day to come. Only a provider that
+/// reports more than it was sent, or than it was allowed to write, that says a higher cost itself, or that answers from
+/// a dearer model or tier, can come to more; and calls that are cut off because their worker dies come on top, as
+/// uncertain.
 ///
 /// `at_least` is how long that takes by the configured limits, nothing else under way. `guessed` names what no answer
 /// of the rung stands behind.

@@ -8,8 +8,8 @@
 //!     └──────────────────────────────── an answer ─────────────────────────────┘
 //! ```
 //!
-//! A key that has answered lately is not believed to be dead at its first refusal: a gateway in trouble may say of every
-//! key that it is wrong. Such a key is in doubt: it rests for a moment, and then one call asks.
+//! A key that has answered lately is not believed to be dead at its first refusal: a gateway in trouble may say of
+//! every key that it is wrong. Such a key is in doubt: it rests for a moment, and then one call asks.
 //!
 //! ```text
 //!             refused, has answered lately          a moment is over, one call takes it
@@ -26,8 +26,8 @@
 //!   neither brings it back nor lengthens its rest.
 //! - A probe whose result never comes holds its key only for [`PROBE_LIMIT`].
 //! - Keys that were refused together, with no answer to any of them in between, are taken for an outage of their
-//!   provider: one call at a time asks, after pauses that double. An answer to it brings all of them back. Once the next
-//!   pause would be as long as `recheck`, the keys are believed to be out.
+//!   provider: one call at a time asks, after pauses that double. An answer to it brings all of them back. Once the
+//!   next pause would be as long as `recheck`, the keys are believed to be out.
 //! - A key in doubt that is refused again is out at once where another key works, or where it is the only one.
 //! - A key that this process has not seen answer within [`LATELY`] is out at its first refusal.
 

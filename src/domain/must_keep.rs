@@ -24,8 +24,8 @@ const NO_LOSS: &[&str] = &["model", "stream", "stream_options", "n", "response_f
 const AND_MORE: (&str, &str) = ("and more", "more members than can be named");
 
 impl MustKeep {
-    /// The first member that a target would leave out although it has to be kept; `None`: nothing is lost. `notes`: what
-    /// is not sent as it came, in the words of the ledger.
+    /// The first member that a target would leave out although it has to be kept; `None`: nothing is lost. `notes`:
+    /// what is not sent as it came, in the words of the ledger.
     #[must_use]
     pub fn lost<'n>(&self, notes: &'n [String], request: &ChatRequest) -> Option<&'n str> {
         let named: &BTreeSet<String> = match self {

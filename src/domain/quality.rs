@@ -6,8 +6,8 @@
 //! schema that no model can meet moves no other route's jobs.
 //!
 //! Three shares are watched over a rolling window, once it has `min_calls` answers: those that took too long, those
-//! that were rejected, and the output tokens that went into rejected answers. For those that took too long the window is
-//! as long as `min_calls` slow answers one after the other take, where that is longer. From then on it is a
+//! that were rejected, and the output tokens that went into rejected answers. For those that took too long the window
+//! is as long as `min_calls` slow answers one after the other take, where that is longer. From then on it is a
 //! [breaker](super::breaker): after a time that grows one real job asks again, and answers that are well again let more
 //! and more jobs through until it is closed.
 //!

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnHeaders {
     /// How long to wait: seconds, a duration with units, a date, an instant. A bare number under a name that ends with
-    /// `ms` is milliseconds.
+    /// `-ms` is milliseconds.
     pub wait: Option<HeaderName>,
     /// Its id of the request.
     pub request_id: Option<HeaderName>,
@@ -66,7 +66,9 @@ const INSTANT: f64 = 1e9;
 fn with_unit(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
     let millis = || {
         let number: f64 = value.to_str().ok()?.trim().parse().ok()?;
-        (name.as_str().ends_with("ms") && (0.0..INSTANT).contains(&number)).then(|| format!("{number}ms"))
+        let last = name.as_str().rsplit(['-', '_']).next().unwrap_or_default();
+        let is_millis = matches!(last, "ms" | "msec" | "millis" | "milliseconds");
+        (is_millis && (0.0..INSTANT).contains(&number)).then(|| format!("{number}ms"))
     };
     millis().and_then(|text| text.parse().ok()).unwrap_or_else(|| value.clone())
 }
@@ -85,8 +87,8 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn own(name: &'static str) -> Option<HeaderName> {
-        Some(HeaderName::from_static(name))
+    fn own(name: &'static str) -> HeaderName {
+        HeaderName::from_static(name)
     }
 
     #[test]
@@ -101,29 +103,34 @@ mod tests {
             ("x-slow-down", "Fri, 20 Nov 2026 12:00:10 GMT", Some(10_000)),
             ("x-slow-down", "2026-11-20T12:00:09Z", Some(9_000)),
             ("x-slow-down", "1795176030", Some(30_000)),
+            ("x-items", "7", Some(7_000)),
             ("x-slow-down-ms", "1500", Some(1_500)),
+            ("x_wait_millis", "20", Some(20)),
             ("x-slow-down-ms", "1795176030000", Some(30_000)),
             ("x-slow-down-ms", "Fri, 20 Nov 2026 12:00:10 GMT", Some(10_000)),
             ("x-slow-down-ms", "soon", None),
             ("x-slow-down", "-3", None),
         ] {
-            let names = OwnHeaders { wait: own(name), ..OwnHeaders::default() };
+            let names = OwnHeaders { wait: Some(own(name)), ..OwnHeaders::default() };
             let given = headers(&[(name, value)]);
             let wait = wait_hint::of_headers(&names.in_common(&given), now);
             assert_eq!(wait, millis.map(Duration::from_millis), "{name}: {value}");
         }
         let both = headers(&[("x-slow-down", "2"), ("retry-after", "9")]);
-        let names = OwnHeaders { wait: own("x-slow-down"), ..OwnHeaders::default() };
+        let names = OwnHeaders { wait: Some(own("x-slow-down")), ..OwnHeaders::default() };
         assert_eq!(wait_hint::of_headers(&names.in_common(&both), now), Some(Duration::from_secs(9)));
     }
 
     #[test]
     fn limits_are_read_under_their_own_names() {
-        let limit =
-            |limit, remaining, reset| OwnLimit { limit: own(limit), remaining: own(remaining), reset: own(reset) };
+        let limit = |limit, remaining, reset| OwnLimit {
+            limit: Some(own(limit)),
+            remaining: Some(own(remaining)),
+            reset: Some(own(reset)),
+        };
         let names = OwnHeaders {
             requests: limit("x-calls", "x-calls-left", "x-calls-again"),
-            tokens: OwnLimit { remaining: own("x-tokens-left"), ..OwnLimit::default() },
+            tokens: OwnLimit { remaining: Some(own("x-tokens-left")), ..OwnLimit::default() },
             ..OwnHeaders::default()
         };
         let given = headers(&[
@@ -153,7 +160,7 @@ mod tests {
     fn headers_without_own_names_are_not_copied() {
         let given = headers(&[("retry-after", "1")]);
         assert!(matches!(OwnHeaders::default().in_common(&given), Cow::Borrowed(_)));
-        let names = OwnHeaders { wait: own("x-none"), ..OwnHeaders::default() };
+        let names = OwnHeaders { wait: Some(own("x-none")), ..OwnHeaders::default() };
         assert!(matches!(names.in_common(&given), Cow::Borrowed(_)));
     }
 }

@@ -55,11 +55,15 @@ impl UsagePlaces {
         .collect()
     }
 
-    /// The cost that stands where the operator says. `None`: there is nothing. `Some(None)`: something that is no cost:
-    /// zero, which servers write where they know none, or what no call costs.
-    pub(super) fn cost(&self, parsed: &Parsed) -> Option<Option<NanoUsd>> {
-        let found = parsed.find(self.cost.as_ref()?).filter(|found| !found.is_null())?;
-        Some(amount(Some(found)).filter(|cost| *cost > NanoUsd::ZERO))
+    /// Whether something stands where the operator says that the cost is.
+    pub(super) fn has_cost(&self, parsed: &Parsed) -> bool {
+        self.cost.as_ref().and_then(|place| parsed.find(place)).is_some_and(|found| !found.is_null())
+    }
+
+    /// The cost that stands there. `None`: nothing does, or something that is no cost: zero, which servers write where
+    /// they know none, or what no call costs.
+    pub(super) fn cost(&self, parsed: &Parsed) -> Option<NanoUsd> {
+        amount(Some(parsed.find(self.cost.as_ref()?)?)).filter(|cost| *cost > NanoUsd::ZERO)
     }
 }
 

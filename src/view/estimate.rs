@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(shown(&view)[1]["as_lately"], serde_json::Value::Null, "an unknown price is no price");
         view.history = Some(PastAnswers::default());
         let wider = view.table();
-        assert_eq!(wider.columns.len(), 16);
-        assert!(wider.rows.iter().all(|row| row.len() == 16));
+        assert_eq!(wider.columns.len(), 17);
+        assert!(wider.rows.iter().all(|row| row.len() == 17));
     }
 }

@@ -179,7 +179,8 @@ impl Observer {
         plan.routes.iter().map(|(name, plan)| (name.clone(), Arc::clone(&plan.route))).collect()
     }
 
-    /// Why the server of a rung can never take a request of which these members have to be kept; `None`: nothing known speaks against it.
+    /// Why the server of a rung can never take a request of which these members have to be kept; `None`: nothing known
+    /// speaks against it.
     #[must_use]
     pub fn refusal(&self, rung: &Rung, request: &ChatRequest, must_keep: &MustKeep) -> Option<Ineligible> {
         let plan = self.shared.plan();

@@ -427,7 +427,7 @@ const OWN_HEADERS: Table = Table {
             Kind::Text,
             "x-slow-down",
             "How long to wait: seconds, a duration with units, or a date; a bare number is milliseconds where the name \
-             ends with ms. `retry-after` counts, too: the longer one.",
+             ends with -ms. `retry-after` counts, too: the longer one.",
         ),
         key("request_id", Kind::Text, "x-trace", "Its id of the request, for its support."),
         key("cost", Kind::Text, "x-price-usd", "The cost of the answer in dollars."),

@@ -134,7 +134,8 @@ fn what_is_wrong_with_a_habit_is_said_at_its_key() {
     let claude = usage("[providers.anthropic]\n").faults().concat();
     assert!(claude.contains("quirks.usage: is a quirk of OpenAI's dialect"), "{claude}");
     usage("[providers.base]\ndialect = \"completions\"\nbase_url = \"http://127.0.0.1:1/v1\"\n").config();
-    given("[providers.anthropic]\nquirks = { errors = [{ code = \"E\", class = \"auth\" }], headers = { wait = \"x\" } }\n")
+    let both = "errors = [{ code = \"E\", class = \"auth\" }], headers = { wait = \"x\" }";
+    given(&format!("[providers.anthropic]\nquirks = {{ {both} }}\n"))
         .load()
         .map_or_else(|errors| assert!(!errors.to_string().contains("quirks"), "{errors}"), drop);
 }

@@ -60,10 +60,12 @@ pub(super) fn pass_over(
         return;
     }
     for candidate in candidates.iter_mut() {
-        if is_weak(&&*candidate)
-            && let Some(weakness) = of(route, conditions, candidate.0)
-        {
+        let Some(weakness) = of(route, conditions, candidate.0) else { continue };
+        if is_weak(&&*candidate) {
             candidate.1 = Candidate::Out { why: Skip::Weak(weakness.clone()), until: None, turn: Turn::Lost };
+        } else if let Candidate::Out { until, turn: turn @ Turn::LastResort, .. } = &mut candidate.1 {
+            // It failed this job already. It is no resort either before the better one was asked.
+            (*until, *turn) = (None, Turn::Lost);
         }
     }
 }

@@ -245,7 +245,9 @@ proptest! {
                             prop_assert_eq!(after.fault().map(|(fault, _)| fault), Some(KeyFault::Rejected));
                             prop_assert!(ring.states().all(|state| state.fault().is_some()));
                         }
-                        Some(KeyChange::Back | KeyChange::Cleared | KeyChange::OutageOver(_)) => prop_assert_eq!(after, KeyState::InService),
+                        Some(KeyChange::Back | KeyChange::Cleared | KeyChange::OutageOver(_)) => {
+                            prop_assert_eq!(after, KeyState::InService);
+                        }
                         Some(KeyChange::Retired(fault) | KeyChange::StillOut(fault)) => {
                             let since = before[index].absence().map_or(now, |(_, since)| since);
                             prop_assert_eq!(after, KeyState::Retired { fault, since, until: now + RECHECK });
@@ -337,8 +339,8 @@ fn a_refusal_from_before_an_own_answer_is_outdated() {
     assert!(ring.hear(0, Some((KeyFault::Rejected, NOW + SECOND + SECOND)), NOW + SECOND + SECOND));
 }
 
-/// Makes calls one after the other, each at this many milliseconds after [`NOW`], with whichever key comes. Returns what
-/// each of them changed; `shut`: no key could be taken.
+/// Makes calls one after the other, each at this many milliseconds after [`NOW`], with whichever key comes. Returns
+/// what each of them changed; `shut`: no key could be taken.
 fn story(ring: &mut KeyRing, calls: &[(u64, KeySign)]) -> Vec<String> {
     let told = calls.iter().map(|&(at, sign)| {
         let now = NOW + Duration::from_millis(at);

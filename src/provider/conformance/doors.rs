@@ -22,8 +22,10 @@ use std::sync::LazyLock;
 
 const FILE: &str = "src/provider/conformance/doors.txt";
 
-/// The columns: their names in the file, the test of each, and what a door makes of a sample.
-pub(super) const COLUMNS: [(&str, &str, fn(&Door, &str) -> String); 12] = [
+/// A column: its name in the file, its test, and what a door makes of a sample.
+type Column = (&'static str, &'static str, fn(&Door, &str) -> String);
+
+pub(super) const COLUMNS: [Column; 12] = [
     ("request", "requests", request),
     ("schema", "schemas", schema),
     ("tools", "offers_of_tools", tools),

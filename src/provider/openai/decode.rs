@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let mut parsed = success(&SIGNS, &manners.errors, reply, "choices", chunks::join)?;
-    let cost = manners.usage.cost(&parsed);
+    let (has_cost, cost) = (manners.usage.has_cost(&parsed), manners.usage.cost(&parsed));
     let lost = gather(&manners.usage, &mut parsed).filter(|_| !reply.is_partial);
     let mut answer = answer(manners, reply, parsed)?;
-    if let Some(cost) = cost {
+    if has_cost {
         answer.beside.cost = cost;
     }
     answer.beside.notes.extend(lost);

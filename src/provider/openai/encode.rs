@@ -101,9 +101,8 @@ fn refused<'a>(quirks: &'a Quirks, request: &ChatRequest) -> Option<&'a str> {
 fn is_usual(name: &str, value: &str) -> bool {
     matches!(
         (name, value),
-        ("tool_choice", "\"auto\"")
-            // The tools are left out with it.
-            | ("tool_choice", "\"none\"")
+        // With "none" the tools are left out.
+        ("tool_choice", "\"auto\"" | "\"none\"")
             | ("logprobs", "false")
             | ("logit_bias", "{}")
             | ("presence_penalty" | "frequency_penalty", "0" | "0.0")

@@ -93,6 +93,21 @@ fn a_rung_that_is_passed_over_was_not_tried() {
 }
 
 #[test]
+fn a_weak_rung_that_failed_is_not_asked_again_in_place_of_one_that_was_not() {
+    let now = NOW + HOUR;
+    let full = Shut { reason: Reason::Concurrency, since: NOW, until: now + SECOND };
+    let hasty = Route { patience: Patience::For(Duration::ZERO), ..route(3) };
+    let past = [rejected(0, SoftFailure::Refusal)];
+    let asked = |last: Condition| {
+        let conditions = [weak(), RungHealth::Shut(full).into(), last];
+        called(&super::super::decide(&job(), &hasty, &[0, 1, 2], &past, &[], &conditions, now))
+    };
+    // It waits a moment for the second one, which answers well.
+    assert_eq!(asked(weak()), None);
+    assert_eq!(asked(RungHealth::Open.into()), Some(2));
+}
+
+#[test]
 fn as_many_jobs_are_started_as_the_better_rungs_take() {
     let room = |condition: Condition, headroom| Condition { headroom: Some(headroom), ..condition };
     let open = || Condition::from(RungHealth::Open);
@@ -142,7 +157,7 @@ proptest! {
         });
         match (&plain, &weakened) {
             (Step::Call { rung, .. }, Step::Call { rung: other, .. }) if rung != other => {
-                prop_assert!(is_weak(*rung) && !is_weak(*other));
+                prop_assert!(is_weak(*rung) && !is_weak(*other), "{plain:?}, {weakened:?}");
             }
             // It waits for a moment, for one that is full, or until another one opens that it would leave otherwise. In
             // these worlds a moment may be long.

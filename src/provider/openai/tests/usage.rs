@@ -252,7 +252,7 @@ fn counts_and_costs_are_read_where_the_operator_says() {
         json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
         json!({"choices": [], "meta": {"tokens": tokens, "usd": 0.25}}),
     ];
-    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    let stream = format!("data: {}\n\n", events.map(|event| event.to_string()).join("\n\ndata: "));
     let headers = headers(&[]);
     let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, stream.as_bytes()) };
     let streamed = adapter.decode(&reply).unwrap();
