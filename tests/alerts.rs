@@ -232,8 +232,8 @@ async fn each_rule_fires_and_is_over_whatever_the_receiver_does() {
          update sluice.tally_hour_all set unpriced = 0, cost_nanos = 0",
     )
     .await;
-    // Without routes to them nothing is known of the bad and the stuck provider and the locked key any more. No look may
-    // miss what the calls bring about, so the windows were long; they end now.
+    // Without routes to them nothing is known of the bad and the stuck provider and the locked key any more. No look
+    // may miss what the calls bring about, so the windows were long; they end now.
     let config = format!("{PROVIDERS}{rules}{ops}").replace("window = \"30s\"", "window = \"2s\"");
     let without = config
         .replace("\"bad/m\", ", "")

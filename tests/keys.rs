@@ -238,6 +238,9 @@ async fn with_all_keys_out_jobs_wait_until_a_recheck_finds_one_good_again() {
 const WRONG_KEY: &str =
     r#"{"error":{"message":"Incorrect API key provided","type":"invalid_request_error","code":"invalid_api_key"}}"#;
 
+/// In place of a status: 401 as a gateway says it, without a word of keys.
+const BARE: u16 = 1;
+
 /// A server that answers with this status, the words of all that are no answers being those for a wrong key; at its
 /// provider `never` no key has ever been right.
 async fn server_with(status: &Arc<AtomicU16>) -> Scripted {
@@ -245,6 +248,7 @@ async fn server_with(status: &Arc<AtomicU16>) -> Scripted {
     Scripted::start(move |call, _| match (call.provider.as_str(), status.load(Ordering::Relaxed)) {
         ("never", _) => (401, WRONG_KEY.into()),
         (_, 200) => answer("Yes."),
+        (_, BARE) => (401, b"Unauthorized".to_vec()),
         (_, status) => (status, WRONG_KEY.into()),
     })
     .await
@@ -362,6 +366,13 @@ async fn keys_that_are_refused_together_are_an_outage_and_their_provider_comes_b
     assert_eq!((fleet.number(REFUSALS).await, worker.said().matches(DOUBTED).count()), (refused, doubts));
     let well = ("in_service".to_owned(), None);
     until("all keys are in service", async || states_at(&fleet, "main").await == vec![well.clone(); 3]).await;
+
+    // The same outage in a gateway's words, which might concern one request: it takes more refusals, and no job.
+    status.store(BARE, Ordering::Relaxed);
+    fleet.enqueue("alone", 8).await;
+    worker.until_said("taken for an outage; its jobs go elsewhere or wait", 2).await;
+    status.store(200, Ordering::Relaxed);
+    fleet.until_answered(59).await;
     worker.stop().await;
-    fleet.books_are_in_order(51).await;
+    fleet.books_are_in_order(59).await;
 }
