@@ -47,6 +47,9 @@ faults = [{ kind = \"server_error\" }]
 [providers.locked]
 dialect = \"openai\"
 keys = [\"another-key\"]
+[providers.stuck]
+dialect = \"openai\"
+faults = [{ kind = \"stuck\" }]
 ";
 
 const PROVIDERS: &str = "
@@ -57,6 +60,9 @@ base_url = \"http://simulator/good/v1\"
 dialect = \"openai\"
 base_url = \"http://simulator/bad/v1\"
 breaker = { min_calls = 1, failure_rate = 0.1, window = \"60s\", open = \"30s\" }
+[providers.stuck]
+dialect = \"openai\"
+base_url = \"http://simulator/stuck/v1\"
 [providers.locked]
 dialect = \"openai\"
 base_url = \"http://simulator/locked/v1\"
@@ -65,6 +71,8 @@ api_key_env = \"LOCKED_KEY\"
 price = { input = \"1\", output = \"1\" }
 [models.\"bad/m\"]
 price = { input = \"0.1\", output = \"0.1\" }
+[models.\"stuck/m\"]
+price = { input = \"1\", output = \"1\" }
 [models.\"locked/m\"]
 price = { input = \"1\", output = \"1\" }
 [routes.default]
@@ -74,6 +82,8 @@ rungs = [\"bad/m\", \"good/m\"]
 patience = \"0s\"
 [routes.unpriced]
 rungs = [\"good/free\"]
+[routes.stuck]
+rungs = [\"stuck/m\"]
 [routes.locked]
 rungs = [\"locked/m\"]
 ";
@@ -172,7 +182,9 @@ async fn each_rule_fires_and_is_over_whatever_the_receiver_does() {
     enqueue(&fleet, "unpriced", None, 2).await;
     enqueue(&fleet, "locked", None, 3).await;
     enqueue(&fleet, "default", None, 3).await;
-    fleet.until_answered(10).await;
+    // However three workers share them, one has five.
+    enqueue(&fleet, "stuck", None, 15).await;
+    fleet.until_answered(25).await;
     let later = "insert into sluice.job (route, batch, run_at, request)
                  select 'default', 'later', now() + interval '1 day', '{\"prompt\": \"zqprompt\"}'
                    from generate_series(1, 900)";
@@ -220,11 +232,12 @@ async fn each_rule_fires_and_is_over_whatever_the_receiver_does() {
          update sluice.tally_hour_all set unpriced = 0, cost_nanos = 0",
     )
     .await;
-    // Without routes to them nothing is known of the bad provider and the locked key any more. No look may miss what
-    // the calls bring about, so the windows were long; they end now.
+    // Without routes to them nothing is known of the bad and the stuck provider and the locked key any more. No look
+    // may miss what the calls bring about, so the windows were long; they end now.
     let config = format!("{PROVIDERS}{rules}{ops}").replace("window = \"30s\"", "window = \"2s\"");
     let without = config
         .replace("\"bad/m\", ", "")
+        .replace("rungs = [\"stuck/m\"]", "rungs = [\"good/m\"]")
         .replace("[routes.locked]\nrungs = [\"locked/m\"]", "[routes.locked]\nrungs = [\"good/m\"]");
     let cut = |text: &str, from: &str, to: &str| {
         let (before, rest) = text.split_once(from).unwrap();

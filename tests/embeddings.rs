@@ -3,6 +3,9 @@
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, text};
+use crate::support::scripted::Scripted;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sluice::simulate::embedding::vector;
 use sluice::simulate::{Scenario, Simulator};
@@ -73,7 +76,27 @@ async fn every_dialect_with_embeddings_brings_each_input_its_vector() {
     let database = database().await;
     let pool = database.pool();
     let (simulator, config) = stage();
+    // A server of the test shows what went over the wire.
+    let wire = Scripted::start(|call, _| {
+        let bytes: Vec<u8> = vector("gamma", 4).iter().flat_map(|number| number.to_le_bytes()).collect();
+        let embedding = match call.body["encoding_format"].as_str() {
+            Some("base64") => json!(STANDARD.encode(bytes)),
+            _ => json!(vector("another text", 4)),
+        };
+        let data = json!([{ "object": "embedding", "index": 0, "embedding": embedding }]);
+        let usage = json!({ "prompt_tokens": 2, "total_tokens": 2 });
+        (200, json!({ "object": "list", "data": data, "model": "m", "usage": usage }).to_string().into_bytes())
+    })
+    .await;
+    let config = format!(
+        "{config}[providers.wire]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         [models.\"wire/m\"]\nprice = {{ input = \"1\", output = \"4\" }}\n[routes.wire]\nrungs = [\"wire/m\"]\n",
+        wire.base_url("wire")
+    );
     let program = program(&config, &database.url());
+    let encoded = json!({"input": "gamma", "dimensions": 4, "encoding_format": "base64"});
+    let encoded: i64 =
+        sqlx::query_scalar("select sluice.enqueue($1, route => 'wire')").bind(&encoded).fetch_one(&pool).await.unwrap();
     for name in DIALECTS {
         let mut lines = Vec::new();
         let mut add = |id: &str, body: Value| {
@@ -94,6 +117,14 @@ async fn every_dialect_with_embeddings_brings_each_input_its_vector() {
     let worker = program.run(&["worker", "--drain"]).await;
     assert!(worker.status.success(), "{}", text(&worker.stderr));
     assert!(!text(&worker.stderr).contains("alpha"), "prompts never reach a log");
+    let sent = wire.calls("wire");
+    assert_eq!((sent.len(), &sent[0].body["encoding_format"]), (1, &json!("base64")), "{sent:?}");
+    let response: Value = sqlx::query_scalar("select response from sluice.results where job_id = $1")
+        .bind(encoded)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(vectors_of(&response), vectors(&["gamma"], 4), "numbers, although base64 came");
 
     for name in DIALECTS {
         let (out, errors) = (program.path(&format!("{name}.out")), program.path(&format!("{name}.err")));

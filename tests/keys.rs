@@ -1,14 +1,19 @@
 //! Several keys of one provider with the real program: one is rejected, one runs out of money during the run, one is
 //! good.
 
+use crate::support::fleet::Fleet;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};
 use crate::support::queue::enqueue_questions;
+use crate::support::scripted::{Scripted, answer};
 use crate::support::wait::until;
 use serde_json::Value;
 use sluice::simulate::{Scenario, Simulator};
 use sluice::store::Store;
 use sqlx::{AssertSqlSafe, PgPool};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::process::Child;
 
 /// Not shaped like any vendor's, so that no pattern of keys takes them out by chance.
@@ -227,4 +232,147 @@ async fn with_all_keys_out_jobs_wait_until_a_recheck_finds_one_good_again() {
     // How many calls are in the first wave depends on how fast it starts; at least one of each key is not a probe.
     assert!((6..=refusals - 3).contains(&probes), "{probes} probes\n{log}");
     assert_eq!(lines("the key works again"), 3, "{log}");
+}
+
+/// What OpenAI says of a key that it does not know.
+const WRONG_KEY: &str =
+    r#"{"error":{"message":"Incorrect API key provided","type":"invalid_request_error","code":"invalid_api_key"}}"#;
+
+/// In place of a status: 401 as a gateway says it, without a word of keys.
+const BARE: u16 = 1;
+
+/// A server that answers with this status, the words of all that are no answers being those for a wrong key; at its
+/// provider `never` no key has ever been right.
+async fn server_with(status: &Arc<AtomicU16>) -> Scripted {
+    let status = Arc::clone(status);
+    Scripted::start(move |call, _| match (call.provider.as_str(), status.load(Ordering::Relaxed)) {
+        ("never", _) => (401, WRONG_KEY.into()),
+        (_, 200) => answer("Yes."),
+        (_, BARE) => (401, b"Unauthorized".to_vec()),
+        (_, status) => (status, WRONG_KEY.into()),
+    })
+    .await
+}
+
+async fn shown(fleet: &Fleet, arguments: &[&str]) -> String {
+    let output = fleet.program(arguments).output().await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The states of a provider's keys and why they are not in service, as `sluice status` shows them.
+async fn states_at(fleet: &Fleet, provider: &str) -> Vec<(String, Option<String>)> {
+    let status: Value = serde_json::from_str(&shown(fleet, &["status", "--format", "json"]).await).unwrap();
+    let keys = status["workers"][0]["stats"]["gate"]["keys"].as_array().cloned().unwrap_or_default();
+    let of = keys.iter().filter(|key| key["provider"] == provider);
+    of.map(|key| (key["state"].as_str().unwrap().to_owned(), key["shut"]["reason"].as_str().map(str::to_owned)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_refused_together_are_an_outage_and_their_provider_comes_back_without_a_person() {
+    const DOUBTED: &str = "the key was refused although it had answered lately";
+    const REFUSALS: &str = "select count(*) from sluice.attempts where provider = 'main' and class = 'auth'";
+    let status = Arc::new(AtomicU16::new(200));
+    let server = server_with(&status).await;
+    let of_server = |name: &str, keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{{ api_key_env = \"{key}\" }}")).collect();
+        format!(
+            "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{}\"\nkeys = [{}]\n\
+             breaker = {{ min_calls = 1000 }}\n[models.\"{name}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n",
+            server.base_url(name),
+            keys.join(", ")
+        )
+    };
+    let at_once = "strategy = \"priority\"\npatience = \"0s\"\n";
+    // One attempt has to do for jobs that know no other provider: an outage must not cost them their only one.
+    let config = format!(
+        "[worker]\nmax_in_flight = 4\n{}{}[providers.two]\ndialect = \"openai\"\n\
+         base_url = \"http://simulator/two/v1\"\n[models.\"two/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+         [routes.default]\nrungs = [\"main/m\", \"two/m\"]\n{at_once}\
+         [routes.never]\nrungs = [\"never/m\", \"two/m\"]\n{at_once}\
+         [routes.alone]\nrungs = [\"main/m\"]\nmax_attempts = 1\n",
+        of_server("main", &["KEY_ONE", "KEY_TWO", "KEY_THREE"]),
+        of_server("never", &["KEY_FOUR", "KEY_FIVE"])
+    );
+    let scenario = "[providers.two]\ndialect = \"openai\"\nmodels.m.price = { input = \"1\", output = \"2\" }\n";
+    let fleet = Fleet::new(scenario, &config).await;
+    let keys =
+        ["ONE", "TWO", "THREE", "FOUR", "FIVE"].map(|key| (format!("KEY_{key}"), format!("secret-of-{key}-93b1")));
+    let variables: Vec<(&str, &str)> = keys.iter().map(|(name, key)| (name.as_str(), key.as_str())).collect();
+    let worker = fleet.start_with(&variables);
+    fleet.enqueue("default", 12).await;
+    fleet.until_answered(12).await;
+    let used: BTreeSet<Option<String>> = server.calls("main").into_iter().map(|call| call.authorization).collect();
+    assert_eq!(used.len(), 3, "all three keys have answered");
+
+    // Keys that have never answered are out at once.
+    fleet.enqueue("never", 3).await;
+    fleet.until_answered(15).await;
+    let out = ("out".to_owned(), Some("auth".to_owned()));
+    until("both keys are out", async || states_at(&fleet, "never").await == [out.clone(), out.clone()]).await;
+    let said = worker.said();
+    assert_eq!((said.matches("the key is rejected").count(), said.matches(DOUBTED).count()), (2, 0), "{said}");
+
+    // All three are refused: jobs take the other rung, or wait where there is none.
+    status.store(401, Ordering::Relaxed);
+    fleet.enqueue("default", 20).await;
+    fleet.enqueue("alone", 4).await;
+    fleet.until_answered(35).await;
+    let outage = "main/m: keys refused as in an outage (all 3 keys were refused within ";
+    until("the status names the outage", async || {
+        let told = shown(&fleet, &["status", "--format", "table"]).await;
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        told.contains(outage) && told.contains(" s: taken for an outage)")
+    })
+    .await;
+    until("no key is believed to be out", async || {
+        let states = states_at(&fleet, "main").await;
+        states.len() == 3 && states.iter().all(|(_, why)| why.as_deref() == Some("keys_in_doubt"))
+    })
+    .await;
+    let job = fleet.number("select min(id) from sluice.jobs where route = 'alone'").await.to_string();
+    let told = shown(&fleet, &["explain", &job]).await;
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("all 3 keys were refused within"), "{told}");
+    let skipped = "select count(*) from sluice.attempts
+                    where provider = 'two' and decision->'skipped'->0->>'why' = 'keys_in_doubt'";
+    assert!(fleet.number(skipped).await > 0);
+    let ended = "select count(*) from sluice.results where state <> 'succeeded' or route = 'alone'";
+    assert_eq!(fleet.number(ended).await, 0);
+    worker.until_said("taken for an outage; its jobs go elsewhere or wait", 1).await;
+    assert_eq!(worker.said().matches("the key is rejected").count(), 2, "of the other provider");
+
+    // It is over.
+    status.store(200, Ordering::Relaxed);
+    fleet.until_answered(39).await;
+    worker.until_said("the keys work again: the outage is over", 1).await;
+    // Four calls at once may have been under way, and then one at a time asked.
+    let refused = fleet.number(REFUSALS).await;
+    assert!((3..20).contains(&refused), "{refused}");
+    let by_main = "select count(*) from sluice.attempts where provider = 'main' and accepted";
+    let before = fleet.number(by_main).await;
+    fleet.enqueue("default", 6).await;
+    fleet.until_answered(45).await;
+    assert_eq!(fleet.number(by_main).await, before + 6);
+
+    // A server that fails says nothing of keys, whatever its words are.
+    let doubts = worker.said().matches(DOUBTED).count();
+    status.store(500, Ordering::Relaxed);
+    fleet.enqueue("default", 6).await;
+    fleet.until_answered(51).await;
+    let failed = "select count(*) from sluice.attempts where provider = 'main' and class = 'server_error'";
+    assert!(fleet.number(failed).await >= 6);
+    assert_eq!((fleet.number(REFUSALS).await, worker.said().matches(DOUBTED).count()), (refused, doubts));
+    let well = ("in_service".to_owned(), None);
+    until("all keys are in service", async || states_at(&fleet, "main").await == vec![well.clone(); 3]).await;
+
+    // The same outage in a gateway's words, which might concern one request: it takes more refusals, and no job.
+    status.store(BARE, Ordering::Relaxed);
+    fleet.enqueue("alone", 8).await;
+    worker.until_said("taken for an outage; its jobs go elsewhere or wait", 2).await;
+    status.store(200, Ordering::Relaxed);
+    fleet.until_answered(59).await;
+    worker.stop().await;
+    fleet.books_are_in_order(59).await;
 }

@@ -3,8 +3,10 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::program::text;
+use crate::support::scripted::Scripted;
 use crate::support::wait::until;
 use rustix::process::Signal;
+use serde_json::json;
 use sluice::simulate::Dialect;
 use sqlx::Row as _;
 use std::fmt::Write as _;
@@ -241,6 +243,46 @@ async fn a_limit_of_inputs_is_kept() {
     let error = "select error_class || ': ' || error from sluice.result where state = 'failed'";
     let error: String = sqlx::query_scalar(error).fetch_one(&fleet.pool).await.unwrap();
     assert!(error.starts_with("never_fits: ") && error.contains("61 inputs, its limit allows 60 at once"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_answer_of_a_pack_speaks_for_the_quality_of_its_target() {
+    let main = Scripted::start(|call, _| {
+        let texts = call.body["input"].as_array().map_or(1, Vec::len);
+        let zero = |index: usize| json!({ "object": "embedding", "index": index, "embedding": [0.0, 0.0, 0.0, 0.0] });
+        let data: Vec<_> = (0..texts).map(zero).collect();
+        let usage = json!({ "prompt_tokens": 4 * texts, "total_tokens": 4 * texts });
+        (200, json!({ "object": "list", "data": data, "model": "m", "usage": usage }).to_string().into_bytes())
+    })
+    .await;
+    let (scenario, config) = one_provider("0.001", "{ inputs = 8, wait = \"2s\" }");
+    let config = format!(
+        "{}[providers.main]\ndialect = \"openai\"\nbase_url = \"{}\"\nbreaker = {{ min_calls = 8, open = \"1h\" }}\n\
+         [models.\"main/m\"]\n{PRICE}\n",
+        config.replace("[\"p/m\"]", "[\"main/m\", \"p/m\"]\nstrategy = \"priority\"\npatience = \"0s\"\nreask = false"),
+        main.base_url("main")
+    );
+    let fleet = Fleet::new(&scenario, &config).await;
+    let enqueue = async |from: i32| {
+        let some = "insert into sluice.job (route, request)
+                         select 'packed', jsonb_build_object('input', 'text number ' || n, 'dimensions', 4)
+                           from generate_series($1, $1 + 7) n";
+        sqlx::query(some).bind(from).execute(&fleet.pool).await.unwrap();
+    };
+    enqueue(10).await;
+    let worker = fleet.start();
+    fleet.until_answered(8).await;
+    enqueue(20).await;
+    fleet.until_answered(16).await;
+    worker.stop().await;
+    assert_eq!(main.calls("main").len(), 1, "one call has brought eight answers, and they were enough");
+    let rejected = "select count(*) from sluice.attempts where provider = 'main' and detail = 'vector_zero'";
+    assert_eq!(fleet.number(rejected).await, 8);
+    let passed = "select count(*) from sluice.attempts
+                   where provider = 'p' and number = 1 and decision->'skipped'->0->>'why' = 'quality'
+                     and decision->'skipped'->0->>'found' = '8 of the last 8 answers were rejected (vector_zero 8)'";
+    assert_eq!(fleet.number(passed).await, 8);
+    fleet.books_are_in_order(16).await;
 }
 
 const NOTED: &str = "select count(*) from sluice.inflight where call_number is not null";

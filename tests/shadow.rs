@@ -287,6 +287,11 @@ async fn shadows_are_asked_compared_and_costed_apart_and_answers_stay_what_they_
     assert_eq!(json_of(&fleet, &["job", "show", &shadow]).await["shadow_of"].to_string(), job);
     let checked = lines_of(&fleet, &["check"]).await;
     assert!(checked.contains("shadow: 100 % of the accepted jobs also to two/m, for $1.00 a day"), "{checked}");
+    // A call may have fifty tokens of output.
+    fleet.configure(&config("\"one/m\"", "two/m", "0.00005"));
+    let output = fleet.program(&["check"]).output().await.unwrap();
+    let warned = "the limit of the shadow of route default is $0.00005, and one call of two/m may cost $0.00005";
+    assert!(output.status.success() && text(&output.stderr).contains(warned), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,6 +311,21 @@ async fn a_dead_target_of_shadows_harms_nothing_and_is_left_alone() {
     assert_eq!(fleet.number(twice).await, 0);
     let report = json_of(&fleet, &["report", "quality", "--by", "route", "--route", "default"]).await;
     assert_eq!(report[0]["accepted"], json!(JOBS), "{report}");
+    // They have failed, and nobody's job has.
+    let failed = "select count(*) from sluice.results where route = 'shadow:default' and state = 'failed'";
+    until("shadows have failed", async || fleet.number(failed).await >= 1).await;
+    let booked = async || {
+        let stats = "select stats->>$1 from sluice.worker";
+        let of = async |name: &str| {
+            let stat: Option<String> = sqlx::query_scalar(stats).bind(name).fetch_one(&fleet.pool).await.unwrap();
+            stat.map_or(0, |stat| stat.parse::<i64>().unwrap())
+        };
+        of("attempts").await == fleet.number("select count(*) from sluice.attempt").await
+    };
+    until("the worker has told of all its calls", booked).await;
+    let status = json_of(&fleet, &["status"]).await;
+    let stats = &status["workers"][0]["stats"];
+    assert_eq!((&stats["succeeded"], &stats["failed"]), (&json!(JOBS), &json!(0)), "{stats}");
     worker.stop().await;
 }
 

@@ -2,9 +2,17 @@
 //! about it, and what is mended.
 
 use crate::support::fleet::Fleet;
+use crate::support::inbox::{Inbox, ok};
 use crate::support::program::text;
+use crate::support::scripted::{Scripted, answer};
+use crate::support::wait::until;
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What jobs do, step by step, by the tests of `decide`.
 const GAME: &str = include_str!("../src/domain/decide/tests/game.txt");
@@ -218,4 +226,118 @@ async fn what_can_be_mended_is_mended_and_the_answer_as_it_came_is_kept() {
     assert_eq!(fleet.number("select count(*) from sluice.attempts where detail = 'stuck_answer'").await, 3);
     let log = text(&output.stderr) + &text(&output.stdout);
     assert_eq!(log.matches("had the very same answer").count(), 1, "{log}");
+}
+
+/// Long enough to be no label.
+const SAME: &str = "The mill pond was full this morning, so the miller opened the gate a little earlier than usual. By \
+                    noon the stones had ground forty sacks of rye, and the water in the race stood so low that the \
+                    wheel came to rest. He closed the gate and went home.";
+
+/// Enqueues a question for each of these numbers.
+async fn ask(fleet: &Fleet, route: &str, numbers: Range<i32>) {
+    sqlx::query(
+        "insert into sluice.job (route, request)
+              select $1, jsonb_build_object('prompt', 'Question ' || n) from generate_series($2, $3 - 1) n",
+    )
+    .bind(route)
+    .bind(numbers.start)
+    .bind(numbers.end)
+    .execute(&fleet.pool)
+    .await
+    .unwrap();
+}
+
+/// A target, as `sluice status` shows it, and all that it tells people.
+async fn status_of(fleet: &Fleet, target: &str) -> (Value, String) {
+    let shown =
+        async |format: &str| text(&fleet.program(&["status", "--format", format]).output().await.unwrap().stdout);
+    let status: Value = serde_json::from_str(&shown("json").await).unwrap();
+    let targets = status["targets"].as_array().cloned().unwrap_or_default();
+    let told = shown("table").await.split_whitespace().collect::<Vec<_>>().join(" ");
+    (targets.into_iter().find(|it| it["target"] == target).unwrap_or_default(), told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_says_the_same_to_everybody_is_told_of_and_left_by_routes_that_mind() {
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = Arc::clone(&is_stuck);
+    let main = Scripted::start(move |call, _| {
+        if stuck.load(Ordering::Relaxed) { answer(SAME) } else { answer(&format!("{}: {SAME}", call.prompt())) }
+    })
+    .await;
+    let inbox = Inbox::start(|_, _| ok()).await;
+    let at_once = "rungs = [\"main/m\", \"two/m\"]\nstrategy = \"priority\"\npatience = \"0s\"\nreask = false\n";
+    let config = |max_in_flight: u32| {
+        format!(
+            "[worker]\nmax_in_flight = {max_in_flight}\n\
+             [providers.main]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+             breaker = {{ min_calls = 3, failure_rate = 0.9, open = \"1h\" }}\n\
+             [providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/two/v1\"\n\
+             [models.\"main/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [models.\"two/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.lax]\n{at_once}[routes.strict]\n{at_once}validate.stuck_answer = true\n\
+             [alerts]\nevery = \"1s\"\nclear = \"1s\"\n\
+             [alerts.receivers.ops]\nurl = \"{}\"\nrules = [\"stuck_answer\"]\n",
+            main.base_url("main"),
+            inbox.url("/")
+        )
+    };
+    let scenario = "[providers.two]\ndialect = \"openai\"\nmodels.m.price = { input = \"1\", output = \"2\" }\n";
+    let fleet = Fleet::new(scenario, &config(4)).await;
+    let worker = fleet.start();
+
+    // Where nobody minds the answers are used, and everybody is told.
+    ask(&fleet, "lax", 0..7).await;
+    fleet.until_answered(7).await;
+    let noted = "select count(*) from sluice.attempts
+                  where provider = 'main' and accepted
+                    and notes::text like '%different requests lately had this very answer%'";
+    assert_eq!(fleet.number(noted).await, 3, "the first four may be right by chance");
+    until("the status tells of it", async || {
+        let (target, told) = status_of(&fleet, "main/m").await;
+        target["stuck_answer"]["requests"] == 7
+            && told.contains("main/m: 7 different requests lately had the very same answer, word by word")
+    })
+    .await;
+    let rule = BTreeSet::from(["stuck_answer".to_owned()]);
+    inbox.until_told("alert.firing", &rule).await;
+    let letter = inbox.taken().remove(0);
+    assert_eq!(letter.data("key"), "stuck_answer:main/m");
+    assert!(letter.data("summary").contains("the same answer, word by word, to different requests"), "{}", letter.text);
+
+    // What was seen outlives a change of something else.
+    fleet.configure(&config(3));
+    worker.signal(Signal::HUP);
+    worker.until_said("the configuration was read again and is in force", 1).await;
+    ask(&fleet, "lax", 7..8).await;
+    fleet.until_answered(8).await;
+    until("it goes on", async || status_of(&fleet, "main/m").await.0["stuck_answer"]["requests"] == 8).await;
+
+    // Where it is minded the answers are rejected, and soon the target is passed over.
+    ask(&fleet, "strict", 20..32).await;
+    fleet.until_answered(20).await;
+    let rejected = "select count(*) from sluice.attempts where provider = 'main' and detail = 'stuck_answer'";
+    let rejected = fleet.number(rejected).await;
+    assert!((3..=5).contains(&rejected), "three, and those that were under way: {rejected}");
+    let by_two = "select count(*) from sluice.results where route = 'strict' and provider = 'two'";
+    assert_eq!(fleet.number(by_two).await, 12);
+    let passed = "select count(*) from sluice.attempts
+                   where provider = 'two' and decision->'skipped'->0->>'why' = 'quality'
+                     and decision->'skipped'->0->>'found' like '%answers were rejected (stuck_answer %'";
+    assert_eq!(fleet.number(passed).await, 12 - rejected);
+    until("the status says so", async || {
+        let (target, told) = status_of(&fleet, "main/m").await;
+        target["passed_over"][0]["route"] == "strict" && told.contains("main/m: passed over on route strict")
+    })
+    .await;
+
+    // Ten other answers in a row end it.
+    is_stuck.store(false, Ordering::Relaxed);
+    ask(&fleet, "lax", 40..50).await;
+    fleet.until_answered(30).await;
+    inbox.until_told("alert.resolved", &rule).await;
+    inbox.has_nothing_double();
+    assert!(status_of(&fleet, "main/m").await.0["stuck_answer"].is_null());
+    worker.stop().await;
+    fleet.books_are_in_order(30).await;
 }

@@ -449,6 +449,33 @@ mod tests {
     }
 
     #[test]
+    fn probes_rules_for_answers_and_shadows_that_nobody_would_ask_are_told() {
+        let with = |limit: &str| {
+            let more = format!(
+                "validate = {{ min_chars = 10, stuck_answer = true }}\n[routes.default.shadow]\n\
+                 target = \"openai/gpt-4o\"\nshare = 0.1\nlimit = \"{limit}\"\n[providers.local]\n\
+                 dialect = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1\"\n\
+                 probe = {{ path = \"/health\", every = \"15s\", failures = 2 }}\n"
+            );
+            check(&format!("{GOOD}{more}"), Format::Text)
+        };
+        let (code, out, err) = with("1");
+        assert_eq!(code, ExitCode::Success, "{err}");
+        assert!(out.contains("  probe: /health every 15s; 2 failures in a row hold the provider back\n"), "{out}");
+        let rules = out.lines().find(|line| line.contains("answers keep")).unwrap();
+        assert!(rules.contains(" rules: non_empty, min_chars, ") && rules.ends_with(", stuck_answer"), "{rules}");
+        assert!(!err.contains("shadow"), "{err}");
+        let (code, _, err) = with("0.001");
+        assert_eq!(code, ExitCode::Success, "it is a warning");
+        let told = "the limit of the shadow of route default is $0.001, and one call of openai/gpt-4o may cost $0.";
+        assert!(err.contains(told) && err.contains("raise `limit`"), "{err}");
+        // A cap makes the calls cheap enough.
+        let small = GOOD.replace("rungs", "max_tokens = 10\nrungs");
+        let shadow = "[routes.default.shadow]\ntarget = \"openai/gpt-4o\"\nshare = 0.1\nlimit = \"0.001\"\n";
+        assert!(!check(&format!("{small}{shadow}"), Format::Text).2.contains("shadow"));
+    }
+
+    #[test]
     fn a_price_that_begins_on_a_later_day_is_told() {
         let priced = |from: &str| {
             let price = "price = { input = \"1\", output = \"2\" }";

@@ -338,6 +338,13 @@ mod tests {
         rungs = ["a/dear", "a/cheap", "a/free"]
         [routes.hours]
         rungs = ["a/by_day", "a/cheap"]
+        [providers.deaf]
+        dialect = "anthropic"
+        base_url = "http://127.0.0.1:9/v1"
+        [models."deaf/m"]
+        price = { input = "1", output = "2" }
+        [routes.sounds]
+        rungs = ["deaf/m", "a/dear"]
     "#;
 
     #[test]
@@ -415,6 +422,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sound_at_a_rung_whose_dialect_has_none_is_unsupported() {
+        let sound = concat!(
+            r#"{"messages":[{"role":"user","content":["#,
+            r#"{"type":"input_audio","input_audio":{"data":"QUJD","format":"wav"}}]}]}"#
+        );
+        let found = estimate_of(sound, &["--route", "sounds"]).unwrap();
+        let [deaf, dear] = found.rungs.as_slice() else { panic!("{found:?}") };
+        assert_eq!((deaf.unsupported, deaf.jobs), (1, 0));
+        assert_eq!((dear.unsupported, dear.jobs, dear.first_choice), (0, 1, 1));
+    }
+
+    #[test]
     fn faulty_lines_and_unknown_routes_are_refused() {
         let lines = "{\"prompt\":\"a\"}\n{}\n";
         assert!(
@@ -423,7 +442,7 @@ mod tests {
         assert_eq!(estimate_of(lines, &["--skip-bad"]).unwrap().jobs, 1);
         assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);
         assert!(estimate_of("", &[]).unwrap_err().ends_with("there are no jobs in it"));
-        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default, hours"));
+        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default, hours, sounds"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::domain::file_estimate::{FileEstimate, RungEstimate};
 use crate::domain::{MaxFailed, NanoUsd, PerAnswer, Timestamp};
 use crate::store::batch::Batch;
 use crate::store::budget::BudgetRow;
-use crate::store::report::{FailureWords, Grouping, Keys, LatencyRow, Totals};
+use crate::store::report::{FailureWords, Grouping, Keys, LatencyRow, ShadowRow, Totals};
 use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::view::budget::{self, BudgetView};
 use crate::view::estimate::EstimateView;
@@ -177,6 +177,24 @@ fn tables() -> Vec<(&'static str, Table)> {
         p99_ms: Some(123_456),
         mean_ms: 2_345,
     };
+    let of_shadows = [Grouping::Route, Grouping::Provider, Grouping::Model];
+    let shadow = ShadowRow {
+        keys: Keys::of(&of_shadows, ["classification", "azure_westeurope", "gpt-4.1-mini-2025-04-14"]),
+        pairs: 8_912_345,
+        both_accepted: 8_911_111,
+        compared: 8_901_234,
+        same: 7_654_321,
+        fields: 23_456_789,
+        fields_same: 21_098_765,
+        cost: NanoUsd(1_234_567_890_123),
+        unpriced: 7,
+        shadow_cost: NanoUsd(34_567_890_123),
+        shadow_unpriced: 0,
+        p50_ms: Some(1_234),
+        shadow_p50_ms: Some(412),
+        waiting: 12_345,
+        not_asked: 1_234,
+    };
     let batches = [a_batch("nightly-classification-2027-01-15"), a_batch("b")];
     let mut tables = vec![
         ("batch list", batch::table(&batches)),
@@ -192,6 +210,7 @@ fn tables() -> Vec<(&'static str, Table)> {
             compare::compare(&before, &report::cost(&by, now.collect(), &totals(&[], &[])), by.len())
         }),
         ("report latency", report::latency(&by, vec![latency])),
+        ("report shadow", report::shadow::shadows(&of_shadows, &[shadow.clone()], Some(&shadow))),
     ];
     let rung = |target: &str| RungTrial {
         target: target.to_owned(),

@@ -162,7 +162,10 @@ pub(super) fn success(
 pub(super) fn classify(signs: &Signs, errors: &ErrorRules, reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
     let success = (200..300).contains(&reply.status);
     let status = if success { body.http_code } else { Some(reply.status) };
-    let by_rules = |rules: &[Rule]| rules.iter().find(|rule| rule.matches(status, body)).map(Rule::meaning);
+    // A server that fails has looked at no key, whatever its words are: those of an outage speak of keys, too.
+    let may_refuse_keys = status.is_none_or(|status| status < 500);
+    let is_it = |rule: &&Rule| (may_refuse_keys || rule.class != Auth) && rule.matches(status, body);
+    let by_rules = |rules: &[Rule]| rules.iter().find(is_it).map(Rule::meaning);
     let Meaning { class, scope, bearing, mend } = errors
         .own_meaning(status, body)
         .or_else(|| by_rules(errors.vendor))

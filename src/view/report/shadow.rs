@@ -19,6 +19,8 @@ const LAYOUT: Layout = Layout {
         "both_accepted",
         "cost_per_answer",
         "shadow_per_answer",
+        "answer_only",
+        "compared",
     ],
     prose: &[],
 };

@@ -38,6 +38,7 @@ const OPENAI: &[Case] = &[
     case("never fits", 429, r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45,000. The input or output tokens must be reduced.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded"))
         .names(Unit::Tokens, 30_000, Some(45_000)),
     case("never fits, without numbers", 429, r#"{"error":{"message":"Request too large for gpt-4o: it exceeds the tokens per min limit","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")),
+    case("key of a server that fails", 500, r#"{"error":{"message":"Incorrect API key provided","type":"authentication_error","code":"invalid_api_key"}}"#, ServerError, Model, Some("invalid_api_key")),
     case("500", 500, r#"{"error":{"message":"The server had an error","type":"server_error","code":null}}"#, ServerError, Model, Some("server_error")),
     case("500 does not wait for a reset", 500, "", ServerError, Model, None)
         .with(&[("x-ratelimit-reset-tokens", "6m0s")]),
