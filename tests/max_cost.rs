@@ -23,12 +23,12 @@ fn script(call: &Call) -> Reply {
             let body = String::from_utf8(billed("no JSON").1).unwrap().replace("\"m\"", "\"stranger\"");
             (200, body.into_bytes())
         }
-        // It reasons until the cap is twice as large.
-        ("think", _) if call.body["max_tokens"].as_i64().unwrap() < 500 => {
-            let body = String::from_utf8(billed("").1).unwrap().replace("\"stop\"", "\"length\"");
+        // It is longer than its cap.
+        ("long", _) if call.body["max_tokens"].as_i64().unwrap() < 500 => {
+            let body = String::from_utf8(billed("Half an ans").1).unwrap().replace("\"stop\"", "\"length\"");
             (200, body.into_bytes())
         }
-        ("think", _) => billed("{\"known\": true}"),
+        ("long", _) => billed("{\"known\": true}"),
         _ => billed("no JSON"),
     }
 }
@@ -63,11 +63,14 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
         ("tight", "easy", "failed", 0..=0, vec![]),
         ("unpriced", "easy", "succeeded", 1..=1, vec!["m"]),
         // A cap four times as large may cost too much, and twice as large it does not.
-        ("bound", "think", "succeeded", 2..=2, vec!["m"]),
+        ("bound", "long", "succeeded", 2..=2, vec!["m"]),
         // What a stranger's answer cost is not known, so there may be nothing left.
         ("bound", "odd", "failed", 1..=1, vec!["m"]),
     ] {
-        let request = json!({ "prompt": prompt, "max_tokens": 256, "response_format": { "type": "json_object" } });
+        let request = match prompt {
+            "long" => json!({ "prompt": prompt, "max_tokens": 256, "validate": { "raise_cap": "always" } }),
+            _ => json!({ "prompt": prompt, "max_tokens": 256, "response_format": { "type": "json_object" } }),
+        };
         enqueue_request(&pool, route, &request).await;
         program.output(&["worker", "--drain"]).await;
         let (ended, cost, error): (String, Option<f64>, Option<String>) =

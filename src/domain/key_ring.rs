@@ -397,6 +397,9 @@ impl KeyRing {
             _ => return false,
         };
         key.enter(state);
+        if state.is_in_doubt() {
+            self.see_outage(now);
+        }
         true
     }
 

@@ -338,9 +338,10 @@ fn a_key_that_answers_here_and_is_refused_there_is_in_doubt() {
     }
     assert!(ring.states().all(KeyState::is_in_doubt));
     // They are refused here, too: not the keys of one worker, and not proven to be out.
-    let told = story(&mut ring, &[(1_000, REFUSED), (2_000, KeySign::Works)]);
-    assert!(told[0].ends_with("taken for an outage") || told[0].contains("StillInDoubt"), "{told:?}");
-    assert!(ring.states().all(|state| state.fault().is_none()), "{told:?}");
+    assert_eq!(ring.outage().map(|outage| outage.keys), Some(2));
+    let told = story(&mut ring, &[(2_000, REFUSED), (3_000, REFUSED), (4_000, KeySign::Works)]);
+    assert_eq!(told, ["0: StillInDoubt", "shut: keys_in_doubt, 1000 ms", "1: over"]);
+    assert_eq!(ring.in_service(), 2);
     // Money is another matter, and so is a key that never answered here.
     assert!(ring.hear(0, Some((KeyFault::OutOfMoney, now + SECOND * 9)), now + SECOND * 9));
     assert!(ring.states().next().is_some_and(|state| state.fault().is_some()));
