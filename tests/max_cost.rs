@@ -16,19 +16,18 @@ fn billed(text: &str) -> Reply {
 
 fn script(call: &Call) -> Reply {
     match (call.prompt(), call.body["model"].as_str()) {
-        // Only the dear model knows.
-        ("hard", Some("dear")) | ("easy", _) => billed("{\"known\": true}"),
-        // The answer of a model whose price is not known.
-        ("odd", _) => {
-            let body = String::from_utf8(billed("no JSON").1).unwrap().replace("\"m\"", "\"stranger\"");
-            (200, body.into_bytes())
-        }
         // It is longer than its cap.
         ("long", _) if call.body["max_tokens"].as_i64().unwrap() < 500 => {
             let body = String::from_utf8(billed("Half an ans").1).unwrap().replace("\"stop\"", "\"length\"");
             (200, body.into_bytes())
         }
-        ("long", _) => billed("{\"known\": true}"),
+        // Only the dear model knows what is hard.
+        ("hard", Some("dear")) | ("easy" | "long", _) => billed("{\"known\": true}"),
+        // The answer of a model whose price is not known.
+        ("odd", _) => {
+            let body = String::from_utf8(billed("no JSON").1).unwrap().replace("\"m\"", "\"stranger\"");
+            (200, body.into_bytes())
+        }
         _ => billed("no JSON"),
     }
 }

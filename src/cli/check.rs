@@ -11,9 +11,8 @@ use super::output::{self, Output, OutputError, for_stderr};
 use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
-use crate::domain::estimate;
 use crate::domain::price::{Price, Tariff};
-use crate::domain::{Defaults, Job, JobId, Limits, NanoUsd, Patience, Route, Strategy, Timestamp, strategy};
+use crate::domain::{Defaults, Job, JobId, Limits, NanoUsd, Patience, Route, Rung, Strategy, Timestamp, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
@@ -106,29 +105,37 @@ fn load(
     Ok(config)
 }
 
-/// The shadows whose limit is below what the smallest call may cost: none is ever asked.
+/// The targets of which the smallest call may cost more than is allowed: shadows by their limit, and rungs by
+/// `max_cost`.
 fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (name, route) in &config.routes {
-        let Some(shadow) = &route.route.shadow else { continue };
-        let Some((rung, price)) = shadow.route.rungs.first().and_then(|rung| Some((rung, rung.price_at(now)?))) else {
-            continue;
-        };
+    for (name, RouteConfig { route, .. }) in &config.routes {
         let smallest = Job {
             id: JobId(0),
             ready_at: now,
             deadline: None,
             max_attempts: None,
             input_tokens: 1,
-            max_output_tokens: shadow.route.defaults.max_tokens,
+            max_output_tokens: route.defaults.max_tokens,
             sticky: None,
         };
-        let worst = estimate::worst_cost(&price, &rung.model.capabilities, &smallest);
-        if worst > shadow.limit {
+        let above = |rung: &Rung, limit: NanoUsd| rung.worst_cost(&smallest, now).filter(|worst| *worst > limit);
+        if let Some(shadow) = &route.shadow
+            && let Some(rung) = shadow.route.rungs.first()
+            && let Some(worst) = above(rung, shadow.limit)
+        {
             warnings.push(format!(
                 "the limit of the shadow of route {name} is {}, and one call of {} may cost {worst}, so that none is \
                  made unless requests have a small `max_tokens`: raise `limit`",
                 shadow.limit, rung.target
+            ));
+        }
+        let Some(limit) = route.max_cost else { continue };
+        for (rung, worst) in route.rungs.iter().filter_map(|rung| Some((rung, above(rung, limit)?))) {
+            warnings.push(format!(
+                "max_cost of route {name} is {limit}, and one call of {} may cost {worst}, so that it is asked only by \
+                 requests with a small `max_tokens`: give the route `max_tokens`, or raise max_cost",
+                rung.target
             ));
         }
     }
@@ -473,6 +480,18 @@ mod tests {
         let small = GOOD.replace("rungs", "max_tokens = 10\nrungs");
         let shadow = "[routes.default.shadow]\ntarget = \"openai/gpt-4o\"\nshare = 0.1\nlimit = \"0.001\"\n";
         assert!(!check(&format!("{small}{shadow}"), Format::Text).2.contains("shadow"));
+    }
+
+    #[test]
+    fn rungs_that_hardly_a_request_can_pay_for_are_told() {
+        let with = |lines: &str| check(&GOOD.replace("rungs", &format!("{lines}\nrungs")), Format::Text);
+        let (code, out, err) = with("max_cost = \"0.001\"");
+        assert_eq!(code, ExitCode::Success, "it is a warning");
+        assert!(out.contains("  the calls of one job cost $0.001 at most\n"), "{out}");
+        let told = "max_cost of route default is $0.001, and one call of openai/gpt-4o-mini may cost $0.0";
+        assert!(err.contains(told) && err.contains("give the route `max_tokens`, or raise max_cost"), "{err}");
+        assert!(err.contains("openai/of-tomorrow has no price, so no job of this route is ever sent there"), "{err}");
+        assert!(!with("max_tokens = 100\nmax_cost = \"0.001\"").2.contains("may cost"));
     }
 
     #[test]

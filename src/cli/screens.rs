@@ -210,7 +210,7 @@ fn tables() -> Vec<(&'static str, Table)> {
             compare::compare(&before, &report::cost(&by, now.collect(), &totals(&[], &[])), by.len())
         }),
         ("report latency", report::latency(&by, vec![latency])),
-        ("report shadow", report::shadow::shadows(&of_shadows, &[shadow.clone()], Some(&shadow))),
+        ("report shadow", report::shadow::shadows(&of_shadows, std::slice::from_ref(&shadow), Some(&shadow))),
     ];
     let rung = |target: &str| RungTrial {
         target: target.to_owned(),

@@ -28,6 +28,9 @@ pub(super) fn read(section: &mut Section<'_>) -> MustKeep {
         }
         _ => {
             let members = section.parsed_list("must_keep", EXPECTED, path).unwrap_or_default();
+            if members.iter().any(|member| member == ALL) {
+                section.fault("must_keep", "has \"all\" in a list", "must_keep = \"all\", or a list of members");
+            }
             if members.is_empty() { MustKeep::Nothing } else { MustKeep::Members(members.into_iter().collect()) }
         }
     }

@@ -53,7 +53,10 @@ pub fn of<'r>(
     refuses: &Refuses<'_>,
 ) -> Option<Course> {
     let routed = routing::route(find(named)?, find, routes, asked).ok()?;
-    let (route, request) = (routed.route, &routed.request);
+    let (route, whole) = (routed.route, &routed.request);
+    // What the route holds back is sent to no rung, so it rules none out.
+    let left = whole.without_held_back(&route.pass).and_then(Result::ok);
+    let request = left.as_ref().unwrap_or(whole);
     let job = Job {
         id,
         ready_at: at,
@@ -167,6 +170,28 @@ mod tests {
         assert_eq!(faults, [true, false, true]);
         assert!(course.falls_back_on.contains(&ErrorClass::ServerError));
         assert!(!course.falls_back_on.contains(&ErrorClass::ContentPolicy));
+    }
+
+    #[test]
+    fn what_the_route_holds_back_or_cannot_pay_for_is_told_as_the_worker_would() {
+        // A tier chooses what is paid for, so it is held back, and rules no rung out.
+        let body = r#"{"prompt":"Hi","max_tokens":100,"service_tier":"flex"}"#;
+        let named = three(Strategy::Priority);
+        let refuses = |_: &Rung, request: &ChatRequest, _: &MustKeep| {
+            request.raw.contains("service_tier").then(|| Ineligible::Unsupported("service_tier".to_owned()))
+        };
+        let told = |route: &Route| {
+            let metadata = Metadata::default();
+            let asked = Unrouted { body, project: "acme", batch: None, metadata: &metadata };
+            let find = |name: &str| (name == "r").then_some(route);
+            let course = of("r", &find, 1, &asked, JobId(7), Timestamp(1_800_000_000_000), &refuses).unwrap();
+            course.rungs.into_iter().map(|rung| rung.ineligible.map(|why| why.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&named), [None, None, None]);
+        let bound = told(&Route { max_cost: Some(NanoUsd(500_000)), ..named });
+        assert!(bound[0].as_ref().is_some_and(|why| why.contains("max_cost is $0.0005")), "{bound:?}");
+        assert!(bound[1].as_ref().is_some_and(|why| why.contains("has no price")), "{bound:?}");
+        assert_eq!(bound[2], None);
     }
 
     #[test]

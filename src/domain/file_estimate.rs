@@ -109,7 +109,7 @@ impl FileEstimate {
                     let is_chat = request.embed.is_none();
                     let most = most(rung, self.at, &job, (self.reask && is_chat, raises && is_chat));
                     dearest = dearest.zip(most).map(|(dearest, most)| dearest.or_dearer(most));
-                    sums.add(rung, self.at, &job, most.map(|most| most.in_all(repeats)));
+                    sums.add(rung, self.at, &job, most.map(|most| most.within(route, repeats)));
                 }
             }
         }

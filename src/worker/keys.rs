@@ -193,7 +193,7 @@ impl Keys {
         let is_news = self.ring().hear(index, out, now);
         // Where the two differ after that, they may have different secrets: there is nothing to tell.
         let own = self.ring().states().nth(index).and_then(KeyState::fault);
-        let is_doubted = self.ring().states().nth(index).is_some_and(|state| state.is_in_doubt());
+        let is_doubted = self.ring().states().nth(index).is_some_and(KeyState::is_in_doubt);
         match own.or(out.filter(|_| is_doubted)) {
             Some(out) => _ = self.told.lock().insert(index, out),
             None => _ = self.told.lock().remove(&index),

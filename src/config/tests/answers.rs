@@ -153,6 +153,7 @@ fn a_route_says_which_members_must_be_kept() {
     let key = "routes.default.must_keep";
     for (lines, expected) in [
         ("must_keep = \"seed\"", format!("{key}: is \"seed\"; expected \"all\", or a list of members such as")),
+        ("must_keep = [\"all\"]", format!("{key}: has \"all\" in a list; expected must_keep = \"all\", or a list")),
         ("must_keep = true", format!("{key}: is true; expected \"all\", or a list of members such as")),
         ("must_keep = [7]", format!("{key}[0]: is 7; expected")),
         ("must_keep = [\"\"]", format!("{key}[0]: \"\" is not the path of a member; expected")),
