@@ -140,6 +140,7 @@ pub(super) fn read_model(section: &mut Section<'_>, known: Model) -> Model {
             files: section.flag("files").or(capabilities.files),
             audio: section.flag("audio").or(capabilities.audio),
             temperature: section.flag("temperature").or(capabilities.temperature),
+            ignores_cap: false,
         },
     }
 }

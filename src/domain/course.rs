@@ -115,6 +115,7 @@ mod tests {
         files: None,
         audio: None,
         temperature: None,
+        ignores_cap: false,
     };
 
     fn rung(model: &str, dollars: Option<i64>, capabilities: Capabilities) -> Rung {

@@ -185,9 +185,11 @@ pub fn worst_cost(price: &Tariff, capabilities: &Capabilities, job: &Job) -> Nan
     dearest_cost(price, input, most_output_tokens(capabilities, job.max_output_tokens))
 }
 
-/// The most tokens of an answer: the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`].
+/// The most tokens of an answer: the smaller of the request's cap, where it is sent along, and the model's, or
+/// [`UNKNOWN_OUTPUT_CAP`].
 #[must_use]
 pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 {
+    let cap = cap.filter(|_| !capabilities.ignores_cap);
     let window = || capabilities.context_window.map_or(UNKNOWN_OUTPUT_CAP, |window| window.min(UNKNOWN_OUTPUT_CAP));
     [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or_else(window)
 }
@@ -304,6 +306,9 @@ mod tests {
             worst_cost(&PRICE.into(), &model(None), &job(1_000, None)),
             NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000)
         );
+        // A cap that is not sent along caps nothing.
+        let deaf = Capabilities { ignores_cap: true, ..model(Some(50)) };
+        assert_eq!(worst_cost(&PRICE.into(), &deaf, &job(1_000, Some(10))), NanoUsd(input + 50 * 4_000));
         // A prompt that is written into a cache for an hour costs twice its plain price.
         let hour = Price { cache_write_1h: Some(2_000_000_000), ..PRICE };
         let written = NanoUsd(1_251 * 2_000 + 50 * 4_000);

@@ -219,6 +219,8 @@ pub struct Capabilities {
     pub audio: Option<bool>,
     /// Takes `temperature` and `top_p`; if not, they are dropped and the drop is recorded.
     pub temperature: Option<bool>,
+    /// Whether its answers have no cap although the request sets one, because it is not sent along.
+    pub ignores_cap: bool,
 }
 
 /// A model as configured: its price and its abilities.

@@ -28,6 +28,9 @@ pub struct ApiKey {
     pub role: Option<AwsRole>,
 }
 
+/// A request with an output cap.
+const CAPPED: &str = r#"{"messages":[{"role":"user","content":"?"}],"max_tokens":100}"#;
+
 /// A provider as configured.
 ///
 /// Its `Debug` shows neither the key nor the values of the headers, which may be keys as well.
@@ -99,6 +102,15 @@ impl Endpoint {
             Ok(wire) => wire.without_loss(must_keep, request).err(),
             Err(why) => Some(why),
         }
+    }
+
+    /// Whether a request for this model goes without its output cap, by the quirks of the server.
+    #[must_use]
+    pub fn leaves_out_cap(&self, model: &str, capabilities: &Capabilities) -> bool {
+        let Ok(request) = ChatRequest::read_text(CAPPED) else { return false };
+        let written = self.adapter().encode((&request).into(), model, capabilities);
+        let is_cap = |path: &String| matches!(path.as_str(), "max_tokens" | "max_completion_tokens");
+        written.is_ok_and(|wire| wire.dropped.iter().any(is_cap))
     }
 
     /// The tiers that its calls may ask for.

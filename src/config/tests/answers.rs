@@ -13,6 +13,23 @@ fn server(quirks: &str) -> Given {
 }
 
 #[test]
+fn a_server_that_is_sent_no_cap_has_none_in_the_worst_case() {
+    let ignores = |quirks: &str| {
+        let with = format!("{LOCAL}[providers.local.quirks]\n{quirks}\n[routes.default]\nrungs = [\"local/m\"]\n");
+        let config = given(&with).config();
+        config.routes["default"].route.rungs[0].model.capabilities.ignores_cap
+    };
+    for quirks in ["drop = [\"max_tokens\"]", "takes_only = [\"model\", \"messages\"]"] {
+        assert!(ignores(quirks), "{quirks}");
+    }
+    for quirks in
+        ["drop = [\"seed\"]", "rename = { max_tokens = \"max_new_tokens\" }", "cap_field = \"max_completion_tokens\""]
+    {
+        assert!(!ignores(quirks), "{quirks}");
+    }
+}
+
+#[test]
 fn the_habits_of_a_servers_answers_arrive() {
     let config = server(
         "errors = [{ code = \"E_FULL\", class = \"overloaded\" }, { code = 17, status = 402, class = \"auth\" },\n\

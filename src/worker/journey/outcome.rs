@@ -89,6 +89,12 @@ impl Journey {
                 self.take_ineligible(rung, Ineligible::OverBudget { budget, worst, limit });
             }
             Shortage::Unpriced { .. } => self.take_ineligible(rung, Ineligible::Unpriced { budget }),
+            // Another call of the job may be smaller.
+            Shortage::NoRoom { is_moment: false, .. }
+                if self.state_of(rung).is_some_and(|state| state.again.is_some()) =>
+            {
+                rung.into_iter().for_each(|rung| self.forget_to_ask_again(rung));
+            }
             // A job that has an answer does not wait until there is money for a surer one.
             Shortage::NoRoom { is_moment, .. }
                 if standing.budget.scope.is_provider()
