@@ -93,7 +93,9 @@ impl Journey {
             Shortage::NoRoom { is_moment: false, .. }
                 if self.state_of(rung).is_some_and(|state| state.again.is_some()) =>
             {
-                rung.into_iter().for_each(|rung| self.forget_to_ask_again(rung));
+                if let Some(rung) = rung {
+                    self.forget_to_ask_again(rung);
+                }
             }
             // A job that has an answer does not wait until there is money for a surer one.
             Shortage::NoRoom { is_moment, .. }
