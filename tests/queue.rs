@@ -533,3 +533,18 @@ async fn a_job_that_moves_between_the_tables_is_outstanding_all_the_while() {
     assert!(looks > 10, "{looks} looks");
     assert!(!queue.store.outstanding(&["other".to_owned()]).await.unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_hour_has_come_is_outstanding_before_it_is_put_into_the_queue() {
+    let queue = Queue::new().await;
+    sqlx::query("insert into sluice.job (request, run_at) values ('{}', now() + interval '1 hour')")
+        .execute(&queue.pool)
+        .await
+        .unwrap();
+    let routes = ["default".to_owned()];
+    assert!(!queue.store.outstanding(&routes).await.unwrap(), "it is left for its hour");
+    sqlx::query("update sluice.parked set run_at = now()").execute(&queue.pool).await.unwrap();
+    assert!(queue.store.outstanding(&routes).await.unwrap());
+    assert_eq!(queue.store.promote().await.unwrap(), 1);
+    assert!(queue.store.outstanding(&routes).await.unwrap());
+}

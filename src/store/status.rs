@@ -454,6 +454,7 @@ impl Store {
             r#"select exists (select from sluice.inflight)
                    or exists (select from sluice.parked k where k.reason not in ('scheduled', 'paused')
                                 and not exists (select from sluice.shadow s where s.shadow_id = k.job_id))
+                   or exists (select from sluice.parked k where k.run_at <= now() and k.reason = 'scheduled')
                       as "busy!""#
         )
         .fetch_one(&self.db)

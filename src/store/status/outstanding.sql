@@ -20,6 +20,8 @@ select exists (select from sluice.inflight)
                   and not exists (select from sluice.pause v
                                    where v.kind = 'provider' and starts_with(k.reason, v.name || '/')
                                      and k.reason ~ ': paused \((nowhere|no fallback|patience without)'))
+    -- Its hour has come, and no worker has put it into the queue yet.
+    or exists (select from sluice.parked k where k.run_at <= now() and k.reason = 'scheduled')
     or exists (select from lane l cross join lateral (
                       select b.route, b.project, b.batch, b.enqueued_by
                         from sluice.job b where b.id = l.job_id limit 1) j
