@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_rules_for_answers_and_shadows_that_nobody_would_ask_are_told() {
+    fn probes_rules_for_answers_and_shadows_that_are_never_asked_are_told() {
         let with = |limit: &str| {
             let more = format!(
                 "validate = {{ min_chars = 10, stuck_answer = true }}\n[routes.default.shadow]\n\

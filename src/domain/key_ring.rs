@@ -246,7 +246,7 @@ pub struct KeyOutage {
 
 impl fmt::Display for KeyOutage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Of less than a second, nobody wants to know more.
+        // Less than a second is told as one.
         let seconds = self.within.as_millis().div_ceil(1_000).max(1);
         write!(f, "all {} keys were refused within {seconds} s: taken for an outage", self.keys)
     }

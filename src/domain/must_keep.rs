@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authors_own_members_beside_a_prompt_are_lost_by_nobody() {
+    fn an_authors_own_members_beside_a_prompt_are_no_loss() {
         let request = ChatRequest::parse(&json!({ "prompt": "Hi", "row": 7, "seed": 3 })).unwrap();
         let lost = |note: &str| MustKeep::All.lost(&[note.to_owned()], &request).map(str::to_owned);
         assert_eq!((lost("row"), lost("seed").as_deref()), (None, Some("seed")));

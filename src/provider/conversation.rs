@@ -286,7 +286,7 @@ impl<'a> Conversation<'a> {
 /// The note on texts that a dialect rejects because they are blank.
 pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
 
-/// The note on tools that are left out because the request lets nobody call them.
+/// The note on tools that are left out because the request lets the model call none of them.
 pub(super) const TOOLS_NOT_TO_BE_CALLED: &str = "tools (tool_choice is none)";
 
 /// The note on function names that are written differently.
