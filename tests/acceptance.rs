@@ -113,8 +113,8 @@ fn scenario(jobs: i64) -> String {
     scenario
 }
 
-/// The configuration, with this many rungs and these further lines of the route.
-fn config(rungs: usize, lines: &str) -> String {
+/// The configuration, with these further lines of the routes, and these further rules for answers.
+fn config(lines: &str, rules: &str) -> String {
     let mut config = "[worker]\nmax_in_flight = 200\n".to_owned();
     for (index, (dialect, path)) in RUNGS.iter().enumerate() {
         let price = index + 1;
@@ -127,12 +127,12 @@ fn config(rungs: usize, lines: &str) -> String {
         )
         .unwrap();
     }
-    let names: Vec<String> = (0..rungs).map(|index| format!("\"p{index}/m\"")).collect();
+    let names: Vec<String> = (0..RUNGS.len()).map(|index| format!("\"p{index}/m\"")).collect();
     for (route, stream) in [("default", false), ("streamed", true)] {
         writeln!(
             config,
             "[routes.{route}]\nrungs = [{}]\npatience = \"0s\"\nmax_tokens = 200\nstream = {stream}\n\
-             validate = {{ language = [\"en\"], served = \"asked\", stuck_answer = true }}\n{lines}",
+             validate = {{ language = [\"en\"], served = \"asked\", stuck_answer = true{rules} }}\n{lines}",
             names.join(", ")
         )
         .unwrap();
@@ -145,6 +145,9 @@ const ANY: &str = "max_attempts = 40\nfallback_on = [\"rate_limit\", \"ramp_limi
                    \"overloaded\", \"server_error\", \"timeout\", \"network\", \"auth\", \"permission\", \
                    \"not_found\", \"invalid_request\", \"refused\", \"context_length\", \"content_policy\", \
                    \"payload_too_large\", \"never_fits\", \"output_invalid\", \"soft_failure\"]";
+
+/// Each job draws one of the rungs, and never leaves it.
+const EVENLY: &str = "strategy = \"weighted\"\nweights = [1, 1, 1, 1, 1, 1, 1]\nfallback = \"never\"\n";
 
 /// What came of a run.
 #[derive(Debug)]
@@ -177,8 +180,8 @@ impl Outcome {
 /// One job in so many has no answer anywhere: each provider refuses its request.
 const HOPELESS: i64 = 100;
 
-async fn run(jobs: i64, rungs: usize, lines: &str) -> Outcome {
-    let fleet = Fleet::new(&scenario(jobs), &config(rungs, lines)).await;
+async fn run(jobs: i64, lines: &str, rules: &str) -> Outcome {
+    let fleet = Fleet::new(&scenario(jobs), &config(lines, rules)).await;
     sqlx::query(
         "insert into sluice.job (batch, custom_id, route, request)
               select 'b', 'c' || n, case when n % 3 = 0 then 'streamed' else 'default' end,
@@ -229,7 +232,7 @@ fn all_but_the_hopeless(jobs: i64) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_goes_wrong_each_job_is_answered_for_which_an_answer_is_to_be_had() {
     const JOBS: i64 = 300;
-    let outcome = run(JOBS, RUNGS.len(), ANY).await;
+    let outcome = run(JOBS, ANY, "").await;
     assert_eq!((outcome.answered, outcome.failed), (all_but_the_hopeless(JOBS), JOBS / HOPELESS), "{outcome:?}");
 }
 
@@ -237,13 +240,19 @@ async fn whatever_goes_wrong_each_job_is_answered_for_which_an_answer_is_to_be_h
 #[ignore = "minutes: make acceptance"]
 async fn acceptance_and_waste_with_fallback_without_it_and_with_plain_retries() {
     let jobs = std::env::var("SLUICE_ACCEPTANCE_JOBS").map_or(20_000, |jobs| jobs.parse().unwrap());
-    let all = run(jobs, RUNGS.len(), ANY).await;
-    eprintln!("{}", all.line("seven rungs", jobs));
-    // A rung alone is slow: its breaker opens again and again.
-    let fewer = jobs / 10;
-    let alone = run(fewer, 1, "max_attempts = 40\nfallback = \"never\"").await;
-    eprintln!("{}", alone.line("one rung, with all remedies", fewer));
-    let plain = run(fewer, 1, "max_attempts = 3\nfallback = \"never\"\nreask = false").await;
-    eprintln!("{}", plain.line("one rung, three tries", fewer));
+    let mut outcomes = Vec::new();
+    for (name, lines, rules) in [
+        ("with fallback", ANY.to_owned(), ""),
+        // The same jobs, providers and faults. Each job keeps to one of the seven rungs.
+        ("without fallback", format!("{EVENLY}max_attempts = 40"), ""),
+        ("three plain tries", format!("{EVENLY}max_attempts = 3\nreask = false"), ", raise_cap = \"never\""),
+    ] {
+        let outcome = run(jobs, &lines, rules).await;
+        eprintln!("{}", outcome.line(name, jobs));
+        outcomes.push(outcome);
+    }
+    let [all, alone, plain]: [Outcome; 3] = outcomes.try_into().unwrap();
     assert_eq!(all.answered, all_but_the_hopeless(jobs), "{all:?}");
+    assert!(all.waste * 2 < all.cost, "half of the money at most is wasted: {all:?}");
+    assert!(plain.answered < alone.answered && alone.answered < all.answered, "{plain:?} {alone:?} {all:?}");
 }

@@ -34,7 +34,7 @@ use super::cascade::Unsure;
 use super::price::Tariff;
 use super::quality::Weakness;
 use super::shut::{Reason, Shut};
-use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Strategy, Timestamp, Unit, estimate};
+use super::{Attempt, ErrorClass, Job, NanoUsd, Patience, Remedy, Route, Rung, Timestamp, Unit, estimate};
 pub use climb::climbs_from;
 use ending::MOST_ATTEMPTS;
 use lap::Lap;
@@ -481,10 +481,10 @@ fn access_of(
     Access::Shut { shut, worth: worth_of(times, route, rung, shut, now) }
 }
 
-/// Keeps a job from an open rung that costs less after its peak hours, if the route tries rungs by their cost and the
-/// job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
+/// Keeps a job from an open rung that costs less after its peak hours, if the route's strategy does not ask for haste and
+/// the job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
 fn cheaper_soon(job: &Job, route: &Route, rung: &Rung, now: Timestamp) -> Option<Access> {
-    let other = rung.model.terms_at(now).off_peak.as_ref().filter(|_| route.strategy == Strategy::Cost)?;
+    let other = rung.model.terms_at(now).off_peak.as_ref().filter(|_| route.strategy.waits_for_cheap_hours())?;
     let until = other.peak.end_after(now).filter(|until| *until > now)?;
     let cost = |price: Tariff| estimate::expected_cost(&price, job.input_tokens, job.max_output_tokens);
     if cost(rung.off_peak_price(now)?) >= cost(rung.peak_price(now)?) {

@@ -88,6 +88,16 @@ impl Strategy {
         matches!(self, Self::Balanced)
     }
 
+    /// Whether a job may wait for the hours in which its rung costs less. The other strategies ask for the soonest
+    /// answer, or for all the room that there is now.
+    #[must_use]
+    pub const fn waits_for_cheap_hours(&self) -> bool {
+        match self {
+            Self::Cost | Self::Priority | Self::Weighted(_) | Self::Sticky(_) => true,
+            Self::Balanced | Self::Fastest | Self::Race(_) => false,
+        }
+    }
+
     /// Whether a job of this hash is one of those that find out how fast other rungs are than the fastest.
     #[must_use]
     pub fn explores(&self, hash: u64) -> bool {

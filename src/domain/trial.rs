@@ -32,7 +32,8 @@ pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
     route.rungs.iter().map(|rung| Route {
         name: route_name(&route.name, &rung.target),
         rungs: vec![rung.clone()],
-        strategy: Strategy::Priority,
+        // A trial is waited for: it does not wait for hours in which a rung is cheaper.
+        strategy: Strategy::Fastest,
         forks: Vec::new(),
         cache: None,
         shadow: None,

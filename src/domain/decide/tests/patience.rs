@@ -1,6 +1,7 @@
 //! Rungs that are shut: which of them a job waits for, and how long.
 
 use super::*;
+use crate::domain::{Race, StickyBy, trial};
 use std::collections::BTreeSet;
 
 #[test]
@@ -108,10 +109,26 @@ fn a_job_waits_for_the_cheap_hours_as_long_as_it_has_patience_and_time() {
         ("it waited before", Job { ready_at: NOW - HOUR, ..job() }, patient.clone()),
         ("a deadline", Job { deadline: Some(NOW + MINUTE * 20), ..job() }, patient.clone()),
         ("no cheaper", job(), routed(Patience::Forever, 1_000_000_000)),
-        ("no matter of cost", job(), Route { strategy: Strategy::Priority, ..patient.clone() }),
     ] {
         assert_eq!(called(&step(&job, &route)), Some(0), "{what}");
     }
+    // Patience is the same under each strategy that does not ask for haste.
+    for (strategy, waits) in [
+        (Strategy::Cost, true),
+        (Strategy::Priority, true),
+        (Strategy::Weighted([1.0, 1.0].into()), true),
+        (Strategy::Sticky(StickyBy::Batch), true),
+        (Strategy::Balanced, false),
+        (Strategy::Fastest, false),
+        (Strategy::Race(Race { at_most: 2, after: SECOND }), false),
+    ] {
+        let route = Route { strategy: strategy.clone(), ..patient.clone() };
+        assert_eq!(called(&step(&job(), &route)), (!waits).then_some(0), "{strategy:?}");
+        assert_eq!(wait_until(&step(&job(), &route)), waits.then_some(end), "{strategy:?}");
+    }
+    // A person waits for a trial.
+    let trial = trial::routes(&patient).next().expect("a rung");
+    assert_eq!(called(&decide(&job(), &trial, &[0], &[], &open, NOW)), Some(0));
 }
 
 #[test]
