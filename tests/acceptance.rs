@@ -147,7 +147,8 @@ const ANY: &str = "max_attempts = 40\nfallback_on = [\"rate_limit\", \"ramp_limi
                    \"payload_too_large\", \"never_fits\", \"output_invalid\", \"soft_failure\"]";
 
 /// Each job draws one of the rungs, and never leaves it.
-const EVENLY: &str = "strategy = \"weighted\"\nweights = [1, 1, 1, 1, 1, 1, 1]\nfallback = \"never\"\n";
+const EVENLY: &str = "strategy = \"weighted\"\nfallback = \"never\"\nweights = { \"p0/m\" = 1, \"p1/m\" = 1, \
+                      \"p2/m\" = 1, \"p3/m\" = 1, \"p4/m\" = 1, \"p5/m\" = 1, \"p6/m\" = 1 }\n";
 
 /// What came of a run.
 #[derive(Debug)]
