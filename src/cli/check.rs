@@ -12,6 +12,7 @@ use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::price::{Price, Tariff};
+use crate::domain::request::Extras;
 use crate::domain::{Defaults, Job, JobId, Limits, NanoUsd, Patience, Route, Rung, Strategy, Timestamp, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
@@ -118,6 +119,7 @@ fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
             input_tokens: 1,
             max_output_tokens: route.defaults.max_tokens,
             sticky: None,
+            extras: Extras::default(),
         };
         let above = |rung: &Rung, limit: NanoUsd| rung.worst_cost(&smallest, now).filter(|worst| *worst > limit);
         if let Some(shadow) = &route.shadow

@@ -4,6 +4,7 @@
 
 use super::cost_bound::CostBound;
 use super::decide::{Condition, Ineligible, RungHealth};
+use super::request::Extras;
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
 use super::{
@@ -65,6 +66,7 @@ pub fn of<'r>(
         input_tokens: routed.input_tokens,
         max_output_tokens: request.max_tokens,
         sticky: route.sticky(asked.project, asked.batch, asked.metadata),
+        extras: Extras::of(request, &route.pass),
     };
     let sizes = Sizes { input: u64::try_from(job.input_tokens).unwrap_or(0), ..Sizes::default() };
     let untouched = route.max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
@@ -116,6 +118,7 @@ mod tests {
         audio: None,
         temperature: None,
         ignores_cap: false,
+        unsent_extras: BTreeSet::new(),
     };
 
     fn rung(model: &str, dollars: Option<i64>, capabilities: Capabilities) -> Rung {

@@ -3,12 +3,14 @@
 use super::cost_bound::CostBound;
 use super::eligibility::lacking;
 use super::estimate::{
-    USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
+    USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_of_all,
+    most_output_tokens,
 };
 use super::larger_cap::{self, RaiseCap};
 use super::lately::{CallsOfTarget, ENOUGH, Lately};
+use super::request::{Extras, Pass};
 use super::strategy::{self, Conditions};
-use super::{ChatRequest, Job, JobId, NanoUsd, Route, Rung, Strategy, Timestamp};
+use super::{ChatRequest, Job, JobId, NanoUsd, Route, Rung, Timestamp};
 
 /// The sums of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,7 +95,7 @@ impl FileEstimate {
     /// Adds a job of that route.
     pub fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
-        let job = job_of(request, self.jobs);
+        let job = job_of(request, &route.pass, self.jobs);
         let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(Calls::default()));
         let repeats = i64::try_from(self.max_attempts - 1).unwrap_or(i64::MAX);
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
@@ -148,7 +150,7 @@ impl FileEstimate {
 
 /// A job as an estimate sees it. Of each job another `number`: a strategy that draws spreads them as it will spread the
 /// jobs.
-fn job_of(request: &ChatRequest, number: u64) -> Job {
+fn job_of(request: &ChatRequest, pass: &Pass, number: u64) -> Job {
     Job {
         id: JobId(i64::try_from(number).unwrap_or(i64::MAX)),
         ready_at: Timestamp(0),
@@ -157,6 +159,7 @@ fn job_of(request: &ChatRequest, number: u64) -> Job {
         input_tokens: input_tokens(request),
         max_output_tokens: request.max_tokens,
         sticky: None,
+        extras: Extras::of(request, pass),
     }
 }
 
@@ -179,7 +182,7 @@ fn expected(rung: &Rung, at: Timestamp, job: &Job) -> Option<NanoUsd> {
 /// compared with.
 #[must_use]
 pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
-    let job = job_of(request, 1);
+    let job = job_of(request, &route.pass, 1);
     let takes: Vec<bool> =
         route.rungs.iter().map(|rung| lack(rung, request, &job, route.max_cost, at).is_none()).collect();
     let each: Vec<Option<NanoUsd>> = route.rungs.iter().map(|rung| expected(rung, at, &job)).collect();
@@ -200,16 +203,11 @@ impl Calls {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
     }
 
-    /// Of a job with so many calls after the first one, on a route that may bound its cost. Each call begins within
-    /// that bound by its estimate, and may cost more than that.
+    /// Of a job with so many calls after the first one, on a route that may bound its cost: no call begins whose worst
+    /// case does not fit beside those before it.
     fn within(self, route: &Route, repeats: i64) -> NanoUsd {
         let all = self.in_all(repeats);
-        let at_once = match route.strategy {
-            Strategy::Race(race) => i64::from(race.at_most),
-            _ => 1,
-        };
-        let last = self.first.max(self.again).0.saturating_mul(at_once);
-        route.max_cost.map_or(all, |limit| all.min(NanoUsd(limit.0.saturating_add(last))))
+        route.max_cost.map_or(all, |limit| all.min(limit))
     }
 
     /// Of a job with so many calls after the first one.
@@ -225,12 +223,16 @@ impl Calls {
 /// (`reask`), and a larger output cap (`raises`).
 fn most(rung: &Rung, at: Timestamp, job: &Job, (reask, raises): (bool, bool)) -> Option<Calls> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
-    let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
-    let larger = job.max_output_tokens.filter(|_| raises).map(larger_cap::most_of);
-    let larger = larger.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(cap)));
-    let longer = if reask { input.saturating_add(larger).saturating_add(WORDS_OF_A_FAULT) } else { input };
+    let capabilities = &rung.model.capabilities;
+    let output = most_output_of_all(capabilities, job, job.max_output_tokens);
+    let raised = job.max_output_tokens.filter(|_| raises).map(larger_cap::most_of).or(job.max_output_tokens);
+    let larger = most_output_of_all(capabilities, job, raised);
+    // Of several answers one is named.
+    let named = most_output_tokens(capabilities, raised);
+    let longer = if reask { input.saturating_add(named).saturating_add(WORDS_OF_A_FAULT) } else { input };
     // Neither the day nor the hour of the calls is known.
-    rung.prices_from(at)
+    let prices = rung.prices_from(job, at)?.into_iter();
+    prices
         .map(|price| Calls { first: dearest_cost(&price, input, output), again: dearest_cost(&price, longer, larger) })
         .reduce(Calls::or_dearer)
 }

@@ -5,6 +5,7 @@
 //! translation can lose them unseen.
 
 mod embed;
+mod extras;
 mod field;
 mod known;
 mod own_rules;
@@ -71,6 +72,7 @@ impl ChatRequest {
 mod tests;
 
 pub use embed::{Embed, Inputs};
+pub use extras::{AskedTier, Extras};
 pub use known::{is_known_member, is_known_of_embeddings, near_known_member};
 pub use parse::unfit_schema;
 pub use pass::probably_meant;

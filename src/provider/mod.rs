@@ -77,7 +77,7 @@ pub use limit_headers::LimitObservation;
 pub use names::Undo;
 pub use quirks::QuirkSettings;
 pub use registry::{DIALECTS, dialect};
-pub use report::CallReport;
+pub use report::{CallReport, FailedUsage};
 pub use role::{AwsRole, RoleSource, RoleToken};
 pub use sigv4::AccessKey;
 pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::MustKeep;
+use crate::domain::request::Extras;
 use crate::provider::HeaderName;
 use crate::provider::own_errors::OwnError;
 use crate::provider::own_headers::{OwnHeaders, OwnLimit};
@@ -26,6 +27,25 @@ fn a_server_that_is_sent_no_cap_has_none_in_the_worst_case() {
         ["drop = [\"seed\"]", "rename = { max_tokens = \"max_new_tokens\" }", "cap_field = \"max_completion_tokens\""]
     {
         assert!(!ignores(quirks), "{quirks}");
+    }
+}
+
+#[test]
+fn what_a_server_is_not_sent_of_a_request_adds_nothing_to_the_worst_case() {
+    let unsent = |more: &str, rung: &str| {
+        let config = given(&format!("{more}\n[routes.default]\nrungs = [\"{rung}\"]\n")).config();
+        config.routes["default"].route.rungs[0].model.capabilities.unsent_extras.clone()
+    };
+    assert!(unsent(LOCAL, "local/m").is_empty());
+    let drops = format!("{LOCAL}[providers.local.quirks]\ndrop = [\"service_tier\", \"best_of\"]\n");
+    assert_eq!(unsent(&drops, "local/m").into_iter().collect::<Vec<_>>(), ["best_of", "service_tier"]);
+    let other = |dialect: &str| {
+        let provider = "base_url = \"http://127.0.0.1:1/v1\"\nlimits = { concurrency = 1 }\n";
+        unsent(&format!("[providers.other]\ndialect = \"{dialect}\"\n{provider}"), "other/m")
+    };
+    assert!(!other("openai_responses").contains("service_tier") && other("openai_responses").contains("best_of"));
+    for dialect in ["anthropic", "gemini"] {
+        assert!(Extras::members().all(|member| other(dialect).contains(member)), "{dialect}");
     }
 }
 

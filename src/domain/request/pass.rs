@@ -105,14 +105,14 @@ static CHOOSING_PLAIN: LazyLock<HashSet<String>> = LazyLock::new(|| CHOOSING.ite
 const SOUNDS_LIKE: &[&str] = &["model", "tier", "fallback", "search", "plugin", "mcp", "browsing", "grounding"];
 
 /// Types of tools by which the model only asks its caller for something.
-const HARMLESS_TOOLS: &[&str] = &["function", "custom"];
+pub(super) const HARMLESS_TOOLS: &[&str] = &["function", "custom"];
 
 /// The members of this kind that a route lets pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass(BTreeSet<String>);
 
 /// The name without differences in spelling.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|letter| !matches!(letter, '_' | '-' | '.')).flat_map(char::to_lowercase).collect()
 }
 
@@ -122,6 +122,12 @@ impl Pass {
     #[must_use]
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().collect())
+    }
+
+    /// Whether it lets none pass.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn all(&self) -> bool {

@@ -7,6 +7,7 @@ use crate::provider::beside;
 use crate::provider::classify::{ErrorRules, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::wait_hint;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
@@ -141,9 +142,8 @@ fn annotation(citation: Value) -> Value {
     }
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "content", "usage", events::join)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    beside::billed(reply, reply_body::take_usage(reply, "content", "usage", events::join), usage)
 }
 
 /// Classifies a failure. A spend limit without an end lasts until the month ends.

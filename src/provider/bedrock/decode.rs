@@ -7,6 +7,7 @@ use crate::provider::beside;
 use crate::provider::classify::{ErrorRules, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, Parsed, arguments, count, cut_off, finish_word, take_string, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::sigv4::Skew;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
@@ -70,9 +71,9 @@ pub(super) fn skew(reply: &WireReply<'_>) -> Option<Skew> {
     Skew::of_refusal(reply, &error_of(reply))
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = parsed(reply).ok()?.value.get_mut("usage").map(Value::take).filter(Value::is_object)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    let raw = parsed(reply).ok().and_then(|mut parsed| parsed.value.get_mut("usage").map(Value::take));
+    beside::billed(reply, raw.filter(Value::is_object), usage)
 }
 
 fn finish(word: &str) -> Finish {

@@ -32,6 +32,7 @@ use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
 use crate::domain::pack::Company;
+use crate::domain::request::Extras;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -329,6 +330,7 @@ impl Journey {
                 Arc::clone(&self.whole)
             }
         };
+        errand.job.extras = Extras::of(&errand.request, pass);
         let needs_logprobs = |cascade: &cascade::Cascade| cascade.measure.needs_logprobs();
         let asks = errand.plan.route.cascade.as_ref().is_some_and(needs_logprobs);
         errand.asking = asks.then(|| cascade::ask_for_logprobs(&errand.request)).flatten().map(Arc::new);
