@@ -206,9 +206,7 @@ pub(super) fn answer_of(
         return Err(error(told));
     }
     match parsed {
-        Err(unreadable) => {
-            Err(stream_error::found(errors, &pieces()).map_or(Instead::Unreadable(unreadable), error))
-        }
+        Err(unreadable) => Err(stream_error::found(errors, &pieces()).map_or(Instead::Unreadable(unreadable), error)),
         Ok(parsed) => {
             let found = ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value, holder));
             // The first of the pieces stands for those of which none is an answer.
