@@ -63,7 +63,7 @@ pub(super) fn check(section: &Section<'_>, route: &Route, providers: &BTreeMap<S
             warn(format!("no provider is known to take {name:?}{more}"));
         }
         let mut asked = route.rungs.iter().filter_map(|rung| Some((rung, providers.get(&rung.target.provider)?)));
-        let drops = |(_, provider): (_, &ReadProvider)| provider.config.endpoint.quirks.drop.contains(member);
+        let drops = |(_, provider): (&Rung, &ReadProvider)| provider.config.endpoint.quirks.drop.contains(member);
         if asked.clone().next().is_none() {
             continue;
         }

@@ -290,7 +290,7 @@ mod tests {
         let errors = vec![
             row(Some("E_FULL"), None, None, Overloaded),
             row(Some("17"), None, None, QuotaExhausted),
-            row(Some("E_ODD"), None, Some("bad * words"), ContentPolicy),
+            row(Some("E_ODD"), None, Some("bad words"), ContentPolicy),
         ];
         let quirks = QuirkSettings { errors, ..QuirkSettings::default() };
         let headers = HeaderMap::new();

@@ -6,7 +6,6 @@
 
 use super::classify::ErrorRules;
 use super::error_body::ErrorBody;
-use super::reply_body::parse_json;
 use super::wire::{Delivery, WireReply};
 use super::{events, lenient_json};
 use crate::domain::bulk::is_too_much;

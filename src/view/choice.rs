@@ -364,9 +364,9 @@ mod tests {
             told(&json!({ "why": "auth", "passed_over": "waiting_is_pointless" })),
             "its key had been rejected, which does not pass by waiting"
         );
-        let until = json!({ "why": "auth", "until": "2026-01-31T09:00:00Z", "passed_over": "waiting_is_pointless" });
+        let tried = json!({ "why": "auth", "until": "2026-01-31T09:00:00Z", "passed_over": "waiting_is_pointless" });
         assert_eq!(
-            told(&until),
+            told(&tried),
             "its key had been rejected, which does not pass by waiting; one call tries it again at \
              2026-01-31T09:00:00.000Z"
         );

@@ -203,7 +203,7 @@ fn a_route_says_which_members_must_be_kept() {
     let warned = route("must_keep = [\"sead\"]").config().warnings.join("\n");
     assert!(warned.contains("no provider is known to take \"sead\"; perhaps \"seed\" is meant"), "{warned}");
     let warned = route("must_keep = [\"nonsense\"]").config().warnings.join("\n");
-    assert!(warned.contains("must_keep: no provider is known to take \"nonsense\": it is sent as it is"), "{warned}");
+    assert!(warned.contains("no provider is known to take \"nonsense\": it is sent as it is"), "{warned}");
     // What is always kept does no harm.
     for always in ["messages", "prompt", "input", "seed", "messages[].name"] {
         let config = route(&format!("must_keep = [\"{always}\"]")).config();
@@ -216,7 +216,7 @@ fn a_route_says_which_members_must_be_kept() {
         let text = format!("{LOCAL}\n{claude}[routes.default]\nrungs = [{rungs}]\nmust_keep = [\"seed\"]\n");
         given(&text).config().warnings.join("\n")
     };
-    let told = "must_keep: no rung of the route is sent \"seed\", so every request that has it fails";
+    let told = "no rung of the route is sent \"seed\", so every request that has it fails";
     assert!(of("\"claude/m\"").contains(told), "{}", of("\"claude/m\""));
     assert!(!of("\"claude/m\", \"local/m\"").contains("must_keep"));
 }
