@@ -125,24 +125,25 @@ fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
             && let Some(worst) = above(rung, shadow.limit)
         {
             warnings.push(format!(
-                "the limit of the shadow of route {name} is {}, and one call of {} may cost {worst}, so that {}, or \
-                 raise `limit`",
+                "the limit of the shadow of route {name} is {}, and one call of {} may cost {worst}, so that none is \
+                 made{}, or raise `limit`",
                 shadow.limit,
                 rung.target,
                 match way_to_cheaper_calls(rung) {
-                    Some(own) => format!("none is made: {own}"),
-                    None => "none is made unless requests have a small `max_tokens`: give them one".to_owned(),
+                    Some(own) => format!(": {own}"),
+                    None => " unless requests have a small `max_tokens`: give them one".to_owned(),
                 }
             ));
         }
         let Some(limit) = route.max_cost else { continue };
         for (rung, worst) in route.rungs.iter().filter_map(|rung| Some((rung, above(rung, limit)?))) {
             warnings.push(format!(
-                "max_cost of route {name} is {limit}, and one call of {} may cost {worst}, so that {}, or raise max_cost",
+                "max_cost of route {name} is {limit}, and one call of {} may cost {worst}, so that it is {}, or raise \
+                 max_cost",
                 rung.target,
                 match way_to_cheaper_calls(rung) {
-                    Some(own) => format!("it is never asked: {own}"),
-                    None => "it is asked only by requests with a small `max_tokens`: give the route `max_tokens`".to_owned(),
+                    Some(own) => format!("never asked: {own}"),
+                    None => "asked only by requests with a small `max_tokens`: give the route `max_tokens`".to_owned(),
                 }
             ));
         }

@@ -267,8 +267,8 @@ impl fmt::Display for Ineligible {
             }
             Self::OverCost { spent: Some(NanoUsd::ZERO), worst: Some(worst), limit } => write!(
                 f,
-                "may cost {worst}, and max_cost is {limit}: a smaller max_tokens lowers that (without one, or where the \
-                 server is not sent it, the longest answer of the model counts), or raise max_cost"
+                "may cost {worst}, and max_cost is {limit}: a smaller max_tokens lowers that (without one, or where \
+                 the server is not sent it, the longest answer of the model counts), or raise max_cost"
             ),
             Self::OverCost { spent: Some(spent), worst: Some(worst), limit } => {
                 write!(f, "may cost {worst}, the calls before have cost up to {spent}, and max_cost is {limit}")

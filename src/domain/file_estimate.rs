@@ -99,7 +99,7 @@ impl FileEstimate {
     /// Adds a job of that route.
     pub fn add(&mut self, route: &Route, request: &ChatRequest, refuses: &Refuses<'_>) {
         self.jobs += 1;
-        let asked = Asked::of(route, request, self.at, refuses);
+        let asked = RouteDemand::of(route, request, self.at, refuses);
         let request = asked.request();
         let job = job_of(request, self.jobs);
         let mut why = None;
@@ -199,7 +199,7 @@ pub fn expected_of(
     at: Timestamp,
     refuses: &Refuses<'_>,
 ) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
-    let asked = Asked::of(route, request, at, refuses);
+    let asked = RouteDemand::of(route, request, at, refuses);
     let job = job_of(asked.request(), 1);
     let takes: Vec<bool> = route.rungs.iter().map(|rung| asked.lack(rung, &job).is_none()).collect();
     let each: Vec<Option<NanoUsd>> = route.rungs.iter().map(|rung| expected(rung, at, &job)).collect();
@@ -318,7 +318,7 @@ enum Lack {
 }
 
 /// What a route asks of its rungs for one job.
-struct Asked<'a> {
+struct RouteDemand<'a> {
     route: &'a Route,
     whole: &'a ChatRequest,
     /// The request without what the route holds back, where it holds something back.
@@ -329,7 +329,7 @@ struct Asked<'a> {
     refuses: &'a Refuses<'a>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RouteDemand<'a> {
     fn of(route: &'a Route, whole: &'a ChatRequest, at: Timestamp, refuses: &'a Refuses<'a>) -> Self {
         let left = whole.without_held_back(&route.pass).and_then(Result::ok);
         Self { route, whole, left, lost: route.must_keep.held_back(whole, &route.pass), at, refuses }

@@ -2,7 +2,7 @@
 
 use super::error_body::ErrorBody;
 use super::limit_headers::Family;
-use super::own_errors::OwnError;
+use super::own_errors::{self, OwnError};
 use super::reply_body::{self, Join, Parsed};
 use super::stream_error::{self, Piece};
 use super::wire::WireReply;
@@ -44,20 +44,10 @@ impl ErrorRules {
     /// The error that a success hides in a form of which only the operator's codes tell. `holder`: the member in which
     /// the dialect has its answer.
     fn inside(&self, value: &Value, holder: &str) -> Option<ErrorBody> {
-        if !self.have_codes() {
+        if !own_errors::have_codes(&self.own) {
             return None;
         }
-        ErrorBody::in_place_of_an_answer(value, holder).filter(|error| self.name(error))
-    }
-
-    /// Whether the operator has told of codes.
-    pub(super) fn have_codes(&self) -> bool {
-        self.own.iter().any(OwnError::has_code)
-    }
-
-    /// Whether one of the operator's codes names this error, which came without a status.
-    pub(super) fn name(&self, error: &ErrorBody) -> bool {
-        self.own.iter().any(|own| own.has_code() && own.meaning(None, error).is_some())
+        ErrorBody::in_place_of_an_answer(value, holder).filter(|error| own_errors::name(&self.own, error))
     }
 }
 
@@ -200,18 +190,20 @@ pub(super) fn answer_of(
         let parsed = parsed.map_err(Instead::Unreadable)?;
         return ErrorBody::inside(&parsed.value).map_or(Ok(parsed), |found| Err(error(found)));
     }
-    if errors.have_codes()
-        && let Some(told) = stream_error::told(errors, &pieces())
+    if own_errors::have_codes(&errors.own)
+        && let Some(told) = stream_error::told(&errors.own, &pieces())
     {
         return Err(error(told));
     }
     match parsed {
-        Err(unreadable) => Err(stream_error::found(errors, &pieces()).map_or(Instead::Unreadable(unreadable), error)),
+        Err(unreadable) => {
+            Err(stream_error::found(&errors.own, &pieces()).map_or(Instead::Unreadable(unreadable), error))
+        }
         Ok(parsed) => {
             let found = ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value, holder));
             // The first of the pieces stands for those of which none is an answer.
             let is_none = || parsed.value.get(holder).is_none();
-            let found = found.or_else(|| is_none().then(|| stream_error::found(errors, &pieces())).flatten());
+            let found = found.or_else(|| is_none().then(|| stream_error::found(&errors.own, &pieces())).flatten());
             found.map_or(Ok(parsed), |found| Err(error(found)))
         }
     }

@@ -68,9 +68,19 @@ impl OwnError {
     }
 
     /// Whether it is told by more than a status, so that it can be found where there is none.
-    pub(super) const fn has_code(&self) -> bool {
+    const fn has_code(&self) -> bool {
         self.code.is_some()
     }
+}
+
+/// Whether any of these rows has a code.
+pub(super) fn have_codes(own: &[OwnError]) -> bool {
+    own.iter().any(OwnError::has_code)
+}
+
+/// Whether a code of these rows names this error, which came without a status.
+pub(super) fn name(own: &[OwnError], error: &ErrorBody) -> bool {
+    own.iter().any(|own| own.has_code() && own.meaning(None, error).is_some())
 }
 
 /// Members of an error whose names have one of these parts may hold a code.
@@ -312,7 +322,7 @@ mod tests {
                 ("", json!({"code": "17", "message": "pay"}), QuotaExhausted),
                 ("", json!({"error": {"code": "E_ODD", "message": "Bad, bad words."}}), ContentPolicy),
                 // No row fits: what is an error in the body of a success is one here, too.
-                ("", json!({"code": "rate_limit_exceeded", "message": "Slow down."}), RateLimit),
+                ("", json!({"code": "E_ELSE", "message": "Rate limit exceeded."}), RateLimit),
                 ("", json!({"error": {"code": "E_ODD", "message": "Other words."}}), ServerError),
                 // What a model or a server says beside is no error.
                 ("", json!({"type": "ping"}), Network),

@@ -4,8 +4,8 @@
 //! event named `error` with plain words, a message that is no piece of an answer. Without this a stream that ends with
 //! one is a broken connection, and its code is never read.
 
-use super::classify::ErrorRules;
 use super::error_body::ErrorBody;
+use super::own_errors::{self, OwnError};
 use super::wire::{Delivery, WireReply};
 use super::{events, lenient_json};
 use crate::domain::bulk::is_too_much;
@@ -42,8 +42,8 @@ const WITH_AN_ANSWER: &[&str] = &["usage", "usageMetadata", "metrics", "done"];
 
 /// The error that an event of its own tells of by one of the operator's codes. It counts as the error events of a
 /// dialect do: whatever else has come.
-pub(super) fn told(errors: &ErrorRules, pieces: &[Piece]) -> Option<ErrorBody> {
-    if !errors.have_codes() {
+pub(super) fn told(own: &[OwnError], pieces: &[Piece]) -> Option<ErrorBody> {
+    if !own_errors::have_codes(own) {
         return None;
     }
     let stands_alone = |value: &Value| {
@@ -51,22 +51,22 @@ pub(super) fn told(errors: &ErrorRules, pieces: &[Piece]) -> Option<ErrorBody> {
         value.is_object() && !members.any(|name| value.get(*name).is_some_and(|member| is_of_an_answer(name, member)))
     };
     let alone = pieces.iter().map(|piece| &piece.value).filter(|value| stands_alone(value));
-    alone.map(ErrorBody::of_value).find(|error| errors.name(error))
+    alone.map(ErrorBody::of_value).find(|error| own_errors::name(own, error))
 }
 
 /// The error that explains why a stream brought no whole answer: what the operator's codes name, else an event that is
 /// named like an error, else what is an error in the body of any success.
-pub(super) fn found(errors: &ErrorRules, pieces: &[Piece]) -> Option<ErrorBody> {
+pub(super) fn found(own: &[OwnError], pieces: &[Piece]) -> Option<ErrorBody> {
     let beside: Vec<(&Piece, Value)> = pieces.iter().map(|piece| (piece, beside_the_answer(&piece.value))).collect();
-    let own = || {
-        let objects = beside.iter().filter(|(_, rest)| errors.have_codes() && rest.is_object());
-        objects.map(|(_, rest)| ErrorBody::of_value(rest)).find(|error| errors.name(error))
+    let by_code = || {
+        let objects = beside.iter().filter(|(_, rest)| own_errors::have_codes(own) && rest.is_object());
+        objects.map(|(_, rest)| ErrorBody::of_value(rest)).find(|error| own_errors::name(own, error))
     };
     let named = || {
         let (_, rest) = beside.iter().find(|(piece, rest)| is_named_so(&piece.name) && is_more_than_nothing(rest))?;
         Some(rest.as_str().map_or_else(|| ErrorBody::of_value(rest), |words| ErrorBody::read(words.as_bytes())))
     };
-    own().or_else(named).or_else(|| beside.iter().find_map(|(_, rest)| ErrorBody::inside(rest)))
+    by_code().or_else(named).or_else(|| beside.iter().find_map(|(_, rest)| ErrorBody::inside(rest)))
 }
 
 /// The pieces of a body that is a stream; none of one that came whole.
