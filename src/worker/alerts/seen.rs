@@ -127,8 +127,8 @@ impl Memory {
     }
 }
 
-/// Providers' words stay out of alerts: what a server says may quote what it was sent. What is counted of calls and keys
-/// is said in words of Sluice's own, and stays.
+/// Providers' words stay out of alerts: what a server says may quote what it was sent. What is counted of calls and
+/// keys is said in words of Sluice's own, and stays.
 fn hush(worker: &mut Statistics) {
     let own = [Reason::Breaker, Reason::Offline, Reason::KeysInDoubt].map(|reason| reason.as_str());
     for target in &mut worker.gate.targets {
