@@ -55,7 +55,8 @@ pub fn of<'r>(
 ) -> Option<Course> {
     let routed = routing::route(find(named)?, find, routes, asked).ok()?;
     let (route, whole) = (routed.route, &routed.request);
-    // What the route holds back is sent to no rung, so it rules none out.
+    // What the route holds back is sent to no rung, so it rules none out, unless it has to be kept.
+    let lost = route.must_keep.held_back(whole, &route.pass);
     let left = whole.without_held_back(&route.pass).and_then(Result::ok);
     let request = left.as_ref().unwrap_or(whole);
     let job = Job {
@@ -78,6 +79,7 @@ pub fn of<'r>(
             target: rung.target.clone(),
             expected: price.map(|price| estimate::expected_cost(&price, job.input_tokens, cap)),
             ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request)
+                .or_else(|| lost.clone())
                 .or_else(|| refuses(rung, request, &route.must_keep))
                 .or_else(|| untouched?.refuses(rung.worst_cost(&job, at))),
         })

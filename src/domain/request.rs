@@ -73,7 +73,7 @@ mod tests;
 
 pub use embed::{Embed, Inputs};
 pub use extras::{AskedTier, Extras};
-pub use known::{is_known_member, is_known_of_embeddings, near_known_member};
+pub use known::{is_foreign, is_known_member, is_known_of_embeddings, near_known_member, sample_with};
 pub use parse::unfit_schema;
 pub use pass::probably_meant;
 pub use pass::{Pass, is_choosing};

@@ -60,6 +60,7 @@ mod robustness;
 mod role;
 mod scrub;
 mod sigv4;
+mod stream_error;
 #[cfg(test)]
 mod translation;
 mod transport;

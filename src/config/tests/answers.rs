@@ -222,4 +222,21 @@ fn a_route_says_which_members_must_be_kept() {
     );
     let warned = route("must_keep = [\"sead\"]").config().warnings.join("\n");
     assert!(warned.contains("no provider is known to take \"sead\"; perhaps \"seed\" is meant"), "{warned}");
+    let warned = route("must_keep = [\"nonsense\"]").config().warnings.join("\n");
+    assert!(warned.contains("no provider is known to take \"nonsense\": it is sent as it is"), "{warned}");
+    // What is always kept does no harm.
+    for always in ["messages", "prompt", "input", "seed", "messages[].name"] {
+        let config = route(&format!("must_keep = [\"{always}\"]")).config();
+        assert_eq!(config.routes["default"].route.must_keep, members(&[always]));
+        assert!(!config.warnings.join("\n").contains("must_keep"), "{always}: {:?}", config.warnings);
+    }
+    // A member that none of the rungs is sent by its dialect.
+    let of = |rungs: &str| {
+        let claude = "[providers.claude]\ndialect = \"anthropic\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+        let text = format!("{LOCAL}\n{claude}[routes.default]\nrungs = [{rungs}]\nmust_keep = [\"seed\"]\n");
+        given(&text).config().warnings.join("\n")
+    };
+    let told = "no rung of the route is sent \"seed\", so every request that has it fails";
+    assert!(of("\"claude/m\"").contains(told), "{}", of("\"claude/m\""));
+    assert!(!of("\"claude/m\", \"local/m\"").contains("must_keep"));
 }

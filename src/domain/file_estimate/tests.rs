@@ -253,7 +253,7 @@ proptest! {
         }
         let request = ChatRequest::parse(&body).unwrap();
         let mut estimate = FileEstimate::new(&route, AT);
-        estimate.add(&route, &request);
+        estimate.add(&route, &request, &|_, _, _| None);
         let order: Vec<usize> = order.into_iter().filter(|index| *index < route.rungs.len()).collect();
         let (booked, _) = booked(&route, &job_of(&request, &route.pass, 1), &order, &fortunes);
         let most = estimate.most.unwrap();
@@ -297,7 +297,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             ..Route::plain("r", rungs.collect())
         };
         let mut estimate = FileEstimate::new(&route, AT);
-        estimate.add(&route, &request);
+        estimate.add(&route, &request, &|_, _, _| None);
         estimate.most.expect("all prices are known").0
     };
     let flat = Tariff { usual: price(5_000_000), above: Vec::new() };

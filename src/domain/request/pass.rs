@@ -191,6 +191,15 @@ impl ChatRequest {
         held
     }
 
+    /// The names of the members that are not sent, or not as a whole, because the route does not let them pass.
+    #[must_use]
+    pub(in crate::domain) fn names_held_back(&self, pass: &Pass) -> Vec<String> {
+        let Some(body) = RawObject::read(&self.raw) else { return Vec::new() };
+        let members = body.names().filter(|name| !pass.lets(name)).map(str::to_owned);
+        let loses_tools = self.other_tools.iter().any(|kind| !pass.lets_tool(kind));
+        members.chain(loses_tools.then(|| "tools".to_owned())).collect()
+    }
+
     /// The request without the members that the route does not let pass; `None` when there are none.
     ///
     /// # Errors

@@ -319,7 +319,8 @@ impl Journey {
         let pass = &errand.plan.route.pass;
         let left = self.whole.without_held_back(pass);
         errand.held_back = self.whole.held_back(pass);
-        let mut state = RungState::default();
+        let lost = errand.plan.route.must_keep.held_back(&self.whole, pass);
+        let mut state = lost.map_or_else(RungState::default, RungState::never);
         errand.request = match left {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
