@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::context::environment;
 use super::worker::{blueprint, settings};
-use crate::config::{Config, ConfigErrors, Database, Http};
+use crate::config::{Config, ConfigErrors, Database, Http, Traces};
 use crate::domain::budget::Budget;
 use crate::shutdown::Hangups;
 use crate::systemd::Notifier;
@@ -107,6 +107,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         spool,
         http,
         log,
+        traces,
         budgets: _,
         schedules: _,
         game_days: _,
@@ -115,6 +116,10 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());
     let token = |http: &Http| http.token.as_ref().map(|token| token.expose_secret().to_owned());
+    let headers = |traces: &Option<Traces>| -> Vec<(String, String)> {
+        let headers = traces.iter().flat_map(|traces| &traces.collector.headers);
+        headers.map(|(name, value)| (name.to_string(), value.expose_secret().to_owned())).collect()
+    };
     vec![
         ("database.url", url(database) != url(&now.database)),
         ("database.data_dir", database.data_dir != now.database.data_dir),
@@ -131,7 +136,17 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         ("log.filter", log.filter != now.log.filter),
         ("log.dir", log.dir != now.log.dir),
         ("log.keep", log.keep != now.log.keep),
+        ("traces.endpoint", of(traces, |it| &it.collector.endpoint) != of(&now.traces, |it| &it.collector.endpoint)),
+        ("traces.headers_env", headers(traces) != headers(&now.traces)),
+        ("traces.sample", of(traces, |it| &it.sample) != of(&now.traces, |it| &it.sample)),
+        ("traces.timeout", of(traces, |it| &it.collector.timeout) != of(&now.traces, |it| &it.collector.timeout)),
+        ("traces.service", of(traces, |it| &it.collector.service) != of(&now.traces, |it| &it.collector.service)),
     ]
+}
+
+/// A setting of traces, where they are sent.
+fn of<T>(traces: &Option<Traces>, setting: fn(&Traces) -> &T) -> Option<&T> {
+    traces.as_ref().map(setting)
 }
 
 #[cfg(test)]
@@ -230,5 +245,7 @@ mod tests {
         assert_eq!(compared, crate::config::restart_keys(), "what the declarations say of a restart");
         let log = "[log]\nformat = \"json\"\nfilter = \"debug\"\ndir = \"/l\"\nkeep = 3";
         assert_eq!(waits(log), ["log.format", "log.filter", "log.dir", "log.keep"]);
+        let other = ["traces.endpoint", "traces.sample", "traces.timeout", "traces.service"];
+        assert_eq!(waits("[traces]\nendpoint = \"http://127.0.0.1:9\""), other);
     }
 }
