@@ -13,6 +13,7 @@ mod shadows;
 mod strategies;
 mod streams;
 mod tiers;
+mod traces;
 mod variables;
 
 use super::*;

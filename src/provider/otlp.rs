@@ -73,8 +73,9 @@ pub fn collector_headers(text: &str) -> Result<Vec<(HeaderName, SecretString)>, 
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let headers = lines.map(|(index, line)| {
         let line_number = index + 1;
-        let (name, value) =
-            line.split_once(':').ok_or_else(|| format!("line {line_number} has no colon after the name of a header"))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| format!("line {line_number} has no colon after the name of a header"))?;
         let (name, value) = (name.trim(), value.trim());
         let parsed = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
             .map_err(|_| format!("line {line_number} does not begin with the name of a header"))?;
@@ -170,9 +171,7 @@ impl SpanExporter {
                 retry_after: wait_hint::of_headers(&reply.headers, Some(now())),
                 words: format!("HTTP {}: {}", reply.status, self.words(&String::from_utf8_lossy(reply.body()))),
             },
-            Err(failure) => {
-                Exported::NotTaken { status: None, retry_after: None, words: self.words(&failure.message) }
-            }
+            Err(failure) => Exported::NotTaken { status: None, retry_after: None, words: self.words(&failure.message) },
         }
     }
 
@@ -205,8 +204,7 @@ mod tests {
     #[test]
     fn headers_are_lines_and_a_fault_names_its_line_and_no_value() {
         let read = collector_headers("Authorization: Bearer a:b\n\n  x-team : core \n").unwrap();
-        let read: Vec<(&str, &str)> =
-            read.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+        let read: Vec<(&str, &str)> = read.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
         assert_eq!(read, [("authorization", "Bearer a:b"), ("x-team", "core")]);
         for (text, fault) in [
             ("", "there is no header in it"),

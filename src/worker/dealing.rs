@@ -307,7 +307,13 @@ mod tests {
         let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
         dealing.choose(&front, &plan, (60, 0), NOW);
         let other = Arc::new(
-            Plan::new(&Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: Vec::new(), traces: false }).unwrap(),
+            Plan::new(&Blueprint {
+                buckets: BTreeMap::new(),
+                providers: BTreeMap::new(),
+                routes: Vec::new(),
+                traces: false,
+            })
+            .unwrap(),
         );
         assert!(dealing.choose(&front, &other, (60, 0), NOW).0.is_empty(), "it has no such route");
     }

@@ -30,7 +30,9 @@ impl Worker {
             tokio::spawn(async move {
                 // Traces are a convenience: the worker goes on without them.
                 if let Err(words) = loops.guard("traces", sending.run()).await {
-                    tracing::error!("no more traces are sent, because of a fault in Sluice ({words}). Please report this");
+                    tracing::error!(
+                        "no more traces are sent, because of a fault in Sluice ({words}). Please report this"
+                    );
                 }
             })
         });

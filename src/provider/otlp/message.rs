@@ -236,10 +236,7 @@ mod tests {
             has_failed: true,
             attributes: vec![
                 ("gen_ai.operation.name", AttributeValue::Text("chat".to_owned())),
-                (
-                    "gen_ai.response.finish_reasons",
-                    AttributeValue::Texts(vec!["stop".to_owned(), "x".repeat(130)]),
-                ),
+                ("gen_ai.response.finish_reasons", AttributeValue::Texts(vec!["stop".to_owned(), "x".repeat(130)])),
             ],
             ..root.clone()
         };
