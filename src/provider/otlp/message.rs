@@ -40,7 +40,7 @@ impl Wire {
     }
 
     fn key(&mut self, field: u32, kind: u32) {
-        self.varint(u64::from(field << 3 | kind));
+        self.varint(u64::from((field << 3) | kind));
     }
 
     fn whole(&mut self, field: u32, number: u64) {
