@@ -28,7 +28,9 @@ const SCENARIO: &str = "markers = true\n[providers.one]\ndialect = \"openai\"\no
                         [providers.two]\ndialect = \"anthropic\"\noutput = { text = \"quetzalanswer\" }\n";
 
 async fn add(pool: &PgPool, custom_id: &str, route: &str, prompt: &str, metadata: Value) {
-    sqlx::query("insert into sluice.job (custom_id, route, project, batch, request, metadata) values ($1, $2, 'p', 'b', $3, $4)")
+    let insert = "insert into sluice.job (custom_id, route, project, batch, request, metadata)
+                  values ($1, $2, 'p', 'b', $3, $4)";
+    sqlx::query(insert)
         .bind(custom_id)
         .bind(route)
         .bind(json!({ "prompt": format!("{prompt} {PROMPT}"), "max_tokens": 77 }))
@@ -70,7 +72,7 @@ async fn a_job_is_one_trace_with_a_span_for_each_call_and_no_word_of_what_was_sa
         collector.url()
     );
     let fleet = Fleet::new(SCENARIO, &config).await;
-    add(&fleet.pool, "fallback", "default", "[[faults:500,ok]]", json!({})).await;
+    add(&fleet.pool, "fallback", "default", "[[faults@one:500,empty,ok]]", json!({})).await;
     add(&fleet.pool, "caller", "default", "plain", json!({ "traceparent": CALLER, "secret": KEY })).await;
     add(&fleet.pool, "unsampled", "default", "other", json!({ "traceparent": CALLER.replace("-01", "-00") })).await;
     add(&fleet.pool, "misled", "again", "same", json!({ "traceparent": format!("{CALLER}0") })).await;
@@ -96,17 +98,23 @@ async fn a_job_is_one_trace_with_a_span_for_each_call_and_no_word_of_what_was_sa
     drain().await;
 
     let spans = collector.spans();
-    let [root, first, second] = &of_job(&fleet.pool, &spans, "fallback").await[..] else { panic!("{spans:#?}") };
+    let [root, first, rejected, second] = &of_job(&fleet.pool, &spans, "fallback").await[..] else {
+        panic!("{spans:#?}")
+    };
     assert_eq!((root.name.as_str(), root.kind, root.status, root.parent.as_str()), ("job default", 5, 0, ""));
     assert_eq!((first.name.as_str(), first.kind, first.status), ("chat m", 3, 2));
     assert_eq!((second.name.as_str(), second.kind, second.status), ("chat n", 3, 0));
-    let traces: BTreeSet<&str> = [root, first, second].map(|span| span.trace.as_str()).into();
+    assert_eq!((rejected.name.as_str(), rejected.status), ("chat m", 2));
+    assert_eq!(rejected.attribute("sluice.soft_failure"), "empty");
+    let traces: BTreeSet<&str> = [root, first, rejected, second].map(|span| span.trace.as_str()).into();
     assert_eq!(traces.len(), 1);
-    assert!(root.started_ms <= first.started_ms && first.ended_ms <= second.started_ms);
+    assert!(root.started_ms <= first.started_ms && first.ended_ms <= rejected.started_ms);
     assert!(second.ended_ms <= root.ended_ms);
-    for (span, system, provider, class, verdict) in
-        [(first, "one", "one", "server_error", "failed"), (second, "anthropic", "two", "", "accepted")]
-    {
+    for (span, system, provider, class, verdict) in [
+        (first, "one", "one", "server_error", "failed"),
+        (rejected, "one", "one", "soft_failure", "rejected"),
+        (second, "anthropic", "two", "", "accepted"),
+    ] {
         assert_eq!(span.attribute("gen_ai.provider.name"), system);
         assert_eq!(span.attribute("gen_ai.operation.name"), "chat");
         assert_eq!(span.attribute("gen_ai.request.max_tokens"), "77");
@@ -118,7 +126,7 @@ async fn a_job_is_one_trace_with_a_span_for_each_call_and_no_word_of_what_was_sa
     // Numbers are those of the ledger.
     let row = sqlx::query(
         "select a.input_tokens, a.output_tokens, a.cost_nanos::float8 / 1e9 as cost, a.finish
-           from sluice.attempt a join sluice.job j on j.id = a.job_id where j.custom_id = 'fallback' and a.number = 2",
+           from sluice.attempt a join sluice.job j on j.id = a.job_id where j.custom_id = 'fallback' and a.number = 3",
     )
     .fetch_one(&fleet.pool)
     .await

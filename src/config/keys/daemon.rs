@@ -190,8 +190,8 @@ pub(in crate::config) const LOG: Table = Table {
 pub(super) const TRACES: Table = Table {
     header: Some("[traces]"),
     title: "[traces]",
-    doc: "A trace of each job for a collector of OpenTelemetry, over OTLP (docs/traces.md). Without an endpoint none is \
-          sent.",
+    doc: "A trace of each job for a collector of OpenTelemetry, over OTLP (docs/traces.md). Without an endpoint none \
+          is sent.",
     effect: TakesEffect::Restart,
     keys: &[
         key(
