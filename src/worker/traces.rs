@@ -234,3 +234,53 @@ impl SpanLoop {
         self.trouble.dropped = dropped;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::trace::{SpanId, TraceId};
+    use crate::domain::{JobId, Timestamp};
+    use crate::provider::otlp::collector_url;
+    use crate::store::claim::Lease;
+    use crate::store::settle::ParkRow;
+    use crate::worker::settler::Then;
+
+    fn span(kind: SpanKind) -> Span {
+        Span {
+            trace: TraceId([1; 16]),
+            id: SpanId([1; 8]),
+            parent: None,
+            is_of_caller: false,
+            kind,
+            name: "a".to_owned(),
+            started: Timestamp(0),
+            ended: Timestamp(0),
+            has_failed: false,
+            attributes: Vec::new(),
+        }
+    }
+
+    fn item(fence: i64) -> Item {
+        let lease = Lease { job: JobId(1), fence, born: 0 };
+        let row = ParkRow { lease, attempts: 0, until: None, reason: String::new(), raced: false };
+        Item::of_no_call(Then::Park(row), vec![span(SpanKind::Client), span(SpanKind::Consumer)])
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_counted_and_a_job_that_another_worker_has_does_not_end() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let endpoint = collector_url("http://127.0.0.1:9").unwrap();
+        let service = "s".to_owned();
+        let collector = TraceCollector { endpoint, headers: Vec::new(), timeout: Duration::from_secs(1), service };
+        let (queue, sending) = SpanQueue::new(Some(&TraceSettings { collector, sample: 1.0 })).unwrap();
+        let mut sending = sending.unwrap();
+        queue.tell(&[item(1), item(2)], &HashSet::from([2]));
+        let kinds = [(); 3].map(|()| sending.receiver.try_recv().unwrap().kind);
+        assert_eq!(kinds, [SpanKind::Client, SpanKind::Consumer, SpanKind::Client]);
+        for _ in 0..QUEUE {
+            queue.tell(&[item(1)], &HashSet::new());
+        }
+        assert_eq!(queue.counts(), Some(SpanCounts { sent: 0, dropped: QUEUE as u64 }));
+        assert_eq!(SpanQueue::new(None).unwrap().0.counts(), None);
+    }
+}
