@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(waits(traces), ["traces.endpoint"]);
         let traced = config(&format!("{CONFIG}{traces}\n"), "k");
         let more = "sample = 0.5\ntimeout = \"1s\"\nservice = \"s\"\nheaders_env = \"ONE\"";
-        let other = config(&format!("{CONFIG}{traces}\n{more}\n"), "a: b");
+        let other = config(&format!("{CONFIG}{traces}\n{more}\n"), "a:b");
         assert_eq!(
             waits_for_a_restart(&traced, &other),
             ["traces.headers_env", "traces.sample", "traces.timeout", "traces.service"]

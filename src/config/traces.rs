@@ -60,7 +60,7 @@ fn read_headers(section: &mut Section<'_>, keys: Keys, endpoint: Option<&Url>) -
     if endpoint.is_some_and(is_plain) {
         section.reading().warn("the headers of traces are sent unencrypted: use https".to_owned());
     }
-    let Some(text) = source.read("headers of traces", section) else { return Vec::new() };
+    let Some(text) = source.read("header for traces", section) else { return Vec::new() };
     collector_headers(text.expose_secret()).unwrap_or_else(|problem| {
         section.fault(source.key, format!("the headers of traces: {problem}"), "a line for each, as \"name: value\"");
         Vec::new()

@@ -66,7 +66,7 @@ fn each_fault_has_its_message_and_none_repeats_a_secret() {
         ),
         (
             format!("{endpoint}\nheaders_file = \"missing\""),
-            "traces.headers_file: the headers of traces cannot be read",
+            "traces.headers_file: the header for traces cannot be read",
         ),
         (
             format!("{endpoint}\nheaders_env = \"WRONG\"\nheaders_file = \"x\""),
