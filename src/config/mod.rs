@@ -28,11 +28,13 @@ pub(crate) mod route;
 mod rules;
 mod scalar;
 mod schedules;
+mod secret_source;
 mod section;
 mod settings;
 mod shadow;
 mod source;
 pub(crate) mod strategy;
+mod traces;
 mod words;
 
 pub use alerts::Alerts;
@@ -46,6 +48,7 @@ pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
 pub use settings::{Database, Log, Prices, SERVICE_STATE, Spool, Worker};
 pub use source::{DATABASE_URL_OPTION, USUAL_FILES};
+pub use traces::Traces;
 pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
@@ -95,6 +98,8 @@ pub struct Config {
     /// The status endpoints.
     pub http: Http,
     pub log: Log,
+    /// Where traces are sent; `None`: nowhere.
+    pub traces: Option<Traces>,
     /// Settings that work but are probably not meant so, in words.
     pub warnings: Vec<String>,
 }
@@ -170,6 +175,7 @@ impl Config {
         let retention = settings::read_retention(root.child("retention"));
         let http = Http::read(root.child("http"), keys);
         let log = Log::read(root.child("log"));
+        let traces = Traces::read(root.child("traces"), keys);
         let prices = Prices::read(root.child("prices"), is_found);
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
@@ -203,6 +209,7 @@ impl Config {
             spool,
             http,
             log,
+            traces,
             warnings: Vec::new(),
         };
         config.warn(reading);

@@ -11,6 +11,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
 use crate::domain::request::Extras;
 use crate::domain::{Capabilities, ChatRequest, MustKeep, PromptCache, Timeouts};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -130,6 +131,17 @@ impl Endpoint {
         let Ok(wire) = self.adapter().encode((&request).into(), model, capabilities) else { return BTreeSet::new() };
         let sent = String::from_utf8_lossy(&wire.body);
         Extras::members().filter(|name| !sent.contains(&mark(name))).collect()
+    /// The host that calls go to, and its port.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let url = Url::parse(&self.base_url).ok()?;
+        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
+    }
+
+    /// The vendor of its server, where that is known.
+    #[must_use]
+    pub fn known_vendor(&self) -> Option<&'static str> {
+        vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url).map(|vendor| vendor.name)
     }
 
     /// The tiers that its calls may ask for.

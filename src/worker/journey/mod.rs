@@ -14,6 +14,7 @@ mod prepare;
 mod rows;
 mod rung_state;
 mod shadow;
+mod traced;
 mod unsure;
 mod waiting;
 
@@ -483,8 +484,10 @@ impl Journey {
 
     /// The attempts that the journey has not handed to the settler yet.
     fn item(&mut self, then: Then) -> Item {
-        let mut rows = std::mem::take(&mut self.unsettled).into_iter();
-        Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then }
+        let rows = std::mem::take(&mut self.unsettled);
+        let spans = self.spans(&rows, &then);
+        let mut rows = rows.into_iter();
+        Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then, spans }
     }
 
     async fn park(&mut self, until: Option<Timestamp>, reason: String) {
