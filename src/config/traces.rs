@@ -29,8 +29,7 @@ impl Traces {
         let is_empty = section.is_empty();
         let is_given = section.has("endpoint");
         let expected = "an address such as \"http://127.0.0.1:4318/v1/traces\"";
-        let endpoint =
-            section.parsed("endpoint", expected, |text| collector_url(text).map_err(|problem| problem.to_owned()));
+        let endpoint = section.parsed("endpoint", expected, |text| collector_url(text).map_err(str::to_owned));
         let headers = read_headers(&mut section, keys, endpoint.as_ref());
         let sample = section.fraction_or_default("sample");
         let timeout = section.duration_of_at_least_or_default("timeout", Duration::from_millis(100));

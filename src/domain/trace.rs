@@ -85,8 +85,7 @@ impl TraceId {
     fn is_drawn(self, share: f64) -> bool {
         /// Two to the power of 56.
         const ALL: f64 = 72_057_594_037_927_936.0;
-        let [.., a, b, c, d, e, f, g] = self.0;
-        let drawn = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
+        let drawn = u128::from_be_bytes(self.0) & ((1 << 56) - 1);
         #[expect(clippy::cast_precision_loss, reason = "a share is not that exact")]
         let drawn = drawn as f64;
         drawn >= (1.0 - share.clamp(0.0, 1.0)) * ALL

@@ -117,6 +117,19 @@ impl Endpoint {
         written.is_ok_and(|wire| wire.dropped.iter().any(is_cap))
     }
 
+    /// The host that calls go to, and its port.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let url = Url::parse(&self.base_url).ok()?;
+        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
+    }
+
+    /// The vendor of its server, where that is known.
+    #[must_use]
+    pub fn known_vendor(&self) -> Option<&'static str> {
+        vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url).map(|vendor| vendor.name)
+    }
+
     /// The members that change what a call costs and that a request for this model goes without, by the dialect and the
     /// quirks of the server.
     #[must_use]
@@ -131,17 +144,6 @@ impl Endpoint {
         let Ok(wire) = self.adapter().encode((&request).into(), model, capabilities) else { return BTreeSet::new() };
         let sent = String::from_utf8_lossy(&wire.body);
         Extras::members().filter(|name| !sent.contains(&mark(name))).collect()
-    /// The host that calls go to, and its port.
-    #[must_use]
-    pub fn host_and_port(&self) -> Option<(String, u16)> {
-        let url = Url::parse(&self.base_url).ok()?;
-        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
-    }
-
-    /// The vendor of its server, where that is known.
-    #[must_use]
-    pub fn known_vendor(&self) -> Option<&'static str> {
-        vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url).map(|vendor| vendor.name)
     }
 
     /// The tiers that its calls may ask for.

@@ -216,7 +216,6 @@ impl SpanLoop {
                     "the collector of traces does not take spans; jobs go on without it"
                 );
             }
-            Some(_) => return,
             None if was_failing => {
                 tracing::info!(spans_dropped = lost, "the collector of traces takes spans again");
                 self.trouble = Trouble { dropped, ..Trouble::default() };
@@ -228,7 +227,7 @@ impl SpanLoop {
                     "the collector of traces takes spans more slowly than they come: lower traces.sample"
                 );
             }
-            None => return,
+            Some(_) | None => return,
         }
         self.trouble.told = Some(Instant::now());
         self.trouble.dropped = dropped;

@@ -4,6 +4,7 @@ use super::Journey;
 use super::rows::HeldJob;
 use crate::domain::trace::{JobTrace, Operation, Span, TracedCall, TracedEnding, provider_name};
 use crate::domain::{ErrorClass, Finish, SoftFailure, Timestamp};
+use crate::provider::Endpoint;
 use crate::store::settle::{AttemptRow, EndingRow};
 use crate::worker::settler::Then;
 
@@ -34,10 +35,10 @@ impl Journey {
         // A rung that is no longer on the route is told by what its row knows.
         let rung = place.and_then(|place| plan.rung(place));
         let endpoint = rung.map(|(_, planned)| planned.provider.endpoint());
-        let server = endpoint.and_then(|endpoint| endpoint.host_and_port());
+        let server = endpoint.and_then(Endpoint::host_and_port);
         let host = server.as_ref().map(|(host, _)| host.as_str());
         let dialect = endpoint.map_or("", |endpoint| endpoint.dialect.name);
-        let vendor = endpoint.and_then(|endpoint| endpoint.known_vendor());
+        let vendor = endpoint.and_then(Endpoint::known_vendor);
         let request = self.errand.request.as_ref();
         let decision = row.decision.as_ref();
         let raised = decision.and_then(|decision| decision.raised_cap.as_ref()).map(|raised| raised.to);
