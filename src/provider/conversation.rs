@@ -65,6 +65,16 @@ pub(super) enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// The id of a call.
+    fn called_id(&self) -> Option<&Cow<'a, str>> {
+        match self {
+            Self::Call { id, .. } => Some(id),
+            Self::Text { .. } | Self::Image { .. } | Self::File { .. } | Self::Audio { .. } | Self::Result { .. } => {
+                None
+            }
+        }
+    }
+
     fn set_cache(&mut self, mark: &'a Value) {
         match self {
             Self::Text { cache, .. }
@@ -196,6 +206,35 @@ impl<'a> Conversation<'a> {
         Ok(conversation)
     }
 
+    /// Puts the results of each turn into the order of the calls that they answer, for a dialect that matches them by
+    /// their places because it has no ids.
+    pub fn order_results(&mut self) {
+        let mut is_changed = false;
+        let mut called: Vec<Cow<'a, str>> = Vec::new();
+        for turn in &mut self.turns {
+            if turn.speaker == Speaker::Model {
+                called = turn.items.iter().filter_map(Item::called_id).cloned().collect();
+                continue;
+            }
+            let place = |item: &Item<'a>| match item {
+                Item::Result { id, .. } => called.iter().position(|call| call == id).unwrap_or(usize::MAX),
+                // Behind the results.
+                Item::Text { .. }
+                | Item::Image { .. }
+                | Item::File { .. }
+                | Item::Audio { .. }
+                | Item::Call { .. } => usize::MAX,
+            };
+            if !turn.items.is_sorted_by_key(place) {
+                turn.items.sort_by_key(place);
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            note(&mut self.dropped, RESULTS_ORDERED);
+        }
+    }
+
     fn instruct(&mut self, message: &'a Message, blank: Blank) {
         if message.cache_marks.is_empty() && message.cache_control.is_none() {
             let text = message.text();
@@ -270,18 +309,14 @@ impl<'a> Conversation<'a> {
                     return unsupported("a tool call without its result in the turn after it");
                 }
             }
-            open.extend(turn.items.iter().filter_map(|item| match item {
-                Item::Call { id, .. } => Some(id.as_ref()),
-                Item::Text { .. }
-                | Item::Image { .. }
-                | Item::File { .. }
-                | Item::Audio { .. }
-                | Item::Result { .. } => None,
-            }));
+            open.extend(turn.items.iter().filter_map(Item::called_id).map(|id| id.as_ref()));
         }
         Ok(())
     }
 }
+
+/// The note on results that are sent in the order of their calls.
+pub(super) const RESULTS_ORDERED: &str = "messages[] of tools in the order of their calls";
 
 /// The note on texts that a dialect rejects because they are blank.
 pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";

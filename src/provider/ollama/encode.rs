@@ -132,8 +132,8 @@ pub(super) fn encode(
         Some(ToolChoice::Auto | ToolChoice::Other(_)) | None => true,
     };
     let mut messages = Vec::with_capacity(request.messages.len());
-    for (index, message) in request.messages.iter().enumerate() {
-        messages.push(self::message(message, &request.messages[..index], &mut dropped)?);
+    for index in in_order_of_calls(&request.messages, &mut dropped) {
+        messages.push(message(&request.messages[index], &request.messages[..index], &mut dropped)?);
     }
     let tools = if offers_tools { request.tools.iter().map(tool).collect() } else { Vec::new() };
     let think = think(request, &mut dropped);
@@ -189,6 +189,41 @@ pub(super) fn encode(
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     Ok(WireRequest { dropped, undo: Undo::default(), ..WireRequest::post("/api/chat", CAPS, body) })
+}
+
+/// The places of the messages in the order in which they are sent: results that follow each other go in the order of
+/// the calls that they answer, because a model without ids tells results of one function apart by their places. Where a
+/// call has no result there, or a result no call, the places tell it nothing: then it is noted that the ids are lost.
+fn in_order_of_calls(messages: &[Message], dropped: &mut Vec<String>) -> Vec<usize> {
+    let mut places: Vec<usize> = Vec::with_capacity(messages.len());
+    let is_result = |message: &Message| message.role == Role::Tool;
+    for group in messages.chunk_by(|before, after| is_result(before) && is_result(after)) {
+        let first = places.len();
+        let mut open: Vec<Option<&str>> = Vec::new();
+        if group.first().is_some_and(is_result) {
+            let calls = messages[..first].iter().rev().map(|message| &message.tool_calls).find(|calls| !calls.is_empty());
+            open.extend(calls.into_iter().flatten().map(|call| Some(call.id.as_str())));
+        }
+        let mut ordered: Vec<(usize, usize)> = Vec::with_capacity(group.len());
+        for (offset, message) in group.iter().enumerate() {
+            let id = message.tool_call_id.as_deref().unwrap_or_default();
+            let place = open.iter().position(|call| *call == Some(id));
+            if let Some(answered) = place.and_then(|place| open.get_mut(place)) {
+                *answered = None;
+            }
+            ordered.push((place.unwrap_or(usize::MAX), first + offset));
+        }
+        let is_matched = ordered.iter().all(|(place, _)| *place != usize::MAX) && open.iter().all(Option::is_none);
+        if is_result(&messages[first]) && !is_matched {
+            note(dropped, "messages[].tool_call_id");
+        }
+        if !ordered.is_sorted() {
+            ordered.sort_unstable();
+            note(dropped, conversation::RESULTS_ORDERED);
+        }
+        places.extend(ordered.into_iter().map(|(_, index)| index));
+    }
+    places
 }
 
 fn message<'a>(
