@@ -143,7 +143,7 @@ impl<'a> CallIds<'a> {
 impl<'a> Conversation<'a> {
     /// Arranges the messages of a request.
     ///
-    /// Instructions move to the front. A conversation of instructions alone is put to the model as the user's words,
+    /// Instructions move to the front, which is noted where that changes their place. A conversation of instructions alone is put to the model as the user's words,
     /// because a turn needs a speaker.
     ///
     /// # Errors
@@ -156,6 +156,9 @@ impl<'a> Conversation<'a> {
         let only_instructions = request.messages.iter().all(|message| message.role == Role::System);
         let mut conversation = Self { system: Vec::new(), turns: Vec::new(), dropped: request.unread.clone() };
         let mut ids = CallIds::default();
+        if only_instructions && !request.messages.is_empty() {
+            note(&mut conversation.dropped, SYSTEM_AS_USER);
+        }
         for (index, message) in request.messages.iter().enumerate() {
             if message.name.is_some() && message.role != Role::Tool {
                 note(&mut conversation.dropped, "messages[].name");
@@ -165,6 +168,9 @@ impl<'a> Conversation<'a> {
                 Role::System if !only_instructions => {
                     if let Some(kind) = attached {
                         return unsupported(format!("{kind} in system messages"));
+                    }
+                    if !conversation.turns.is_empty() && is_said(&message.text(), blank) {
+                        note(&mut conversation.dropped, SYSTEM_MOVED);
                     }
                     conversation.instruct(message, blank);
                     continue;
@@ -314,6 +320,14 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 }
+
+/// The note on instructions that stood between turns: the model reads them before the talk, and not where they were
+/// given. `must_keep` counts it as a loss.
+pub(super) const SYSTEM_MOVED: &str = "messages[].role: system moved to the front";
+
+/// The note on instructions that are sent as the user's words, because there are no others. `must_keep` counts it as a
+/// loss.
+pub(super) const SYSTEM_AS_USER: &str = "messages[].role: system as user";
 
 /// The note on results that are sent in the order of their calls.
 pub(super) const RESULTS_ORDERED: &str = "messages[] of tools in the order of their calls";
@@ -480,6 +494,13 @@ pub(super) fn signatures(request: &ChatRequest) -> (&'static str, bool) {
     ("messages[].tool_calls[].extra_content", calls.any(|call| call.thought_signature.is_some()))
 }
 
+/// Notes what a dialect cannot say of a form beside its schema: `strict` has no place where every schema is enforced.
+pub(super) fn note_strict(request: &ChatRequest, dropped: &mut Vec<String>) {
+    if matches!(request.response_format, Some(ResponseFormat::JsonSchema { strict: Some(_), .. })) {
+        note(dropped, "response_format.json_schema.strict (schemas are always enforced)");
+    }
+}
+
 /// Notes marks of caching for a dialect that has none.
 pub(super) fn note_cache_marks(request: &ChatRequest, dropped: &mut Vec<String>) {
     let (messages, tools) = (&request.messages, &request.tools);
@@ -518,6 +539,35 @@ pub(super) fn output_cap(request: &ChatRequest, capabilities: &Capabilities, dro
             Some(most)
         }
         (asked, _) => asked,
+    }
+}
+
+/// The output cap for a dialect or a server that needs one: the one that is asked for, else the model's own, else the
+/// usual one. A cap that the request does not have is noted.
+pub(super) fn needed_cap(
+    request: &ChatRequest,
+    capabilities: &Capabilities,
+    usual: Option<i64>,
+    dropped: &mut Vec<String>,
+) -> Option<i64> {
+    let asked = output_cap(request, capabilities, dropped);
+    if asked.is_some() {
+        return asked;
+    }
+    let added = capabilities.max_output_tokens.or(usual);
+    if let Some(cap) = added {
+        note(dropped, &format!("max_tokens {cap} added"));
+    }
+    added
+}
+
+/// Notes that of two output caps the newer one counts, for a dialect that has only one.
+pub(super) fn note_second_cap(request: &ChatRequest, dropped: &mut Vec<String>) {
+    let raw = RawObject::read(&request.raw).unwrap_or_default();
+    if let (Some(newer), Some(older)) = (raw.given("max_completion_tokens"), raw.given("max_tokens"))
+        && newer != older
+    {
+        note(dropped, "max_tokens");
     }
 }
 

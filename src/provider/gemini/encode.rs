@@ -163,6 +163,8 @@ pub(super) fn encode(
     conversation.order_results();
     let Conversation { system, turns, mut dropped } = conversation;
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let named = request.messages.iter().flat_map(|message| &message.content);
     if named.into_iter().any(|part| matches!(part, ContentPart::File { name: Some(_), .. })) {

@@ -118,6 +118,8 @@ pub(super) fn encode(
     conversation::only_here(request)?;
     let mut dropped = request.unread.clone();
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let offers_tools = match &request.tool_choice {
         Some(ToolChoice::Required | ToolChoice::Function(_)) => {
@@ -151,7 +153,7 @@ pub(super) fn encode(
         conversation::signatures(request),
     ];
     conversation::note_lost(&lost, &mut dropped);
-    let num_predict = conversation::output_cap(request, capabilities, &mut dropped).or(capabilities.max_output_tokens);
+    let num_predict = conversation::needed_cap(request, capabilities, None, &mut dropped);
     let takes_sampling = capabilities.temperature != Some(false);
     let mut sampling = |name: &str, value: Option<f64>| {
         if value.is_some() && !takes_sampling {
@@ -254,6 +256,14 @@ fn message<'a>(
             None => return unsupported("images by web address"),
         }
     }
+    // A server puts all images before the one text. Those that all stand on one side of the text are still told apart.
+    let kinds = message.content.chunk_by(|before, after| is_text(before) == is_text(after)).count();
+    if kinds > 2 {
+        note(dropped, "messages[].content[].image_url: its place among the texts");
+    }
+    if message.content.iter().filter(|part| is_text(part)).count() > 1 {
+        note(dropped, "messages[].content[] as one text");
+    }
     let tool_calls = message
         .tool_calls
         .iter()
@@ -271,6 +281,10 @@ fn message<'a>(
         _ => None,
     };
     Ok(MessageOut { role, content: message.text(), images, tool_calls, tool_name })
+}
+
+fn is_text(part: &ContentPart) -> bool {
+    matches!(part, ContentPart::Text(_))
 }
 
 fn tool(tool: &Tool) -> ToolOut<'_> {

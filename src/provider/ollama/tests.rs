@@ -83,6 +83,24 @@ fn results_go_in_the_order_of_their_calls_because_they_have_no_ids() {
 }
 
 #[test]
+fn images_among_texts_lose_their_place_and_that_is_named() {
+    let (text, image) = (
+        |said: &str| json!({"type": "text", "text": said}),
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}),
+    );
+    let place = "messages[].content[].image_url: its place among the texts";
+    for (parts, noted) in [
+        (json!([text("Which?"), image, image]), &[][..]),
+        (json!([image, text("Which?")]), &[]),
+        (json!([text("One:"), image, text("Two:"), image]), &[place, "messages[].content[] as one text"]),
+        (json!([image, text("or"), image]), &[place]),
+    ] {
+        let body = json!({"messages": [{"role": "user", "content": parts}]});
+        assert_eq!(encoded(ollama(), &parsed(body), &Capabilities::default()).1, noted, "{parts}");
+    }
+}
+
+#[test]
 fn parameters_become_options_and_the_window_is_that_of_the_model() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     let body = json!({"prompt": "Hi", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "seed": 7,

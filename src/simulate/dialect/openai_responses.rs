@@ -1,6 +1,6 @@
 //! OpenAI Responses, from the provider's side.
 
-use super::openai::{fail, limit_headers};
+use super::openai::{fail, limit_headers, write_tokens};
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json};
 use crate::simulate::prompt::{Text, conversation};
@@ -118,8 +118,10 @@ struct Body<'a> {
     _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
     _safety_identifier: Option<IgnoredAny>,
-    #[serde(rename = "include")]
-    _include: Option<IgnoredAny>,
+    #[serde(borrow)]
+    include: Option<Vec<Text<'a>>>,
+    #[serde(rename = "top_logprobs")]
+    _top_logprobs: Option<IgnoredAny>,
     #[serde(rename = "truncation")]
     _truncation: Option<IgnoredAny>,
 }
@@ -230,7 +232,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         last_user,
         embed: None,
         cache,
-        logprobs: false,
+        logprobs: body.include.iter().flatten().any(|wanted| wanted.0 == "message.output_text.logprobs"),
         tier: body.service_tier.map(|tier| tier.0),
         stream: StreamAsk::of(body.stream),
     })
@@ -298,7 +300,11 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
             status, kind, key
         );
         push_json(&mut out, answer.text);
-        out.extend_from_slice(br#","annotations":[]}]},{"type":"reasoning","id":"rs_1","summary":[]}]"#);
+        if kind == "output_text" {
+            out.extend_from_slice(br#","annotations":[],"logprobs":"#);
+            write_tokens(answer, answer.text, &mut out);
+        }
+        out.extend_from_slice(br#"}]},{"type":"reasoning","id":"rs_1","summary":[]}]"#);
     }
     if let Some(usage) = answer.usage {
         let _ = write!(

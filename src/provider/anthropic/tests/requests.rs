@@ -429,3 +429,37 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
         json!({"type": "object"})
     );
 }
+
+#[test]
+fn what_moves_and_what_is_added_is_named() {
+    let named = |body: Value| encoded(anthropic(), &parsed(body), &known()).1;
+    let (hi, stop) = (json!({"role": "user", "content": "Hi"}), json!({"role": "system", "content": "Be brief."}));
+    let blank = json!({"role": "system", "content": ""});
+    for (messages, noted) in [
+        (json!([stop, hi]), &[][..]),
+        (json!([stop, hi, blank]), &[]),
+        (json!([stop, hi, stop, hi]), &["messages[].role: system moved to the front"]),
+        (json!([hi, stop]), &["messages[].role: system moved to the front"]),
+        (json!([stop]), &["messages[].role: system as user"]),
+    ] {
+        assert_eq!(named(json!({"messages": messages, "max_tokens": 9})), noted, "{messages}");
+    }
+    assert_eq!(named(json!({"prompt": "Hi"})), ["max_tokens 4096 added"]);
+    let model = Capabilities { max_output_tokens: Some(64_000), ..known() };
+    let (sent, dropped) = encoded(anthropic(), &parsed(json!({"prompt": "Hi"})), &model);
+    assert_eq!((&sent["max_tokens"], dropped), (&json!(64_000), vec!["max_tokens 64000 added".to_owned()]));
+    assert_eq!(named(json!({"prompt": "Hi", "max_tokens": 5, "max_completion_tokens": 7})), ["max_tokens"]);
+    assert_eq!(named(json!({"prompt": "Hi", "max_tokens": 7, "max_completion_tokens": 7})), Vec::<String>::new());
+    let form = json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": {
+        "type": "object", "properties": {"a": {"type": "string", "examples": ["x"]}},
+    }}});
+    assert_eq!(
+        named(json!({"prompt": "Hi", "max_tokens": 9, "response_format": form})),
+        [
+            "response_format.json_schema.strict (schemas are always enforced)",
+            "response_format.json_schema.name",
+            "response_format.json_schema.schema: additionalProperties false added",
+            "response_format.json_schema.schema: examples",
+        ]
+    );
+}
