@@ -63,12 +63,8 @@ impl MustKeep {
 
 /// What notes say behind a path and a colon where a part of the member is lost: other members, its place, or who says
 /// it.
-const LOST_PARTS: &[&str] = &[
-    "members beside text",
-    "system moved to the front",
-    "system as user",
-    "its place among the texts",
-];
+const LOST_PARTS: &[&str] =
+    &["members beside text", "system moved to the front", "system as user", "its place among the texts"];
 
 /// The path of the member that a note says is left out; `None`: it tells of a change that keeps the meaning.
 ///

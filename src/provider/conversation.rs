@@ -143,8 +143,8 @@ impl<'a> CallIds<'a> {
 impl<'a> Conversation<'a> {
     /// Arranges the messages of a request.
     ///
-    /// Instructions move to the front, which is noted where that changes their place. A conversation of instructions alone is put to the model as the user's words,
-    /// because a turn needs a speaker.
+    /// Instructions move to the front, which is noted where that changes their place. A conversation of instructions
+    /// alone is put to the model as the user's words, visibly, because a turn needs a speaker.
     ///
     /// # Errors
     /// [`Ineligible::Unsupported`] for requests that the dialects with turns cannot express: images in instructions or
@@ -225,11 +225,9 @@ impl<'a> Conversation<'a> {
             let place = |item: &Item<'a>| match item {
                 Item::Result { id, .. } => called.iter().position(|call| call == id).unwrap_or(usize::MAX),
                 // Behind the results.
-                Item::Text { .. }
-                | Item::Image { .. }
-                | Item::File { .. }
-                | Item::Audio { .. }
-                | Item::Call { .. } => usize::MAX,
+                Item::Text { .. } | Item::Image { .. } | Item::File { .. } | Item::Audio { .. } | Item::Call { .. } => {
+                    usize::MAX
+                }
             };
             if !turn.items.is_sorted_by_key(place) {
                 turn.items.sort_by_key(place);

@@ -372,7 +372,7 @@ mod tests {
         let (sent, stripped) = fitted(&schema);
         assert_eq!(sent["properties"], json!({"a": {"$ref": "#/$defs/Sky"}, "b": {"$ref": "#/$defs/Sky"}}));
         assert_eq!(sent["$defs"]["Sky"]["additionalProperties"], json!(false));
-        assert_eq!((sent.get("$schema"), stripped), (None, [CLOSED, "default", "maxLength"].map(str::to_owned).to_vec()));
+        assert_eq!((sent.get("$schema"), stripped), (None, [CLOSED, "default", "maxLength"].map(str::to_owned).into()));
     }
 
     #[test]

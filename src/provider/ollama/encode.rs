@@ -203,7 +203,8 @@ fn in_order_of_calls(messages: &[Message], dropped: &mut Vec<String>) -> Vec<usi
         let first = places.len();
         let mut open: Vec<Option<&str>> = Vec::new();
         if group.first().is_some_and(is_result) {
-            let calls = messages[..first].iter().rev().map(|message| &message.tool_calls).find(|calls| !calls.is_empty());
+            let calls =
+                messages[..first].iter().rev().map(|message| &message.tool_calls).find(|calls| !calls.is_empty());
             open.extend(calls.into_iter().flatten().map(|call| Some(call.id.as_str())));
         }
         let mut ordered: Vec<(usize, usize)> = Vec::with_capacity(group.len());

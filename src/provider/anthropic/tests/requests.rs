@@ -7,6 +7,9 @@ use crate::domain::request::ToolChoice;
 use crate::provider::checks::{Chat, encoded, long_conversation, message, parsed, request};
 use reqwest::header::HeaderValue;
 
+/// The note on the cap that a request lacks.
+const CAP_ADDED: &str = "max_tokens 4096 added";
+
 fn known() -> Capabilities {
     Capabilities::default()
 }
@@ -67,7 +70,7 @@ fn a_whole_conversation_is_written() {
         "tool_choice": {"type": "any"},
     });
     assert_eq!(body, expected);
-    assert_eq!(dropped, ["messages[].content[].image_url.detail"]);
+    assert_eq!(dropped, ["messages[].content[].image_url.detail", CAP_ADDED]);
 }
 
 #[test]
@@ -162,7 +165,9 @@ fn a_schema_is_fitted_and_what_it_loses_is_named() {
     assert_eq!(
         dropped,
         [
+            CAP_ADDED,
             "response_format.json_schema.name",
+            "response_format.json_schema.schema: additionalProperties false added",
             "response_format.json_schema.schema: maxItems",
             "response_format.json_schema.schema: minimum",
         ]
@@ -197,7 +202,10 @@ fn texts_of_white_space_are_left_out_visibly() {
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": []}]},
         ])
     );
-    assert_eq!((body.get("system"), dropped), (None, vec!["messages[].content[] of white space".to_owned()]));
+    assert_eq!(
+        (body.get("system"), dropped),
+        (None, vec!["messages[].content[] of white space".to_owned(), CAP_ADDED.to_owned()])
+    );
     assert_eq!(refusal("m", &saying(json!([{"role": "user", "content": " "}]))), "a conversation without words");
 }
 
@@ -212,7 +220,7 @@ fn the_answer_is_cut_where_a_stop_of_white_space_would_have_ended_it() {
         let wire = anthropic().chat(&with(json!({ "stop": stop })), "m", &known()).unwrap();
         let body: Value = serde_json::from_slice(&wire.body).unwrap();
         assert_eq!(body["stop_sequences"], sent, "{stop}");
-        assert_eq!(wire.dropped, ["stop of white space (the answer is cut there)"]);
+        assert_eq!(wire.dropped, [CAP_ADDED, "stop of white space (the answer is cut there)"]);
         let text_given = if stop == json!([" ", "END"]) { "one two" } else { "one\n\ntwo" };
         let reply = json!({"content": [{"type": "text", "text": text_given}], "stop_reason": "end_turn"});
         let mut answer = answer(anthropic(), &reply);
@@ -278,7 +286,7 @@ fn marks_of_caching_stand_where_they_stood() {
     );
     assert_eq!(body["messages"][0]["content"][0], json!({"type": "text", "text": "Hi", "cache_control": mark}));
     assert_eq!(body["messages"][2]["content"][0], json!({"type": "text", "text": "Go", "cache_control": mark}));
-    assert_eq!((&body["tools"][0]["cache_control"], dropped), (&mark, vec![]));
+    assert_eq!((&body["tools"][0]["cache_control"], dropped), (&mark, vec![CAP_ADDED.to_owned()]));
 
     let five: Vec<Value> =
         (0..5).map(|n| json!({"type": "text", "text": n.to_string(), "cache_control": mark})).collect();
@@ -289,11 +297,12 @@ fn marks_of_caching_stand_where_they_stood() {
         .iter()
         .map(|part| part.get("cache_control").is_some())
         .collect();
-    assert_eq!((marked, dropped), (vec![false, true, true, true, true], vec!["cache_control beyond 4".to_owned()]));
+    assert_eq!(marked, [false, true, true, true, true]);
+    assert_eq!(dropped, ["cache_control beyond 4", CAP_ADDED]);
     let odd = saying(
         json!([{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "forever"}}]}]),
     );
-    assert_eq!(encoded(anthropic(), &odd, &known()).1, ["cache_control of another type than ephemeral"]);
+    assert_eq!(encoded(anthropic(), &odd, &known()).1, ["cache_control of another type than ephemeral", CAP_ADDED]);
 }
 
 #[test]
@@ -316,6 +325,7 @@ fn what_is_not_understood_is_noted_at_every_depth() {
         dropped,
         [
             "logprobs",
+            CAP_ADDED,
             "messages[].reasoning_content",
             "messages[].tool_calls[].extra_content",
             "messages[].weight",

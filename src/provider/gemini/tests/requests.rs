@@ -256,7 +256,8 @@ fn results_go_in_the_order_of_their_calls_because_they_have_no_ids() {
             first, second, {"role": "user", "content": "Well?"},
         ]))
     };
-    let (swapped, noted) = to("gemini-2.5-flash", &talk([result("call_b", "8 at Basel"), result("call_a", "4 at Bern")]));
+    let (swapped, noted) =
+        to("gemini-2.5-flash", &talk([result("call_b", "8 at Basel"), result("call_a", "4 at Bern")]));
     let (as_called, nothing) =
         to("gemini-2.5-flash", &talk([result("call_a", "4 at Bern"), result("call_b", "8 at Basel")]));
     assert_eq!(swapped, as_called);

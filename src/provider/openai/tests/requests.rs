@@ -591,9 +591,9 @@ fn the_judge_of_a_text_learns_which_names_were_sent() {
     let wire = openai().chat(&request, "gpt-4o", &known()).unwrap();
     let body = json!({"choices": [{"message": {"content": "{\"name\": \"web_search\", \"arguments\": {}}"},
         "finish_reason": "stop"}]});
-    let mut written = crate::provider::checks::answer(openai(), &body);
+    let mut written = answer(openai(), &body);
     wire.undo.apply(&mut written);
     assert_eq!(written.beside.sent_names.get("web_search").map(String::as_str), Some("web.search"));
-    let verdict = crate::domain::Rules::default().judge(&written, &request, None);
+    let verdict = crate::domain::validation::Rules::default().judge(&written, &request, None);
     assert!(matches!(verdict, crate::domain::Verdict::Rejected { .. }), "{verdict:?}");
 }
