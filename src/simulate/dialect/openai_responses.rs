@@ -324,3 +324,38 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     out.push(b'}');
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::exchange::Usage;
+    use crate::simulate::prompt_cache::Cached;
+
+    #[test]
+    fn probabilities_come_where_they_are_asked_for() {
+        let body = |include: Value| {
+            json!({"model": "m", "input": "Hi", "store": false, "include": include, "top_logprobs": 2}).to_string()
+        };
+        let plain = read(body(json!([])).as_bytes()).map(|ask| ask.logprobs).ok();
+        let asked = read(body(json!(["message.output_text.logprobs"])).as_bytes()).map(|ask| ask.logprobs).ok();
+        assert_eq!((plain, asked), (Some(false), Some(true)));
+        for (confidence, tokens) in [(None, 0), (Some(0.5), 3)] {
+            let usage = Some(Usage { input: 1, output: 2, cached: Cached::default() });
+            let answer = Answer {
+                id: "1",
+                created: 1,
+                model: "m",
+                text: "nine signs",
+                finish: Finish::Stop,
+                usage,
+                tier: None,
+                vectors: None,
+                confidence,
+            };
+            let written: Value = serde_json::from_slice(&write(&answer)).unwrap();
+            let logprobs = written.pointer("/output/0/content/0/logprobs").and_then(Value::as_array).unwrap();
+            assert_eq!(logprobs.len(), tokens, "{written}");
+            assert!(logprobs.iter().all(|token| token["logprob"].as_f64().is_some_and(|sure| sure < -0.69)));
+        }
+    }
+}

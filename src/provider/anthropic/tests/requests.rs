@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::ChatRequest;
+use crate::domain::MustKeep;
 use crate::domain::Role;
 use crate::domain::request::ToolChoice;
 use crate::provider::checks::{Chat, encoded, long_conversation, message, parsed, request};
@@ -454,7 +455,15 @@ fn what_moves_and_what_is_added_is_named() {
     ] {
         assert_eq!(named(json!({"messages": messages, "max_tokens": 9})), noted, "{messages}");
     }
-    assert_eq!(named(json!({"prompt": "Hi"})), ["max_tokens 4096 added"]);
+    // A route that lets nothing of the messages go has another rung for such a talk.
+    let talk = parsed(json!({"messages": [hi, stop, hi]}));
+    let wire = anthropic().chat(&talk, "m", &known()).unwrap();
+    for kept in [MustKeep::All, MustKeep::Members(["messages".to_owned()].into())] {
+        let refusal = wire.without_loss(&kept, &talk).unwrap_err().to_string();
+        assert!(refusal.contains("messages[].role") && refusal.contains("must_keep"), "{refusal}");
+    }
+    assert!(wire.without_loss(&MustKeep::Members(["seed".to_owned()].into()), &talk).is_ok());
+    assert_eq!(named(json!({"prompt": "Hi"})), [CAP_ADDED]);
     let model = Capabilities { max_output_tokens: Some(64_000), ..known() };
     let (sent, dropped) = encoded(anthropic(), &parsed(json!({"prompt": "Hi"})), &model);
     assert_eq!((&sent["max_tokens"], dropped), (&json!(64_000), vec!["max_tokens 64000 added".to_owned()]));
