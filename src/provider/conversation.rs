@@ -313,7 +313,7 @@ impl<'a> Conversation<'a> {
                     return unsupported("a tool call without its result in the turn after it");
                 }
             }
-            open.extend(turn.items.iter().filter_map(Item::called_id).map(|id| id.as_ref()));
+            open.extend(turn.items.iter().filter_map(Item::called_id).map(AsRef::as_ref));
         }
         Ok(())
     }
