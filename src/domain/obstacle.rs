@@ -297,7 +297,12 @@ impl Circumstances {
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
             What::Opens(
-                Reason::Model | Reason::Breaker | Reason::Offline | Reason::HealthProbe | Reason::KeysInDoubt,
+                Reason::Model
+                | Reason::Breaker
+                | Reason::AskedToWait
+                | Reason::Offline
+                | Reason::HealthProbe
+                | Reason::KeysInDoubt,
             ) => {
                 said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
             }

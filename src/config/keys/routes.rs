@@ -50,10 +50,11 @@ pub(super) const ROUTE: Table = Table {
                 "For \"race\": calls of one job that are under way at a time, at most.",
             )
         },
-        with_default(
+        depends(
             "patience",
             Kind::Duration,
             "10m",
+            "10m; of a \"race\" its `race_after`, where that is shorter",
             "How long a job waits for a cheaper rung; \"0s\": never; \"forever\": always.",
         ),
         with_default(
