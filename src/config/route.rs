@@ -4,7 +4,7 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
+use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, rungs, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{
@@ -102,6 +102,7 @@ fn read_one(
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     pack::check(&section, &route, providers);
+    rungs::check(&section, &route);
     let stop_loss =
         StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();

@@ -13,6 +13,7 @@ use super::budget::BudgetStanding;
 use super::pause::{FixedWait, PauseKind};
 use super::shut::Reason;
 use super::statistics::{KeyStatistics, Statistics, TargetStatistics};
+use super::trial;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -158,6 +159,10 @@ impl Obstacle {
         let kind = match FixedWait::read(code) {
             Some(FixedWait::NoQueue) => Hindrance::NoQueue,
             Some(FixedWait::NoWorker) => Hindrance::NoWorker { others: known.workers.len() },
+            // Only the trial's own worker has the route, and that one starts, or will.
+            Some(FixedWait::RouteUnknown) if trial::tried(subject.route).is_some() => {
+                Hindrance::NoWorker { others: known.workers.len() }
+            }
             Some(FixedWait::RouteUnknown) => Hindrance::RouteUnknown {
                 route: subject.route.to_owned(),
                 known: known.workers.iter().filter_map(|worker| worker.routes.as_ref()).flatten().cloned().collect(),
