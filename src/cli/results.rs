@@ -297,18 +297,15 @@ async fn followed(
             if file.is_none() && is_terminal {
                 return following.finish(&mut answers, &mut errors).await;
             }
-            let (counts, _) = tokio::try_join!(
-                following.finish(&mut answers, &mut errors),
-                async {
-                    match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
-                        Followed::Done(_) => Ok(()),
-                        Followed::Paused(reason) => {
-                            let screen = printable::stderr_width().unwrap_or(usize::MAX);
-                            Err(anyhow::anyhow!(paused_by_loss(&args.batch, &reason, screen)))
-                        }
+            let (counts, _) = tokio::try_join!(following.finish(&mut answers, &mut errors), async {
+                match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
+                    Followed::Done(_) => Ok(()),
+                    Followed::Paused(reason) => {
+                        let screen = printable::stderr_width().unwrap_or(usize::MAX);
+                        Err(anyhow::anyhow!(paused_by_loss(&args.batch, &reason, screen)))
                     }
                 }
-            )?;
+            })?;
             Ok(counts)
         };
         tokio::select! {

@@ -68,8 +68,8 @@ fn check_pinned(section: &Section<'_>, route: &Route) {
     let names: Vec<String> = unreached.iter().map(|rung| rung.target.to_string()).collect();
     let (names, key) = (names.join(", "), section.key_in_file("rungs"));
     section.reading().warn(format!(
-        "{key}: no job reaches {names}, because jobs of this route never leave their first rung: leave out the rung, or \
-         fallback = \"never\" (an empty fallback_on is the same)"
+        "{key}: no job reaches {names}, because jobs of this route never leave their first rung: leave out the rung, \
+         or fallback = \"never\" (an empty fallback_on is the same)"
     ));
 }
 

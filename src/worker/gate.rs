@@ -252,7 +252,7 @@ impl Gate {
         }
         target.record(asker.job, breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
-        // Of a key that is out of money, its own warning tells: the other keys go on. So does that of a failing provider.
+        // Of a key that is out of money, its own warning tells: the other keys go on. Of a failing provider, too.
         let shuts = class.is_some_and(|class| {
             let effect = class.facts().effect;
             effect.heeds_a_wait() && !matches!(effect, Effect::Crowded | Effect::Rest)
@@ -316,8 +316,8 @@ impl Gate {
                     target.shut.lock().refused(rest, request, is_confirmed, now);
                 }
             }
-            // The provider asked for a rest, though not because of a limit. That may be the fault of one request, so the
-            // other jobs honour it within bounds.
+            // The provider asked for a rest, though not because of a limit. One request may be the cause, so other jobs
+            // honour it within bounds.
             Some(effect @ (Effect::Crowded | Effect::Rest)) => {
                 if effect == Effect::Crowded {
                     for hold in &holds {

@@ -169,8 +169,8 @@ pub(super) const ROUTE: Table = Table {
                 "fallback_on",
                 Kind::List(&Kind::Word(route::classes)),
                 "",
-                "Failures that move a job on to the next rung; \"network\" stands for \"unreachable\" too. []: none, as \
-                 `fallback = \"never\"`.",
+                "Failures that move a job on to the next rung; \"network\" stands for \"unreachable\" too. []: pinned, \
+                 as by `fallback`.",
             )
         },
         instead("fallback", Kind::Word(|| vec!["never"]), "never", "Instead: pinned to its rung, whatever happens."),

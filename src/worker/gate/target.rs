@@ -197,8 +197,8 @@ impl TargetState {
         }
     }
 
-    /// A failure came with a request to wait. Its own job honours that, and all others do so for the longest rest of the
-    /// breaker at most. If more was asked for, one call asks again then, and all others wait for its outcome.
+    /// A failure came with a request to wait. Its own job honours that, and all others do so for the longest rest of
+    /// the breaker at most. If more was asked for, one call asks again then, and all others wait for its outcome.
     pub(super) fn asked_to_wait(&self, wait: Duration, now: Timestamp) {
         let mut breaker = self.record.breaker.lock();
         let rest = long_wait::rest(wait, self.provider.recheck).min(breaker.longest_rest());
