@@ -25,7 +25,7 @@ fn vectors_of_different_models_on_one_route_are_a_warning() {
     ] {
         assert!(!told(rungs, "").contains(differ), "{rungs}: {}", told(rungs, ""));
     }
-    let asks = "request = { input = \"{text}\" }";
+    let asks = "template = { input = \"{text}\" }";
     assert!(told("[\"other/a\", \"other/b\"]", asks).contains(differ));
     let same = "[models.\"other/my-embed\"]\nserved_as = [\"text-embedding-3-small\"]";
     assert!(!told("[\"openai/text-embedding-3-small\", \"other/my-embed\"]", same).contains(differ));
