@@ -232,12 +232,13 @@ impl Breaker {
     /// Opens because the target asked to be left alone for longer than Sluice believes: no call goes for `rest`, and
     /// then one goes to ask again.
     pub fn open_for(&mut self, rest: Duration, now: Timestamp) {
-        let (since, failed_probes, before) = match self.state {
-            State::Closed => (now, 0, now),
-            State::Open { since, failed_probes, until } => (since, failed_probes, until),
-            State::HalfOpen { since, failed_probes, .. } => (since, failed_probes, now),
+        let (since, failed_probes) = match self.state {
+            State::Closed => (now, 0),
+            State::Open { since, failed_probes, .. } | State::HalfOpen { since, failed_probes, .. } => {
+                (since, failed_probes)
+            }
         };
-        self.enter(State::Open { since, until: before.max(now + rest), failed_probes });
+        self.enter(State::Open { since, until: now + rest, failed_probes });
         self.found = None;
     }
 
