@@ -26,6 +26,7 @@ mod quirks;
 mod render;
 pub(crate) mod route;
 mod rules;
+mod rungs;
 mod scalar;
 mod schedules;
 mod secret_source;

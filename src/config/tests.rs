@@ -9,6 +9,7 @@ mod keys;
 mod packs;
 mod prompt_caches;
 mod providers;
+mod rungs;
 mod shadows;
 mod strategies;
 mod streams;

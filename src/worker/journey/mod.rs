@@ -394,7 +394,12 @@ impl Journey {
             return Some(RungHealth::Shut(shut).into());
         }
         let fence = Some(self.held.lease.fence);
-        Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
+        let condition = planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now);
+        let waits = planned.target.lets_others_first(self.errand.hash, now);
+        Some(match waits.filter(|_| condition.health == RungHealth::Open) {
+            Some(shut) => Condition { health: RungHealth::Shut(shut), ..condition },
+            None => condition,
+        })
     }
 
     /// What the job may spend and has spent, where its route bounds that.
