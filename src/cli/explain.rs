@@ -46,7 +46,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     };
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
     let mut story = StoryView::of(job, attempts, course);
-    shadow.iter().for_each(|shadow| story.take_shadow(shadow));
+    if let Some(shadow) = &shadow {
+        story.take_shadow(shadow);
+    }
     if args.answers {
         story.take_answers(context.store.kept_answers(JobId(args.id), ANSWER).await?);
     }

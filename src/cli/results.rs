@@ -297,7 +297,7 @@ async fn followed(
             if file.is_none() && is_terminal {
                 return following.finish(&mut answers, &mut errors).await;
             }
-            let (counts, _) = tokio::try_join!(following.finish(&mut answers, &mut errors), async {
+            let (counts, ()) = tokio::try_join!(following.finish(&mut answers, &mut errors), async {
                 match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
                     Followed::Done(_) => Ok(()),
                     Followed::Paused(reason) => {

@@ -198,7 +198,9 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| observer.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &record, &attempts, observer.now(), &refuses);
     let mut story = StoryView::of(JobView::of(record, bodies), attempts, course);
-    shadow.iter().for_each(|shadow| story.take_shadow(shadow));
+    if let Some(shadow) = &shadow {
+        story.take_shadow(shadow);
+    }
     Ok(story)
 }
 
