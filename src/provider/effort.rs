@@ -68,7 +68,8 @@ impl Effort {
         }
     }
 
-    /// The tokens for thinking that are sent: a quarter of a cap is left for the answer. Notes what stands for the word.
+    /// The tokens for thinking that are sent: a quarter of a cap is left for the answer. Notes what stands for the
+    /// word.
     fn budget(self, cap: Option<i64>, dropped: &mut Vec<String>) -> i64 {
         let most = cap.map_or(i64::MAX, |cap| cap - cap / 4);
         if self.tokens() > most {

@@ -135,7 +135,8 @@ impl Undo {
         Self { names: names.0.iter().map(|(own, sent)| (sent.clone(), own.clone())).collect(), stops }
     }
 
-    /// Restores the request's own function names, tells a text's judge which were sent, and ends the text where a stop sequence would have ended it.
+    /// Restores the request's own function names, tells a text's judge which were sent, and ends the text where a stop
+    /// sequence would have ended it.
     pub fn apply(&self, answer: &mut Answer) {
         for call in &mut answer.tool_calls {
             if let Some(own) = self.names.get(&call.name) {
