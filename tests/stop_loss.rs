@@ -594,7 +594,7 @@ async fn a_resumed_batch_pauses_again_when_more_fail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_when_its_batch_is_paused_and_says_how_it_goes_on() {
     let fleet = two_routes().await;
-    fleet.file("q.jsonl", &prompts("question", 600));
+    let file = fleet.file("q.jsonl", &prompts("question", 600));
     let run = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl", "--max-failed", "0.01"];
     let output = fleet.program(&run).output().await.unwrap();
     let said = text(&output.stderr);
@@ -610,6 +610,10 @@ async fn a_run_ends_when_its_batch_is_paused_and_says_how_it_goes_on() {
         assert!(said.contains("batch b is paused (stop-loss: "), "{said}");
         assert!(said.contains("`sluice batch resume b` lets it go on"), "{said}");
     }
+    // Each answer that there is was written first.
+    let answered = fleet.number("select count(*) from sluice.results where state = 'succeeded'").await;
+    let followed = std::fs::read_to_string(file.with_file_name("followed.jsonl")).unwrap();
+    assert_eq!(i64::try_from(followed.lines().count()).unwrap(), answered);
     let again = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"];
     let before = fleet.number("select count(*) from sluice.attempt").await;
     let output = fleet.program(&again).output().await.unwrap();
