@@ -163,7 +163,7 @@ async fn when_the_first_fails_the_next_is_asked_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_answers_that_come_together_one_is_used_and_both_are_on_the_ledger() {
-    let fleet = race(SOON, SOON, "race_after = \"0s\"").await;
+    let fleet = race(SOON, SOON, "race_after = \"0s\"\npatience = \"10m\"").await;
     fleet.enqueue("default", 60).await;
     let worker = fleet.start();
     fleet.until_answered(60).await;
