@@ -7,7 +7,6 @@ mod message;
 use super::client::now;
 use super::echo::Echoes;
 use super::hook::hook_url;
-use super::scrub;
 use super::transport::{NoTransport, TimeLimits, Transport};
 use super::wait_hint;
 use super::wire::{Delivery, Outgoing};
@@ -27,9 +26,6 @@ const PATH: &str = "/v1/traces";
 
 /// As much of an answer is read.
 const MOST_ANSWER: usize = 64 << 10;
-
-/// As many characters of what a collector says are logged.
-const MOST_WORDS: usize = 200;
 
 /// A collector of traces, as configured.
 #[derive(Clone, Debug)]
@@ -169,21 +165,17 @@ impl SpanExporter {
         match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
             Ok(reply) if (200..300).contains(&reply.status) => {
                 let (refused, words) = message::refused(reply.body());
-                Exported::Taken { refused: refused.min(spans.len() as u64), words: self.words(&words) }
+                Exported::Taken { refused: refused.min(spans.len() as u64), words: self.secrets.words(&words) }
             }
             Ok(reply) => Exported::NotTaken {
                 status: Some(reply.status),
                 retry_after: wait_hint::of_headers(&reply.headers, Some(now())),
-                words: format!("HTTP {}: {}", reply.status, self.words(&String::from_utf8_lossy(reply.body()))),
+                words: format!("HTTP {}: {}", reply.status, self.secrets.words(&String::from_utf8_lossy(reply.body()))),
             },
-            Err(failure) => Exported::NotTaken { status: None, retry_after: None, words: self.words(&failure.message) },
+            Err(failure) => {
+                Exported::NotTaken { status: None, retry_after: None, words: self.secrets.words(&failure.message) }
+            }
         }
-    }
-
-    /// What a collector says, without secrets, on one line.
-    fn words(&self, said: &str) -> String {
-        let redacted = self.secrets.redacted(scrub::head(said, MOST_WORDS * 20));
-        scrub::head(&scrub::clean(&redacted), MOST_WORDS).to_owned()
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 const TIERS: &[&str] = &["service_tier", "speed"];
 
 /// Members by which the model writes several answers. The output of each of them is billed.
-const COUNTS: &[&str] = &[
+pub(super) const COUNTS: &[&str] = &[
     "best_of",
     "candidate_count",
     "num_candidates",
