@@ -7,7 +7,7 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports fuzz \
+.PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports bench-pages fuzz \
 	sqlx sqlx-check postgres python chromium servers build deb test-package clean
 
 help: ## what there is
@@ -50,6 +50,9 @@ bench-trouble: postgres ## a held snapshot, an outage, a million lanes, while a 
 
 bench-reports: postgres ## reports over ten million attempts, with the release build (a quarter of an hour, 5 GB)
 	$(CARGO) bench --locked --bench reports
+
+bench-pages: postgres ## pages over ten million attempts and a million open jobs, with the release build (9 GB)
+	$(CARGO) bench --locked --bench pages
 
 fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20
 	scripts/fuzz $(or $(SECONDS_EACH),20)

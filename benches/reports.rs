@@ -8,21 +8,19 @@
 
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool};
 use std::io::{Read as _, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "support/ledger.rs"]
+mod ledger;
 mod support;
 
 use support::{Running, open_to_all, setting};
 
-/// The calls of each job.
-const CALLS_EACH: i64 = 2;
-/// How many jobs are made, counted and folded at a time.
-const STEP: i64 = 500_000;
 /// Attempts that the fold has to keep up with, each second.
 const LEAST_FOLDED: f64 = 10_000.0;
 /// How long a report may take.
@@ -118,7 +116,7 @@ fn main() -> ExitCode {
 /// Returns the bars that were missed.
 async fn bench() -> anyhow::Result<Vec<String>> {
     let attempts: i64 = setting("SLUICE_BENCH_ATTEMPTS", 10_000_000);
-    let jobs = attempts / CALLS_EACH;
+    let jobs = attempts / ledger::CALLS_EACH;
     let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
     open_to_all(scratch.path())?;
     let postgres =
@@ -128,41 +126,17 @@ async fn bench() -> anyhow::Result<Vec<String>> {
     let pool = PgPoolOptions::new().max_connections(1).connect_with(postgres.connect_options("sluice")).await?;
     let store = Store::from_pool(pool.clone());
     store.migrate().await?;
-    sqlx::raw_sql("set statement_timeout = 0; set timezone = 'UTC'; set jit = off").execute(&pool).await?;
     let mut missed = Vec::new();
     let mut out = sluice::printable::stdout();
 
-    let (mut rows, mut folding) = (0, Duration::ZERO);
-    let mut first = 1;
-    while first <= jobs {
-        let last = jobs.min(first + STEP - 1);
-        run(&pool, include_str!("reports.fill.sql"), first, last, jobs).await?;
-        run(&pool, include_str!("reports.settle.sql"), first, last, jobs).await?;
-        let began = Instant::now();
-        loop {
-            let folded = store.fold_tally().await?;
-            rows += folded.rows;
-            if folded.rows == 0 {
-                break;
-            }
-        }
-        folding += began.elapsed();
-        sqlx::raw_sql("vacuum sluice.tally").execute(&pool).await?;
-        first = last + 1;
-    }
-    sqlx::raw_sql(
-        "vacuum (analyze) sluice.tally_hour, sluice.tally_hour_all, sluice.tally_hour_target, sluice.tally_day_all",
-    )
-    .execute(&pool)
-    .await?;
-    sqlx::raw_sql("analyze sluice.job, sluice.attempt").execute(&pool).await?;
+    let folding = ledger::fill(&pool, &store, attempts, None).await?;
     let sizes: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from sluice.tally_hour), (select count(*) from sluice.tally_hour_all),
                 pg_database_size(current_database())",
     )
     .fetch_one(&pool)
     .await?;
-    let rate = of_a_second(attempts, folding);
+    let rate = of_a_second(attempts, folding.took);
     writeln!(
         out,
         "{attempts} attempts of {jobs} jobs; {} sums by batch, {} of all batches; {} MB of disk",
@@ -172,9 +146,10 @@ async fn bench() -> anyhow::Result<Vec<String>> {
     )?;
     writeln!(
         out,
-        "folded {rows} rows in {:.1} s: {rate:.0} attempts/s, {:.0} rows/s",
-        folding.as_secs_f64(),
-        of_a_second(i64::try_from(rows)?, folding)
+        "folded {} rows in {:.1} s: {rate:.0} attempts/s, {:.0} rows/s",
+        folding.rows,
+        folding.took.as_secs_f64(),
+        of_a_second(i64::try_from(folding.rows)?, folding.took)
     )?;
     if rate < LEAST_FOLDED {
         missed.push(format!("the fold takes {rate:.0} attempts/s, and {LEAST_FOLDED:.0} come"));
@@ -224,20 +199,6 @@ async fn bench() -> anyhow::Result<Vec<String>> {
     Ok(missed)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn of_a_second(count: i64, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
-}
-
-async fn run(pool: &PgPool, statement: &str, first: i64, last: i64, jobs: i64) -> anyhow::Result<()> {
-    let statement = statement
-        .replace("$FIRST", &first.to_string())
-        .replace("$LAST", &last.to_string())
-        .replace("$JOBS", &jobs.to_string());
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await?;
-    Ok(())
-}
-
 /// How long the program takes for a report from its start to its end, and how many rows it shows.
 fn report(scratch: &Path, url: &str, words: &str) -> anyhow::Result<(Duration, usize)> {
     let config = scratch.join("sluice.toml");
@@ -261,4 +222,9 @@ fn report(scratch: &Path, url: &str, words: &str) -> anyhow::Result<(Duration, u
     let took = began.elapsed();
     anyhow::ensure!(status.success(), "report {words}: {status}");
     Ok((took, shown.lines().count().saturating_sub(1)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn of_a_second(count: i64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
 }

@@ -4,7 +4,7 @@
 -- next target.
 set session_replication_role = replica;
 insert into sluice.job (id, route, project, batch, enqueued_by, request, created_at) overriding system value
-select g, 'route-' || g / 50 % 4, 'project-' || g / 200 % 6, 'batch-' || g / 50, 'login-' || g / 200 % 6 / 2, '{}',
+select g, 'route_' || g / 50 % 4, 'project-' || g / 200 % 6, 'batch-' || g / 50, 'login-' || g / 200 % 6 / 2, '{}',
        date_trunc('hour', now()) - interval '30 days' + interval '30 days' * (g::double precision / $JOBS)
   from generate_series($FIRST, $LAST) g;
 with drawn as (
@@ -20,7 +20,7 @@ insert into sluice.attempt (job_id, fence, number, round, provider, model, rung,
             total_ms, accepted, class, detail, http_status, code, message, usage_source, input_tokens,
             cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos,
             cost_source, reask_of, instead_of, instead_why, instead_nanos)
-select d.id, d.id, d.number, 0, 'provider-' || t.target % 4, 'model-' || t.target, d.number - 1, d.created_at,
+select d.id, d.id, d.number, 0, 'provider_' || t.target % 4, 'model-' || t.target, d.number - 1, d.created_at,
        d.created_at + interval '1 s', 100 + d.other % 400, 400 + d.other * d.other % 9000, d.class is null, d.class,
        case d.class when 'soft_failure' then (array['empty', 'not_json', 'schema_violation'])[1 + d.other % 3] end,
        case d.class when 'rate_limit' then 429 when 'server_error' then 503 end,
@@ -34,4 +34,4 @@ select d.id, d.id, d.number, 0, 'provider-' || t.target % 4, 'model-' || t.targe
             then (array['rate_limit', 'timeout', 'server_error', 'soft_failure', 'soft_failure'])[1 + d.dice % 5] end,
        case when d.number = 2 and d.dice >= 500 and d.other % 991 > 0 then 900 + d.other end
   from drawn d cross join lateral (select d.route * 3 + (d.number - 1) * (d.dice >= 500)::integer as target) t
-       cross join lateral (select 'provider-' || d.route * 3 % 4 || '/model-' || d.route * 3 as target) f
+       cross join lateral (select 'provider_' || d.route * 3 % 4 || '/model-' || d.route * 3 as target) f
