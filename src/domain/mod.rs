@@ -19,6 +19,7 @@ pub mod cache;
 pub mod calibration;
 pub mod cascade;
 pub mod charging;
+pub mod commit_pace;
 pub mod cost_bound;
 pub mod counted;
 pub mod course;

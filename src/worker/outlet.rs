@@ -5,18 +5,20 @@ use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
 use super::traces::SpanQueue;
+use crate::domain::commit_pace::CommitPace;
 use crate::domain::shadow;
 use crate::store::settle::{EndingRow, Settlement};
 use crate::store::{Store, StoreError, within};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether
-/// the commit went through after all makes no difference. Until then only memory holds them, so this is short.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// The same for outcomes that are on the disk already, or that have no disk to go to.
+/// A commit of outcomes that are on the disk already, or that have no disk to go to, is waited for so long. Others are
+/// waited for by [`CommitPace`]: then they go to the disk, and are written again from there. Whether the commit went
+/// through after all makes no difference.
 const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
 /// How many times other processes may write the same rows in another order. The database does not count as away for
 /// that.
@@ -34,6 +36,7 @@ pub(super) struct Outlet {
     recent: Arc<Recent>,
     herald: Arc<Herald>,
     spans: SpanQueue,
+    pace: Arc<Mutex<CommitPace>>,
 }
 
 /// Why outcomes are not in the database.
@@ -46,7 +49,7 @@ enum Unwritten {
 
 impl Outlet {
     pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>, spans: SpanQueue) -> Self {
-        Self { store, counters, spool, recent: Arc::default(), herald: Arc::default(), spans }
+        Self { store, counters, spool, recent: Arc::default(), herald: Arc::default(), spans, pace: Arc::default() }
     }
 
     /// The counters so far.
@@ -64,8 +67,7 @@ impl Outlet {
     pub async fn write(&self, items: Arc<Vec<Item>>) {
         // Outcomes in the spool are older.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
-            let patience = if self.spool.is_some() { PATIENCE } else { PATIENCE_REPLAYING };
-            match self.persist(&items, patience).await {
+            match self.persist_soon(&items).await {
                 Ok(()) => return self.recent.remember(items),
                 Err(Unwritten::Refused(error)) => {
                     if items.len() > 1 {
@@ -95,7 +97,8 @@ impl Outlet {
 
     async fn write_one_by_one(&self, items: &[Item]) {
         for item in items {
-            if let Err((item, _)) = self.write_one(item.clone(), PATIENCE).await {
+            let patience = self.pace.lock().patience();
+            if let Err((item, _)) = self.write_one(item.clone(), patience).await {
                 self.keep(Arc::new(vec![item])).await;
             }
         }
@@ -287,6 +290,17 @@ impl Outlet {
         if let Err(error) = self.herald.tell(&self.store).await {
             tracing::debug!(error = %error, "the last notice of jobs that have ended was dropped");
         }
+    }
+
+    /// Writes one transaction, unless the database takes so long that the disk is the safer place.
+    async fn persist_soon(&self, items: &[Item]) -> Result<(), Unwritten> {
+        if self.spool.is_none() {
+            return self.persist(items, PATIENCE_REPLAYING).await;
+        }
+        let (began, patience) = (Instant::now(), self.pace.lock().patience());
+        let written = self.persist(items, patience).await;
+        self.pace.lock().note(began.elapsed());
+        written
     }
 
     /// Writes one transaction. On failure, tells whether the data or the database is the cause.

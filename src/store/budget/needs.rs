@@ -187,13 +187,18 @@ impl Store {
         Ok((open, are_all))
     }
 
-    /// Jobs of batches by the sums.
+    /// Jobs of batches by the sums. Those by day have no batches, and are few; what is outside of batches is taken off.
     async fn open_in_batches(&self) -> Result<Vec<Open>, StoreError> {
         sqlx::query_as!(
             Open,
-            r#"select route as "route!", project as "project!", login as "login!", true as "is_in_batch!",
-                      sum(enqueued - succeeded - failed - cancelled)::bigint as "jobs!"
-                 from sluice.totals where batch <> '' group by route, project, login"#
+            r#"select s.route as "route!", s.project as "project!", s.login as "login!", true as "is_in_batch!",
+                      sum(s.jobs)::bigint as "jobs!"
+                 from (select route, project, login, sum(enqueued - succeeded - failed - cancelled) as jobs
+                         from sluice.totals_days group by route, project, login
+                        union all
+                       select route, project, login, sum(succeeded + failed + cancelled - enqueued)
+                         from sluice.totals where batch = '' group by route, project, login) s
+                group by s.route, s.project, s.login having sum(s.jobs) <> 0"#
         )
         .fetch_all(&self.db)
         .await
