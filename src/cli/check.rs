@@ -18,6 +18,7 @@ use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView, TriedView};
+use crate::view::game_day::GameDayView;
 use crate::view::tone::Tone;
 use chrono::DateTime;
 use serde_json::Value;
@@ -101,6 +102,9 @@ fn load(
     }
     let to_come = prices_to_come(&config, now);
     config.warnings.extend(to_come);
+    let over = config.game_days.iter().filter(|day| day.until <= now);
+    let over: Vec<String> = over.map(|day| format!("game day {} is over: it strikes nothing any more", day.name)).collect();
+    config.warnings.extend(over);
     let too_dear = too_dear_for_their_limit(&config, now);
     config.warnings.extend(too_dear);
     Ok(config)
@@ -294,7 +298,10 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             .collect();
         own.into_iter().try_for_each(|bucket| summarise_bucket(bucket, config, out))?;
     }
-    config.routes.iter().try_for_each(|(name, route)| summarise_route(name, route, out))
+    config.routes.iter().try_for_each(|(name, route)| summarise_route(name, route, out))?;
+    let now = today::now();
+    let mut days = config.game_days.iter().filter(|day| day.until > now).map(|day| GameDayView::of(day, now));
+    days.try_for_each(|day| writeln!(out, "{}", day.in_words()))
 }
 
 fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::Result<()> {

@@ -267,6 +267,14 @@ impl Config {
                 ));
             }
         }
+        for day in &self.game_days {
+            for name in &day.targets {
+                let is_struck = |target: &Target| *name == target.provider || *name == target.to_string();
+                if !self.routes.values().any(|it| it.route.rungs.iter().any(|rung| is_struck(&rung.target))) {
+                    reading.warn(format!("game day {}: no route calls {name}, so none of its calls fails", day.name));
+                }
+            }
+        }
         for name in self.buckets.keys() {
             let is_used = self.providers.values().any(|provider| provider.bucket == *name)
                 || self.model_buckets.values().any(|bucket| bucket == name);

@@ -276,6 +276,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
             "game_days.d.targets[0]: there is no provider \"locla\"; expected a list of providers",
         ),
         ("[game_days.d]\ntargets = []", "game_days.d.targets: is empty"),
+        ("[game_days.d]\nfaults = []", "game_days.d.faults: is empty; expected a list of overloaded, server_error"),
         ("[game_days.d]\nfaults = [\"fire\"]", "game_days.d.faults[0]: \"fire\" is no failure of game days"),
         ("[game_days.d]\nfrom = \"tomorrow\"", "game_days.d.from: \"tomorrow\" is no instant"),
         (

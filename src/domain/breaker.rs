@@ -27,11 +27,13 @@
 //! - Memory is constant, and every operation takes constant time.
 
 mod evidence;
+mod rehearsing;
 mod window;
 
 use super::news::BreakerNews;
 use super::{JobId, Outcome, Timestamp};
 pub use evidence::{Evidence, Indicator};
+pub use rehearsing::{DoublePassage, Rehearsed, RehearsingBreaker};
 use std::time::Duration;
 use window::Window;
 pub(super) use window::slice_at;

@@ -6,6 +6,8 @@
 //! - Whether a call fails is drawn from the game day's name, the job and the number of the call. So every process draws
 //!   the same, and the share holds over many calls.
 //! - A game day ends by itself, after a day at the latest.
+//! - What fails on purpose teaches workers nothing that outlasts the game day: only a breaker of its own counts it
+//!   ([`RehearsingBreaker`](super::breaker::RehearsingBreaker)).
 
 use super::failure::{Failure, Scope};
 use super::job::spread;
@@ -21,7 +23,8 @@ pub const LONGEST: Duration = Duration::from_hours(24);
 
 /// A kind of failure that is injected.
 ///
-/// A refusal because of a limit is none: the limits that were learnt from it would outlast the game day.
+/// A refusal because of a limit is none: which limit it would be about is not known, and limits are kept by all workers
+/// together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GameFault {
     /// HTTP 503: the provider has no room at the moment.
@@ -31,6 +34,12 @@ pub enum GameFault {
 }
 
 impl GameFault {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.class().as_str()
+    }
+
     const fn class(self) -> ErrorClass {
         match self {
             Self::Overloaded => ErrorClass::Overloaded,

@@ -304,6 +304,7 @@ impl Circumstances {
             What::Opens(
                 Reason::Model
                 | Reason::Breaker
+                | Reason::GameDay
                 | Reason::AskedToWait
                 | Reason::Offline
                 | Reason::HealthProbe

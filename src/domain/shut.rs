@@ -45,6 +45,8 @@ pub enum Reason {
     PeakHours,
     /// The breaker is open.
     Breaker,
+    /// A game day has failed so many of its calls on purpose that a breaker would be open.
+    GameDay,
     /// The provider failed and asked to be left alone for a time.
     AskedToWait,
     /// No provider can be reached, this one among them: the trouble is probably the worker's own network.
@@ -77,6 +79,7 @@ impl Reason {
         Self::NoCapacity,
         Self::PeakHours,
         Self::Breaker,
+        Self::GameDay,
         Self::AskedToWait,
         Self::Offline,
         Self::QuotaExhausted,
@@ -99,6 +102,7 @@ impl Reason {
             Self::NoCapacity => "no_capacity",
             Self::PeakHours => "peak_hours",
             Self::Breaker => "breaker_open",
+            Self::GameDay => "game_day",
             Self::AskedToWait => "asked_to_wait",
             Self::Offline => "offline",
             Self::QuotaExhausted => "quota_exhausted",
@@ -129,6 +133,7 @@ impl Reason {
             | Self::NoCapacity
             | Self::PeakHours
             | Self::Breaker
+            | Self::GameDay
             | Self::AskedToWait
             | Self::Offline
             | Self::KeysInDoubt
@@ -148,6 +153,7 @@ impl Reason {
             Self::NoCapacity
             | Self::PeakHours
             | Self::Breaker
+            | Self::GameDay
             | Self::AskedToWait
             | Self::Offline
             | Self::QuotaExhausted
@@ -171,7 +177,9 @@ impl Reason {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
             Self::NoCapacity => class == ErrorClass::NoCapacity,
             // What a breaker would find out by calls, a probe finds out without, and refused keys in their own way.
-            Self::Breaker | Self::AskedToWait | Self::HealthProbe | Self::KeysInDoubt => facts.breaker == Sign::Bad,
+            Self::Breaker | Self::GameDay | Self::AskedToWait | Self::HealthProbe | Self::KeysInDoubt => {
+                facts.breaker == Sign::Bad
+            }
             Self::Offline => !facts.is_heard,
             // A call that takes long enough ends so, and an answer that is rejected does.
             Self::Slow => class == ErrorClass::Timeout,
@@ -207,6 +215,7 @@ impl fmt::Display for Reason {
             Self::NoCapacity => "no capacity in its tier",
             Self::PeakHours => "in its peak hours",
             Self::Breaker => "breaker open",
+            Self::GameDay => "held back by a game day",
             Self::AskedToWait => "the provider asked to be left alone",
             Self::Offline => "no provider can be reached",
             Self::QuotaExhausted => "out of money",

@@ -120,10 +120,22 @@ pub struct GameDayStatistics {
     /// Providers, or targets as `provider/model`.
     #[serde(default)]
     pub targets: Vec<String>,
+    /// The kinds of failures; empty: the worker does not say.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// The share of their calls that fail on purpose.
     pub share_millionths: u32,
     /// When it ends, in milliseconds since the epoch.
     pub until_ms: i64,
+}
+
+impl GameDayStatistics {
+    /// Whether it strikes this target.
+    #[must_use]
+    pub fn strikes(&self, target: &str) -> bool {
+        let provider = target.split('/').next().unwrap_or(target);
+        self.targets.iter().any(|name| name == target || name == provider)
+    }
 }
 
 /// A worker's knowledge of limits, targets and keys.

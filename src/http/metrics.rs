@@ -199,6 +199,8 @@ impl Page {
             let meaning = "Spans that are lost: the collector refused them, or took too few in time.";
             page.counter("spans_dropped", meaning, spans.dropped)?;
         }
+        let game_days = vitals.game_days.iter().map(|(name, is_on)| ([("game_day", name.as_str())], flag(*is_on)));
+        page.gauges("game_day_active", "1 while a game day is on: some calls fail on purpose.", game_days)?;
         page.counter("jobs_claimed", "Jobs that this worker took from the queue.", vitals.claimed)?;
         page.counter("jobs_parked", "Jobs that it gave back to wait for something.", vitals.parked)?;
         page.counter("fenced_out", "Outcomes that changed nothing: the job was another's by then.", vitals.fenced_out)?;

@@ -1,5 +1,6 @@
 //! Decides which targets may be called now, by their buckets and breakers and by keys and models out of service.
 
+mod breakers;
 mod news;
 mod probes;
 mod quality;
@@ -67,7 +68,7 @@ pub struct Gate {
 pub struct Permit {
     holds: Vec<BucketHold>,
     key: KeyHold,
-    breaker: breaker::Passage,
+    breaker: breaker::DoublePassage,
     /// Whether it asks again for a model that was refused.
     asks_again: bool,
 }
@@ -187,11 +188,11 @@ impl Gate {
                 target.record.under_way.fetch_add(1, Ordering::Relaxed);
                 Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker, asks_again })
             }
-            Err((since, until)) => {
+            Err(shut) => {
                 if asks_again {
                     target.shut.lock().tried(false);
                 }
-                Err(Shut { reason: Reason::Breaker, since, until })
+                Err(shut)
             }
         }
     }
@@ -347,7 +348,7 @@ impl Gate {
     /// A call was given up before its outcome was known, having taken this much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
         target.record.under_way.fetch_sub(1, Ordering::Relaxed);
-        target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
+        target.record.breaker.lock().give_back(permit.breaker, now);
         if permit.asks_again {
             target.shut.lock().tried(false);
         }
@@ -367,8 +368,8 @@ impl Gate {
 
     /// The state of each target's breaker: `closed`, `open` or `half_open`; by [`Target::columns`].
     #[must_use]
-    pub fn breakers(&self) -> BTreeMap<(String, String), &'static str> {
-        self.targets.iter().map(|(target, state)| (target.columns(), state.breaker_name())).collect()
+    pub fn breakers(&self, now: Timestamp) -> BTreeMap<(String, String), &'static str> {
+        self.targets.iter().map(|(target, state)| (target.columns(), state.breaker_name(now))).collect()
     }
 
     /// What each target is passed over for by jobs of a route; by the target's columns and the route.
@@ -408,9 +409,9 @@ impl Gate {
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
-                breaker: Some(state.breaker_name().into()),
+                breaker: Some(state.breaker_name(now).into()),
                 shut: shut.map(ShutStatistics::from),
-                said: shut.and_then(|shut| state.said_of(shut.reason)),
+                said: shut.and_then(|shut| state.said_of(shut.reason, now)),
                 weak: state.weaknesses(now),
                 stuck: state.stuck(now),
                 paused: state.provider.paused.lock().is_some(),

@@ -12,6 +12,7 @@ pub mod clock;
 mod dealing;
 mod denied;
 mod front;
+mod game_days;
 pub mod gate;
 mod gossip;
 mod hands;

@@ -93,6 +93,8 @@ pub struct Vitals {
     /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.
     pub buckets: BTreeMap<String, (u32, u32, u64)>,
     pub routes: BTreeSet<String>,
+    /// For each game day of the configuration, whether it is on.
+    pub game_days: BTreeMap<String, bool>,
 }
 
 impl Observer {
@@ -158,12 +160,15 @@ impl Observer {
             spool: shared.settler.spool().map(|spool| spool.fill()),
             spans: shared.spans.counts(),
             totals: counters.ledger.booked(),
-            breakers: plan.gate.breakers(),
+            breakers: plan.gate.breakers(shared.clock.now()),
             weaknesses: plan.gate.weaknesses(shared.clock.now()),
             probes: plan.gate.probed(shared.clock.now()).map(|it| (it.name.to_owned(), it.is_open)).collect(),
             keys: plan.gate.keys().map(|(name, all, in_service)| (name.to_owned(), (all, in_service))).collect(),
             buckets: plan.gate.buckets().map(|bucket| (bucket.name.clone(), bucket.counts())).collect(),
             routes: plan.routes.keys().cloned().collect(),
+            game_days: (shared.settings().game_days.iter())
+                .map(|day| (day.name.clone(), day.is_on(shared.clock.now())))
+                .collect(),
         }
     }
 

@@ -43,6 +43,7 @@ impl Reloader {
         shared.settings.store(Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() }));
         // There may be more places now, and a rung that was shut may be open.
         shared.hands.freed.notify_one();
+        plan.gate.keep_rehearsals(&settings.game_days, shared.clock.now());
         plan.gate.has_changed();
         Ok(())
     }

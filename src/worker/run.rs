@@ -2,7 +2,8 @@
 //! calls under way, then writes everything, and only then signs off.
 
 use super::{
-    GOOD_BYE, LifeSign, Shared, Summary, Worker, alerts, claimer, gossip, heartbeat, keeper, probes, schedules, upkeep,
+    GOOD_BYE, LifeSign, Shared, Summary, Worker, alerts, claimer, game_days, gossip, heartbeat, keeper, probes, schedules,
+    upkeep,
 };
 use crate::store::within;
 use futures_util::FutureExt as _;
@@ -44,6 +45,7 @@ impl Worker {
         });
         let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
         let scheduling = loops.endless("schedules", schedules::run(Arc::clone(&shared)));
+        let playing = loops.endless("game days", game_days::run(Arc::clone(&shared)));
         let probing = loops.endless("probes", probes::run(Arc::clone(&shared)));
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
         // Before the first call: a provider that has asked for a rest has asked every worker.
@@ -73,6 +75,7 @@ impl Worker {
         scheduling.abort();
         // Nothing new is begun that a provider's health would matter to.
         probing.abort();
+        playing.abort();
         if !claims_no_more {
             // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;

@@ -45,6 +45,7 @@ fn told(day: &GameDay) -> GameDayStatistics {
     GameDayStatistics {
         name: day.name.clone(),
         targets: day.targets.clone(),
+        faults: day.faults.iter().map(|fault| fault.as_str().to_owned()).collect(),
         share_millionths: day.share,
         until_ms: day.until.0,
     }

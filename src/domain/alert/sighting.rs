@@ -11,8 +11,10 @@ use crate::domain::obstacle::{Circumstances, Obstacle, Pause, Subject, instant, 
 use crate::domain::pause::{FixedWait, PauseKind};
 use crate::domain::roll::{roll, shortened};
 use crate::domain::shut::Reason;
-use crate::domain::statistics::{ShutStatistics, Statistics};
+use crate::domain::statistics::{GameDayStatistics, ShutStatistics, Statistics};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// What one look has found. `None`: it is not known, and the rules that need it are not judged.
 #[derive(Clone, Debug, Default)]
@@ -159,8 +161,8 @@ impl Spotted {
 fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Option<Vec<Spotted>> {
     Some(match rule {
         AlertRule::BreakerOpen => breakers(&seen.known.workers),
-        AlertRule::FallbackShare => fallbacks(seen.fallbacks.as_deref()?, settings),
-        AlertRule::DearerRung => dearer(seen.dearer.as_deref()?, settings),
+        AlertRule::FallbackShare => meanwhile(fallbacks(seen.fallbacks.as_deref()?, settings), seen),
+        AlertRule::DearerRung => meanwhile(dearer(seen.dearer.as_deref()?, settings), seen),
         AlertRule::BudgetSoft => of_budgets(seen, |standing| standing.is_soft() && !is_full(standing), soft),
         AlertRule::BudgetFull => of_budgets(seen, |standing| is_full(standing) && !is_over(seen, standing), full),
         AlertRule::BudgetShort => short(seen)?,
@@ -168,9 +170,9 @@ fn judge(rule: AlertRule, seen: &Observations, settings: &AlertSettings) -> Opti
         AlertRule::StuckAnswer => stuck_answers(&seen.known.workers),
         AlertRule::UnknownPrice => unknown(seen.doubted.as_deref()?, settings),
         AlertRule::CostDiffers => differing(seen.doubted.as_deref()?, settings),
-        AlertRule::StuckQueue => stuck(seen.work.as_deref()?, &seen.known),
+        AlertRule::StuckQueue => meanwhile(stuck(seen.work.as_deref()?, &seen.known), seen),
         AlertRule::StopLoss => stopped(seen.stopped.as_deref()?),
-        AlertRule::CostSpike => spike(seen.hour.as_deref()?, seen.usual?, settings),
+        AlertRule::CostSpike => meanwhile(spike(seen.hour.as_deref()?, seen.usual?, settings), seen),
         AlertRule::SpoolInUse => spools(&seen.spools),
         AlertRule::WorkerLost => lost(seen.lost.as_deref()?, false),
         AlertRule::LoopLost => lost(seen.lost.as_deref()?, true),
@@ -191,6 +193,28 @@ fn reaches(part: i64, whole: i64, millionths: u32) -> bool {
     i128::from(part) * 1_000_000 >= i128::from(whole) * i128::from(millionths)
 }
 
+/// The game days of these workers that are meant, in words that follow others: `; a game day (friday) strikes it until …`.
+fn struck<'a>(
+    workers: &'a [Statistics],
+    whom: impl Fn(&'a GameDayStatistics) -> Option<Cow<'a, str>>,
+) -> String {
+    let days = workers.iter().flat_map(|worker| &worker.game_days);
+    let days: BTreeMap<&str, &GameDayStatistics> = days.map(|day| (day.name.as_str(), day)).collect();
+    let mut words = String::new();
+    for (name, day) in days {
+        let Some(whom) = whom(day) else { continue };
+        let _ = write!(words, "; a game day ({name}) strikes {whom} until {}", instant(Timestamp(day.until_ms)));
+    }
+    words
+}
+
+/// Says, with what is seen of routes or of all, which game days are on meanwhile.
+fn meanwhile(mut spotted: Vec<Spotted>, seen: &Observations) -> Vec<Spotted> {
+    let words = struck(&seen.known.workers, |day| Some(day.targets.join(", ").into()));
+    spotted.iter_mut().for_each(|spotted| spotted.summary.push_str(&words));
+    spotted
+}
+
 fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
     let mut open: BTreeMap<&str, (usize, bool)> = BTreeMap::new();
     for target in workers.iter().flat_map(|worker| &worker.gate.targets) {
@@ -204,19 +228,20 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
     }
     let said = |name: &str| {
         let targets = workers.iter().flat_map(|worker| &worker.gate.targets);
-        let own = [Reason::Breaker, Reason::AskedToWait].map(Reason::as_str);
+        let own = [Reason::Breaker, Reason::GameDay, Reason::AskedToWait].map(Reason::as_str);
         let is_it = |shut: &ShutStatistics| shut.reason.as_deref().is_some_and(|reason| own.contains(&reason));
         let named = targets.filter(|target| target.target.as_deref() == Some(name));
         let mut named = named.filter(|target| target.shut.as_ref().is_some_and(is_it));
         named.find_map(|target| target.said.as_deref()).map_or_else(String::new, |said| format!(": {said}"))
     };
     let seen = open.into_iter().map(|(name, (count, fails_probe))| {
-        let (workers, said) = (counted(count, "worker", "workers"), said(name));
+        let (counted, said) = (counted(count, "worker", "workers"), said(name));
         let summary = if fails_probe {
-            format!("the health probe of {name} fails: it is not called ({workers})")
+            format!("the health probe of {name} fails: it is not called ({counted})")
         } else {
-            format!("the breaker of {name} is open: its calls fail{said} ({workers})")
+            format!("the breaker of {name} is open: its calls fail{said} ({counted})")
         };
+        let summary = summary + &struck(workers, |day| day.strikes(name).then_some("it".into()));
         Spotted::new(name, summary).with("workers", count)
     });
     seen.chain(outages(workers)).chain(passed_over(workers)).collect()

@@ -30,6 +30,13 @@ fn flow(answered: i64, fallbacks: i64, cost: i64, extra: i64) -> Vec<RouteFlow> 
     }]
 }
 
+/// The worker, while a game day is on.
+fn on_game_day(mut worker: Statistics) -> Statistics {
+    let day = json!({ "name": "friday", "targets": ["p", "q/n"], "share_millionths": 1, "until_ms": 1 });
+    worker.game_days = vec![serde_json::from_value(day).unwrap()];
+    worker
+}
+
 fn worker(breaker: &'static str, key_reason: Option<&'static str>) -> Statistics {
     let mut worker = Statistics::default();
     worker.gate.targets.push(TargetStatistics {
@@ -151,6 +158,16 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 ),
                 (
                     with(|o| {
+                        let struck = on_game_day(of_target(&json!({ "breaker": "open", "shut": {
+                        "reason": "game_day" }, "said": "game day friday; 9 of the last 10 calls failed" })));
+                        o.known.workers = vec![struck.clone(), struck];
+                    }),
+                    "p/m",
+                    "the breaker of p/m is open: its calls fail: game day friday; 9 of the last 10 calls failed (2 \
+                     workers); a game day (friday) strikes it until 1970-01-01 00:00:00 UTC",
+                ),
+                (
+                    with(|o| {
                         o.known.workers = vec![of_target(&json!({ "breaker": "closed", "weak": [{
                         "route": "r", "found": "9 of the last 10 answers were rejected (empty 9)" }] }))];
                     }),
@@ -178,6 +195,13 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
                 with(|o| o.fallbacks = Some(flow(50, 10, 0, 0))),
                 "r",
                 "20.0% of the answers of route r in the last 30m",
+            ), (
+                with(|o| {
+                    o.fallbacks = Some(flow(50, 10, 0, 0));
+                    o.known.workers = vec![on_game_day(worker("closed", None))];
+                }),
+                "r",
+                "(10 of 50); a game day (friday) strikes p, q/n until 1970-01-01 00:00:00 UTC",
             )],
             vec![
                 with(|o| o.fallbacks = Some(flow(50, 9, 0, 0))),

@@ -182,7 +182,14 @@ impl ShutTarget {
     const fn is_tried(&self) -> bool {
         matches!(
             self.what,
-            What::Opens(Reason::Breaker | Reason::Auth | Reason::KeysInDoubt | Reason::QuotaExhausted | Reason::Model)
+            What::Opens(
+                Reason::Breaker
+                    | Reason::GameDay
+                    | Reason::Auth
+                    | Reason::KeysInDoubt
+                    | Reason::QuotaExhausted
+                    | Reason::Model
+            )
         )
     }
 
@@ -254,6 +261,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::NoCapacity => "its tier has no capacity",
         Reason::PeakHours => "it is in its peak hours",
         Reason::Breaker => "its breaker is open after failures",
+        Reason::GameDay => "a game day holds its calls back",
         Reason::AskedToWait => "its provider failed and asked to be left alone",
         Reason::Offline => "no provider can be reached, and it rests for a moment",
         Reason::QuotaExhausted => "its key is out of money",

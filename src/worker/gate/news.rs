@@ -135,7 +135,7 @@ impl TargetState {
     fn whole_news(&self, now: Timestamp) -> TargetNews {
         let said = self.said.lock().clone();
         TargetNews {
-            breaker: self.record.breaker.lock().news(),
+            breaker: self.record.breaker.lock().own().news(),
             model: self.shut.lock().rest(now).map(|shut| ModelNews { shut, said }),
             rest: still_shut(&self.record.resting, now).map(told),
         }
@@ -146,7 +146,7 @@ impl TargetState {
     fn heard(&self, rest: Shut, now: Timestamp) -> Shut {
         match rest.reason {
             Reason::Breaker | Reason::AskedToWait => {
-                let latest = now + self.record.breaker.lock().longest_rest();
+                let latest = now + self.record.breaker.lock().own().longest_rest();
                 Shut { reason: Reason::AskedToWait, until: rest.until.min(latest), ..rest }
             }
             _ => rest,
@@ -163,7 +163,8 @@ impl TargetState {
         let TargetNews { breaker, model, rest } = news;
         let mut is_news = false;
         if let Some(breaker) = breaker {
-            let mut own = self.record.breaker.lock();
+            let mut breakers = self.record.breaker.lock();
+            let own = breakers.own_mut();
             is_news |= own.hear(&breaker, now);
             if is_first {
                 own.try_again(now);

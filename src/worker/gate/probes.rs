@@ -50,7 +50,7 @@ impl Gate {
             Some(PulseChange::Opened) => {
                 tracing::info!(provider, "the health probe is good again: calls go to the provider");
                 for target in self.targets.values().filter(|target| target.provider.name == provider) {
-                    target.record.breaker.lock().try_again(now);
+                    target.record.breaker.lock().own_mut().try_again(now);
                 }
             }
             None if !report.is_good() => {

@@ -5,7 +5,7 @@ mod tests;
 
 use super::Gate;
 use super::target::{ProviderState, Record, TargetState};
-use crate::domain::breaker::Breaker;
+use crate::domain::breaker::RehearsingBreaker;
 use crate::domain::latency::Latency;
 use crate::domain::probe::{ProbeSettings, Pulse};
 use crate::domain::tempo::Tempo;
@@ -264,7 +264,7 @@ impl Predecessor<'_> {
 impl Record {
     fn new(breaker: BreakerSettings, calibration: Calibration) -> Self {
         Self {
-            breaker: Mutex::new(Breaker::new(breaker)),
+            breaker: Mutex::new(RehearsingBreaker::new(breaker)),
             latest_answers: Mutex::default(),
             told_of_stuck: Mutex::default(),
             calibration: Mutex::new(calibration),

@@ -1,8 +1,9 @@
 //! The state of one target, and of the provider it belongs to: what its calls have shown, what it learned from them,
 //! and whether it takes another call.
 
+use super::breakers::rehearsed_state;
 use super::{PACE, Permit, RouteQuality};
-use crate::domain::breaker::{self, Breaker};
+use crate::domain::breaker::{self, RehearsingBreaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
@@ -19,7 +20,7 @@ use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::stuck_answer::{LatestAnswers, OneForAll};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
-    Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage, long_wait,
+    Bearing, Calibration, Charge, ErrorClass, Failure, Mend, NanoUsd, Target, Timestamp, Unit, Usage, long_wait,
 };
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
@@ -107,7 +108,7 @@ pub struct TargetState {
 /// What calls to one target have shown of it.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) breaker: Mutex<Breaker>,
+    pub(super) breaker: Mutex<RehearsingBreaker>,
     /// The latest long texts of its answers, to tell when it gives the same one to everybody.
     pub(super) latest_answers: Mutex<LatestAnswers>,
     /// The hour in which that was logged last.
@@ -166,44 +167,11 @@ pub(super) fn shut_until(slot: &Mutex<Option<Shut>>, told: Shut, now: Timestamp)
 }
 
 impl TargetState {
-    /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
-    pub(super) fn record(
-        &self,
-        job: JobId,
-        permit: breaker::Passage,
-        sign: breaker::Sign,
-        class: Option<ErrorClass>,
-        now: Timestamp,
-    ) {
-        let mut breaker = self.record.breaker.lock();
-        let before = breaker.state();
-        breaker.record_of(job, permit, sign, now);
-        match (before, breaker.state()) {
-            (breaker::State::Closed, breaker::State::Open { until, .. }) => tracing::warn!(
-                target.name = %self.target,
-                last = class.map(ErrorClass::as_str),
-                open_seconds = now.until(until).as_secs(),
-                "too many failures{}: the breaker is open",
-                breaker.found().map_or_else(String::new, |found| format!(" ({found})"))
-            ),
-            (breaker::State::HalfOpen { .. }, breaker::State::Open { until, failed_probes, .. }) => tracing::warn!(
-                target.name = %self.target,
-                last = class.map(ErrorClass::as_str),
-                failed_probes,
-                open_seconds = now.until(until).as_secs(),
-                "a probe has failed: the breaker is open again"
-            ),
-            (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
-                tracing::info!(target.name = %self.target, "the target answers again; its breaker is closed");
-            }
-            _ => {}
-        }
-    }
-
     /// A failure came with a request to wait. Its own job honours that, and all others do so for the longest rest of
     /// the breaker at most. If more was asked for, one call asks again then, and all others wait for its outcome.
     pub(super) fn asked_to_wait(&self, wait: Duration, now: Timestamp) {
-        let mut breaker = self.record.breaker.lock();
+        let mut breakers = self.record.breaker.lock();
+        let breaker = breakers.own_mut();
         let rest = long_wait::rest(wait, self.provider.recheck).min(breaker.longest_rest());
         if rest < wait {
             tracing::warn!(
@@ -214,17 +182,13 @@ impl TargetState {
             );
             breaker.open_for(rest, now);
         }
-        drop(breaker);
+        drop(breakers);
         shut_for(&self.record.resting, Reason::AskedToWait, rest, now);
     }
 
     /// What jobs of routes pass it over for.
     pub(super) fn weaknesses(&self, now: Timestamp) -> Vec<WeaknessStatistics> {
         self.record.qualities.lock().values().filter_map(|quality| quality.statistics(now)).collect()
-    }
-
-    pub(super) fn breaker_name(&self) -> &'static str {
-        self.record.breaker.lock().state().name()
     }
 
     /// The provider and model that it stands for.
@@ -413,10 +377,7 @@ impl TargetState {
         self.follow_reopening(now);
         let shut = self
             .shut_to_all(now)
-            .or_else(|| {
-                let (since, until) = self.record.breaker.lock().peek(now)?;
-                Some(Shut { reason: Reason::Breaker, since, until })
-            })
+            .or_else(|| self.record.breaker.lock().peek(now))
             .or_else(|| {
                 // The target is open when all its buckets are, so the last one to open counts.
                 let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, fence, horizon, now));
@@ -489,9 +450,13 @@ impl TargetState {
 
     /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.
     pub(super) fn shut_by(&self, now: Timestamp) -> Option<Shut> {
-        self.shut_to_all(now).or_else(|| match self.record.breaker.lock().state() {
-            breaker::State::Open { since, until, .. } => Some(Shut { reason: Reason::Breaker, since, until }),
-            breaker::State::Closed | breaker::State::HalfOpen { .. } => None,
+        self.shut_to_all(now).or_else(|| {
+            let breakers = self.record.breaker.lock();
+            match (breakers.own().state(), rehearsed_state(&breakers, now)) {
+                (breaker::State::Open { since, until, .. }, _) => Some(Shut { reason: Reason::Breaker, since, until }),
+                (_, breaker::State::Open { since, until, .. }) => Some(Shut { reason: Reason::GameDay, since, until }),
+                _ => None,
+            }
         })
     }
 
@@ -504,8 +469,13 @@ impl TargetState {
 
     /// What is known of the failure behind this reason: the provider's words of a model, or those of its health page;
     /// of an open breaker only the class and the status, because words about a request may quote it.
-    pub(super) fn said_of(&self, reason: Reason) -> Option<String> {
+    pub(super) fn said_of(&self, reason: Reason, now: Timestamp) -> Option<String> {
         match reason {
+            Reason::GameDay => {
+                let breakers = self.record.breaker.lock();
+                let breaker::Rehearsed { day, found, .. } = breakers.rehearsed(now)?;
+                Some(format!("game day {day}{}", found.map_or_else(String::new, |found| format!("; {found}"))))
+            }
             Reason::Model => self.said.lock().clone(),
             Reason::KeysInDoubt => self.provider.keys.said_of_doubt(),
             Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
@@ -515,7 +485,7 @@ impl TargetState {
                     status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}"))
                 });
                 let is_breaker = reason == Reason::Breaker;
-                let found = self.record.breaker.lock().found().filter(|_| is_breaker).map(ToString::to_string);
+                let found = self.record.breaker.lock().own().found().filter(|_| is_breaker).map(ToString::to_string);
                 let parts: Vec<String> = last.into_iter().chain(found).collect();
                 (!parts.is_empty()).then(|| parts.join("; "))
             }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::Scope;
-use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
+use crate::domain::game_day::{GameDay, GameFault};
+use crate::domain::{BreakerSettings, Charging, JobId, Limits, Rate, Unit};
 use crate::worker::bucket::tests::Others;
 use std::collections::VecDeque;
 
@@ -248,4 +249,40 @@ async fn a_wait_that_a_failing_provider_asks_for_holds_other_jobs_for_the_longes
     assert_eq!(told(&stage, "quick", NOW), (Some("asked_to_wait".to_owned()), Some((NOW + OPEN).0)));
     assert_eq!(told(&stage, "quick", NOW + OPEN), (None, None));
     assert!(stage.all("quick", NOW + OPEN).await.len() > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_on_purpose_teach_nothing_that_outlasts_the_game_day() {
+    let (stage, fresh) = (Stage::new(Limits::default()), Stage::new(Limits::default()));
+    let places = stage.rounds("quick", 4, 100, NOW).await;
+    assert_eq!(places, fresh.rounds("quick", 4, 100, NOW).await);
+    let day = GameDay {
+        name: "friday".to_owned(),
+        targets: vec!["p".to_owned()],
+        faults: vec![GameFault::Overloaded],
+        share: 1_000_000,
+        from: NOW,
+        until: NOW + Duration::from_mins(30),
+    };
+    let target = stage.target("quick");
+    let mut now = NOW;
+    // The first ones, and probes until its rests would be the longest.
+    for number in 0..24 {
+        let Ok(permit) = stage.admit("quick", now).await else {
+            now = now + OPEN;
+            continue;
+        };
+        stage.gate.rehearse(&target, permit, &day, JobId(100 + number), now);
+    }
+    assert_eq!(stage.admit("quick", now).await.err(), Some(Reason::GameDay));
+    let status = stage.gate.snapshot(now).targets.into_iter().find(|it| it.target.as_deref() == Some("p/quick"));
+    let status = status.expect("it is set up");
+    assert_eq!((status.breaker.as_deref(), status.calls), (Some("open"), fresh.gate.snapshot(NOW).targets[0].calls));
+    assert!(status.said.is_some_and(|said| said.starts_with("game day friday; ")));
+    assert!(stage.gate.news(now).iter().all(|news| !matches!(news.health, crate::store::health::Health::Target { .. })));
+    // It is over: everything goes as at a gate that had none.
+    let over = now.max(day.until);
+    assert_eq!(told(&stage, "quick", over), (None, None));
+    stage.gate.keep_rehearsals(&[day], over);
+    assert_eq!(stage.rounds("quick", 3, 100, over).await, fresh.rounds("quick", 3, 100, over).await);
 }

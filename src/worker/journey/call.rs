@@ -14,6 +14,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::doubt::Asker;
 use crate::domain::error_class::Effect;
 use crate::domain::explanation::Packed;
+use crate::domain::game_day::GameDay;
 use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pack::Company;
 use crate::domain::shut::Shut;
@@ -21,7 +22,7 @@ use crate::domain::tempo::Took;
 use crate::domain::validation::OwnRules;
 use crate::domain::{
     Bearing, Charge, ChatRequest, ErrorClass, Failure, Job, Mend, Outcome, Rung, Sizes, SoftFailure, Target, Timestamp,
-    Usage, UsageSource, language, long_wait, stuck_answer, tier,
+    Usage, UsageSource, language, long_wait, shadow, stuck_answer, tier, trial,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::budget::NoMoney;
@@ -280,8 +281,8 @@ impl Call {
         guard.begin(charge);
         let on_purpose = self.on_purpose(&spec.target, started_at);
         let call = async {
-            match on_purpose {
-                Some(failure) => Ok(not_made(failure)),
+            match &on_purpose {
+                Some((_, failure)) => Ok(not_made(failure.clone())),
                 None => rung.provider.call(key, &asked, &spec.timeouts, &head).await,
             }
         };
@@ -323,7 +324,10 @@ impl Call {
         if let Some(guard) = guard {
             // Before its places are free.
             self.came_back.lock().push(self.number);
-            if is_shared && judged.failure.as_ref().is_some_and(|failure| failure.bearing == Bearing::InDoubt) {
+            if let Some((day, _)) = &on_purpose {
+                // It was not made: nobody learns of it what would outlast the game day.
+                guard.report(|gate, target, permit| gate.rehearse(target, permit, day, self.job().id, ended_at));
+            } else if is_shared && judged.failure.as_ref().is_some_and(|failure| failure.bearing == Bearing::InDoubt) {
                 // Whether it is believed is a matter of two requests, and these were not told apart.
                 say_nothing(guard, rung, &sizes, &judged);
             } else {
@@ -390,10 +394,16 @@ impl Call {
         }
     }
 
-    /// The failure that a game day gives this call in place of making it.
-    pub(super) fn on_purpose(&self, target: &Target, now: Timestamp) -> Option<Failure> {
+    /// The failure that a game day gives this call in place of making it. Shadows and trials are spared: what they
+    /// measure is the target itself.
+    pub(super) fn on_purpose(&self, target: &Target, now: Timestamp) -> Option<(GameDay, Failure)> {
+        let route = &self.errand.plan.route.name;
+        if shadow::shadowed(route).is_some() || trial::tried(route).is_some() {
+            return None;
+        }
         let settings = self.errand.shared.settings.load();
-        settings.game_days.iter().find_map(|day| day.fault(target, self.job().id, self.number, now))
+        let mut days = settings.game_days.iter();
+        days.find_map(|day| day.fault(target, self.job().id, self.number, now).map(|failure| (day.clone(), failure)))
     }
 
     /// Waits until another call has brought the answer.

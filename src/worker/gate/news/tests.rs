@@ -119,7 +119,7 @@ async fn a_breaker_opens_and_closes_everywhere() {
     }
     assert_eq!(one.tells(&two, later), 1);
     two.call(None, later).await.unwrap();
-    assert_eq!((two.target().breaker_name(), two.tells(&one, later)), ("closed", 0), "the other one knows");
+    assert_eq!((two.target().breaker_name(later), two.tells(&one, later)), ("closed", 0), "the other one knows");
 }
 
 #[tokio::test(start_paused = true)]

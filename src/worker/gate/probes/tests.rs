@@ -93,7 +93,7 @@ async fn failures_in_a_row_shut_all_targets_with_the_servers_words_and_a_good_pr
 async fn a_good_probe_lets_an_open_breaker_try_at_once_only_where_the_probe_had_shut_it() {
     let (gate, page) = (gate(Some("/health")), settings("/health"));
     let target = gate.target(&Target::new("p", "a")).unwrap();
-    target.record.breaker.lock().open_for(Duration::from_mins(5), NOW);
+    target.record.breaker.lock().own_mut().open_for(Duration::from_mins(5), NOW);
     // The page is well while calls fail: the breaker keeps its time.
     gate.take_in_probe("p", &page, &report(200), NOW);
     assert_eq!(shut(&gate, "a", NOW).unwrap().reason, Reason::Breaker);
