@@ -103,7 +103,8 @@ fn load(
     let to_come = prices_to_come(&config, now);
     config.warnings.extend(to_come);
     let over = config.game_days.iter().filter(|day| day.until <= now);
-    let over: Vec<String> = over.map(|day| format!("game day {} is over: it strikes nothing any more", day.name)).collect();
+    let over: Vec<String> =
+        over.map(|day| format!("game day {} is over: it strikes nothing any more", day.name)).collect();
     config.warnings.extend(over);
     let too_dear = too_dear_for_their_limit(&config, now);
     config.warnings.extend(too_dear);
@@ -483,6 +484,29 @@ mod tests {
         let list = format!("keys = [{{ api_key_env = \"OPENAI_API_KEY\" }}, {{ api_key_file = {:?} }}]", other.path());
         let (_, out, _) = check(&GOOD.replace("api_key_env = \"OPENAI_API_KEY\"", &list), Format::Text);
         assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with 2 keys"), "{out}");
+    }
+
+    #[test]
+    fn game_days_are_told_and_those_that_strike_nothing_are_warned_of() {
+        let day = |name: &str, targets: &str, year: u16| {
+            format!(
+                "[game_days.{name}]\ntargets = [{targets}]\nshare = 0.25\nfaults = [\"overloaded\"]\n\
+                 from = \"{year}-12-04T10:00:00Z\"\nuntil = \"{year}-12-04T11:00:00Z\"\n"
+            )
+        };
+        let targets = "\"openai\", \"openai/gpt-4o-mini\", \"openai/nope\"";
+        let (_, out, err) =
+            check(&format!("{GOOD}{}{}", day("past", "\"openai\"", 2020), day("coming", targets, 2099)), Format::Text);
+        assert!(
+            out.contains(
+                "game day coming (planned): 25 % of the calls to openai, openai/gpt-4o-mini, openai/nope fail on \
+                 purpose (overloaded) from 2099-12-04 10:00:00 UTC until 2099-12-04 11:00:00 UTC"
+            ) && !out.contains("game day past"),
+            "{out}"
+        );
+        assert!(err.contains("warning: game day past is over: it strikes nothing any more"), "{err}");
+        assert!(err.contains("game day coming: no route calls openai/nope, so none of its calls fails"), "{err}");
+        assert_eq!(err.matches("no route calls").count(), 1, "{err}");
     }
 
     #[test]

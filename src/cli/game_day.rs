@@ -13,6 +13,10 @@ use crate::embedded::EmbeddedPostgres;
 use crate::exit_code::ExitCode;
 use crate::view::game_day::{GameDayOnView, GameDayReportView, GameDayView, table};
 use std::fmt::Write as _;
+use std::time::Duration;
+
+/// How long the database may take to say what workers have.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -87,12 +91,16 @@ async fn workers(global: &GlobalArgs, config: &Config) -> Vec<Statistics> {
     if config.database.url.is_none() && !EmbeddedPostgres::runs_in(&config.database.data_dir).await {
         return Vec::new();
     }
-    let Ok(context) = Context::open(global).await else { return Vec::new() };
-    let workers = context.store.workers().await.unwrap_or_default();
-    let said = workers.iter().filter(|worker| worker.is_alive()).map(|worker| Statistics::read(&worker.stats));
-    let said = said.collect();
-    let _ = context.close().await;
-    said
+    let ask = async {
+        let Ok(context) = Context::open(global).await else { return Vec::new() };
+        let workers = context.store.workers().await.unwrap_or_default();
+        let said = workers.iter().filter(|worker| worker.is_alive()).map(|worker| Statistics::read(&worker.stats));
+        let said = said.collect();
+        let _ = context.close().await;
+        said
+    };
+    // The list is for those, too, whose database is away.
+    tokio::time::timeout(PATIENCE, ask).await.unwrap_or_default()
 }
 
 fn require(config: &Config, name: &str) -> Result<(), CommandFailure> {

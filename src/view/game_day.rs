@@ -2,10 +2,10 @@
 
 use super::dollars::Dollars;
 use super::table::{Cell, Layout, Table};
+use crate::domain::Timestamp;
 use crate::domain::counted::counted;
 use crate::domain::game_day::GameDay;
 use crate::domain::statistics::{GameDayStatistics, Statistics};
-use crate::domain::Timestamp;
 use crate::store::game_day::GameDayOutcome;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -321,4 +321,46 @@ fn share(millionths: u32) -> f64 {
 
 fn instant(at: Timestamp) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(at.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::game_day::GameFault;
+    use serde_json::json;
+
+    #[test]
+    fn what_workers_have_otherwise_is_said() {
+        let day = GameDay {
+            name: "friday".to_owned(),
+            targets: vec!["p".to_owned()],
+            faults: vec![GameFault::Overloaded],
+            share: 200_000,
+            from: Timestamp(0),
+            until: Timestamp(3_600_000),
+        };
+        let worker = |share: u32, faults: &[&str]| {
+            let told = json!({ "name": "friday", "targets": ["p"], "faults": faults, "share_millionths": share,
+                               "until_ms": 3_600_000 });
+            Statistics::read(&json!({ "version": crate::domain::statistics::VERSION, "game_days": [told] }))
+        };
+        let (same, older) = (worker(200_000, &["overloaded"]), worker(200_000, &[]));
+        let (other, none) = (worker(500_000, &["overloaded"]), Statistics::default());
+        let otherwise = "game day friday: 50 % of the calls to p fail on purpose until 1970-01-01 01:00:00 UTC";
+        for (now, workers, expected) in [
+            (1, vec![], None),
+            (1, vec![same.clone(), older], None),
+            (1, vec![same.clone(), none.clone()], Some("1 live worker has no such game day")),
+            (1, vec![same.clone(), other], Some(otherwise)),
+            (9_999_999, vec![none], None),
+            (
+                9_999_999,
+                vec![same],
+                Some("game day friday: 20 % of the calls to p fail on purpose until 1970-01-01 01:00:00 UTC"),
+            ),
+        ] {
+            let view = GameDayView::of(&day, Timestamp(now)).beside(&workers);
+            assert_eq!(view.workers_say.as_deref(), expected);
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //! calls under way, then writes everything, and only then signs off.
 
 use super::{
-    GOOD_BYE, LifeSign, Shared, Summary, Worker, alerts, claimer, game_days, gossip, heartbeat, keeper, probes, schedules,
-    upkeep,
+    GOOD_BYE, LifeSign, Shared, Summary, Worker, alerts, claimer, game_days, gossip, heartbeat, keeper, probes,
+    schedules, upkeep,
 };
 use crate::store::within;
 use futures_util::FutureExt as _;

@@ -193,11 +193,8 @@ fn reaches(part: i64, whole: i64, millionths: u32) -> bool {
     i128::from(part) * 1_000_000 >= i128::from(whole) * i128::from(millionths)
 }
 
-/// The game days of these workers that are meant, in words that follow others: `; a game day (friday) strikes it until …`.
-fn struck<'a>(
-    workers: &'a [Statistics],
-    whom: impl Fn(&'a GameDayStatistics) -> Option<Cow<'a, str>>,
-) -> String {
+/// The game days of these workers that strike something of this name, in words that follow others.
+fn struck<'a>(workers: &'a [Statistics], whom: impl Fn(&'a GameDayStatistics) -> Option<Cow<'a, str>>) -> String {
     let days = workers.iter().flat_map(|worker| &worker.game_days);
     let days: BTreeMap<&str, &GameDayStatistics> = days.map(|day| (day.name.as_str(), day)).collect();
     let mut words = String::new();

@@ -191,18 +191,21 @@ fn cases() -> Vec<(AlertRule, Vec<(Observations, &'static str, &'static str)>, V
         ),
         (
             R::FallbackShare,
-            vec![(
-                with(|o| o.fallbacks = Some(flow(50, 10, 0, 0))),
-                "r",
-                "20.0% of the answers of route r in the last 30m",
-            ), (
-                with(|o| {
-                    o.fallbacks = Some(flow(50, 10, 0, 0));
-                    o.known.workers = vec![on_game_day(worker("closed", None))];
-                }),
-                "r",
-                "(10 of 50); a game day (friday) strikes p, q/n until 1970-01-01 00:00:00 UTC",
-            )],
+            vec![
+                (
+                    with(|o| o.fallbacks = Some(flow(50, 10, 0, 0))),
+                    "r",
+                    "20.0% of the answers of route r in the last 30m",
+                ),
+                (
+                    with(|o| {
+                        o.fallbacks = Some(flow(50, 10, 0, 0));
+                        o.known.workers = vec![on_game_day(worker("closed", None))];
+                    }),
+                    "r",
+                    "(10 of 50); a game day (friday) strikes p, q/n until 1970-01-01 00:00:00 UTC",
+                ),
+            ],
             vec![
                 with(|o| o.fallbacks = Some(flow(50, 9, 0, 0))),
                 with(|o| o.fallbacks = Some(flow(49, 49, 0, 0))),

@@ -212,8 +212,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_795_176_000_000);
     const SECOND: Duration = Duration::from_secs(1);
-    const SETTINGS: BreakerSettings =
-        BreakerSettings { min_calls: 4, failure_rate: 0.5, window: Duration::from_secs(60), open: Duration::from_secs(5) };
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        min_calls: 4,
+        failure_rate: 0.5,
+        window: Duration::from_secs(60),
+        open: Duration::from_secs(5),
+    };
     const ENDS: Timestamp = Timestamp(NOW.0 + 60_000);
 
     /// A breaker that four calls on purpose have opened.
@@ -254,7 +258,10 @@ mod tests {
             }
         }
         let last = Timestamp(ENDS.0 - 1);
-        assert_eq!(breaker.peek(last), breaker.peek(last).map(|it| Shut { reason: Reason::GameDay, until: ENDS, ..it }));
+        assert_eq!(
+            breaker.peek(last),
+            breaker.peek(last).map(|it| Shut { reason: Reason::GameDay, until: ENDS, ..it })
+        );
         assert!(breaker.peek(last).is_some(), "the next probe would be after the end");
         assert_eq!((shut(&breaker, ENDS), breaker.state(ENDS)), (None, State::Closed));
         for _ in 0..3 {

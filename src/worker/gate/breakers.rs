@@ -10,14 +10,7 @@ use std::sync::atomic::Ordering;
 impl Gate {
     /// A call failed on purpose, and was not made: nothing learns of it but the breaker of the game day, and what the
     /// call held is given back.
-    pub fn rehearse(
-        &self,
-        target: &TargetState,
-        permit: Permit,
-        day: &GameDay,
-        job: JobId,
-        now: Timestamp,
-    ) {
+    pub fn rehearse(&self, target: &TargetState, permit: Permit, day: &GameDay, job: JobId, now: Timestamp) {
         target.record.under_way.fetch_sub(1, Ordering::Relaxed);
         let Permit { holds, key, breaker, asks_again } = permit;
         drop(key);

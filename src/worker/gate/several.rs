@@ -108,8 +108,8 @@ async fn a_tier_without_capacity_rests_by_itself_and_its_model_goes_on() {
     fail(&gate, &states, 1, &told, NOW + second * 3).await;
     let then = NOW + second * 3;
     assert_eq!((shut(usual, then), shut(flex, then)), (None, Some((Reason::NoCapacity, MINUTE * 60))));
-    assert!(gate.breakers().values().all(|breaker| *breaker == "closed"), "{:?}", gate.breakers());
-    let names: Vec<(String, String)> = gate.breakers().into_keys().collect();
+    assert!(gate.breakers(then).values().all(|breaker| *breaker == "closed"), "{:?}", gate.breakers(then));
+    let names: Vec<(String, String)> = gate.breakers(then).into_keys().collect();
     assert_eq!(names, [("p", "m"), ("p", "m@flex")].map(|(p, m)| (p.to_owned(), m.to_owned())));
     drop(gate.admit(usual, CHARGE, SOON, then).await.expect("the model goes on"));
 }

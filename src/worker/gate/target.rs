@@ -375,14 +375,11 @@ impl TargetState {
             return RungHealth::Ineligible(why);
         }
         self.follow_reopening(now);
-        let shut = self
-            .shut_to_all(now)
-            .or_else(|| self.record.breaker.lock().peek(now))
-            .or_else(|| {
-                // The target is open when all its buckets are, so the last one to open counts.
-                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, fence, horizon, now));
-                shut.max_by_key(|shut| shut.until)
-            });
+        let shut = self.shut_to_all(now).or_else(|| self.record.breaker.lock().peek(now)).or_else(|| {
+            // The target is open when all its buckets are, so the last one to open counts.
+            let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, fence, horizon, now));
+            shut.max_by_key(|shut| shut.until)
+        });
         match shut {
             Some(shut) => RungHealth::Shut(shut),
             None => RungHealth::Open,

@@ -279,7 +279,9 @@ async fn calls_that_fail_on_purpose_teach_nothing_that_outlasts_the_game_day() {
     let status = status.expect("it is set up");
     assert_eq!((status.breaker.as_deref(), status.calls), (Some("open"), fresh.gate.snapshot(NOW).targets[0].calls));
     assert!(status.said.is_some_and(|said| said.starts_with("game day friday; ")));
-    assert!(stage.gate.news(now).iter().all(|news| !matches!(news.health, crate::store::health::Health::Target { .. })));
+    assert!(
+        stage.gate.news(now).iter().all(|news| !matches!(news.health, crate::store::health::Health::Target { .. }))
+    );
     // It is over: everything goes as at a gate that had none.
     let over = now.max(day.until);
     assert_eq!(told(&stage, "quick", over), (None, None));
