@@ -190,9 +190,9 @@ impl Output {
     pub fn table(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
             Format::Table => self.toned(&table::for_terminal(table, self.screen, self.is_wide)),
-            Format::Plain => table::write_plain(table, &mut self.writer).map_err(OutputError),
+            Format::Plain => fields::write_plain(table, &mut self.writer).map_err(OutputError),
             Format::Json => self.pretty(table),
-            Format::Csv => table::write_csv(table, &mut self.writer).map_err(OutputError),
+            Format::Csv => fields::write_csv(table, &mut self.writer).map_err(OutputError),
         }
     }
 

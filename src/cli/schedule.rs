@@ -1,4 +1,4 @@
-//! `sluice schedule`: batches that are enqueued by the clock.
+//! `sluice schedule`: batches that are enqueued, and reports that are made, by the clock.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -10,7 +10,7 @@ use crate::domain::schedule::{Schedule, Zone};
 use crate::exit_code::ExitCode;
 use crate::store::schedule::TickNote;
 use crate::view::change::PauseChangeView;
-use crate::view::schedule::{self, ScheduleRunView, ScheduleStory, ScheduleView, TickView};
+use crate::view::schedule::{self, ScheduleReportView, ScheduleRunView, ScheduleStory, ScheduleView, TickView};
 use crate::worker::schedules::{TickEnd, TickOrder, run_tick};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -199,6 +199,16 @@ async fn run_now(context: &mut Context, name: &str, anyway: bool) -> anyhow::Res
         TickEnd::Done { batch, jobs, enqueue } => {
             let tick: DateTime<Utc> = DateTime::from_timestamp_millis(now.0).unwrap_or_default();
             let done = ScheduleRunView { schedule: schedule.name, tick, batch, jobs, enqueue };
+            if context.output.format() == Format::Json {
+                context.output.json(&done)?;
+            } else {
+                context.output.line(done)?;
+            }
+            Ok(())
+        }
+        TickEnd::Reported(reported) => {
+            let tick: DateTime<Utc> = DateTime::from_timestamp_millis(now.0).unwrap_or_default();
+            let done = ScheduleReportView { schedule: schedule.name, tick, reported };
             if context.output.format() == Format::Json {
                 context.output.json(&done)?;
             } else {
