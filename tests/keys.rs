@@ -287,7 +287,8 @@ async fn keys_that_are_refused_together_are_an_outage_and_their_provider_comes_b
     let at_once = "strategy = \"priority\"\npatience = \"0s\"\n";
     // One attempt has to do for jobs that know no other provider: an outage must not cost them their only one.
     let config = format!(
-        "[worker]\nmax_in_flight = 4\n{}{}[providers.two]\ndialect = \"openai\"\n\
+        "[worker]\nmax_in_flight = 4\n[alerts]\nevery = \"1s\"\n[alerts.rules]\n\
+         breaker_open = {{ for = \"0s\" }}\n{}{}[providers.two]\ndialect = \"openai\"\n\
          base_url = \"http://simulator/two/v1\"\n[models.\"two/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
          [routes.default]\nrungs = [\"main/m\", \"two/m\"]\n{at_once}\
          [routes.never]\nrungs = [\"never/m\", \"two/m\"]\n{at_once}\
@@ -342,6 +343,16 @@ async fn keys_that_are_refused_together_are_an_outage_and_their_provider_comes_b
     assert_eq!(fleet.number(ended).await, 0);
     worker.until_said("taken for an outage; its jobs go elsewhere or wait", 1).await;
     assert_eq!(worker.said().matches("the key is rejected").count(), 2, "of the other provider");
+    until("the alert names the outage", async || {
+        let told = shown(&fleet, &["alert", "list", "--format", "json"]).await;
+        told.contains("main takes no calls: all 3 keys were refused within ")
+    })
+    .await;
+    // Waiting is the advice of a probe as well: as far as workers know, no key has to be replaced.
+    let probe = fleet.program(&["provider", "probe", "main"]).envs(variables.iter().copied()).output().await.unwrap();
+    let told = text(&probe.stdout);
+    assert_eq!(probe.status.code(), Some(3), "{told}");
+    assert!(told.matches("do: wait: keys that had answered").count() == 3 && !told.contains("reload"), "{told}");
 
     // It is over.
     status.store(200, Ordering::Relaxed);

@@ -3,32 +3,21 @@
 use crate::support::postgres::database;
 use crate::support::program::Program;
 use crate::support::queue::enqueue_request;
-use crate::support::scripted::{Call, Reply, Scripted, answer};
-use serde_json::{Value, json};
+use crate::support::scripted::{Call, Reply, Scripted, altered, billed, cut};
+use serde_json::json;
 
-/// An answer that was billed with 250 tokens.
-fn billed(text: &str) -> Reply {
-    let (status, body) = answer(text);
-    let mut body: Value = serde_json::from_slice(&body).unwrap();
-    body["usage"]["completion_tokens"] = json!(250);
-    (status, body.to_string().into_bytes())
-}
+/// The tokens of every answer: nearly as many as the cap allows.
+const TOKENS: i64 = 250;
 
 fn script(call: &Call) -> Reply {
     match (call.prompt(), call.body["model"].as_str()) {
         // It is longer than its cap.
-        ("long", _) if call.body["max_tokens"].as_i64().unwrap() < 500 => {
-            let body = String::from_utf8(billed("Half an ans").1).unwrap().replace("\"stop\"", "\"length\"");
-            (200, body.into_bytes())
-        }
+        ("long", _) if call.body["max_tokens"].as_i64().unwrap() < 500 => cut("Half an ans", TOKENS),
         // Only the dear model knows what is hard.
-        ("hard", Some("dear")) | ("easy" | "long", _) => billed("{\"known\": true}"),
+        ("hard", Some("dear")) | ("easy" | "long" | "fast" | "many", _) => billed("{\"known\": true}", TOKENS),
         // The answer of a model whose price is not known.
-        ("odd", _) => {
-            let body = String::from_utf8(billed("no JSON").1).unwrap().replace("\"m\"", "\"stranger\"");
-            (200, body.into_bytes())
-        }
-        _ => billed("no JSON"),
+        ("odd", _) => altered(billed("no JSON", TOKENS), |body| body["model"] = json!("stranger")),
+        _ => billed("no JSON", TOKENS),
     }
 }
 
@@ -39,7 +28,7 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
     let config = format!(
         "[http]\nlisten = \"off\"\n\
          [providers.p]\ndialect = \"openai\"\nbase_url = \"{}\"\nlimits = {{ concurrency = 20 }}\n\
-         [models.\"p/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
+         [models.\"p/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\ntiers = {{ priority = \"10\" }}\n\
          [models.\"p/other\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
          [models.\"p/dear\"]\nprice = {{ input = \"1000\", output = \"1000\" }}\n\
          [routes.bound]\nrungs = [\"p/m\", \"p/dear\"]\nmax_cost = \"0.001\"\n\
@@ -47,6 +36,7 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
          [routes.race]\nrungs = [\"p/m\", \"p/other\", \"p/dear\"]\nmax_cost = \"0.001\"\n\
          strategy = \"race\"\nrace_after = \"0s\"\nrace_at_most = 3\n\
          [routes.tight]\nrungs = [\"p/m\", \"p/dear\"]\nmax_cost = \"0.0001\"\n\
+         [routes.passing]\nrungs = [\"p/m\"]\nmax_cost = \"0.001\"\npass = [\"service_tier\", \"best_of\"]\n\
          [routes.unpriced]\nrungs = [\"p/nameless\", \"p/m\"]\nstrategy = \"priority\"\nmax_cost = \"0.001\"\n",
         provider.base_url("p")
     );
@@ -63,10 +53,18 @@ async fn the_calls_of_a_job_cost_no_more_than_its_route_allows() {
         ("unpriced", "easy", "succeeded", 1..=1, vec!["m"]),
         // A cap four times as large may cost too much, and twice as large it does not.
         ("bound", "long", "succeeded", 2..=2, vec!["m"]),
+        // A tier of ten times the price, or five answers, where the route lets the request ask for them.
+        ("passing", "easy", "succeeded", 1..=1, vec!["m"]),
+        ("passing", "fast", "failed", 0..=0, vec![]),
+        ("passing", "many", "failed", 0..=0, vec![]),
+        ("bound", "fast", "succeeded", 1..=1, vec!["m"]),
+        ("bound", "many", "succeeded", 1..=1, vec!["m"]),
         // What a stranger's answer cost is not known, so there may be nothing left.
         ("bound", "odd", "failed", 1..=1, vec!["m"]),
     ] {
         let request = match prompt {
+            "fast" => json!({ "prompt": prompt, "max_tokens": 256, "service_tier": "priority" }),
+            "many" => json!({ "prompt": prompt, "max_tokens": 256, "best_of": 5 }),
             "long" => json!({ "prompt": prompt, "max_tokens": 256, "validate": { "raise_cap": "always" } }),
             _ => json!({ "prompt": prompt, "max_tokens": 256, "response_format": { "type": "json_object" } }),
         };

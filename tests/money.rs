@@ -4,10 +4,11 @@
 use crate::support::postgres::database;
 use crate::support::program::Program;
 use crate::support::queue::{Queue, accepted, in_batch, success};
-use crate::support::scripted::{Scripted, answer};
+use crate::support::scripted::{Scripted, altered, answer};
 use serde_json::{Value, json};
 use sluice::domain::{NanoUsd, Usage, UsageSource};
 use sluice::store::settle::Settlement;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 const PER_CALL: i64 = 1_000_000_000_000_000;
@@ -170,4 +171,79 @@ async fn what_a_provider_says_that_cannot_be_is_estimated_and_marked() {
                     and split_part(j.request ->> 'prompt', ' ', 2)::integer in (0, 2, 3)";
     assert_eq!(queue.count(taken).await, 0);
     assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_is_said_to_cost_is_booked_also_when_it_failed_as_far_as_such_a_call_can_cost_it() {
+    let error = |status: u16, usage: Value| {
+        (status, json!({ "error": { "message": "no" }, "usage": usage }).to_string().into_bytes())
+    };
+    let good = |usage: Value| altered(answer("Paris"), |body| body["usage"] = usage);
+    let tokens = |more: Value| {
+        let mut usage = json!({ "prompt_tokens": 1_000, "completion_tokens": 100 });
+        usage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        usage
+    };
+    let count = |output: i64| json!({ "prompt_tokens": 1_000, "completion_tokens": output });
+    let by_tokens = Some(1_000 * 1_000 + 100 * 2_000);
+    // What is said; the cost and who says it, the tokens of output, and what the notes tell.
+    let table = [
+        (error(502, tokens(json!({}))), by_tokens, Some("price"), 100, ""),
+        (error(400, tokens(json!({}))), by_tokens, Some("price"), 100, ""),
+        (error(200, tokens(json!({ "cost": 0.002 }))), Some(2_000_000), Some("reported"), 100, ""),
+        (error(502, tokens(json!({ "cost": 0.002 }))), Some(2_000_000), Some("reported"), 100, ""),
+        (error(400, json!({ "cost": 0.002 })), Some(2_000_000), Some("reported"), 0, ""),
+        // A cent for a call of a tenth of that is much, and a gateway may take it; hundreds of dollars are not.
+        (good(tokens(json!({ "cost": 0.01 }))), Some(10_000_000), Some("reported"), 100, ""),
+        (good(tokens(json!({ "cost": 900 }))), by_tokens, Some("price"), 100, "$900.00 was reported"),
+        (error(502, tokens(json!({ "cost": 900 }))), by_tokens, Some("price"), 100, "$900.00 was reported"),
+        (good(tokens(json!({ "cost": 99_999 }))), by_tokens, Some("price"), 100, ""),
+        // Of a failed call it is not known what it cost, then.
+        (error(502, json!({ "cost": 900 })), Some(0), None, 0, "$900.00 was reported"),
+        (error(502, count(99_999)), Some(0), None, 0, "more tokens of output were reported"),
+        (good(count(99_999)), Some(1_000 * 1_000 + 2_000 * 2), Some("price"), 2, "more tokens of output"),
+        // Nothing was billed.
+        (error(502, count(0)), Some(1_000_000), Some("price"), 0, ""),
+        (error(502, json!({ "prompt_tokens": 0, "completion_tokens": 0 })), Some(0), None, 0, ""),
+        (error(400, json!({ "limit": 5 })), Some(0), None, 0, ""),
+    ];
+    let replies: Vec<_> = table.iter().map(|(reply, ..)| reply.clone()).collect();
+    let provider = Scripted::start(move |call, _| {
+        let index: usize = call.prompt().split(' ').next_back().unwrap().parse().unwrap();
+        replies[index].clone()
+    })
+    .await;
+    let mut config = "[http]\nlisten = \"off\"\n".to_owned();
+    let database = database().await;
+    let pool = database.pool();
+    // A provider for each, as what one says of its state holds up the others' calls.
+    for index in 0..table.len() {
+        write!(
+            config,
+            "[providers.p{index}]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+             [models.\"p{index}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.r{index}]\nrungs = [\"p{index}/m\"]\nmax_attempts = 1\n",
+            provider.base_url("p")
+        )
+        .unwrap();
+        sqlx::query("insert into sluice.job (route, request) values ($1, $2)")
+            .bind(format!("r{index}"))
+            .bind(json!({ "prompt": format!("Say {index}"), "max_tokens": 256 }))
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    Program::new(&config, &database.url()).output(&["worker", "--drain"]).await;
+    for (index, (_, cost, source, output, note)) in table.iter().enumerate() {
+        let (booked, by, tokens, notes): (Option<i64>, Option<String>, i64, Option<String>) = sqlx::query_as(
+            "select cost_nanos, cost_source, output_tokens, notes::text from sluice.attempt
+              where provider = $1 order by number limit 1",
+        )
+        .bind(format!("p{index}"))
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!((booked, by.as_deref(), tokens), (*cost, *source, *output), "{index}: {notes:?}");
+        assert!(notes.unwrap_or_default().contains(note), "{index}");
+    }
 }

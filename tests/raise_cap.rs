@@ -3,20 +3,11 @@
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;
 use crate::support::queue::enqueue_request;
-use crate::support::scripted::{Call, Reply, Scripted, answer};
+use crate::support::scripted::{Call, Reply, Scripted, answer, cut};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 use sluice::simulate::{Dialect, Scenario, Simulator};
 use std::fmt::Write as _;
-
-/// An answer that its cap cut off, of so many tokens.
-fn cut(text: &str, tokens: i64) -> Reply {
-    let (status, body) = answer(text);
-    let mut body: Value = serde_json::from_slice(&body).unwrap();
-    body["choices"][0]["finish_reason"] = json!("length");
-    body["usage"]["completion_tokens"] = json!(tokens);
-    (status, body.to_string().into_bytes())
-}
 
 /// The cap of a call; 0: it has none.
 fn cap(call: &Call) -> i64 {
@@ -39,7 +30,8 @@ async fn stage(script: impl Fn(&Call, usize) -> Reply + Send + Sync + 'static) -
          [models.\"p/other\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
          [models.\"p/small\"]\nprice = {{ input = \"1\", output = \"1\" }}\nmax_output_tokens = 300\n\
          [models.\"p/narrow\"]\nprice = {{ input = \"1\", output = \"1\" }}\ncontext_window = 700\n\
-         [budgets.poor]\nproject = \"poor\"\nlimit = \"0.000700\"\nper = \"day\"\n\
+         [budgets.poor]\nproject = \"poor\"\nlimit = \"0.000700\"\n\
+         [budgets.tight]\nproject = \"tight\"\nlimit = \"0.001200\"\n\
          [routes.default]\nrungs = [\"p/m\", \"p/other\"]\nstrategy = \"priority\"\n\
          [routes.all]\nrungs = [\"p/m\", \"p/other\"]\nstrategy = \"priority\"\n\
          validate = {{ raise_cap = \"always\" }}\n\
@@ -110,20 +102,25 @@ async fn a_cap_is_raised_once_as_far_as_model_window_route_job_and_attempts_allo
     }
     let story = stage.program.output(&["explain", "1"]).await;
     assert!(story.contains("max_tokens raised from 256 to 1024 after reasoning_exhausted (#1)"), "{story}");
-    // A budget that the larger call does not fit: the job goes on to the next rung.
+    // A budget that the larger call never fits, and one that has no room left for it: either way nothing is waited for,
+    // and the job goes on to the next rung as if nothing could be done about the answer.
     let pool = stage.database.pool();
-    sqlx::query("insert into sluice.job (project, request) values ('poor', $1)")
-        .bind(asked("think"))
-        .execute(&pool)
-        .await
-        .unwrap();
-    stage.program.output(&["worker", "--drain"]).await;
-    let models: Vec<String> =
-        sqlx::query_scalar("select model from sluice.attempts where project = 'poor' order by number")
-            .fetch_all(&pool)
+    for project in ["poor", "tight"] {
+        sqlx::query("insert into sluice.job (project, request) values ($1, $2)")
+            .bind(project)
+            .bind(asked("think"))
+            .execute(&pool)
             .await
             .unwrap();
-    assert_eq!(models, ["m", "other"]);
+        stage.program.output(&["worker", "--drain"]).await;
+        let models: Vec<String> =
+            sqlx::query_scalar("select model from sluice.attempts where project = $1 order by number")
+                .bind(project)
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(models, ["m", "other"], "{project}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use crate::support::scripted::{Scripted, answer};
 use crate::support::wait::until;
 use serde_json::Value;
 use sluice::config::{Config, Keys};
+use sluice::domain::request::Extras;
 use sluice::domain::strategy::{Conditions, order};
 use sluice::domain::{Job, JobId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +84,8 @@ fn draws(route: &str, id: i64) -> String {
     let config = Config::load_with(Some(Path::new(file.path())), [], Keys::Ignored).unwrap();
     let route = &config.routes["default"].route;
     let (ready_at, deadline, max_attempts, sticky) = (Timestamp(0), None, None, None);
-    let job = Job { id: JobId(id), ready_at, deadline, max_attempts, input_tokens: 1, max_output_tokens: None, sticky };
+    let (input_tokens, max_output_tokens, extras) = (1, None, Extras::default());
+    let job = Job { id: JobId(id), ready_at, deadline, max_attempts, input_tokens, max_output_tokens, sticky, extras };
     let mut into = Vec::new();
     order(route, &Conditions::of_job(&job, None, Timestamp(0), &[]), &mut into);
     route.rungs[into[0]].target.provider.clone()

@@ -1,7 +1,7 @@
 //! An HTTP answer, put through a whole dialect.
 
 use super::headers_and_rest;
-use sluice::domain::Timestamp;
+use sluice::domain::{NanoUsd, Timestamp};
 use sluice::provider::vendors::{VENDORS, adapter};
 use sluice::provider::{DIALECTS, Delivery, QuirkSettings, WireReply};
 
@@ -34,8 +34,9 @@ pub fn run(data: &[u8]) {
         }
         Err(failure) => assert!(failure.message.len() <= 4_000, "{} bytes of message", failure.message.len()),
     }
-    if let Some((usage, _)) = adapter.usage_of(&reply) {
-        assert!(usage.total_input() >= 0 && usage.output >= 0);
+    if let Some(billed) = adapter.usage_of(&reply) {
+        assert!(billed.usage.total_input() >= 0 && billed.usage.output >= 0);
+        assert!(billed.cost.is_none_or(|cost| cost >= NanoUsd::ZERO));
     }
     let _ = adapter.limits(&reply);
 }

@@ -12,6 +12,7 @@ use super::today;
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::price::{Price, Tariff};
+use crate::domain::request::Extras;
 use crate::domain::{Defaults, Job, JobId, Limits, NanoUsd, Patience, Route, Rung, Strategy, Timestamp, strategy};
 use crate::exit_code::ExitCode;
 use crate::printable;
@@ -118,6 +119,7 @@ fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
             input_tokens: 1,
             max_output_tokens: route.defaults.max_tokens,
             sticky: None,
+            extras: Extras::default(),
         };
         let above = |rung: &Rung, limit: NanoUsd| rung.worst_cost(&smallest, now).filter(|worst| *worst > limit);
         if let Some(shadow) = &route.shadow
@@ -126,20 +128,41 @@ fn too_dear_for_their_limit(config: &Config, now: Timestamp) -> Vec<String> {
         {
             warnings.push(format!(
                 "the limit of the shadow of route {name} is {}, and one call of {} may cost {worst}, so that none is \
-                 made unless requests have a small `max_tokens`: raise `limit`",
-                shadow.limit, rung.target
+                 made{}, or raise `limit`",
+                shadow.limit,
+                rung.target,
+                match way_to_cheaper_calls(rung) {
+                    Some(own) => format!(": {own}"),
+                    None => " unless requests have a small `max_tokens`: give them one".to_owned(),
+                }
             ));
         }
         let Some(limit) = route.max_cost else { continue };
         for (rung, worst) in route.rungs.iter().filter_map(|rung| Some((rung, above(rung, limit)?))) {
             warnings.push(format!(
-                "max_cost of route {name} is {limit}, and one call of {} may cost {worst}, so that it is asked only by \
-                 requests with a small `max_tokens`: give the route `max_tokens`, or raise max_cost",
-                rung.target
+                "max_cost of route {name} is {limit}, and one call of {} may cost {worst}, so that it is {}, or raise \
+                 max_cost",
+                rung.target,
+                match way_to_cheaper_calls(rung) {
+                    Some(own) => format!("never asked: {own}"),
+                    None => "asked only by requests with a small `max_tokens`: give the route `max_tokens`".to_owned(),
+                }
             ));
         }
     }
     warnings
+}
+
+/// What makes the worst case of a call smaller where a cap of the request does not, because `quirks` keep it from the
+/// server; `None`: a cap does.
+fn way_to_cheaper_calls(rung: &Rung) -> Option<String> {
+    let in_no_tier = rung.target.in_no_tier();
+    rung.model.capabilities.ignores_cap.then(|| {
+        format!(
+            "its server is not sent `max_tokens` (quirks), so give [models.\"{in_no_tier}\"] the \
+             `max_output_tokens` that the server itself keeps"
+        )
+    })
 }
 
 /// The rungs that have a price from a day to come on, and none until then.
@@ -492,6 +515,30 @@ mod tests {
         assert!(err.contains(told) && err.contains("give the route `max_tokens`, or raise max_cost"), "{err}");
         assert!(err.contains("openai/of-tomorrow has no price, so no job of this route is ever sent there"), "{err}");
         assert!(!with("max_tokens = 100\nmax_cost = \"0.001\"").2.contains("may cost"));
+    }
+
+    #[test]
+    fn where_a_server_is_not_sent_the_cap_another_way_to_cheaper_calls_is_told() {
+        let deaf = GOOD.replace(
+            "[providers.openai]\n",
+            "[providers.openai]\nquirks = { drop = [\"max_tokens\", \"max_completion_tokens\"] }\n",
+        );
+        let bounded = deaf.replace("rungs", "max_tokens = 10\nmax_cost = \"0.001\"\nrungs");
+        let shadow = "[routes.default.shadow]\ntarget = \"openai/gpt-4o\"\nshare = 0.1\nlimit = \"0.001\"\n";
+        let (code, _, err) = check(&format!("{bounded}{shadow}"), Format::Text);
+        assert_eq!(code, ExitCode::Success, "{err}");
+        let told: Vec<&str> = err.lines().filter(|line| line.contains("may cost")).collect();
+        assert_eq!(told.len(), 2, "{err}");
+        for (line, model) in told.iter().zip(["gpt-4o", "gpt-4o-mini"]) {
+            let advice =
+                format!("not sent `max_tokens` (quirks), so give [models.\"openai/{model}\"] the `max_output_tokens`");
+            assert!(line.contains(&advice), "{line}");
+            assert!(!line.contains("give the route"), "{line}");
+        }
+        // The advice works.
+        let capped = format!("{bounded}[models.\"openai/gpt-4o-mini\"]\nmax_output_tokens = 10\n");
+        let err = check(&capped, Format::Text).2;
+        assert!(!err.contains("openai/gpt-4o-mini may cost"), "{err}");
     }
 
     #[test]

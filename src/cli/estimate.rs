@@ -14,7 +14,7 @@ use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate, expected_of};
 use crate::domain::lately::{CallsOfTarget, ENOUGH as ENOUGH_JOBS, Lately};
 use crate::domain::time_left::{self, TakenSoFar};
-use crate::domain::{Route, Rung, Target, Timestamp};
+use crate::domain::{ChatRequest, MustKeep, Route, Rung, Target, Timestamp};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, InputSource, ReadLimits, Reading};
 use crate::printable;
@@ -98,6 +98,10 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(said) = climbs_unseen(route, as_lately.is_some()) {
         output.note(said);
     }
+    if let Some((target, why)) = &view.sums.why_stranded {
+        let jobs = counted(i64::try_from(view.sums.stranded).unwrap_or(i64::MAX), "job", "jobs");
+        output.note(format!("no rung can take {jobs}: of the first, {target} {why}"));
+    }
     output.table(&view.table())?;
     output.finish()?;
     Ok(ExitCode::Success)
@@ -138,7 +142,7 @@ async fn learn(
         (None, None) => return Ok(()),
     };
     let past = context.store.past_jobs(sampled, SAMPLE).await?;
-    let lately = of_past(route, &past);
+    let lately = of_past(config, route, &past);
     if let (Some(name), false) = (&args.pilot, lately.targets.is_empty()) {
         let is_rung = |target: &String| route.rungs.iter().any(|rung| rung.target.to_string() == *target);
         if !lately.targets.keys().any(is_rung) {
@@ -163,14 +167,15 @@ async fn learn(
 }
 
 /// What jobs that have ended teach of a route.
-fn of_past(route: &Route, past: &[PastJob]) -> Lately {
+fn of_past(config: &Config, route: &Route, past: &[PastJob]) -> Lately {
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| config.refusal(rung, request, must_keep);
     let mut lately = Lately::default();
     for job in past {
         lately.seen += 1;
         // What the file's jobs are compared with is what this one would be expected to cost, at the prices of its day.
         let at = job.calls.first().map_or(Timestamp(0), |call| call.started_at);
         let Ok(request) = route.defaults.read(&job.body) else { continue };
-        let (first, each) = expected_of(route, &request, at);
+        let (first, each) = expected_of(route, &request, at, &refuses);
         match (job.cost, first) {
             (None, _) => lately.unpriced += 1,
             (Some(cost), Some(first)) => lately.jobs.add(first, cost),
@@ -256,9 +261,12 @@ pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -
     let mut estimate = FileEstimate::new(route, today::now());
     let source = InputSource::new(args.file.as_deref());
     let stem = source.stem();
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| config.refusal(rung, request, must_keep);
     let jobs = For { config, route: &args.route, project: "default", batch: stem.as_deref() };
     let reading = args.rows.reading(ReadLimits::default(), &jobs)?;
-    each_job(&source, reading, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
+    each_job(&source, reading, args.limit, args.skip_bad, faults, |job| {
+        estimate.add(route, &job.request, &refuses);
+    })?;
     Ok(estimate)
 }
 
@@ -463,7 +471,7 @@ mod tests {
             };
             PastJob { body: "{\"prompt\":\"word\",\"max_tokens\":10}".to_owned(), cost, calls: vec![call] }
         };
-        let taught = |past: &[PastJob]| of_past(route, past);
+        let taught = |past: &[PastJob]| of_past(&config, route, past);
         let priced: Vec<PastJob> = (0..30).map(|_| job(Some(NanoUsd(1_000)))).collect();
         let mixed: Vec<PastJob> = priced.iter().cloned().chain((0..60).map(|_| job(None))).collect();
         let (priced, mixed) = (taught(&priced), taught(&mixed));

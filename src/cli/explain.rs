@@ -37,10 +37,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let attempts = context.store.job_attempts(JobId(args.id)).await?;
     let routes = &context.config.routes;
     let find = |name: &str| routes.get(name).map(|route| &*route.route);
-    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| {
-        let provider = context.config.providers.get(&rung.target.provider)?;
-        provider.endpoint.refusal(request, &rung.target.model, &rung.model.capabilities, must_keep)
-    };
+    let refuses =
+        |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| context.config.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &job, &attempts, today::now(), &refuses);
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
     let mut story = StoryView::of(job, attempts, course);

@@ -144,7 +144,9 @@ impl Trial<'_> {
         let millis = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         match called {
             Ok(Ok(report)) => {
-                let sent = Sent { input: estimate::input_tokens(&request), max_output: request.max_tokens };
+                let most = |cap| estimate::most_output_tokens(&self.rung.model.capabilities, cap);
+                let (allowed, longest) = (most(request.max_tokens), most(None));
+                let sent = Sent { input: estimate::input_tokens(&request), allowed, longest };
                 self.told(&target, name, report, sent)
             }
             Ok(Err(ineligible)) => not_made(&target, name, "invalid_request", true, format!("{ineligible:?}")),
@@ -167,9 +169,11 @@ impl Trial<'_> {
                 TriedView { class: None, message: None, cost: cost.map(Dollars), ..told }
             }
             Err(failure) => {
-                let billed = report.failed_usage.map(|(usage, _)| usage);
+                let said = report.failed_usage.as_ref().and_then(|billed| billed.cost);
+                let billed = report.failed_usage.as_ref().map(|billed| &billed.usage);
                 let cost = match billed.filter(|usage| usage.source == UsageSource::Provider) {
-                    Some(usage) => price.as_ref().map(|price| price.cost(&usage)),
+                    _ if said.is_some() => said,
+                    Some(usage) => price.as_ref().map(|price| price.cost(usage)),
                     // A refusal costs nothing; a call that broke off may have been billed.
                     None if report.status.is_some_and(|status| status >= 400) => Some(NanoUsd::ZERO),
                     None if failure.class.facts().billed == Billed::Never => Some(NanoUsd::ZERO),

@@ -186,7 +186,8 @@ fn computed_again(was: &mut Costed, book: &mut PriceBook<'_>, tolerance: Toleran
     }
     let (target, model) = book.find(&was.provider, &was.model)?;
     let served = was.model_served.as_deref().unwrap_or_default();
-    let billed = Answered { target, model, served, tier: was.service_tier.as_deref(), at: was.started_at }.billed();
+    let billed =
+        Answered { target, model, served, tier: was.service_tier.as_deref(), asked: None, at: was.started_at }.billed();
     let tariff = billed.price?;
     let cost = Cost::of(Some(&tariff), &was.usage, was.reported);
     let new = Recosted {

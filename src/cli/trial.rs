@@ -21,7 +21,8 @@ use crate::domain::file_estimate::FileEstimate;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::trial::{self, Climbed, Sample, TriedCall};
 use crate::domain::{
-    Cascade, Confidence, ErrorClass, JobId, Message, Role, Route, Spent, Target, bounds, estimate, per_answer,
+    Cascade, ChatRequest, Confidence, ErrorClass, JobId, Message, MustKeep, Role, Route, Rung, Spent, Target, bounds,
+    estimate, per_answer,
 };
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, InputSource, ReadLimits, Reading};
@@ -273,15 +274,16 @@ fn draw(args: &Args, source: &InputSource, config: &Config, route: &Arc<Route>) 
     // The rules of the route lead no request of a trial away from it.
     let reading = Reading { completion: of_route_alone(route), ..reading };
     let mut sample = Sample::of(usize::from(args.requests));
+    let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| config.refusal(rung, request, must_keep);
     let now = today::now();
     let (mut whole, mut part) = (FileEstimate::new(route, now), FileEstimate::new(route, now));
     let jobs = each_job(source, reading, None, args.skip_bad, &mut Dispensable(printable::stderr()), |job| {
-        whole.add(route, &job.request);
+        whole.add(route, &job.request, &refuses);
         sample.offer(job.line, || job);
     })?;
     let requests = sample.into_lines();
     for job in requests.values() {
-        part.add(route, &job.request);
+        part.add(route, &job.request, &refuses);
     }
     Ok(Drawn { jobs, whole, part, requests })
 }

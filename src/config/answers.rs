@@ -85,6 +85,7 @@ fn code(row: &mut Section<'_>) -> Option<String> {
     let code = match &value.kind {
         ValueKind::String(text) => text.trim().to_owned(),
         ValueKind::I64(number) => number.to_string(),
+        ValueKind::Float(number) if number.fract() == 0.0 => format!("{number:.0}"),
         _ => {
             row.fault("code", format!("{} is no code", to_json(&value)), EXPECTED);
             return None;

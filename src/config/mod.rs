@@ -50,10 +50,11 @@ pub use source::{DATABASE_URL_OPTION, USUAL_FILES};
 pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
+use crate::domain::decide::Ineligible;
 use crate::domain::game_day::GameDay;
 use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
-use crate::domain::{Limits, Model, Target};
+use crate::domain::{ChatRequest, Limits, Model, MustKeep, Rung, Target};
 use section::Reading;
 use source::ConfigSource;
 use std::collections::BTreeMap;
@@ -111,6 +112,14 @@ pub enum Keys {
 }
 
 impl Config {
+    /// Why the server of a rung can never take a request of which these members have to be kept; `None`: nothing known
+    /// speaks against it.
+    #[must_use]
+    pub fn refusal(&self, rung: &Rung, request: &ChatRequest, must_keep: &MustKeep) -> Option<Ineligible> {
+        let provider = self.providers.get(&rung.target.provider)?;
+        provider.endpoint.refusal(request, &rung.target.model, &rung.model.capabilities, must_keep)
+    }
+
     /// Reads the file at `path`, or else at `SLUICE_CONFIG`, `./sluice.toml`, `./config/sluice.toml` or
     /// `/etc/sluice/sluice.toml`, and puts `SLUICE__SECTION__KEY` variables and `DATABASE_URL` over it. Without any
     /// file the defaults hold.

@@ -15,7 +15,7 @@ use crate::domain::{Capabilities, Hours, Limits, Model, Target, Timestamp};
 use crate::provider::{Endpoint, vendors};
 use chrono::{Datelike as _, NaiveDate, NaiveTime};
 use config::ValueKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The target with the tier that its name asks for, where the provider's vendor has that.
 ///
@@ -141,6 +141,7 @@ pub(super) fn read_model(section: &mut Section<'_>, known: Model) -> Model {
             audio: section.flag("audio").or(capabilities.audio),
             temperature: section.flag("temperature").or(capabilities.temperature),
             ignores_cap: false,
+            unsent_extras: BTreeSet::new(),
         },
     }
 }

@@ -204,7 +204,9 @@ fn rung_of(
     if !provider.config.endpoint.dialect.hears {
         model.capabilities.audio = Some(false);
     }
-    model.capabilities.ignores_cap = provider.config.endpoint.leaves_out_cap(&target.model, &model.capabilities);
+    let endpoint = &provider.config.endpoint;
+    model.capabilities.ignores_cap = endpoint.leaves_out_cap(&target.model, &model.capabilities);
+    model.capabilities.unsent_extras = endpoint.unsent_extras(&target.model, &model.capabilities);
     if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
         model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
     }

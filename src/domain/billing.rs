@@ -17,6 +17,8 @@ pub struct Answered<'a> {
     pub served: &'a str,
     /// The tier that the answer names.
     pub tier: Option<&'a str>,
+    /// The tier that the request asked for by itself.
+    pub asked: Option<&'a str>,
     /// When the call was made.
     pub at: Timestamp,
 }
@@ -36,14 +38,17 @@ impl<'a> Answered<'a> {
     /// The price that holds for the call.
     #[must_use]
     pub fn billed(&self) -> PricedCall<'a> {
-        // A vendor that says nothing of the tier has served the one that was asked for.
-        let tier = self.tier.or(self.target.tier.map(|tier| tier.name));
         let who = who_served(self.target, self.model, self.served);
         let model = match who {
             Served::AsAsked => Some(self.model),
             Served::Other(other) => Some(other),
             Served::Stranger => None,
         };
+        // A vendor that says nothing of the tier has served the one that was asked for. That a request asks for one
+        // does not make a server sell it.
+        let is_sold = |tier: &&str| model.is_some_and(|model| model.price_at(Some(tier), self.at).is_some());
+        let of_request = || self.asked.filter(is_sold);
+        let tier = self.tier.or(self.target.tier.map(|tier| tier.name)).or_else(of_request);
         PricedCall { who, tier, price: model.and_then(|model| model.price_at(tier, self.at)) }
     }
 }
@@ -71,6 +76,21 @@ impl Cost {
         };
         Self { booked: reported.or(computed), computed, source }
     }
+}
+
+/// How many times more than it can cost a call is believed to have cost, where the provider says so: gateways add to
+/// prices, and price lists are out of date.
+const MOST_TIMES: i64 = 10;
+
+/// What is believed of any call, however cheap: a provider may take something for the call itself.
+const LEAST_BOUND: NanoUsd = NanoUsd(100_000_000);
+
+/// Whether a provider is believed that a call has cost so much. `most` is what it can have cost by the price list, from
+/// the worst case and from the tokens that were reported; `None`: a price is unknown, or the request has asked for
+/// something that no price list tells.
+#[must_use]
+pub fn is_believed(reported: NanoUsd, most: Option<NanoUsd>) -> bool {
+    most.is_none_or(|most| reported <= LEAST_BOUND.max(NanoUsd(most.0.saturating_mul(MOST_TIMES))))
 }
 
 /// How far a provider's figure may be from the computed one before it is an alert.
@@ -117,6 +137,44 @@ mod tests {
             (None, None, None, None, None),
         ] {
             assert_eq!(Cost::of(price, &usage, reported), Cost { booked, computed: kept, source });
+        }
+    }
+
+    #[test]
+    fn a_cost_far_beyond_what_the_call_can_cost_is_not_believed() {
+        let cents = |cents: i64| NanoUsd(cents * 10_000_000);
+        for (reported, most, expected) in [
+            (cents(50), Some(cents(5)), true),
+            (cents(51), Some(cents(5)), false),
+            (cents(9_999_900), Some(cents(5)), false),
+            // A call for next to nothing.
+            (cents(10), Some(NanoUsd(7)), true),
+            (cents(11), Some(NanoUsd(7)), false),
+            (cents(10), Some(NanoUsd::ZERO), true),
+            (cents(99_999), None, true),
+            (NanoUsd(i64::MAX), Some(NanoUsd(i64::MAX)), true),
+        ] {
+            assert_eq!(is_believed(reported, most), expected, "{reported} of {most:?}");
+        }
+    }
+
+    #[test]
+    fn a_vendor_that_says_nothing_of_the_tier_has_served_the_one_that_was_asked_for_if_it_sells_it() {
+        use crate::domain::price::{Factor, PriceTerms, TierPrice};
+        let usual = Tariff::from(Price::plain(100, 200));
+        let tiers = [("priority".to_owned(), TierPrice::Times(Factor(2_000_000_000)))].into();
+        let terms = PriceTerms { price: Some(usual.clone()), tiers, ..PriceTerms::default() };
+        let (target, model) = (Target::new("p", "m"), Model { terms, ..Model::default() });
+        let twice = Tariff::from(Price::plain(200, 400));
+        for (said, asked, expected) in [
+            (None, None, &usual),
+            (None, Some("priority"), &twice),
+            (Some("default"), Some("priority"), &usual),
+            (Some("priority"), None, &twice),
+            (None, Some("gold"), &usual),
+        ] {
+            let call = Answered { target: &target, model: &model, served: "m", tier: said, asked, at: Timestamp(0) };
+            assert_eq!(call.billed().price.as_ref(), Some(expected), "{said:?} {asked:?}");
         }
     }
 

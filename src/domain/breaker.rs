@@ -22,6 +22,8 @@
 //!   others.
 //! - A probe whose result does not come (its worker died, or its job waits for its whole timeout) holds its place only
 //!   for twice the time open, and never for longer than [`PROBE_LIMIT`].
+//! - It stays open for at most 16 times `open` after its last failed probe, unless its target asked for more; and what
+//!   its present settings would not have opened it for keeps it open no longer, whoever counted it.
 //! - Memory is constant, and every operation takes constant time.
 
 mod evidence;
@@ -61,6 +63,22 @@ const PROBE_POLL: Duration = Duration::from_secs(1);
 
 /// The longest time open, in doublings of the first: 16 times.
 const MOST_DOUBLINGS: u32 = 4;
+
+impl BreakerSettings {
+    /// How long it stays open after so many failed probes: twice as long with each, up to 16 times `open`.
+    #[must_use]
+    pub fn rest(&self, failed_probes: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failed_probes.min(MOST_DOUBLINGS)).unwrap_or(1);
+        self.open.saturating_mul(factor)
+    }
+
+    /// Whether these settings open a breaker for so many failures. Other indicators are not theirs to judge.
+    fn opens_for(&self, found: &Evidence) -> bool {
+        let rate = |whole: u64| u32::try_from(whole).map_or(f64::INFINITY, f64::from);
+        found.indicator != Indicator::Failures
+            || (found.of >= self.min_calls.into() && rate(found.bad) >= self.failure_rate * rate(found.of))
+    }
+}
 
 /// What a result says about the health of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,13 +201,26 @@ impl Breaker {
         Self { state, ..Self::new(settings) }
     }
 
-    /// Uses these settings from now on. A breaker that is open keeps its time.
+    /// Uses these settings from now on. A breaker that they would not have opened closes, and one whose time is longer
+    /// than they give keeps no more than that. One that was told to open keeps its time.
     pub fn retune(&mut self, settings: BreakerSettings) {
         if settings.window != self.settings.window {
             // Calls are counted in slices of the window.
             self.window = Window::default();
         }
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
+        let Some(found) = &self.found else { return };
+        if !settings.opens_for(found) {
+            self.close();
+        } else if let State::Open { until, failed_probes, .. } = &mut self.state {
+            let (was, is) = (before.rest(*failed_probes), settings.rest(*failed_probes));
+            *until = *until - was.saturating_sub(is);
+        }
+    }
+
+    /// Closes a breaker that opened for something that is bad no longer.
+    pub(super) fn let_go(&mut self) {
+        self.close();
     }
 
     /// Opens because the target asked to be left alone for longer than Sluice believes: no call goes for `rest`, and
@@ -202,6 +233,7 @@ impl Breaker {
             }
         };
         self.enter(State::Open { since, until: now + rest, failed_probes });
+        self.found = None;
     }
 
     /// Opens for what others than this breaker have counted.
@@ -227,21 +259,30 @@ impl Breaker {
     /// it opens, the process that tells of the trouble asks first, and this one a quarter of the usual time later,
     /// unless it has heard more by then. If the target answers again, a few calls go, and the first answer closes the
     /// breaker. What its own calls have disproved is not heard again: the trouble is the other process's own.
+    ///
+    /// The other process may have other settings, such as those from before a restart. What these settings would not
+    /// have opened a breaker for is not heard, and of a rest that is longer than they give no more counts than that.
     pub fn hear(&mut self, news: &BreakerNews, now: Timestamp) -> bool {
+        let at_most = |until: Timestamp, failed_probes: u32, found: &Option<Evidence>| match found {
+            Some(_) => until.min(now + self.settings.rest(failed_probes)),
+            // It was told to open, or does not say for what.
+            None => until,
+        };
         match (self.state, news) {
+            (_, BreakerNews::Open { found: Some(found), .. }) if !self.settings.opens_for(found) => false,
             (State::Closed, BreakerNews::Open { since, .. }) if self.disproved == Some(*since) => false,
             (State::Closed, &BreakerNews::Open { since, until, failed_probes, ref found }) => {
                 let (calls, _) = self.window.totals_at(now, self.settings.window);
                 if calls >= self.settings.min_calls {
                     return false;
                 }
-                let until = until + self.settings.open / 4;
+                let until = at_most(until, failed_probes, found) + self.settings.open / 4;
                 self.enter(State::Open { since, until, failed_probes });
                 self.found.clone_from(found);
                 true
             }
             (State::Open { since, until: before, .. }, &BreakerNews::Open { until, failed_probes, ref found, .. }) => {
-                let until = until + self.settings.open / 4;
+                let until = at_most(until, failed_probes, found) + self.settings.open / 4;
                 if until <= before {
                     return false;
                 }
@@ -268,6 +309,20 @@ impl Breaker {
                 Some(BreakerNews::Open { since, until, failed_probes, found: self.found.clone() })
             }
             State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// A person says that the target works again: a call goes at once, and if it fails, the time open grows from the
+    /// beginning.
+    pub fn reopen(&mut self, now: Timestamp) {
+        match self.state {
+            State::Closed => {}
+            State::Open { since, until, .. } => {
+                self.state = State::Open { since, until: until.min(now), failed_probes: 0 };
+            }
+            State::HalfOpen { since, successes, running, probed_at, .. } => {
+                self.state = State::HalfOpen { since, failed_probes: 0, successes, running, probed_at };
+            }
         }
     }
 
@@ -369,8 +424,7 @@ impl Breaker {
     }
 
     fn open(&mut self, since: Timestamp, failed_probes: u32, now: Timestamp) {
-        let factor = 1_u32.checked_shl(failed_probes.min(MOST_DOUBLINGS)).unwrap_or(1);
-        let until = now + self.settings.open.saturating_mul(factor);
+        let until = now + self.settings.rest(failed_probes);
         self.enter(State::Open { since, until, failed_probes });
     }
 

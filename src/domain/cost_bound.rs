@@ -44,8 +44,8 @@ mod tests {
         }
         let why = "may cost $0.006, the calls before have cost up to $0.005, and max_cost is $0.01";
         assert_eq!(refuses(cent, Some(cent / 2), Some(cent * 6 / 10)).as_deref(), Some(why));
-        let why = "may cost $0.02, and max_cost is $0.01: a smaller max_tokens lowers that (without one the longest \
-                   answer of the model counts), or raise max_cost";
+        let why = "may cost $0.02, and max_cost is $0.01: a smaller max_tokens lowers that (without one, or where the \
+                   server is not sent it, the longest answer of the model counts), or raise max_cost";
         assert_eq!(refuses(cent, Some(0), Some(2 * cent)).as_deref(), Some(why));
     }
 

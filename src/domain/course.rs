@@ -4,6 +4,7 @@
 
 use super::cost_bound::CostBound;
 use super::decide::{Condition, Ineligible, RungHealth};
+use super::request::Extras;
 use super::routing::{self, Unrouted};
 use super::strategy::{self, Conditions};
 use super::{
@@ -54,7 +55,8 @@ pub fn of<'r>(
 ) -> Option<Course> {
     let routed = routing::route(find(named)?, find, routes, asked).ok()?;
     let (route, whole) = (routed.route, &routed.request);
-    // What the route holds back is sent to no rung, so it rules none out.
+    // What the route holds back is sent to no rung, so it rules none out, unless it has to be kept.
+    let lost = route.must_keep.held_back(whole, &route.pass);
     let left = whole.without_held_back(&route.pass).and_then(Result::ok);
     let request = left.as_ref().unwrap_or(whole);
     let job = Job {
@@ -65,6 +67,7 @@ pub fn of<'r>(
         input_tokens: routed.input_tokens,
         max_output_tokens: request.max_tokens,
         sticky: route.sticky(asked.project, asked.batch, asked.metadata),
+        extras: Extras::of(request, &route.pass),
     };
     let sizes = Sizes { input: u64::try_from(job.input_tokens).unwrap_or(0), ..Sizes::default() };
     let untouched = route.max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
@@ -76,6 +79,7 @@ pub fn of<'r>(
             target: rung.target.clone(),
             expected: price.map(|price| estimate::expected_cost(&price, job.input_tokens, cap)),
             ineligible: eligibility::ineligible(&rung.model.capabilities, &sizes, request)
+                .or_else(|| lost.clone())
                 .or_else(|| refuses(rung, request, &route.must_keep))
                 .or_else(|| untouched?.refuses(rung.worst_cost(&job, at))),
         })
@@ -116,6 +120,7 @@ mod tests {
         audio: None,
         temperature: None,
         ignores_cap: false,
+        unsent_extras: BTreeSet::new(),
     };
 
     fn rung(model: &str, dollars: Option<i64>, capabilities: Capabilities) -> Rung {

@@ -249,8 +249,8 @@ impl fmt::Display for Ineligible {
             Self::Unsupported(what) => write!(f, "does not support {what}"),
             Self::OverBudget { budget, worst, limit } => write!(
                 f,
-                "may cost {worst}, and the whole budget {budget} is {limit}: a smaller max_tokens lowers that, or \
-                 raise the budget"
+                "may cost {worst}, and the whole budget {budget} is {limit}: a smaller max_tokens lowers that \
+                 where the server is sent it, or raise the budget"
             ),
             Self::Unpriced { budget } => {
                 write!(f, "has no price, and the budget {budget} takes only calls whose worst case is known")
@@ -267,8 +267,8 @@ impl fmt::Display for Ineligible {
             }
             Self::OverCost { spent: Some(NanoUsd::ZERO), worst: Some(worst), limit } => write!(
                 f,
-                "may cost {worst}, and max_cost is {limit}: a smaller max_tokens lowers that (without one the longest \
-                 answer of the model counts), or raise max_cost"
+                "may cost {worst}, and max_cost is {limit}: a smaller max_tokens lowers that (without one, or where \
+                 the server is not sent it, the longest answer of the model counts), or raise max_cost"
             ),
             Self::OverCost { spent: Some(spent), worst: Some(worst), limit } => {
                 write!(f, "may cost {worst}, the calls before have cost up to {spent}, and max_cost is {limit}")

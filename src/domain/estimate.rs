@@ -175,14 +175,14 @@ pub fn expected_cost(price: &Tariff, input_tokens: i64, cap: Option<i64>) -> Nan
 /// The most that one call for the job can cost: the amount that a budget holds back before the call.
 ///
 /// The prompt is taken a quarter larger than estimated and at the dearest price of input (a cache write may cost more
-/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. Where
+/// than plain input); each answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. Where
 /// so long a prompt may have a dearer price, that counts. So it is a bound as far as the estimate is within a quarter,
 /// and a model that ignores its cap can still cost more.
 #[must_use]
 pub fn worst_cost(price: &Tariff, capabilities: &Capabilities, job: &Job) -> NanoUsd {
     let input = job.input_tokens.max(0);
     let input = input.saturating_add(input / 4).saturating_add(1);
-    dearest_cost(price, input, most_output_tokens(capabilities, job.max_output_tokens))
+    dearest_cost(price, input, most_output_of_all(capabilities, job, job.max_output_tokens))
 }
 
 /// The most tokens of an answer: the smaller of the request's cap, where it is sent along, and the model's, or
@@ -192,6 +192,12 @@ pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 
     let cap = cap.filter(|_| !capabilities.ignores_cap);
     let window = || capabilities.context_window.map_or(UNKNOWN_OUTPUT_CAP, |window| window.min(UNKNOWN_OUTPUT_CAP));
     [cap, capabilities.max_output_tokens].into_iter().flatten().min().unwrap_or_else(window)
+}
+
+/// The most tokens of all answers together that the job's request has the model write with this cap on each.
+#[must_use]
+pub fn most_output_of_all(capabilities: &Capabilities, job: &Job, cap: Option<i64>) -> i64 {
+    most_output_tokens(capabilities, cap).saturating_mul(job.extras.answers(&capabilities.unsent_extras))
 }
 
 /// The most that a call with up to so many tokens costs, regardless of their classes.
@@ -211,6 +217,7 @@ fn estimated(input: i64, output: i64) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::request::Extras;
     use crate::domain::{JobId, Timestamp};
     use serde_json::json;
 
@@ -233,6 +240,7 @@ mod tests {
             input_tokens,
             max_output_tokens,
             sticky: None,
+            extras: Extras::default(),
         }
     }
 

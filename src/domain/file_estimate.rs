@@ -1,14 +1,18 @@
 //! What the jobs of a file will cost, rung by rung, before anything is sent.
 
 use super::cost_bound::CostBound;
+use super::course::Refuses;
+use super::decide::Ineligible;
 use super::eligibility::lacking;
 use super::estimate::{
-    USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_tokens,
+    USUAL_OUTPUT_TOKENS, dearest_cost, expected_cost, input_tokens, longest_input, most_output_of_all,
+    most_output_tokens,
 };
 use super::larger_cap::{self, RaiseCap};
 use super::lately::{CallsOfTarget, ENOUGH, Lately};
+use super::request::{Extras, Pass};
 use super::strategy::{self, Conditions};
-use super::{ChatRequest, Job, JobId, NanoUsd, Route, Rung, Strategy, Timestamp};
+use super::{ChatRequest, Job, JobId, NanoUsd, Route, Rung, Timestamp};
 
 /// The sums of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +30,9 @@ pub struct FileEstimate {
     pub most: Option<NanoUsd>,
     /// Jobs that no rung can take.
     pub stranded: u64,
+    /// Why the first of them cannot be taken: a rung, and what speaks against it there; `None`: there is none, or it is
+    /// too large or too dear, which the figures tell.
+    pub why_stranded: Option<(String, Ineligible)>,
     /// Calls that a job may have at most.
     pub max_attempts: u64,
     /// Whether a rejected answer is asked for again in the same conversation.
@@ -84,6 +91,7 @@ impl FileEstimate {
             as_routed: Some(NanoUsd::ZERO),
             most: Some(NanoUsd::ZERO),
             stranded: 0,
+            why_stranded: None,
             max_attempts: u64::from(route.max_attempts).max(1),
             reask: route.reask,
             raise_cap: route.rules.raise_cap,
@@ -91,17 +99,23 @@ impl FileEstimate {
     }
 
     /// Adds a job of that route.
-    pub fn add(&mut self, route: &Route, request: &ChatRequest) {
+    pub fn add(&mut self, route: &Route, request: &ChatRequest, refuses: &Refuses<'_>) {
         self.jobs += 1;
-        let job = job_of(request, self.jobs);
+        let asked = RouteDemand::of(route, request, self.at, refuses);
+        let request = asked.request();
+        let job = job_of(request, &route.pass, self.jobs);
+        let mut why = None;
         let (mut takes, mut dearest) = (Vec::with_capacity(route.rungs.len()), Some(Calls::default()));
         let repeats = i64::try_from(self.max_attempts - 1).unwrap_or(i64::MAX);
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
-            let lack = lack(rung, request, &job, route.max_cost, self.at);
+            let lack = asked.lack(rung, &job);
             takes.push(lack.is_none());
             match lack {
                 Some(Lack::Window) => sums.too_large += 1,
-                Some(Lack::Ability) => sums.unsupported += 1,
+                Some(Lack::Ability(ability)) => {
+                    sums.unsupported += 1;
+                    why = why.or_else(|| Some((sums.target.clone(), ability)));
+                }
                 Some(Lack::Money) => sums.too_dear += 1,
                 None => {
                     let own = request.validate.as_deref().and_then(|own| own.raise_cap);
@@ -119,7 +133,10 @@ impl FileEstimate {
             let rung = route.rungs.get(index)?;
             Some((rung, self.rungs.get_mut(index)?))
         }) {
-            None => self.stranded += 1,
+            None => {
+                self.stranded += 1;
+                self.why_stranded = self.why_stranded.take().or(why);
+            }
             Some((rung, sums)) => {
                 sums.first_choice += 1;
                 let cost = expected(rung, self.at, &job);
@@ -148,7 +165,7 @@ impl FileEstimate {
 
 /// A job as an estimate sees it. Of each job another `number`: a strategy that draws spreads them as it will spread the
 /// jobs.
-fn job_of(request: &ChatRequest, number: u64) -> Job {
+fn job_of(request: &ChatRequest, pass: &Pass, number: u64) -> Job {
     Job {
         id: JobId(i64::try_from(number).unwrap_or(i64::MAX)),
         ready_at: Timestamp(0),
@@ -157,6 +174,7 @@ fn job_of(request: &ChatRequest, number: u64) -> Job {
         input_tokens: input_tokens(request),
         max_output_tokens: request.max_tokens,
         sticky: None,
+        extras: Extras::of(request, pass),
     }
 }
 
@@ -178,10 +196,15 @@ fn expected(rung: &Rung, at: Timestamp, job: &Job) -> Option<NanoUsd> {
 /// What a past job's first choice and each of its calls were expected to cost: the figures that later ones are
 /// compared with.
 #[must_use]
-pub fn expected_of(route: &Route, request: &ChatRequest, at: Timestamp) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
-    let job = job_of(request, 1);
-    let takes: Vec<bool> =
-        route.rungs.iter().map(|rung| lack(rung, request, &job, route.max_cost, at).is_none()).collect();
+pub fn expected_of(
+    route: &Route,
+    request: &ChatRequest,
+    at: Timestamp,
+    refuses: &Refuses<'_>,
+) -> (Option<NanoUsd>, Vec<Option<NanoUsd>>) {
+    let asked = RouteDemand::of(route, request, at, refuses);
+    let job = job_of(asked.request(), &route.pass, 1);
+    let takes: Vec<bool> = route.rungs.iter().map(|rung| asked.lack(rung, &job).is_none()).collect();
     let each: Vec<Option<NanoUsd>> = route.rungs.iter().map(|rung| expected(rung, at, &job)).collect();
     let first = first_choice(route, &job, &takes, at).and_then(|index| each.get(index).copied().flatten());
     (first, each)
@@ -200,16 +223,11 @@ impl Calls {
         Self { first: self.first.max(other.first), again: self.again.max(other.again) }
     }
 
-    /// Of a job with so many calls after the first one, on a route that may bound its cost. Each call begins within
-    /// that bound by its estimate, and may cost more than that.
+    /// Of a job with so many calls after the first one, on a route that may bound its cost: no call begins whose worst
+    /// case does not fit beside those before it.
     fn within(self, route: &Route, repeats: i64) -> NanoUsd {
         let all = self.in_all(repeats);
-        let at_once = match route.strategy {
-            Strategy::Race(race) => i64::from(race.at_most),
-            _ => 1,
-        };
-        let last = self.first.max(self.again).0.saturating_mul(at_once);
-        route.max_cost.map_or(all, |limit| all.min(NanoUsd(limit.0.saturating_add(last))))
+        route.max_cost.map_or(all, |limit| all.min(limit))
     }
 
     /// Of a job with so many calls after the first one.
@@ -225,12 +243,16 @@ impl Calls {
 /// (`reask`), and a larger output cap (`raises`).
 fn most(rung: &Rung, at: Timestamp, job: &Job, (reask, raises): (bool, bool)) -> Option<Calls> {
     let input = job.input_tokens.max(0).saturating_mul(4).saturating_add(FRAME);
-    let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
-    let larger = job.max_output_tokens.filter(|_| raises).map(larger_cap::most_of);
-    let larger = larger.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(cap)));
-    let longer = if reask { input.saturating_add(larger).saturating_add(WORDS_OF_A_FAULT) } else { input };
+    let capabilities = &rung.model.capabilities;
+    let output = most_output_of_all(capabilities, job, job.max_output_tokens);
+    let raised = job.max_output_tokens.filter(|_| raises).map(larger_cap::most_of).or(job.max_output_tokens);
+    let larger = most_output_of_all(capabilities, job, raised);
+    // Of several answers one is named.
+    let named = most_output_tokens(capabilities, raised);
+    let longer = if reask { input.saturating_add(named).saturating_add(WORDS_OF_A_FAULT) } else { input };
     // Neither the day nor the hour of the calls is known.
-    rung.prices_from(at)
+    let prices = rung.prices_from(job, at)?.into_iter();
+    prices
         .map(|price| Calls { first: dearest_cost(&price, input, output), again: dearest_cost(&price, longer, larger) })
         .reduce(Calls::or_dearer)
 }
@@ -290,29 +312,54 @@ impl RungEstimate {
 }
 
 /// Why a rung cannot take a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Lack {
     Window,
-    Ability,
+    Ability(Ineligible),
     Money,
 }
 
-/// The first capability that a job needs and the configuration knows to be missing, or that one call may cost more
-/// than the `max_cost` of its route. An adapter may find more when it translates the request.
-fn lack(rung: &Rung, request: &ChatRequest, job: &Job, max_cost: Option<NanoUsd>, at: Timestamp) -> Option<Lack> {
-    let capabilities = &rung.model.capabilities;
-    let needs = match &request.embed {
-        Some(embed) => longest_input(&embed.inputs),
-        None => job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1)),
-    };
-    if capabilities.context_window.is_some_and(|window| needs > window) {
-        return Some(Lack::Window);
+/// What a route asks of its rungs for one job.
+struct RouteDemand<'a> {
+    route: &'a Route,
+    whole: &'a ChatRequest,
+    /// The request without what the route holds back, where it holds something back.
+    left: Option<ChatRequest>,
+    /// Why no rung can take it, because something has to be kept that the route holds back.
+    lost: Option<Ineligible>,
+    at: Timestamp,
+    refuses: &'a Refuses<'a>,
+}
+
+impl<'a> RouteDemand<'a> {
+    fn of(route: &'a Route, whole: &'a ChatRequest, at: Timestamp, refuses: &'a Refuses<'a>) -> Self {
+        let left = whole.without_held_back(&route.pass).and_then(Result::ok);
+        Self { route, whole, left, lost: route.must_keep.held_back(whole, &route.pass), at, refuses }
     }
-    if lacking(capabilities, request).is_some() {
-        return Some(Lack::Ability);
+
+    fn request(&self) -> &ChatRequest {
+        self.left.as_ref().unwrap_or(self.whole)
     }
-    let bound = max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
-    bound.and_then(|bound| bound.refuses(rung.worst_cost(job, at))).map(|_| Lack::Money)
+
+    /// The first thing that a job needs and a rung is known to lack, or that one call may cost more than the `max_cost`
+    /// of its route.
+    fn lack(&self, rung: &Rung, job: &Job) -> Option<Lack> {
+        let (capabilities, request) = (&rung.model.capabilities, self.request());
+        let needs = match &request.embed {
+            Some(embed) => longest_input(&embed.inputs),
+            None => job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1)),
+        };
+        if capabilities.context_window.is_some_and(|window| needs > window) {
+            return Some(Lack::Window);
+        }
+        let lacking = || lacking(capabilities, request).map(|ability| Ineligible::Unsupported(ability.to_owned()));
+        let refused = || (self.refuses)(rung, request, &self.route.must_keep);
+        if let Some(ability) = lacking().or_else(|| self.lost.clone()).or_else(refused) {
+            return Some(Lack::Ability(ability));
+        }
+        let bound = self.route.max_cost.map(|limit| CostBound { limit, spent: Some(NanoUsd::ZERO) });
+        bound.and_then(|bound| bound.refuses(rung.worst_cost(job, self.at))).map(|_| Lack::Money)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The facts about a job that the decision needs.
 
 use super::Timestamp;
+use super::request::Extras;
 use std::fmt;
 
 /// A job's number.
@@ -101,4 +102,6 @@ pub struct Job {
     pub max_output_tokens: Option<i64>,
     /// Hash of the key by which it sticks to a rung, where its route has one and the job has that.
     pub sticky: Option<u64>,
+    /// What its request asks for beside its tokens, and its route lets pass.
+    pub extras: Extras,
 }

@@ -84,6 +84,16 @@ pub const fn advice(class: ErrorClass) -> &'static str {
     }
 }
 
+/// What to do when a key is refused while workers take the refusals for an outage of the provider's keys.
+pub const IN_AN_OUTAGE: &str = "wait: keys that had answered are refused together, as in an outage at the provider, and workers ask again by \
+     themselves; replace the key only if you know that it was revoked";
+
+/// Whether a failure of this class is one of those that an outage of keys looks like.
+#[must_use]
+pub fn looks_like_an_outage(class: &str) -> bool {
+    [ErrorClass::Auth, ErrorClass::QuotaExhausted].iter().any(|refused| refused.as_str() == class)
+}
+
 /// The smallest request that the model takes, by its name: one for a vector where the name speaks of embeddings.
 ///
 /// # Errors
@@ -117,6 +127,7 @@ mod tests {
             assert!(advice(*class).is_ascii(), "{class}");
         }
         assert_eq!(Blame::of(ErrorClass::Auth), Blame::Refused);
+        assert!(IN_AN_OUTAGE.is_ascii() && looks_like_an_outage("auth") && !looks_like_an_outage("rate_limit"));
         assert_eq!(Blame::of(ErrorClass::RateLimit), Blame::Passing);
     }
 }

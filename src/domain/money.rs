@@ -16,6 +16,10 @@ impl NanoUsd {
     /// or a lie. Nine thousand such calls are still counted exactly.
     pub const MOST_OF_A_CALL: Self = Self(1_000_000_000_000_000);
 
+    /// The most that a provider is believed to have charged for one call where nothing else is known of it. A million
+    /// tokens of input and the longest answer, both at the dearest price of the catalogue, come to some 250 dollars.
+    pub const MOST_REPORTED: Self = Self(1_000_000_000_000);
+
     /// The amount that a call may have cost.
     #[must_use]
     pub fn of_a_call(self) -> Self {

@@ -1,7 +1,8 @@
 //! Which members of a request have to reach a target: what a route does not let a target leave out.
 
 use super::ChatRequest;
-use super::request::is_known_member;
+use super::decide::Ineligible;
+use super::request::{Pass, is_known_member};
 use std::collections::BTreeSet;
 
 /// The members that a rung may not leave out. A rung that would is passed over.
@@ -38,6 +39,25 @@ impl MustKeep {
         let found = lost.find(|path| is_kept(path) && !NO_LOSS.contains(path) && !is_the_authors_own(path, request));
         let may_be_more = || notes.iter().any(|note| note == AND_MORE.0).then_some(AND_MORE.1);
         found.or_else(may_be_more)
+    }
+
+    /// Why no rung can take this request: its route holds something back that has to be kept; `None`: it does not. The
+    /// author's own members beside a prompt are no loss here, either.
+    #[must_use]
+    pub fn held_back(&self, request: &ChatRequest, pass: &Pass) -> Option<Ineligible> {
+        let is_kept = |path: &str| match self {
+            Self::Nothing => false,
+            Self::Members(members) => members.iter().any(|member| overlap(member, path)),
+            Self::All => true,
+        };
+        if *self == Self::Nothing {
+            return None;
+        }
+        let held = request.names_held_back(pass);
+        let lost = held.into_iter().find(|name| is_kept(name) && !is_the_authors_own(name, request))?;
+        Some(Ineligible::Unsupported(format!(
+            "{lost}, which its route holds back (pass) and does not let it leave out (must_keep)"
+        )))
     }
 }
 
@@ -119,6 +139,31 @@ mod tests {
         ] {
             assert_eq!(lost(&members(&[keep, "user"]), note).is_some(), is_lost, "{keep}: {note}");
         }
+    }
+
+    #[test]
+    fn what_a_route_holds_back_is_lost_as_well() {
+        let body = |members: serde_json::Value| {
+            let mut body = json!({ "messages": [{ "role": "user", "content": "Hi" }] });
+            body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+            ChatRequest::parse(&body).unwrap()
+        };
+        let said = |keep: &MustKeep, request: &ChatRequest, pass: &[&str]| {
+            let pass = Pass::of(pass.iter().map(|name| (*name).to_owned()));
+            keep.held_back(request, &pass).map(|why| why.to_string())
+        };
+        let tier = body(json!({ "service_tier": "priority", "seed": 3 }));
+        let words = said(&MustKeep::All, &tier, &[]).unwrap();
+        assert!(words.contains("service_tier, which its route holds back (pass)"), "{words}");
+        assert_eq!(said(&MustKeep::All, &tier, &["service_tier"]), None);
+        assert_eq!(said(&MustKeep::Nothing, &tier, &[]), None);
+        assert_eq!(said(&members(&["seed"]), &tier, &[]), None);
+        let search = body(json!({ "tools": [{ "type": "web_search" }] }));
+        for keep in [MustKeep::All, members(&["tools"])] {
+            assert!(said(&keep, &search, &[]).is_some() && said(&keep, &search, &["tools"]).is_none(), "{keep:?}");
+        }
+        let prompt = ChatRequest::parse(&json!({ "prompt": "Hi", "provider": "acme", "car_model": "x" })).unwrap();
+        assert_eq!(said(&MustKeep::All, &prompt, &[]), None, "columns of a table");
     }
 
     #[test]

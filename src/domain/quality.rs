@@ -99,6 +99,25 @@ impl QualitySettings {
         BreakerSettings { min_calls, failure_rate: 1.0, window, open }
     }
 
+    /// Whether these settings can have a target passed over for this. How many answers wasted tokens came from is not
+    /// known, and of answers that were slow by a shorter time it is not known whether they were slow by this one.
+    fn opens_for(&self, found: &Evidence) -> bool {
+        let is_known_to_be_slow = || {
+            let counted = Duration::from_millis(found.slow_ms.unwrap_or(u64::MAX));
+            self.slow.is_some_and(|slow| slow <= counted)
+        };
+        let (rate, is_enough) = match found.indicator {
+            Indicator::SlowAnswers if !is_known_to_be_slow() => return false,
+            Indicator::SlowAnswers => (self.slow_rate, found.of >= self.min_calls.into()),
+            Indicator::SoftFailures => (self.soft_failure_rate, found.of >= self.min_calls.into()),
+            Indicator::WastedTokens => (self.wasted_token_rate, true),
+            Indicator::Failures => return true,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a share of it")]
+        let reaches = found.bad as f64 >= rate * found.of as f64;
+        is_enough && reaches
+    }
+
     fn is_slow(&self, answer: &SeenAnswer) -> bool {
         answer.took.is_some_and(|took| self.takes_too_long(took))
     }
@@ -123,7 +142,8 @@ impl Quality {
         Self { settings, breaker: Breaker::new(settings.breaker()), answers, times, blamed_by: None }
     }
 
-    /// Uses these settings from now on. A target that is passed over is so until its time is over.
+    /// Uses these settings from now on. A target that they would not pass over is called again, and of a time that is
+    /// longer than they give no more is left than that.
     pub fn retune(&mut self, settings: QualitySettings) {
         if settings.window != self.settings.window {
             self.answers = Answers::default();
@@ -133,6 +153,9 @@ impl Quality {
         }
         self.breaker.retune(settings.breaker());
         self.settings = settings;
+        if self.breaker.found().is_some_and(|found| !settings.opens_for(found)) {
+            self.breaker.let_go();
+        }
     }
 
     /// Why the target is passed over now; `None`: it is not.
@@ -306,13 +329,16 @@ impl Quality {
     }
 
     /// Takes in what another process has found out. Returns whether it changes anything. A process that has seen enough
-    /// answers of its own goes by these.
+    /// answers of its own goes by these, and none hears of what its own settings do not pass a target over for.
     pub fn hear(&mut self, news: &BreakerNews, now: Timestamp) -> bool {
         let found = match news {
-            BreakerNews::Open { found, .. } => found.as_ref().map(|found| found.indicator),
+            BreakerNews::Open { found, .. } => found.as_ref(),
             BreakerNews::Closed => None,
         };
-        let own = match found {
+        if found.is_some_and(|found| !self.settings.opens_for(found)) {
+            return false;
+        }
+        let own = match found.map(|found| found.indicator) {
             Some(Indicator::SlowAnswers) => self.times.totals_at(now, self.settings.slow_window()),
             _ => self.answers.totals_at(now, self.settings.window),
         };
@@ -325,6 +351,11 @@ impl Quality {
     #[must_use]
     pub fn news(&self) -> Option<BreakerNews> {
         self.breaker.news()
+    }
+
+    /// A person says that the target is well again: a job goes at once, and the time grows from the beginning.
+    pub fn reopen(&mut self, now: Timestamp) {
+        self.breaker.reopen(now);
     }
 
     /// Lets a job go at once, to ask again, if the target is passed over.

@@ -5,6 +5,7 @@
 //! translation can lose them unseen.
 
 mod embed;
+mod extras;
 mod field;
 mod known;
 mod own_rules;
@@ -71,7 +72,8 @@ impl ChatRequest {
 mod tests;
 
 pub use embed::{Embed, Inputs};
-pub use known::{is_known_member, is_known_of_embeddings, near_known_member};
+pub use extras::{AskedTier, Extras};
+pub use known::{is_foreign, is_known_member, is_known_of_embeddings, near_known_member, sample_with};
 pub use parse::unfit_schema;
 pub use pass::probably_meant;
 pub use pass::{Pass, is_choosing};

@@ -13,7 +13,7 @@ use super::must_keep::MustKeep;
 use super::pack::Packing;
 use super::prefix::PromptCaching;
 use super::price::{PriceChange, PriceTerms, Tariff};
-use super::request::Pass;
+use super::request::{AskedTier, Pass};
 use super::shadow::Shadow;
 use super::shut::Reason;
 use super::strategy;
@@ -221,6 +221,8 @@ pub struct Capabilities {
     pub temperature: Option<bool>,
     /// Whether its answers have no cap although the request sets one, because it is not sent along.
     pub ignores_cap: bool,
+    /// The members that change what a call costs ([`Extras`](super::request::Extras)) and are not sent along.
+    pub unsent_extras: BTreeSet<&'static str>,
 }
 
 /// A model as configured: its price and its abilities.
@@ -310,16 +312,53 @@ impl Rung {
         self.model.terms_at(day).peak_price(self.tier())
     }
 
-    /// All prices that a call in its tier can have from this instant on, at any hour and whenever it is made.
-    pub fn prices_from(&self, at: Timestamp) -> impl Iterator<Item = Tariff> {
-        let later = self.model.changes.iter().filter(move |change| change.from > at).map(|change| &change.terms);
-        std::iter::once(self.model.terms_at(at)).chain(later).flat_map(|terms| terms.prices(self.tier()))
+    /// All prices that a call for the job can have from this instant on, at any hour and whenever it is made, in every
+    /// tier that may serve it. `None`: a tier that its request asks for has none.
+    #[must_use]
+    pub fn prices_from(&self, job: &Job, at: Timestamp) -> Option<Vec<Tariff>> {
+        let later = self.model.changes.iter().filter(|change| change.from > at).map(|change| &change.terms);
+        let mut prices = Vec::new();
+        for terms in std::iter::once(self.model.terms_at(at)).chain(later).filter(|terms| terms.price.is_some()) {
+            for tier in self.tiers_of(job, terms) {
+                let before = prices.len();
+                prices.extend(terms.prices(tier));
+                if prices.len() == before && tier != self.tier() {
+                    return None;
+                }
+            }
+        }
+        Some(prices)
     }
 
-    /// The most that a call for the job costs at this instant ([`estimate::worst_cost`]); `None`: the price is unknown.
+    /// The most that a call for the job costs at this instant ([`estimate::worst_cost`]), in the dearest tier that may
+    /// serve it; `None`: the price is unknown.
     #[must_use]
     pub fn worst_cost(&self, job: &Job, at: Timestamp) -> Option<NanoUsd> {
-        self.price_at(at).map(|price| estimate::worst_cost(&price, &self.model.capabilities, job))
+        let terms = self.model.terms_at(at);
+        self.tiers_of(job, terms).into_iter().try_fold(NanoUsd::ZERO, |dearest, tier| {
+            let price = terms.price_at(tier, at)?;
+            Some(dearest.max(estimate::worst_cost(&price, &self.model.capabilities, job)))
+        })
+    }
+
+    /// The tiers in which a call for the job may be served: that of the rung; or else the usual one, which a vendor
+    /// falls back to, and what the request asks for.
+    fn tiers_of<'a>(&self, job: &'a Job, terms: &'a PriceTerms) -> Vec<Option<&'a str>> {
+        const OF_BATCHES: &str = "batch";
+        let mut tiers = vec![self.tier()];
+        // What costs nothing costs nothing in any tier.
+        if self.target.tier.is_some() || job.extras.is_plain() || self.model.is_free() {
+            return tiers;
+        }
+        for asked in job.extras.tiers(&self.model.capabilities.unsent_extras) {
+            match asked {
+                AskedTier::Any => tiers.extend(terms.tiers.keys().map(|tier| Some(tier.as_str()))),
+                AskedTier::Named(word) => tiers.push(Some(word)),
+            }
+        }
+        // No single call is sold in that one.
+        tiers.retain(|tier| *tier != Some(OF_BATCHES));
+        tiers
     }
 
     /// Whether the tier that it asks for has a price at some time.
@@ -441,5 +480,90 @@ impl Route {
         // The operator who pauses a provider, or gives it a budget, wants its work done elsewhere, and a dear hour is
         // no failure.
         matches!(reason, Reason::Paused | Reason::PeakHours | Reason::Budget) || ErrorClass::ALL.iter().any(may)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::price::{Factor, Price, TierPrice};
+    use crate::domain::request::Extras;
+    use crate::domain::{ChatRequest, JobId};
+    use serde_json::{Value, json};
+
+    fn rung(tiers: &[(&str, i64)]) -> Rung {
+        let tiers =
+            tiers.iter().map(|(name, times)| ((*name).to_owned(), TierPrice::Times(Factor(times * 1_000_000_000))));
+        let terms = PriceTerms {
+            price: Some(Price::plain(1_000_000_000, 1_000_000_000).into()),
+            tiers: tiers.collect(),
+            ..PriceTerms::default()
+        };
+        Rung {
+            target: Target::new("p", "m"),
+            model: Model { terms, ..Model::default() },
+            timeouts: Timeouts::of(Duration::from_mins(1)),
+            stream: false,
+        }
+    }
+
+    /// The worst case of a call with 1,000 tokens of output, in thousands of nano-dollars; the prompt is left out.
+    fn worst(rung: &Rung, members: &Value) -> Option<i64> {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "a" }], "max_tokens": 1_000 });
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let request = ChatRequest::parse(&body).unwrap();
+        let job = Job {
+            id: JobId(1),
+            ready_at: Timestamp(0),
+            deadline: None,
+            max_attempts: None,
+            input_tokens: 0,
+            max_output_tokens: request.max_tokens,
+            sticky: None,
+            extras: Extras::of(&request, &Pass::of(["*".to_owned()])),
+        };
+        let prices = rung.prices_from(&job, Timestamp(0));
+        let worst = rung.worst_cost(&job, Timestamp(0));
+        // What an estimate of a file counts with is no less.
+        let output = estimate::most_output_of_all(&rung.model.capabilities, &job, job.max_output_tokens);
+        let dearest = |prices: Vec<Tariff>| prices.iter().map(|price| estimate::dearest_cost(price, 1, output)).max();
+        assert_eq!(prices.and_then(dearest), worst, "{members}");
+        worst.map(|worst| worst.0 / 1_000_000)
+    }
+
+    #[test]
+    fn the_worst_case_is_that_of_the_dearest_tier_and_of_all_answers_that_the_request_asks_for() {
+        let sold = rung(&[("priority", 3), ("scale", 5), ("batch", 9)]);
+        for (members, expected) in [
+            (json!({}), Some(1)),
+            (json!({ "service_tier": "priority" }), Some(3)),
+            (json!({ "service_tier": "fast" }), Some(3)),
+            // A vendor that does not take the cheaper tier serves the usual one.
+            (json!({ "service_tier": "default" }), Some(1)),
+            (json!({ "service_tier": "auto" }), Some(5)),
+            (json!({ "best_of": 4 }), Some(4)),
+            (json!({ "best_of": 4, "service_tier": "priority" }), Some(12)),
+            (json!({ "extra_body": { "candidateCount": 2, "service_tier": "scale" } }), Some(10)),
+            // Its price is not known.
+            (json!({ "service_tier": "gold" }), None),
+        ] {
+            assert_eq!(worst(&sold, &members), expected, "{members}");
+        }
+        let both = json!({ "best_of": 4, "service_tier": "priority" });
+        // The rung's own tier goes in place of the request's.
+        let mut of_rung = sold.clone();
+        of_rung.target.tier = Some(Tier::new("scale"));
+        assert_eq!(worst(&of_rung, &both), Some(20));
+        // What is not sent costs nothing, and neither does a model that is free.
+        let mut deaf = sold.clone();
+        deaf.model.capabilities.unsent_extras = BTreeSet::from(["best_of", "service_tier"]);
+        assert_eq!(worst(&deaf, &both), Some(1));
+        let mut free = rung(&[]);
+        free.model.terms.price = Some(Price::plain(0, 0).into());
+        assert_eq!(worst(&free, &json!({ "service_tier": "gold" })), Some(0));
+        // Half the price, if it is served.
+        let mut cheap = sold;
+        cheap.model.terms.tiers = [("flex".to_owned(), TierPrice::Times(Factor(500_000_000)))].into();
+        assert_eq!(worst(&cheap, &json!({ "service_tier": "flex" })), Some(1));
     }
 }

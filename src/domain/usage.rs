@@ -1,6 +1,6 @@
 //! The tokens of one call, and how far a provider's report of them is believed.
 
-use super::{NanoUsd, estimate};
+use super::{Capabilities, Job, NanoUsd, estimate};
 use serde::{Deserialize, Serialize};
 
 /// The origin of token counts.
@@ -88,8 +88,8 @@ impl Usage {
 
     /// The usage that is believed, and why it differs from the provider's report. A report is doubted if it cannot be
     /// true: no input though every request has some, no output beside a text, a text of more characters than so few
-    /// tokens can write, or many times more output than was allowed. The side that is doubted is estimated; an answer
-    /// without a word may have cost nothing.
+    /// tokens can write, or several times more output than was allowed. The side that is doubted is estimated; an
+    /// answer without a word may have cost nothing.
     #[must_use]
     pub fn believed(self, sent: Sent, text: &[&str]) -> (Self, Option<&'static str>) {
         let output = text.iter().fold(0, |sum: i64, text| sum.saturating_add(estimate::text_tokens(text)));
@@ -102,7 +102,7 @@ impl Usage {
         // A token is three or four characters; white space and repetitions come to some dozens.
         let too_little = !no_output && self.output < output / MOST_OVERESTIMATED;
         let too_much = self.total_input() > most(sent.input);
-        let beyond_cap = self.output > most_output(sent.max_output, output);
+        let beyond_cap = self.output > sent.most_output(self.reasoning, output);
         let inputs = [self.input, self.cache_read, self.cache_write, self.cache_write_1h];
         let negative_input = inputs.iter().any(|tokens| *tokens < 0);
         let negative_output = self.output < 0;
@@ -146,31 +146,52 @@ const fn most(estimated: i64) -> i64 {
     estimated.saturating_mul(100).saturating_add(2_000_000)
 }
 
-/// The most output that there can be beside a text of an estimated size. Some vendors do not count reasoning against
-/// the cap, and several choices are each as long; without a cap, no model writes as much.
-const fn most_output(cap: Option<i64>, shown: i64) -> i64 {
-    let allowed = match cap {
-        Some(cap) => cap.saturating_mul(16).saturating_add(100_000),
-        None => 2_000_000,
-    };
-    allowed.saturating_add(shown.saturating_mul(MOST_OVERESTIMATED))
-}
-
 /// The known facts about the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Its tokens, by our own estimate.
     pub input: i64,
-    /// Its cap on the output.
-    pub max_output: Option<i64>,
+    /// The most output that it allows, in all its answers together.
+    pub allowed: i64,
+    /// The most that the model writes when nothing is capped, in all its answers together.
+    pub longest: i64,
 }
+
+impl Sent {
+    /// A request of the job, with this cap on each answer, to a model of these capabilities.
+    #[must_use]
+    pub fn of(job: &Job, cap: Option<i64>, capabilities: &Capabilities) -> Self {
+        let most = |cap| estimate::most_output_of_all(capabilities, job, cap);
+        Self { input: job.input_tokens, allowed: most(cap), longest: most(None) }
+    }
+
+    /// The most output that there can be beside a text of an estimated size, where so much of it is said to have been
+    /// reasoning.
+    ///
+    /// Caps are kept loosely: a server counts by its own tokenizer, raises a small cap, or writes on to the end of a
+    /// word. Some vendors do not count reasoning against the cap (xAI), and then it is bounded by the model alone.
+    const fn most_output(&self, reasoning: i64, shown: i64) -> i64 {
+        let capped = self.allowed.saturating_mul(4).saturating_add(ROOM_BEYOND_CAP);
+        let uncapped = if reasoning < 0 {
+            0
+        } else if reasoning < self.longest {
+            reasoning
+        } else {
+            self.longest
+        };
+        capped.saturating_add(uncapped).saturating_add(shown.saturating_mul(MOST_OVERESTIMATED))
+    }
+}
+
+/// Tokens of output that are believed beyond four times the cap: reasoning that a vendor neither shows nor tells apart.
+const ROOM_BEYOND_CAP: i64 = 8_192;
 
 /// The cost of a call as a gateway states it, in dollars; `None` if that is not an amount of money.
 ///
 /// Exact for decimals of up to nine places, and rounded half up beyond.
 #[must_use]
 pub fn dollars(amount: f64) -> Option<NanoUsd> {
-    let most = NanoUsd::MOST_OF_A_CALL.dollars();
+    let most = NanoUsd::MOST_REPORTED.dollars();
     #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
     (0.0..=most).contains(&amount).then(|| NanoUsd((amount * 1e9).round() as i64))
 }
@@ -180,6 +201,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SENT: Sent = Sent { input: 700, allowed: 200, longest: 128_000 };
+
     fn reported(input: i64, output: i64) -> Usage {
         Usage { input, output, source: UsageSource::Provider, ..Usage::default() }
     }
@@ -188,7 +211,7 @@ mod tests {
     fn a_report_that_cannot_be_is_estimated_side_by_side() {
         let text = "The quick brown fox jumps over the lazy dog. ".repeat(20);
         let tokens = estimate::text_tokens(&text);
-        let sent = Sent { input: 700, max_output: Some(200) };
+        let sent = SENT;
         for (report, input, output, is_believed) in [
             (reported(690, 200), 690, 200, true),
             (reported(0, 0), 700, tokens, false),
@@ -199,7 +222,12 @@ mod tests {
             (Usage { cache_read: 690, ..reported(0, 200) }, 0, 200, true),
             (reported(15_000_000, 200), 700, 200, false),
             (reported(690, 9_000_000), 690, tokens, false),
-            (reported(690, 90_000), 690, 90_000, true),
+            (reported(690, 4 * 200 + 8_192), 690, 4 * 200 + 8_192, true),
+            // Some hundred times the cap.
+            (reported(690, 90_000), 690, tokens, false),
+            // Reasoning need not be within the cap, but no model reasons without end.
+            (Usage { reasoning: 89_900, ..reported(690, 90_000) }, 690, 90_000, true),
+            (Usage { reasoning: 999_900, ..reported(690, 1_000_000) }, 690, tokens, false),
             (reported(i64::MAX, i64::MAX), 700, tokens, false),
             (reported(-1, 200), 700, 200, false),
             (reported(690, i64::MIN), 690, tokens, false),
@@ -220,10 +248,9 @@ mod tests {
 
     #[test]
     fn reasoning_is_a_part_of_the_output_or_none() {
-        let sent = Sent { input: 700, max_output: Some(200) };
         for (reasoning, believed) in [(150, 150), (201, 200), (i64::MAX, 200), (-1, 0), (i64::MIN, 0)] {
             let usage = Usage { reasoning, ..reported(690, 200) };
-            assert_eq!(usage.believed(sent, &["Paris"]).0.reasoning, believed, "{reasoning}");
+            assert_eq!(usage.believed(SENT, &["Paris"]).0.reasoning, believed, "{reasoning}");
         }
     }
 
@@ -232,7 +259,8 @@ mod tests {
         assert_eq!(dollars(0.000_195), Some(NanoUsd(195_000)));
         assert_eq!(dollars(1.0), Some(NanoUsd(1_000_000_000)));
         assert_eq!(dollars(0.0), Some(NanoUsd(0)));
-        for odd in [-1.0, f64::NAN, f64::INFINITY, 1e12] {
+        assert_eq!(dollars(1_000.0), Some(NanoUsd::MOST_REPORTED));
+        for odd in [-1.0, f64::NAN, f64::INFINITY, 1e12, 99_999.0, 1_000.01] {
             assert_eq!(dollars(odd), None, "{odd}");
         }
     }
@@ -240,7 +268,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_shown_answer_is_never_free(input in 0_i64..100_000, output in 0_i64..100_000, text in "[a-z ]{1,200}") {
-            let (usage, _) = reported(input, output).believed(Sent { input: 50, max_output: None }, &[&text]);
+            let (usage, _) = reported(input, output).believed(Sent { input: 50, allowed: 128_000, ..SENT }, &[&text]);
             prop_assert!(usage.total_input() > 0 && usage.output > 0);
             prop_assert!(usage.output >= output && usage.total_input() >= input);
         }

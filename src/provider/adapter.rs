@@ -2,12 +2,12 @@
 
 use super::conversation::unsupported;
 use super::limit_headers::LimitObservation;
+use super::report::FailedUsage;
 use super::sigv4::Skew;
 use super::wire::{WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::request::Embed;
-use crate::domain::{Answer, Capabilities, ChatRequest, Failure, Usage};
-use serde_json::Value;
+use crate::domain::{Answer, Capabilities, ChatRequest, Failure};
 
 /// The content of a call. A dialect that does not know a kind says so with [`Ineligible::Unsupported`].
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +67,9 @@ pub trait Adapter: Send + Sync {
     /// The classified failure, with the provider's wait hint where it gave one.
     fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure>;
 
-    /// The usage that a body reports although [`decode`](Self::decode) called it a failure: a blocked prompt or an
-    /// error inside a success may be billed. Returned normalised, and as it came.
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)>;
+    /// What an answer says that was billed although [`decode`](Self::decode) called it a failure: a blocked prompt, an
+    /// error inside a success or beside an HTTP error may be billed.
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage>;
 
     /// The difference between the clocks for which a signed request was refused.
     fn skew(&self, _reply: &WireReply<'_>) -> Option<Skew> {

@@ -2,8 +2,10 @@
 
 use super::own_headers;
 use super::reply_body::at;
-use crate::domain::NanoUsd;
+use super::report::FailedUsage;
+use super::wire::WireReply;
 use crate::domain::usage::dollars;
+use crate::domain::{NanoUsd, Usage};
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 
@@ -58,7 +60,7 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
         // Ten-billionths of a dollar (xAI).
         let ticks = usage?.get("cost_in_usd_ticks")?.as_i64().filter(|ticks| *ticks >= 0)?;
         let cost = NanoUsd(ticks.saturating_add(5) / 10);
-        (cost <= NanoUsd::MOST_OF_A_CALL).then_some(cost)
+        (cost <= NanoUsd::MOST_REPORTED).then_some(cost)
     };
     let of_header = |name: &str| amount(Some(&Value::from(headers.get(name)?.to_str().ok()?)));
     let found = of_header(own_headers::COST)
@@ -72,6 +74,18 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
     let upstream = || amount(at(usage?, "/cost_details/upstream_inference_cost"));
     let whole = if byok == Some(true) { found + upstream().unwrap_or(NanoUsd::ZERO) } else { found };
     (whole > NanoUsd::ZERO || byok == Some(false)).then_some(whole)
+}
+
+/// What an answer says that was billed, although it is a failure: the usage that was found in it, and the cost in that
+/// or in the headers. A cost elsewhere in such a body may be anything.
+pub(super) fn billed(
+    reply: &WireReply<'_>,
+    raw: Option<Value>,
+    count: impl FnOnce(&Value) -> Usage,
+) -> Option<FailedUsage> {
+    let cost = cost(raw.as_ref(), &Map::new(), reply.headers);
+    let usage = raw.as_ref().map_or_else(Usage::default, count);
+    (raw.is_some() || cost.is_some()).then_some(FailedUsage { usage, raw, cost })
 }
 
 /// Dollars, as a number or a text; `None`: none, or more than a call can cost.

@@ -2,8 +2,9 @@
 
 use super::error_body::ErrorBody;
 use super::limit_headers::Family;
-use super::own_errors::OwnError;
+use super::own_errors::{self, OwnError};
 use super::reply_body::{self, Join, Parsed};
+use super::stream_error::{self, Piece};
 use super::wire::WireReply;
 use super::wording::{self, Meaning};
 use super::{scrub, wait_hint};
@@ -42,13 +43,11 @@ impl ErrorRules {
 
     /// The error that a success hides in a form of which only the operator's codes tell. `holder`: the member in which
     /// the dialect has its answer.
-    pub(super) fn inside(&self, value: &Value, holder: &str) -> Option<ErrorBody> {
-        if !self.own.iter().any(OwnError::has_code) {
+    fn inside(&self, value: &Value, holder: &str) -> Option<ErrorBody> {
+        if !own_errors::have_codes(&self.own) {
             return None;
         }
-        let error = ErrorBody::in_place_of_an_answer(value, holder)?;
-        let names_it = |own: &OwnError| own.has_code() && own.meaning(None, &error).is_some();
-        self.own.iter().any(names_it).then_some(error)
+        ErrorBody::in_place_of_an_answer(value, holder).filter(|error| own_errors::name(&self.own, error))
     }
 }
 
@@ -135,6 +134,24 @@ fn redirect(reply: &WireReply<'_>) -> Option<String> {
     Some(scrub::clean(&format!("HTTP {} redirects {place}: {advice}", reply.status)))
 }
 
+/// What a success has in place of an answer.
+pub(super) enum Instead {
+    /// An error.
+    Error(Box<ErrorBody>),
+    /// Nothing that could be read.
+    Unreadable(Failure),
+}
+
+impl Instead {
+    /// The failure that it is; `classify` reads errors.
+    pub(super) fn failure(self, classify: impl FnOnce(&ErrorBody) -> Failure) -> Failure {
+        match self {
+            Self::Error(error) => classify(&error),
+            Self::Unreadable(failure) => failure,
+        }
+    }
+}
+
 /// Reads the body of a success, whole or as a stream.
 ///
 /// # Errors
@@ -150,10 +167,45 @@ pub(super) fn success(
     if !(200..300).contains(&reply.status) {
         return Err(classify(signs, errors, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply, holder, join)?;
-    match ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value, holder)) {
-        Some(error) => Err(classify(signs, errors, reply, &error)),
-        None => Ok(parsed),
+    let parsed = reply_body::parse(reply, holder, join);
+    let pieces = || stream_error::pieces(reply);
+    let answer = answer_of(errors, reply, holder, parsed, pieces);
+    answer.map_err(|instead| instead.failure(|error| classify(signs, errors, reply, error)))
+}
+
+/// The answer that was read of a success, unless it is an error after all. `pieces`: those of a stream, in any form.
+///
+/// # Errors
+/// What there is instead.
+pub(super) fn answer_of(
+    errors: &ErrorRules,
+    reply: &WireReply<'_>,
+    holder: &str,
+    parsed: Result<Parsed, Failure>,
+    pieces: impl Fn() -> Vec<Piece>,
+) -> Result<Parsed, Instead> {
+    let error = |error: ErrorBody| Instead::Error(Box::new(error));
+    // What has come of an answer is wanted without its error.
+    if reply.is_partial {
+        let parsed = parsed.map_err(Instead::Unreadable)?;
+        return ErrorBody::inside(&parsed.value).map_or(Ok(parsed), |found| Err(error(found)));
+    }
+    if own_errors::have_codes(&errors.own)
+        && let Some(told) = stream_error::told(&errors.own, &pieces())
+    {
+        return Err(error(told));
+    }
+    match parsed {
+        Err(unreadable) => {
+            Err(stream_error::found(&errors.own, &pieces()).map_or(Instead::Unreadable(unreadable), error))
+        }
+        Ok(parsed) => {
+            let found = ErrorBody::inside(&parsed.value).or_else(|| errors.inside(&parsed.value, holder));
+            // The first of the pieces stands for those of which none is an answer.
+            let is_none = || parsed.value.get(holder).is_none();
+            let found = found.or_else(|| is_none().then(|| stream_error::found(&errors.own, &pieces())).flatten());
+            found.map_or(Ok(parsed), |found| Err(error(found)))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint};
 use super::error_body::ErrorBody;
-use super::report::CallReport;
+use super::report::{CallReport, FailedUsage};
 use super::role::{Held, RoleKeys};
 use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Reply, TimeLimits, Transport};
@@ -396,12 +396,13 @@ impl Provider {
             Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };
-        let billed = success && result.is_err() && reply.fault.is_none();
+        let billed = |billed: &FailedUsage| success || billed.is_something();
+        let is_whole = result.is_err() && reply.fault.is_none();
         let broke_off = success && result.is_err() && delivery == Delivery::Stream;
         CallReport {
             partial: if broke_off { self.partial(&wire).map(Box::new) } else { None },
             is_streamed: delivery == Delivery::Stream,
-            failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
+            failed_usage: if is_whole { self.adapter.usage_of(&wire).filter(billed) } else { None },
             result,
             status: Some(reply.status),
             request_id: self.request_id(&headers),

@@ -9,9 +9,12 @@ use super::sigv4::{AccessKey, Signer};
 use super::vendors::{self, Tiers};
 use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
+use crate::domain::request::Extras;
 use crate::domain::{Capabilities, ChatRequest, MustKeep, PromptCache, Timeouts};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -111,6 +114,22 @@ impl Endpoint {
         let written = self.adapter().encode((&request).into(), model, capabilities);
         let is_cap = |path: &String| matches!(path.as_str(), "max_tokens" | "max_completion_tokens");
         written.is_ok_and(|wire| wire.dropped.iter().any(is_cap))
+    }
+
+    /// The members that change what a call costs and that a request for this model goes without, by the dialect and the
+    /// quirks of the server.
+    #[must_use]
+    pub fn unsent_extras(&self, model: &str, capabilities: &Capabilities) -> BTreeSet<&'static str> {
+        let mark = |name: &str| format!("{name} of a try");
+        let mut body = json!({ "messages": [{ "role": "user", "content": "?" }] });
+        for name in Extras::members() {
+            body[name] = mark(name).into();
+        }
+        let Ok(request) = ChatRequest::parse(&body) else { return BTreeSet::new() };
+        // What a server refuses whole is not known to go without them.
+        let Ok(wire) = self.adapter().encode((&request).into(), model, capabilities) else { return BTreeSet::new() };
+        let sent = String::from_utf8_lossy(&wire.body);
+        Extras::members().filter(|name| !sent.contains(&mark(name))).collect()
     }
 
     /// The tiers that its calls may ask for.

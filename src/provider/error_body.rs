@@ -128,7 +128,7 @@ impl ErrorBody {
                 .is_some_and(|error| if is_whole { says_failed(error) } else { is_present(error) })
         });
         // These stand beside good answers as well, with a zero in them.
-        let number = |pointer: &str| reply_body::at(body, pointer).and_then(Value::as_i64);
+        let number = |pointer: &str| reply_body::at(body, pointer).filter(|code| code.is_number()).and_then(whole);
         let coded = ["/base_resp/status_code", "/error_code", "/errcode"]
             .iter()
             .any(|pointer| number(pointer).is_some_and(|code| code != 0 && !(200..300).contains(&code)));
@@ -168,7 +168,8 @@ impl ErrorBody {
             .then_some("an error beside a whole answer, which does not say that generating failed, was set aside")
     }
 
-    fn of_value(value: &Value) -> Self {
+    /// Reads a value as an error, whether it is one or not.
+    pub fn of_value(value: &Value) -> Self {
         let root = unwrapped(value);
         let error = error_object(root);
         let error = error.as_ref();
@@ -227,10 +228,9 @@ impl ErrorBody {
         } else {
             told
         };
-        let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
         let http_code = [error, root]
             .iter()
-            .flat_map(|object| STATUSES.iter().filter_map(|pointer| number(object.pointer(pointer)?)))
+            .flat_map(|object| STATUSES.iter().filter_map(|pointer| whole(object.pointer(pointer)?)))
             .filter_map(|code| u16::try_from(code).ok())
             .find(|code| (400..600).contains(code))
             .or(message.http_code);
@@ -240,7 +240,7 @@ impl ErrorBody {
         Self {
             codes: codes.0,
             http_code,
-            base_resp: root.pointer("/base_resp/status_code").and_then(Value::as_i64),
+            base_resp: root.pointer("/base_resp/status_code").and_then(whole),
             message: told,
             text,
             beside,
@@ -287,7 +287,10 @@ impl Codes {
             // A bare "error" is no code.
             Some(Value::String(code)) if !code.is_empty() && code != "error" => Cow::Borrowed(code.as_str()),
             // A status is kept apart; any other number is the vendor's own code.
-            Some(Value::Number(code)) if code.as_u64().is_some_and(|code| code >= 600) => Cow::Owned(code.to_string()),
+            Some(number @ Value::Number(_)) => match whole(number) {
+                Some(code) if code >= 600 => Cow::Owned(code.to_string()),
+                _ => return,
+            },
             _ => return,
         };
         if !self.0.iter().any(|known| *known == code) {
@@ -313,6 +316,21 @@ impl Codes {
                 self.0.push(code);
             }
         }
+    }
+}
+
+/// A whole number, also one in quotes or with an empty fraction: `1302`, `"1302"`, `1302.0`.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number that a float holds exactly")]
+    let of_float = |float: f64| (float.fract() == 0.0 && float.abs() < 1e15).then_some(float as i64);
+    match value {
+        Value::Number(number) => number.as_i64().or_else(|| of_float(number.as_f64()?)),
+        Value::String(text) => {
+            let text = text.trim();
+            let digits = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0'));
+            digits.map_or(text, |(digits, _)| digits).parse().ok()
+        }
+        _ => None,
     }
 }
 

@@ -60,6 +60,7 @@ mod robustness;
 mod role;
 mod scrub;
 mod sigv4;
+mod stream_error;
 #[cfg(test)]
 mod translation;
 mod transport;
@@ -77,7 +78,7 @@ pub use limit_headers::LimitObservation;
 pub use names::Undo;
 pub use quirks::QuirkSettings;
 pub use registry::{DIALECTS, dialect};
-pub use report::CallReport;
+pub use report::{CallReport, FailedUsage};
 pub use role::{AwsRole, RoleSource, RoleToken};
 pub use sigv4::AccessKey;
 pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

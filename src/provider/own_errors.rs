@@ -1,6 +1,6 @@
 //! The meaning of a server's own errors, as its operator has told it: read before any table.
 
-use super::error_body::ErrorBody;
+use super::error_body::{ErrorBody, whole};
 use super::wording::Meaning;
 use crate::domain::{ErrorClass, Scope};
 use serde_json::Value;
@@ -68,9 +68,19 @@ impl OwnError {
     }
 
     /// Whether it is told by more than a status, so that it can be found where there is none.
-    pub(super) const fn has_code(&self) -> bool {
+    const fn has_code(&self) -> bool {
         self.code.is_some()
     }
+}
+
+/// Whether any of these rows has a code.
+pub(super) fn have_codes(own: &[OwnError]) -> bool {
+    own.iter().any(OwnError::has_code)
+}
+
+/// Whether a code of these rows names this error, which came without a status.
+pub(super) fn name(own: &[OwnError], error: &ErrorBody) -> bool {
+    own.iter().any(|own| own.has_code() && own.meaning(None, error).is_some())
 }
 
 /// Members of an error whose names have one of these parts may hold a code.
@@ -82,18 +92,20 @@ const DEPTH: usize = 3;
 /// Whether a body gives this code: where codes are known to be, or in a member of the error whose name says that it may
 /// be one. A known code may also be a small number there.
 fn gives(body: &ErrorBody, code: &str) -> bool {
+    let as_number = whole(&Value::from(code));
     body.has_code(&[code])
-        || body.base_resp.is_some_and(|number| number.to_string() == code)
-        || std::iter::once(&body.value).chain(&body.beside).any(|value| holds(value, code, DEPTH))
+        || body.base_resp.is_some_and(|number| Some(number) == as_number)
+        || std::iter::once(&body.value).chain(&body.beside).any(|value| holds(value, (code, as_number), DEPTH))
 }
 
-fn holds(value: &Value, code: &str, depth: usize) -> bool {
+fn holds(value: &Value, (code, as_number): (&str, Option<i64>), depth: usize) -> bool {
     let is_it = |value: &Value| match value {
-        Value::String(text) => text.trim().eq_ignore_ascii_case(code),
-        Value::Number(number) => number.to_string() == code,
+        Value::String(text) if text.trim().eq_ignore_ascii_case(code) => true,
+        // `1302`, `"1302"` and `1302.0` are one code, however each side writes it.
+        Value::String(_) | Value::Number(_) => whole(value).is_some_and(|number| Some(number) == as_number),
         _ => false,
     };
-    let below = |value: &Value| depth > 0 && holds(value, code, depth - 1);
+    let below = |value: &Value| depth > 0 && holds(value, (code, as_number), depth - 1);
     match value {
         Value::Object(members) => members.iter().any(|(name, member)| {
             let name = name.to_ascii_lowercase();
@@ -109,8 +121,10 @@ mod tests {
     use super::*;
     use crate::provider::checks::spoken;
     use crate::provider::quirks::QuirkSettings;
-    use crate::provider::wire::WireReply;
+    use crate::provider::wire::{Delivery, WireReply};
+    use crate::provider::{DIALECTS, bedrock};
     use reqwest::header::HeaderMap;
+    use serde_json::json;
     use std::time::Duration;
 
     fn row(code: Option<&str>, status: Option<u16>, says: Option<&str>, class: ErrorClass) -> OwnError {
@@ -201,6 +215,173 @@ mod tests {
             ("X1", false),
         ] {
             assert_eq!(gives(&body(text), "X1"), is_there, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_one_code_however_each_side_writes_it() {
+        for written in ["1302", "1302.0", "1.302e3", "\"1302\"", "\" 1302.0\""] {
+            for place in ["error", "fault"] {
+                let body = ErrorBody::read(format!(r#"{{"{place}":{{"code":{written},"message":"m"}}}}"#).as_bytes());
+                for code in ["1302", "1302.0"] {
+                    assert!(gives(&body, code), "{body:?} {code}");
+                }
+                assert!(!gives(&body, "130") && !gives(&body, "1302.5"), "{body:?}");
+            }
+        }
+        let body = ErrorBody::read(br#"{"error":{"code":1302.5,"message":"m"}}"#);
+        assert!(!gives(&body, "1302"));
+        // The vendors' own codes, too.
+        let zai = spoken("openai", Some("zai"), "http://127.0.0.1/v1", &QuirkSettings::default());
+        let body = br#"{"error":{"code":1302.0,"message":"m"}}"#;
+        let failure = zai.decode(&WireReply::new(429, &HeaderMap::new(), body)).unwrap_err();
+        assert_eq!((failure.class, failure.code.as_deref()), (ErrorClass::RateLimit, Some("1302")));
+    }
+
+    /// A stream of each dialect that has begun, and the form of its pieces.
+    fn begun() -> Vec<(&'static str, Vec<u8>, Form)> {
+        let text =
+            |lines: &[&str]| lines.iter().map(|line| format!("data: {line}\n\n")).collect::<String>().into_bytes();
+        let chunk = text(&[r#"{"id":"x","choices":[{"index":0,"delta":{"role":"assistant","content":"Hel"}}]}"#]);
+        let delta = bedrock::frames::written(
+            "event",
+            "contentBlockDelta",
+            &json!({"contentBlockIndex": 0, "delta": {"text": "Hel"}}),
+        );
+        let anthropics = [
+            r#"{"type":"message_start","message":{"id":"x","type":"message","content":[],"usage":{"input_tokens":3}}}"#,
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hel"}}"#,
+        ];
+        let coheres = [
+            r#"{"type":"message-start","id":"x","delta":{"message":{"role":"assistant","content":[]}}}"#,
+            r#"{"type":"content-start","index":0,"delta":{"message":{"content":{"type":"text","text":"Hel"}}}}"#,
+        ];
+        let responses = [
+            r#"{"type":"response.created","response":{"id":"x","status":"in_progress","output":[]}}"#,
+            r#"{"type":"response.output_text.delta","delta":"Hel"}"#,
+        ];
+        let gemini = text(&[r#"{"candidates":[{"content":{"parts":[{"text":"Hel"}],"role":"model"}}]}"#]);
+        let ollama = b"{\"message\":{\"role\":\"assistant\",\"content\":\"Hel\"},\"done\":false}\n".to_vec();
+        vec![
+            ("openai", chunk.clone(), Form::Events),
+            ("azure_openai", chunk, Form::Events),
+            ("completions", text(&[r#"{"id":"x","choices":[{"index":0,"text":"Hel"}]}"#]), Form::Events),
+            ("anthropic", text(&anthropics), Form::Events),
+            ("gemini", gemini, Form::Events),
+            ("cohere", text(&coheres), Form::Events),
+            ("openai_responses", text(&responses), Form::Events),
+            ("ollama", ollama, Form::Lines),
+            ("bedrock", delta, Form::Frames),
+        ]
+    }
+
+    #[derive(Clone, Copy)]
+    enum Form {
+        Events,
+        Lines,
+        Frames,
+    }
+
+    impl Form {
+        fn written(self, name: &str, value: &Value) -> Vec<u8> {
+            match self {
+                Self::Events if name.is_empty() => format!("data: {value}\n\n").into_bytes(),
+                Self::Events => format!("event: {name}\ndata: {value}\n\n").into_bytes(),
+                Self::Lines => format!("{value}\n").into_bytes(),
+                Self::Frames => bedrock::frames::written("event", name, value),
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_middle_of_a_stream_is_read_in_every_dialect() {
+        use ErrorClass::{ContentPolicy, Network, Overloaded, QuotaExhausted, RateLimit, ServerError};
+        let errors = vec![
+            row(Some("E_FULL"), None, None, Overloaded),
+            row(Some("17"), None, None, QuotaExhausted),
+            row(Some("E_ODD"), None, Some("bad words"), ContentPolicy),
+        ];
+        let quirks = QuirkSettings { errors, ..QuirkSettings::default() };
+        let headers = HeaderMap::new();
+        let names: Vec<&str> = begun().iter().map(|(name, ..)| *name).collect();
+        assert!(DIALECTS.iter().all(|dialect| names.contains(&dialect.name)), "{names:?}");
+        for (dialect, begun, form) in begun() {
+            let adapter = spoken(dialect, None, "http://127.0.0.1/v1", &quirks);
+            let failure = |name: &str, value: &Value| {
+                let body = [begun.clone(), form.written(name, value)].concat();
+                let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, &body) };
+                let partial = adapter.decode(&WireReply { is_partial: true, ..reply });
+                assert_eq!(partial.unwrap().text.as_deref(), Some("Hel"), "{dialect}: {value}");
+                adapter.decode(&reply).expect_err(dialect)
+            };
+            for (name, value, class) in [
+                ("", json!({"outcome": {"status": "E_FULL"}}), Overloaded),
+                ("note", json!({"type": "note", "reason": "e_full"}), Overloaded),
+                ("", json!({"code": 17.0, "message": "pay"}), QuotaExhausted),
+                ("", json!({"code": "17", "message": "pay"}), QuotaExhausted),
+                ("", json!({"error": {"code": "E_ODD", "message": "Bad, bad words."}}), ContentPolicy),
+                // No row fits: what is an error in the body of a success is one here, too.
+                ("", json!({"code": "E_ELSE", "message": "Rate limit exceeded."}), RateLimit),
+                ("", json!({"error": {"code": "E_ODD", "message": "Other words."}}), ServerError),
+                // What a model or a server says beside is no error.
+                ("", json!({"type": "ping"}), Network),
+                ("", json!({"status": "working"}), Network),
+            ] {
+                // In a stream of frames these are the exceptions of the service.
+                let is_plain_error = class == ServerError || class == ContentPolicy;
+                if matches!(form, Form::Frames) && is_plain_error {
+                    continue;
+                }
+                let failure = failure(name, &value);
+                assert_eq!(failure.class, class, "{dialect}: {value}: {failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_named_an_error_is_one_and_a_code_in_a_piece_of_an_answer_is_none() {
+        let errors = vec![row(Some("timeout"), None, None, ErrorClass::Timeout)];
+        let quirks = QuirkSettings { errors, ..QuirkSettings::default() };
+        let adapter = spoken("openai", None, "http://127.0.0.1/v1", &quirks);
+        let headers = HeaderMap::new();
+        let decode = |body: &str| {
+            let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, body.as_bytes()) };
+            adapter.decode(&reply)
+        };
+        let call = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"1","type":"function","function":{"name":"timeout","arguments":"{}"}}]},"finish_reason":null}]}"#;
+        let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}],"type":"timeout"}"#;
+        let answer = decode(&format!("data: {call}\n\ndata: {end}\n\n")).unwrap();
+        assert_eq!(answer.tool_calls.len(), 1);
+        assert_eq!(decode(&format!("data: {call}\n\n")).unwrap_err().class, ErrorClass::Network);
+        // An event of its own counts even before an end.
+        let told = r#"{"outcome":"none","kind":"timeout"}"#;
+        let failure = decode(&format!("data: {call}\n\ndata: {told}\n\ndata: {end}\n\n")).unwrap_err();
+        assert_eq!(failure.class, ErrorClass::Timeout);
+        for said in ["The model is overloaded.", r#"{"text":"The model is overloaded."}"#] {
+            let failure = decode(&format!("data: {call}\n\nevent: error\ndata: {said}\n\n")).unwrap_err();
+            assert_eq!(failure.class, ErrorClass::Overloaded, "{said}: {failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_vendors_own_codes_count_in_the_middle_of_a_stream() {
+        let zai = spoken("openai", Some("zai"), "http://127.0.0.1/v1", &QuirkSettings::default());
+        let dashscope = spoken("openai", Some("dashscope"), "http://127.0.0.1/v1", &QuirkSettings::default());
+        let chunk = r#"{"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+        let headers = HeaderMap::new();
+        for (adapter, event, class) in [
+            (zai, r#"data: {"error":{"code":"1261","message":"m"}}"#, ErrorClass::ContextLength),
+            (zai, r#"data: {"code":1113,"msg":"m"}"#, ErrorClass::QuotaExhausted),
+            (
+                dashscope,
+                "event: error\ndata: {\"code\":\"Throttling.BurstRate\",\"message\":\"m\",\"request_id\":\"r\"}",
+                ErrorClass::RampLimit,
+            ),
+        ] {
+            let body = format!("data: {chunk}\n\n{event}\n\n");
+            let reply = WireReply { delivery: Delivery::Stream, ..WireReply::new(200, &headers, body.as_bytes()) };
+            assert_eq!(adapter.decode(&reply).unwrap_err().class, class, "{event}");
         }
     }
 

@@ -222,8 +222,14 @@ pub(super) fn as_far_as_read(reply: &WireReply<'_>, holder: &str, join: Join) ->
 
 /// The body's usage, if it has one, although the body is a failure.
 pub(super) fn take_usage(reply: &WireReply<'_>, holder: &str, key: &str, join: Join) -> Option<Value> {
-    let mut parsed = as_far_as_read(reply, holder, join)?;
-    parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
+    usage_in(&mut as_far_as_read(reply, holder, join)?.value, key)
+}
+
+/// The usage of a body, taken out of it or out of the error that it holds.
+pub(super) fn usage_in(body: &mut Value, key: &str) -> Option<Value> {
+    let of_error = body.get("error").and_then(|error| error.get(key)).is_some_and(Value::is_object);
+    let holder = if of_error && !body.get(key).is_some_and(Value::is_object) { body.get_mut("error")? } else { body };
+    holder.get_mut(key).map(Value::take).filter(Value::is_object)
 }
 
 /// The arguments of a tool call as JSON text. No arguments become the empty object, however the server writes them.
@@ -285,16 +291,18 @@ pub(super) fn at<'a>(value: &'a Value, place: &str) -> Option<&'a Value> {
     })
 }
 
-/// A token count, if it is plausible: whole, not negative, not absurdly large. `None` when it is missing or something
-/// else.
+/// A token count, if it is plausible: whole (also when it is written `20.0` or `1e3`), not negative, not absurdly
+/// large. `None` when it is missing or something else, such as `20.7`: that counts something other than tokens.
 pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     let number = at(value, pointer)?;
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast, and what is too large is left out")]
+    let of_float = |float: f64| (float.fract() == 0.0).then_some(float as i64);
+    let whole = |text: &str| text.parse().ok().or_else(|| of_float(text.parse().ok()?));
     let count = number
         .as_i64()
-        .or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64))
+        .or_else(|| of_float(number.as_f64()?))
         // Numbers in quotes count too.
-        .or_else(|| number.as_str()?.trim().parse().ok())?;
+        .or_else(|| whole(number.as_str()?.trim()))?;
     (0..=MOST_TOKENS).contains(&count).then_some(count)
 }
 
@@ -382,9 +390,11 @@ mod tests {
     #[test]
     fn counts_are_whole_and_such_as_can_be() {
         let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30,
-            "h": 4.5, "i": i64::MAX, "j": 0});
+            "h": 4.5, "i": i64::MAX, "j": 0, "n": "20.0", "o": "1e3", "p": "20.7", "q": 1e3, "r": "NaN", "s": "inf"});
         let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l", "/m"]
             .map(|pointer| count(&usage, pointer));
+        let written = ["/n", "/o", "/p", "/q", "/r", "/s"].map(|pointer| count(&usage, pointer));
+        assert_eq!(written, [Some(20), Some(1_000), None, Some(1_000), None, None]);
         assert_eq!(counts, [Some(3), Some(4), None, Some(5), None, None, None, None, None, Some(0), None, None, None]);
     }
 

@@ -3,7 +3,7 @@
 use super::echo::Echoes;
 use super::limit_headers::LimitObservation;
 use super::scrub;
-use crate::domain::{Answer, Beside, Failure, Usage};
+use crate::domain::{Answer, Beside, Failure, NanoUsd, Usage, UsageSource};
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -34,8 +34,29 @@ pub struct CallReport {
     /// What had come of an answer that was streamed and broke off. It is no answer, and says so little of why it ended
     /// that no rule for answers fits it.
     pub partial: Option<Box<Answer>>,
-    /// Tokens that were billed although the call failed, if the body says so: normalised, and as they came.
-    pub failed_usage: Option<(Usage, Value)>,
+    /// What was billed although the call failed, if the answer says so.
+    pub failed_usage: Option<FailedUsage>,
+}
+
+/// What a failed call was billed at, as its answer says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedUsage {
+    /// The tokens.
+    pub usage: Usage,
+    /// The same as they came; `None`: only the cost was told.
+    pub raw: Option<Value>,
+    /// The cost.
+    pub cost: Option<NanoUsd>,
+}
+
+impl FailedUsage {
+    /// Whether it tells of anything that was billed. An error that came with zeros tells of nothing: a template has
+    /// filled them in.
+    pub(super) fn is_something(&self) -> bool {
+        let Usage { output, source, .. } = self.usage;
+        let has_tokens = source == UsageSource::Provider && (self.usage.total_input() > 0 || output > 0);
+        has_tokens || self.cost.is_some_and(|cost| cost > NanoUsd::ZERO)
+    }
 }
 
 impl CallReport {
@@ -64,8 +85,11 @@ impl CallReport {
                 *text = redacted;
             }
         };
-        if let Some((_, usage)) = &mut self.failed_usage {
+        if let Some(FailedUsage { raw: Some(usage), .. }) = &mut self.failed_usage {
             scrub::each_text(usage, &redact);
+        }
+        if let Some(billed) = &mut self.failed_usage {
+            billed.raw = billed.raw.take().filter(|usage| usage.to_string().len() <= MOST_USAGE_BYTES);
         }
         if let Err(failure) = &mut self.result {
             redact(&mut failure.message);

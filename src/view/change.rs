@@ -217,14 +217,16 @@ pub struct ReopenedView {
 impl fmt::Display for ReopenedView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, woken, .. } = self;
-        let jobs = counted(woken, "waiting job is", "waiting jobs are");
         if self.opened.is_empty() {
-            return write!(
-                f,
-                "provider {name}: its keys, models and breakers are tried again within ten seconds; {jobs} woken"
-            );
+            write!(f, "provider {name}: its keys, models and breakers are tried again within ten seconds")?;
+        } else {
+            write!(f, "provider {name} is open again")?;
         }
-        write!(f, "provider {name} is open again; {jobs} woken")
+        // Jobs that wait for another reason, or in a worker's hands, are not among them, so none says nothing of them.
+        if *woken == 0 {
+            return Ok(());
+        }
+        write!(f, "; {} woken", counted(woken, "waiting job is", "waiting jobs are"))
     }
 }
 

@@ -153,6 +153,12 @@ pub(super) fn why_skipped(why: &Why) -> String {
             let found = found.as_deref().unwrap_or_else(|| was_shut(*reason));
             format!("{found}; passed over{} for a rung that answered better", until_when(*until))
         }
+        Why::Shut { reason, until: Some(until), passed_over: Some(PassedOver::WaitingIsPointless), .. }
+            if *reason != Reason::Paused =>
+        {
+            let why = not_waited_for(Some(&PassedOver::WaitingIsPointless), None);
+            format!("{}{why}; one call tries it again at {}", was_shut(*reason), instant(*until))
+        }
         Why::Shut { reason, until, passed_over, patience_until, .. } => {
             // A pause has no known end.
             let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
@@ -357,6 +363,12 @@ mod tests {
         assert_eq!(
             told(&json!({ "why": "auth", "passed_over": "waiting_is_pointless" })),
             "its key had been rejected, which does not pass by waiting"
+        );
+        let tried = json!({ "why": "auth", "until": "2026-01-31T09:00:00Z", "passed_over": "waiting_is_pointless" });
+        assert_eq!(
+            told(&tried),
+            "its key had been rejected, which does not pass by waiting; one call tries it again at \
+             2026-01-31T09:00:00.000Z"
         );
         let late = json!({ "why": "too_late", "until": "2026-01-31T09:00:00Z", "latest": "2026-01-31T08:10:00Z" });
         assert_eq!(

@@ -42,6 +42,7 @@ impl EstimateView {
             "too_large",
             "unsupported",
             "too_dear",
+            "no_rung",
             "input_tokens",
             "output_tokens",
             "expected",
@@ -52,7 +53,7 @@ impl EstimateView {
         ])
         .laid_out(Layout {
             wide: &["rung"],
-            when_told: &["too_large", "unsupported", "too_dear", "as_lately", "at_least", "guessed"],
+            when_told: &["too_large", "unsupported", "too_dear", "no_rung", "as_lately", "at_least", "guessed"],
             give_way: &[
                 "history_answers",
                 "history_accepted",
@@ -62,7 +63,7 @@ impl EstimateView {
                 "at_least",
                 "guessed",
             ],
-            prose: &["target", "too_large", "guessed"],
+            prose: &["target", "guessed"],
         });
         if self.history.is_some() {
             table.columns.extend(["history_answers", "history_accepted", "expected_per_answer"]);
@@ -77,6 +78,7 @@ impl EstimateView {
                 rung.too_large.into(),
                 rung.unsupported.into(),
                 rung.too_dear.into(),
+                Cell::Empty,
                 rung.input_tokens.into(),
                 rung.output_tokens.into(),
                 money(rung.expected_by(seen)),
@@ -87,7 +89,6 @@ impl EstimateView {
             ];
             table.row(cells.into_iter().chain(self.of_history(rung, seen)));
         }
-        let stranded = (sums.stranded > 0).then(|| format!("no rung can take {}", sums.stranded));
         let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
         let as_lately = sums.as_lately(lately);
         let cells = [
@@ -95,9 +96,10 @@ impl EstimateView {
             "each job to its first choice".into(),
             sums.jobs.into(),
             (sums.jobs - sums.stranded).into(),
-            stranded.into(),
             Cell::Empty,
             Cell::Empty,
+            Cell::Empty,
+            sums.stranded.into(),
             Cell::Empty,
             Cell::Empty,
             money(sums.expected(lately)),
@@ -301,6 +303,11 @@ mod tests {
         lately.targets.insert("a/m".to_owned(), of);
         view.lately = Some(lately);
         let taught = shown(&view);
+        // What no rung can take is told of all of them together, and not as too large.
+        view.sums.stranded = 5;
+        let stranded = shown(&view);
+        assert_eq!((&stranded[1]["no_rung"], &stranded[1]["too_large"]), (&5.into(), &serde_json::Value::Null));
+        view.sums.stranded = 0;
         assert_eq!((&taught[0]["expected"], &taught[0]["as_lately"]), (&0.000_11.into(), &0.000_132.into()));
         assert_eq!((&taught[0]["guessed"], &taught[0]["most"]), (&"".into(), &0.000_9.into()));
         assert_eq!((&taught[1]["as_lately"], &taught[1]["at_least"]), (&0.000_15.into(), &"2h 1m".into()));
@@ -308,7 +315,7 @@ mod tests {
         assert_eq!(shown(&view)[1]["as_lately"], serde_json::Value::Null, "an unknown price is no price");
         view.history = Some(PastAnswers::default());
         let wider = view.table();
-        assert_eq!(wider.columns.len(), 17);
-        assert!(wider.rows.iter().all(|row| row.len() == 17));
+        assert_eq!(wider.columns.len(), 18);
+        assert!(wider.rows.iter().all(|row| row.len() == 18));
     }
 }

@@ -3,6 +3,42 @@
 use super::attempt::AttemptView;
 use crate::domain::NanoUsd;
 use crate::domain::abandonment::Abandonment;
+use crate::domain::explanation::{Explanation, Why};
+use crate::store::claim::datetime;
+
+/// Puts the calls of a race into the order in which they were begun. The ledger has the instants at which they were
+/// sent: one that was begun first may be sent last, because its recording in the database took a moment longer.
+pub(super) fn in_order(mut attempts: Vec<AttemptView>) -> Vec<AttemptView> {
+    for place in 1..attempts.len() {
+        let Some(this) = attempts.get(place) else { break };
+        let was_begun_later = |other: &AttemptView| {
+            other.number > this.number && begun_beside(other, &attempts).any(|first| std::ptr::eq(first, this))
+        };
+        let earlier = attempts.iter().take(place).position(was_begun_later);
+        if let Some(moved) = earlier.and_then(|earlier| attempts.get_mut(earlier..=place)) {
+            moved.rotate_right(1);
+        }
+    }
+    attempts
+}
+
+/// The calls that were under way when this one was begun, by what was noted then: of each rung that was being asked the
+/// first call after the instant from which it was.
+fn begun_beside<'a>(this: &AttemptView, attempts: &'a [AttemptView]) -> impl Iterator<Item = &'a AttemptView> {
+    let (round, skipped) = (this.round, this.decision.as_ref().map(Explanation::read).unwrap_or_default().skipped);
+    skipped.into_iter().filter_map(move |rung| {
+        let Why::UnderWay { since: Some(since) } = rung.why else { return None };
+        let (target, since) = (rung.target?, datetime(since));
+        let is_its = |call: &&AttemptView| {
+            let rest = target.strip_prefix(&call.provider).and_then(|rest| rest.strip_prefix('/'));
+            let rest = rest.and_then(|rest| rest.strip_prefix(&call.model));
+            call.round == round
+                && call.started_at >= since
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+        };
+        attempts.iter().filter(is_its).min_by_key(|call| (call.started_at, call.number))
+    })
+}
 
 /// The attempts that ran beside this one, in words.
 pub(super) fn beside(attempts: &[AttemptView], this: &AttemptView) -> Option<String> {

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 pub struct StoryView {
     #[serde(flatten)]
     pub job: JobView,
-    /// Its attempts, the oldest first.
+    /// Its attempts, in the order in which they were begun.
     pub attempts: Vec<AttemptView>,
     /// The rungs that the present configuration has for it; `None`: it has no such route, or is not at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ impl StoryView {
     #[must_use]
     pub fn of(job: JobView, attempts: Vec<AttemptRecord>, course: Option<CourseView>) -> Self {
         let total = SpentView::of(&attempts);
-        Self { job, attempts: attempts.into_iter().map(AttemptView::from).collect(), course, total }
+        Self { job, attempts: race::in_order(attempts.into_iter().map(AttemptView::from).collect()), course, total }
     }
 
     /// Adds the answers that the ledger has.
@@ -419,6 +419,47 @@ Total: $0.000195 in 2 attempts"
             let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![attempt]);
             assert!(story.contains(&format!("\n   {words}")), "{story}");
         }
+    }
+
+    #[test]
+    fn calls_of_a_race_are_told_in_the_order_in_which_they_were_begun() {
+        let call = |number, model: &str, started: &str, asked: &[(&str, &str)]| {
+            let skipped = asked.iter().map(|(target, since)| {
+                json!({ "target": target, "why": "under_way", "since": format!("2026-01-31T{since}Z") })
+            });
+            AttemptRecord {
+                model: model.to_owned(),
+                started_at: at(started),
+                ended_at: at("08:00:09"),
+                decision: Some(json!({ "skipped": skipped.collect::<Vec<_>>() })),
+                ..attempt(number)
+            }
+        };
+        let order = |attempts: Vec<AttemptRecord>| {
+            let job = JobView::of(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), Bodies::default());
+            let story = StoryView::of(job, attempts, None);
+            story.attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>()
+        };
+        // The second was sent first, and the third before both.
+        let one = ("deepseek/one", "08:00:00.100");
+        let two = ("deepseek/two", "08:00:00.100");
+        assert_eq!(
+            order(vec![
+                call(3, "three", "08:00:00.101", &[one, two]),
+                call(2, "two", "08:00:00.102", &[one]),
+                call(1, "one", "08:00:00.103", &[]),
+            ]),
+            [1, 2, 3]
+        );
+        // A later call to the same rung was begun later.
+        assert_eq!(
+            order(vec![
+                call(1, "one", "08:00:00.101", &[]),
+                call(2, "two", "08:00:00.102", &[one]),
+                call(3, "one", "08:00:05", &[two]),
+            ]),
+            [1, 2, 3]
+        );
     }
 
     #[test]

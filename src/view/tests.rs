@@ -467,6 +467,8 @@ fn a_change_says_what_it_changed() {
     let reopened = ReopenedView { kind: "provider", name: "a".to_owned(), opened: vec!["shared".to_owned()], woken: 1 };
     assert_eq!(shown(&reopened), json!({ "kind": "provider", "name": "a", "opened": ["shared"], "woken": 1 }));
     assert_eq!(reopened.to_string(), "provider a is open again; 1 waiting job is woken");
+    let none = ReopenedView { woken: 0, ..reopened };
+    assert_eq!(none.to_string(), "provider a is open again", "that none waits here says nothing");
     let bulk = BulkView { of: "batch", name: "nightly", what: "queued_again", jobs: 7 };
     assert_eq!(shown(&bulk), json!({ "batch": "nightly", "queued_again": 7 }));
     assert_eq!(bulk.to_string(), "batch nightly: 7 jobs queued again");

@@ -50,6 +50,23 @@ pub fn answer(text: &str) -> Reply {
     (200, body.to_string().into_bytes())
 }
 
+/// The same, billed with so many tokens of output.
+pub fn billed(text: &str, tokens: i64) -> Reply {
+    altered(answer(text), |body| body["usage"]["completion_tokens"] = json!(tokens))
+}
+
+/// An answer of so many tokens that its cap cut off.
+pub fn cut(text: &str, tokens: i64) -> Reply {
+    altered(billed(text, tokens), |body| body["choices"][0]["finish_reason"] = json!("length"))
+}
+
+/// An answer with something else in its body.
+pub fn altered((status, body): Reply, alter: impl FnOnce(&mut Value)) -> Reply {
+    let mut body = serde_json::from_slice(&body).unwrap();
+    alter(&mut body);
+    (status, body.to_string().into_bytes())
+}
+
 /// Serves on a port of its own until it is dropped. Its providers are the paths `/NAME/v1`.
 pub struct Scripted {
     address: String,

@@ -9,6 +9,7 @@ use super::super::output::{Format, Output, OutputError};
 use super::unknown;
 use crate::config::{Config, ProviderConfig};
 use crate::domain::awaited::What;
+use crate::domain::knock;
 use crate::domain::obstacle::{Circumstances, Hindrance, Obstacle, Subject};
 use crate::domain::probe::ProbeReport;
 use crate::domain::shut::Reason;
@@ -56,6 +57,7 @@ pub(super) async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitC
             None
         }
     };
+    let calls = with_doubt(calls, held_back.as_deref().unwrap_or_default());
     let ok = page.as_ref().is_none_or(|page| page.ok) && calls.iter().all(TriedView::is_answered);
     let view = ProviderProbeView { provider: name.to_owned(), ok, page, calls, held_back };
     let mut output = Output::new(global);
@@ -116,6 +118,21 @@ async fn held_back(
     let known = context.store.known().await;
     context.close().await?;
     Ok(Some(held_back_by(&known?, provider, is_answered)))
+}
+
+/// The outcomes, with other advice about refused keys while workers take their refusals for an outage.
+fn with_doubt(mut calls: Vec<TriedView>, held_back: &[HeldBackView]) -> Vec<TriedView> {
+    let in_doubt = |target: &str| {
+        held_back
+            .iter()
+            .any(|held| held.target.as_deref() == Some(target) && held.reason == Reason::KeysInDoubt.as_str())
+    };
+    for call in &mut calls {
+        if call.class.as_deref().is_some_and(knock::looks_like_an_outage) && in_doubt(&call.target) {
+            call.advice = Some(knock::IN_AN_OUTAGE);
+        }
+    }
+    calls
 }
 
 fn held_back_by(known: &Circumstances, provider: &str, is_answered: bool) -> Vec<HeldBackView> {

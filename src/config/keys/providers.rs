@@ -176,7 +176,12 @@ const BREAKER: Table = Table {
         ),
         with_default("failure_rate", Kind::Share, "0.5", "The share of failures that opens it."),
         with_default("window", Kind::Duration, "60s", "The time over which calls are counted."),
-        with_default("open", Kind::Duration, "30s", "How long it stays open before one call probes."),
+        with_default(
+            "open",
+            Kind::Duration,
+            "30s",
+            "How long it stays open before one call probes; each failure doubles that, up to 16 times.",
+        ),
         key(
             "slow",
             Kind::Duration,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::MustKeep;
+use crate::domain::request::Extras;
 use crate::provider::HeaderName;
 use crate::provider::own_errors::OwnError;
 use crate::provider::own_headers::{OwnHeaders, OwnLimit};
@@ -26,6 +27,25 @@ fn a_server_that_is_sent_no_cap_has_none_in_the_worst_case() {
         ["drop = [\"seed\"]", "rename = { max_tokens = \"max_new_tokens\" }", "cap_field = \"max_completion_tokens\""]
     {
         assert!(!ignores(quirks), "{quirks}");
+    }
+}
+
+#[test]
+fn what_a_server_is_not_sent_of_a_request_adds_nothing_to_the_worst_case() {
+    let unsent = |more: &str, rung: &str| {
+        let config = given(&format!("{more}\n[routes.default]\nrungs = [\"{rung}\"]\n")).config();
+        config.routes["default"].route.rungs[0].model.capabilities.unsent_extras.clone()
+    };
+    assert!(unsent(LOCAL, "local/m").is_empty());
+    let drops = format!("{LOCAL}[providers.local.quirks]\ndrop = [\"service_tier\", \"best_of\"]\n");
+    assert_eq!(unsent(&drops, "local/m").into_iter().collect::<Vec<_>>(), ["best_of", "service_tier"]);
+    let other = |dialect: &str| {
+        let provider = "base_url = \"http://127.0.0.1:1/v1\"\nlimits = { concurrency = 1 }\n";
+        unsent(&format!("[providers.other]\ndialect = \"{dialect}\"\n{provider}"), "other/m")
+    };
+    assert!(!other("openai_responses").contains("service_tier") && other("openai_responses").contains("best_of"));
+    for dialect in ["anthropic", "gemini"] {
+        assert!(Extras::members().all(|member| other(dialect).contains(member)), "{dialect}");
     }
 }
 
@@ -202,4 +222,21 @@ fn a_route_says_which_members_must_be_kept() {
     );
     let warned = route("must_keep = [\"sead\"]").config().warnings.join("\n");
     assert!(warned.contains("no provider is known to take \"sead\"; perhaps \"seed\" is meant"), "{warned}");
+    let warned = route("must_keep = [\"nonsense\"]").config().warnings.join("\n");
+    assert!(warned.contains("no provider is known to take \"nonsense\": it is sent as it is"), "{warned}");
+    // What is always kept does no harm.
+    for always in ["messages", "prompt", "input", "seed", "messages[].name"] {
+        let config = route(&format!("must_keep = [\"{always}\"]")).config();
+        assert_eq!(config.routes["default"].route.must_keep, members(&[always]));
+        assert!(!config.warnings.join("\n").contains("must_keep"), "{always}: {:?}", config.warnings);
+    }
+    // A member that none of the rungs is sent by its dialect.
+    let of = |rungs: &str| {
+        let claude = "[providers.claude]\ndialect = \"anthropic\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+        let text = format!("{LOCAL}\n{claude}[routes.default]\nrungs = [{rungs}]\nmust_keep = [\"seed\"]\n");
+        given(&text).config().warnings.join("\n")
+    };
+    let told = "no rung of the route is sent \"seed\", so every request that has it fails";
+    assert!(of("\"claude/m\"").contains(told), "{}", of("\"claude/m\""));
+    assert!(!of("\"claude/m\", \"local/m\"").contains("must_keep"));
 }

@@ -24,11 +24,11 @@ fn opened() -> Breaker {
 }
 
 #[test]
-fn new_settings_hold_at_once_and_leave_the_state_alone() {
+fn new_settings_hold_at_once_and_leave_alone_what_they_would_have_done_too() {
     let mut breaker = opened();
     let before = breaker.state();
-    breaker.retune(BreakerSettings { open: SECOND, min_calls: 1, ..SETTINGS });
-    assert_eq!(breaker.state(), before);
+    breaker.retune(BreakerSettings { open: SECOND * 60, min_calls: 1, ..SETTINGS });
+    assert_eq!(breaker.state(), before, "no time becomes longer");
     let mut breaker = Breaker::new(SETTINGS);
     call(&mut breaker, Sign::Bad, START);
     breaker.retune(BreakerSettings { min_calls: 2, ..SETTINGS });
@@ -431,4 +431,92 @@ fn a_breaker_that_asks_itself_does_not_listen() {
     assert!(!breaker.hear(&OPEN, now) && !breaker.hear(&BreakerNews::Closed, now));
     assert_eq!(breaker.state(), before);
     breaker.record(probe, Sign::Good, now);
+}
+
+#[test]
+fn what_the_present_settings_would_not_have_opened_does_not_stay_open() {
+    let lenient = BreakerSettings { min_calls: 5, ..SETTINGS };
+    let mut breaker = opened();
+    breaker.retune(lenient);
+    assert_eq!((breaker.state(), breaker.found()), (State::Closed, None));
+    // A probe of the old settings is out: its result changes nothing.
+    let mut breaker = opened();
+    let probe = breaker.admit(START + SETTINGS.open).unwrap();
+    breaker.retune(lenient);
+    breaker.record(probe, Sign::Bad, START + SETTINGS.open);
+    assert_eq!(breaker.state(), State::Closed);
+    // Half of eight calls are enough for one, and not for the other.
+    let mut breaker = Breaker::new(SETTINGS);
+    for sign in [Sign::Good, Sign::Bad].repeat(4) {
+        let Ok(permit) = breaker.admit(START) else { break };
+        breaker.record(permit, sign, START);
+    }
+    let found = breaker.found().cloned();
+    assert_eq!(found.map(|found| (found.bad, found.of)), Some((2, 4)));
+    breaker.retune(BreakerSettings { failure_rate: 0.5, ..SETTINGS });
+    assert!(matches!(breaker.state(), State::Open { .. }));
+    breaker.retune(BreakerSettings { failure_rate: 0.6, ..SETTINGS });
+    assert_eq!(breaker.state(), State::Closed);
+    // What a target asked for is not a matter of settings.
+    let mut breaker = opened();
+    breaker.open_for(Duration::from_hours(2), START);
+    let told = breaker.state();
+    breaker.retune(BreakerSettings { open: SECOND, ..lenient });
+    assert_eq!(breaker.state(), told);
+}
+
+#[test]
+fn a_time_open_is_cut_to_what_the_present_settings_give() {
+    let mut breaker = opened();
+    let mut now = START + SETTINGS.open;
+    for _ in 0..6 {
+        call(&mut breaker, Sign::Bad, now);
+        now = breaker.peek(now).unwrap().1;
+    }
+    let opened_at = now - SETTINGS.rest(6);
+    assert_eq!(breaker.peek(opened_at), Some((START, opened_at + SETTINGS.open * 16)));
+    breaker.retune(BreakerSettings { open: SECOND, ..SETTINGS });
+    assert_eq!(breaker.peek(opened_at), Some((START, opened_at + SECOND * 16)));
+}
+
+#[test]
+fn what_another_process_tells_is_judged_by_ones_own_settings() {
+    let found = Some(Evidence::of_failures(5, 5));
+    let until = START + SECOND * 30 * 16;
+    let news = BreakerNews::Open { since: START, until, failed_probes: 6, found };
+    let hears = |settings| {
+        let mut breaker = Breaker::new(settings);
+        breaker.hear(&news, START).then(|| breaker.peek(START).unwrap().1)
+    };
+    assert_eq!(hears(SETTINGS), Some(until + SETTINGS.open / 4));
+    assert_eq!(hears(BreakerSettings { min_calls: 1000, ..SETTINGS }), None);
+    // Of the time no more than 16 times one's own.
+    assert_eq!(hears(BreakerSettings { open: SECOND, ..SETTINGS }), Some(START + SECOND * 16 + SECOND / 4));
+}
+
+#[test]
+fn a_person_who_reopens_it_has_it_ask_at_once_and_grow_from_the_beginning() {
+    let mut breaker = opened();
+    let mut now = START + SETTINGS.open;
+    for _ in 0..6 {
+        call(&mut breaker, Sign::Bad, now);
+        now = breaker.peek(now).unwrap().1;
+    }
+    let now = now - SETTINGS.open;
+    assert!(breaker.peek(now).is_some());
+    breaker.reopen(now);
+    assert_eq!(breaker.peek(now), None);
+    call(&mut breaker, Sign::Bad, now);
+    assert_eq!(breaker.peek(now), Some((START, now + SETTINGS.open * 2)));
+    // While it asks already, its next failure counts as the first.
+    let now = now + SETTINGS.open * 2;
+    call(&mut breaker, Sign::Bad, now);
+    let now = now + SETTINGS.open * 4;
+    let probe = breaker.admit(now).unwrap();
+    breaker.reopen(now);
+    breaker.record(probe, Sign::Bad, now);
+    assert_eq!(breaker.peek(now), Some((START, now + SETTINGS.open * 2)));
+    let mut closed = Breaker::new(SETTINGS);
+    closed.reopen(now);
+    assert_eq!(closed.state(), State::Closed);
 }

@@ -10,6 +10,7 @@ mod weak;
 mod worlds;
 
 use super::*;
+use crate::domain::request::Extras;
 use crate::domain::shut::Reason;
 use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target, Timeouts};
 use ErrorClass as Class;
@@ -21,7 +22,16 @@ const HOUR: Duration = Duration::from_hours(1);
 
 fn job() -> Job {
     let (id, ready_at) = (JobId(7), NOW);
-    Job { id, ready_at, deadline: None, max_attempts: None, input_tokens: 100, max_output_tokens: None, sticky: None }
+    Job {
+        id,
+        ready_at,
+        deadline: None,
+        max_attempts: None,
+        input_tokens: 100,
+        max_output_tokens: None,
+        sticky: None,
+        extras: Extras::default(),
+    }
 }
 
 /// A route of this many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.

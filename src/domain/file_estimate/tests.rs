@@ -143,34 +143,61 @@ fn usage(fortune: &Fortune, input: i64, output: i64) -> Usage {
     }
 }
 
+/// A call as the worker sends it.
+struct SentCall {
+    call: UnderWay,
+    rung: usize,
+    /// The job, as large as the request is.
+    job: Job,
+}
+
+/// The job as large as the request that is sent to a rung: the conversation goes on after an answer that was rejected,
+/// and after no other failure.
+fn asked(route: &Route, rung: &Rung, job: &Job, history: &[Attempt]) -> Job {
+    let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
+    let raised = job.max_output_tokens.filter(|_| has_answer && route.rules.raise_cap == RaiseCap::Always);
+    let cap = raised.map(larger_cap::most_of).or(job.max_output_tokens);
+    let answer = most_output_tokens(&rung.model.capabilities, cap);
+    let more = if route.reask && has_answer { answer + WORDS_OF_A_FAULT } else { 0 };
+    Job { input_tokens: job.input_tokens + more, max_output_tokens: cap, ..job.clone() }
+}
+
 /// Carries out the decisions for a job until it ends. Returns the booked amount: for calls that ended, and as uncertain
 /// for those of a race that another answer made needless. The amount for calls whose worker died is returned apart.
+///
+/// A prompt may have four times the tokens of its estimate. Where the cost is bounded, it keeps to the quarter more
+/// that the bound allows for, and costs what it did when the call began.
 fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i64, i64) {
-    let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<(UnderWay, usize)>::new());
+    let (mut now, mut history, mut under_way) = (AT, Vec::<Attempt>::new(), Vec::<SentCall>::new());
     let (mut in_all, mut of_the_dead) = (0_i64, 0_i64);
+    let is_bounded = route.max_cost.is_some();
+    let reserved = |sent: &SentCall| route.rungs[sent.rung].worst_cost(&sent.job, sent.call.since).unwrap().0;
     let mut fortunes = fortunes.iter().cycle();
     for _ in 0..5_000 {
-        let asked: Vec<UnderWay> = under_way.iter().map(|(call, _)| *call).collect();
+        let calls: Vec<UnderWay> = under_way.iter().map(|sent| sent.call).collect();
         let fortune = fortunes.next().unwrap();
-        let reserved: i64 = under_way.iter().map(|(_, rung)| worst(&route.rungs[*rung], job, now)).sum();
-        let spent = Some(NanoUsd(in_all + of_the_dead + reserved));
+        let spent = Some(NanoUsd(in_all + of_the_dead + under_way.iter().map(reserved).sum::<i64>()));
         let bound = route.max_cost.map(|limit| CostBound { limit, spent });
-        let health = |rung: &Rung| match bound.and_then(|of| of.refuses(rung.worst_cost(job, now))) {
-            Some(why) => RungHealth::Ineligible(why).into(),
-            None => RungHealth::Open.into(),
+        let health = |rung: &Rung| {
+            let worst = rung.worst_cost(&asked(route, rung, job, &history), now);
+            match bound.and_then(|of| of.refuses(worst)) {
+                Some(why) => RungHealth::Ineligible(why).into(),
+                None => RungHealth::Open.into(),
+            }
         };
         let conditions: Vec<Condition> = route.rungs.iter().map(health).collect();
-        match decide(job, route, order, &history, &asked, &conditions, now) {
+        match decide(job, route, order, &history, &calls, &conditions, now) {
             Step::Finish(_) => {
                 // A race that is won gives up its other calls.
-                for (_, rung) in under_way {
-                    in_all += worst(&route.rungs[rung], job, AT + DAY * 10).max(worst(&route.rungs[rung], job, AT));
+                for sent in &under_way {
+                    let later = route.rungs[sent.rung].worst_cost(job, AT + DAY * 10).unwrap().0;
+                    in_all += if is_bounded { reserved(sent) } else { reserved(sent).max(later) };
                 }
                 return (in_all, of_the_dead);
             }
             Step::Call { rung, .. } => {
-                let call = UnderWay { rung: Some(rung), since: now };
-                under_way.push((call, rung));
+                let job = asked(route, &route.rungs[rung], job, &history);
+                under_way.push(SentCall { call: UnderWay { rung: Some(rung), since: now }, rung, job });
                 if matches!(route.strategy, Strategy::Race(_)) {
                     now = now + Duration::from_millis(1);
                     continue;
@@ -182,18 +209,18 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
             }
             Step::Wait { .. } => {}
         }
-        let (_, index) = under_way.swap_remove(fortune.which % under_way.len());
+        let SentCall { call, rung: index, job: asked } = under_way.swap_remove(fortune.which % under_way.len());
         let rung = &route.rungs[index];
         now = now + Duration::from_secs(1);
-        let output = most_output_tokens(&rung.model.capabilities, job.max_output_tokens);
-        let prompt = job.input_tokens * 4 + FRAME;
-        // The conversation goes on after an answer that was rejected, and after no other failure.
-        let has_answer = history.iter().any(|attempt| matches!(attempt.outcome, Outcome::Rejected(_)));
-        let raised = job.max_output_tokens.filter(|_| has_answer && route.rules.raise_cap == RaiseCap::Always);
-        let output =
-            raised.map_or(output, |cap| most_output_tokens(&rung.model.capabilities, Some(larger_cap::most_of(cap))));
-        let prompt = if route.reask && has_answer { prompt + output + WORDS_OF_A_FAULT } else { prompt };
-        let price = rung.price_at(AT + Duration::from_hours(1) * fortune.hours).unwrap();
+        let output = most_output_of_all(&rung.model.capabilities, &asked, asked.max_output_tokens);
+        let more = asked.input_tokens - job.input_tokens;
+        let longest = job.input_tokens * 4 + FRAME + more;
+        let (prompt, at) = if is_bounded {
+            (longest.min(asked.input_tokens + asked.input_tokens / 4 + 1), call.since)
+        } else {
+            (longest, AT + Duration::from_hours(1) * fortune.hours)
+        };
+        let price = rung.price_at(at).unwrap();
         let NanoUsd(cost) = price.cost(&usage(fortune, prompt, output));
         match &fortune.outcome {
             Outcome::Failed(ErrorClass::Abandoned) => of_the_dead += cost,
@@ -206,17 +233,12 @@ fn booked(route: &Route, job: &Job, order: &[usize], fortunes: &[Fortune]) -> (i
     panic!("the job does not end")
 }
 
-/// What a call is reserved at.
-fn worst(rung: &Rung, job: &Job, at: Timestamp) -> i64 {
-    crate::domain::estimate::worst_cost(&rung.price_at(at).unwrap(), &rung.model.capabilities, job).0
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     /// No job is booked at more than the most that was told of it. This holds for all answers and failures that its
     /// calls meet, at all prices to come, and for all token counts within the prompt that was sent and the output that
-    /// was allowed. Calls whose worker died come on top, as the help says.
+    /// was allowed. Calls whose worker died come on top, as the help says. And no more is told than `max_cost` allows.
     #[test]
     fn no_job_is_booked_at_more_than_the_most_that_was_told(
         route in route(),
@@ -231,11 +253,12 @@ proptest! {
         }
         let request = ChatRequest::parse(&body).unwrap();
         let mut estimate = FileEstimate::new(&route, AT);
-        estimate.add(&route, &request);
+        estimate.add(&route, &request, &|_, _, _| None);
         let order: Vec<usize> = order.into_iter().filter(|index| *index < route.rungs.len()).collect();
-        let (booked, _) = booked(&route, &job_of(&request, 1), &order, &fortunes);
+        let (booked, _) = booked(&route, &job_of(&request, &route.pass, 1), &order, &fortunes);
         let most = estimate.most.unwrap();
         prop_assert!(booked <= most.0, "{booked} booked, and {most:?} was the most");
+        prop_assert!(route.max_cost.is_none_or(|limit| most <= limit), "{most:?} is more than {:?}", route.max_cost);
     }
 }
 
@@ -274,7 +297,7 @@ fn the_dearest_first_call_and_the_dearest_repeated_one_may_be_of_different_rungs
             ..Route::plain("r", rungs.collect())
         };
         let mut estimate = FileEstimate::new(&route, AT);
-        estimate.add(&route, &request);
+        estimate.add(&route, &request, &|_, _, _| None);
         estimate.most.expect("all prices are known").0
     };
     let flat = Tariff { usual: price(5_000_000), above: Vec::new() };

@@ -246,8 +246,38 @@ fn new_settings_hold_at_once() {
     (0..5).for_each(|job| _ = answer(&mut quality, &bad(job), START));
     quality.retune(QualitySettings { min_calls: 6, ..SETTINGS });
     assert!(answer(&mut quality, &bad(6), START));
-    quality.retune(QualitySettings { window: SECOND, ..SETTINGS });
+    quality.retune(QualitySettings { min_calls: 6, window: SECOND, ..SETTINGS });
     assert!(quality.weakness(START).is_some(), "its time goes on");
+    quality.retune(SETTINGS);
+    assert_eq!(quality.weakness(START), None, "six answers are too few now");
+}
+
+#[test]
+fn what_ones_own_settings_pass_over_is_heard_and_no_more() {
+    let of = |indicator, bad, of| Evidence { indicator, ..Evidence::of_failures(bad, of) };
+    let slow = |slow_ms| Evidence { slow_ms: Some(slow_ms), ..of(Indicator::SlowAnswers, 9, 10) };
+    let rejected = of(Indicator::SoftFailures, 18, 20);
+    let wasted = of(Indicator::WastedTokens, 919, 1000);
+    let never = QualitySettings { slow: None, ..SETTINGS };
+    let later = QualitySettings { slow: Some(Duration::from_mins(3)), ..SETTINGS };
+    for (settings, found, is_heard) in [
+        (SETTINGS, rejected.clone(), true),
+        (QualitySettings { min_calls: 21, ..SETTINGS }, rejected.clone(), false),
+        (QualitySettings { soft_failure_rate: 0.95, ..SETTINGS }, rejected, false),
+        (SETTINGS, wasted.clone(), true),
+        (QualitySettings { wasted_token_rate: 0.95, ..SETTINGS }, wasted, false),
+        (SETTINGS, slow(120_000), true),
+        (SETTINGS, slow(180_000), true),
+        (later, slow(120_000), false),
+        (never, slow(120_000), false),
+        (QualitySettings { slow_rate: 0.95, ..SETTINGS }, slow(120_000), false),
+        // An older process does not say from when on an answer was slow.
+        (SETTINGS, of(Indicator::SlowAnswers, 9, 10), true),
+    ] {
+        let until = START + SETTINGS.open;
+        let news = BreakerNews::Open { since: START, until, failed_probes: 0, found: Some(found.clone()) };
+        assert_eq!(Quality::new(settings).hear(&news, START), is_heard, "{found:?} {settings:?}");
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -2,9 +2,10 @@
 //! its dialect. The table is generous, and it does not judge: a member that it does not list is sent all the same, and
 //! named.
 
+use super::ChatRequest;
 use super::own_rules::VALIDATE;
 use crate::domain::defaults::VARS;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The kinds of value that a member may have. A name alone is not enough: a column of a table may be called `provider`
 /// too.
@@ -281,6 +282,53 @@ pub fn is_known_name(name: &str) -> bool {
     KNOWN.iter().any(|(known, _)| *known == name)
 }
 
+/// Whether no provider is known to take a member of this name, neither of a conversation nor of an embedding.
+#[must_use]
+pub fn is_foreign(name: &str) -> bool {
+    !is_known_name(name) && !is_known_of_embeddings(name) && name != VARS
+}
+
+/// The smallest request with this member, with a value that such a member has; `None`: the member is not known, or a
+/// small value would not show what becomes of it.
+#[must_use]
+pub fn sample_with(member: &str) -> Option<ChatRequest> {
+    let mut body = json!({ "messages": [{ "role": "user", "content": "?" }] });
+    let tool = json!({ "type": "function", "function": { "name": "a", "parameters": { "type": "object" } } });
+    let value = match member {
+        "messages[].name" => {
+            *body.pointer_mut("/messages/0")? = json!({ "role": "user", "content": "?", "name": "a" });
+            return ChatRequest::parse(&body).ok();
+        }
+        "messages" | "prompt" | VALIDATE => return None,
+        "tools" => json!([tool]),
+        "tool_choice" | "parallel_tool_calls" => {
+            body["tools"] = json!([tool]);
+            if member == "tool_choice" { json!("auto") } else { json!(false) }
+        }
+        "response_format" => json!({ "type": "json_object" }),
+        "reasoning_effort" => json!("low"),
+        "verbosity" => json!("low"),
+        "logit_bias" => json!({ "1": 1 }),
+        "top_logprobs" => {
+            body["logprobs"] = json!(true);
+            json!(1)
+        }
+        "stop" => json!(["x"]),
+        name => {
+            let (_, kinds) = KNOWN.iter().find(|(known, _)| *known == name)?;
+            match kinds.first()? {
+                Flag => json!(true),
+                Number => json!(1),
+                Text => json!("a"),
+                Object => json!({ "a": "b" }),
+                List => json!(["a"]),
+            }
+        }
+    };
+    body[member] = value;
+    ChatRequest::parse(&body).ok()
+}
+
 /// The known member that an unknown name was probably meant to be: one slip away, or two in a long name.
 #[must_use]
 pub fn near_known_member(name: &str) -> Option<&'static str> {
@@ -300,7 +348,18 @@ pub fn near_known_member(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    #[test]
+    fn every_member_that_a_route_may_keep_has_a_sample() {
+        let without: Vec<&str> =
+            KNOWN.iter().map(|(name, _)| *name).filter(|name| sample_with(name).is_none()).collect();
+        // What a request is made of, and what is not sent.
+        let expected = ["messages", "prompt", "functions", "function_call", "n", "stream", "stream_options", VALIDATE];
+        assert!(without.iter().all(|name| expected.contains(name)), "{without:?}");
+        let named = sample_with("messages[].name").unwrap();
+        assert_eq!(named.messages[0].name.as_deref(), Some("a"));
+        assert!(sample_with("nonsense").is_none() && sample_with("messages[].weight").is_none());
+    }
 
     #[test]
     fn a_name_is_known_together_with_the_kind_of_its_value() {

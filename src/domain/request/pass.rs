@@ -105,14 +105,14 @@ static CHOOSING_PLAIN: LazyLock<HashSet<String>> = LazyLock::new(|| CHOOSING.ite
 const SOUNDS_LIKE: &[&str] = &["model", "tier", "fallback", "search", "plugin", "mcp", "browsing", "grounding"];
 
 /// Types of tools by which the model only asks its caller for something.
-const HARMLESS_TOOLS: &[&str] = &["function", "custom"];
+pub(super) const HARMLESS_TOOLS: &[&str] = &["function", "custom"];
 
 /// The members of this kind that a route lets pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass(BTreeSet<String>);
 
 /// The name without differences in spelling.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|letter| !matches!(letter, '_' | '-' | '.')).flat_map(char::to_lowercase).collect()
 }
 
@@ -122,6 +122,12 @@ impl Pass {
     #[must_use]
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().collect())
+    }
+
+    /// Whether it lets none pass.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn all(&self) -> bool {
@@ -183,6 +189,15 @@ impl ChatRequest {
         held.sort_unstable();
         held.dedup();
         held
+    }
+
+    /// The names of the members that are not sent, or not as a whole, because the route does not let them pass.
+    #[must_use]
+    pub(in crate::domain) fn names_held_back(&self, pass: &Pass) -> Vec<String> {
+        let Some(body) = RawObject::read(&self.raw) else { return Vec::new() };
+        let members = body.names().filter(|name| !pass.lets(name)).map(str::to_owned);
+        let loses_tools = self.other_tools.iter().any(|kind| !pass.lets_tool(kind));
+        members.chain(loses_tools.then(|| "tools".to_owned())).collect()
     }
 
     /// The request without the members that the route does not let pass; `None` when there are none.

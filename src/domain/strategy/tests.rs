@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::StickyBy;
 use crate::domain::price::{Price, PriceTerms};
+use crate::domain::request::Extras;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{JobId, Model, Rung, Target, Timeouts, Timestamp};
 use proptest::prelude::{
@@ -36,7 +37,8 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
 fn ordered(route: &Route, input_tokens: i64, cap: Option<i64>, conditions: &[Condition]) -> Vec<usize> {
     let id = JobId(1);
     let (ready_at, deadline, max_attempts) = (Timestamp(0), None, None);
-    let job = Job { id, ready_at, deadline, max_attempts, input_tokens, max_output_tokens: cap, sticky: None };
+    let extras = Extras::default();
+    let job = Job { id, ready_at, deadline, max_attempts, input_tokens, max_output_tokens: cap, sticky: None, extras };
     // The old content does not matter.
     let mut into = vec![7, 7];
     order(route, &Conditions::of_job(&job, None, Timestamp(0), conditions), &mut into);
@@ -155,7 +157,8 @@ fn weighted(weights: &[f64]) -> Route {
 fn job(id: i64) -> Job {
     let (ready_at, deadline, max_attempts) = (Timestamp(0), None, None);
     let (input_tokens, max_output_tokens, sticky) = (10, None, None);
-    Job { id: JobId(id), ready_at, deadline, max_attempts, input_tokens, max_output_tokens, sticky }
+    let extras = Extras::default();
+    Job { id: JobId(id), ready_at, deadline, max_attempts, input_tokens, max_output_tokens, sticky, extras }
 }
 
 fn order_of(route: &Route, job: &Job, conditions: &[Condition]) -> Vec<usize> {

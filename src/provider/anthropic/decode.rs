@@ -4,9 +4,11 @@ use super::events;
 use super::failures::{SIGNS, spend_limit_reached};
 use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{ErrorRules, classify};
+use crate::provider::classify::{ErrorRules, answer_of, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string, unusable};
+use crate::provider::report::FailedUsage;
+use crate::provider::stream_error;
 use crate::provider::wait_hint;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
@@ -15,11 +17,10 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
     if !(200..300).contains(&reply.status) {
         return Err(failure(errors, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply, "content", events::join)?;
+    let parsed = reply_body::parse(reply, "content", events::join);
+    let parsed = answer_of(errors, reply, "content", parsed, || stream_error::pieces(reply))
+        .map_err(|instead| instead.failure(|error| failure(errors, reply, error)))?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body).or_else(|| errors.inside(&body, "content")) {
-        return Err(failure(errors, reply, &error));
-    }
     let aside = ErrorBody::set_aside(&body);
     let blocks = match body.get_mut("content").map(Value::take) {
         Some(Value::Array(blocks)) => blocks,
@@ -141,9 +142,8 @@ fn annotation(citation: Value) -> Value {
     }
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "content", "usage", events::join)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    beside::billed(reply, reply_body::take_usage(reply, "content", "usage", events::join), usage)
 }
 
 /// Classifies a failure. A spend limit without an end lasts until the month ends.

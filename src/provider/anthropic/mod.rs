@@ -15,10 +15,11 @@ use super::charging;
 use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, LimitObservation};
+use super::report::FailedUsage;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Usage};
-use serde_json::{Value, json};
+use crate::domain::{Answer, Capabilities, Failure};
+use serde_json::json;
 
 /// Messages.
 pub static DIALECT: Dialect = Dialect {
@@ -61,7 +62,7 @@ impl Adapter for Anthropic {
         decode::decode(&self.manners.errors, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(reply)
     }
 

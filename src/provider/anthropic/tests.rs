@@ -4,6 +4,7 @@ use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{self, Case, Chat as _, answer, case, check_failures, check_finishes, usage};
 use reqwest::header::HeaderMap;
+use serde_json::Value;
 use serde_json::json;
 
 fn anthropic() -> &'static dyn Adapter {

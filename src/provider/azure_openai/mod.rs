@@ -12,9 +12,10 @@ use super::charging;
 use super::dialect::Dialect;
 use super::limit_headers::LimitObservation;
 use super::openai;
+use super::report::FailedUsage;
 use super::wire::{WireReply, WireRequest, path_segment};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Usage};
+use crate::domain::{Answer, Capabilities, Failure};
 use reqwest::Url;
 use serde_json::Value;
 
@@ -99,7 +100,7 @@ impl Adapter for Azure {
         Ok(answer)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         self.inner.usage_of(reply)
     }
 

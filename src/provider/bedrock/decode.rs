@@ -4,10 +4,11 @@ use super::failures::{SIGNS, error_of};
 use super::frames;
 use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{ErrorRules, classify};
-use crate::provider::error_body::ErrorBody;
+use crate::provider::classify::{ErrorRules, answer_of, classify};
 use crate::provider::reply_body::{self, Parsed, arguments, count, cut_off, finish_word, take_string, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::sigv4::Skew;
+use crate::provider::stream_error;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -29,10 +30,9 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             None => failure,
         });
     }
-    let Parsed { value: mut body, mended, .. } = parsed(reply)?;
-    if let Some(error) = ErrorBody::inside(&body).or_else(|| errors.inside(&body, "output")) {
-        return Err(classify(&SIGNS, errors, reply, &error));
-    }
+    let pieces = || if frames::is_one(reply.body) { frames::pieces(reply.body) } else { stream_error::pieces(reply) };
+    let Parsed { value: mut body, mended, .. } = answer_of(errors, reply, "output", parsed(reply), pieces)
+        .map_err(|instead| instead.failure(|error| classify(&SIGNS, errors, reply, error)))?;
     let blocks = body.pointer_mut("/output/message/content").map(Value::take);
     let (Some(Value::Array(blocks)), Value::Object(mut body)) = (blocks, body) else {
         return Err(unusable(reply, "an answer without a message"));
@@ -70,9 +70,9 @@ pub(super) fn skew(reply: &WireReply<'_>) -> Option<Skew> {
     Skew::of_refusal(reply, &error_of(reply))
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = parsed(reply).ok()?.value.get_mut("usage").map(Value::take).filter(Value::is_object)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    let raw = parsed(reply).ok().and_then(|mut parsed| parsed.value.get_mut("usage").map(Value::take));
+    beside::billed(reply, raw.filter(Value::is_object), usage)
 }
 
 fn finish(word: &str) -> Finish {

@@ -1,6 +1,7 @@
 //! The framing of Bedrock's streams (`application/vnd.amazon.eventstream`): messages of headers and a payload, each
 //! with two checksums.
 
+use crate::provider::stream_error::Piece;
 use serde_json::{Map, Value, json};
 
 /// The bytes before the headers: two lengths and their checksum.
@@ -82,6 +83,11 @@ fn crc32(bytes: &[u8]) -> u32 {
         }
     }
     !sum
+}
+
+/// The payloads of a stream with the names of their events.
+pub(super) fn pieces(body: &[u8]) -> Vec<Piece> {
+    read(body).into_iter().map(|frame| Piece { name: frame.name, value: frame.payload }).collect()
 }
 
 /// Puts a stream together: an answer as it comes whole, or an error; `None` when the stream was cut before its end.

@@ -15,11 +15,11 @@ use super::auth::KeyHeader;
 use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, COMMON, LimitObservation};
+use super::report::FailedUsage;
 use super::sigv4::Skew;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Charging, Failure, Usage};
-use serde_json::Value;
+use crate::domain::{Answer, Capabilities, Charging, Failure};
 
 /// `/model/ID/converse`.
 pub static DIALECT: Dialect = Dialect {
@@ -61,7 +61,7 @@ impl Adapter for Bedrock {
         decode::decode(&self.manners.errors, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(reply)
     }
 

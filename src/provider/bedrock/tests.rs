@@ -10,6 +10,7 @@ use crate::domain::{ChatRequest, Finish, ToolCall};
 use crate::provider::checks::{
     Case, Chat, answer, at, case, check_failures, check_finishes, encoded, headers, long_conversation, parsed, usage,
 };
+use serde_json::Value;
 use serde_json::json;
 
 fn bedrock() -> &'static dyn Adapter {

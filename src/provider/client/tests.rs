@@ -140,7 +140,20 @@ async fn tokens_of_a_failed_call_are_not_lost() {
     let body = r#"{"error":{"code":502,"message":"m"},"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
     let report = outcome(vec![reply(200, "", body)], PATIENT).await;
     assert!(report.result.is_err());
-    assert_eq!(report.failed_usage.map(|(usage, _)| (usage.input, usage.output)), Some((7, 3)));
+    assert_eq!(report.failed_usage.map(|billed| (billed.usage.input, billed.usage.output)), Some((7, 3)));
+    // Beside an HTTP error too, but for the zeros of a template and other things that are called usage.
+    for (usage, expected) in [
+        (r#"{"prompt_tokens":7,"completion_tokens":3}"#, Some((7, 3))),
+        (r#"{"prompt_tokens":0,"completion_tokens":0,"cost":0}"#, None),
+        (r#"{"requests":5,"limit":4}"#, None),
+    ] {
+        let body = format!(r#"{{"error":{{"message":"m"}},"usage":{usage}}}"#);
+        for status in [400, 429, 502] {
+            let report = outcome(vec![reply(status, "", &body)], PATIENT).await;
+            let billed = report.failed_usage.map(|billed| (billed.usage.input, billed.usage.output));
+            assert_eq!(billed, expected, "{status} {usage}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
 use crate::provider::classify::{ErrorRules, success};
 use crate::provider::reply_body::{self, count, finish_word, remove_string, take_string, tool_calls, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::wire::WireReply;
 use serde_json::{Value, json};
 
@@ -57,9 +58,8 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
     })
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "message", "usage", events::join)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    beside::billed(reply, reply_body::take_usage(reply, "message", "usage", events::join), usage)
 }
 
 /// The probabilities of the tokens in OpenAI's form. They come by pieces of text; where one has several tokens, the

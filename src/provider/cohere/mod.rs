@@ -13,11 +13,12 @@ use super::auth::KeyHeader;
 use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, LimitObservation};
+use super::report::FailedUsage;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
-use crate::domain::{Answer, Capabilities, Charging, Failure, Usage};
-use serde_json::{Value, json};
+use crate::domain::{Answer, Capabilities, Charging, Failure};
+use serde_json::json;
 
 /// `/v2/chat`.
 pub static DIALECT: Dialect = Dialect {
@@ -60,7 +61,7 @@ impl Adapter for Cohere {
         decode::decode(&self.manners.errors, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(reply)
     }
 

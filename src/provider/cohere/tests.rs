@@ -11,6 +11,7 @@ use crate::provider::checks::{
     Case, Chat, answer, at, case, check_failures, check_finishes, encoded, headers, long_conversation, parsed, signed,
     usage,
 };
+use serde_json::Value;
 use serde_json::json;
 
 fn cohere() -> &'static dyn Adapter {

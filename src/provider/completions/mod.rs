@@ -12,10 +12,11 @@ use super::dialect::Dialect;
 use super::limit_headers::LimitObservation;
 use super::openai;
 use super::quirks::Quirks;
+use super::report::FailedUsage;
 use super::wire::{WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::raw_object::RawObject;
-use crate::domain::{Answer, Capabilities, Charging, ChatRequest, ContentPart, Failure, ResponseFormat, Role, Usage};
+use crate::domain::{Answer, Capabilities, Charging, ChatRequest, ContentPart, Failure, ResponseFormat, Role};
 use serde_json::{Map, Value, json};
 
 /// `/completions`.
@@ -74,7 +75,7 @@ impl Adapter for Completions {
         self.inner.decode(reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         self.inner.usage_of(reply)
     }
 

@@ -8,6 +8,7 @@ use crate::provider::beside;
 use crate::provider::classify::{ErrorRules, success};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::report::FailedUsage;
 use crate::provider::scrub;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
@@ -77,9 +78,8 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
     })
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "candidates", "usageMetadata", chunks::join)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    beside::billed(reply, reply_body::take_usage(reply, "candidates", "usageMetadata", chunks::join), usage)
 }
 
 #[derive(Default)]

@@ -14,11 +14,11 @@ use super::charging;
 use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, COMMON, LimitObservation};
+use super::report::FailedUsage;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
-use crate::domain::{Answer, Capabilities, Failure, Usage};
-use serde_json::Value;
+use crate::domain::{Answer, Capabilities, Failure};
 
 /// `generateContent`.
 pub static DIALECT: Dialect = Dialect {
@@ -64,7 +64,7 @@ impl Adapter for Gemini {
         decode::decode(&self.manners.errors, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(reply)
     }
 

@@ -3,6 +3,7 @@ use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{self, Case, Chat as _, answer, case, check_failures, check_finishes, headers, usage};
+use serde_json::Value;
 use serde_json::json;
 
 fn gemini() -> &'static dyn Adapter {
@@ -215,8 +216,8 @@ fn thoughts_and_tool_prompts_are_added() {
 #[test]
 fn a_blocked_prompt_may_be_billed() {
     let body = br#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":4}}"#;
-    let (found, _) = gemini().usage_of(&WireReply::new(200, &headers(&[]), body)).unwrap();
-    assert_eq!(found, usage([4, 0, 0, 0, 0, 0]));
+    let found = gemini().usage_of(&WireReply::new(200, &headers(&[]), body)).unwrap();
+    assert_eq!(found.usage, usage([4, 0, 0, 0, 0, 0]));
 }
 
 // === requests ===

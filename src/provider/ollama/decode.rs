@@ -6,6 +6,7 @@ use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
 use crate::provider::classify::{ErrorRules, success};
 use crate::provider::reply_body::{self, count, cut_off, finish_word, remove_string, tool_calls, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -82,9 +83,9 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
     })
 }
 
-pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = counts(reply_body::parse(reply, "message", join).ok()?.value.as_object()?)?;
-    Some((usage(&raw), raw))
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<FailedUsage> {
+    let parsed = reply_body::parse(reply, "message", join).ok();
+    beside::billed(reply, parsed.and_then(|parsed| counts(parsed.value.as_object()?)), usage)
 }
 
 /// Puts the lines of a stream together: texts and calls go on, the last line says how it ended. An error among the

@@ -6,11 +6,13 @@ use crate::domain::ErrorClass::{
     ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
+use crate::domain::Usage;
 use crate::domain::{ChatRequest, Finish, ToolCall};
 use crate::provider::checks::{
     Case, Chat, answer, at, case, check_failures, check_finishes, encoded, headers, long_conversation, parsed, signed,
     usage,
 };
+use serde_json::Value;
 use serde_json::json;
 
 fn ollama() -> &'static dyn Adapter {

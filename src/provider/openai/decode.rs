@@ -10,6 +10,7 @@ use crate::provider::classify::success;
 use crate::provider::dialect::Manners;
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, Parsed, arguments, finish_word, take_string, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
@@ -100,11 +101,21 @@ fn answer(manners: &Manners, reply: &WireReply<'_>, parsed: Parsed) -> Result<An
     })
 }
 
-pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let mut parsed = reply_body::as_far_as_read(reply, "choices", chunks::join)?;
+pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<FailedUsage> {
+    let Some(mut parsed) = reply_body::as_far_as_read(reply, "choices", chunks::join) else {
+        return beside::billed(reply, None, |_| Usage::default());
+    };
+    let (has_cost, cost) = (manners.usage.has_cost(&parsed), manners.usage.cost(&parsed));
     gather(&manners.usage, &mut parsed);
-    let raw = parsed.value.get_mut("usage").map(Value::take).filter(Value::is_object)?;
-    Some((usage(&manners.quirks, &raw), raw))
+    let raw = reply_body::usage_in(&mut parsed.value, "usage");
+    let billed = beside::billed(reply, raw, |raw| usage(&manners.quirks, raw));
+    if !has_cost {
+        return billed;
+    }
+    // In place of what stands elsewhere.
+    let nothing = FailedUsage { usage: Usage::default(), raw: None, cost: None };
+    let billed = FailedUsage { cost, ..billed.unwrap_or(nothing) };
+    (billed.raw.is_some() || cost.is_some()).then_some(billed)
 }
 
 fn first_choice(body: &mut Map<String, Value>, notes: &mut Vec<String>) -> Option<Map<String, Value>> {

@@ -19,10 +19,11 @@ use super::auth::KeyHeader;
 use super::charging;
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, LimitObservation};
+use super::report::FailedUsage;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Usage};
-use serde_json::{Value, json};
+use crate::domain::{Answer, Capabilities, Failure};
+use serde_json::json;
 
 /// Chat completions.
 pub static DIALECT: Dialect = Dialect {
@@ -76,7 +77,7 @@ impl Adapter for Openai {
         decode::decode(&self.manners, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(&self.manners, reply)
     }
 

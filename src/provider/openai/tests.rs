@@ -6,10 +6,12 @@ mod usage;
 use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
+use crate::domain::Usage;
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{self, Case, answer, case, check_failures, check_finishes, usage};
 use crate::provider::{anthropic, gemini};
 use reqwest::header::HeaderMap;
+use serde_json::Value;
 
 fn at(base_url: &str) -> &'static dyn Adapter {
     checks::at(&DIALECT, base_url)

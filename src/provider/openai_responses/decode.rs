@@ -9,6 +9,7 @@ use crate::provider::openai::failures::SIGNS;
 use crate::provider::openai::usage;
 use crate::provider::quirks::Quirks;
 use crate::provider::reply_body::{self, arguments, remove_string, take_string, unusable};
+use crate::provider::report::FailedUsage;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -86,9 +87,9 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
     })
 }
 
-pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply, "output", "usage", events::join)?;
-    Some((usage(manners, &raw), raw))
+pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<FailedUsage> {
+    let raw = reply_body::take_usage(reply, "output", "usage", events::join);
+    beside::billed(reply, raw, |raw| usage(manners, raw))
 }
 
 /// Reasoning is a part of the output here, also with vendors that count it apart in chats.

@@ -13,10 +13,11 @@ use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, LimitObservation};
 use super::openai::limits::LIMITS;
+use super::report::FailedUsage;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, Failure, Usage};
-use serde_json::{Value, json};
+use crate::domain::{Answer, Capabilities, Failure};
+use serde_json::json;
 
 /// `/responses`.
 pub static DIALECT: Dialect = Dialect {
@@ -59,7 +60,7 @@ impl Adapter for Responses {
         decode::decode(&self.manners, reply)
     }
 
-    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<FailedUsage> {
         decode::usage_of(&self.manners, reply)
     }
 

@@ -6,6 +6,7 @@ use crate::domain::Timestamp;
 use crate::domain::alert::{AlertRule, Observations, RouteWork, UsualHour};
 use crate::domain::budget::Need;
 use crate::domain::diagnosis::{self, DoubtedCosts, Finding, Thresholds};
+use crate::domain::shut::Reason;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
@@ -126,9 +127,14 @@ impl Memory {
     }
 }
 
-/// Providers' words stay out of alerts: what a server says may quote what it was sent.
+/// Providers' words stay out of alerts: what a server says may quote what it was sent. What is counted of calls and
+/// keys is said in words of Sluice's own, and stays.
 fn hush(worker: &mut Statistics) {
-    worker.gate.targets.iter_mut().for_each(|target| target.said = None);
+    let own = [Reason::Breaker, Reason::Offline, Reason::KeysInDoubt].map(|reason| reason.as_str());
+    for target in &mut worker.gate.targets {
+        let reason = target.shut.as_ref().and_then(|shut| shut.reason.as_deref());
+        target.said = target.said.take().filter(|_| reason.is_some_and(|reason| own.contains(&reason)));
+    }
     worker.gate.keys.iter_mut().for_each(|key| key.said = None);
 }
 

@@ -57,9 +57,9 @@ impl RouteQuality {
         (passage.is_some() || regardless).then(|| QualityLeave { of: Arc::clone(self), passage, at: now })
     }
 
-    /// Lets a job go at once, to ask again, if the target is passed over.
-    pub(super) fn try_again(&self, now: Timestamp) {
-        self.quality.lock().try_again(now);
+    /// A person says that the target is well again: a job goes at once, to ask.
+    pub(super) fn reopen(&self, now: Timestamp) {
+        self.quality.lock().reopen(now);
     }
 
     /// What the target is passed over for, as status shows it.

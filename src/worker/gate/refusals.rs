@@ -4,6 +4,7 @@
 use super::*;
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Condition, RungHealth, Step, decide};
+use crate::domain::request::Extras;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung, Timeouts};
 use crate::provider::{DIALECTS, Dialect, HeaderMap, QuirkSettings, WireReply, openai, vendors};
 use crate::worker::bucket::tests::Others;
@@ -230,6 +231,7 @@ proptest! {
         let (route, job) = (route(), Job {
             id: JobId(7), ready_at: NOW, deadline: None, max_attempts: None, input_tokens: 10, max_output_tokens: None,
             sticky: None,
+            extras: Extras::default(),
         });
         let stage = Stage::new(&["A"]);
         let (mut now, mut history) = (NOW, Vec::new());

@@ -423,8 +423,8 @@ impl TargetState {
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
             *self.shut.lock() = ModelRefusal::default();
             *self.record.resting.lock() = None;
-            self.record.breaker.lock().try_again(now);
-            self.record.qualities.lock().values().for_each(|quality| quality.try_again(now));
+            self.record.breaker.lock().reopen(now);
+            self.record.qualities.lock().values().for_each(|quality| quality.reopen(now));
             self.provider.keys.try_again(now);
         }
     }

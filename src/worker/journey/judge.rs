@@ -1,6 +1,6 @@
 //! The outcome of one call: the verdict on its answer, and its cost.
 
-use crate::domain::billing::{Answered, Cost};
+use crate::domain::billing::{self, Answered, Cost};
 use crate::domain::charging::{self, Charging, Sizes};
 use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
@@ -13,9 +13,9 @@ use crate::domain::usage::{CostSource, Sent};
 use crate::domain::validation::OwnRules;
 use crate::domain::{
     Answer, Beside, ChatRequest, Confidence, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Route, Rung, Scope,
-    SoftFailure, Timestamp, Usage, UsageSource, Verdict, estimate,
+    SoftFailure, Timestamp, Usage, UsageSource, Verdict,
 };
-use crate::provider::{CallReport, Head};
+use crate::provider::{CallReport, FailedUsage, Head};
 use crate::worker::gate::CostSeen;
 use serde_json::Value;
 
@@ -42,8 +42,13 @@ pub(super) struct Share {
 }
 
 impl AskedFor<'_> {
-    fn sent(&self) -> Sent {
-        Sent { input: self.job.input_tokens, max_output: self.request.max_tokens }
+    fn sent(&self, spec: &Rung) -> Sent {
+        Sent::of(self.job, self.request.max_tokens, &spec.model.capabilities)
+    }
+
+    /// The tier that the request itself asks this rung for.
+    fn own_tier(&self, spec: &Rung) -> Option<&str> {
+        self.job.extras.named_tier(&spec.model.capabilities.unsent_extras)
     }
 }
 
@@ -92,7 +97,7 @@ pub(super) struct Judged {
 /// Validates an answer and computes the cost of the call, which was made at the instant `at`.
 pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: CallReport, at: Timestamp) -> Judged {
     let price = spec.price_at(at);
-    let worst = || price.as_ref().map(|price| estimate::worst_cost(price, &spec.model.capabilities, asked.job));
+    let worst = || spec.worst_cost(asked.job, at);
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
         report;
     let (is_streamed, partial) = (report.is_streamed, report.partial);
@@ -136,8 +141,8 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
             if let Some(share) = asked.share {
                 judged.take(share, &mut answer);
             } else {
-                judged.count(&mut answer, asked);
-                judged.bill(&answer, spec, at);
+                judged.count(&mut answer, asked, spec);
+                judged.bill(&answer, asked, spec, at);
             }
             if judged.cost.is_none() {
                 // Another model or tier than the one that was asked, without a price: until it has one, budgets keep
@@ -183,30 +188,16 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
             judged.answer = Some(Box::new(answer));
         }
         Err(failure) => {
-            if let Some((usage, raw)) = failed_usage {
-                // The call failed, and the provider says that it was billed all the same.
-                let (usage, doubt) = usage.believed(asked.sent(), &[]);
-                judged.usage = usage;
-                judged.counted_usage = Some(usage);
-                judged.usage_raw = Some(raw);
-                judged.price = price.as_ref().map(|price| price.of(usage.total_input()));
-                judged.book(Cost::of(price.as_ref(), &usage, None));
-                if let Some(doubt) = doubt {
-                    // The answer that it was billed for was never seen.
-                    judged.notes.push(format!("{doubt}: estimated"));
-                    judged.cost = worst().map(|_| NanoUsd::ZERO);
-                    judged.cost_source = None;
-                    judged.computed_cost = None;
-                    judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
-                }
+            if let Some(billed) = failed_usage {
+                judged.bill_failure(billed, asked, spec, at);
             } else if partial.is_some() || may_have_been_billed(&failure, judged.status) {
                 // Without a price the possible cost is unknown, not zero.
                 judged.cost = worst().map(|_| NanoUsd::ZERO);
                 judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
             }
             if let Some(partial) = partial {
-                if judged.usage_raw.is_none() {
-                    judged.estimate(&partial, asked, price.as_ref());
+                if judged.counted_usage.is_none() && judged.reported_cost.is_none() {
+                    judged.estimate(&partial, asked, spec, price.as_ref());
                 }
                 judged.partial = Some(partial);
             }
@@ -232,11 +223,11 @@ impl Judged {
 
     /// Estimates the tokens of an answer that broke off, and what they are worth. They are on the ledger and in no sum
     /// of money: whether they were charged, and whether the provider wrote on after that, is not known (`uncertain`).
-    fn estimate(&mut self, partial: &Answer, asked: &AskedFor<'_>, price: Option<&Tariff>) {
+    fn estimate(&mut self, partial: &Answer, asked: &AskedFor<'_>, spec: &Rung, price: Option<&Tariff>) {
         let texts: Vec<&str> = partial.texts().collect();
-        let (come, _) = Usage::default().believed(asked.sent(), &texts);
+        let (come, _) = Usage::default().believed(asked.sent(spec), &texts);
         // Some vendors count as they go; a count of output from before the last word is too low.
-        let (told, _) = partial.usage.believed(asked.sent(), &texts);
+        let (told, _) = partial.usage.believed(asked.sent(spec), &texts);
         self.usage = Usage { output: told.output.max(come.output), source: UsageSource::Estimated, ..told };
         self.price = price.map(|price| price.of(self.usage.total_input()));
         self.computed_cost = price.map(|price| price.cost(&self.usage));
@@ -244,9 +235,9 @@ impl Judged {
     }
 
     /// Counts the tokens: as reported, or as estimated where the report cannot be right.
-    fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>) {
+    fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>, spec: &Rung) {
         let texts: Vec<&str> = answer.texts().collect();
-        let (usage, doubt) = answer.usage.believed(asked.sent(), &texts);
+        let (usage, doubt) = answer.usage.believed(asked.sent(spec), &texts);
         self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
         answer.usage = usage;
         self.usage = usage;
@@ -338,13 +329,14 @@ impl Judged {
 
     /// Computes the cost: what the provider says, or else from the price of the model and the tier that served the
     /// answer.
-    fn bill(&mut self, answer: &Answer, spec: &Rung, at: Timestamp) {
+    fn bill(&mut self, answer: &Answer, asked: &AskedFor<'_>, spec: &Rung, at: Timestamp) {
         let served = answer.model.as_deref().unwrap_or_default();
         let tier = answer.beside.service_tier.as_deref();
-        let billed = Answered { target: &spec.target, model: &spec.model, served, tier, at }.billed();
+        let own = asked.own_tier(spec);
+        let billed = Answered { target: &spec.target, model: &spec.model, served, tier, asked: own, at }.billed();
         let (who, tier) = (billed.who, billed.tier);
         self.price = billed.price.as_ref().map(|price| price.of(self.usage.total_input()));
-        self.reported_cost = answer.beside.cost;
+        self.reported_cost = self.believed_cost(answer.beside.cost, billed.price.as_ref(), asked, spec, at);
         self.book(Cost::of(billed.price.as_ref(), &self.usage, self.reported_cost));
         let is_tier_unpriced = match who {
             Served::AsAsked => spec.model.is_priced(),
@@ -374,7 +366,59 @@ impl Judged {
                 spec.target.in_no_tier()
             ));
         }
-        self.service_tier.clone_from(&answer.beside.service_tier);
+        // The tier of the rung is a part of its name.
+        let is_news = answer.beside.service_tier.is_some() || spec.target.tier.is_none();
+        self.service_tier = tier.filter(|_| is_news).map(str::to_owned);
+    }
+
+    /// Books a call that failed and that the provider says was billed all the same.
+    fn bill_failure(&mut self, billed: FailedUsage, asked: &AskedFor<'_>, spec: &Rung, at: Timestamp) {
+        let FailedUsage { usage, raw, cost } = billed;
+        let own = asked.own_tier(spec);
+        let call = Answered { target: &spec.target, model: &spec.model, served: "", tier: None, asked: own, at };
+        let tariff = call.billed().price;
+        // Without counts, the tokens are not known.
+        let mut is_known = usage.source == UsageSource::Provider;
+        let price = tariff.as_ref().filter(|_| is_known);
+        self.usage_raw = raw;
+        if is_known {
+            let (usage, doubt) = usage.believed(asked.sent(spec), &[]);
+            self.usage = usage;
+            self.counted_usage = Some(usage);
+            self.price = price.map(|price| price.of(usage.total_input()));
+            is_known = doubt.is_none();
+            self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
+        }
+        self.reported_cost = self.believed_cost(cost, tariff.as_ref(), asked, spec, at);
+        self.book(Cost::of(price, &self.usage, self.reported_cost));
+        if self.reported_cost.is_none() && !is_known {
+            // The answer that it was billed for was never seen.
+            let worst = spec.worst_cost(asked.job, at);
+            self.cost = worst.map(|_| NanoUsd::ZERO);
+            self.cost_source = None;
+            self.computed_cost = None;
+            self.uncertain = worst.unwrap_or(NanoUsd::ZERO);
+        }
+    }
+
+    /// The cost that the provider says, if it is believed; otherwise a note tells of it.
+    fn believed_cost(
+        &mut self,
+        reported: Option<NanoUsd>,
+        price: Option<&Tariff>,
+        asked: &AskedFor<'_>,
+        spec: &Rung,
+        at: Timestamp,
+    ) -> Option<NanoUsd> {
+        let reported = reported?;
+        let computed = price.map(|price| price.cost(&self.usage));
+        let worst = spec.worst_cost(asked.job, at);
+        let most = computed.zip(worst).map(|(computed, worst)| computed.max(worst));
+        if billing::is_believed(reported, most.filter(|_| !asked.job.extras.unlisted)) {
+            return Some(reported);
+        }
+        self.notes.push(format!("a cost of {reported} was reported, which such a call cannot have: not believed"));
+        None
     }
 
     /// Tells a request that is larger than a limit from one that came too fast. Returns why the request never fits, if

@@ -32,6 +32,7 @@ use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
 use crate::domain::pack::Company;
+use crate::domain::request::Extras;
 use crate::domain::routing::Unrouted;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -318,7 +319,8 @@ impl Journey {
         let pass = &errand.plan.route.pass;
         let left = self.whole.without_held_back(pass);
         errand.held_back = self.whole.held_back(pass);
-        let mut state = RungState::default();
+        let lost = errand.plan.route.must_keep.held_back(&self.whole, pass);
+        let mut state = lost.map_or_else(RungState::default, RungState::never);
         errand.request = match left {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
@@ -329,6 +331,7 @@ impl Journey {
                 Arc::clone(&self.whole)
             }
         };
+        errand.job.extras = Extras::of(&errand.request, pass);
         let needs_logprobs = |cascade: &cascade::Cascade| cascade.measure.needs_logprobs();
         let asks = errand.plan.route.cascade.as_ref().is_some_and(needs_logprobs);
         errand.asking = asks.then(|| cascade::ask_for_logprobs(&errand.request)).flatten().map(Arc::new);

@@ -8,7 +8,7 @@ use crate::domain::explanation::{WORTH_TELLING, Waited};
 use crate::domain::larger_cap::CutAnswer;
 use crate::domain::pack::Company;
 use crate::domain::pause::FixedWait;
-use crate::domain::request::{RequestError, unfit_schema};
+use crate::domain::request::{Extras, RequestError, unfit_schema};
 use crate::domain::routing::Unrouted;
 use crate::domain::validation::OwnRules;
 use crate::domain::{
@@ -95,6 +95,8 @@ pub(super) async fn prepare(
         input_tokens,
         max_output_tokens: request.max_tokens,
         sticky: plan.route.sticky(project, batch, &metadata),
+        // `look_at_rungs_anew` finds out.
+        extras: Extras::default(),
     };
     let weight = claimed.weight;
     let waited = before_claim(&shared, &plan, &held.labels, &claimed, past.is_empty());

@@ -239,11 +239,13 @@ proptest! {
         deadline in prop::option::of(1..5_000_u64),
     ) {
         use crate::domain::decide::{Step, decide};
+        use crate::domain::request::Extras;
         use crate::domain::{Job, JobId};
         let route = Route { fallback_on: listed.into_iter().collect(), ..route(4, Duration::from_secs(patience)) };
         let deadline = deadline.map(|seconds| NOW + Duration::from_secs(seconds));
         let (id, ready_at, max_attempts) = (JobId(7), Timestamp::MIN, None);
-        let job = Job { id, ready_at, deadline, max_attempts, input_tokens: 1, max_output_tokens: None, sticky: None };
+        let (max_output_tokens, sticky, extras) = (None, None, Extras::default());
+        let job = Job { id, ready_at, deadline, max_attempts, input_tokens: 1, max_output_tokens, sticky, extras };
         let asked = startable(&route, &[0, 1, 2, 3], &[], &conditions, deadline, NOW);
         match decide(&job, &route, &[0, 1, 2, 3], &[], &[], &conditions, NOW) {
             Step::Call { rung, .. } => {

@@ -196,8 +196,27 @@ fn missing_usage_is_unknown() {
 #[test]
 fn usage_of_a_failure_is_not_lost() {
     let body = br#"{"error":{"code":502,"message":"m"},"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
-    let (found, _) = server().usage_of(&WireReply::new(200, &HeaderMap::new(), body)).unwrap();
-    assert_eq!(found, usage([7, 0, 0, 0, 3, 0]));
+    let found = server().usage_of(&WireReply::new(200, &HeaderMap::new(), body)).unwrap();
+    assert_eq!((found.usage, found.cost), (usage([7, 0, 0, 0, 3, 0]), None));
+    for (body, counts, cost) in [
+        (
+            json!({"error": {"message": "m"}, "usage": {"prompt_tokens": 7, "cost": 0.02}}),
+            [7, 0, 0, 0, 0, 0],
+            20_000_000,
+        ),
+        (
+            json!({"error": {"message": "m", "usage": {"completion_tokens": 9, "cost": "0.02"}}}),
+            [0, 0, 0, 0, 9, 0],
+            20_000_000,
+        ),
+    ] {
+        let body = body.to_string();
+        let found = server().usage_of(&WireReply::new(502, &HeaderMap::new(), body.as_bytes())).unwrap();
+        assert_eq!((found.usage, found.cost), (usage(counts), Some(NanoUsd(cost))), "{body}");
+    }
+    // A cost that is not of the usage may be anything.
+    let other = br#"{"error":{"message":"m"},"cost":5}"#;
+    assert!(server().usage_of(&WireReply::new(429, &HeaderMap::new(), other)).is_none());
     assert!(server().usage_of(&WireReply::new(200, &HeaderMap::new(), b"<html>")).is_none());
 }
 
@@ -280,6 +299,9 @@ fn counts_and_costs_are_read_where_the_operator_says() {
     let vectors = json!({"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "meta": {"tokens": {"in": 9}}});
     assert_eq!(answer(adapter, &vectors).usage.input, 9);
     let failed = json!({"error": {"message": "No."}, "meta": {"tokens": tokens}}).to_string();
-    let (billed, _) = adapter.usage_of(&WireReply::new(200, &headers, failed.as_bytes())).unwrap();
-    assert_eq!(billed, usage([40, 60, 0, 0, 20, 0]));
+    let billed = adapter.usage_of(&WireReply::new(200, &headers, failed.as_bytes())).unwrap();
+    assert_eq!(billed.usage, usage([40, 60, 0, 0, 20, 0]));
+    let only_money = json!({"error": {"message": "No."}, "meta": {"usd": 0.25}}).to_string();
+    let billed = adapter.usage_of(&WireReply::new(500, &headers, only_money.as_bytes())).unwrap();
+    assert_eq!((billed.cost, billed.raw), (Some(NanoUsd(250_000_000)), None));
 }

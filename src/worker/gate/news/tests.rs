@@ -16,13 +16,24 @@ const SECOND: Duration = Duration::from_secs(1);
 const CHARGE: Charge = Charge { input: 1, output: 1, total: 2, inputs: 0 };
 const RECHECK: Duration = Duration::from_mins(10);
 
+const BREAKER: BreakerSettings = BreakerSettings {
+    min_calls: 3,
+    failure_rate: 0.5,
+    window: SECOND.saturating_mul(60),
+    open: SECOND.saturating_mul(30),
+};
+
 /// One worker process.
 struct Process(Gate);
 
 impl Process {
     /// A process whose provider is at the server with this mark.
     fn at(server: &str) -> Self {
-        let breaker = BreakerSettings { min_calls: 3, failure_rate: 0.5, window: SECOND * 60, open: SECOND * 30 };
+        Self::with(server, BREAKER)
+    }
+
+    /// The same with these settings of its breakers.
+    fn with(server: &str, breaker: BreakerSettings) -> Self {
         let setup = ProviderSetup {
             bucket: "p".to_owned(),
             charging: Charging::COMBINED,
@@ -59,6 +70,12 @@ impl Process {
     /// Tells `other` all that it does not know; returns how much that was.
     fn tells(&self, other: &Self, now: Timestamp) -> usize {
         self.tells_at(other, false, now)
+    }
+
+    /// Tells a process that begins what was told to others before.
+    fn tells_everything_to(&self, other: &Self, now: Timestamp) {
+        let health = Health::Target { target: "p/m".to_owned(), news: self.target().whole_news(now) };
+        other.0.hear(HealthNews { server: "s".to_owned(), health }, true, now);
     }
 
     fn tells_at(&self, other: &Self, is_first: bool, now: Timestamp) -> usize {
@@ -103,6 +120,37 @@ async fn a_breaker_opens_and_closes_everywhere() {
     assert_eq!(one.tells(&two, later), 1);
     two.call(None, later).await.unwrap();
     assert_eq!((two.target().breaker_name(), two.tells(&one, later)), ("closed", 0), "the other one knows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_of_a_stopped_process_counts_as_far_as_the_next_ones_settings_go() {
+    let one = Process::at("s");
+    let fails = failure(ErrorClass::ServerError);
+    for _ in 0..3 {
+        one.call(Some(&fails), NOW).await.unwrap();
+    }
+    let mut now = NOW;
+    for doublings in 0..6_u32 {
+        now = now + BREAKER.rest(doublings);
+        one.call(Some(&fails), now).await.unwrap();
+    }
+    // With the same settings one call asks, and all of the rest follows if it fails.
+    let same = Process::at("s");
+    one.tells_at(&same, true, now);
+    same.call(Some(&fails), now).await.unwrap();
+    assert_eq!(same.shut(now), Some((Reason::Breaker, SECOND * 30 * 16)));
+    // One that would not have opened for three failures goes by its own calls.
+    let lenient = Process::with("s", BreakerSettings { min_calls: 1000, ..BREAKER });
+    one.tells_everything_to(&lenient, now);
+    for _ in 0..5 {
+        lenient.call(Some(&fails), now).await.unwrap();
+    }
+    assert_eq!(lenient.shut(now), None);
+    // And a person who reopens the provider has its rests grow from the beginning.
+    let target = same.target();
+    target.record.breaker.lock().reopen(now);
+    same.call(Some(&fails), now).await.unwrap();
+    assert_eq!(same.shut(now), Some((Reason::Breaker, SECOND * 60)));
 }
 
 #[tokio::test(start_paused = true)]
