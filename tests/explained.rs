@@ -91,12 +91,11 @@ async fn the_whole_story_with_the_rungs_that_were_never_asked_and_the_pause_that
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_rested_says_for_what_when_it_is_called_again_by_another_worker() {
-    let scenario = "[providers.slow]\ndialect = \"openai\"\n\
-        faults = [{ kind = \"rate_limit\", wait = 4, until = 1 }]\n";
+    let scenario = "markers = true\n[providers.slow]\ndialect = \"openai\"\n";
     let config = "[providers.slow]\ndialect = \"openai\"\nbase_url = \"http://simulator/slow/v1\"\n\
         [routes.default]\nrungs = [\"slow/m\"]\n";
     let fleet = Fleet::new(scenario, config).await;
-    let job = fleet.insert_one("default", None, &json!({ "prompt": "Hi" })).await;
+    let job = fleet.insert_one("default", None, &json!({ "prompt": "[[faults:rate_limit:wait=4,ok]] Hi" })).await;
     let first = fleet.start();
     until("the job rests", async || fleet.number("select count(*) from sluice.parked").await == 1).await;
     first.stop().await;

@@ -102,6 +102,7 @@ mod tables;
 mod terminal;
 mod tiers;
 mod timeline;
+mod traces;
 mod trial;
 mod unknown_commit;
 mod unqueued;

@@ -120,7 +120,7 @@ async fn calls_that_lost_say_nothing_against_their_target() {
     let fleet = limited_race(
         [NEVER, ""],
         "breaker = { min_calls = 2, failure_rate = 0.1 }\nlimits = { concurrency = 4 }",
-        "race_after = \"20ms\"",
+        "race_after = \"20ms\"\npatience = \"10m\"",
     )
     .await;
     fleet.enqueue("default", 30).await;
@@ -248,7 +248,7 @@ async fn each_call_needs_a_place_of_its_own() {
     let fleet = limited_race(
         ["latency = { fixed = \"300ms\" }", ""],
         shared,
-        "race_after = \"20ms\"\n[buckets.account]\nconcurrency = 1",
+        "race_after = \"20ms\"\npatience = \"10m\"\n[buckets.account]\nconcurrency = 1",
     )
     .await;
     fleet.enqueue("default", 2).await;

@@ -602,7 +602,14 @@ async fn a_run_ends_when_its_batch_is_paused_and_says_how_it_goes_on() {
     assert!(said.contains("batch b is paused (stop-loss: "), "{said}");
     assert!(said.contains("`sluice batch resume b` lets it go on"), "{said}");
     assert!(said.contains("run q.jsonl --batch b -o out.jsonl") && !said.contains("--resume"), "{said}");
-    // Until it is resumed it ends in the same way.
+    // Until it is resumed it ends in the same way, and so does what only looks on.
+    for looks_on in [&["watch", "b"][..], &["results", "b", "--follow", "-o", "followed.jsonl"]] {
+        let output = fleet.program(looks_on).output().await.unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(ExitCode::Failure as i32), "{said}");
+        assert!(said.contains("batch b is paused (stop-loss: "), "{said}");
+        assert!(said.contains("`sluice batch resume b` lets it go on"), "{said}");
+    }
     let again = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"];
     let before = fleet.number("select count(*) from sluice.attempt").await;
     let output = fleet.program(&again).output().await.unwrap();

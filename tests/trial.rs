@@ -126,6 +126,13 @@ async fn each_rung_is_asked_the_same_and_stands_in_a_row_with_its_money() {
         assert_eq!((&row["target"], &row["cost"]), (&before["target"], &before["cost"]));
     }
     assert_eq!((trial.calls(), trial.jobs().await), (calls, 10));
+    // As a pilot it teaches what calls cost, and not what jobs of the route do: each of these had one rung.
+    let estimate = ["estimate", "q.jsonl", "--pilot", "t", "--format", "json"];
+    let output = trial.program.run(&estimate).await;
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("batch t is of a trial, whose jobs have one rung each"), "{said}");
+    let told: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told.last().unwrap()["as_lately"], Value::Null, "{told:?}");
     // A larger number adds the new requests.
     trial.program.output(&["trial", "q.jsonl", "-n", "6", "--batch", "t"]).await;
     assert_eq!((trial.calls(), trial.jobs().await), (calls + 3, 12));

@@ -14,10 +14,10 @@ use crate::domain::counted::counted;
 use crate::domain::file_estimate::{FileEstimate, RungEstimate, expected_of};
 use crate::domain::lately::{CallsOfTarget, ENOUGH as ENOUGH_JOBS, Lately};
 use crate::domain::time_left::{self, TakenSoFar};
-use crate::domain::{ChatRequest, MustKeep, Route, Rung, Target, Timestamp};
+use crate::domain::{ChatRequest, MustKeep, Route, Rung, Target, Timestamp, trial};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, InputSource, ReadLimits, Reading};
-use crate::printable;
+use crate::printable::{self, on_one_line};
 use crate::provider::Endpoint;
 use crate::store::lately::{PastJob, Sampled};
 use crate::store::report::{Filter, Moment};
@@ -142,7 +142,7 @@ async fn learn(
         (None, None) => return Ok(()),
     };
     let past = context.store.past_jobs(sampled, SAMPLE).await?;
-    let lately = of_past(config, route, &past);
+    let mut lately = of_past(config, route, &past);
     if let (Some(name), false) = (&args.pilot, lately.targets.is_empty()) {
         let is_rung = |target: &String| route.rungs.iter().any(|rung| rung.target.to_string() == *target);
         if !lately.targets.keys().any(is_rung) {
@@ -152,6 +152,19 @@ async fn learn(
             ))
             .into());
         }
+    }
+    if let Some(name) = &args.pilot
+        && context.store.batch_so_far(name).await?.routes.iter().any(|route| trial::tried(route).is_some())
+    {
+        // Each of its jobs was asked of one rung alone, also of those that are nobody's first choice.
+        lately.forget_jobs();
+        output.note(format_args!(
+            "batch {} is of a trial, whose jobs have one rung each: it tells what answers of a rung cost, and not what \
+             jobs of the route come to; `sluice run` of the first lines (--limit) makes a pilot for that",
+            on_one_line(name)
+        ));
+        view.lately = Some(lately);
+        return Ok(());
     }
     let jobs = counted(lately.seen, "job", "jobs");
     output.note(if lately.unpriced > 0 {

@@ -40,8 +40,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let refuses =
         |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| context.config.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &job, &attempts, today::now(), &refuses);
+    let shadow = match job.shadow {
+        Some(shadow) => context.store.job(JobId(shadow)).await?,
+        None => None,
+    };
     let job = JobView::of(job, Bodies { request: args.show_request, response: false });
     let mut story = StoryView::of(job, attempts, course);
+    if let Some(shadow) = &shadow {
+        story.take_shadow(shadow);
+    }
     if args.answers {
         story.take_answers(context.store.kept_answers(JobId(args.id), ANSWER).await?);
     }

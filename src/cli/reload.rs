@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::context::environment;
 use super::worker::{blueprint, settings};
-use crate::config::{Config, ConfigErrors, Database, Http};
+use crate::config::{Config, ConfigErrors, Database, Http, Traces};
 use crate::domain::budget::Budget;
 use crate::shutdown::Hangups;
 use crate::systemd::Notifier;
@@ -107,6 +107,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         spool,
         http,
         log,
+        traces,
         budgets: _,
         schedules: _,
         game_days: _,
@@ -115,6 +116,15 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());
     let token = |http: &Http| http.token.as_ref().map(|token| token.expose_secret().to_owned());
+    let headers = |traces: &Traces| -> Vec<(String, String)> {
+        let headers = traces.collector.headers.iter();
+        headers.map(|(name, value)| (name.to_string(), value.expose_secret().to_owned())).collect()
+    };
+    // Where there were no traces before, or are none any more, their endpoint says it.
+    let traced = |differ: &dyn Fn(&Traces, &Traces) -> bool| {
+        traces.as_ref().zip(now.traces.as_ref()).is_some_and(|(before, after)| differ(before, after))
+    };
+    let endpoint = |traces: &Option<Traces>| traces.as_ref().map(|traces| traces.collector.endpoint.to_string());
     vec![
         ("database.url", url(database) != url(&now.database)),
         ("database.data_dir", database.data_dir != now.database.data_dir),
@@ -131,6 +141,11 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         ("log.filter", log.filter != now.log.filter),
         ("log.dir", log.dir != now.log.dir),
         ("log.keep", log.keep != now.log.keep),
+        ("traces.endpoint", endpoint(traces) != endpoint(&now.traces)),
+        ("traces.headers_env", traced(&|before, after| headers(before) != headers(after))),
+        ("traces.sample", traced(&|before, after| before.sample.total_cmp(&after.sample).is_ne())),
+        ("traces.timeout", traced(&|before, after| before.collector.timeout != after.collector.timeout)),
+        ("traces.service", traced(&|before, after| before.collector.service != after.collector.service)),
     ]
 }
 
@@ -230,5 +245,14 @@ mod tests {
         assert_eq!(compared, crate::config::restart_keys(), "what the declarations say of a restart");
         let log = "[log]\nformat = \"json\"\nfilter = \"debug\"\ndir = \"/l\"\nkeep = 3";
         assert_eq!(waits(log), ["log.format", "log.filter", "log.dir", "log.keep"]);
+        let traces = "[traces]\nendpoint = \"http://127.0.0.1:9\"";
+        assert_eq!(waits(traces), ["traces.endpoint"]);
+        let traced = config(&format!("{CONFIG}{traces}\n"), "k");
+        let more = "sample = 0.5\ntimeout = \"1s\"\nservice = \"s\"\nheaders_env = \"ONE\"";
+        let other = config(&format!("{CONFIG}{traces}\n{more}\n"), "a:b");
+        assert_eq!(
+            waits_for_a_restart(&traced, &other),
+            ["traces.headers_env", "traces.sample", "traces.timeout", "traces.service"]
+        );
     }
 }

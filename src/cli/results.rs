@@ -17,7 +17,8 @@ use super::failure::CommandFailure;
 use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Output, OutputError};
 use super::rows;
-use super::watch;
+use super::run::paused_by_loss;
+use super::watch::{self, Followed};
 use super::words::{about, option};
 use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
@@ -296,10 +297,15 @@ async fn followed(
             if file.is_none() && is_terminal {
                 return following.finish(&mut answers, &mut errors).await;
             }
-            let (counts, _) = tokio::try_join!(
-                following.finish(&mut answers, &mut errors),
-                watch::follow(store, &mut progress, &args.batch, Duration::ZERO)
-            )?;
+            let (counts, ()) = tokio::try_join!(following.finish(&mut answers, &mut errors), async {
+                match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
+                    Followed::Done(_) => Ok(()),
+                    Followed::Paused(reason) => {
+                        let screen = printable::stderr_width().unwrap_or(usize::MAX);
+                        Err(anyhow::anyhow!(paused_by_loss(&args.batch, &reason, screen)))
+                    }
+                }
+            })?;
             Ok(counts)
         };
         tokio::select! {

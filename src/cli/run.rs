@@ -10,9 +10,10 @@ use super::failure::CommandFailure;
 use super::out_file::{OutFile, require_apart, require_folder};
 use super::output::{Dispensable, Output};
 use super::table::wrapped;
+use super::watch::{self, Followed};
 use super::words::{about, path};
 use super::worker::{blueprint, settings, went_down};
-use super::{GlobalArgs, enqueue, results, watch};
+use super::{GlobalArgs, enqueue, results};
 use crate::config::{Config, Keys};
 use crate::domain::ErrorClass;
 use crate::domain::budget::{Budget, BudgetStanding};
@@ -27,7 +28,8 @@ use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
 use ends::{cannot_go_on, keep_queued, spent_budget, stopped_by_budget, stopped_by_loss, stuck_for_good};
 use futures_util::TryStreamExt as _;
-use go_on::{GoOn, enough, paused_by_loss, resume_line};
+pub(super) use go_on::paused_by_loss;
+use go_on::{GoOn, enough, resume_line};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -411,7 +413,15 @@ pub(super) async fn work(
 /// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
 async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
     loop {
-        let Err(error) = watch::follow(store, output, batch, STARTING).await else { return Ok(()) };
+        let error = match watch::follow(store, output, batch, STARTING).await {
+            Ok(Followed::Done(_)) => return Ok(()),
+            // The run ends for that by itself.
+            Ok(Followed::Paused(_)) => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            Err(error) => error,
+        };
         let passes =
             error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient));
         if !passes {

@@ -6,6 +6,7 @@ use super::colour::{self, painted};
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::{Counts, advice};
+use super::run::paused_by_loss;
 use super::table::wrapped;
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
@@ -22,6 +23,7 @@ use crate::view::waits::LongCallsView;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -41,10 +43,20 @@ pub struct Args {
     pub batch: String,
 }
 
-/// Watches until every job of the batch has ended.
+/// Watches until every job of the batch has ended, or its stop-loss has paused it and none of its calls is under way:
+/// then only a person can let it go on.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let done = follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await?;
+    let done = match follow(&context.store, &mut context.output, &args.batch, Duration::ZERO).await? {
+        Followed::Done(done) => done,
+        Followed::Paused(reason) => {
+            let screen = printable::stderr_width().unwrap_or(usize::MAX);
+            // Printed even with --quiet: nothing else tells how to go on.
+            let _ = writeln!(printable::stderr(), "{}", paused_by_loss(&args.batch, &reason, screen));
+            context.close().await?;
+            return Ok(ExitCode::Failure);
+        }
+    };
     if done.without_answer() > 0 {
         let counts = Counts {
             failed: u64::try_from(done.batch.failed).unwrap_or(0),
@@ -56,6 +68,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     context.close().await?;
     Ok(done.exit_code())
+}
+
+/// How it ended that a batch was followed.
+#[derive(Debug)]
+pub enum Followed {
+    /// All its jobs have ended.
+    Done(DoneBatch),
+    /// Its stop-loss has paused it, for this reason.
+    Paused(String),
 }
 
 /// A batch of which all jobs have ended.
@@ -83,11 +104,12 @@ impl DoneBatch {
     }
 }
 
-/// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines if the output is JSON,
+/// Shows the progress of a batch until all its jobs have ended, or until all that are left wait because its stop-loss
+/// has paused it: a bar on a terminal, JSON lines if the output is JSON,
 /// else a line every few seconds. At the end a summary goes to the output.
 ///
 /// `starting`: for so long a worker of this process may be about to start, so that there is one already.
-pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Duration) -> anyhow::Result<DoneBatch> {
+pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Duration) -> anyhow::Result<Followed> {
     let since = Instant::now();
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
@@ -113,7 +135,12 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
         };
         let is_still = obstacle.is_none() && pace.per_second() <= 0.0;
         let long_calls = if is_still { store.long_calls_of_batch(name).await? } else { None };
-        screen.show(output, &shown, &pace, &Standstill { obstacle, long_calls })?;
+        let still = Standstill { obstacle, long_calls };
+        screen.show(output, &shown, &pace, &still)?;
+        if let Some(reason) = still.obstacle.as_ref().and_then(Obstacle::stop_loss) {
+            screen.close();
+            return Ok(Followed::Paused(reason.to_owned()));
+        }
         if took > LOOK {
             // For a login that sees its own jobs alone they are counted each time: not more than a fifth of the time.
             tokio::time::sleep(took * 4).await;
@@ -129,7 +156,7 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
             output.finish()?;
         }
     }
-    Ok(DoneBatch { batch, replaced })
+    Ok(Followed::Done(DoneBatch { batch, replaced }))
 }
 
 /// Why a bar stands still.

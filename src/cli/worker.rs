@@ -16,6 +16,7 @@ use crate::worker::alerts::Alerting;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
+use crate::worker::traces::TraceSettings;
 use crate::worker::{Settings, Summary, Worker};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -50,6 +51,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
         buckets: config.buckets.clone(),
         providers: providers.collect(),
         routes: config.routes.values().flat_map(with_shadow).collect(),
+        traces: config.traces.is_some(),
     }
 }
 
@@ -80,6 +82,10 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
             receivers: config.alerts.receivers.clone(),
             around: surroundings(config),
         }),
+        traces: config
+            .traces
+            .as_ref()
+            .map(|traces| TraceSettings { collector: traces.collector.clone(), sample: traces.sample }),
     }
 }
 

@@ -136,6 +136,15 @@ fn read_when(mut section: Section<'_>) -> Option<When> {
     for word in listed.into_iter().flatten() {
         needs.add(&word);
     }
+    let asks_more = needs != Needs::default() && Needs::by_words(&["embeddings"]) != Some(needs);
+    let is_text = asks_more || section.has("language");
+    if Needs::by_words(&["embeddings"]).is_some_and(|vectors| needs.include(vectors)) && is_text {
+        let what = if asks_more { "needs" } else { "language" };
+        section.reading().warn(format!(
+            "{}: no request for embeddings has anything else that this rule asks for, so it never holds",
+            section.key_in_file(what)
+        ));
+    }
     let language = section.parsed_list("language", LANGUAGES, TextLanguage::parse);
     is_faulty |= section.has("language") && language.is_none();
     section.finish();

@@ -28,6 +28,7 @@ pub(super) const ROOT: Table = Table {
         section("retention", &daemon::RETENTION),
         section("http", &daemon::HTTP),
         section("log", &LOG),
+        section("traces", &daemon::TRACES),
         sections("providers", &providers::PROVIDER),
         sections("buckets", &providers::BUCKET),
         section("prices", &models::PRICES),

@@ -27,13 +27,16 @@ mod render;
 mod reports;
 pub(crate) mod route;
 mod rules;
+mod rungs;
 mod scalar;
 mod schedules;
+mod secret_source;
 mod section;
 mod settings;
 mod shadow;
 mod source;
 pub(crate) mod strategy;
+mod traces;
 mod words;
 
 pub use alerts::Alerts;
@@ -47,6 +50,7 @@ pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
 pub use settings::{Database, Log, Prices, SERVICE_STATE, Spool, Worker};
 pub use source::{DATABASE_URL_OPTION, USUAL_FILES};
+pub use traces::Traces;
 pub use words::LogFormat;
 
 use crate::domain::budget::{Budget, Coverage, Unpriced};
@@ -96,6 +100,8 @@ pub struct Config {
     /// The status endpoints.
     pub http: Http,
     pub log: Log,
+    /// Where traces are sent; `None`: nowhere.
+    pub traces: Option<Traces>,
     /// Settings that work but are probably not meant so, in words.
     pub warnings: Vec<String>,
 }
@@ -171,6 +177,7 @@ impl Config {
         let retention = settings::read_retention(root.child("retention"));
         let http = Http::read(root.child("http"), keys);
         let log = Log::read(root.child("log"));
+        let traces = Traces::read(root.child("traces"), keys);
         let prices = Prices::read(root.child("prices"), is_found);
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
@@ -204,6 +211,7 @@ impl Config {
             spool,
             http,
             log,
+            traces,
             warnings: Vec::new(),
         };
         config.warn(reading);

@@ -179,7 +179,15 @@ impl SetTerms {
         let (known_peak, known_price) = known_hours.map(|known| (known.peak, known.price)).unzip();
         let peak = self.peak.clone().or(known_peak);
         let off_peak = match (peak, self.off_peak.clone().or(known_price)) {
-            (Some(peak), Some(price)) => Some(OffPeak { peak, price }),
+            (Some(peak), Some(price)) => {
+                if self.says.0 && peak.end_after(Timestamp(0)).is_none() {
+                    section.reading().warn(format!(
+                        "{}: they are all hours of the week, so the price of off_peak is never taken",
+                        section.key_in_file("peak_hours")
+                    ));
+                }
+                Some(OffPeak { peak, price })
+            }
             (Some(_), None) if !self.says.1 => {
                 section.fault("off_peak", "is missing beside peak_hours", "a factor such as \"0.5\", or prices");
                 None

@@ -4,11 +4,11 @@ use super::catalogue::Catalogue;
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, scalar, shadow, strategy};
+use super::{cascade, defaults, forks, must_keep, pack, prices, prompt_cache, rules, rungs, scalar, shadow, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{
-    Cache, ErrorClass, Model, NanoUsd, Patience, Route, Rung, Shadow, StopLoss, Target, Tier, Timeouts,
+    Cache, ErrorClass, Model, NanoUsd, Patience, Route, Rung, Shadow, StopLoss, Strategy, Target, Tier, Timeouts,
 };
 use crate::provider::{Endpoint, vendors};
 use config::{Value, ValueKind};
@@ -74,11 +74,12 @@ fn read_one(
     let rungs = read_rungs(&mut section, stream, providers, neighbours, (&mut *models, catalogue));
     let cascade = cascade::read(&mut section, &rungs, providers);
     let prompt_cache = prompt_cache::read(&mut section, &rungs, providers);
+    let strategy = strategy::read(&mut section, &rungs);
     let mut route = Route {
         name: name.to_owned(),
-        strategy: strategy::read(&mut section, &rungs),
+        patience: read_patience(&mut section, &strategy),
+        strategy,
         rungs,
-        patience: read_patience(&mut section),
         max_attempts: section.whole_or_default("max_attempts"),
         max_cost: section.parsed("max_cost", scalar::MONEY, scalar::nano_dollars).map(NanoUsd),
         fallback_on: read_fallback(&mut section),
@@ -101,6 +102,7 @@ fn read_one(
     strategy::check(&section, &route);
     cascade::check(&section, &route);
     pack::check(&section, &route, providers);
+    rungs::check(&section, &route);
     let stop_loss =
         StopLoss { max_failed: section.max_failed("max_failed"), max_wasted: section.max_failed("max_wasted") };
     section.finish();
@@ -308,11 +310,22 @@ pub(super) fn fallback_classes() -> Vec<&'static str> {
     listed.map(|class| class.as_str()).collect()
 }
 
-fn read_patience(section: &mut Section<'_>) -> Patience {
+/// How long jobs wait for a better rung where the route does not say.
+const USUAL_PATIENCE: Duration = Duration::from_mins(10);
+
+/// A race joins a rung that does not answer by the next one after a time. A rung that is closed is no better, so a job
+/// waits no longer for it unless the route says so.
+fn read_patience(section: &mut Section<'_>, strategy: &Strategy) -> Patience {
     let expected = format!("{}, or \"forever\"", scalar::DURATION);
-    section.parsed_or_default("patience", &expected, |text| match text {
+    let read = section.parsed("patience", &expected, |text| match text {
         "forever" => Ok(Patience::Forever),
         text => scalar::duration(text).map(Patience::For),
+    });
+    read.unwrap_or_else(|| {
+        Patience::For(match strategy {
+            Strategy::Race(race) => race.after.min(USUAL_PATIENCE),
+            _ => USUAL_PATIENCE,
+        })
     })
 }
 

@@ -9,10 +9,12 @@ mod keys;
 mod packs;
 mod prompt_caches;
 mod providers;
+mod rungs;
 mod shadows;
 mod strategies;
 mod streams;
 mod tiers;
+mod traces;
 mod variables;
 
 use super::*;
@@ -586,6 +588,7 @@ fn the_default_file_loads_with_everything_uncommented() {
         .with("SLUICE_HTTP_TOKEN", "a-token-without-blanks-is-long-enough")
         .with("SLUICE_OPS_URL", "https://ops.example.com/hook")
         .with("SLUICE_OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .with("SLUICE_TRACES_HEADERS", "Authorization: Bearer x")
         .config();
     assert_eq!(config.providers.len(), 3);
     let default = &config.routes["default"].route;

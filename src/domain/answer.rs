@@ -3,6 +3,7 @@
 use super::{Finish, NanoUsd, Usage, Vectors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A call that the model wants made.
@@ -65,6 +66,10 @@ pub struct Beside {
     pub tool_calls: Vec<Map<String, Value>>,
     /// Repairs that reading the answer needed, and other facts that are worth a note.
     pub notes: Vec<String>,
+    /// The request's own function names by the names under which they were sent, where these differ: a model that
+    /// writes a call into its text uses the name that it was given. For the judgement of the answer alone.
+    #[serde(skip)]
+    pub sent_names: BTreeMap<String, String>,
 }
 
 impl Beside {

@@ -22,8 +22,8 @@
 //!   others.
 //! - A probe whose result does not come (its worker died, or its job waits for its whole timeout) holds its place only
 //!   for twice the time open, and never for longer than [`PROBE_LIMIT`].
-//! - It stays open for at most 16 times `open` after its last failed probe, unless its target asked for more; and what
-//!   its present settings would not have opened it for keeps it open no longer, whoever counted it.
+//! - It stays open for at most 16 times `open` after its last failed probe, whatever its target asks for; and what its
+//!   present settings would not have opened it for keeps it open no longer, whoever counted it.
 //! - Memory is constant, and every operation takes constant time.
 
 mod evidence;
@@ -223,6 +223,12 @@ impl Breaker {
         self.close();
     }
 
+    /// The longest that it stays open by its settings.
+    #[must_use]
+    pub fn longest_rest(&self) -> Duration {
+        self.settings.rest(MOST_DOUBLINGS)
+    }
+
     /// Opens because the target asked to be left alone for longer than Sluice believes: no call goes for `rest`, and
     /// then one goes to ask again.
     pub fn open_for(&mut self, rest: Duration, now: Timestamp) {
@@ -266,7 +272,7 @@ impl Breaker {
         let at_most = |until: Timestamp, failed_probes: u32, found: &Option<Evidence>| match found {
             Some(_) => until.min(now + self.settings.rest(failed_probes)),
             // It was told to open, or does not say for what.
-            None => until,
+            None => until.min(now + self.longest_rest()),
         };
         match (self.state, news) {
             (_, BreakerNews::Open { found: Some(found), .. }) if !self.settings.opens_for(found) => false,

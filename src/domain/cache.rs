@@ -57,7 +57,27 @@ fn canonical(request: &ChatRequest) -> Value {
         members.insert("messages".to_owned(), json!([{ "role": "user", "content": prompt }]));
     }
     members.retain(|_, value| !value.is_null());
-    Value::Object(members)
+    let mut whole = Value::Object(members);
+    write_whole_numbers_alike(&mut whole);
+    whole
+}
+
+/// `0.0` and `0` are the same number. A request that had the other form under an earlier version is asked anew once.
+fn write_whole_numbers_alike(value: &mut Value) {
+    /// Beyond this not every whole number is one of double precision.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < MOST);
+            #[expect(clippy::cast_possible_truncation, reason = "it is a whole number that fits")]
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers_alike),
+        Value::Object(members) => members.values_mut().for_each(write_whole_numbers_alike),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +113,10 @@ mod tests {
         ] {
             assert_eq!(key(same), key(PLAIN), "{same}");
         }
+        let at = |temperature: &str| key(&format!(r#"{{"prompt":"Hi","temperature":{temperature}}}"#));
+        assert_eq!([at("0.0"), at("-0.0"), at("0e3")], [at("0"); 3]);
+        assert_eq!(at("1.0"), at("1"));
+        assert!(at("0.5") != at("0") && at("0.5") != at("1") && at("0.5") == at("5e-1"));
     }
 
     #[test]

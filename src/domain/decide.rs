@@ -481,8 +481,8 @@ fn access_of(
     Access::Shut { shut, worth: worth_of(times, route, rung, shut, now) }
 }
 
-/// Keeps a job from an open rung that costs less after its peak hours, if the route's strategy does not ask for haste and
-/// the job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
+/// Keeps a job from an open rung that costs less after its peak hours, if the route's strategy does not ask for haste
+/// and the job has the patience to wait until then. A rung that is not worth that is called at the price of the hour.
 fn cheaper_soon(job: &Job, route: &Route, rung: &Rung, now: Timestamp) -> Option<Access> {
     let other = rung.model.terms_at(now).off_peak.as_ref().filter(|_| route.strategy.waits_for_cheap_hours())?;
     let until = other.peak.end_after(now).filter(|until| *until > now)?;

@@ -46,6 +46,8 @@ pub struct Doubt {
     times: u32,
     /// How often a refusal has been believed since the last answer.
     believed: u32,
+    /// Whether a different request was refused, too.
+    is_confirmed: bool,
 }
 
 impl Doubt {
@@ -58,6 +60,8 @@ impl Doubt {
             if self.times < ALONE {
                 return false;
             }
+        } else {
+            self.is_confirmed = true;
         }
         self.believed = self.believed.saturating_add(1);
         true
@@ -66,6 +70,12 @@ impl Doubt {
     /// Notes that an answer came: earlier refusals concerned only those requests, or are over.
     pub fn answered(&mut self) {
         *self = Self::default();
+    }
+
+    /// Whether two different requests were refused since the last answer.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.is_confirmed
     }
 
     /// How long a target stays shut once it is believed to refuse everything: longer each time, and at most `recheck`.
@@ -87,7 +97,8 @@ mod tests {
         let mut doubt = Doubt::default();
         assert!(!doubt.refused(1));
         assert!(!doubt.refused(1));
-        assert!(doubt.refused(2), "a different one");
+        assert!(!doubt.is_confirmed());
+        assert!(doubt.refused(2) && doubt.is_confirmed(), "a different one");
         assert!(doubt.refused(3), "and each after it");
     }
 
@@ -95,6 +106,7 @@ mod tests {
     fn one_request_alone_confirms_it_at_the_third_time() {
         let mut doubt = Doubt::default();
         assert_eq!([1, 1, 1].map(|request| doubt.refused(request)), [false, false, true]);
+        assert!(!doubt.is_confirmed(), "it is the word of one");
     }
 
     #[test]

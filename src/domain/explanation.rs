@@ -450,6 +450,7 @@ mod tests {
             (Reason::NoCapacity, "no_capacity"),
             (Reason::PeakHours, "peak_hours"),
             (Reason::Breaker, "breaker_open"),
+            (Reason::AskedToWait, "asked_to_wait"),
             (Reason::Offline, "offline"),
             (Reason::QuotaExhausted, "quota_exhausted"),
             (Reason::Auth, "auth"),

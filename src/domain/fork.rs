@@ -100,7 +100,8 @@ impl Needs {
     }
 
     /// Whether all of the other's are among these.
-    fn include(self, other: Self) -> bool {
+    #[must_use]
+    pub fn include(self, other: Self) -> bool {
         self.0.into_iter().zip(other.0).all(|(own, other)| own || !other)
     }
 }

@@ -85,8 +85,9 @@ pub const fn advice(class: ErrorClass) -> &'static str {
 }
 
 /// What to do when a key is refused while workers take the refusals for an outage of the provider's keys.
-pub const IN_AN_OUTAGE: &str = "wait: keys that had answered are refused together, as in an outage at the provider, and workers ask again by \
-     themselves; replace the key only if you know that it was revoked";
+pub const IN_AN_OUTAGE: &str = "wait: keys that had answered are refused together, as in an outage at the \
+                                provider, and workers ask again by themselves; replace the key only if you know that \
+                                it was revoked";
 
 /// Whether a failure of this class is one of those that an outage of keys looks like.
 #[must_use]

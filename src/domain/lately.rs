@@ -155,6 +155,11 @@ impl Lately {
         self.jobs.of(jobs, expected?)
     }
 
+    /// Forgets what jobs cost, and keeps what calls did: for jobs that had no choice of a rung.
+    pub fn forget_jobs(&mut self) {
+        self.jobs = Fit::default();
+    }
+
     /// The calls of a target, where they are known.
     #[must_use]
     pub fn target(&self, name: &str) -> Option<&CallsOfTarget> {
@@ -165,6 +170,21 @@ impl Lately {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_jobs_that_had_no_choice_only_the_calls_are_learned() {
+        let mut lately = Lately::default();
+        let target = lately.targets.entry("p/m".to_owned()).or_default();
+        for _ in 0..ENOUGH {
+            lately.jobs.add(NanoUsd(100), NanoUsd(900));
+            target.accepted.add(NanoUsd(100), NanoUsd(120));
+        }
+        assert!(lately.of(10, Some(NanoUsd(1_000))).is_some());
+        lately.forget_jobs();
+        assert_eq!(lately.of(10, Some(NanoUsd(1_000))), None);
+        let calls = lately.target("p/m").map(|target| target.accepted.of(10, NanoUsd(1_000)));
+        assert_eq!(calls, Some(Some(NanoUsd(1_200))));
+    }
     use proptest::prelude::{prop_assert, proptest};
 
     fn fit(pairs: impl Iterator<Item = (i64, i64)>) -> Fit {

@@ -97,6 +97,7 @@ pub mod time_left;
 pub mod timeline;
 pub mod timeouts;
 pub mod timestamp;
+pub mod trace;
 pub mod trial;
 pub mod typical;
 pub mod usage;

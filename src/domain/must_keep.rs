@@ -61,12 +61,20 @@ impl MustKeep {
     }
 }
 
+/// What notes say behind a path and a colon where a part of the member is lost: other members, its place, or who says
+/// it.
+const LOST_PARTS: &[&str] =
+    &["members beside text", "system moved to the front", "system as user", "its place among the texts"];
+
 /// The path of the member that a note says is left out; `None`: it tells of a change that keeps the meaning.
 ///
 /// A note on a member that is left out is its path alone, or its path and behind a colon which parts of it are.
 /// Other words tell of another name, another form, or a bound that is kept here.
 fn left_out(note: &str) -> Option<&str> {
-    let path = note.strip_suffix(": members beside text").unwrap_or(note);
+    let path = match note.split_once(": ") {
+        Some((path, part)) if LOST_PARTS.contains(&part) => path,
+        _ => note,
+    };
     let is_path = !path.is_empty()
         && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']'));
     is_path.then_some(path)
@@ -110,6 +118,11 @@ mod tests {
             ("messages[].name", true),
             ("messages[].content[].cache_control", true),
             ("messages[].content[]: members beside text", true),
+            ("messages[].role: system moved to the front", true),
+            ("messages[].role: system as user", true),
+            ("messages[].content[].image_url: its place among the texts", true),
+            ("messages[].role developer as system", false),
+            ("max_tokens 4096 added", false),
             ("seed as random_seed", false),
             ("safe_prompt added", false),
             ("max_tokens above 8192", false),
@@ -132,6 +145,8 @@ mod tests {
             ("seed", "top_k", false),
             ("see", "seed", false),
             ("messages", "messages[].name", true),
+            ("messages", "messages[].role: system moved to the front", true),
+            ("messages[].content", "messages[].role: system moved to the front", false),
             ("messages[].name", "messages", true),
             ("messages[].name", "messages[].weight", false),
             ("response_format.json_schema.strict", "response_format", true),

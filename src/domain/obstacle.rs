@@ -13,6 +13,7 @@ use super::budget::BudgetStanding;
 use super::pause::{FixedWait, PauseKind};
 use super::shut::Reason;
 use super::statistics::{KeyStatistics, Statistics, TargetStatistics};
+use super::trial;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -158,6 +159,10 @@ impl Obstacle {
         let kind = match FixedWait::read(code) {
             Some(FixedWait::NoQueue) => Hindrance::NoQueue,
             Some(FixedWait::NoWorker) => Hindrance::NoWorker { others: known.workers.len() },
+            // Only the trial's own worker has the route, and that one starts, or will.
+            Some(FixedWait::RouteUnknown) if trial::tried(subject.route).is_some() => {
+                Hindrance::NoWorker { others: known.workers.len() }
+            }
             Some(FixedWait::RouteUnknown) => Hindrance::RouteUnknown {
                 route: subject.route.to_owned(),
                 known: known.workers.iter().filter_map(|worker| worker.routes.as_ref()).flatten().cloned().collect(),
@@ -297,7 +302,12 @@ impl Circumstances {
         match what {
             What::Opens(Reason::Auth | Reason::QuotaExhausted) => keys = self.keys_out(provider),
             What::Opens(
-                Reason::Model | Reason::Breaker | Reason::Offline | Reason::HealthProbe | Reason::KeysInDoubt,
+                Reason::Model
+                | Reason::Breaker
+                | Reason::AskedToWait
+                | Reason::Offline
+                | Reason::HealthProbe
+                | Reason::KeysInDoubt,
             ) => {
                 said = self.targets(target).filter(|(_, it)| is_it(it)).find_map(|(_, it)| it.said.clone());
             }

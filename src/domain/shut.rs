@@ -45,6 +45,8 @@ pub enum Reason {
     PeakHours,
     /// The breaker is open.
     Breaker,
+    /// The provider failed and asked to be left alone for a time.
+    AskedToWait,
     /// No provider can be reached, this one among them: the trouble is probably the worker's own network.
     Offline,
     /// No key is in service; the first key that may be tried again was out of money.
@@ -75,6 +77,7 @@ impl Reason {
         Self::NoCapacity,
         Self::PeakHours,
         Self::Breaker,
+        Self::AskedToWait,
         Self::Offline,
         Self::QuotaExhausted,
         Self::Auth,
@@ -96,6 +99,7 @@ impl Reason {
             Self::NoCapacity => "no_capacity",
             Self::PeakHours => "peak_hours",
             Self::Breaker => "breaker_open",
+            Self::AskedToWait => "asked_to_wait",
             Self::Offline => "offline",
             Self::QuotaExhausted => "quota_exhausted",
             Self::Auth => "auth",
@@ -125,6 +129,7 @@ impl Reason {
             | Self::NoCapacity
             | Self::PeakHours
             | Self::Breaker
+            | Self::AskedToWait
             | Self::Offline
             | Self::KeysInDoubt
             | Self::Budget
@@ -143,6 +148,7 @@ impl Reason {
             Self::NoCapacity
             | Self::PeakHours
             | Self::Breaker
+            | Self::AskedToWait
             | Self::Offline
             | Self::QuotaExhausted
             | Self::Auth
@@ -165,7 +171,7 @@ impl Reason {
             Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
             Self::NoCapacity => class == ErrorClass::NoCapacity,
             // What a breaker would find out by calls, a probe finds out without, and refused keys in their own way.
-            Self::Breaker | Self::HealthProbe | Self::KeysInDoubt => facts.breaker == Sign::Bad,
+            Self::Breaker | Self::AskedToWait | Self::HealthProbe | Self::KeysInDoubt => facts.breaker == Sign::Bad,
             Self::Offline => !facts.is_heard,
             // A call that takes long enough ends so, and an answer that is rejected does.
             Self::Slow => class == ErrorClass::Timeout,
@@ -201,6 +207,7 @@ impl fmt::Display for Reason {
             Self::NoCapacity => "no capacity in its tier",
             Self::PeakHours => "in its peak hours",
             Self::Breaker => "breaker open",
+            Self::AskedToWait => "the provider asked to be left alone",
             Self::Offline => "no provider can be reached",
             Self::QuotaExhausted => "out of money",
             Self::Auth => "key rejected",

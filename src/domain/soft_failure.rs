@@ -188,8 +188,7 @@ soft_failures! {
     /// Vectors of different lengths, or of another length than the request asks for: the model has only its own, and
     /// would give it again.
     VectorDimension {
-        name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral,
-        advice: Some("a request without dimensions may help"), reask: None
+        name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: None, reask: None
     }
     /// A number of a vector is missing, infinite or not a number. Some texts do that to some models, so it says nothing
     /// of the target's health.

@@ -162,7 +162,7 @@ impl Rules {
             self.judge_prose(text, is_json, finish == Finish::Complete, &mut faults);
         }
         if answer.tool_calls.is_empty()
-            && let Some(called) = written_call::find(text, request, &mentions)
+            && let Some(called) = written_call::find(text, request, &answer.beside.sent_names, &mentions)
         {
             faults.add(SoftFailure::BadToolCall, &format_args!("a call of {} came as text", excerpt(called)));
         }

@@ -184,9 +184,13 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let id = JobId(job);
     let found = site.look(async |store| {
         let Some(record) = store.job(id).await? else { return Ok(None) };
-        Ok(Some((record, store.job_attempts(id).await?)))
+        let shadow = match record.shadow {
+            Some(shadow) => store.job(JobId(shadow)).await?,
+            None => None,
+        };
+        Ok(Some((record, store.job_attempts(id).await?, shadow)))
     });
-    let Some((record, attempts)) = found.await? else {
+    let Some((record, attempts, shadow)) = found.await? else {
         return Err(Problem::not_found(format!("there is no job {job}")));
     };
     let observer = site.gauged.observer();
@@ -194,7 +198,11 @@ pub(super) async fn story(site: &Site, job: i64, bodies: Bodies) -> OrProblem<St
     let find = |name: &str| routes.get(name).map(|route| &**route);
     let refuses = |rung: &Rung, request: &ChatRequest, must_keep: &MustKeep| observer.refusal(rung, request, must_keep);
     let course = course::by(&find, routes.len(), &record, &attempts, observer.now(), &refuses);
-    Ok(StoryView::of(JobView::of(record, bodies), attempts, course))
+    let mut story = StoryView::of(JobView::of(record, bodies), attempts, course);
+    if let Some(shadow) = &shadow {
+        story.take_shadow(shadow);
+    }
+    Ok(story)
 }
 
 fn number(text: &str) -> OrProblem<i64> {

@@ -194,6 +194,11 @@ impl Page {
                 flag(fill.is_full),
             )?;
         }
+        if let Some(spans) = vitals.spans {
+            page.counter("spans_sent", "Spans of traces that the collector has taken.", spans.sent)?;
+            let meaning = "Spans that are lost: the collector refused them, or took too few in time.";
+            page.counter("spans_dropped", meaning, spans.dropped)?;
+        }
         page.counter("jobs_claimed", "Jobs that this worker took from the queue.", vitals.claimed)?;
         page.counter("jobs_parked", "Jobs that it gave back to wait for something.", vitals.parked)?;
         page.counter("fenced_out", "Outcomes that changed nothing: the job was another's by then.", vitals.fenced_out)?;

@@ -77,7 +77,7 @@ mod tests {
                 "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
             })
         );
-        assert_eq!(dropped, ["temperature", "messages[].content[].cache_control"]);
+        assert_eq!(dropped, ["max_tokens 4096 added", "temperature", "messages[].content[].cache_control"]);
         let none = configured(&["messages[].content"], None).chat(&request, "m", &Capabilities::default());
         assert!(none.unwrap_err().to_string().contains("`quirks.drop`"));
     }

@@ -65,6 +65,16 @@ pub(super) enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// The id of a call.
+    fn called_id(&self) -> Option<&Cow<'a, str>> {
+        match self {
+            Self::Call { id, .. } => Some(id),
+            Self::Text { .. } | Self::Image { .. } | Self::File { .. } | Self::Audio { .. } | Self::Result { .. } => {
+                None
+            }
+        }
+    }
+
     fn set_cache(&mut self, mark: &'a Value) {
         match self {
             Self::Text { cache, .. }
@@ -133,8 +143,8 @@ impl<'a> CallIds<'a> {
 impl<'a> Conversation<'a> {
     /// Arranges the messages of a request.
     ///
-    /// Instructions move to the front. A conversation of instructions alone is put to the model as the user's words,
-    /// because a turn needs a speaker.
+    /// Instructions move to the front, which is noted where that changes their place. A conversation of instructions
+    /// alone is put to the model as the user's words, visibly, because a turn needs a speaker.
     ///
     /// # Errors
     /// [`Ineligible::Unsupported`] for requests that the dialects with turns cannot express: images in instructions or
@@ -146,6 +156,9 @@ impl<'a> Conversation<'a> {
         let only_instructions = request.messages.iter().all(|message| message.role == Role::System);
         let mut conversation = Self { system: Vec::new(), turns: Vec::new(), dropped: request.unread.clone() };
         let mut ids = CallIds::default();
+        if only_instructions && !request.messages.is_empty() {
+            note(&mut conversation.dropped, SYSTEM_AS_USER);
+        }
         for (index, message) in request.messages.iter().enumerate() {
             if message.name.is_some() && message.role != Role::Tool {
                 note(&mut conversation.dropped, "messages[].name");
@@ -155,6 +168,9 @@ impl<'a> Conversation<'a> {
                 Role::System if !only_instructions => {
                     if let Some(kind) = attached {
                         return unsupported(format!("{kind} in system messages"));
+                    }
+                    if !conversation.turns.is_empty() && is_said(&message.text(), blank) {
+                        note(&mut conversation.dropped, SYSTEM_MOVED);
                     }
                     conversation.instruct(message, blank);
                     continue;
@@ -194,6 +210,33 @@ impl<'a> Conversation<'a> {
         }
         conversation.check()?;
         Ok(conversation)
+    }
+
+    /// Puts the results of each turn into the order of the calls that they answer, for a dialect that matches them by
+    /// their places because it has no ids.
+    pub fn order_results(&mut self) {
+        let mut is_changed = false;
+        let mut called: Vec<Cow<'a, str>> = Vec::new();
+        for turn in &mut self.turns {
+            if turn.speaker == Speaker::Model {
+                called = turn.items.iter().filter_map(Item::called_id).cloned().collect();
+                continue;
+            }
+            let place = |item: &Item<'a>| match item {
+                Item::Result { id, .. } => called.iter().position(|call| call == id).unwrap_or(usize::MAX),
+                // Behind the results.
+                Item::Text { .. } | Item::Image { .. } | Item::File { .. } | Item::Audio { .. } | Item::Call { .. } => {
+                    usize::MAX
+                }
+            };
+            if !turn.items.is_sorted_by_key(place) {
+                turn.items.sort_by_key(place);
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            note(&mut self.dropped, RESULTS_ORDERED);
+        }
     }
 
     fn instruct(&mut self, message: &'a Message, blank: Blank) {
@@ -270,18 +313,22 @@ impl<'a> Conversation<'a> {
                     return unsupported("a tool call without its result in the turn after it");
                 }
             }
-            open.extend(turn.items.iter().filter_map(|item| match item {
-                Item::Call { id, .. } => Some(id.as_ref()),
-                Item::Text { .. }
-                | Item::Image { .. }
-                | Item::File { .. }
-                | Item::Audio { .. }
-                | Item::Result { .. } => None,
-            }));
+            open.extend(turn.items.iter().filter_map(Item::called_id).map(AsRef::as_ref));
         }
         Ok(())
     }
 }
+
+/// The note on instructions that stood between turns: the model reads them before the talk, and not where they were
+/// given. `must_keep` counts it as a loss.
+pub(super) const SYSTEM_MOVED: &str = "messages[].role: system moved to the front";
+
+/// The note on instructions that are sent as the user's words, because there are no others. `must_keep` counts it as a
+/// loss.
+pub(super) const SYSTEM_AS_USER: &str = "messages[].role: system as user";
+
+/// The note on results that are sent in the order of their calls.
+pub(super) const RESULTS_ORDERED: &str = "messages[] of tools in the order of their calls";
 
 /// The note on texts that a dialect rejects because they are blank.
 pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
@@ -445,6 +492,13 @@ pub(super) fn signatures(request: &ChatRequest) -> (&'static str, bool) {
     ("messages[].tool_calls[].extra_content", calls.any(|call| call.thought_signature.is_some()))
 }
 
+/// Notes what a dialect cannot say of a form beside its schema: `strict` has no place where every schema is enforced.
+pub(super) fn note_strict(request: &ChatRequest, dropped: &mut Vec<String>) {
+    if matches!(request.response_format, Some(ResponseFormat::JsonSchema { strict: Some(_), .. })) {
+        note(dropped, "response_format.json_schema.strict (schemas are always enforced)");
+    }
+}
+
 /// Notes marks of caching for a dialect that has none.
 pub(super) fn note_cache_marks(request: &ChatRequest, dropped: &mut Vec<String>) {
     let (messages, tools) = (&request.messages, &request.tools);
@@ -483,6 +537,35 @@ pub(super) fn output_cap(request: &ChatRequest, capabilities: &Capabilities, dro
             Some(most)
         }
         (asked, _) => asked,
+    }
+}
+
+/// The output cap for a dialect or a server that needs one: the one that is asked for, else the model's own, else the
+/// usual one. A cap that the request does not have is noted.
+pub(super) fn needed_cap(
+    request: &ChatRequest,
+    capabilities: &Capabilities,
+    usual: Option<i64>,
+    dropped: &mut Vec<String>,
+) -> Option<i64> {
+    let asked = output_cap(request, capabilities, dropped);
+    if asked.is_some() {
+        return asked;
+    }
+    let added = capabilities.max_output_tokens.or(usual);
+    if let Some(cap) = added {
+        note(dropped, &format!("max_tokens {cap} added"));
+    }
+    added
+}
+
+/// Notes that of two output caps the newer one counts, for a dialect that has only one.
+pub(super) fn note_second_cap(request: &ChatRequest, dropped: &mut Vec<String>) {
+    let raw = RawObject::read(&request.raw).unwrap_or_default();
+    if let (Some(newer), Some(older)) = (raw.given("max_completion_tokens"), raw.given("max_tokens"))
+        && newer != older
+    {
+        note(dropped, "max_tokens");
     }
 }
 

@@ -68,6 +68,18 @@ impl Effort {
         }
     }
 
+    /// The tokens for thinking that are sent: a quarter of a cap is left for the answer. Notes what stands for the
+    /// word.
+    fn budget(self, cap: Option<i64>, dropped: &mut Vec<String>) -> i64 {
+        let most = cap.map_or(i64::MAX, |cap| cap - cap / 4);
+        if self.tokens() > most {
+            note(dropped, &format!("{EFFORT} {} as {most} tokens", self.as_str()));
+            return most;
+        }
+        self.note_as(self.counted_as(), dropped);
+        self.tokens()
+    }
+
     /// Notes that another effort is sent in its place.
     fn note_as(self, other: &str, dropped: &mut Vec<String>) {
         if self.as_str() != other {
@@ -119,10 +131,8 @@ impl ToClaude {
                 effort.note_as("none", dropped);
                 Self::default()
             }
-            // A quarter of the cap is left for the answer.
             Thinking::Budget if !forced && !has_calls(request) && cap - cap / 4 >= LEAST_BUDGET => {
-                effort.note_as(effort.counted_as(), dropped);
-                let budget = effort.tokens().min(cap - cap / 4);
+                let budget = effort.budget(Some(cap), dropped);
                 Self { thinking: Some(json!({ "type": "enabled", "budget_tokens": budget })), effort: None }
             }
             Thinking::Never | Thinking::Budget | Thinking::Levels { .. } => {
@@ -168,12 +178,7 @@ pub(super) fn thinking_config(request: &ChatRequest, model: &str, dropped: &mut 
                 note(dropped, &format!("{EFFORT} none as 128 tokens"));
                 128
             }
-            other => {
-                other.note_as(other.counted_as(), dropped);
-                // A quarter of the cap is left for the answer.
-                let most = request.max_tokens.map_or(i64::MAX, |cap| cap - cap / 4);
-                other.tokens().min(most)
-            }
+            other => other.budget(request.max_tokens, dropped),
         };
         return Some(json!({ "thinkingBudget": budget }));
     }
@@ -246,7 +251,8 @@ mod tests {
             ("claude-opus-4-7", "xhigh", 100, levels("xhigh"), None),
             ("claude-opus-4-7", "none", 100, nothing(), None),
             ("claude-sonnet-4-5", "low", 4_096, budget(1_024), None),
-            ("claude-sonnet-4-5", "high", 4_096, budget(3_072), None),
+            ("claude-sonnet-4-5", "high", 4_096, budget(3_072), Some("reasoning_effort high as 3072 tokens")),
+            ("claude-sonnet-4-5", "xhigh", 4_096, budget(3_072), Some("reasoning_effort xhigh as 3072 tokens")),
             ("claude-opus-4-5-20251101", "medium", 64_000, budget(8_192), None),
             ("claude-3-7-sonnet-20250219", "high", 64_000, budget(24_576), None),
             ("claude-sonnet-4-5", "high", 1_024, nothing(), Some("reasoning_effort")),
@@ -320,9 +326,18 @@ mod tests {
 
     #[test]
     fn a_budget_leaves_a_quarter_of_the_cap_for_the_answer() {
-        let request = asking("high", &json!({ "max_tokens": 400 }));
-        let config = thinking_config(&request, "gemini-2.5-flash", &mut Vec::new());
-        assert_eq!(config, Some(json!({ "thinkingBudget": 300 })));
+        for (effort, cap, budget, noted) in [
+            ("high", 3_000, 2_250, Some("reasoning_effort high as 2250 tokens")),
+            ("xhigh", 200, 150, Some("reasoning_effort xhigh as 150 tokens")),
+            ("high", 64_000, 24_576, None),
+            ("xhigh", 64_000, 24_576, Some("reasoning_effort xhigh as high")),
+        ] {
+            let mut dropped = Vec::new();
+            let request = asking(effort, &json!({ "max_tokens": cap }));
+            let config = thinking_config(&request, "gemini-2.5-flash", &mut dropped);
+            assert_eq!(config, Some(json!({ "thinkingBudget": budget })), "{effort} {cap}");
+            assert_eq!(dropped.iter().map(String::as_str).collect::<Vec<_>>(), noted.as_slice(), "{effort} {cap}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::pack::PackBounds;
 use crate::domain::request::Extras;
 use crate::domain::{Capabilities, ChatRequest, MustKeep, PromptCache, Timeouts};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -114,6 +115,19 @@ impl Endpoint {
         let written = self.adapter().encode((&request).into(), model, capabilities);
         let is_cap = |path: &String| matches!(path.as_str(), "max_tokens" | "max_completion_tokens");
         written.is_ok_and(|wire| wire.dropped.iter().any(is_cap))
+    }
+
+    /// The host that calls go to, and its port.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let url = Url::parse(&self.base_url).ok()?;
+        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
+    }
+
+    /// The vendor of its server, where that is known.
+    #[must_use]
+    pub fn known_vendor(&self) -> Option<&'static str> {
+        vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url).map(|vendor| vendor.name)
     }
 
     /// The members that change what a call costs and that a request for this model goes without, by the dialect and the

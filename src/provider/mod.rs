@@ -9,6 +9,7 @@ pub mod charging;
 pub mod durations;
 pub mod hook;
 pub mod limit_headers;
+pub mod otlp;
 pub mod own_errors;
 pub mod own_headers;
 pub mod quirks;

@@ -135,7 +135,8 @@ impl Undo {
         Self { names: names.0.iter().map(|(own, sent)| (sent.clone(), own.clone())).collect(), stops }
     }
 
-    /// Restores the request's own function names, and ends the text where a stop sequence would have ended it.
+    /// Restores the request's own function names, tells a text's judge which were sent, and ends the text where a stop
+    /// sequence would have ended it.
     pub fn apply(&self, answer: &mut Answer) {
         for call in &mut answer.tool_calls {
             if let Some(own) = self.names.get(&call.name) {
@@ -145,6 +146,7 @@ impl Undo {
         if !answer.tool_calls.is_empty() {
             return;
         }
+        answer.beside.sent_names.clone_from(&self.names);
         let Some(text) = &mut answer.text else { return };
         if let Some(end) = self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min() {
             text.truncate(end);

@@ -240,8 +240,9 @@ mod tests {
 
     /// A stream of each dialect that has begun, and the form of its pieces.
     fn begun() -> Vec<(&'static str, Vec<u8>, Form)> {
-        let text =
-            |lines: &[&str]| lines.iter().map(|line| format!("data: {line}\n\n")).collect::<String>().into_bytes();
+        let text = |lines: &[&str]| -> Vec<u8> {
+            lines.iter().flat_map(|line| format!("data: {line}\n\n").into_bytes()).collect()
+        };
         let chunk = text(&[r#"{"id":"x","choices":[{"index":0,"delta":{"role":"assistant","content":"Hel"}}]}"#]);
         let delta = bedrock::frames::written(
             "event",

@@ -101,6 +101,10 @@ pub(super) fn of_refusal(status: Option<u16>, body: &ErrorBody) -> Option<Meanin
     if !is_refusal {
         return None;
     }
+    // An account is often suspended because nobody paid for it.
+    if ACCOUNT.is_match(text) && NO_MONEY.is_match(text) {
+        return Some(Meaning::in_doubt(QuotaExhausted, Scope::Key));
+    }
     if ACCOUNT.is_match(text) || body.has_code(BAD_KEY_CODES) || (BAD_KEY.is_match(text) && !OF_INPUT.is_match(text)) {
         return Some(Meaning::in_doubt(Auth, Scope::Key));
     }

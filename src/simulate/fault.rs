@@ -230,6 +230,8 @@ impl Fault {
     /// # Errors
     /// A sentence that lists the known names.
     pub fn named(name: &str) -> Result<Self, String> {
+        // A marker stands in the prompt, and a prompt that speaks of tokens may well be answered with some.
+        let name = if name == "turn_marks" { FaultKind::ControlTokens.as_str() } else { name };
         if let Some(kind) = FaultKind::ALL.iter().find(|kind| kind.as_str() == name) {
             return Ok(Self::new(*kind));
         }
@@ -368,6 +370,8 @@ mod tests {
         let kind = |prompt: &str, provider: &str, nth: u32, here: u32| {
             scripted(prompt, provider, nth, here).unwrap().map(|fault| fault.kind)
         };
+        let marks = scripted("Hi [[fault:turn_marks]]", "a", 1, 1).unwrap().unwrap();
+        assert_eq!(marks.kind, FaultKind::ControlTokens);
         let list = "Hi [[faults:500,empty,ok]]";
         assert_eq!(kind(list, "a", 1, 1), Some(FaultKind::ServerError));
         assert_eq!(kind(list, "b", 2, 1), Some(FaultKind::Empty));

@@ -4,6 +4,7 @@ use super::dollars::Dollars;
 use crate::domain::Vectors;
 use crate::store::results::{EndedJob, ExportedJob, HttpError};
 use anyhow::Context as _;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -132,9 +133,37 @@ pub(super) fn custom_id(job: &ExportedJob) -> String {
     job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
 }
 
-/// The text of a chat completion; of embeddings how many and how long they are, as their numbers would fill the
-/// screen. The numbers are in the lines of JSON.
+/// The text of a chat completion; of embeddings how many and how long they are, for a page on which their numbers would
+/// be in the way.
+pub(super) fn short_text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
+    Ok(answer_of(response)?.map(|answer| match answer {
+        StoredAnswer::Text(text) => text,
+        StoredAnswer::Vectors(lists) => {
+            let dimension = |list: &String| serde_json::from_str::<Vec<IgnoredAny>>(list).map_or(0, |list| list.len());
+            Vectors::told(lists.len(), lists.first().map_or(0, dimension))
+        }
+    }))
+}
+
+/// The text of a chat completion; of embeddings their numbers as JSON: `[…]` of one, `[[…],[…]]` of several.
 pub(super) fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
+    Ok(answer_of(response)?.map(|answer| match answer {
+        StoredAnswer::Text(text) => text,
+        StoredAnswer::Vectors(lists) => match lists.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(",")),
+        },
+    }))
+}
+
+/// What a stored response says.
+enum StoredAnswer {
+    Text(String),
+    /// The list of numbers of each vector, as JSON without spaces.
+    Vectors(Vec<String>),
+}
+
+fn answer_of(response: Option<&str>) -> anyhow::Result<Option<StoredAnswer>> {
     #[derive(Deserialize)]
     struct Completion<'a> {
         #[serde(default)]
@@ -144,8 +173,9 @@ pub(super) fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> 
         data: Option<&'a RawValue>,
     }
     #[derive(Deserialize)]
-    struct Item {
-        embedding: Vec<serde::de::IgnoredAny>,
+    struct Item<'a> {
+        #[serde(borrow)]
+        embedding: &'a RawValue,
     }
     #[derive(Deserialize)]
     struct Choice {
@@ -158,11 +188,13 @@ pub(super) fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> 
     let Some(response) = response else { return Ok(None) };
     let completion: Completion<'_> = serde_json::from_str(response).context("a stored answer is no chat completion")?;
     if let (Some("list"), Some(data)) = (completion.object.as_deref(), completion.data) {
-        let data: Vec<Item> = serde_json::from_str(data.get()).context("a stored answer is no list of embeddings")?;
-        let (count, dimension) = (data.len(), data.first().map_or(0, |first| first.embedding.len()));
-        return Ok(Some(Vectors::told(count, dimension)));
+        let data: Vec<Item<'_>> =
+            serde_json::from_str(data.get()).context("a stored answer is no list of embeddings")?;
+        let plain = |item: &Item<'_>| item.embedding.get().chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        return Ok(Some(StoredAnswer::Vectors(data.iter().map(plain).collect())));
     }
-    Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
+    let first = completion.choices.into_iter().next();
+    Ok(first.and_then(|choice| choice.message.content).map(StoredAnswer::Text))
 }
 
 #[cfg(test)]
@@ -170,16 +202,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_in_a_table_is_a_text_or_the_size_of_the_vectors() {
-        let item = r#"{"object":"embedding","index":0,"embedding":[0.5,1.5]}"#;
-        for (response, expected) in [
-            (r#"{"choices":[{"message":{"content":"Hi"}}]}"#.to_owned(), Some("Hi")),
-            (r#"{"choices":[{"message":{"content":null}}]}"#.to_owned(), None),
-            (r#"{"choices":[{"message":{"content":"Hi"}}],"data":7}"#.to_owned(), Some("Hi")),
-            (format!(r#"{{"object":"list","data":[{item}]}}"#), Some("1 vector of 2 numbers")),
-            (format!(r#"{{"object":"list","data":[{item},{item}]}}"#), Some("2 vectors of 2 numbers")),
+    fn the_answer_in_a_table_is_a_text_or_the_vectors_and_on_a_page_their_size() {
+        let item = r#"{"object":"embedding","index":0,"embedding":[0.5, -1.5e-7]}"#;
+        for (response, expected, short) in [
+            (r#"{"choices":[{"message":{"content":"Hi"}}]}"#.to_owned(), Some("Hi"), Some("Hi")),
+            (r#"{"choices":[{"message":{"content":null}}]}"#.to_owned(), None, None),
+            (r#"{"choices":[{"message":{"content":"Hi"}}],"data":7}"#.to_owned(), Some("Hi"), Some("Hi")),
+            (format!(r#"{{"object":"list","data":[{item}]}}"#), Some("[0.5,-1.5e-7]"), Some("1 vector of 2 numbers")),
+            (
+                format!(r#"{{"object":"list","data":[{item},{item}]}}"#),
+                Some("[[0.5,-1.5e-7],[0.5,-1.5e-7]]"),
+                Some("2 vectors of 2 numbers"),
+            ),
         ] {
             assert_eq!(text_of(Some(&response)).unwrap().as_deref(), expected, "{response}");
+            assert_eq!(short_text_of(Some(&response)).unwrap().as_deref(), short, "{response}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::time::clock;
 use crate::domain::NanoUsd;
 use crate::domain::counted::counted;
 use crate::domain::job::JobState;
-use crate::store::job::{AttemptRecord, KeptAnswer};
+use crate::store::job::{AttemptRecord, JobRecord, KeptAnswer, Place};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -24,6 +24,9 @@ pub struct StoryView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub course: Option<CourseView>,
     pub total: SpentView,
+    /// Why its shadow ended without asking the other target; `None`: it was asked, or may be yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_not_asked: Option<String>,
 }
 
 /// The cost of a job so far.
@@ -64,7 +67,17 @@ impl StoryView {
     #[must_use]
     pub fn of(job: JobView, attempts: Vec<AttemptRecord>, course: Option<CourseView>) -> Self {
         let total = SpentView::of(&attempts);
-        Self { job, attempts: race::in_order(attempts.into_iter().map(AttemptView::from).collect()), course, total }
+        let attempts = race::in_order(attempts.into_iter().map(AttemptView::from).collect());
+        Self { job, attempts, course, total, shadow_not_asked: None }
+    }
+
+    /// Takes in the job that is its shadow.
+    pub fn take_shadow(&mut self, shadow: &JobRecord) {
+        let Place::Ended(ended) = &shadow.place else { return };
+        if ended.target.is_none() && ended.answered_from.is_none() {
+            let why = ended.error.clone().or_else(|| ended.error_class.clone());
+            self.shadow_not_asked = Some(why.unwrap_or_else(|| "it was cancelled".to_owned()));
+        }
     }
 
     /// Adds the answers that the ledger has.
@@ -125,8 +138,11 @@ impl StoryView {
         lines.extend(advice.map(|advice| format!("   do: {advice}")));
         lines.extend(race::outcome(&self.attempts));
         lines.push(self.spent());
-        lines.extend(job.shadow.map(|shadow| {
-            format!("Shadow: job {shadow} asks another target for the same; it costs apart, and its answer is not used")
+        lines.extend(job.shadow.map(|shadow| match &self.shadow_not_asked {
+            Some(why) => format!("Shadow: job {shadow} was to ask another target for the same, and did not: {why}"),
+            None => format!(
+                "Shadow: job {shadow} asks another target for the same; it costs apart, and its answer is not used"
+            ),
         }));
         lines
     }
@@ -191,7 +207,7 @@ impl StoryView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::job::{Ended, JobRecord, Place};
+    use crate::store::job::Ended;
     use crate::view::job::Bodies;
     use chrono::{DateTime, Utc};
     use serde_json::json;
@@ -569,5 +585,35 @@ Total: $0.000195 in 2 attempts"
         let story = told(job(Place::Ready { crashes: 1, waits_for: None, opens: None }), vec![attempt(1), second]);
         assert!(story.contains("Tried anew by hand: round 1"), "{story}");
         assert!(story.contains("perhaps up to $0.005 more"), "{story}");
+    }
+
+    #[test]
+    fn a_shadow_that_was_never_asked_says_why() {
+        let ended = |target: Option<&str>, error: Option<&str>| {
+            Place::Ended(Box::new(Ended {
+                state: JobState::Failed,
+                at: at("08:00:20"),
+                target: target.map(str::to_owned),
+                repaired: false,
+                answered_from: None,
+                low_confidence: false,
+                error_class: error.map(|_| "never_fits".to_owned()),
+                error: error.map(str::to_owned),
+                cost: Some(NanoUsd::ZERO),
+                uncertain: NanoUsd::ZERO,
+                response: None,
+            }))
+        };
+        let told = |place: Place| {
+            let record = JobRecord { shadow: Some(1407), ..job(ended(Some("openai/gpt-4o-mini"), None)) };
+            let mut story = StoryView::of(JobView::of(record, Bodies::default()), vec![answer(1)], None);
+            story.take_shadow(&job(place));
+            story.lines().join("\n")
+        };
+        let asks = "Shadow: job 1407 asks another target for the same";
+        assert!(told(ended(Some("two/m"), Some("it failed"))).contains(asks));
+        let unasked = told(ended(None, Some("one call may cost $0.02, and its limit is $0.01")));
+        let expected = "Shadow: job 1407 was to ask another target for the same, and did not: one call may cost $0.02";
+        assert!(unasked.contains(expected) && !unasked.contains(asks), "{unasked}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a trial has brought: a row for each rung, and the answers of all rungs side by side.
 
 use super::dollars::Dollars;
-use super::result_line::text_of;
+use super::result_line::short_text_of;
 use super::table::{Cell, Layout, Table};
 use crate::domain::job::JobState;
 use crate::domain::trial::Climbed;
@@ -190,7 +190,7 @@ impl RungAnswer {
     /// When the stored answer is not JSON.
     pub fn of(target: &str, job: &ExportedJob) -> anyhow::Result<Self> {
         let (state, answer, failure) = match &job.ending {
-            Some(EndedJob::Succeeded { response }) => ("accepted", text_of(response.as_deref())?, None),
+            Some(EndedJob::Succeeded { response }) => ("accepted", short_text_of(response.as_deref())?, None),
             Some(EndedJob::Failed { class, reason, .. }) => {
                 (JobState::Failed.as_str(), None, Some((class.clone(), reason.clone())))
             }

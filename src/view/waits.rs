@@ -170,6 +170,7 @@ pub(super) const fn was_shut(reason: Reason) -> &'static str {
         Reason::NoCapacity => "its tier had no capacity",
         Reason::PeakHours => "it was in its peak hours",
         Reason::Breaker => "its breaker was open",
+        Reason::AskedToWait => "its provider had failed and asked to be left alone",
         Reason::Offline => "no provider could be reached",
         Reason::QuotaExhausted => "its key was out of money",
         Reason::Auth => "its key had been rejected",

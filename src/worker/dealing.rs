@@ -238,7 +238,7 @@ mod tests {
         let route = Route { patience: Patience::For(Duration::ZERO), ..Route::plain("r", Vec::new()) };
         let shadow = Route { name: shadow::route_name("r"), ..route.clone() };
         let routes = vec![Arc::new(route), Arc::new(shadow)];
-        let blueprint = Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes };
+        let blueprint = Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes, traces: false };
         Arc::new(Plan::new(&blueprint).unwrap())
     }
 
@@ -307,7 +307,13 @@ mod tests {
         let (plan, front, mut dealing) = (plan(), front(), Dealing::default());
         dealing.choose(&front, &plan, (60, 0), NOW);
         let other = Arc::new(
-            Plan::new(&Blueprint { buckets: BTreeMap::new(), providers: BTreeMap::new(), routes: Vec::new() }).unwrap(),
+            Plan::new(&Blueprint {
+                buckets: BTreeMap::new(),
+                providers: BTreeMap::new(),
+                routes: Vec::new(),
+                traces: false,
+            })
+            .unwrap(),
         );
         assert!(dealing.choose(&front, &other, (60, 0), NOW).0.is_empty(), "it has no such route");
     }

@@ -221,6 +221,8 @@ impl Gate {
         let class = outcome.class();
         if ErrorClass::is_answered(class) {
             target.doubt.lock().answered();
+            target.shut.lock().answered();
+            target.record.answered_at.store(now.0, Ordering::Relaxed);
             target.record.scarcity.lock().served();
         }
         let Permit { holds, key, breaker, asks_again } = permit;
@@ -250,8 +252,11 @@ impl Gate {
         }
         target.record(asker.job, breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
-        // Of a key that is out of money, its own warning tells: the other keys go on.
-        let shuts = class.is_some_and(|class| class.facts().effect.heeds_a_wait());
+        // Of a key that is out of money, its own warning tells: the other keys go on. Of a failing provider, too.
+        let shuts = class.is_some_and(|class| {
+            let effect = class.facts().effect;
+            effect.heeds_a_wait() && !matches!(effect, Effect::Crowded | Effect::Rest)
+        });
         if shuts && wait.is_some_and(long_wait::is_long) {
             tracing::warn!(
                 target.name = %target.target,
@@ -293,10 +298,12 @@ impl Gate {
                 }
             }
             Some(Effect::NoModel) => {
-                let rest = target.believe(failure, request);
+                let rest = target.believe(failure, request, now);
                 // Once it is believed, a call that asks again needs no second one to confirm it.
                 if let Some(rest) = rest.or_else(|| asks_again.then(|| target.doubt.lock().rest(provider.recheck))) {
                     model_is_refused = true;
+                    target.record.answered_at.store(0, Ordering::Relaxed);
+                    let is_confirmed = target.doubt.lock().is_confirmed();
                     if target.shut.lock().rest(now).is_none() {
                         tracing::warn!(
                             target.name = %target.target,
@@ -306,23 +313,19 @@ impl Gate {
                         );
                     }
                     *target.said.lock() = failure.map(Failure::in_short);
-                    target.shut.lock().refused(rest, now);
+                    target.shut.lock().refused(rest, request, is_confirmed, now);
                 }
             }
-            // The provider asked for a rest, though not because of a limit: every job honours that, not only this one.
+            // The provider asked for a rest, though not because of a limit. One request may be the cause, so other jobs
+            // honour it within bounds.
             Some(effect @ (Effect::Crowded | Effect::Rest)) => {
                 if effect == Effect::Crowded {
                     for hold in &holds {
                         hold.crowded(wait);
                     }
                 }
-                match wait {
-                    // One call asks again then, and all others wait for its outcome.
-                    Some(wait) if long_wait::is_long(wait) => {
-                        target.record.breaker.lock().open_for(long_wait::rest(wait, provider.recheck), now);
-                    }
-                    Some(wait) => shut_for(&target.record.resting, Reason::Breaker, wait, now),
-                    None => {}
+                if let Some(wait) = wait {
+                    target.asked_to_wait(wait, now);
                 }
             }
             // Its provider goes on: neither the bucket nor the breaker learn from it.

@@ -173,7 +173,7 @@ impl Shared {
         let coming = self.plan().routes.get(&claimed.route).map(|route| route.coming.join());
         let shared = Arc::clone(self);
         self.hands.tasks.spawn(async move {
-            let held = HeldJob::of(&claimed);
+            let held = HeldJob::of(&claimed, shared.spans.trace_of(&shared.installation, &claimed));
             let run = AssertUnwindSafe(journey::run(Arc::clone(&shared), held.clone(), claimed, past, in_hand, coming));
             if run.catch_unwind().await.is_err() {
                 // The row would stay in this worker's hands for as long as the worker lives. The job's data caused the

@@ -45,6 +45,7 @@ mod statistics;
 mod stop_losses;
 mod strangers;
 mod suspects;
+pub mod traces;
 mod troubles;
 mod upkeep;
 
@@ -116,6 +117,8 @@ pub struct Settings {
     pub spool_is_optional: bool,
     /// What operators are told of, and where; `None`: this worker does not look.
     pub alerts: Option<alerts::Alerting>,
+    /// Where traces are sent; `None`: nowhere.
+    pub traces: Option<traces::TraceSettings>,
 }
 
 /// What the parts of a worker share.
@@ -127,6 +130,8 @@ struct Shared {
     /// The plan as configured now; a job that began under an earlier plan switches to this one at its next decision.
     plan: ArcSwap<Plan>,
     settler: Settler,
+    /// The way of spans to the collector of traces.
+    spans: traces::SpanQueue,
     opener: opener::Opener,
     /// Identifies the database, for spools.
     installation: String,
@@ -280,6 +285,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     settle_loop: settler::SettleLoop,
     open_loop: opener::OpenLoop,
+    /// Absent where no traces are sent.
+    span_loop: Option<traces::SpanLoop>,
     loops: Loops,
 }
 

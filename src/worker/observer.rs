@@ -3,6 +3,7 @@
 use super::Shared;
 use super::booked::Booked;
 use super::spool::Fill;
+use super::traces::SpanCounts;
 use crate::domain::budget::BudgetStanding;
 use crate::domain::decide::Ineligible;
 use crate::domain::pause::PauseKind;
@@ -77,6 +78,8 @@ pub struct Vitals {
     pub unsettled: u64,
     /// How full the spool is; `None`: there is none.
     pub spool: Option<Fill>,
+    /// What became of the spans of traces; `None`: none are sent.
+    pub spans: Option<SpanCounts>,
     /// Totals that were booked.
     pub totals: Booked,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
@@ -153,6 +156,7 @@ impl Observer {
             fenced_out: counters.fenced_out.load(Ordering::Relaxed),
             unsettled: shared.settler.unsettled(),
             spool: shared.settler.spool().map(|spool| spool.fill()),
+            spans: shared.spans.counts(),
             totals: counters.ledger.booked(),
             breakers: plan.gate.breakers(),
             weaknesses: plan.gate.weaknesses(shared.clock.now()),

@@ -4,6 +4,7 @@ use super::herald::Herald;
 use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
+use super::traces::SpanQueue;
 use crate::domain::shadow;
 use crate::store::settle::{EndingRow, Settlement};
 use crate::store::{Store, StoreError, within};
@@ -32,6 +33,7 @@ pub(super) struct Outlet {
     spool: Option<Arc<Spool>>,
     recent: Arc<Recent>,
     herald: Arc<Herald>,
+    spans: SpanQueue,
 }
 
 /// Why outcomes are not in the database.
@@ -43,8 +45,8 @@ enum Unwritten {
 }
 
 impl Outlet {
-    pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>) -> Self {
-        Self { store, counters, spool, recent: Arc::default(), herald: Arc::default() }
+    pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>, spans: SpanQueue) -> Self {
+        Self { store, counters, spool, recent: Arc::default(), herald: Arc::default(), spans }
     }
 
     /// The counters so far.
@@ -158,6 +160,8 @@ impl Outlet {
                 let (into, kept) = (Arc::clone(spool), Arc::clone(&items));
                 match tokio::task::spawn_blocking(move || into.keep(&kept)).await {
                     Ok(Ok(())) => {
+                        // They will be written, and by then nobody knows these spans.
+                        self.spans.tell(&items, &HashSet::new());
                         if spool.set_full(false) {
                             tracing::info!("the spool takes outcomes again");
                         }
@@ -296,6 +300,7 @@ impl Outlet {
                 Ok(fenced_out) => {
                     let fenced_out = fenced_out.iter().map(|lease| lease.fence).collect();
                     self.count(&all, &fenced_out);
+                    self.spans.tell(items, &fenced_out);
                     let ended = all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence));
                     self.herald.note(ended.map(|row| row.lease.job.0));
                     self.counters.are_settled(items);
@@ -354,7 +359,7 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
 pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
     let mut workers = 0;
     for Abandoned { spool, is_damaged, .. } in left {
-        let outlet = Outlet::new(store.clone(), Arc::default(), Some(Arc::clone(&spool)));
+        let outlet = Outlet::new(store.clone(), Arc::default(), Some(Arc::clone(&spool)), SpanQueue::default());
         let written = outlet.drain(&spool).await?;
         outlet.announce_rest().await;
         drop(outlet);

@@ -12,6 +12,7 @@ use crate::domain::shadow;
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
+use crate::domain::trace;
 use crate::domain::{
     Charging, ChatRequest, Limits, Metadata, Patience, PromptCache, QualitySettings, RequestError, Route, Rung, Sizes,
     Target, Timestamp, Typical, bulk,
@@ -43,6 +44,8 @@ pub struct Blueprint {
     pub buckets: BTreeMap<String, Limits>,
     pub providers: BTreeMap<String, ProviderPlan>,
     pub routes: Vec<Arc<Route>>,
+    /// Whether traces are sent, so that jobs may name the traces of their callers.
+    pub traces: bool,
 }
 
 /// One rung, ready to be called.
@@ -293,7 +296,7 @@ pub struct Plan {
     /// The gate: which calls may be made.
     pub gate: Gate,
     pub routes: HashMap<String, Arc<RoutePlan>>,
-    /// The members of a job's metadata that any route looks at.
+    /// The members of a job's metadata that any route looks at, and that of traces.
     pub members: Arc<[String]>,
     /// Clients by provider.
     clients: BTreeMap<String, Arc<Provider>>,
@@ -496,7 +499,9 @@ impl Plan {
             );
         }
         gate.keep_routes(|route| routes.contains_key(route));
-        let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|route| route.looks_at()).collect();
+        let of_caller = blueprint.traces.then_some(trace::MEMBER);
+        let members = blueprint.routes.iter().flat_map(|route| route.looks_at());
+        let members: BTreeSet<&str> = members.chain(of_caller).collect();
         let members = members.into_iter().map(str::to_owned).collect();
         Ok(Self { gate, routes, members, clients })
     }

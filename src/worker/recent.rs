@@ -108,7 +108,7 @@ mod tests {
             raced: false,
             cache: None,
         };
-        Item { attempt: None, beside: Vec::new(), then: Then::End(Box::new(row)) }
+        Item::of_no_call(Then::End(Box::new(row)), Vec::new())
     }
 
     fn jobs(recent: &Recent) -> Vec<i64> {

@@ -21,10 +21,21 @@ impl Worker {
         hurry: impl Future<Output = ()>,
         sign: impl Fn(LifeSign) + Send + Sync + 'static,
     ) -> Summary {
-        let Self { shared, settle_loop, open_loop, loops } = self;
+        let Self { shared, settle_loop, open_loop, span_loop, loops } = self;
         let sign: Arc<dyn Fn(LifeSign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
+        let tracing = span_loop.map(|sending| {
+            let loops = loops.clone();
+            tokio::spawn(async move {
+                // Traces are a convenience: the worker goes on without them.
+                if let Err(words) = loops.guard("traces", sending.run()).await {
+                    tracing::error!(
+                        "no more traces are sent, because of a fault in Sluice ({words}). Please report this"
+                    );
+                }
+            })
+        });
         let opening = loops.endless("opener", open_loop.run(loops.clone()));
         // Jobs in hand stay this worker's until their outcomes are written, no matter which loop ends.
         let heartbeat = loops.lasting("heartbeat", {
@@ -132,6 +143,9 @@ impl Worker {
                 Ok(()) => close_spool(&shared).await,
                 Err(error) => tracing::warn!(error = %error, "could not sign off; the lease will run out"),
             }
+        }
+        if let Some(tracing) = tracing {
+            shared.spans.close(tracing).await;
         }
         let counters = shared.settler.counters();
         let summary = Summary {

@@ -5,6 +5,8 @@ use super::denied::Denied;
 use super::loops::Loops;
 use super::outlet::Outlet;
 use super::spool::Spool;
+use super::traces::SpanQueue;
+use crate::domain::trace::Span;
 use crate::store::claim::Lease;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use crate::store::{Store, StoreError};
@@ -52,6 +54,9 @@ pub struct Item {
     pub beside: Vec<AttemptRow>,
     /// The next state of the job.
     pub then: Then,
+    /// What traces tell of it. It is not kept on the disk: whoever writes the rest later has no trace of it to tell.
+    #[serde(skip)]
+    pub spans: Vec<Span>,
 }
 
 /// Memory that names, ids and words of a row take together, as a rule.
@@ -72,6 +77,11 @@ fn bytes_of(value: &Value) -> usize {
 }
 
 impl Item {
+    /// An outcome without a call.
+    pub(super) fn of_no_call(then: Then, spans: Vec<Span>) -> Self {
+        Self { attempt: None, beside: Vec::new(), then, spans }
+    }
+
     /// The claim under which it is written.
     pub(super) fn lease(&self) -> Option<Lease> {
         match &self.then {
@@ -111,7 +121,7 @@ impl Item {
             Then::End(row) => size_of::<EndingRow>() + SHORT_TEXTS + row.response.as_ref().map_or(0, String::len),
             Then::Park(row) => size_of::<ParkRow>() + row.reason.len(),
         };
-        size_of::<Self>() + attempt + then
+        size_of::<Self>() + attempt + then + self.spans.iter().map(Span::bytes).sum::<usize>()
     }
 }
 
@@ -201,10 +211,10 @@ impl Settler {
     /// A settler, and the loop that the caller has to run for it. Without a spool, outcomes wait in memory while the
     /// database is away.
     #[must_use]
-    pub fn new(store: Store, spool: Option<Arc<Spool>>) -> (Self, SettleLoop) {
+    pub(super) fn new(store: Store, spool: Option<Arc<Spool>>, spans: SpanQueue) -> (Self, SettleLoop) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let counters = Arc::new(Settled::default());
-        let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone());
+        let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone(), spans);
         let settler = Self { sender, counters, spool, outlet: outlet.clone() };
         (settler, SettleLoop { receiver, outlet, gathered: Vec::new() })
     }

@@ -4,6 +4,7 @@ use super::clock::Clock;
 use super::hands::Hands;
 use super::plan::Plan;
 use super::settler::Settler;
+use super::traces::SpanQueue;
 use super::{GOOD_BYE, Loops, Settings, Shared, Worker, history, opener, outlet, prefixes, schemas, spool};
 use crate::domain::Timestamp;
 use crate::permissions::{Flaw, require_private_folder};
@@ -25,6 +26,8 @@ impl Worker {
     /// When the database does not answer or has another schema, or when the spool is required and cannot be opened.
     pub async fn register(store: Store, plan: Plan, settings: Settings) -> anyhow::Result<Self> {
         store.require_schema().await?;
+        let (spans, span_loop) = SpanQueue::new(settings.traces.as_ref())
+            .map_err(|problem| anyhow::anyhow!("no traces can be sent: {problem}"))?;
         let installation = store.installation().await?;
         if let Some(spool) = &settings.spool {
             require_private(spool)?;
@@ -49,7 +52,7 @@ impl Worker {
                 return Err(error);
             }
         };
-        let (settler, settle_loop) = Settler::new(store.clone(), spool);
+        let (settler, settle_loop) = Settler::new(store.clone(), spool, spans.clone());
         let budgets = Arc::new(ArcSwap::default());
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
         let (opener, open_loop) =
@@ -60,6 +63,7 @@ impl Worker {
             settings: ArcSwap::from_pointee(settings),
             plan: ArcSwap::from_pointee(plan),
             settler,
+            spans,
             opener,
             installation,
             stop: CancellationToken::new(),
@@ -87,7 +91,7 @@ impl Worker {
             letters_wanted: Notify::new(),
             outgrown: OnceLock::new(),
         });
-        Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
+        Ok(Self { shared, settle_loop, open_loop, span_loop, loops: Loops::default() })
     }
 
     /// Finds out whether a worker could register here and now and open its spool, for a command that has other things

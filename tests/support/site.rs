@@ -88,11 +88,13 @@ impl Site {
         self.get(&path).await.json()
     }
 
-    pub async fn stop(mut self) {
+    /// Asks it to stop, waits until it has, and returns what it has logged.
+    pub async fn stop(mut self) -> String {
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         let status = self.child.wait().await.unwrap();
         assert!(status.success(), "{}", self.said());
+        self.said()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::view::dollars::Dollars;
 use std::path::Path;
 
 /// That the stop-loss has paused a batch, and what to type about it.
-pub(super) fn paused_by_loss(batch: &str, reason: &str, screen: usize) -> String {
+pub(in crate::cli) fn paused_by_loss(batch: &str, reason: &str, screen: usize) -> String {
     let said = format!(
         "batch {} is paused ({}). `sluice report failures {}` shows what failed; `{}` lets it go on",
         on_one_line(batch),

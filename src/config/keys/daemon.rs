@@ -186,3 +186,42 @@ pub(in crate::config) const LOG: Table = Table {
     ],
     ..Table::EMPTY
 };
+
+pub(super) const TRACES: Table = Table {
+    header: Some("[traces]"),
+    title: "[traces]",
+    doc: "A trace of each job for a collector of OpenTelemetry, over OTLP (docs/traces.md). Without an endpoint none \
+          is sent.",
+    effect: TakesEffect::Restart,
+    keys: &[
+        key(
+            "endpoint",
+            Kind::Text,
+            "http://127.0.0.1:4318/v1/traces",
+            "Where spans are posted to, in Protocol Buffers over HTTP. A URL without a path gets /v1/traces.",
+        ),
+        key(
+            "headers_env",
+            Kind::Text,
+            "SLUICE_TRACES_HEADERS",
+            "The variable that holds headers for the collector, a line for each: \"name: value\".",
+        ),
+        instead("headers_file", Kind::Path, "traces.headers", "Instead: a file that holds nothing but these lines."),
+        instead(
+            "credential",
+            Kind::Text,
+            "traces_headers",
+            "Instead: a systemd credential (LoadCredential=traces_headers:PATH).",
+        ),
+        with_default(
+            "sample",
+            Kind::Share,
+            "1",
+            "The share of jobs whose traces are sent, drawn by the job: whole traces, the same on all workers. A job \
+             with a `traceparent` follows its caller.",
+        ),
+        with_default("timeout", Kind::Duration, "10s", "How long one message may take, up to \"1m\"."),
+        depends("service", Kind::Text, "sluice-production", "`sluice`", "The name of the service in traces."),
+    ],
+    ..Table::EMPTY
+};

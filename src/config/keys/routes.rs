@@ -50,10 +50,11 @@ pub(super) const ROUTE: Table = Table {
                 "For \"race\": calls of one job that are under way at a time, at most.",
             )
         },
-        with_default(
+        depends(
             "patience",
             Kind::Duration,
             "10m",
+            "10m; of a \"race\" its `race_after`, where that is shorter",
             "How long a job waits for a cheaper rung; \"0s\": never; \"forever\": always.",
         ),
         with_default(
@@ -168,7 +169,8 @@ pub(super) const ROUTE: Table = Table {
                 "fallback_on",
                 Kind::List(&Kind::Word(route::classes)),
                 "",
-                "Failures that move a job on to the next rung; \"network\" stands for \"unreachable\" too.",
+                "Failures that move a job on to the next rung; \"network\" stands for \"unreachable\" too. []: pinned, \
+                 as by `fallback`.",
             )
         },
         instead("fallback", Kind::Word(|| vec!["never"]), "never", "Instead: pinned to its rung, whatever happens."),

@@ -42,6 +42,22 @@ fn every_strategy_is_read_with_what_belongs_to_it() {
 }
 
 #[test]
+fn a_race_has_no_more_patience_than_its_pace_unless_it_says_so() {
+    let patience = |lines: &str| three(lines).config().routes["default"].route.patience;
+    for (lines, expected) in [
+        ("strategy = \"race\"", Duration::from_secs(2)),
+        ("strategy = \"race\"\nrace_after = \"0s\"", Duration::ZERO),
+        ("strategy = \"race\"\nrace_after = \"1h\"", Duration::from_mins(10)),
+        ("strategy = \"race\"\npatience = \"1m\"", Duration::from_mins(1)),
+        ("strategy = \"priority\"", Duration::from_mins(10)),
+        ("", Duration::from_mins(10)),
+    ] {
+        assert_eq!(patience(lines), Patience::For(expected), "{lines}");
+    }
+    assert_eq!(patience("strategy = \"race\"\npatience = \"forever\""), Patience::Forever);
+}
+
+#[test]
 fn a_strategy_that_is_none_is_named_with_the_one_that_is_near() {
     let expected = "\"cost\", \"priority\", \"weighted\", \"balanced\", \"fastest\", \"sticky\" or \"race\"";
     for (name, problem) in [

@@ -204,7 +204,8 @@ fn breakers(workers: &[Statistics]) -> Vec<Spotted> {
     }
     let said = |name: &str| {
         let targets = workers.iter().flat_map(|worker| &worker.gate.targets);
-        let is_it = |shut: &ShutStatistics| shut.reason.as_deref() == Some(Reason::Breaker.as_str());
+        let own = [Reason::Breaker, Reason::AskedToWait].map(Reason::as_str);
+        let is_it = |shut: &ShutStatistics| shut.reason.as_deref().is_some_and(|reason| own.contains(&reason));
         let named = targets.filter(|target| target.target.as_deref() == Some(name));
         let mut named = named.filter(|target| target.shut.as_ref().is_some_and(is_it));
         named.find_map(|target| target.said.as_deref()).map_or_else(String::new, |said| format!(": {said}"))

@@ -73,6 +73,13 @@ fn told(code: &str) -> String {
 }
 
 #[test]
+fn a_trial_that_starts_is_not_told_of_the_routes_of_other_workers() {
+    let subject = Subject { route: "trial:default:one/m", ..Subject::default() };
+    let told = Obstacle::of("no worker knows the route", subject, &known());
+    assert!(told.is_no_worker() && !told.in_words().contains("trial:"), "{}", told.in_words());
+}
+
+#[test]
 fn each_reason_is_told_with_all_that_is_known_of_it() {
     for (code, words) in [
         ("batch paused", "batch nightly is paused by ops since 07:56:00 UTC (5m ago): too dear"),
@@ -102,6 +109,10 @@ fn each_reason_is_told_with_all_that_is_known_of_it() {
             "one/m: rate_limit (within patience)",
             "one/m: its limit is used up (one: requests/min); it waits for this rung until 08:09:00 UTC (in 8m) at \
              most",
+        ),
+        (
+            "two/x: asked_to_wait (nowhere else to go)",
+            "two/x: its provider failed and asked to be left alone; nowhere else to go",
         ),
         (
             "one/m: breaker_open (within patience)",

@@ -21,6 +21,13 @@ const SOON: Duration = Duration::from_mins(1);
 const STOP_LOSS: &str = "stop-loss:";
 
 impl Obstacle {
+    /// The reason of the stop-loss that has paused the batch, where that is all it waits for.
+    #[must_use]
+    pub fn stop_loss(&self) -> Option<&str> {
+        let Hindrance::PausedBy(PauseKind::Batch, Some(pause)) = &self.kind else { return None };
+        pause.why.as_deref().filter(|why| why.starts_with(STOP_LOSS))
+    }
+
     /// The hindrance, as a sentence without its end.
     #[must_use]
     pub fn in_words(&self) -> String {
@@ -150,7 +157,7 @@ impl ShutTarget {
             let again = match self.what {
                 What::Opens(reason) if reason.is_a_limit() => " until",
                 What::Opens(Reason::PeakHours) => ", which end at",
-                What::Opens(Reason::Offline) => "; calls try again at",
+                What::Opens(Reason::Offline | Reason::AskedToWait) => "; calls try again at",
                 What::Opens(Reason::HealthProbe) => "; the next one goes at",
                 What::Opens(_) => "; one call tries again at",
                 What::Retry => " at",
@@ -247,6 +254,7 @@ pub const fn shut(reason: Reason) -> &'static str {
         Reason::NoCapacity => "its tier has no capacity",
         Reason::PeakHours => "it is in its peak hours",
         Reason::Breaker => "its breaker is open after failures",
+        Reason::AskedToWait => "its provider failed and asked to be left alone",
         Reason::Offline => "no provider can be reached, and it rests for a moment",
         Reason::QuotaExhausted => "its key is out of money",
         Reason::Auth => "its key is rejected",

@@ -306,8 +306,7 @@ pub fn sample_with(member: &str) -> Option<ChatRequest> {
             if member == "tool_choice" { json!("auto") } else { json!(false) }
         }
         "response_format" => json!({ "type": "json_object" }),
-        "reasoning_effort" => json!("low"),
-        "verbosity" => json!("low"),
+        "reasoning_effort" | "verbosity" => json!("low"),
         "logit_bias" => json!({ "1": 1 }),
         "top_logprobs" => {
             body["logprobs"] = json!(true);

@@ -22,7 +22,10 @@ pub(super) fn judge(answer: &Answer, embed: &Embed, faults: &mut Faults) {
         None => vectors.dimension(),
     };
     if let Some((place, vector)) = find(list, |vector| vector.len() != wanted || vector.is_empty()) {
-        let as_what = if embed.dimensions.is_some() { "as asked for" } else { "as the first has" };
+        let as_what = match embed.dimensions {
+            Some(_) => "as asked for (a request without dimensions may help)",
+            None => "as the first has",
+        };
         let words = if wanted == 0 {
             format!("vector {place} has no numbers")
         } else {
@@ -92,7 +95,12 @@ mod tests {
             (&two, doubled, vec![Soft::VectorCount], "their places"),
             (&two, some(&[&[1.0], &[1.0, 2.0]]), vec![Soft::VectorDimension], "vector 1 has 2 numbers, not 1 as the"),
             (&two, some(&[&[], &[]]), vec![Soft::VectorDimension], "vector 0 has no numbers"),
-            (&of_three, some(&[&[1.0], &[1.0]]), vec![Soft::VectorDimension], "has 1 numbers, not 3 as asked for"),
+            (
+                &of_three,
+                some(&[&[1.0], &[1.0]]),
+                vec![Soft::VectorDimension],
+                "has 1 numbers, not 3 as asked for (a request without dimensions may help)",
+            ),
             (&two, some(&[&[1.0], &[f32::NAN]]), vec![Soft::VectorNotFinite], "vector 1 has a number that is none"),
             (&two, some(&[&[f32::INFINITY], &[1.0]]), vec![Soft::VectorNotFinite], "vector 0"),
             (&two, some(&[&[0.0, -0.0], &[1.0, 1.0]]), vec![Soft::VectorZero], "vector 0 is all zeros"),

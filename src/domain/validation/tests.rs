@@ -454,6 +454,29 @@ fn an_answer_in_another_language_or_script_is_rejected() {
 }
 
 #[test]
+fn a_call_as_text_is_known_by_the_name_that_was_sent() {
+    let request = asking(&json!({"prompt": "x", "tools": [
+        {"type": "function", "function": {"name": "web.search", "parameters": {"type": "object"}}},
+    ]}));
+    for text in [
+        "<tool_call>\n{\"name\": \"web_search\", \"arguments\": {}}\n</tool_call>",
+        "[web_search(query=\"x\")]",
+        "{\"name\": \"web_search\", \"arguments\": {}}",
+        "{\"name\": \"web.search\", \"arguments\": {}}",
+    ] {
+        let mut written = answer(text);
+        let sent = [("web_search", "web.search"), ("old_call", "old.call")];
+        written.beside.sent_names = sent.into_iter().map(|(sent, own)| (sent.to_owned(), own.to_owned())).collect();
+        let verdict = Rules::default().judge(&written, &request, None);
+        let Verdict::Rejected { failures, message } = verdict else { panic!("{text}: {verdict:?}") };
+        assert_eq!((failures.as_slice(), message.contains("web.search")), (&[SoftFailure::BadToolCall][..], true));
+        // A name of an earlier call is none that may be called.
+        written.text = Some("{\"name\": \"old_call\", \"arguments\": {}}".to_owned());
+        assert_eq!(kinds(&Rules::default(), &written, &request), []);
+    }
+}
+
+#[test]
 fn a_call_that_came_as_text_is_a_bad_call() {
     let request = |more: Value| {
         let mut body = json!({"prompt": "x", "tools": [{"type": "function", "function": {"name": "get_weather",

@@ -3,6 +3,7 @@
 use crate::domain::ChatRequest;
 use crate::domain::request::ToolChoice;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The marks by which models and their servers frame calls. One of them in a text, with the name of a function that was
 /// offered behind it, is a call that the server did not read.
@@ -50,27 +51,38 @@ const LOOKED_AT: usize = 256 << 10;
 const ARGUMENTS: [&str; 3] = ["arguments", "parameters", "args"];
 
 /// The function that a text calls in words; `None`: it calls none. `mentions` tells whether the request itself speaks
-/// of a mark: then it may be asked for.
-pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&str) -> bool) -> Option<&'a str> {
+/// of a mark: then it may be asked for. `sent_names`: the request's own names by those under which they were sent.
+pub(super) fn find<'a>(
+    text: &str,
+    request: &'a ChatRequest,
+    sent_names: &BTreeMap<String, String>,
+    mentions: &dyn Fn(&str) -> bool,
+) -> Option<&'a str> {
     if request.tools.is_empty() || request.tool_choice == Some(ToolChoice::None) {
         return None;
     }
     let text = text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default();
-    let offered = || request.tools.iter().map(|tool| tool.name.as_str());
+    let own_name = |own: &str| request.tools.iter().map(|tool| tool.name.as_str()).find(|offered| *offered == own);
+    // Each as it may be written, and as the request has it.
+    let offered = || {
+        let own = request.tools.iter().map(|tool| (tool.name.as_str(), tool.name.as_str()));
+        own.chain(sent_names.iter().filter_map(|(sent, own)| Some((sent.as_str(), own_name(own)?))))
+    };
     for mark in MARKS {
         let Some(place) = text.find(mark).filter(|_| !mentions(mark)) else { continue };
         let behind = text.get(place + mark.len()..).unwrap_or_default();
-        let named = offered().find(|name| behind.contains(name));
-        if named.is_some() {
-            return named;
+        let named = offered().find(|(name, _)| behind.contains(name));
+        if let Some((_, own)) = named {
+            return Some(own);
         }
     }
     // Llama 4 and others write calls as Python does.
     let python = text.trim().strip_prefix('[').filter(|rest| rest.ends_with(")]"));
     if let Some(rest) = python
-        && let Some(named) = offered().find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with('(')))
+        && let Some((_, own)) =
+            offered().find(|(name, _)| rest.strip_prefix(*name).is_some_and(|rest| rest.starts_with('(')))
     {
-        return Some(named);
+        return Some(own);
     }
     // A text that ends in a call: alone, in a fence, or behind a sentence.
     let text = text.trim().strip_suffix("```").unwrap_or(text).trim();
@@ -85,7 +97,7 @@ pub(super) fn find<'a>(text: &str, request: &'a ChatRequest, mentions: &dyn Fn(&
     let call = call.get("function").filter(|function| function.is_object()).unwrap_or(call);
     let has_arguments = ARGUMENTS.iter().any(|name| call.get(name).is_some());
     let name = call.get("name").and_then(Value::as_str).filter(|_| has_arguments)?;
-    offered().find(|own| *own == name)
+    offered().find(|(written, _)| *written == name).map(|(_, own)| own)
 }
 
 /// The mark with which a text begins that is a call although no function was offered.

@@ -77,6 +77,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             message,
             tool_calls: beside::of_calls(extras),
             notes: parsed.mended.into_iter().chain(aside).map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })

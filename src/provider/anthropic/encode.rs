@@ -156,6 +156,8 @@ pub(super) fn encode(
     check(request, claude, capabilities)?;
     let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::Refused)?;
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     let renamed = Renamed::of(NameRule::PLAIN, names::function_names(request));
     if !renamed.is_empty() {
         note(&mut dropped, conversation::NAMES_REWRITTEN);
@@ -178,8 +180,7 @@ pub(super) fn encode(
     let mut system = instructions(&system);
     let cache_control = is_mark(request.cache_control.as_ref(), &mut dropped);
     bound_marks(&mut tools, &mut system, &mut messages, cache_control.is_some(), &mut dropped);
-    let max_tokens = conversation::output_cap(request, capabilities, &mut dropped)
-        .or(capabilities.max_output_tokens)
+    let max_tokens = conversation::needed_cap(request, capabilities, Some(DEFAULT_MAX_TOKENS), &mut dropped)
         .unwrap_or(DEFAULT_MAX_TOKENS);
     let told = ToClaude::of(request, claude, max_tokens, &mut dropped);
     let takes_sampling = if told.thinks() { Some(false) } else { capabilities.temperature };

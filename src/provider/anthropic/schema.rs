@@ -23,8 +23,11 @@ pub(in crate::provider) enum Fitted {
 /// Keywords that are sent as they are.
 const TAKEN: &[&str] = &["$ref", "type", "const", "title", "description", "required", "default"];
 
-/// Keywords that say nothing about an answer.
-const REMARKS: &[&str] = &["$schema", "$id", "$comment", "$anchor", "examples", "example", "readOnly", "writeOnly"];
+/// Keywords that say nothing about an answer, and nothing to a model.
+const REMARKS: &[&str] = &["$schema", "$id", "$comment", "$anchor"];
+
+/// Keywords that bind no answer and may still guide a model.
+const HINTS: &[&str] = &["examples", "example", "readOnly", "writeOnly"];
 
 /// String formats that are accepted.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
@@ -114,13 +117,16 @@ impl Fitting {
                     fitted.insert(keyword.clone(), value.clone());
                 }
                 name if REMARKS.contains(&name) => {}
+                name if HINTS.contains(&name) => self.strip(name),
                 name => {
                     self.strip(name);
                     told.push(format!("{name}: {value}"));
                 }
             }
         }
-        close(schema, &mut fitted)?;
+        if close(schema, &mut fitted)? {
+            self.stripped.insert(CLOSED.to_owned());
+        }
         tell(&mut fitted, &told);
         Ok(fitted)
     }
@@ -145,16 +151,19 @@ impl Fitting {
     }
 }
 
+/// The note on objects that the request leaves open.
+const CLOSED: &str = "additionalProperties false added";
+
 /// Declares that an object has no further members: the API demands it. Values that fit the stricter schema fit the
-/// given one.
-fn close(schema: &Map<String, Value>, fitted: &mut Map<String, Value>) -> Result<(), Ineligible> {
+/// given one. Returns whether the schema did not say so itself.
+fn close(schema: &Map<String, Value>, fitted: &mut Map<String, Value>) -> Result<bool, Ineligible> {
     let may_be_object = match schema.get("type") {
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
         Some(kind) => kind == "object",
         None => schema.contains_key("properties"),
     };
     if !may_be_object || schema.contains_key("$ref") {
-        return Ok(());
+        return Ok(false);
     }
     let has_members =
         schema.get("properties").and_then(Value::as_object).is_some_and(|properties| !properties.is_empty());
@@ -163,7 +172,7 @@ fn close(schema: &Map<String, Value>, fitted: &mut Map<String, Value>) -> Result
         return unsupported("a JSON schema with an object whose members are free");
     }
     fitted.insert("additionalProperties".to_owned(), Value::Bool(false));
-    Ok(())
+    Ok(!is_closed)
 }
 
 fn is_plain(value: &Value) -> bool {
@@ -277,7 +286,8 @@ mod tests {
 
     /// The schema of a member, alone in an object.
     fn member(schema: &Value) -> (Value, Vec<String>) {
-        let (whole, stripped) = fitted(&json!({ "type": "object", "properties": { "a": schema } }));
+        let whole = json!({ "type": "object", "properties": { "a": schema }, "additionalProperties": false });
+        let (whole, stripped) = fitted(&whole);
         assert_eq!(whole["additionalProperties"], json!(false));
         (whole["properties"]["a"].clone(), stripped)
     }
@@ -332,14 +342,19 @@ mod tests {
             (
                 json!({"type": "object", "properties": {"b": {"type": "string"}}, "additionalProperties": true}),
                 json!({"type": "object", "properties": {"b": {"type": "string"}}, "additionalProperties": false}),
-                &["additionalProperties"],
+                &["additionalProperties", CLOSED],
             ),
             // A property that is called like a keyword.
             (
                 json!({"type": "object", "properties": {"minimum": {"type": "integer"}}}),
                 json!({"type": "object", "properties": {"minimum": {"type": "integer"}},
                     "additionalProperties": false}),
-                &[],
+                &[CLOSED],
+            ),
+            (
+                json!({"type": "string", "examples": ["a"], "$comment": "none"}),
+                json!({"type": "string"}),
+                &["examples"],
             ),
         ] {
             assert_eq!(member(&given), (sent, stripped.iter().map(|name| (*name).to_owned()).collect()), "{given}");
@@ -357,7 +372,7 @@ mod tests {
         let (sent, stripped) = fitted(&schema);
         assert_eq!(sent["properties"], json!({"a": {"$ref": "#/$defs/Sky"}, "b": {"$ref": "#/$defs/Sky"}}));
         assert_eq!(sent["$defs"]["Sky"]["additionalProperties"], json!(false));
-        assert_eq!((sent.get("$schema"), stripped), (None, vec!["default".to_owned(), "maxLength".to_owned()]));
+        assert_eq!((sent.get("$schema"), stripped), (None, [CLOSED, "default", "maxLength"].map(str::to_owned).into()));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             message: Map::new(),
             tool_calls: Vec::new(),
             notes: mended.into_iter().map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })

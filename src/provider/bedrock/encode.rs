@@ -27,6 +27,8 @@ pub(super) fn encode(
     let claude = Claude::of(model);
     let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::Refused)?;
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     let mut points = CachePoints::of(model);
     if points.keeps {
         conversation::note_lost(&[("cache_control", request.cache_control.is_some())], &mut dropped);
@@ -297,7 +299,7 @@ fn inference_config(
 ) -> (Map<String, Value>, Vec<String>) {
     let mut config = Map::new();
     let mut put = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
-    if let Some(cap) = conversation::output_cap(request, capabilities, dropped).or(capabilities.max_output_tokens) {
+    if let Some(cap) = conversation::needed_cap(request, capabilities, None, dropped) {
         put("maxTokens", json!(cap));
     }
     let defaults_only = match capabilities.temperature {

@@ -1,7 +1,7 @@
 //! The meaning of Bedrock's errors: an exception by name, in a header or in the body.
 
 use crate::domain::ErrorClass::{
-    Auth, Conflict, NotFound, Overloaded, Permission, RateLimit, RateLimitDaily, ServerError, Timeout,
+    Auth, Conflict, NotFound, Overloaded, Permission, QuotaExhausted, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
 use crate::provider::classify::{Rule, Signs};
@@ -22,6 +22,8 @@ const RULES: &[Rule] = &[
     Rule::code(&["ModelNotReadyException"], Overloaded, Model),
     Rule::code(&["ServiceUnavailableException"], Overloaded, Model),
     // --- the key ---
+    // Under the names of refused keys, too.
+    Rule::says(&["payment required"], QuotaExhausted, Key).at(&[403]),
     Rule::code(
         &[
             "UnrecognizedClientException",

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::ErrorClass::{
-    Auth, Conflict, ContextLength, InvalidRequest, NotFound, Overloaded, Permission, RateLimit, RateLimitDaily,
-    Refused, ServerError, Timeout,
+    Auth, Conflict, ContextLength, InvalidRequest, NotFound, Overloaded, Permission, QuotaExhausted, RateLimit,
+    RateLimitDaily, Refused, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{ChatRequest, Finish, ToolCall};
@@ -268,6 +268,8 @@ const FAILURES: &[Case] = &[
         .with(&[("x-amzn-errortype", "AccessDeniedException")]),
     case("agreement", 403, r#"{"message":"Your AWS Marketplace subscription for this model cannot be completed at this time. Please try again later."}"#, Overloaded, Model, Some("AccessDeniedException"))
         .with(&[("x-amzn-errortype", "AccessDeniedException")]),
+    case("no money, as a refused key", 403, r#"{"message":"The account is suspended: payment required."}"#, QuotaExhausted, Key, Some("UnrecognizedClientException"))
+        .with(&[("x-amzn-errortype", "UnrecognizedClientException")]),
     case("key", 403, r#"{"message":"The security token included in the request is invalid."}"#, Auth, Key, Some("UnrecognizedClientException"))
         .with(&[("x-amzn-errortype", "UnrecognizedClientException")]),
     case("expired", 403, r#"{"message":"The security token included in the request is expired"}"#, Auth, Key, Some("ExpiredTokenException"))

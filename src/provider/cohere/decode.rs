@@ -53,6 +53,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             message: beside::kept(message, &["role", "citations"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })

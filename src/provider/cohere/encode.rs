@@ -91,6 +91,8 @@ pub(super) fn encode(
     }
     let mut dropped = request.unread.clone();
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let renamed = Renamed::of(NameRule::PLAIN, names::function_names(request));
     if !renamed.is_empty() {

@@ -101,14 +101,15 @@ fn encode(request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Re
     }
     let mut dropped = request.unread.clone();
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let raw = RawObject::read(&request.raw).unwrap_or_default();
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| drop(body.insert(name.to_owned(), value));
     put("model", json!(model));
     put("prompt", json!(message.text()));
-    let cap = conversation::output_cap(request, capabilities, &mut dropped);
-    put("max_tokens", json!(cap.or(capabilities.max_output_tokens).unwrap_or(DEFAULT_MAX_TOKENS)));
+    let cap = conversation::needed_cap(request, capabilities, Some(DEFAULT_MAX_TOKENS), &mut dropped);
+    put("max_tokens", json!(cap));
     let takes_sampling = capabilities.temperature != Some(false);
     for (name, value) in [("temperature", request.temperature), ("top_p", request.top_p)] {
         match value {

@@ -22,7 +22,7 @@ fn one_question_is_a_prompt() {
             "seed": 7,
             "stop": ["END"], "logit_bias": {"7": 5}, "presence_penalty": 0.5, "user": "ann"})
     );
-    assert_eq!(dropped, ["reasoning_effort"]);
+    assert_eq!(dropped, ["max_tokens 1024 added", "reasoning_effort"]);
     let model = Capabilities { max_output_tokens: Some(50), ..Capabilities::default() };
     assert_eq!(encoded(completions(), &parsed(json!({"prompt": "Hi"})), &model).0["max_tokens"], 50);
     assert_eq!(encoded(completions(), &parsed(json!({"prompt": "Hi", "max_tokens": 5})), &model).0["max_tokens"], 5);

@@ -73,6 +73,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             message,
             tool_calls: beside::of_calls(extras),
             notes: parsed.mended.into_iter().chain(aside).map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })
@@ -156,13 +157,17 @@ fn logprobs(result: &Value) -> Option<Value> {
     Some(json!({ "content": content }))
 }
 
-/// The failure when there is no candidate: a blocked prompt if it says so, else a fault of the provider.
+/// The failure when there is no candidate: a prompt that was blocked for its content, or refused without a reason, if
+/// it says so; else a fault of the provider.
 fn no_candidate(reply: &WireReply<'_>, body: &Value) -> Failure {
     let reason = body.pointer("/promptFeedback/blockReason").and_then(Value::as_str);
     let mut failure = if let Some(reason) = reason {
         let words = body.pointer("/promptFeedback/blockReasonMessage").and_then(Value::as_str);
         let message = words.map_or_else(|| format!("the prompt was blocked: {reason}"), str::to_owned);
-        Failure::new(ErrorClass::ContentPolicy, Scope::Request, scrub::clean(&message))
+        // Without a reason nothing is known of the request, and another target may well take it.
+        let is_vague = matches!(reason, "OTHER" | "BLOCK_REASON_UNSPECIFIED" | "BLOCKED_REASON_UNSPECIFIED");
+        let class = if is_vague { ErrorClass::Refused } else { ErrorClass::ContentPolicy };
+        Failure::new(class, Scope::Request, scrub::clean(&message))
     } else {
         let message = format!("HTTP {} with an answer without candidates", reply.status);
         Failure::new(ErrorClass::ServerError, Scope::Model, message)

@@ -158,8 +158,13 @@ pub(super) fn encode(
     let generation = gemini_generation(model);
     check(request, generation)?;
     let call_signature = generation.filter(|(major, _)| *major >= 3).map(|_| NO_SIGNATURE);
-    let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::White)?;
+    let mut conversation = Conversation::of(request, Blank::White)?;
+    // Functions are called without ids: results belong to the calls by name and place.
+    conversation.order_results();
+    let Conversation { system, turns, mut dropped } = conversation;
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let named = request.messages.iter().flat_map(|message| &message.content);
     if named.into_iter().any(|part| matches!(part, ContentPart::File { name: Some(_), .. })) {

@@ -60,7 +60,7 @@ const FAILURES: &[Case] = &[
     case("499", 499, r#"{"error":{"code":499,"message":"m","status":"CANCELLED"}}"#, Cancelled, Request, Some("CANCELLED")),
     case("409", 409, r#"{"error":{"code":409,"message":"m","status":"ABORTED"}}"#, Conflict, Request, Some("ABORTED")),
     case("blocked for safety", 200, r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":4}}"#, ContentPolicy, Request, Some("SAFETY")),
-    case("blocked, other", 200, r#"{"promptFeedback":{"blockReason":"OTHER"}}"#, ContentPolicy, Request, Some("OTHER")),
+    case("blocked, other", 200, r#"{"promptFeedback":{"blockReason":"OTHER"}}"#, Refused, Request, Some("OTHER")),
     case("blocked by list", 200, r#"{"candidates":[],"promptFeedback":{"blockReason":"BLOCKLIST"}}"#, ContentPolicy, Request, Some("BLOCKLIST")),
     case("blocked, prohibited", 200, r#"{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT","blockReasonMessage":"No."}}"#, ContentPolicy, Request, Some("PROHIBITED_CONTENT")),
     case("blocked image", 200, r#"{"promptFeedback":{"blockReason":"IMAGE_SAFETY"}}"#, ContentPolicy, Request, Some("IMAGE_SAFETY")),

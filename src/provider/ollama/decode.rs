@@ -78,6 +78,7 @@ pub(super) fn decode(errors: &ErrorRules, reply: &WireReply<'_>) -> Result<Answe
             message: beside::kept(message, &["role", "content", "thinking", "images"]),
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })

@@ -118,6 +118,8 @@ pub(super) fn encode(
     conversation::only_here(request)?;
     let mut dropped = request.unread.clone();
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
+    conversation::note_strict(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let offers_tools = match &request.tool_choice {
         Some(ToolChoice::Required | ToolChoice::Function(_)) => {
@@ -132,8 +134,8 @@ pub(super) fn encode(
         Some(ToolChoice::Auto | ToolChoice::Other(_)) | None => true,
     };
     let mut messages = Vec::with_capacity(request.messages.len());
-    for (index, message) in request.messages.iter().enumerate() {
-        messages.push(self::message(message, &request.messages[..index], &mut dropped)?);
+    for index in in_order_of_calls(&request.messages, &mut dropped) {
+        messages.push(message(&request.messages[index], &request.messages[..index], &mut dropped)?);
     }
     let tools = if offers_tools { request.tools.iter().map(tool).collect() } else { Vec::new() };
     let think = think(request, &mut dropped);
@@ -151,7 +153,7 @@ pub(super) fn encode(
         conversation::signatures(request),
     ];
     conversation::note_lost(&lost, &mut dropped);
-    let num_predict = conversation::output_cap(request, capabilities, &mut dropped).or(capabilities.max_output_tokens);
+    let num_predict = conversation::needed_cap(request, capabilities, None, &mut dropped);
     let takes_sampling = capabilities.temperature != Some(false);
     let mut sampling = |name: &str, value: Option<f64>| {
         if value.is_some() && !takes_sampling {
@@ -191,6 +193,42 @@ pub(super) fn encode(
     Ok(WireRequest { dropped, undo: Undo::default(), ..WireRequest::post("/api/chat", CAPS, body) })
 }
 
+/// The places of the messages in the order in which they are sent: results that follow each other go in the order of
+/// the calls that they answer, because a model without ids tells results of one function apart by their places. Where a
+/// call has no result there, or a result no call, the places tell it nothing: then it is noted that the ids are lost.
+fn in_order_of_calls(messages: &[Message], dropped: &mut Vec<String>) -> Vec<usize> {
+    let mut places: Vec<usize> = Vec::with_capacity(messages.len());
+    let is_result = |message: &Message| message.role == Role::Tool;
+    for group in messages.chunk_by(|before, after| is_result(before) && is_result(after)) {
+        let first = places.len();
+        let mut open: Vec<Option<&str>> = Vec::new();
+        if group.first().is_some_and(is_result) {
+            let calls =
+                messages[..first].iter().rev().map(|message| &message.tool_calls).find(|calls| !calls.is_empty());
+            open.extend(calls.into_iter().flatten().map(|call| Some(call.id.as_str())));
+        }
+        let mut ordered: Vec<(usize, usize)> = Vec::with_capacity(group.len());
+        for (offset, message) in group.iter().enumerate() {
+            let id = message.tool_call_id.as_deref().unwrap_or_default();
+            let place = open.iter().position(|call| *call == Some(id));
+            if let Some(answered) = place.and_then(|place| open.get_mut(place)) {
+                *answered = None;
+            }
+            ordered.push((place.unwrap_or(usize::MAX), first + offset));
+        }
+        let is_matched = ordered.iter().all(|(place, _)| *place != usize::MAX) && open.iter().all(Option::is_none);
+        if is_result(&messages[first]) && !is_matched {
+            note(dropped, "messages[].tool_call_id");
+        }
+        if !ordered.is_sorted() {
+            ordered.sort_unstable();
+            note(dropped, conversation::RESULTS_ORDERED);
+        }
+        places.extend(ordered.into_iter().map(|(_, index)| index));
+    }
+    places
+}
+
 fn message<'a>(
     message: &'a Message,
     earlier: &'a [Message],
@@ -219,6 +257,14 @@ fn message<'a>(
             None => return unsupported("images by web address"),
         }
     }
+    // A server puts all images before the one text. Those that all stand on one side of the text are still told apart.
+    let kinds = message.content.chunk_by(|before, after| is_text(before) == is_text(after)).count();
+    if kinds > 2 {
+        note(dropped, "messages[].content[].image_url: its place among the texts");
+    }
+    if message.content.iter().filter(|part| is_text(part)).count() > 1 {
+        note(dropped, "messages[].content[] as one text");
+    }
     let tool_calls = message
         .tool_calls
         .iter()
@@ -236,6 +282,10 @@ fn message<'a>(
         _ => None,
     };
     Ok(MessageOut { role, content: message.text(), images, tool_calls, tool_name })
+}
+
+fn is_text(part: &ContentPart) -> bool {
+    matches!(part, ContentPart::Text(_))
 }
 
 fn tool(tool: &Tool) -> ToolOut<'_> {

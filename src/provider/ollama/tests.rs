@@ -50,6 +50,59 @@ fn a_whole_conversation_is_written_in_its_words() {
 }
 
 #[test]
+fn results_go_in_the_order_of_their_calls_because_they_have_no_ids() {
+    let call = |id: &str, city: &str| {
+        let arguments = json!({ "city": city }).to_string();
+        json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}})
+    };
+    let sent = |results: &[(&str, &str)]| {
+        let mut messages = vec![
+            json!({"role": "user", "content": "Where is it warmer?"}),
+            json!({"role": "assistant", "tool_calls": [call("call_a", "Bern"), call("call_b", "Basel")]}),
+        ];
+        let written = |(id, said): &(&str, &str)| json!({"role": "tool", "tool_call_id": id, "content": said});
+        messages.extend(results.iter().map(written));
+        messages.push(json!({"role": "user", "content": "Well?"}));
+        let (sent, dropped) = encoded(ollama(), &parsed(json!({ "messages": messages })), &Capabilities::default());
+        let said = |message: &Value| message["content"].as_str().unwrap_or_default().to_owned();
+        (sent["messages"].as_array().unwrap()[2..].iter().map(said).collect::<Vec<_>>(), dropped)
+    };
+    let ordered = "messages[] of tools in the order of their calls";
+    for (results, said, noted) in [
+        (&[("call_a", "4"), ("call_b", "8")][..], &["4", "8", "Well?"][..], &[][..]),
+        (&[("call_b", "8"), ("call_a", "4")], &["4", "8", "Well?"], &[ordered]),
+        // What a model cannot match by place is sent, and the loss of the ids noted.
+        (&[("call_b", "8")], &["8", "Well?"], &["messages[].tool_call_id"]),
+        (&[("call_a", "4"), ("call_b", "8"), ("call_a", "5")], &["4", "8", "5", "Well?"], &["messages[].tool_call_id"]),
+    ] {
+        let (contents, dropped) = sent(results);
+        assert_eq!(
+            (contents, dropped.iter().map(String::as_str).collect::<Vec<_>>()),
+            (said.iter().map(|text| (*text).to_owned()).collect(), noted.to_vec()),
+            "{results:?}"
+        );
+    }
+}
+
+#[test]
+fn images_among_texts_lose_their_place_and_that_is_named() {
+    let (text, image) = (
+        |said: &str| json!({"type": "text", "text": said}),
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}),
+    );
+    let place = "messages[].content[].image_url: its place among the texts";
+    for (parts, noted) in [
+        (json!([text("Which?"), image, image]), &[][..]),
+        (json!([image, text("Which?")]), &[]),
+        (json!([text("One:"), image, text("Two:"), image]), &[place, "messages[].content[] as one text"]),
+        (json!([image, text("or"), image]), &[place]),
+    ] {
+        let body = json!({"messages": [{"role": "user", "content": parts}]});
+        assert_eq!(encoded(ollama(), &parsed(body), &Capabilities::default()).1, noted, "{parts}");
+    }
+}
+
+#[test]
 fn parameters_become_options_and_the_window_is_that_of_the_model() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     let body = json!({"prompt": "Hi", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "seed": 7,
@@ -75,7 +128,8 @@ fn parameters_become_options_and_the_window_is_that_of_the_model() {
     // A model without sampling, and one with a cap of its own.
     let model = Capabilities { temperature: Some(false), max_output_tokens: Some(50), ..Capabilities::default() };
     let (sent, dropped) = encoded(ollama(), &parsed(json!({"prompt": "Hi", "temperature": 0.5})), &model);
-    assert_eq!((&sent["options"], dropped), (&json!({"num_predict": 50}), vec!["temperature".to_owned()]));
+    assert_eq!(sent["options"], json!({"num_predict": 50}));
+    assert_eq!(dropped, ["max_tokens 50 added", "temperature"]);
 }
 
 #[test]

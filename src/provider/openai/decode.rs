@@ -96,6 +96,7 @@ fn answer(manners: &Manners, reply: &WireReply<'_>, parsed: Parsed) -> Result<An
             message: beside::kept(message, &["role", "tool_calls", "function_call"]),
             tool_calls: beside::of_calls(extras),
             notes,
+            ..Beside::default()
         },
         usage_raw,
     })

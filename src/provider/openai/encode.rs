@@ -197,13 +197,21 @@ impl Writing<'_> {
         let other = if field == "max_tokens" { "max_completion_tokens" } else { "max_tokens" };
         if self.body.given(other).is_some() {
             // The newer of the two names wins, whichever is sent.
-            if other == "max_completion_tokens" && self.body.given(field).is_some() {
+            let beside = self.body.given(field).map(|cap| self.body.given(other) == Some(cap));
+            if other == "max_completion_tokens" && beside.is_some() {
                 self.body.remove(field);
             }
-            let is_alone = self.body.given(field).is_none();
             self.body.rename(other, field);
-            let what = if is_alone { format!("{other} as {field}") } else { other.to_owned() };
-            note(&mut self.dropped, &what);
+            let renamed = format!("{other} as {field}");
+            match (beside, other) {
+                // Of two caps the older one vanishes.
+                (Some(false), "max_completion_tokens") => {
+                    note(&mut self.dropped, &renamed);
+                    note(&mut self.dropped, field);
+                }
+                (Some(false), _) => note(&mut self.dropped, other),
+                (Some(true) | None, _) => note(&mut self.dropped, &renamed),
+            }
         }
         let lowered = conversation::output_cap(self.request, capabilities, &mut self.dropped);
         if lowered != self.request.max_tokens {

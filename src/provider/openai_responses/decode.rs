@@ -82,6 +82,7 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
             message,
             tool_calls: Vec::new(),
             notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+            ..Beside::default()
         },
         usage_raw,
     })

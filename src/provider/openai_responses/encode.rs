@@ -32,6 +32,7 @@ pub(super) fn encode(
     }
     let mut dropped = request.unread.clone();
     conversation::note_model(request, model, &mut dropped);
+    conversation::note_second_cap(request, &mut dropped);
     conversation::note_cache_marks(request, &mut dropped);
     let raw = RawObject::read(&request.raw).unwrap_or_default();
     let given = |name: &str| raw.given(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
@@ -92,7 +93,8 @@ pub(super) fn encode(
         }
     }
 
-    if let Some(text) = text(request, given("verbosity"), &mut dropped) {
+    let description = given("response_format").and_then(|form| form.pointer("/json_schema/description").cloned());
+    if let Some(text) = text(request, description, given("verbosity"), &mut dropped) {
         put("text", text);
     }
     let cap = conversation::output_cap(request, capabilities, &mut dropped);
@@ -236,7 +238,12 @@ fn tools(request: &ChatRequest, raw: Option<&Value>, names: &Renamed, dropped: &
 }
 
 /// The form of the answer, and how long it is to be.
-fn text(request: &ChatRequest, verbosity: Option<Value>, dropped: &mut Vec<String>) -> Option<Value> {
+fn text(
+    request: &ChatRequest,
+    description: Option<Value>,
+    verbosity: Option<Value>,
+    dropped: &mut Vec<String>,
+) -> Option<Value> {
     let mut text = Map::new();
     match &request.response_format {
         Some(ResponseFormat::JsonObject) => drop(text.insert("format".to_owned(), json!({ "type": "json_object" }))),
@@ -245,7 +252,11 @@ fn text(request: &ChatRequest, verbosity: Option<Value>, dropped: &mut Vec<Strin
             if *strict == Some(true) && !enforced {
                 note(dropped, "response_format.json_schema.strict");
             }
-            let format = json!({ "type": "json_schema", "name": name, "schema": schema, "strict": enforced });
+            let mut format = json!({ "type": "json_schema", "name": name, "schema": schema, "strict": enforced });
+            if let Some(description) = description.filter(Value::is_string) {
+                dropped.retain(|noted| noted != "response_format.json_schema.description");
+                format["description"] = description;
+            }
             text.insert("format".to_owned(), format);
         }
         Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => {}

@@ -50,7 +50,8 @@ fn parameters_have_other_names_and_what_has_none_is_named() {
     let body = json!({"prompt": "Hi", "max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 7,
         "presence_penalty": 0.1, "frequency_penalty": 0.2, "stop": "END", "reasoning_effort": "low", "user": "ann",
         "verbosity": "low", "metadata": {"k": "v"}, "service_tier": "flex", "prompt_cache_key": "p",
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": strict, "strict": true}}});
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": strict, "strict": true,
+            "description": "A form"}}});
     let (sent, dropped) = encoded(responses(), &parsed(body), &Capabilities::default());
     for (name, value) in [
         ("max_output_tokens", json!(16)),
@@ -64,7 +65,8 @@ fn parameters_have_other_names_and_what_has_none_is_named() {
         (
             "text",
             json!({"verbosity": "low",
-                "format": {"type": "json_schema", "name": "n", "schema": strict, "strict": true}}),
+                "format": {"type": "json_schema", "name": "n", "schema": strict, "strict": true,
+                    "description": "A form"}}),
         ),
     ] {
         assert_eq!(sent[name], value, "{name}");

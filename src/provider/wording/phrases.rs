@@ -37,6 +37,7 @@ pattern!(
     r"\bbudget (?:has been )?exceeded\b|\bexceeded (?:your |the )?budget\b",
     r"|\binsufficient[ _](?:balance|funds|credits?)\b|\b(?:out of|not enough) (?:credits?|balance|funds)\b",
     r"|\bin arrears\b|\barrearage\b|\bcredit balance\b[^.]{0,20}\btoo low\b|余额不足|欠费",
+    r"|\bpayment (?:is |was )?required\b|\bfailure to pay\b",
 );
 pub(super) const BAD_KEY_CODES: &[&str] =
     &["API_KEY_INVALID", "invalid_api_key", "InvalidApiKey", "invalid_authentication", "ApiKeyExpired"];

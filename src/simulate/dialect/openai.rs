@@ -363,15 +363,25 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
 
 /// A text as tokens of four characters, all of them as likely as the answer is sure.
 fn write_logprobs(answer: &Answer<'_>, text: &str, out: &mut Vec<u8>) {
-    let Some(confidence) = answer.confidence else { return out.extend_from_slice(b"null") };
-    out.extend_from_slice(br#"{"content":["#);
+    if answer.confidence.is_none() {
+        return out.extend_from_slice(b"null");
+    }
+    out.extend_from_slice(br#"{"content":"#);
+    write_tokens(answer, text, out);
+    out.extend_from_slice(br#","refusal":null}"#);
+}
+
+/// The tokens of a text with their probabilities: none, where the call did not ask for them.
+pub(super) fn write_tokens(answer: &Answer<'_>, text: &str, out: &mut Vec<u8>) {
+    let Some(confidence) = answer.confidence else { return out.extend_from_slice(b"[]") };
+    out.push(b'[');
     let characters: Vec<char> = text.chars().collect();
     for (place, token) in characters.chunks(4).enumerate() {
         out.extend_from_slice(if place > 0 { br#",{"token":"# } else { br#"{"token":"# });
         push_json(out, &token.iter().collect::<String>());
         let _ = write!(out, r#","logprob":{},"bytes":null,"top_logprobs":[]}}"#, confidence.max(1e-9).ln());
     }
-    out.extend_from_slice(br#"],"refusal":null}"#);
+    out.push(b']');
 }
 
 pub(super) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {

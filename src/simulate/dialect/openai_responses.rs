@@ -1,6 +1,6 @@
 //! OpenAI Responses, from the provider's side.
 
-use super::openai::{fail, limit_headers};
+use super::openai::{fail, limit_headers, write_tokens};
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, StreamAsk, parse, push_json};
 use crate::simulate::prompt::{Text, conversation};
@@ -118,8 +118,10 @@ struct Body<'a> {
     _prompt_cache_retention: Option<IgnoredAny>,
     #[serde(rename = "safety_identifier")]
     _safety_identifier: Option<IgnoredAny>,
-    #[serde(rename = "include")]
-    _include: Option<IgnoredAny>,
+    #[serde(borrow)]
+    include: Option<Vec<Text<'a>>>,
+    #[serde(rename = "top_logprobs")]
+    _top_logprobs: Option<IgnoredAny>,
     #[serde(rename = "truncation")]
     _truncation: Option<IgnoredAny>,
 }
@@ -230,7 +232,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         last_user,
         embed: None,
         cache,
-        logprobs: false,
+        logprobs: body.include.iter().flatten().any(|wanted| wanted.0 == "message.output_text.logprobs"),
         tier: body.service_tier.map(|tier| tier.0),
         stream: StreamAsk::of(body.stream),
     })
@@ -298,7 +300,11 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
             status, kind, key
         );
         push_json(&mut out, answer.text);
-        out.extend_from_slice(br#","annotations":[]}]},{"type":"reasoning","id":"rs_1","summary":[]}]"#);
+        if kind == "output_text" {
+            out.extend_from_slice(br#","annotations":[],"logprobs":"#);
+            write_tokens(answer, answer.text, &mut out);
+        }
+        out.extend_from_slice(br#"}]},{"type":"reasoning","id":"rs_1","summary":[]}]"#);
     }
     if let Some(usage) = answer.usage {
         let _ = write!(
@@ -317,4 +323,39 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     push_json(&mut out, answer.tier.unwrap_or("default"));
     out.push(b'}');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::exchange::Usage;
+    use crate::simulate::prompt_cache::Cached;
+
+    #[test]
+    fn probabilities_come_where_they_are_asked_for() {
+        let body = |include: Value| {
+            json!({"model": "m", "input": "Hi", "store": false, "include": include, "top_logprobs": 2}).to_string()
+        };
+        let plain = read(body(json!([])).as_bytes()).map(|ask| ask.logprobs).ok();
+        let asked = read(body(json!(["message.output_text.logprobs"])).as_bytes()).map(|ask| ask.logprobs).ok();
+        assert_eq!((plain, asked), (Some(false), Some(true)));
+        for (confidence, tokens) in [(None, 0), (Some(0.5), 3)] {
+            let usage = Some(Usage { input: 1, output: 2, cached: Cached::default() });
+            let answer = Answer {
+                id: "1",
+                created: 1,
+                model: "m",
+                text: "nine signs",
+                finish: Finish::Stop,
+                usage,
+                tier: None,
+                vectors: None,
+                confidence,
+            };
+            let written: Value = serde_json::from_slice(&write(&answer)).unwrap();
+            let logprobs = written.pointer("/output/0/content/0/logprobs").and_then(Value::as_array).unwrap();
+            assert_eq!(logprobs.len(), tokens, "{written}");
+            assert!(logprobs.iter().all(|token| token["logprob"].as_f64().is_some_and(|sure| sure < -0.69)));
+        }
+    }
 }

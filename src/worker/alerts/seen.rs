@@ -130,7 +130,7 @@ impl Memory {
 /// Providers' words stay out of alerts: what a server says may quote what it was sent. What is counted of calls and
 /// keys is said in words of Sluice's own, and stays.
 fn hush(worker: &mut Statistics) {
-    let own = [Reason::Breaker, Reason::Offline, Reason::KeysInDoubt].map(|reason| reason.as_str());
+    let own = [Reason::Breaker, Reason::AskedToWait, Reason::Offline, Reason::KeysInDoubt].map(Reason::as_str);
     for target in &mut worker.gate.targets {
         let reason = target.shut.as_ref().and_then(|shut| shut.reason.as_deref());
         target.said = target.said.take().filter(|_| reason.is_some_and(|reason| own.contains(&reason)));

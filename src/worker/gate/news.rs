@@ -7,6 +7,7 @@ use super::target::{TargetState, shut_until, still_shut};
 use super::{Gate, RouteQuality};
 use crate::domain::Timestamp;
 use crate::domain::news::{ModelNews, TargetNews};
+use crate::domain::shut::{Reason, Shut};
 use crate::store::health::{Health, HealthNews};
 use std::sync::Arc;
 
@@ -123,6 +124,12 @@ impl Gate {
     }
 }
 
+/// A rest in the words of earlier versions, which had one reason for what a provider asks and what a breaker finds.
+fn told(rest: Shut) -> Shut {
+    let is_asked = rest.reason == Reason::AskedToWait;
+    if is_asked { Shut { reason: Reason::Breaker, ..rest } } else { rest }
+}
+
 impl TargetState {
     /// All that could be told of it now, known or not.
     fn whole_news(&self, now: Timestamp) -> TargetNews {
@@ -130,7 +137,19 @@ impl TargetState {
         TargetNews {
             breaker: self.record.breaker.lock().news(),
             model: self.shut.lock().rest(now).map(|shut| ModelNews { shut, said }),
-            rest: still_shut(&self.record.resting, now),
+            rest: still_shut(&self.record.resting, now).map(told),
+        }
+    }
+
+    /// A rest that another process tells of. What a failing provider asked for counts for the longest rest of this
+    /// breaker at most: the other process may have other settings.
+    fn heard(&self, rest: Shut, now: Timestamp) -> Shut {
+        match rest.reason {
+            Reason::Breaker | Reason::AskedToWait => {
+                let latest = now + self.record.breaker.lock().longest_rest();
+                Shut { reason: Reason::AskedToWait, until: rest.until.min(latest), ..rest }
+            }
+            _ => rest,
         }
     }
 
@@ -157,7 +176,7 @@ impl TargetState {
             is_news = true;
         }
         if let Some(rest) = rest {
-            is_news |= shut_until(&self.record.resting, rest, now);
+            is_news |= shut_until(&self.record.resting, self.heard(rest, now), now);
         }
         // What it goes by is known to the others, and where it does not go by it there is nothing to tell.
         let known = self.whole_news(now);

@@ -110,6 +110,42 @@ fn a_code_that_names_the_model_is_believed_at_once() {
 }
 
 #[test]
+fn a_model_that_has_answered_lately_or_was_reopened_is_not_shut_for_the_refusal_of_one_request() {
+    let gone = failure(&openai::DIALECT, 404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
+    let stage = Stage::new(&["A"]);
+    stage.call(7, None, NOW);
+    // One job meets it again and again, and others are answered: it is its own matter.
+    for times in 1..20 {
+        let now = NOW + SECOND * times;
+        stage.call(1, Some(&gone), now);
+        assert_eq!(stage.shut(now), None, "{times}");
+        stage.call(2, None, now);
+    }
+    // The second request that meets it confirms it, and the code is believed for the whole recheck.
+    let now = NOW + SECOND * 60;
+    stage.call(1, Some(&gone), now);
+    stage.call(3, Some(&gone), now);
+    assert_eq!(stage.shut(now + SECOND * 599), Some(Reason::Model));
+    assert_eq!(stage.target.lets_others_first(3, now + SECOND * 600), None, "both may go");
+    // An hour later one request is believed again.
+    let stage = Stage::new(&["A"]);
+    stage.call(7, None, NOW);
+    let later = NOW + SECOND * 3601;
+    stage.call(1, Some(&gone), later);
+    assert_eq!(stage.shut(later), Some(Reason::Model));
+    let due = later + SECOND * 600;
+    assert!(stage.shut(due).is_none() && stage.target.lets_others_first(1, due).is_some(), "another may ask first");
+    assert_eq!(stage.target.lets_others_first(2, due), None);
+    // A person says that it works: the same job alone does not shut it for others again.
+    stage.target.vouch(later);
+    stage.call(1, Some(&gone), later);
+    assert_eq!(stage.shut(later), None);
+    stage.call(2, None, later);
+    stage.call(1, Some(&gone), later);
+    assert_eq!(stage.shut(later), None);
+}
+
+#[test]
 fn one_call_asks_again_for_a_model_that_was_refused_and_all_others_wait_for_its_outcome() {
     let gone = failure(&openai::DIALECT, 404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
     let stage = Stage::new(&["A"]);

@@ -272,6 +272,7 @@ impl Record {
             latency: Mutex::new(Latency::default()),
             scarcity: Mutex::default(),
             resting: Mutex::new(None),
+            answered_at: AtomicI64::new(0),
             fault: Mutex::new(None),
             told: Mutex::default(),
             qualities: Mutex::default(),

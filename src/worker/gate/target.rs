@@ -6,6 +6,7 @@ use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
+use crate::domain::key_ring::LATELY;
 use crate::domain::latency::Latency;
 use crate::domain::model_refusal::ModelRefusal;
 use crate::domain::news::TargetNews;
@@ -18,7 +19,7 @@ use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::stuck_answer::{LatestAnswers, OneForAll};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
-    Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage,
+    Bearing, Calibration, Charge, ErrorClass, Failure, JobId, Mend, NanoUsd, Target, Timestamp, Unit, Usage, long_wait,
 };
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
@@ -118,6 +119,8 @@ pub(super) struct Record {
     pub(super) scarcity: Mutex<Scarcity>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
+    /// When it last answered, unless its model was refused since. Milliseconds since the epoch; 0: never.
+    pub(super) answered_at: AtomicI64,
     /// The last failure that speaks against the target, with its HTTP status.
     pub(super) fault: Mutex<Option<(ErrorClass, Option<u16>)>>,
     /// What other processes know of it.
@@ -192,6 +195,24 @@ impl TargetState {
             }
             _ => {}
         }
+    }
+
+    /// A failure came with a request to wait. Its own job honours that, and all others do so for the longest rest of
+    /// the breaker at most. If more was asked for, one call asks again then, and all others wait for its outcome.
+    pub(super) fn asked_to_wait(&self, wait: Duration, now: Timestamp) {
+        let mut breaker = self.record.breaker.lock();
+        let rest = long_wait::rest(wait, self.provider.recheck).min(breaker.longest_rest());
+        if rest < wait {
+            tracing::warn!(
+                target.name = %self.target,
+                asked_seconds = wait.as_secs(),
+                rest_seconds = rest.as_secs(),
+                "the provider failed and asks to be left alone for long; one call asks again after a rest"
+            );
+            breaker.open_for(rest, now);
+        }
+        drop(breaker);
+        shut_for(&self.record.resting, Reason::AskedToWait, rest, now);
     }
 
     /// What jobs of routes pass it over for.
@@ -312,14 +333,23 @@ impl TargetState {
         }
     }
 
-    /// Whether a refusal is believed to concern all requests, and then for how long.
-    pub(super) fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
+    /// Whether a refusal is believed to concern all requests, and then for how long. Words that name the model are
+    /// believed of one request, unless the model has answered lately, or a person says that it works.
+    pub(super) fn believe(&self, failure: Option<&Failure>, request: RequestHash, now: Timestamp) -> Option<Duration> {
         let recheck = self.provider.recheck;
-        if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
+        let names_the_model = failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt);
+        let answered_at = Timestamp(self.record.answered_at.load(Ordering::Relaxed));
+        if names_the_model && answered_at + LATELY < now {
             return Some(recheck);
         }
         let mut doubt = self.doubt.lock();
-        doubt.refused(request).then(|| doubt.rest(recheck))
+        doubt.refused(request).then(|| if names_the_model { recheck } else { doubt.rest(recheck) })
+    }
+
+    /// Why a call for this request waits although others may go: it alone was refused the model.
+    #[must_use]
+    pub fn lets_others_first(&self, request: RequestHash, now: Timestamp) -> Option<Shut> {
+        self.shut.lock().lets_others_first(request, now)
     }
 
     /// Lowers the number of calls at once, where it is felt for, when calls take clearly longer than usual for this
@@ -421,12 +451,19 @@ impl TargetState {
     fn follow_reopening(&self, now: Timestamp) {
         let Some(Timestamp(at)) = self.reopened_at() else { return };
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
-            *self.shut.lock() = ModelRefusal::default();
+            self.vouch(now);
             *self.record.resting.lock() = None;
             self.record.breaker.lock().reopen(now);
             self.record.qualities.lock().values().for_each(|quality| quality.reopen(now));
             self.provider.keys.try_again(now);
         }
+    }
+
+    /// A person says that its model works. That counts like an answer: one request alone does not shut it again.
+    pub(super) fn vouch(&self, now: Timestamp) {
+        *self.shut.lock() = ModelRefusal::default();
+        self.doubt.lock().answered();
+        self.record.answered_at.store(now.0, Ordering::Relaxed);
     }
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
@@ -467,7 +504,7 @@ impl TargetState {
             Reason::Model => self.said.lock().clone(),
             Reason::KeysInDoubt => self.provider.keys.said_of_doubt(),
             Reason::HealthProbe => self.provider.pulse.lock().said().map(str::to_owned),
-            Reason::Breaker | Reason::Offline => {
+            Reason::Breaker | Reason::AskedToWait | Reason::Offline => {
                 let fault = *self.record.fault.lock();
                 let last = fault.map(|(class, status)| {
                     status.map_or_else(|| class.to_string(), |status| format!("{class}, HTTP {status}"))

@@ -200,3 +200,52 @@ async fn status_says_when_an_open_breaker_is_probed_and_that_a_provider_is_pause
     stage.end("quick", probe, Some(ErrorClass::ServerError), 10, later);
     assert_eq!(told(&stage, "quick", later), (Some("breaker_open".to_owned()), Some((later + OPEN * 2).0)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_a_failing_provider_asks_for_holds_other_jobs_for_the_longest_rest_of_the_breaker() {
+    let longest = OPEN * 16;
+    for (class, asked) in [
+        (ErrorClass::ServerError, Duration::from_hours(1)),
+        (ErrorClass::Overloaded, Duration::from_hours(1)),
+        (ErrorClass::ServerError, Duration::from_hours(1000)),
+    ] {
+        let stage = Stage::new(Limits::default());
+        let refusal = Failure { wait: Some(asked), status: Some(503), ..Failure::new(class, Scope::Model, "m") };
+        let fails = |permit, now| {
+            let took = Took { time: OPEN, output_tokens: 0 };
+            let (outcome, target) = (Outcome::Failed(class), stage.target("quick"));
+            stage.gate.report(&target, permit, &outcome, Some(&refusal), CHARGE, took, &[], Asker::another(1), now)
+        };
+        fails(stage.admit("quick", NOW).await.expect("nothing is known"), NOW);
+        let held = |now: Timestamp| (Some("asked_to_wait".to_owned()), Some((now + longest).0));
+        assert_eq!(told(&stage, "quick", NOW), held(NOW));
+        let status = stage.gate.snapshot(NOW).targets.into_iter().find(|it| it.target.as_deref() == Some("p/quick"));
+        let status = status.expect("it is set up");
+        assert_eq!(status.breaker.as_deref(), Some("open"));
+        assert_eq!(status.said, Some(format!("{class}, HTTP 503")));
+        // One call asks then, and the others wait for what it finds out.
+        let later = NOW + longest;
+        assert_eq!(told(&stage, "quick", later - Duration::from_millis(1)), held(NOW));
+        let probe = stage.admit("quick", later).await.expect("one call asks");
+        assert!(stage.admit("quick", later).await.is_err(), "one at a time");
+        fails(probe, later);
+        assert_eq!(told(&stage, "quick", later), held(later));
+        let again = later + longest;
+        for _ in 0..breaker::RAMP {
+            let probe = stage.admit("quick", again).await.expect("it asks");
+            stage.end("quick", probe, None, 10, again);
+        }
+        assert_eq!(told(&stage, "quick", again), (None, None));
+    }
+    // What is shorter than that is kept to the second, and then all calls go.
+    let stage = Stage::new(Limits::default());
+    let short = Failure { wait: Some(OPEN), ..Failure::new(ErrorClass::ServerError, Scope::Model, "m") };
+    let permit = stage.admit("quick", NOW).await.expect("nothing is known");
+    let took = Took { time: OPEN, output_tokens: 0 };
+    let outcome = Outcome::Failed(short.class);
+    let asker = Asker::another(1);
+    stage.gate.report(&stage.target("quick"), permit, &outcome, Some(&short), CHARGE, took, &[], asker, NOW);
+    assert_eq!(told(&stage, "quick", NOW), (Some("asked_to_wait".to_owned()), Some((NOW + OPEN).0)));
+    assert_eq!(told(&stage, "quick", NOW + OPEN), (None, None));
+    assert!(stage.all("quick", NOW + OPEN).await.len() > 1);
+}

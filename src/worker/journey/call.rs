@@ -12,6 +12,7 @@ use super::rung_state::RungState;
 use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::doubt::Asker;
+use crate::domain::error_class::Effect;
 use crate::domain::explanation::Packed;
 use crate::domain::larger_cap::RaisedCap;
 use crate::domain::pack::Company;
@@ -499,8 +500,13 @@ impl Call {
             gate.report(target, permit, outcome, failure, settled, took, limits, asker, ended_at)
         });
         // Once it is believed of key or target, waiting is the business of the gate: this job has no doubt left.
-        if let Some(failure) = judged.failure.as_mut().filter(|_| is_believed) {
-            failure.bearing = Bearing::AsScoped;
+        if let Some(failure) = judged.failure.as_mut() {
+            if is_believed {
+                failure.bearing = Bearing::AsScoped;
+            } else if failure.class.facts().effect == Effect::NoModel && failure.bearing == Bearing::AsScoped {
+                // A model that answers others is there: no gate is shut that the job could wait for.
+                failure.bearing = Bearing::InDoubt;
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod prepare;
 mod rows;
 mod rung_state;
 mod shadow;
+mod traced;
 mod unsure;
 mod waiting;
 
@@ -393,7 +394,12 @@ impl Journey {
             return Some(RungHealth::Shut(shut).into());
         }
         let fence = Some(self.held.lease.fence);
-        Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
+        let condition = planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now);
+        let waits = planned.target.lets_others_first(self.errand.hash, now);
+        Some(match waits.filter(|_| condition.health == RungHealth::Open) {
+            Some(shut) => Condition { health: RungHealth::Shut(shut), ..condition },
+            None => condition,
+        })
     }
 
     /// What the job may spend and has spent, where its route bounds that.
@@ -483,8 +489,10 @@ impl Journey {
 
     /// The attempts that the journey has not handed to the settler yet.
     fn item(&mut self, then: Then) -> Item {
-        let mut rows = std::mem::take(&mut self.unsettled).into_iter();
-        Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then }
+        let rows = std::mem::take(&mut self.unsettled);
+        let spans = self.spans(&rows, &then);
+        let mut rows = rows.into_iter();
+        Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then, spans }
     }
 
     async fn park(&mut self, until: Option<Timestamp>, reason: String) {

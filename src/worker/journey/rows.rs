@@ -1,8 +1,10 @@
 //! The rows that a journey writes: a constructor for each transition of a job.
 
 use super::call::Made;
+use super::traced::InTrace;
 use crate::domain::decide::Ending;
 use crate::domain::explanation::Explanation;
+use crate::domain::trace::JobTrace;
 use crate::domain::{CacheKey, Confidence, ErrorClass, NanoUsd, SoftFailure, Target, Timestamp, Usage};
 use crate::store::cache::EarlierAnswer;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
@@ -25,6 +27,8 @@ pub(in crate::worker) struct HeldJob {
     pub(super) raced: bool,
     /// The key of its request in the cache of its route; `None`: the route has none.
     pub(super) cache: Option<CacheKey>,
+    /// Its trace; `None`: it is not sent.
+    pub(super) traced: Option<InTrace>,
 }
 
 /// The total cost of a job's calls.
@@ -90,7 +94,7 @@ impl Bill {
 }
 
 impl HeldJob {
-    pub(in crate::worker) fn of(claimed: &Claimed) -> Self {
+    pub(in crate::worker) fn of(claimed: &Claimed, trace: Option<JobTrace>) -> Self {
         Self {
             lease: claimed.lease,
             round: claimed.round,
@@ -98,6 +102,7 @@ impl HeldJob {
             calls: claimed.attempts,
             raced: false,
             cache: None,
+            traced: trace.map(|trace| InTrace { trace, ready: claimed.ready_at }),
         }
     }
 
@@ -252,7 +257,7 @@ impl HeldJob {
 
     /// Ends a job whose request is invalid: no provider was or will be asked, so it cost nothing.
     pub(super) async fn refuse(self, shared: &Shared, reason: String) {
-        end(shared, self.failed(ErrorClass::InvalidRequest, reason, Bill::NOTHING, None)).await;
+        self.end(shared, self.failed(ErrorClass::InvalidRequest, reason, Bill::NOTHING, None)).await;
     }
 
     /// Ends a job whose journey panicked: a fault of ours, which must not take the worker down. The cost of its calls
@@ -260,18 +265,19 @@ impl HeldJob {
     pub(in crate::worker) async fn give_up(self, shared: &Shared) {
         tracing::error!(job.id = self.lease.job.0, "a fault in Sluice itself: the job is failed, the worker goes on");
         let reason = "a fault in Sluice itself (a panic); please report it with the job's request".to_owned();
-        end(shared, self.failed(ErrorClass::Abandoned, reason, Bill::UNKNOWN, None)).await;
+        self.end(shared, self.failed(ErrorClass::Abandoned, reason, Bill::UNKNOWN, None)).await;
     }
 
     /// Puts the job back unchanged.
     pub(super) async fn give_back(self, shared: &Shared, reason: &str) {
         let row = self.parked(None, reason.to_owned());
-        shared.settler.settle(Item { attempt: None, beside: Vec::new(), then: Then::Park(row) }).await;
+        shared.settler.settle(Item::of_no_call(Then::Park(row), Vec::new())).await;
     }
-}
 
-async fn end(shared: &Shared, row: EndingRow) {
-    shared.settler.settle(Item { attempt: None, beside: Vec::new(), then: Then::End(Box::new(row)) }).await;
+    async fn end(&self, shared: &Shared, row: EndingRow) {
+        let span = self.span_of_end(&row, shared.clock.now());
+        shared.settler.settle(Item::of_no_call(Then::End(Box::new(row)), span.into_iter().collect())).await;
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +288,7 @@ mod tests {
     fn held() -> HeldJob {
         let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None, login: "l".to_owned() };
         let lease = Lease { job: JobId(7), fence: 70, born: 0 };
-        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false, cache: None }
+        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false, cache: None, traced: None }
     }
 
     fn last(rung: usize, accepted: Option<Completion>) -> LastCall {

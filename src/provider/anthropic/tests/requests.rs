@@ -2,10 +2,14 @@
 
 use super::*;
 use crate::domain::ChatRequest;
+use crate::domain::MustKeep;
 use crate::domain::Role;
 use crate::domain::request::ToolChoice;
 use crate::provider::checks::{Chat, encoded, long_conversation, message, parsed, request};
 use reqwest::header::HeaderValue;
+
+/// The note on the cap that a request lacks.
+const CAP_ADDED: &str = "max_tokens 4096 added";
 
 fn known() -> Capabilities {
     Capabilities::default()
@@ -67,7 +71,7 @@ fn a_whole_conversation_is_written() {
         "tool_choice": {"type": "any"},
     });
     assert_eq!(body, expected);
-    assert_eq!(dropped, ["messages[].content[].image_url.detail"]);
+    assert_eq!(dropped, ["messages[].content[].image_url.detail", CAP_ADDED]);
 }
 
 #[test]
@@ -162,7 +166,9 @@ fn a_schema_is_fitted_and_what_it_loses_is_named() {
     assert_eq!(
         dropped,
         [
+            CAP_ADDED,
             "response_format.json_schema.name",
+            "response_format.json_schema.schema: additionalProperties false added",
             "response_format.json_schema.schema: maxItems",
             "response_format.json_schema.schema: minimum",
         ]
@@ -197,7 +203,10 @@ fn texts_of_white_space_are_left_out_visibly() {
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": []}]},
         ])
     );
-    assert_eq!((body.get("system"), dropped), (None, vec!["messages[].content[] of white space".to_owned()]));
+    assert_eq!(
+        (body.get("system"), dropped),
+        (None, vec!["messages[].content[] of white space".to_owned(), CAP_ADDED.to_owned()])
+    );
     assert_eq!(refusal("m", &saying(json!([{"role": "user", "content": " "}]))), "a conversation without words");
 }
 
@@ -212,7 +221,7 @@ fn the_answer_is_cut_where_a_stop_of_white_space_would_have_ended_it() {
         let wire = anthropic().chat(&with(json!({ "stop": stop })), "m", &known()).unwrap();
         let body: Value = serde_json::from_slice(&wire.body).unwrap();
         assert_eq!(body["stop_sequences"], sent, "{stop}");
-        assert_eq!(wire.dropped, ["stop of white space (the answer is cut there)"]);
+        assert_eq!(wire.dropped, [CAP_ADDED, "stop of white space (the answer is cut there)"]);
         let text_given = if stop == json!([" ", "END"]) { "one two" } else { "one\n\ntwo" };
         let reply = json!({"content": [{"type": "text", "text": text_given}], "stop_reason": "end_turn"});
         let mut answer = answer(anthropic(), &reply);
@@ -278,7 +287,7 @@ fn marks_of_caching_stand_where_they_stood() {
     );
     assert_eq!(body["messages"][0]["content"][0], json!({"type": "text", "text": "Hi", "cache_control": mark}));
     assert_eq!(body["messages"][2]["content"][0], json!({"type": "text", "text": "Go", "cache_control": mark}));
-    assert_eq!((&body["tools"][0]["cache_control"], dropped), (&mark, vec![]));
+    assert_eq!((&body["tools"][0]["cache_control"], dropped), (&mark, vec![CAP_ADDED.to_owned()]));
 
     let five: Vec<Value> =
         (0..5).map(|n| json!({"type": "text", "text": n.to_string(), "cache_control": mark})).collect();
@@ -289,11 +298,12 @@ fn marks_of_caching_stand_where_they_stood() {
         .iter()
         .map(|part| part.get("cache_control").is_some())
         .collect();
-    assert_eq!((marked, dropped), (vec![false, true, true, true, true], vec!["cache_control beyond 4".to_owned()]));
+    assert_eq!(marked, [false, true, true, true, true]);
+    assert_eq!(dropped, ["cache_control beyond 4", CAP_ADDED]);
     let odd = saying(
         json!([{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "forever"}}]}]),
     );
-    assert_eq!(encoded(anthropic(), &odd, &known()).1, ["cache_control of another type than ephemeral"]);
+    assert_eq!(encoded(anthropic(), &odd, &known()).1, ["cache_control of another type than ephemeral", CAP_ADDED]);
 }
 
 #[test]
@@ -316,6 +326,7 @@ fn what_is_not_understood_is_noted_at_every_depth() {
         dropped,
         [
             "logprobs",
+            CAP_ADDED,
             "messages[].reasoning_content",
             "messages[].tool_calls[].extra_content",
             "messages[].weight",
@@ -427,5 +438,47 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
     assert_eq!(
         encoded(anthropic(), &tool(json!({})), &known()).0["tools"][0]["input_schema"],
         json!({"type": "object"})
+    );
+}
+
+#[test]
+fn what_moves_and_what_is_added_is_named() {
+    let named = |body: Value| encoded(anthropic(), &parsed(body), &known()).1;
+    let (hi, stop) = (json!({"role": "user", "content": "Hi"}), json!({"role": "system", "content": "Be brief."}));
+    let blank = json!({"role": "system", "content": ""});
+    for (messages, noted) in [
+        (json!([stop, hi]), &[][..]),
+        (json!([stop, hi, blank]), &[]),
+        (json!([stop, hi, stop, hi]), &["messages[].role: system moved to the front"]),
+        (json!([hi, stop]), &["messages[].role: system moved to the front"]),
+        (json!([stop]), &["messages[].role: system as user"]),
+    ] {
+        assert_eq!(named(json!({"messages": messages, "max_tokens": 9})), noted, "{messages}");
+    }
+    // A route that lets nothing of the messages go has another rung for such a talk.
+    let talk = parsed(json!({"messages": [hi, stop, hi]}));
+    let wire = anthropic().chat(&talk, "m", &known()).unwrap();
+    for kept in [MustKeep::All, MustKeep::Members(["messages".to_owned()].into())] {
+        let refusal = wire.without_loss(&kept, &talk).unwrap_err().to_string();
+        assert!(refusal.contains("messages[].role") && refusal.contains("must_keep"), "{refusal}");
+    }
+    assert!(wire.without_loss(&MustKeep::Members(["seed".to_owned()].into()), &talk).is_ok());
+    assert_eq!(named(json!({"prompt": "Hi"})), [CAP_ADDED]);
+    let model = Capabilities { max_output_tokens: Some(64_000), ..known() };
+    let (sent, dropped) = encoded(anthropic(), &parsed(json!({"prompt": "Hi"})), &model);
+    assert_eq!((&sent["max_tokens"], dropped), (&json!(64_000), vec!["max_tokens 64000 added".to_owned()]));
+    assert_eq!(named(json!({"prompt": "Hi", "max_tokens": 5, "max_completion_tokens": 7})), ["max_tokens"]);
+    assert_eq!(named(json!({"prompt": "Hi", "max_tokens": 7, "max_completion_tokens": 7})), Vec::<String>::new());
+    let form = json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": {
+        "type": "object", "properties": {"a": {"type": "string", "examples": ["x"]}},
+    }}});
+    assert_eq!(
+        named(json!({"prompt": "Hi", "max_tokens": 9, "response_format": form})),
+        [
+            "response_format.json_schema.strict (schemas are always enforced)",
+            "response_format.json_schema.name",
+            "response_format.json_schema.schema: additionalProperties false added",
+            "response_format.json_schema.schema: examples",
+        ]
     );
 }

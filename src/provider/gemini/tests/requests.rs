@@ -240,3 +240,32 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
     let (body, _) = encoded(gemini(), &request(vec![image(file)]), &known());
     assert_eq!(body["contents"][0]["parts"][0], json!({"fileData": {"fileUri": file}}));
 }
+
+#[test]
+fn results_go_in_the_order_of_their_calls_because_they_have_no_ids() {
+    let call = |id: &str, city: &str| {
+        let arguments = json!({ "city": city }).to_string();
+        json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}})
+    };
+    let result = |id: &str, said: &str| json!({"role": "tool", "tool_call_id": id, "content": said});
+    let talk = |results: [Value; 2]| {
+        let [first, second] = results;
+        saying(json!([
+            {"role": "user", "content": "Where is it warmer?"},
+            {"role": "assistant", "tool_calls": [call("call_a", "Bern"), call("call_b", "Basel")]},
+            first, second, {"role": "user", "content": "Well?"},
+        ]))
+    };
+    let (swapped, noted) =
+        to("gemini-2.5-flash", &talk([result("call_b", "8 at Basel"), result("call_a", "4 at Bern")]));
+    let (as_called, nothing) =
+        to("gemini-2.5-flash", &talk([result("call_a", "4 at Bern"), result("call_b", "8 at Basel")]));
+    assert_eq!(swapped, as_called);
+    assert_eq!(swapped["contents"][2]["parts"][0]["functionResponse"]["response"]["result"], "4 at Bern");
+    assert_eq!(swapped["contents"][2]["parts"][2]["text"], "Well?");
+    assert_eq!((noted, nothing), (vec!["messages[] of tools in the order of their calls".to_owned()], vec![]));
+    for odd in [result("call_a", "again"), result("call_c", "of none")] {
+        let refusal = refusal("gemini-2.5-flash", &talk([result("call_a", "4 at Bern"), odd]));
+        assert!(refusal.contains("a tool result whose call is not in the turn before it"), "{refusal}");
+    }
+}

@@ -107,10 +107,17 @@ fn the_output_cap_goes_where_server_and_model_want_it() {
     }
     // The newer of the two wins, and only one is sent.
     let both = with(json!({"max_tokens": 5, "max_completion_tokens": 7}));
-    for (adapter, wanted) in [(openai(), "max_completion_tokens"), (server(), "max_tokens")] {
+    let same = with(json!({"max_tokens": 7, "max_completion_tokens": 7}));
+    for (adapter, wanted, noted) in [
+        (openai(), "max_completion_tokens", &["max_tokens"][..]),
+        (server(), "max_tokens", &["max_completion_tokens as max_tokens", "max_tokens"]),
+    ] {
         let (sent, dropped) = encoded(adapter, &both, &known());
         assert_eq!(sent, body(json!({ wanted: 7, "model": "the-model" })));
-        assert_eq!(dropped.len(), 1, "{dropped:?}");
+        assert_eq!(dropped, noted);
+        let (sent, dropped) = encoded(adapter, &same, &known());
+        assert_eq!(sent, body(json!({ wanted: 7, "model": "the-model" })));
+        assert!(dropped.len() == 1 && dropped[0].contains(" as "), "{dropped:?}");
     }
     let low = Capabilities { max_output_tokens: Some(8192), ..known() };
     let (sent, dropped) = encoded(server(), &with(json!({"max_tokens": 9000})), &low);
@@ -576,4 +583,17 @@ fn a_body_that_is_not_known_at_all_is_an_empty_one() {
     request.raw = "[]".into();
     let (sent, _) = encoded(server(), &request, &known());
     assert_eq!(sent, Value::Object(Map::from_iter([("model".to_owned(), json!("the-model"))])));
+}
+
+#[test]
+fn the_judge_of_a_text_learns_which_names_were_sent() {
+    let request = with(json!({"tools": [{"type": "function", "function": {"name": "web.search"}}]}));
+    let wire = openai().chat(&request, "gpt-4o", &known()).unwrap();
+    let body = json!({"choices": [{"message": {"content": "{\"name\": \"web_search\", \"arguments\": {}}"},
+        "finish_reason": "stop"}]});
+    let mut written = answer(openai(), &body);
+    wire.undo.apply(&mut written);
+    assert_eq!(written.beside.sent_names.get("web_search").map(String::as_str), Some("web.search"));
+    let verdict = crate::domain::validation::Rules::default().judge(&written, &request, None);
+    assert!(matches!(verdict, crate::domain::Verdict::Rejected { .. }), "{verdict:?}");
 }

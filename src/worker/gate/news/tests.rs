@@ -159,19 +159,36 @@ async fn a_rest_and_a_refused_model_hold_everywhere() {
     let rest = Failure { wait: Some(SECOND * 90), ..failure(ErrorClass::ServerError) };
     one.call(Some(&rest), NOW).await.unwrap();
     one.tells(&two, NOW);
-    assert_eq!(two.shut(NOW), Some((Reason::Breaker, SECOND * 90)));
+    assert_eq!(two.shut(NOW), Some((Reason::AskedToWait, SECOND * 90)));
     // A shorter one changes nothing.
     let (one, three) = (Process::at("s"), Process::at("s"));
     let short = Failure { wait: Some(SECOND * 20), ..failure(ErrorClass::ServerError) };
     one.call(Some(&short), NOW).await.unwrap();
     one.tells(&two, NOW);
-    assert_eq!(two.shut(NOW), Some((Reason::Breaker, SECOND * 90)));
+    assert_eq!(two.shut(NOW), Some((Reason::AskedToWait, SECOND * 90)));
     three.call(Some(&failure(ErrorClass::NotFound)), NOW).await.unwrap();
     three.tells(&one, NOW + SECOND * 21);
     let (reason, _) = one.shut(NOW + SECOND * 21).expect("it is refused there");
     assert_eq!(reason, Reason::Model);
     let said = one.0.snapshot(NOW + SECOND * 21).targets[0].said.clone();
     assert!(said.is_some_and(|said| said.contains("the words")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_counts_for_as_long_as_the_hearers_own_breaker_rests_and_is_told_in_words_of_earlier_versions() {
+    let rest = Failure { wait: Some(SECOND * 400), ..failure(ErrorClass::Overloaded) };
+    let (one, hasty) = (Process::at("s"), Process::with("s", BreakerSettings { open: SECOND, ..BREAKER }));
+    one.call(Some(&rest), NOW).await.unwrap();
+    let told = serde_json::to_value(one.target().news(NOW).rest).unwrap();
+    assert_eq!(told["reason"], "breaker_open");
+    one.tells(&hasty, NOW);
+    assert_eq!(hasty.shut(NOW), Some((Reason::AskedToWait, SECOND * 16)));
+    // Of a rest that was cut, too.
+    let rest = Failure { wait: Some(SECOND * 3600), ..failure(ErrorClass::Overloaded) };
+    let (one, hasty) = (Process::at("s"), Process::with("s", BreakerSettings { open: SECOND, ..BREAKER }));
+    one.call(Some(&rest), NOW).await.unwrap();
+    one.tells(&hasty, NOW);
+    assert_eq!(hasty.shut(NOW), Some((Reason::AskedToWait, SECOND * 16)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,5 +246,5 @@ async fn a_process_that_begins_asks_once_more_but_keeps_to_a_rest() {
     one.call(Some(&rest), NOW).await.unwrap();
     let next = Process::at("s");
     one.tells_at(&next, true, NOW);
-    assert_eq!(next.shut(NOW), Some((Reason::Breaker, SECOND * 90)));
+    assert_eq!(next.shut(NOW), Some((Reason::AskedToWait, SECOND * 90)));
 }

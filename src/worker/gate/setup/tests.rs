@@ -176,9 +176,9 @@ async fn what_a_provider_refused_for_good_gets_another_chance_and_what_it_asked_
     let (a, b) = (admit(&gate, "a").await.expect("open"), admit(&gate, "b").await.expect("open"));
     end(&gate, "a", a, Some(ErrorClass::NotFound), None);
     end(&gate, "b", b, Some(ErrorClass::Overloaded), Some(MINUTE));
-    assert_eq!((shut(&gate, "a"), shut(&gate, "b")), (Some(Reason::Model), Some(Reason::Breaker)));
+    assert_eq!((shut(&gate, "a"), shut(&gate, "b")), (Some(Reason::Model), Some(Reason::AskedToWait)));
     let after = stage.after(&gate);
-    assert_eq!((shut(&after, "a"), shut(&after, "b")), (None, Some(Reason::Breaker)));
+    assert_eq!((shut(&after, "a"), shut(&after, "b")), (None, Some(Reason::AskedToWait)));
 }
 
 #[tokio::test(start_paused = true)]
