@@ -461,10 +461,10 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
             format!("cron = \"@daily\"\ntimezone = \"Europe/Berln\"\n{request}"),
             "schedules.a.timezone: there is no time zone \"Europe/Berln\"; perhaps \"Europe/Berlin\" is meant",
         ),
-        ("cron = \"@daily\"\n".to_owned(), "schedules.a: it does not say where its jobs come from; expected one of"),
+        ("cron = \"@daily\"\n".to_owned(), "schedules.a: it does not say where its jobs come from, or what it reports; expected one of"),
         (
             format!("cron = \"@daily\"\nsql = \"select 1\"\n{request}"),
-            "schedules.a.request: sql is said as well; expected one of file, sql and request",
+            "schedules.a.request: sql is said as well; expected one of file, sql, request and report",
         ),
         ("cron = \"@daily\"\nsql = \" ; \"\n".to_owned(), "schedules.a.sql: is empty"),
         (

@@ -4,7 +4,7 @@ use super::GlobalArgs;
 use super::colour::{self, Canvas, Coloured};
 use super::table;
 use crate::printable::{self, Notation, Printable, on_one_line};
-use crate::view;
+use crate::view::{self, fields};
 use crate::view::table::Table;
 use crate::view::tone::Tone;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use super::failure::CommandFailure;
 use super::figure;
 use super::output::Format;
 use crate::domain::Timestamp;
-use crate::domain::schedule::{Schedule, Zone};
+use crate::domain::schedule::{Schedule, TickSource, Zone};
 use crate::exit_code::ExitCode;
 use crate::store::schedule::TickNote;
 use crate::view::change::PauseChangeView;
@@ -48,7 +48,7 @@ pub enum ScheduleCommand {
         #[arg(long, value_name = "N", default_value = "20", value_parser = figure::count::<u64>)]
         last: u64,
     },
-    /// Run one now, by hand: its jobs are enqueued by this command, in a tick of its own
+    /// Run one now, by hand: this command enqueues its jobs, or makes its report, in a tick of its own
     ///
     /// It does not matter whether the schedule is paused or switched off, or whether a worker runs. The next tick comes
     /// when it would have come.
@@ -221,11 +221,12 @@ async fn run_now(context: &mut Context, name: &str, anyway: bool) -> anyhow::Res
         ))
         .into()),
         TickEnd::Failed { reason, .. } => {
-            Err(CommandFailure::input(format!("schedule {name}: {reason}; nothing was enqueued")).into())
+            let came_to = if matches!(schedule.source, TickSource::Report(_)) { "reported" } else { "enqueued" };
+            Err(CommandFailure::input(format!("schedule {name}: {reason}; nothing was {came_to}")).into())
         }
         TickEnd::Busy | TickEnd::Over => Err(anyhow::anyhow!(
-            "schedule {name}: a worker is enqueueing for it at this moment; nothing was enqueued. Try again when it is \
-             done (`sluice schedule show {name}`)"
+            "schedule {name}: a worker is at it at this moment, so this command did nothing. Try again when it is done \
+             (`sluice schedule show {name}`)"
         )),
     }
 }

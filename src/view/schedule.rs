@@ -202,8 +202,8 @@ impl ScheduleView {
         let when = last.map(|last| last.local.clone().unwrap_or_else(|| last.tick.to_rfc3339())).unwrap_or_default();
         match self.state {
             "failed" => Some(format!(
-                "schedule {name}: the tick of {when} has failed, and nothing was enqueued ({reason}); \
-                 `sluice schedule run {name}` runs it by hand"
+                "schedule {name}: the tick of {when} has failed, and came to nothing ({reason}); `sluice schedule run \
+                 {name}` runs it by hand"
             )),
             "waits" if last.is_some_and(|last| last.state == "retrying") => {
                 Some(format!("schedule {name}: the tick of {when} has failed and is tried again ({reason})"))
