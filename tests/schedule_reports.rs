@@ -36,7 +36,7 @@ async fn a_report_goes_to_a_file_and_to_a_receiver_once_and_says_what_the_comman
     let fleet = Fleet::new(
         ONE,
         &format!(
-            "{ROUTE}[alerts]\nsource = \"shop\"\n[alerts.receivers.ops]\nurl = \"{}\"\nrules = [\"spool\"]\n\
+            "{ROUTE}[alerts]\nsource = \"shop\"\n[alerts.receivers.ops]\nurl = \"{}\"\nrules = [\"spool_in_use\"]\n\
              [schedules.sheet]\ncron = \"{NEVER_SOON}\"\n\
              report = {{ kind = \"cost\", by = [\"project\"], file = \"{path}/{{name}}-{{date}}.csv\" }}\n\
              [schedules.lines]\ncron = \"{NEVER_SOON}\"\n\
