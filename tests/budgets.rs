@@ -237,7 +237,7 @@ async fn a_providers_budget_closes_its_rungs_and_the_jobs_go_on_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_soft_threshold_jobs_go_along_the_cheaper_route_and_that_is_said_once() {
-    let scenario = one("{ fixed = 0.01 }", "{ tokens = 1000 }")
+    let scenario = one("{ fixed = 0.3 }", "{ tokens = 1000 }")
         + "[providers.two]\ndialect = \"openai\"\noutput = { tokens = 10 }\n\
            models.model.price = { input = \"0\", output = \"1\" }\n";
     let more = "[providers.two]\ndialect = \"openai\"\nbase_url = \"http://simulator/two/v1\"\n\

@@ -22,6 +22,30 @@ async fn bare(folder: &std::path::Path, arguments: &[&str]) -> Output {
 const ROUTE: &str = "[providers.p]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\n\
                      [models.\"p/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.NAME]\nrungs = [\"p/m\"]\n";
 
+/// The text of the README from behind these words to those.
+fn of_readme(from: &str, to: &str) -> &'static str {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once(from).unwrap_or_else(|| panic!("the README has {from:?}"));
+    rest.split_once(to).unwrap_or_else(|| panic!("the README has {to:?} behind {from:?}")).0
+}
+
+#[tokio::test]
+async fn the_readme_shows_the_estimate_that_its_own_file_and_configuration_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("sluice.toml", of_readme("Write `sluice.toml`:\n\n```toml\n", "```"));
+    write("prompts.jsonl", of_readme("$ cat prompts.jsonl\n", "```"));
+    let estimate = bare(folder.path(), &["estimate", "prompts.jsonl", "--format", "json"]).await;
+    let rows: serde_json::Value = serde_json::from_slice(&estimate.stdout).unwrap();
+    let shown = of_readme("$ sluice estimate prompts.jsonl\n", "```");
+    for row in rows.as_array().unwrap() {
+        let dollars = |name: &str| format!("${:.6}", row[name].as_f64().unwrap());
+        let told = format!("{}  {}  {}", row["jobs"], dollars("expected"), dollars("most"));
+        assert!(shown.contains(&told), "{told}: {shown}");
+    }
+    assert_eq!(rows.as_array().unwrap().len(), shown.matches("tokens, length of").count());
+}
+
 #[tokio::test]
 async fn the_file_in_this_folder_is_found_and_its_absence_is_told() {
     let folder = tempfile::tempdir().unwrap();

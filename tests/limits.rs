@@ -208,11 +208,16 @@ async fn a_long_wait_is_kept_to_the_end_and_the_jobs_behind_it_are_not_touched()
     .await;
     let text =
         async |query: &'static str| -> String { sqlx::query_scalar(query).fetch_one(&fleet.pool).await.unwrap() };
+    let seen = "select (extract(epoch from max(seen_at)) * 1000)::bigint from sluice.worker";
+    let lives_on = async |millis: i64| {
+        let since = fleet.number(seen).await;
+        until("the worker has lived on", async || fleet.number(seen).await >= since + millis).await;
+    };
+    // A session that is idle reports its last writes within ten seconds.
+    lives_on(11_000).await;
     let before = (text(ROWS).await, text(WRITES).await);
     // Six seconds of the worker's life: heartbeats, dozens of looks at the queue, and its work for all workers.
-    let seen = "select (extract(epoch from max(seen_at)) * 1000)::bigint from sluice.worker";
-    let since = fleet.number(seen).await;
-    until("the worker has lived on", async || fleet.number(seen).await >= since + 6_000).await;
+    lives_on(6_000).await;
     assert_eq!((text(ROWS).await, text(WRITES).await), before);
     assert_eq!((refused("seconds"), refused("date")), calls, "not one call before its time");
     assert_eq!(fleet.verdict().total.early_retries, 0);

@@ -206,6 +206,8 @@ async fn what_a_call_is_said_to_cost_is_booked_also_when_it_failed_as_far_as_suc
         (error(502, count(0)), Some(1_000_000), Some("price"), 0, ""),
         (error(502, json!({ "prompt_tokens": 0, "completion_tokens": 0 })), Some(0), None, 0, ""),
         (error(400, json!({ "limit": 5 })), Some(0), None, 0, ""),
+        // The last one asks for a tier of twice the price.
+        (error(502, tokens(json!({}))), by_tokens.map(|cost| cost * 2), Some("price"), 100, ""),
     ];
     let replies: Vec<_> = table.iter().map(|(reply, ..)| reply.clone()).collect();
     let provider = Scripted::start(move |call, _| {
@@ -221,14 +223,15 @@ async fn what_a_call_is_said_to_cost_is_booked_also_when_it_failed_as_far_as_suc
         write!(
             config,
             "[providers.p{index}]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             [models.\"p{index}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
-             [routes.r{index}]\nrungs = [\"p{index}/m\"]\nmax_attempts = 1\n",
+             [models.\"p{index}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\ntiers = {{ priority = \"2\" }}\n\
+             [routes.r{index}]\nrungs = [\"p{index}/m\"]\nmax_attempts = 1\npass = [\"service_tier\"]\n",
             provider.base_url("p")
         )
         .unwrap();
         sqlx::query("insert into sluice.job (route, request) values ($1, $2)")
             .bind(format!("r{index}"))
-            .bind(json!({ "prompt": format!("Say {index}"), "max_tokens": 256 }))
+            .bind(json!({ "prompt": format!("Say {index}"), "max_tokens": 256,
+                          "service_tier": (index + 1 == table.len()).then_some("priority") }))
             .execute(&pool)
             .await
             .unwrap();
@@ -246,4 +249,14 @@ async fn what_a_call_is_said_to_cost_is_booked_also_when_it_failed_as_far_as_suc
         assert_eq!((booked, by.as_deref(), tokens), (*cost, *source, *output), "{index}: {notes:?}");
         assert!(notes.unwrap_or_default().contains(note), "{index}");
     }
+    // Output that is not believed may have been charged for, and a call is priced again by the tier that it had.
+    let told: (i64, Option<String>) = sqlx::query_as(
+        "select (select count(*) from sluice.attempt where provider = 'p11' and uncertain_nanos > 0),
+                (select min(service_tier) from sluice.attempt where provider = $1)",
+    )
+    .bind(format!("p{}", table.len() - 1))
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(told, (1, Some("priority".to_owned())));
 }

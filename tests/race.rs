@@ -38,7 +38,8 @@ async fn limited_race([first, second]: [&str; 2], limits: &str, route: &str) -> 
 }
 
 const NEVER: &str = "latency = { fixed = \"1h\" }";
-const SOON: &str = "latency = { fixed = \"400ms\" }";
+/// Long enough for the second calls of sixty jobs to be noted on a busy machine.
+const SOON: &str = "latency = { fixed = \"1500ms\" }";
 
 impl Fleet {
     /// The ledger: provider, class and detail, and whether each call cost something or may have.
@@ -162,7 +163,7 @@ async fn when_the_first_fails_the_next_is_asked_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_answers_that_come_together_one_is_used_and_both_are_on_the_ledger() {
-    let fleet = race(SOON, SOON, "race_after = \"0s\"").await;
+    let fleet = race(SOON, SOON, "race_after = \"0s\"\npatience = \"10m\"").await;
     fleet.enqueue("default", 60).await;
     let worker = fleet.start();
     fleet.until_answered(60).await;

@@ -592,9 +592,30 @@ async fn a_resumed_batch_pauses_again_when_more_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_calls_under_way_are_waited_for_when_the_batch_is_paused() {
+    let scenario = "[providers.bad]\ndialect = \"openai\"\nlatency = { fixed = \"4s\" }\n\
+                    [providers.good]\ndialect = \"openai\"\n";
+    let config = routes("bad", "good").replace("max_in_flight = 6", "max_in_flight = 1");
+    let fleet = Fleet::new(scenario, &config).await;
+    fleet.enqueue_file("default", "b", 2, &[]).await;
+    let worker = fleet.start();
+    until("a call is under way", async || {
+        fleet.number("select count(*) from sluice.inflight where call_number is not null").await == 1
+    })
+    .await;
+    fleet.said_by(&["batch", "pause", "b", "--reason", "stop-loss: one of two jobs failed"]).await;
+    let output = fleet.program(&["results", "b", "--follow", "-o", "followed.jsonl"]).output().await.unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(ExitCode::Failure as i32), "{said}");
+    let followed = std::fs::read_to_string(fleet.file("q.jsonl", "").with_file_name("followed.jsonl")).unwrap();
+    assert_eq!(followed.lines().count(), 1, "{followed}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_when_its_batch_is_paused_and_says_how_it_goes_on() {
     let fleet = two_routes().await;
-    fleet.file("q.jsonl", &prompts("question", 600));
+    let file = fleet.file("q.jsonl", &prompts("question", 600));
     let run = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl", "--max-failed", "0.01"];
     let output = fleet.program(&run).output().await.unwrap();
     let said = text(&output.stderr);
@@ -610,6 +631,10 @@ async fn a_run_ends_when_its_batch_is_paused_and_says_how_it_goes_on() {
         assert!(said.contains("batch b is paused (stop-loss: "), "{said}");
         assert!(said.contains("`sluice batch resume b` lets it go on"), "{said}");
     }
+    // Each answer that there is was written first.
+    let answered = fleet.number("select count(*) from sluice.results where state = 'succeeded'").await;
+    let followed = std::fs::read_to_string(file.with_file_name("followed.jsonl")).unwrap();
+    assert_eq!(i64::try_from(followed.lines().count()).unwrap(), answered);
     let again = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"];
     let before = fleet.number("select count(*) from sluice.attempt").await;
     let output = fleet.program(&again).output().await.unwrap();

@@ -156,7 +156,7 @@ async fn learn(
     if let Some(name) = &args.pilot
         && context.store.batch_so_far(name).await?.routes.iter().any(|route| trial::tried(route).is_some())
     {
-        // Each of its jobs was asked of one rung alone, also of those that are nobody's first choice.
+        // Each of its jobs was asked of one rung alone, also of those that are no job's first choice.
         lately.forget_jobs();
         output.note(format_args!(
             "batch {} is of a trial, whose jobs have one rung each: it tells what answers of a rung cost, and not what \

@@ -39,6 +39,7 @@ use sheet::Sheet;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Arguments of `sluice results`.
 #[derive(Clone, Debug, clap::Args)]
@@ -295,18 +296,23 @@ async fn followed(
             }
             // Lines and a bar on one terminal would be in each other's way.
             if file.is_none() && is_terminal {
-                return following.finish(&mut answers, &mut errors).await;
+                return following.finish(&mut answers, &mut errors, &CancellationToken::new()).await;
             }
-            let (counts, ()) = tokio::try_join!(following.finish(&mut answers, &mut errors), async {
-                match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
-                    Followed::Done(_) => Ok(()),
-                    Followed::Paused(reason) => {
-                        let screen = printable::stderr_width().unwrap_or(usize::MAX);
-                        Err(anyhow::anyhow!(paused_by_loss(&args.batch, &reason, screen)))
-                    }
+            let paused = CancellationToken::new();
+            let (counts, reason) = tokio::try_join!(following.finish(&mut answers, &mut errors, &paused), async {
+                let reason = match watch::follow(store, &mut progress, &args.batch, Duration::ZERO).await? {
+                    Followed::Done(_) => None,
+                    Followed::Paused(reason) => Some(reason),
+                };
+                // All that has ended by now is written before the command says why it ends.
+                if reason.is_some() {
+                    paused.cancel();
                 }
+                Ok(reason)
             })?;
-            Ok(counts)
+            let Some(reason) = reason else { return Ok(counts) };
+            let screen = printable::stderr_width().unwrap_or(usize::MAX);
+            Err(anyhow::anyhow!(paused_by_loss(&args.batch, &reason, screen)))
         };
         tokio::select! {
             ended = following => Some(ended?),

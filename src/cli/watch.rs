@@ -137,7 +137,10 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str, starting: Du
         let long_calls = if is_still { store.long_calls_of_batch(name).await? } else { None };
         let still = Standstill { obstacle, long_calls };
         screen.show(output, &shown, &pace, &still)?;
-        if let Some(reason) = still.obstacle.as_ref().and_then(Obstacle::stop_loss) {
+        // The calls that are under way are paid for: their answers are waited for.
+        if let Some(reason) = still.obstacle.as_ref().and_then(Obstacle::stop_loss)
+            && !store.is_batch_in_hand(name).await?
+        {
             screen.close();
             return Ok(Followed::Paused(reason.to_owned()));
         }

@@ -45,7 +45,7 @@ fn names_of(rung: &Rung) -> BTreeSet<String> {
     others.chain([plain(&rung.target.model)]).collect()
 }
 
-/// On a route whose jobs never leave their rung, a rung that is nobody's first choice answers only what the first one
+/// On a route whose jobs never leave their rung, a rung that is no job's first choice answers only what the first one
 /// cannot take at all.
 fn check_pinned(section: &Section<'_>, route: &Route) {
     if !route.fallback_on.is_empty() {

@@ -23,7 +23,7 @@
 //! - A probe whose result does not come (its worker died, or its job waits for its whole timeout) holds its place only
 //!   for twice the time open, and never for longer than [`PROBE_LIMIT`].
 //! - It stays open for at most 16 times `open` after its last failed probe, whatever its target asks for; and what its
-//!   present settings would not have opened it for keeps it open no longer, whoever counted it.
+//!   present settings would not have opened it for keeps it open no longer, whichever process counted it.
 //! - Memory is constant, and every operation takes constant time.
 
 mod evidence;

@@ -197,7 +197,10 @@ pub fn most_output_tokens(capabilities: &Capabilities, cap: Option<i64>) -> i64 
 /// The most tokens of all answers together that the job's request has the model write with this cap on each.
 #[must_use]
 pub fn most_output_of_all(capabilities: &Capabilities, job: &Job, cap: Option<i64>) -> i64 {
-    most_output_tokens(capabilities, cap).saturating_mul(job.extras.answers(&capabilities.unsent_extras))
+    let unsent = &capabilities.unsent_extras;
+    // Without a cap the model's own counts, which no holder raises.
+    let cap = cap.map(|cap| job.extras.cap(unsent).map_or(cap, |other| other.max(cap)));
+    most_output_tokens(capabilities, cap).saturating_mul(job.extras.answers(unsent))
 }
 
 /// The most that a call with up to so many tokens costs, regardless of their classes.

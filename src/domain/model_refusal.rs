@@ -140,7 +140,7 @@ mod tests {
         let until = now + MOST_COURTESY;
         assert_eq!(model.lets_others_first(7, now).map(|shut| (shut.reason, shut.until)), Some((Reason::Model, until)));
         assert_eq!([model.lets_others_first(8, now), model.lets_others_first(7, until)], [None, None]);
-        // Nobody else came, and it is refused again: nothing is new.
+        // No other request came, and this one is refused again: nothing is new.
         assert_eq!(model.admit(until), Ok(true));
         model.refused(MINUTE * 10, 7, false, until);
         assert!(model.lets_others_first(7, until + MINUTE * 10).is_some());

@@ -92,7 +92,7 @@ impl TraceId {
     }
 }
 
-/// The first bytes of a digest. They are not all zero, which would be no id: nobody finds a digest that begins so.
+/// The first bytes of a digest. They are not all zero, which would be no id: no digest that begins so is known.
 fn cut<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
     let mut first = [0; N];
     first.iter_mut().zip(digest).for_each(|(byte, of)| *byte = *of);

@@ -397,7 +397,8 @@ impl Provider {
             _ => self.decode(&wire),
         };
         let billed = |billed: &FailedUsage| success || billed.is_something();
-        let is_whole = result.is_err() && reply.fault.is_none();
+        let is_told = |failure: &Failure| reply.fault.is_none() || (success && says_why(failure));
+        let is_whole = result.as_ref().err().is_some_and(is_told);
         let broke_off = success && result.is_err() && delivery == Delivery::Stream;
         CallReport {
             partial: if broke_off { self.partial(&wire).map(Box::new) } else { None },
@@ -419,10 +420,11 @@ impl Provider {
     }
 
     /// Decodes an answer whose connection broke or fell silent after the whole answer had arrived: some servers never
-    /// end theirs. An incomplete answer is a failure.
+    /// end theirs. An error that arrived before is what it says; any other incomplete answer is a broken connection.
     fn decode_whole(&self, wire: &WireReply<'_>, fault: &Failure) -> Result<Answer, Failure> {
-        let mut answer = match self.adapter.decode(wire) {
+        let mut answer = match self.decode(wire) {
             Ok(answer) if !wire.body.is_empty() => answer,
+            Err(failure) if says_why(&failure) => return Err(failure),
             _ => return Err(Failure { status: Some(wire.status), ..fault.clone() }),
         };
         answer.beside.notes.push(format!("it was whole when its connection failed: {}", fault.message));
@@ -467,4 +469,9 @@ pub(super) fn now() -> Timestamp {
 
 fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// Whether a failure was read in the body of an answer, rather than seen in its breaking off.
+const fn says_why(failure: &Failure) -> bool {
+    !matches!(failure.class, ErrorClass::Network | ErrorClass::ServerError)
 }

@@ -3,7 +3,7 @@
 //! The search covers the secret and most of it; the same behind escapes (of JSON, of URLs, of HTML, one inside the
 //! other); and the same in base64, wherever in a longer text it begins, and in hexadecimal.
 
-use super::scrub::REDACTED;
+use super::scrub::{self, REDACTED};
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use std::borrow::Cow;
@@ -15,7 +15,10 @@ use std::ops::Range;
 const PIECE: usize = 16;
 
 /// Shorter secrets are not searched for: a key of one letter would take every such letter out of every text.
-const SHORTEST: usize = 8;
+const SHORTEST: usize = 4;
+
+/// As many characters of what a server says are kept.
+const MOST_WORDS: usize = 200;
 
 /// How many layers of escapes inside escapes are undone.
 const LAYERS: usize = 3;
@@ -36,6 +39,12 @@ impl Echoes {
         let plain = any_of(exposed().flat_map(pieces));
         let encoded = any_of(exposed().flat_map(in_other_alphabets));
         Self { secrets, plain, encoded }
+    }
+
+    /// The beginning of what a server says, without the secrets and whatever looks like one, on one line.
+    pub(super) fn words(&self, said: &str) -> String {
+        let redacted = self.redacted(scrub::head(said, MOST_WORDS * 20));
+        scrub::head(&scrub::clean(&redacted), MOST_WORDS).to_owned()
     }
 
     /// The text without the secrets.
@@ -264,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_too_short_to_be_one_takes_nothing_out_of_texts() {
-        let echoes = echoes(&["k", "", "of 7 b"]);
+        let echoes = echoes(&["k", "", "abc"]);
         for text in ["the key is known", "of 7 bytes", "eyJr"] {
             assert_eq!(echoes.redacted(text), text);
         }
@@ -272,12 +281,13 @@ mod tests {
 
     #[test]
     fn a_key_is_found_in_whatever_way_it_is_written() {
-        let echoes = echoes(&[KEY, "shortest"]);
+        let echoes = echoes(&[KEY, "shortest", "sk-1234"]);
         let percent = escaped_by(|byte| format!("%{byte:02X}"));
         let twice = percent.replace('%', "%25");
         for written in [
             KEY.to_owned(),
             "shortest".to_owned(),
+            "sk-1234".to_owned(),
             KEY.replace('/', "\\/"),
             KEY.replace('/', "%2F").replace('+', "%2b").replace('=', "%3D"),
             percent,

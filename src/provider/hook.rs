@@ -5,7 +5,6 @@
 
 use super::client::now;
 use super::echo::Echoes;
-use super::scrub;
 use super::transport::{NoTransport, TimeLimits, Transport};
 use super::wait_hint;
 use super::wire::{Delivery, Outgoing};
@@ -29,9 +28,6 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// As much of an answer is read; a receiver says `ok`.
 const MOST_ANSWER: usize = 64 << 10;
-
-/// As many characters of what a receiver says are kept.
-const MOST_WORDS: usize = 200;
 
 /// A receiver of messages, as configured.
 #[derive(Clone, Debug)]
@@ -203,7 +199,7 @@ impl Hook {
         match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
             Ok(reply) => {
                 let retry_after = wait_hint::of_headers(&reply.headers, Some(at));
-                let said = self.words(&String::from_utf8_lossy(reply.body()));
+                let said = self.secrets.words(&String::from_utf8_lossy(reply.body()));
                 let words = match reply.status {
                     300..=399 => format!("HTTP {}: redirects are not followed", reply.status),
                     status if said.is_empty() => format!("HTTP {status}"),
@@ -211,9 +207,10 @@ impl Hook {
                 };
                 Posted { outcome: SendOutcome { status: Some(reply.status), retry_after }, words }
             }
-            Err(failure) => {
-                Posted { outcome: SendOutcome { status: None, retry_after: None }, words: self.words(&failure.message) }
-            }
+            Err(failure) => Posted {
+                outcome: SendOutcome { status: None, retry_after: None },
+                words: self.secrets.words(&failure.message),
+            },
         }
     }
 
@@ -231,12 +228,6 @@ impl Hook {
             add("webhook-signature", &signature(key, id, seconds, body));
         }
         headers
-    }
-
-    /// What a receiver says, without secrets, on one line.
-    fn words(&self, said: &str) -> String {
-        let redacted = self.secrets.redacted(scrub::head(said, MOST_WORDS * 20));
-        scrub::head(&scrub::clean(&redacted), MOST_WORDS).to_owned()
     }
 }
 

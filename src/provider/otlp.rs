@@ -7,7 +7,6 @@ mod message;
 use super::client::now;
 use super::echo::Echoes;
 use super::hook::hook_url;
-use super::scrub;
 use super::transport::{NoTransport, TimeLimits, Transport};
 use super::wait_hint;
 use super::wire::{Delivery, Outgoing};
@@ -19,14 +18,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A header's value that is shorter is not searched for in what the collector says.
+const LEAST_SECRET: usize = 8;
+
 /// The path of an address that has none.
 const PATH: &str = "/v1/traces";
 
 /// As much of an answer is read.
 const MOST_ANSWER: usize = 64 << 10;
-
-/// As many characters of what a collector says are logged.
-const MOST_WORDS: usize = 200;
 
 /// A collector of traces, as configured.
 #[derive(Clone, Debug)]
@@ -136,7 +135,9 @@ impl SpanExporter {
                 headers.append(name.clone(), value);
             }
         }
-        let secrets = collector.headers.iter().map(|(_, value)| value.clone());
+        // Of headers not all hold a secret, and a short word (`x-team: core`) stands in many texts.
+        let long = collector.headers.iter().filter(|(_, value)| value.expose_secret().len() >= LEAST_SECRET);
+        let secrets = long.map(|(_, value)| value.clone());
         // The credential of `Bearer …` is a secret without its scheme, too.
         let credentials = collector.headers.iter().filter_map(|(_, value)| value.expose_secret().split_once(' '));
         let credentials = credentials.map(|(_, credential)| SecretString::from(credential));
@@ -164,21 +165,17 @@ impl SpanExporter {
         match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
             Ok(reply) if (200..300).contains(&reply.status) => {
                 let (refused, words) = message::refused(reply.body());
-                Exported::Taken { refused: refused.min(spans.len() as u64), words: self.words(&words) }
+                Exported::Taken { refused: refused.min(spans.len() as u64), words: self.secrets.words(&words) }
             }
             Ok(reply) => Exported::NotTaken {
                 status: Some(reply.status),
                 retry_after: wait_hint::of_headers(&reply.headers, Some(now())),
-                words: format!("HTTP {}: {}", reply.status, self.words(&String::from_utf8_lossy(reply.body()))),
+                words: format!("HTTP {}: {}", reply.status, self.secrets.words(&String::from_utf8_lossy(reply.body()))),
             },
-            Err(failure) => Exported::NotTaken { status: None, retry_after: None, words: self.words(&failure.message) },
+            Err(failure) => {
+                Exported::NotTaken { status: None, retry_after: None, words: self.secrets.words(&failure.message) }
+            }
         }
-    }
-
-    /// What a collector says, without secrets, on one line.
-    fn words(&self, said: &str) -> String {
-        let redacted = self.secrets.redacted(scrub::head(said, MOST_WORDS * 20));
-        scrub::head(&scrub::clean(&redacted), MOST_WORDS).to_owned()
     }
 }
 

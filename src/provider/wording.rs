@@ -101,7 +101,7 @@ pub(super) fn of_refusal(status: Option<u16>, body: &ErrorBody) -> Option<Meanin
     if !is_refusal {
         return None;
     }
-    // An account is often suspended because nobody paid for it.
+    // An account is often suspended because its bill was not paid.
     if ACCOUNT.is_match(text) && NO_MONEY.is_match(text) {
         return Some(Meaning::in_doubt(QuotaExhausted, Scope::Key));
     }

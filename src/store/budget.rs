@@ -19,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 const READING: &str = "reading budgets";
 const RESERVING: &str = "reserving what calls may cost";
+/// How often a change that met another transaction's locks is tried before that is an error.
+const TRIES: u32 = 5;
+
 const SETTING: &str = "setting a budget";
 
 /// The budgets as of one look.
@@ -398,6 +401,17 @@ impl Store {
     /// Sets the budgets of a configuration, as far as it says something else of them than any did last: changes made by
     /// hand since then stay. Removes those in `gone` that only a configuration has. Returns the changed ones.
     pub async fn apply_budgets(&self, budgets: &[Budget], gone: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.try_to_apply(budgets, gone).await {
+                // Another worker sets budgets as well, or books calls, and locks the same rows in another order.
+                Err(error) if error.is_contention() && tries < TRIES => tries += 1,
+                applied => return applied,
+            }
+        }
+    }
+
+    async fn try_to_apply(&self, budgets: &[Budget], gone: &[String]) -> Result<Vec<String>, StoreError> {
         let mut changed = Vec::new();
         if budgets.is_empty() && gone.is_empty() {
             return Ok(changed);

@@ -180,6 +180,23 @@ impl Store {
         Ok(row.reason.map(|reason| Obstacle::of(&reason, subject, &known)))
     }
 
+    /// Whether a worker has a job of the batch in its hands. To a login that may not read the sums: no.
+    pub async fn is_batch_in_hand(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.reads_all().await? && self.holds_jobs_of(name).await?)
+    }
+
+    async fn holds_jobs_of(&self, name: &str) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(
+            r#"select exists (select from sluice.inflight i cross join lateral (
+                                     select b.batch from sluice.job b where b.id = i.job_id limit 1) j
+                               where j.batch = $1) as "held!""#,
+            name
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at what the batch waits for")
+    }
+
     /// The reason for which all of a batch's last jobs rest.
     async fn common_rest(&self, name: &str) -> Result<Option<Obstacle>, StoreError> {
         let rows = sqlx::query!(
@@ -203,17 +220,8 @@ impl Store {
         if rows.is_empty() {
             return Ok(None);
         }
-        let is_in_hand = sqlx::query_scalar!(
-            r#"select exists (select from sluice.inflight i cross join lateral (
-                                     select b.batch from sluice.job b where b.id = i.job_id limit 1) j
-                               where j.batch = $1) as "held!""#,
-            name
-        )
-        .fetch_one(&self.db)
-        .await
-        .doing("looking at what the batch waits for")?;
         // A job that is not known to wait may well be moving.
-        if is_in_hand {
+        if self.holds_jobs_of(name).await? {
             return Ok(None);
         }
         let spots: Vec<Spot> = rows

@@ -160,7 +160,7 @@ impl Outlet {
                 let (into, kept) = (Arc::clone(spool), Arc::clone(&items));
                 match tokio::task::spawn_blocking(move || into.keep(&kept)).await {
                     Ok(Ok(())) => {
-                        // They will be written, and by then nobody knows these spans.
+                        // They will be written, and by then these spans are gone.
                         self.spans.tell(&items, &HashSet::new());
                         if spool.set_full(false) {
                             tracing::info!("the spool takes outcomes again");
@@ -323,7 +323,7 @@ impl Outlet {
         let endings: Vec<&EndingRow> =
             all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).collect();
         let parked = all.parks.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).count() as u64;
-        // A shadow is nobody's job: whether it was answered is in its report.
+        // No person waits for a shadow: whether it was answered is in its report.
         let jobs = || endings.iter().filter(|row| shadow::shadowed(&row.labels.route).is_none());
         let failed = jobs().filter(|row| row.failure.is_some()).count() as u64;
         counters.failed.fetch_add(failed, Ordering::Relaxed);

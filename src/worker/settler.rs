@@ -54,7 +54,8 @@ pub struct Item {
     pub beside: Vec<AttemptRow>,
     /// The next state of the job.
     pub then: Then,
-    /// What traces tell of it. It is not kept on the disk: whoever writes the rest later has no trace of it to tell.
+    /// What traces tell of it. It is not kept on the disk: the worker that writes the rest later has no trace of it to
+    /// tell.
     #[serde(skip)]
     pub spans: Vec<Span>,
 }

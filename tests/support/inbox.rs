@@ -42,6 +42,26 @@ pub enum Reply {
     Reset,
 }
 
+impl Reply {
+    /// Sends it over a connection, which ends then; or lets that hang.
+    pub async fn send(self, mut stream: TcpStream) {
+        match self {
+            Self::Say(status, headers, body) => {
+                let length = body.len();
+                let said = format!(
+                    "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
+                let _ = stream.write_all(said.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+            Self::Hang => std::future::pending().await,
+            Self::Reset => {
+                let _ = stream.set_zero_linger();
+            }
+        }
+    }
+}
+
 pub fn ok() -> Reply {
     Reply::Say(200, String::new(), "ok".to_owned())
 }
@@ -68,29 +88,14 @@ impl Inbox {
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, noted) = (Arc::clone(&script), Arc::clone(&noted));
                 tokio::spawn(async move {
-                    let Some((mut letter, mut stream)) = read(stream).await else { return };
+                    let Some((mut letter, stream)) = read(stream).await else { return };
                     let reply = {
                         let mut noted = noted.lock().unwrap();
                         letter.reply = script(&letter, noted.len());
                         noted.push(letter.clone());
                         letter.reply
                     };
-                    match reply {
-                        Reply::Say(status, headers, body) => {
-                            let length = body.len();
-                            let said = format!(
-                                "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n\
-                                 {body}"
-                            );
-                            let _ = stream.write_all(said.as_bytes()).await;
-                            let _ = stream.shutdown().await;
-                        }
-                        Reply::Hang => std::future::pending().await,
-                        Reply::Reset => {
-                            let _ = stream.set_zero_linger();
-                            drop(stream);
-                        }
-                    }
+                    reply.send(stream).await;
                 });
             }
         });

@@ -5,7 +5,7 @@ use super::inbox::Reply;
 use super::program::text;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -65,21 +65,7 @@ impl Collector {
                         noted.push(export);
                         script(noted.len() - 1)
                     };
-                    match reply {
-                        Reply::Say(status, headers, body) => {
-                            let length = body.len();
-                            let said = format!(
-                                "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n\
-                                 {body}"
-                            );
-                            let _ = stream.write_all(said.as_bytes()).await;
-                            let _ = stream.shutdown().await;
-                        }
-                        Reply::Hang => std::future::pending().await,
-                        Reply::Reset => {
-                            let _ = stream.set_zero_linger();
-                        }
-                    }
+                    reply.send(stream).await;
                 });
             }
         });

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How often the sums of the batch are read.
 const LOOK: Duration = Duration::from_millis(500);
@@ -223,7 +224,8 @@ impl<'a> Following<'a> {
         self.known.len()
     }
 
-    /// Writes the jobs that have ended, and waits for the rest, until every job of the batch has ended.
+    /// Writes the jobs that have ended, and waits for the rest, until every job of the batch has ended, or the batch is
+    /// `paused` for good.
     ///
     /// # Errors
     /// Those of the database and of the output.
@@ -231,6 +233,7 @@ impl<'a> Following<'a> {
         mut self,
         answers: &mut Sink<'_>,
         errors: &mut Option<Sink<'_>>,
+        paused: &CancellationToken,
     ) -> anyhow::Result<Counts> {
         if let Some(head) = self.head()? {
             answers.begin(&head)?;
@@ -239,11 +242,12 @@ impl<'a> Following<'a> {
         // The sums at which everything was looked at, and those at the end of the last round.
         let (mut looked_at, mut round) = (None, None);
         loop {
+            let is_over = paused.is_cancelled();
             let batch = find(self.store, self.batch).await?;
-            if batch.unfinished() <= 0 {
+            if batch.unfinished() <= 0 || is_over {
                 self.catch_up(answers, errors).await?;
                 // Further jobs may have come while that was written.
-                if find(self.store, self.batch).await?.unfinished() <= 0 {
+                if is_over || find(self.store, self.batch).await?.unfinished() <= 0 {
                     break;
                 }
             }
@@ -260,7 +264,10 @@ impl<'a> Following<'a> {
                     Looked::AtSome => {}
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = paused.cancelled() => {}
+            }
         }
         answers.end()?;
         if let Some(errors) = errors {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 const TIERS: &[&str] = &["service_tier", "speed"];
 
 /// Members by which the model writes several answers. The output of each of them is billed.
-const COUNTS: &[&str] = &[
+pub(super) const COUNTS: &[&str] = &[
     "best_of",
     "candidate_count",
     "num_candidates",
@@ -30,6 +30,9 @@ const COUNTS: &[&str] = &[
 /// Members that may hold any of these.
 const HOLDERS: &[&str] = &["extra_body", "extra_query", "generation_config", "additional_model_request_fields"];
 
+/// Members that cap the output, where a holder has them.
+const CAPS: &[&str] = &["max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict"];
+
 /// How deep holders are searched.
 const DEEPEST: usize = 4;
 
@@ -40,6 +43,8 @@ pub struct Extras {
     tiers: Vec<(&'static str, AskedTier)>,
     /// How many answers it has the model write, with the member that says so.
     answers: Vec<(&'static str, i64)>,
+    /// Caps on the output that stand in holders, each with the outermost of them: a server may go by them.
+    caps: Vec<(&'static str, i64)>,
     /// Whether it asks for something that no price list tells: a search, a tool that the provider calls, another model.
     pub unlisted: bool,
 }
@@ -79,7 +84,7 @@ impl Extras {
     /// Whether it asks for nothing of the kind.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.tiers.is_empty() && self.answers.is_empty() && !self.unlisted
+        self.tiers.is_empty() && self.answers.is_empty() && self.caps.is_empty() && !self.unlisted
     }
 
     /// The tiers that it asks for, where these members are not sent.
@@ -101,6 +106,12 @@ impl Extras {
     pub fn answers(&self, unsent: &BTreeSet<&'static str>) -> i64 {
         let counts = self.answers.iter().filter(|(member, _)| !unsent.contains(member)).map(|(_, answers)| *answers);
         counts.max().unwrap_or(1).max(1)
+    }
+
+    /// The largest cap on the output in a holder, where these members are not sent.
+    #[must_use]
+    pub fn cap(&self, unsent: &BTreeSet<&'static str>) -> Option<i64> {
+        self.caps.iter().filter(|(member, _)| !unsent.contains(member)).map(|(_, cap)| *cap).max()
     }
 
     /// Adds a member; `holder`: the outermost member that holds it.
@@ -127,9 +138,17 @@ impl Extras {
                 Some(answers) => self.answers.push((holder.unwrap_or(member), answers)),
                 None => self.unlisted = true,
             }
+        } else if let Some(holder) = holder.filter(|_| of(CAPS).is_some()) {
+            match number(&value) {
+                Some(cap) => self.caps.push((holder, cap)),
+                None => self.unlisted = true,
+            }
         } else if let Some(member) = of(HOLDERS).filter(|_| depth < DEEPEST && value.is_object()) {
             let body = RawObject::read(text).unwrap_or_default();
-            for (inner, text) in body.members().filter(|(inner, _)| is_choosing(inner) || *inner == "n") {
+            let is_cap = |inner: &str| CAPS.iter().any(|cap| plain(cap) == plain(inner));
+            for (inner, text) in
+                body.members().filter(|(inner, _)| is_choosing(inner) || *inner == "n" || is_cap(inner))
+            {
                 self.add(inner, text, Some(holder.unwrap_or(member)), depth + 1);
             }
         } else {
@@ -198,6 +217,10 @@ mod tests {
         let both = json!({ "service_tier": "priority", "best_of": 2 });
         assert_eq!(extras(&both, &["best_of"]), Extras { answers: vec![("best_of", 2)], ..Extras::default() });
         assert!(extras(&both, &["tools"]).is_plain());
+        // A server may go by the cap in a holder; the one of the request itself is known anyway.
+        let capped = extras(&json!({ "max_tokens": 7, "extra_body": { "maxTokens": 60_000 } }), &["*"]);
+        assert_eq!(capped.cap(&BTreeSet::new()), Some(60_000));
+        assert_eq!(capped.cap(&BTreeSet::from(["extra_body"])), None);
         // What does not reach the server changes nothing.
         let (all, unsent) = (extras(&both, &["*"]), BTreeSet::from(["best_of", "service_tier"]));
         assert_eq!((all.answers(&unsent), all.tiers(&unsent).count()), (1, 0));

@@ -6,6 +6,7 @@
 //! or the model write several answers, is for the route to decide.
 
 use super::ChatRequest;
+use super::extras::COUNTS;
 use super::known::{is_known_name, near_known_member};
 use crate::domain::raw_object::RawObject;
 use serde_json::Value;
@@ -74,17 +75,7 @@ const CHOOSING: &[&str] = &[
     "guardrails",
     "guardrail_config",
     // More than one answer, or an answer of another kind.
-    "best_of",
-    "candidate_count",
-    "num_candidates",
-    "num_completions",
-    "num_generations",
-    "num_return_sequences",
-    "num_samples",
-    "n_completions",
     "use_beam_search",
-    "beam_width",
-    "num_beams",
     "modalities",
     "response_modalities",
     "audio",
@@ -99,7 +90,12 @@ const CHOOSING: &[&str] = &[
 ];
 
 /// The same without differences in spelling. Every member of every job is looked up here.
-static CHOOSING_PLAIN: LazyLock<HashSet<String>> = LazyLock::new(|| CHOOSING.iter().map(|name| plain(name)).collect());
+static CHOOSING_PLAIN: LazyLock<HashSet<String>> = LazyLock::new(|| choosing().map(plain).collect());
+
+/// All of them, with those by which the model writes several answers.
+fn choosing() -> impl Iterator<Item = &'static str> {
+    CHOOSING.iter().chain(COUNTS).copied()
+}
 
 /// Parts of a name that suggest a choice, for names that no table knows.
 const SOUNDS_LIKE: &[&str] = &["model", "tier", "fallback", "search", "plugin", "mcp", "browsing", "grounding"];
@@ -165,17 +161,17 @@ pub fn is_choosing(name: &str) -> bool {
 #[must_use]
 pub fn probably_meant(name: &str) -> Option<&'static str> {
     let is_a_tool = name.starts_with("tools.") || name == "tools";
-    if name == "*" || is_a_tool || CHOOSING.contains(&name) || is_known_name(name) {
+    if name == "*" || is_a_tool || choosing().any(|own| own == name) || is_known_name(name) {
         return None;
     }
     let slips = if name.len() < 8 { 1 } else { 2 };
-    let near = |known: &&&str| strsim::damerau_levenshtein(name, known) <= slips;
+    let near = |known: &&'static str| strsim::damerau_levenshtein(name, known) <= slips;
     let near_tools = strsim::damerau_levenshtein(name, "tools") <= 1;
     let stem = name.split_once('.').is_some_and(|(stem, _)| strsim::damerau_levenshtein(stem, "tools") <= 1);
     if near_tools || stem {
         return Some("tools");
     }
-    CHOOSING.iter().find(near).copied().or_else(|| near_known_member(name))
+    choosing().find(near).or_else(|| near_known_member(name))
 }
 
 impl ChatRequest {

@@ -19,7 +19,7 @@ pub(super) const AT_ONCE: Duration = Duration::from_millis(30);
 /// Keeps the buckets of processes that share one: does the work of keeper and database, without either.
 #[derive(Clone, Default)]
 pub(in crate::worker) struct Others {
-    pub(super) shared: Arc<Mutex<SharedBucket>>,
+    pub(in crate::worker) shared: Arc<Mutex<SharedBucket>>,
     /// Buckets of other names.
     named: Arc<Mutex<BTreeMap<String, Others>>>,
 }

@@ -23,6 +23,11 @@ struct Stage {
 
 impl Stage {
     fn new(keys: &[&str]) -> Self {
+        Self::with_others(keys, &Others::default())
+    }
+
+    /// A worker that starts beside these others.
+    fn with_others(keys: &[&str], others: &Others) -> Self {
         let breaker = BreakerSettings { min_calls: 10, failure_rate: 0.5, window: SECOND * 60, open: SECOND * 30 };
         let setup = ProviderSetup {
             bucket: "p".to_owned(),
@@ -40,7 +45,7 @@ impl Stage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let entered = runtime.enter();
         for bucket in gate.buckets() {
-            Others::default().keep(1, bucket);
+            others.keep(1, bucket);
         }
         drop(entered);
         let target = gate.target(&Target::new("p", "m")).expect("it is set up");
@@ -143,6 +148,19 @@ fn a_model_that_has_answered_lately_or_was_reopened_is_not_shut_for_the_refusal_
     stage.call(2, None, later);
     stage.call(1, Some(&gone), later);
     assert_eq!(stage.shut(later), None);
+}
+
+/// A worker that starts hears of the last opening by hand, however long ago that was.
+#[test]
+fn an_opening_of_long_ago_says_nothing_of_what_is_refused_now() {
+    let gone = failure(&openai::DIALECT, 404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
+    for (ago, shut) in [(60, None), (3_600 * 24 * 30, Some(Reason::Model))] {
+        let others = Others::default();
+        others.shared.lock().reopen(NOW - SECOND * ago);
+        let stage = Stage::with_others(&["A"], &others);
+        stage.call(1, Some(&gone), NOW);
+        assert_eq!(stage.shut(NOW), shut, "{ago} s");
+    }
 }
 
 #[test]

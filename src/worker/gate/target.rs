@@ -35,6 +35,9 @@ const MOST_OTHERS: usize = 16;
 /// The most changes that are remembered for a target.
 const MOST_MENDS: usize = 8;
 
+/// An opening by hand that is older has nothing more to say of what rests.
+const REOPENED_LATELY: Duration = Duration::from_mins(10);
+
 /// The state of a provider, beside its bucket.
 #[derive(Debug)]
 pub struct ProviderState {
@@ -450,7 +453,8 @@ impl TargetState {
     /// If its limits were opened by hand, tries again everything that rests.
     fn follow_reopening(&self, now: Timestamp) {
         let Some(Timestamp(at)) = self.reopened_at() else { return };
-        if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
+        // A worker that starts hears of the last opening, however long ago that was.
+        if self.reopened.fetch_max(at, Ordering::AcqRel) < at && Timestamp(at) + REOPENED_LATELY >= now {
             self.vouch(now);
             *self.record.resting.lock() = None;
             self.record.breaker.lock().reopen(now);
@@ -459,7 +463,8 @@ impl TargetState {
         }
     }
 
-    /// A person says that its model works. That counts like an answer: one request alone does not shut it again.
+    /// A person, or an answer before a wait was over, says that its model works. That counts like an answer that came
+    /// now: one request alone does not shut it again.
     pub(super) fn vouch(&self, now: Timestamp) {
         *self.shut.lock() = ModelRefusal::default();
         self.doubt.lock().answered();

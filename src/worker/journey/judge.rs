@@ -141,8 +141,14 @@ pub(super) fn judge(route: &Route, asked: &AskedFor<'_>, spec: &Rung, report: Ca
             if let Some(share) = asked.share {
                 judged.take(share, &mut answer);
             } else {
-                judged.count(&mut answer, asked, spec);
+                let is_more = judged.count(&mut answer, asked, spec);
                 judged.bill(&answer, asked, spec, at);
+                if let Some(price) = judged.price.as_ref().filter(|_| is_more && judged.reported_cost.is_none()) {
+                    // The provider may have charged for all the output that was allowed.
+                    let most = Usage { output: asked.sent(spec).allowed.max(judged.usage.output), ..judged.usage };
+                    let (most, booked) = (price.cost(&most), price.cost(&judged.usage));
+                    judged.uncertain = NanoUsd(most.0.saturating_sub(booked.0).max(0));
+                }
             }
             if judged.cost.is_none() {
                 // Another model or tier than the one that was asked, without a price: until it has one, budgets keep
@@ -234,14 +240,17 @@ impl Judged {
         self.uncertain = self.uncertain.max(self.computed_cost.unwrap_or(NanoUsd::ZERO));
     }
 
-    /// Counts the tokens: as reported, or as estimated where the report cannot be right.
-    fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>, spec: &Rung) {
+    /// Counts the tokens: as reported, or as estimated where the report cannot be right. Returns whether more output
+    /// was reported than is believed.
+    fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>, spec: &Rung) -> bool {
+        let told = answer.usage.output;
         let texts: Vec<&str> = answer.texts().collect();
         let (usage, doubt) = answer.usage.believed(asked.sent(spec), &texts);
         self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
         answer.usage = usage;
         self.usage = usage;
         self.counted_usage = Some(usage);
+        told > usage.output
     }
 
     /// Takes over what was found out for the whole of a call that it shared.
@@ -376,7 +385,10 @@ impl Judged {
         let FailedUsage { usage, raw, cost } = billed;
         let own = asked.own_tier(spec);
         let call = Answered { target: &spec.target, model: &spec.model, served: "", tier: None, asked: own, at };
-        let tariff = call.billed().price;
+        let billed = call.billed();
+        // By this tier it is priced again later (`sluice reprice`).
+        self.service_tier = billed.tier.filter(|_| spec.target.tier.is_none()).map(str::to_owned);
+        let tariff = billed.price;
         // Without counts, the tokens are not known.
         let mut is_known = usage.source == UsageSource::Provider;
         let price = tariff.as_ref().filter(|_| is_known);

@@ -228,8 +228,13 @@ async fn an_error_within_a_stream_is_what_it_says() {
             ErrorClass::Overloaded,
         ),
     ] {
-        let failure = stream(dialect, chunked(&text, 10_000)).await.0.result.unwrap_err();
-        assert_eq!(failure.class, class, "{dialect:?}: {text}");
+        // Also when the connection breaks behind it.
+        let mut broken = chunked(&text, 10_000);
+        broken.pop();
+        for script in [chunked(&text, 10_000), broken] {
+            let failure = stream(dialect, script).await.0.result.unwrap_err();
+            assert_eq!(failure.class, class, "{dialect:?}: {text}");
+        }
     }
 }
 
