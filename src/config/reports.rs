@@ -1,13 +1,20 @@
 //! `report` of `[schedules.NAME]`.
 
-use super::{Alerts, scalar};
+use super::route::RouteConfig;
 use super::section::Section;
+use super::{Alerts, scalar};
 use crate::domain::bounds;
 use crate::domain::report::{ReportBy, ReportKind, says_nothing};
 use crate::domain::schedule::report::{ReportForm, ReportGoesTo, TickReport};
-use crate::domain::schedule::{BATCH_NAMES, TickSource};
+use crate::domain::schedule::{BATCH_NAMES, CatchUp, Schedule, TickSource};
 use crate::domain::template::Template;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Bytes in the name of a file, so that there is room for what stands in its place while it is written.
+const LONGEST_NAME: usize = 200;
 
 const WHERE: &str = "file = \"costs-{tick}.csv\" or receiver = \"NAME\"";
 const FILE: &str = "a path such as \"reports/{name}-{tick}.csv\"";
@@ -29,7 +36,11 @@ const OF_JOBS: [&str; 12] = [
 ];
 
 /// Reads the report of a schedule; `None`: it has none, or a faulty one.
-pub(super) fn read(section: &mut Section<'_>, alerts: &Alerts) -> Option<TickSource> {
+pub(super) fn read(
+    section: &mut Section<'_>,
+    routes: &BTreeMap<String, RouteConfig>,
+    alerts: &Alerts,
+) -> Option<TickSource> {
     if !section.has("report") {
         return None;
     }
@@ -45,7 +56,7 @@ pub(super) fn read(section: &mut Section<'_>, alerts: &Alerts) -> Option<TickSou
     if let Some(reason) = kind.and_then(|kind| says_nothing(kind, &by)) {
         table.fault("by", reason.replace("--by", "by"), "other dimensions");
     }
-    let since = table.duration_of_at_least("since", Duration::from_secs(3_600));
+    let since = read_since(&mut table);
     let [project, route, batch, login] = ["project", "route", "batch", "login"].map(|key| {
         table.parsed(key, "a name", |text| {
             if text.trim().is_empty() {
@@ -58,6 +69,11 @@ pub(super) fn read(section: &mut Section<'_>, alerts: &Alerts) -> Option<TickSou
         for (key, _) in [("batch", &batch), ("login", &login)].iter().filter(|(_, given)| given.is_some()) {
             table.fault(key, "is nothing by which the savings of the cache are kept", "no such key");
         }
+    }
+    if let Some(route) = route.as_ref().filter(|route| !routes.is_empty() && !routes.contains_key(*route)) {
+        let key = table.key_in_file("route");
+        // There may be work of a route that was removed.
+        table.reading().warn(format!("{key}: there is no route {route:?} any more, or not yet"));
     }
     let receivers: Vec<&str> = alerts.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
     let to = read_to(&mut table, &receivers);
@@ -74,6 +90,15 @@ pub(super) fn read(section: &mut Section<'_>, alerts: &Alerts) -> Option<TickSou
         to: to?,
         source,
     })))
+}
+
+fn read_since(table: &mut Section<'_>) -> Option<Duration> {
+    let since = table.duration_of_at_least("since", HOUR)?;
+    if since.as_secs().is_multiple_of(HOUR.as_secs()) && since.subsec_nanos() == 0 {
+        return Some(since);
+    }
+    table.fault("since", "is no whole number of hours, and sums are kept by the hour", "such as \"24h\" or \"7d\"");
+    None
 }
 
 fn read_kind(table: &mut Section<'_>) -> Option<ReportKind> {
@@ -135,7 +160,8 @@ fn read_file(table: &mut Section<'_>) -> Option<ReportGoesTo> {
         table.fault("file", format!("the folder {} has braces: only the name of the file can", folder.display()), FILE);
         return None;
     }
-    let name = match Template::parse(name) {
+    let file_name = name;
+    let name = match Template::parse(file_name) {
         Ok(name) => name,
         Err(fault) => {
             table.fault("file", fault.reason, FILE);
@@ -147,6 +173,11 @@ fn read_file(table: &mut Section<'_>) -> Option<ReportGoesTo> {
         table.fault("file", problem, FILE);
         return None;
     }
+    // What stands for the tick is hardly longer than its name in braces.
+    if file_name.len() > LONGEST_NAME {
+        table.fault("file", format!("the name of the file has more than {LONGEST_NAME} bytes"), "a shorter name");
+        return None;
+    }
     if !folder.is_dir() {
         let key = table.key_in_file("file");
         // It may be mounted before the tick.
@@ -154,4 +185,25 @@ fn read_file(table: &mut Section<'_>) -> Option<ReportGoesTo> {
     }
     let written = path.display().to_string();
     Some(ReportGoesTo::File { folder: folder.to_owned(), name, written, form })
+}
+
+/// No two schedules write one file, and ticks that are made up for do not replace each other's reports unseen.
+pub(super) fn check_file(section: &Section<'_>, schedule: &Schedule, earlier: &[Schedule]) {
+    let file = |schedule: &Schedule| match &schedule.source {
+        TickSource::Report(report) => report.to.file_for(&schedule.name),
+        TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => None,
+    };
+    let Some(ours) = file(schedule) else { return };
+    if let Some(other) = earlier.iter().find(|other| file(other).as_ref() == Some(&ours)) {
+        let problem = format!("schedule {} writes the same file, so each would replace the other's report", other.name);
+        section.fault("report.file", problem, FILE);
+    }
+    let is_of_tick = ours.to_str().is_some_and(|path| path.contains('{'));
+    if schedule.catch_up == CatchUp::All && !is_of_tick {
+        let key = section.key_in_file("report.file");
+        section.reading().warn(format!(
+            "{key}: of ticks that are made up for (catch_up = \"all\") only the last report is left, as all have one \
+             file: put {{tick}} into its name"
+        ));
+    }
 }

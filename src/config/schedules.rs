@@ -1,8 +1,8 @@
 //! `[schedules.NAME]`.
 
 use super::route::RouteConfig;
-use super::{Alerts, reports, scalar};
 use super::section::{Section, to_json};
+use super::{Alerts, reports, scalar};
 use super::words::{CATCH_UPS, OVERLAPS};
 use crate::domain::schedule::crontab::EXPECTED;
 use crate::domain::schedule::{
@@ -24,7 +24,12 @@ pub(super) fn read_all(
     routes: &BTreeMap<String, RouteConfig>,
     alerts: &Alerts,
 ) -> Vec<Schedule> {
-    sections.into_iter().filter_map(|(name, section)| read_one(name, section, routes, alerts)).collect()
+    let mut schedules: Vec<Schedule> = Vec::new();
+    for (name, section) in sections {
+        let schedule = read_one(name, section, routes, alerts, &schedules);
+        schedules.extend(schedule);
+    }
+    schedules
 }
 
 fn read_one(
@@ -32,10 +37,11 @@ fn read_one(
     mut section: Section<'_>,
     routes: &BTreeMap<String, RouteConfig>,
     alerts: &Alerts,
+    earlier: &[Schedule],
 ) -> Option<Schedule> {
     // It is read first: what else is said is of jobs.
     let is_report = section.has("report");
-    let report = reports::read(&mut section, alerts);
+    let report = reports::read(&mut section, routes, alerts);
     let line = read_line(&mut section);
     let zone = read_zone(&mut section);
     let route = section.parsed_or_default("route", "the name of a route", not_empty);
@@ -50,7 +56,7 @@ fn read_one(
     let question = read_question(&mut section, source.as_ref());
     let overlap = section.word_or_default("overlap", "says nothing of ticks that overlap", OVERLAPS);
     let catch_up = section.word_or_default("catch_up", "says nothing of ticks that were missed", CATCH_UPS);
-    if catch_up == CatchUp::All && overlap == Overlap::Skip {
+    if catch_up == CatchUp::All && overlap == Overlap::Skip && !is_report {
         let key = section.key_in_file("catch_up");
         section.reading().warn(format!(
             "{key}: with overlap = \"skip\" only one tick is made up for at a time, and the others are left out: set \
@@ -83,6 +89,7 @@ fn read_one(
         }
     }
     check_batch(&section, &schedule);
+    reports::check_file(&section, &schedule, earlier);
     section.finish();
     Some(schedule)
 }

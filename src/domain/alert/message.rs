@@ -5,6 +5,7 @@ use super::{AlertRule, AlertSeverity};
 use crate::domain::counted::counted;
 use crate::domain::per_answer::known_cost;
 use crate::domain::roll::shortened;
+use crate::domain::schedule::report::ReportPeriod;
 use crate::domain::{NanoUsd, Timestamp};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
@@ -108,8 +109,8 @@ pub struct ReportMade<'a> {
     pub tick: Timestamp,
     /// Which report it is.
     pub kind: &'a str,
-    /// It covers the time from then to the tick; `None`: all of it.
-    pub from: Option<Timestamp>,
+    /// The time that it covers.
+    pub period: ReportPeriod,
     /// What it is, in a sentence.
     pub summary: String,
     /// An object for each row.
@@ -118,6 +119,8 @@ pub struct ReportMade<'a> {
     pub more_rows: usize,
     /// Attempts whose price is unknown, and which are not in the sums.
     pub unpriced: i64,
+    /// What a reader has to know beside it.
+    pub note: Option<String>,
     /// The rows as lines of equal columns, for people.
     pub lines: String,
 }
@@ -222,11 +225,12 @@ impl AlertMessage {
                 "schedule": report.schedule,
                 "tick": instant(report.tick),
                 "report": report.kind,
-                "from": report.from.map(instant),
-                "until": instant(report.tick),
+                "from": report.period.from.map(instant),
+                "until": instant(report.period.until),
                 "rows": report.rows,
                 "more_rows": report.more_rows,
                 "unpriced_attempts": report.unpriced,
+                "note": report.note,
                 "lines": report.lines,
                 "source": source,
             },
@@ -298,6 +302,9 @@ impl AlertMessage {
         field("subject", text("subject"));
         field("batch", text("batch"));
         field("schedule", text("schedule"));
+        field("from", text("from"));
+        field("until", text("until"));
+        field("note", text("note"));
         field("since", text("since"));
         field("resolved at", text("resolved_at"));
         if self.kind() != "alert.resolved" {

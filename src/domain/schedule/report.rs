@@ -4,8 +4,11 @@ use super::Schedule;
 use crate::domain::Timestamp;
 use crate::domain::report::{ReportBy, ReportKind};
 use crate::domain::template::{Template, Unfilled};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// In milliseconds.
+const HOUR: i64 = 3_600_000;
 
 /// A report, of which part of the work it is, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub struct TickReport {
     pub kind: ReportKind,
     /// What it is grouped by; empty: as `sluice report` groups it by itself.
     pub by: Vec<ReportBy>,
-    /// It covers so long a time before the tick; `None`: all that came before it.
+    /// It covers so long a time before its end; `None`: all that came before it.
     pub since: Option<Duration>,
     /// Only this project.
     pub project: Option<String>,
@@ -64,11 +67,38 @@ impl ReportForm {
     }
 }
 
+/// The time that a report covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportPeriod {
+    /// `None`: from the beginning.
+    pub from: Option<Timestamp>,
+    pub until: Timestamp,
+}
+
 impl TickReport {
-    /// Since when it covers the work, for this tick.
+    /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour: the
+    /// periods of ticks that follow each other neither overlap nor leave an hour out, and a worker that is late reads
+    /// the same. By hand it goes up to the moment.
     #[must_use]
-    pub fn begins(&self, at: Timestamp) -> Option<Timestamp> {
-        self.since.map(|since| at - since)
+    pub fn period(&self, at: Timestamp, by_hand: bool) -> ReportPeriod {
+        let hour = |at: Timestamp| Timestamp(at.0.saturating_sub(at.0.rem_euclid(HOUR)));
+        let until = if by_hand { at } else { hour(at) };
+        ReportPeriod { from: self.since.map(|since| hour(until - since)), until }
+    }
+}
+
+impl ReportGoesTo {
+    /// The file that a schedule of this name writes, with what stands for its ticks in braces: two schedules with the
+    /// same one would write over each other's reports. `None`: it writes none.
+    #[must_use]
+    pub fn file_for(&self, schedule: &str) -> Option<PathBuf> {
+        match self {
+            Self::File { folder, written, .. } => {
+                let name = Path::new(written).file_name()?.to_str()?.replace("{name}", schedule);
+                Some(folder.join(name))
+            }
+            Self::Receiver(_) => None,
+        }
     }
 }
 
@@ -85,6 +115,66 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::schedule::tests::schedule;
+    use chrono::DateTime;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis())
+    }
+
+    fn report(since: Option<Duration>, file: &str) -> TickReport {
+        TickReport {
+            kind: ReportKind::Cost,
+            by: Vec::new(),
+            since,
+            project: None,
+            route: None,
+            batch: None,
+            login: None,
+            to: ReportGoesTo::File {
+                folder: PathBuf::from("/reports"),
+                name: Template::parse(file).unwrap(),
+                written: format!("/reports/{file}"),
+                form: ReportForm::Csv,
+            },
+            source: None,
+        }
+    }
+
+    #[test]
+    fn periods_of_ticks_that_follow_each_other_meet_in_full_hours_and_a_run_by_hand_goes_up_to_the_moment() {
+        let week = report(Some(Duration::from_hours(168)), "a.csv");
+        let first = week.period(at("2026-11-23T08:05:00Z"), false);
+        let second = week.period(at("2026-11-30T08:05:00Z"), false);
+        assert_eq!((first.until, second.from), (at("2026-11-23T08:00:00Z"), Some(first.until)));
+        // Half an hour beside those of UTC.
+        let kolkata = week.period(at("2026-11-30T08:00:00+05:30"), false);
+        assert_eq!(kolkata.until, at("2026-11-30T02:00:00Z"));
+        let by_hand = week.period(at("2026-11-30T08:05:07Z"), true);
+        assert_eq!(by_hand.until, at("2026-11-30T08:05:07Z"));
+        assert_eq!(by_hand.from, Some(at("2026-11-23T08:00:00Z")));
+        assert_eq!(report(None, "a.csv").period(at("2026-11-30T08:00:00Z"), false).from, None);
+        for extreme in [i64::MIN, -1, 0, i64::MAX] {
+            let _ = week.period(Timestamp(extreme), false);
+        }
+    }
+
+    #[test]
+    fn a_file_is_named_by_its_tick_and_two_schedules_are_told_apart_by_their_names() {
+        let nightly = schedule("0 2 * * *");
+        let name = |file: &str| {
+            let ReportGoesTo::File { name, .. } = report(None, file).to else { panic!("a file") };
+            nightly.file_of(&name, at("2026-11-02T01:00:00Z"), false).unwrap()
+        };
+        assert_eq!(name("{name}-{tick}.csv"), "nightly-2026-11-02-0100.csv");
+        assert_eq!(name("{month}-{tick}-{tick}.csv"), "2026-11-2026-11-02-0100-2026-11-02-0100.csv");
+        assert_eq!(name("all.csv"), "all.csv");
+        let file_for = |file: &str, schedule: &str| report(None, file).to.file_for(schedule);
+        assert_eq!(file_for("a-{tick}.csv", "one"), file_for("a-{tick}.csv", "two"));
+        assert_eq!(file_for("{name}.csv", "one"), file_for("one.csv", "two"));
+        assert_ne!(file_for("{name}.csv", "one"), file_for("{name}.csv", "two"));
+        assert_eq!(ReportGoesTo::Receiver("ops".to_owned()).file_for("one"), None);
+    }
 
     #[test]
     fn the_ending_of_a_name_is_its_form() {

@@ -40,6 +40,7 @@ fn tick(state: &str, reason: Option<&str>) -> TickRow {
         retry_at: None,
         reason: reason.map(str::to_owned),
         ended_at: at(-25_199),
+        reported: None,
     }
 }
 

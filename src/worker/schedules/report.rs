@@ -1,16 +1,17 @@
 //! The tick of a schedule that makes a report: the rows are read, and written to a file or sent to a receiver.
 //!
-//! A file is written before the tick is noted, under another name first, so that it is whole or not there. Where the
-//! process dies in between, the tick is still due, and the file is written once more. A message is put into the queue of
-//! its receiver by the commit that notes the tick.
+//! A file is written before the tick is noted, so a tick that is noted has its file. Where the process dies in between,
+//! the tick is still due, and the file is written once more. A message is put into the queue of its receiver by the
+//! commit that notes the tick.
 
 use super::tick::{Fault, TickEnd, TickOrder};
-use crate::domain::Timestamp;
 use crate::domain::alert::{AlertMessage, ReportMade};
 use crate::domain::counted::counted;
 use crate::domain::report::ReportBy;
 use crate::domain::schedule::Schedule;
-use crate::domain::schedule::report::{ReportForm, ReportGoesTo, TickReport};
+use crate::domain::schedule::report::{ReportForm, ReportGoesTo, ReportPeriod, TickReport};
+use crate::domain::Timestamp;
+use crate::part_file::{self, AS_UMASK_SAYS, BadTarget, folder_of, write_in_full};
 use crate::store::report::{Filter, Moment};
 use crate::store::schedule::TakenReport;
 use crate::store::{Store, StoreError};
@@ -18,9 +19,9 @@ use crate::view::fields::{in_columns, write_csv};
 use crate::view::report::asked::{self, ReportRead};
 use crate::view::table::Table;
 use chrono::{DateTime, Utc};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use tokio::sync::oneshot;
 
 /// A message has no more rows than this.
 const MOST_ROWS: usize = 500;
@@ -43,8 +44,9 @@ pub(super) async fn try_report(
         TakenReport::Over => return Ok(TickEnd::Over),
         TakenReport::Open(turn) => turn,
     };
-    let made = match read(store, report, order.note.at).await {
-        Ok(read) => deliver(schedule, report, order, read).await,
+    let period = report.period(order.note.at, order.note.by_hand);
+    let made = match read(store, report, period).await {
+        Ok(read) => deliver(schedule, report, order, period, read).await,
         Err(error) => Err(error.into()),
     };
     let (reported, message) = match made {
@@ -63,11 +65,11 @@ pub(super) async fn try_report(
     Ok(TickEnd::Reported(reported))
 }
 
-/// The rows of the report for a tick.
-async fn read(store: &Store, report: &TickReport, at: Timestamp) -> Result<ReportRead, StoreError> {
+/// The rows of the report of this time.
+async fn read(store: &Store, report: &TickReport, period: ReportPeriod) -> Result<ReportRead, StoreError> {
     let mut filter = Filter {
-        since: report.begins(at).and_then(moment),
-        until: moment(at),
+        since: period.from.and_then(moment),
+        until: moment(period.until),
         batch: report.batch.clone(),
         project: report.project.clone(),
         route: report.route.clone(),
@@ -90,55 +92,82 @@ async fn deliver(
     schedule: &Schedule,
     report: &TickReport,
     order: &TickOrder,
+    period: ReportPeriod,
     read: ReportRead,
 ) -> Result<(String, Option<AlertMessage>), Fault> {
-    let rows = counted(read.table.rows.len(), "row", "rows");
+    let (rows, doubt) = (rows_of(&read), doubt(&read));
     match &report.to {
         ReportGoesTo::Receiver(name) => {
-            let message = message(schedule, report, order, &read).map_err(|error| Fault::lasting(error.to_string()))?;
-            Ok((format!("{rows} to the receiver {name}"), Some(message)))
+            let message =
+                message(schedule, report, order, period, read).map_err(|error| Fault::lasting(error.to_string()))?;
+            Ok((format!("{rows} to the receiver {name}{doubt}"), Some(message)))
         }
         ReportGoesTo::File { folder, name, form, .. } => {
             let name = schedule
                 .file_of(name, order.note.at, order.note.by_hand)
-                .map_err(|_| Fault::lasting("file: names what a tick does not have"))?;
-            let (path, form) = (folder.join(name), *form);
-            let told = format!("{rows} to {}", path.display());
-            let shown = path.display().to_string();
-            let written = tokio::task::spawn_blocking(move || write_whole(&path, form, &read.table)).await;
-            match written.map_err(|_| io::Error::other("the thread that writes it has broken off")) {
-                Ok(Ok(())) => Ok((told, None)),
-                Ok(Err(error)) | Err(error) => Err(Fault::passing(format!("file: {shown}: {error}"))),
-            }
+                .map_err(|_| Fault::lasting("report.file: names what a tick does not have"))?;
+            let path = folder.join(name);
+            write(path.clone(), *form, read.table).await.map_err(|fault| unwritten(&path, fault))?;
+            Ok((format!("{rows} to {}{doubt}", path.display()), None))
         }
     }
 }
 
-/// Writes a file so that readers see it whole, or as it was before.
-fn write_whole(path: &Path, form: ReportForm, table: &Table) -> io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    // Two processes never write it at a time, as one of them has the turn.
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = write_part(&part, form, table).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
+fn rows_of(read: &ReportRead) -> String {
+    match read.table.rows.len() {
+        0 => "no rows".to_owned(),
+        rows => counted(rows, "row", "rows"),
     }
-    written?;
-    // So that the name, too, outlives a loss of power.
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn write_part(part: &Path, form: ReportForm, table: &Table) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(part)?);
+/// What is not in the sums.
+fn doubt(read: &ReportRead) -> String {
+    match read.unpriced {
+        0 => String::new(),
+        unpriced => {
+            let attempts = counted(unpriced, "attempt", "attempts");
+            format!("; {attempts} without a known price are not in the sums")
+        }
+    }
+}
+
+/// Writes a file on a thread of its own, which keeps no worker from ending: a disk may hang for ever.
+async fn write(path: PathBuf, form: ReportForm, table: Table) -> Result<(), BadTarget> {
+    let (send, written) = oneshot::channel();
+    let write = move || {
+        let _ = send.send(write_in_full(&path, AS_UMASK_SAYS, |file| write_rows(file, form, &table)));
+    };
+    std::thread::Builder::new().name("report".to_owned()).spawn(write)?;
+    written.await.unwrap_or_else(|_| Err(io::Error::other("writing it broke off").into()))
+}
+
+fn write_rows(file: &mut dyn Write, form: ReportForm, table: &Table) -> io::Result<()> {
     match form {
-        ReportForm::Csv => write_csv(table, &mut file)?,
+        ReportForm::Csv => write_csv(table, file),
         ReportForm::Json => {
-            serde_json::to_writer_pretty(&mut file, table)?;
-            file.write_all(b"\n")?;
+            serde_json::to_writer_pretty(&mut *file, table)?;
+            file.write_all(b"\n")
         }
     }
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// Why the file was not written. All of it may pass: an operator makes room, or a folder is mounted.
+fn unwritten(path: &Path, fault: BadTarget) -> Fault {
+    let file = path.display();
+    Fault::passing(match fault {
+        BadTarget::Refused(reason) => format!("report.file: {reason}"),
+        BadTarget::Io(error) => match error.kind() {
+            ErrorKind::NotFound => format!("report.file: there is no folder {} for {file}", folder_of(path).display()),
+            ErrorKind::ReadOnlyFilesystem => format!(
+                "report.file: {file}: the disk there is read-only to this process; a service of systemd writes only \
+                 where its unit says (StateDirectory=, ReadWritePaths=)"
+            ),
+            kind => match part_file::hindrance(kind) {
+                Some(what) => format!("report.file: {file}: {what}"),
+                None => format!("report.file: {file}: {error}"),
+            },
+        },
+    })
 }
 
 /// What a receiver is sent.
@@ -146,20 +175,26 @@ fn message(
     schedule: &Schedule,
     report: &TickReport,
     order: &TickOrder,
-    read: &ReportRead,
+    period: ReportPeriod,
+    read: ReportRead,
 ) -> serde_json::Result<AlertMessage> {
-    let all = read.table.rows.len();
-    let first = Table { rows: read.table.rows.iter().take(MOST_ROWS).cloned().collect(), ..read.table.clone() };
+    let kind = report.kind.as_str();
+    let summary = format!("report {kind} of schedule {}: {}{}", schedule.name, rows_of(&read), doubt(&read));
+    let lines = in_columns(&read.table, MOST_LINES, LONGEST_LINE);
+    let ReportRead { mut table, unpriced, note } = read;
+    let more_rows = table.rows.len().saturating_sub(MOST_ROWS);
+    table.rows.truncate(MOST_ROWS);
     let made = ReportMade {
         schedule: &schedule.name,
         tick: order.note.at,
-        kind: report.kind.as_str(),
-        from: report.begins(order.note.at),
-        summary: format!("report {} of schedule {}: {}", report.kind.as_str(), schedule.name, counted(all, "row", "rows")),
-        rows: serde_json::to_value(&first)?,
-        more_rows: all.saturating_sub(MOST_ROWS),
-        unpriced: read.unpriced,
-        lines: in_columns(&read.table, MOST_LINES, LONGEST_LINE),
+        kind,
+        period,
+        summary,
+        rows: serde_json::to_value(&table)?,
+        more_rows,
+        unpriced,
+        note,
+        lines,
     };
     Ok(AlertMessage::of_report(&made, report.source.as_deref(), order.now))
 }
