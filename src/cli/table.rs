@@ -213,8 +213,8 @@ fn shown(cell: &Cell) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::fields::{in_csv, write_csv, write_plain};
     use crate::domain::{NanoUsd, PerAnswer};
+    use crate::view::fields::{in_csv, write_csv, write_plain};
     use crate::view::table::Layout;
 
     fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {

@@ -2,8 +2,8 @@
 
 use super::route::RouteConfig;
 use super::section::{Section, to_json};
-use super::{Alerts, reports, scalar};
 use super::words::{CATCH_UPS, OVERLAPS};
+use super::{Alerts, reports, scalar};
 use crate::domain::schedule::crontab::EXPECTED;
 use crate::domain::schedule::{
     BATCH_NAMES, CatchUp, CronLine, Overlap, RowQuestion, Schedule, TickSource, USUAL_BATCH, Zone,

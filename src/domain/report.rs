@@ -91,11 +91,13 @@ words! {
 /// Why a dimension says nothing in a report: an answer that is used has no class.
 #[must_use]
 pub fn says_nothing(kind: ReportKind, by: &[ReportBy]) -> Option<&'static str> {
-    let is_known_of_caches = |by: &ReportBy| matches!(by, ReportBy::Route | ReportBy::Project | ReportBy::Day | ReportBy::Hour);
+    let is_known_of_caches =
+        |by: &ReportBy| matches!(by, ReportBy::Route | ReportBy::Project | ReportBy::Day | ReportBy::Hour);
     if kind == ReportKind::Cache && !by.iter().all(is_known_of_caches) {
         return Some("what the cache saved is kept by route, project, day and hour: --by takes these");
     }
-    if kind != ReportKind::Fallbacks && by.iter().any(|by| matches!(by, ReportBy::From | ReportBy::Why | ReportBy::To)) {
+    if kind != ReportKind::Fallbacks && by.iter().any(|by| matches!(by, ReportBy::From | ReportBy::Why | ReportBy::To))
+    {
         return Some("--by from, why and to tell fallbacks apart: `sluice report fallbacks` takes them");
     }
     if !matches!(kind, ReportKind::Failures | ReportKind::Waste) && by.contains(&ReportBy::Code) {
@@ -129,6 +131,9 @@ mod tests {
         for by in [ReportBy::Class, ReportBy::Code, ReportBy::From, ReportBy::Why, ReportBy::To] {
             assert!(says_nothing(ReportKind::Quality, &[by]).is_some(), "{by:?}");
         }
-        assert_eq!(says_nothing(ReportKind::Fallbacks, &[ReportBy::From, ReportBy::Why, ReportBy::To, ReportBy::Login]), None);
+        assert_eq!(
+            says_nothing(ReportKind::Fallbacks, &[ReportBy::From, ReportBy::Why, ReportBy::To, ReportBy::Login]),
+            None
+        );
     }
 }

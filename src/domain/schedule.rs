@@ -232,13 +232,12 @@ impl Schedule {
 
     /// It has no jobs, so what is said of jobs is left out.
     fn settings_of_report(&self, report: &TickReport) -> Value {
-        let by: Vec<&str> = report.by.iter().map(|by| by.as_str()).collect();
         let (file, receiver) = match &report.to {
             ReportGoesTo::File { written, .. } => (Some(written), None),
             ReportGoesTo::Receiver(name) => (None, Some(name)),
         };
         json!({
-            "source": self.source.kind(), "report": report.kind.as_str(), "by": by, "file": file, "receiver": receiver,
+            "source": self.source.kind(), "report": report.to_string(), "file": file, "receiver": receiver,
             "catch_up": self.catch_up.as_str(),
         })
     }

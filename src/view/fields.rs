@@ -61,9 +61,9 @@ pub fn in_columns(table: &Table, most_lines: usize, longest: usize) -> String {
     let width = |index: usize| lines.iter().filter_map(|line| line.get(index)).map(|text| columns_of(text)).max();
     let widths: Vec<usize> = (0..table.columns.len()).map(|index| width(index).unwrap_or(0)).collect();
     let line = |cells: &Vec<String>| {
-        let padded = cells.iter().zip(&widths).map(|(text, width)| format!("{text}{:1$}", "", width - columns_of(text)));
-        let line: String = padded.collect::<Vec<_>>().join("  ").trim_end().chars().take(longest).collect();
-        line
+        let padded =
+            cells.iter().zip(&widths).map(|(text, width)| format!("{text}{:1$}", "", width - columns_of(text)));
+        shortened_to(padded.collect::<Vec<_>>().join("  ").trim_end(), longest)
     };
     let mut shown: Vec<String> = lines.iter().map(line).collect();
     let more = table.rows.len().saturating_sub(most_lines);
@@ -71,6 +71,14 @@ pub fn in_columns(table: &Table, most_lines: usize, longest: usize) -> String {
         shown.push(format!("and {}", counted(more, "row more", "rows more")));
     }
     shown.join("\n")
+}
+
+/// The text, of which an ellipsis shows where it was cut.
+fn shortened_to(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
+    }
+    text.chars().take(longest.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A cell for programs, as text on one line.
@@ -100,6 +108,17 @@ pub fn in_csv(cell: &Cell) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_in_a_message_has_equal_columns_and_says_what_is_left_out() {
+        let mut table = Table::new(["project", "calls"]);
+        assert_eq!(in_columns(&table, 2, 20), "", "without a row it says nothing");
+        for (project, calls) in [("shop", 1), ("日本", 1_234), ("a\nb", 3)] {
+            table.row([project.into(), Cell::Count(calls)]);
+        }
+        assert_eq!(in_columns(&table, 3, 20), "project  calls\nshop     1\n日本     1,234\na\\nb     3");
+        assert_eq!(in_columns(&table, 1, 12), "project  ca…\nshop     1\nand 2 rows more");
+    }
 
     #[test]
     fn a_text_that_begins_like_a_formula_is_a_text_in_csv_and_a_number_is_a_number() {

@@ -34,7 +34,7 @@ pub struct ScheduleView {
     pub source: Option<String>,
     /// The file that it reads, or that its report is written to.
     pub file: Option<String>,
-    /// The report that it makes.
+    /// The report that it makes, in words.
     pub report: Option<String>,
     /// The receiver of that report.
     pub receiver: Option<String>,
@@ -193,6 +193,16 @@ impl ScheduleView {
         }
     }
 
+    /// The report that it makes, and where that goes.
+    fn reports(&self) -> Option<String> {
+        let report = self.report.as_ref()?;
+        match (&self.receiver, &self.file) {
+            (Some(receiver), _) => Some(format!("{report} to the receiver {receiver}")),
+            (None, Some(file)) => Some(format!("{report} to {file}")),
+            (None, None) => Some(report.clone()),
+        }
+    }
+
     /// What a person should know of it, in a sentence; `None`: all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -236,6 +246,7 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
         "jobs",
         "batch",
         "reason",
+        "report",
         "source",
         "route",
         "project",
@@ -247,9 +258,9 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
     ])
     .laid_out(Layout {
         wide: &["source", "route", "project", "overlap", "catch_up", "paused_by", "paused_at", "seen_at"],
-        when_told: &["reason"],
-        give_way: &["reason", "batch", "timezone", "jobs", "last", "came_of_it", "cron"],
-        prose: &["reason"],
+        when_told: &["reason", "report"],
+        give_way: &["report", "reason", "batch", "timezone", "jobs", "last", "came_of_it", "cron"],
+        prose: &["reason", "report"],
     });
     for view in schedules {
         let last = view.last.as_ref();
@@ -262,9 +273,10 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
             view.next_local.as_deref().map(without_offset).into(),
             last.and_then(|last| last.local.as_deref()).map(without_offset).into(),
             last.map(|last| last.state.clone()).into(),
-            last.map(|last| last.jobs).into(),
+            last.filter(|last| last.reported.is_none()).map(|last| last.jobs).into(),
             last.and_then(|last| last.batch.clone()).into(),
             reason.into(),
+            view.reports().into(),
             view.source.clone().into(),
             view.route.clone().into(),
             view.project.clone().into(),

@@ -1,8 +1,8 @@
 //! `[schedules.NAME]`.
 
 use super::{Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
-use crate::domain::report::ReportKind;
 use crate::config::words::{CATCH_UPS, OVERLAPS, names};
+use crate::domain::report::ReportKind;
 
 pub(in crate::config) const SCHEDULE: Table = Table {
     header: Some("[schedules.nightly]"),

@@ -2,8 +2,10 @@
 
 use super::Schedule;
 use crate::domain::Timestamp;
+use crate::domain::counted::counted;
 use crate::domain::report::{ReportBy, ReportKind};
 use crate::domain::template::{Template, Unfilled};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +89,25 @@ impl TickReport {
     }
 }
 
+impl fmt::Display for TickReport {
+    /// Which report it is, in words: `cost by project of the last 168 hours, batch nightly`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        for (place, by) in self.by.iter().enumerate() {
+            write!(f, "{}{}", if place == 0 { " by " } else { ", " }, by.as_str())?;
+        }
+        if let Some(since) = self.since {
+            write!(f, " of the last {}", counted(since.as_secs() / 3_600, "hour", "hours"))?;
+        }
+        let parts =
+            [("project", &self.project), ("route", &self.route), ("batch", &self.batch), ("login", &self.login)];
+        for (what, name) in parts.iter().filter_map(|(what, name)| Some((what, name.as_ref()?))) {
+            write!(f, ", {what} {name}")?;
+        }
+        Ok(())
+    }
+}
+
 impl ReportGoesTo {
     /// The file that a schedule of this name writes, with what stands for its ticks in braces: two schedules with the
     /// same one would write over each other's reports. `None`: it writes none.
@@ -157,6 +178,18 @@ mod tests {
         for extreme in [i64::MIN, -1, 0, i64::MAX] {
             let _ = week.period(Timestamp(extreme), false);
         }
+    }
+
+    #[test]
+    fn a_report_is_told_with_what_it_is_grouped_by_and_which_part_of_the_work_it_is_of() {
+        assert_eq!(report(None, "a.csv").to_string(), "cost");
+        let week = TickReport {
+            by: vec![ReportBy::Project, ReportBy::Day],
+            batch: Some("nightly".to_owned()),
+            login: Some("app".to_owned()),
+            ..report(Some(Duration::from_hours(168)), "a.csv")
+        };
+        assert_eq!(week.to_string(), "cost by project, day of the last 168 hours, batch nightly, login app");
     }
 
     #[test]

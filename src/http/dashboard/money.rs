@@ -3,10 +3,10 @@
 use super::layout::Frame;
 use super::rows::{href, table};
 use super::{Here, Page, QueryPairs};
+use crate::domain::report::{ReportBy, ReportKind};
 use crate::http::api::{ReportWish, standing};
 use crate::http::params::Params;
 use crate::view::budget;
-use crate::domain::report::{ReportBy, ReportKind};
 use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 

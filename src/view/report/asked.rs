@@ -5,9 +5,9 @@ use super::quality::{by_of_quality, quality};
 use super::shadow::shadows;
 use super::{by_of_failures, cache, cost, failures, fallbacks, latency, reasks, waste};
 use crate::domain::ErrorClass;
-use crate::domain::report::{ReportBy, ReportKind};
 use crate::domain::abandonment::Abandonment;
 use crate::domain::counted::counted;
+use crate::domain::report::{ReportBy, ReportKind};
 use crate::domain::timeline::Stray;
 use crate::store::report::{Filter, Grouping, Moment, OTHERS, Totals};
 use crate::store::{Store, StoreError};
@@ -135,7 +135,9 @@ async fn sums(store: &Store, by: &[Grouping], filter: &Filter) -> Result<(Vec<To
 #[must_use]
 pub fn dimensions(kind: ReportKind, by: &[ReportBy]) -> Vec<Grouping> {
     let usual: &[ReportBy] = match kind {
-        ReportKind::Cost | ReportKind::Quality | ReportKind::Latency | ReportKind::Reasks => &[ReportBy::Provider, ReportBy::Model],
+        ReportKind::Cost | ReportKind::Quality | ReportKind::Latency | ReportKind::Reasks => {
+            &[ReportBy::Provider, ReportBy::Model]
+        }
         ReportKind::Failures => &[ReportBy::Class, ReportBy::Provider, ReportBy::Model],
         ReportKind::Waste => &[ReportBy::Provider, ReportBy::Model, ReportBy::Class],
         ReportKind::Shadow | ReportKind::PromptCache => &[ReportBy::Route, ReportBy::Provider, ReportBy::Model],

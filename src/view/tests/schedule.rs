@@ -13,7 +13,7 @@ fn row() -> ScheduleRow {
         timezone: "Europe/Berlin".to_owned(),
         enabled: true,
         settings: json!({
-            "source": "file", "file": "/data/a.jsonl", "route": "default", "project": "acme", "priority": 0,
+            "source": "file", "file": "/data/a.jsonl", "report": null, "receiver": null, "route": "default", "project": "acme", "priority": 0,
             "overlap": "skip", "catch_up": "last",
         }),
         looked_at: at(0),
@@ -48,8 +48,9 @@ fn tick(state: &str, reason: Option<&str>) -> TickRow {
 fn a_schedule_shows_its_next_tick_in_its_zone_and_what_came_of_the_last_one() {
     let last = json!({
         "schedule": "nightly", "tick": "2027-01-15T01:00:00Z", "local": "2027-01-15 02:00 +01:00", "state": "done",
-        "by_hand": false, "batch": "nightly-2027-01-15-0200", "jobs": 7, "enqueue": 5, "reason": null, "failures": 0,
-        "retry_at": null, "ended_at": "2027-01-15T01:00:01Z", "worker": 3, "login": "worker",
+        "by_hand": false, "batch": "nightly-2027-01-15-0200", "jobs": 7, "enqueue": 5, "reported": null,
+        "reason": null, "failures": 0, "retry_at": null, "ended_at": "2027-01-15T01:00:01Z", "worker": 3,
+        "login": "worker",
     });
     let all = ScheduleView::all(&[row()], &[], &[tick("done", None)], at(60));
     let expected = json!({

@@ -5,12 +5,12 @@
 //! commit that notes the tick.
 
 use super::tick::{Fault, TickEnd, TickOrder};
+use crate::domain::Timestamp;
 use crate::domain::alert::{AlertMessage, ReportMade};
 use crate::domain::counted::counted;
 use crate::domain::report::ReportBy;
 use crate::domain::schedule::Schedule;
 use crate::domain::schedule::report::{ReportForm, ReportGoesTo, ReportPeriod, TickReport};
-use crate::domain::Timestamp;
 use crate::part_file::{self, AS_UMASK_SAYS, BadTarget, folder_of, write_in_full};
 use crate::store::report::{Filter, Moment};
 use crate::store::schedule::TakenReport;
