@@ -55,11 +55,17 @@ pub fn in_columns(table: &Table, most_lines: usize, longest: usize) -> String {
     if table.is_empty() {
         return String::new();
     }
-    let mut lines: Vec<Vec<String>> = vec![table.columns.iter().map(|name| name.replace('_', " ")).collect()];
+    let wanted = table.wanted(false);
+    let name = |index: &usize| table.columns.get(*index).map(|name| name.replace('_', " ")).unwrap_or_default();
+    let words = |row: &[Cell], index: &usize| {
+        row.get(*index).map(|cell| on_one_line(&cell.in_words()).into_owned()).unwrap_or_default()
+    };
     let shown = table.rows.iter().take(most_lines).chain(&table.total);
-    lines.extend(shown.map(|row| row.iter().map(|cell| on_one_line(&cell.in_words()).into_owned()).collect()));
+    let head: Vec<String> = wanted.iter().map(name).collect();
+    let cells = shown.map(|row| wanted.iter().map(|index| words(row, index)).collect());
+    let lines: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
     let width = |index: usize| lines.iter().filter_map(|line| line.get(index)).map(|text| columns_of(text)).max();
-    let widths: Vec<usize> = (0..table.columns.len()).map(|index| width(index).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..wanted.len()).map(|index| width(index).unwrap_or(0)).collect();
     let line = |cells: &Vec<String>| {
         let padded =
             cells.iter().zip(&widths).map(|(text, width)| format!("{text}{:1$}", "", width - columns_of(text)));
@@ -107,6 +113,7 @@ pub fn in_csv(cell: &Cell) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::Layout;
     use super::*;
 
     #[test]
@@ -117,7 +124,13 @@ mod tests {
             table.row([project.into(), Cell::Count(calls)]);
         }
         assert_eq!(in_columns(&table, 3, 20), "project  calls\nshop     1\n日本     1,234\na\\nb     3");
+        assert_eq!(in_columns(&table.clone().laid_out(Layout { wide: &["calls"], ..Layout::default() }), 1, 9), {
+            "project\nshop\nand 2 rows more"
+        });
+        table.leave_out("none");
         assert_eq!(in_columns(&table, 1, 12), "project  ca…\nshop     1\nand 2 rows more");
+        table.leave_out("project");
+        assert_eq!(in_columns(&table, 3, 20), "calls\n1\n1,234\n3");
     }
 
     #[test]

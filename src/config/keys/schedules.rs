@@ -35,7 +35,7 @@ pub(in crate::config) const SCHEDULE: Table = Table {
             "report",
             Kind::Table(&REPORT),
             "{ kind = \"cost\", since = \"7d\", receiver = \"ops\" }",
-            "Or no jobs, and a report, as `sluice report` makes it.",
+            "Or no jobs, and a report as `sluice report` makes it, to a file or to a receiver of alerts.",
         ),
         with_default("route", Kind::Text, "default", "The route of the jobs."),
         with_default("project", Kind::Text, "default", "The project that pays."),
@@ -80,7 +80,12 @@ const REPORT: Table = Table {
     keys: &[
         needed("kind", Kind::Word(ReportKind::names), "cost", "Which report: see `sluice report --help`. Needed."),
         key("by", TEXTS, "[\"project\", \"day\"]", "What it is grouped by, as --by says it."),
-        key("since", Kind::Duration, "7d", "It covers so long before the tick, an hour at least; without it all."),
+        key(
+            "since",
+            Kind::Duration,
+            "7d",
+            "It covers so many whole hours, up to the last full hour before the tick; without it all.",
+        ),
         key("project", Kind::Text, "reviews", "Only this project."),
         key("route", Kind::Text, "default", "Only this route."),
         key("batch", Kind::Text, "nightly", "Only this batch."),

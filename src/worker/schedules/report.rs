@@ -16,6 +16,7 @@ use crate::store::report::{Filter, Moment};
 use crate::store::schedule::TakenReport;
 use crate::store::{Store, StoreError};
 use crate::view::fields::{in_columns, write_csv};
+use crate::view::report::WORDS_OF_PROVIDERS;
 use crate::view::report::asked::{self, ReportRead};
 use crate::view::table::Table;
 use chrono::{DateTime, Utc};
@@ -124,10 +125,8 @@ fn rows_of(read: &ReportRead) -> String {
 fn doubt(read: &ReportRead) -> String {
     match read.unpriced {
         0 => String::new(),
-        unpriced => {
-            let attempts = counted(unpriced, "attempt", "attempts");
-            format!("; {attempts} without a known price are not in the sums")
-        }
+        1 => "; 1 attempt without a known price is not in the sums".to_owned(),
+        unpriced => format!("; {unpriced} attempts without a known price are not in the sums"),
     }
 }
 
@@ -180,8 +179,10 @@ fn message(
 ) -> serde_json::Result<AlertMessage> {
     let kind = report.kind.as_str();
     let summary = format!("report {kind} of schedule {}: {}{}", schedule.name, rows_of(&read), doubt(&read));
-    let lines = in_columns(&read.table, MOST_LINES, LONGEST_LINE);
     let ReportRead { mut table, unpriced, note } = read;
+    // What providers say may quote a prompt, and a receiver is often a chat. Files have it, as the command does.
+    table.leave_out(WORDS_OF_PROVIDERS);
+    let lines = in_columns(&table, MOST_LINES, LONGEST_LINE);
     let more_rows = table.rows.len().saturating_sub(MOST_ROWS);
     table.rows.truncate(MOST_ROWS);
     let made = ReportMade {
@@ -197,4 +198,71 @@ fn message(
         lines,
     };
     Ok(AlertMessage::of_report(&made, report.source.as_deref(), order.now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::StopLoss;
+    use crate::domain::report::ReportKind;
+    use crate::domain::schedule::{CatchUp, CronLine, Overlap, RowQuestion, TickSource, USUAL_BATCH, Zone};
+    use crate::domain::template::Template;
+    use crate::store::schedule::TickNote;
+    use std::time::Duration;
+
+    fn schedule(report: &TickReport) -> Schedule {
+        Schedule {
+            name: "failed".to_owned(),
+            line: CronLine::parse("@daily").unwrap(),
+            zone: Zone::default(),
+            is_enabled: true,
+            overlap: Overlap::Skip,
+            catch_up: CatchUp::Last,
+            catch_up_within: Duration::from_hours(1),
+            catch_up_limit: 1,
+            source: TickSource::Report(Box::new(report.clone())),
+            question: RowQuestion::default(),
+            sql_timeout: Duration::from_mins(5),
+            route: "default".to_owned(),
+            project: "default".to_owned(),
+            batch: Template::parse(USUAL_BATCH).unwrap(),
+            priority: 0,
+            deadline: None,
+            max_attempts: None,
+            stop_loss: StopLoss::default(),
+        }
+    }
+
+    #[test]
+    fn a_message_has_a_bound_and_the_words_of_no_provider_and_says_what_is_not_in_the_sums() {
+        let mut table = Table::new(["class", WORDS_OF_PROVIDERS]);
+        for _ in 0..MOST_ROWS + 2 {
+            table.row(["invalid_request".into(), "cannot parse: a secret prompt".into()]);
+        }
+        let report = TickReport {
+            kind: ReportKind::Failures,
+            by: Vec::new(),
+            since: None,
+            project: None,
+            route: None,
+            batch: None,
+            login: None,
+            to: ReportGoesTo::Receiver("ops".to_owned()),
+            source: None,
+        };
+        let now = Timestamp(1_800_000_000_000);
+        let note = TickNote { schedule: "failed".to_owned(), at: now, by_hand: false, worker: None };
+        let order = TickOrder { note, failures: 0, anyway: false, retries: true, now };
+        let read = ReportRead { table, unpriced: 1, note: None };
+        let made = message(&schedule(&report), &report, &order, report.period(now, false), read).unwrap();
+        let data = &made.value()["data"];
+        assert_eq!(
+            data["summary"],
+            "report failures of schedule failed: 502 rows; 1 attempt without a known price is not in the sums"
+        );
+        assert_eq!((data["rows"].as_array().unwrap().len(), data["more_rows"].as_u64()), (MOST_ROWS, Some(2)));
+        assert!(data["lines"].as_str().unwrap().ends_with("\nand 472 rows more"), "{data}");
+        assert!(!made.value().to_string().contains("secret"), "{data}");
+        assert!(made.value().to_string().len() < 1 << 20);
+    }
 }
