@@ -116,7 +116,8 @@ impl ReportGoesTo {
         match self {
             Self::File { folder, written, .. } => {
                 let name = Path::new(written).file_name()?.to_str()?.replace("{name}", schedule);
-                Some(folder.join(name))
+                // `./a.csv` is `a.csv`; elsewhere in a path such a dot makes no difference.
+                Some(folder.strip_prefix(".").unwrap_or(folder).join(name))
             }
             Self::Receiver(_) => None,
         }
@@ -206,6 +207,13 @@ mod tests {
         assert_eq!(file_for("a-{tick}.csv", "one"), file_for("a-{tick}.csv", "two"));
         assert_eq!(file_for("{name}.csv", "one"), file_for("one.csv", "two"));
         assert_ne!(file_for("{name}.csv", "one"), file_for("{name}.csv", "two"));
+        let in_folder = |folder: &str| {
+            let ReportGoesTo::File { name, form, .. } = report(None, "a.csv").to else { panic!("a file") };
+            let written = format!("{folder}/a.csv");
+            ReportGoesTo::File { folder: PathBuf::from(folder), name, written, form }.file_for("one")
+        };
+        assert_eq!(in_folder("."), Some(PathBuf::from("a.csv")));
+        assert_eq!(in_folder("./sub/."), Some(PathBuf::from("sub/a.csv")));
         assert_eq!(ReportGoesTo::Receiver("ops".to_owned()).file_for("one"), None);
     }
 
