@@ -13,7 +13,7 @@ fn row() -> ScheduleRow {
         timezone: "Europe/Berlin".to_owned(),
         enabled: true,
         settings: json!({
-            "source": "file", "file": "/data/a.jsonl", "report": null, "receiver": null, "route": "default", "project": "acme", "priority": 0,
+            "source": "file", "file": "/data/a.jsonl", "route": "default", "project": "acme", "priority": 0,
             "overlap": "skip", "catch_up": "last",
         }),
         looked_at: at(0),
@@ -56,8 +56,8 @@ fn a_schedule_shows_its_next_tick_in_its_zone_and_what_came_of_the_last_one() {
     let expected = json!({
         "schedule": "nightly", "state": "ok", "cron": "0 2 * * *", "timezone": "Europe/Berlin",
         "next_tick": "2027-01-16T01:00:00Z", "next_local": "2027-01-16 02:00 +01:00", "last": last,
-        "source": "file", "file": "/data/a.jsonl", "route": "default", "project": "acme", "overlap": "skip",
-        "catch_up": "last", "enabled": true, "paused": false, "paused_at": null, "paused_by": null,
+        "source": "file", "file": "/data/a.jsonl", "report": null, "receiver": null, "route": "default",
+        "project": "acme", "overlap": "skip", "catch_up": "last", "enabled": true, "paused": false, "paused_at": null, "paused_by": null,
         "pause_reason": null, "seen_at": "2027-01-15T08:00:30Z", "is_configured": false,
     });
     assert_eq!(shown(&all[0]), expected);

@@ -74,10 +74,12 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// It stays until someone mends it.
     pub fn lasting(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: false }
     }
 
+    /// It may pass by itself.
     pub fn passing(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: true }
     }
