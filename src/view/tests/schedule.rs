@@ -58,7 +58,8 @@ fn a_schedule_shows_its_next_tick_in_its_zone_and_what_came_of_the_last_one() {
         "next_tick": "2027-01-16T01:00:00Z", "next_local": "2027-01-16 02:00 +01:00", "last": last,
         "source": "file", "file": "/data/a.jsonl", "report": null, "receiver": null, "route": "default",
         "project": "acme", "overlap": "skip", "catch_up": "last", "enabled": true, "paused": false,
-        "paused_at": null, "paused_by": null, "pause_reason": null, "seen_at": "2027-01-15T08:00:30Z", "is_configured": false,
+        "paused_at": null, "paused_by": null, "pause_reason": null, "seen_at": "2027-01-15T08:00:30Z",
+        "is_configured": false,
     });
     assert_eq!(shown(&all[0]), expected);
     let ticks = vec![TickView::of(&tick("done", None), Zone::parse("Europe/Berlin").ok())];
