@@ -290,7 +290,7 @@ async fn a_file_in_any_form_is_enqueued_as_it_is_at_the_tick_and_one_that_is_lat
     fleet.sql("update sluice.tick set retry_at = now() where state = 'retrying'").await;
     let reason = fleet.until_tick("failed").await;
     assert!(reason.contains("lines.jsonl:2: prompt"), "{reason}");
-    process.until_said("a tick of a schedule has failed, and nothing was enqueued", 1).await;
+    process.until_said("a tick of a schedule has failed, and came to nothing", 1).await;
     let (_, doctor, _) = fleet.typed(&["doctor", "--format", "json"]).await;
     assert!(doctor.contains("lines: its last tick has failed"), "{doctor}");
     // And a file that comes late.
@@ -461,10 +461,13 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
             format!("cron = \"@daily\"\ntimezone = \"Europe/Berln\"\n{request}"),
             "schedules.a.timezone: there is no time zone \"Europe/Berln\"; perhaps \"Europe/Berlin\" is meant",
         ),
-        ("cron = \"@daily\"\n".to_owned(), "schedules.a: it does not say where its jobs come from; expected one of"),
+        (
+            "cron = \"@daily\"\n".to_owned(),
+            "schedules.a: it does not say where its jobs come from, or what it reports; expected one of",
+        ),
         (
             format!("cron = \"@daily\"\nsql = \"select 1\"\n{request}"),
-            "schedules.a.request: sql is said as well; expected one of file, sql and request",
+            "schedules.a.request: sql is said as well; expected one of file, sql, request and report",
         ),
         ("cron = \"@daily\"\nsql = \" ; \"\n".to_owned(), "schedules.a.sql: is empty"),
         (

@@ -2,6 +2,7 @@
 
 use super::super::ahead::read_ahead;
 use super::lines::Lines;
+use super::report::try_report;
 use crate::domain::schedule::{RowQuestion, Schedule, TickSource, retry_at};
 use crate::domain::template::RequestTemplate;
 use crate::domain::{Route, Timestamp, bounds};
@@ -45,6 +46,8 @@ pub enum TickEnd {
         /// The number under which they can be cancelled.
         enqueue: Option<i64>,
     },
+    /// Its report was made: so many rows, and where they went.
+    Reported(String),
     /// Jobs of the last tick have not ended, as these words say; nothing is noted.
     Overlaps(String),
     /// Nothing was enqueued.
@@ -59,8 +62,8 @@ pub enum TickEnd {
     Over,
 }
 
-/// Why a tick enqueues nothing.
-enum Fault {
+/// Why a tick enqueues or reports nothing.
+pub(super) enum Fault {
     /// The database is away: the tick is still due.
     Store(StoreError),
     Tick {
@@ -71,11 +74,13 @@ enum Fault {
 }
 
 impl Fault {
-    fn lasting(reason: impl Into<String>) -> Self {
+    /// It stays until someone mends it.
+    pub fn lasting(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: false }
     }
 
-    fn passing(reason: impl Into<String>) -> Self {
+    /// It may pass by itself.
+    pub fn passing(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: true }
     }
 }
@@ -86,7 +91,7 @@ impl From<StoreError> for Fault {
     }
 }
 
-/// Runs a tick: all its jobs are enqueued, or none, and once however many processes try.
+/// Runs a tick: all its jobs are enqueued, or none, or its report is made; and once however many processes try.
 ///
 /// # Errors
 /// The database is away; the tick is as it was.
@@ -96,7 +101,13 @@ pub async fn run_tick(
     schedule: &Schedule,
     order: TickOrder,
 ) -> Result<TickEnd, StoreError> {
-    let fault = match try_tick(store, find, schedule, &order).await {
+    let tried = match &schedule.source {
+        TickSource::Report(report) => try_report(store, schedule, report, &order).await,
+        TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => {
+            try_tick(store, find, schedule, &order).await
+        }
+    };
+    let fault = match tried {
         Ok(end) => return Ok(end),
         Err(fault) => fault,
     };
@@ -189,6 +200,8 @@ async fn fill(
             }
             pushed
         }
+        // It has no jobs.
+        TickSource::Report(_) => Ok(()),
     }
 }
 
