@@ -231,6 +231,7 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
         ("slow", "select pg_sleep(30) as body", "longer than sql_timeout"),
         ("cast", "select body::integer as body from review", "SQLSTATE 22P02"),
         ("column", "select id as other from review", "body: is missing"),
+        ("ended", "select pg_terminate_backend(pg_backend_pid()) as body", ""),
         ("twice", "select 'a' as custom_id, body from review", "the same id"),
     ];
     let schedules = cases.iter().fold(String::new(), |schedules, (name, statement, _)| {
@@ -258,6 +259,17 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
     let failed = fleet.texts("select schedule from sluice.ticks where state = 'failed' and reason <> ''").await;
     assert_eq!(failed.len(), cases.len());
     assert!(!fleet.texts("select reason from sluice.ticks").await.iter().any(|reason| reason.contains("secret")));
+    // What no configuration has any more cannot be run again, so nothing is to be done about its last tick.
+    let severity = async || {
+        let (_, out, _) = fleet.typed(&["doctor", "--format", "json"]).await;
+        let found: Value = serde_json::from_str(&out).unwrap();
+        let finding = found["findings"].as_array().unwrap().iter().find(|it| it["check"] == "schedules");
+        finding.unwrap()["severity"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(severity().await, "bad");
+    fleet.configure(ROUTE);
+    fleet.sql("update sluice.schedule set seen_at = now() - interval '10 minutes'").await;
+    assert_eq!(severity().await, "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,10 @@ fn warn_of_rules_that_never_come(receiver: &Receiver, settings: &AlertSettings, 
             format!("that rule is off; set on = true in [alerts.rules.{name}]")
         } else if severity < *least {
             let severity = severity.as_str();
-            format!("it is {severity}, and the receiver takes {} and graver; set severity = \"{severity}\"", least.as_str())
+            format!(
+                "it is {severity}, and the receiver takes {} and graver; set severity = \"{severity}\"",
+                least.as_str()
+            )
         } else {
             continue;
         };

@@ -152,16 +152,17 @@ impl ScheduleView {
         let text = |key: &str| settings.get(key).and_then(Value::as_str).map(str::to_owned);
         let zone = Zone::parse(&timezone).ok();
         let paused = row.is_some_and(|row| row.paused_at.is_some());
-        let next_tick =
-            zone.zip(CronLine::parse(&cron).ok()).filter(|_| enabled && !paused).and_then(|(zone, line)| {
-                let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
-                DateTime::from_timestamp_millis(next.0)
-            });
         let is_unseen = row.is_none_or(|row| now - row.seen_at > UNSEEN);
+        let is_gone = is_unseen && configured.is_none();
+        let fires = enabled && !paused && !is_gone;
+        let next_tick = zone.zip(CronLine::parse(&cron).ok()).filter(|_| fires).and_then(|(zone, line)| {
+            let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
+            DateTime::from_timestamp_millis(next.0)
+        });
         let state = match last.map(|tick| tick.state.as_str()) {
             _ if paused => "paused",
             _ if !enabled => "off",
-            _ if is_unseen && configured.is_none() => "gone",
+            _ if is_gone => "gone",
             _ if is_unseen => "unseen",
             Some("failed") => "failed",
             Some("retrying" | "asked") => "waits",

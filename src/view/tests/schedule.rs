@@ -94,7 +94,9 @@ fn the_state_of_a_schedule_says_whether_it_runs() {
     assert_eq!(state(row(), Some(tick("retrying", Some("no file")))).0, "waits");
     assert_eq!(state(row(), Some(tick("skipped", Some("paused")))).0, "ok");
     assert_eq!(state(ScheduleRow { enabled: false, ..row() }, None).0, "off");
-    assert_eq!(state(ScheduleRow { seen_at: at(-120), ..row() }, None).0, "gone");
+    let gone = ScheduleRow { seen_at: at(-120), ..row() };
+    assert_eq!(ScheduleView::all(std::slice::from_ref(&gone), &[], &[], at(60))[0].next_tick, None, "it never fires");
+    assert_eq!(state(gone, None).0, "gone");
     let paused = ScheduleRow {
         paused_at: Some(at(1)),
         paused_by: Some("ops".to_owned()),
