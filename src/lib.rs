@@ -11,6 +11,7 @@ pub mod exit_code;
 pub mod http;
 pub mod input;
 pub mod journal;
+pub mod part_file;
 pub mod permissions;
 pub mod printable;
 pub mod process;

@@ -404,6 +404,26 @@ async fn a_receiver_that_hangs_keeps_neither_work_nor_other_receivers_waiting() 
     assert_eq!(code, Some(0), "{said}");
 }
 
+/// The first message waits for an hour, and reminders come meanwhile: one of them waits behind it, the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_was_away_gets_one_reminder_and_not_all_of_them() {
+    let inbox = Inbox::start(|_, _| status(503)).await;
+    let rules = RULES.replace("source = \"test\"", "source = \"test\"\nrepeat = \"1s\"");
+    let ops = receiver("ops", &inbox.url("/"), "");
+    let fleet = Fleet::new(SCENARIO, &format!("{PROVIDERS}{rules}{ops}")).await;
+    run(&fleet, "insert into sluice.pause (kind, name, since) values ('project', 'p', now() - interval '2 days')")
+        .await;
+    let worker = start(&fleet);
+    until("it is told", async || !inbox.letters().is_empty()).await;
+    until("it would be reminded often", async || {
+        fleet.number("select coalesce(max(reminders), 0)::bigint from sluice.alert").await >= 4
+    })
+    .await;
+    let waiting = "select count(*) from sluice.alert_delivery where kind = 'alert.firing'";
+    assert!((1..=3).contains(&fleet.number(waiting).await), "the first one, the newest, and one that is being sent");
+    stop(vec![worker]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_up_is_said_by_the_doctor() {
     let inbox = Inbox::start(|_, _| status(410)).await;

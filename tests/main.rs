@@ -83,6 +83,7 @@ mod route_defaults;
 mod rows_out;
 mod run;
 mod same_again;
+mod schedule_reports;
 mod schedules;
 mod secrets;
 mod sent;

@@ -231,6 +231,7 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
         ("slow", "select pg_sleep(30) as body", "longer than sql_timeout"),
         ("cast", "select body::integer as body from review", "SQLSTATE 22P02"),
         ("column", "select id as other from review", "body: is missing"),
+        ("ended", "select pg_terminate_backend(pg_backend_pid()) as body", ""),
         ("twice", "select 'a' as custom_id, body from review", "the same id"),
     ];
     let schedules = cases.iter().fold(String::new(), |schedules, (name, statement, _)| {
@@ -258,6 +259,17 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
     let failed = fleet.texts("select schedule from sluice.ticks where state = 'failed' and reason <> ''").await;
     assert_eq!(failed.len(), cases.len());
     assert!(!fleet.texts("select reason from sluice.ticks").await.iter().any(|reason| reason.contains("secret")));
+    // What no configuration has any more cannot be run again, so nothing is to be done about its last tick.
+    let severity = async || {
+        let (_, out, _) = fleet.typed(&["doctor", "--format", "json"]).await;
+        let found: Value = serde_json::from_str(&out).unwrap();
+        let finding = found["findings"].as_array().unwrap().iter().find(|it| it["check"] == "schedules");
+        finding.unwrap()["severity"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(severity().await, "bad");
+    fleet.configure(ROUTE);
+    fleet.sql("update sluice.schedule set seen_at = now() - interval '10 minutes'").await;
+    assert_eq!(severity().await, "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,7 +302,7 @@ async fn a_file_in_any_form_is_enqueued_as_it_is_at_the_tick_and_one_that_is_lat
     fleet.sql("update sluice.tick set retry_at = now() where state = 'retrying'").await;
     let reason = fleet.until_tick("failed").await;
     assert!(reason.contains("lines.jsonl:2: prompt"), "{reason}");
-    process.until_said("a tick of a schedule has failed, and nothing was enqueued", 1).await;
+    process.until_said("a tick of a schedule has failed, and came to nothing", 1).await;
     let (_, doctor, _) = fleet.typed(&["doctor", "--format", "json"]).await;
     assert!(doctor.contains("lines: its last tick has failed"), "{doctor}");
     // And a file that comes late.
@@ -461,10 +473,13 @@ async fn a_faulty_schedule_is_refused_with_its_key_and_what_is_expected() {
             format!("cron = \"@daily\"\ntimezone = \"Europe/Berln\"\n{request}"),
             "schedules.a.timezone: there is no time zone \"Europe/Berln\"; perhaps \"Europe/Berlin\" is meant",
         ),
-        ("cron = \"@daily\"\n".to_owned(), "schedules.a: it does not say where its jobs come from; expected one of"),
+        (
+            "cron = \"@daily\"\n".to_owned(),
+            "schedules.a: it does not say where its jobs come from, or what it reports; expected one of",
+        ),
         (
             format!("cron = \"@daily\"\nsql = \"select 1\"\n{request}"),
-            "schedules.a.request: sql is said as well; expected one of file, sql and request",
+            "schedules.a.request: sql is said as well; expected one of file, sql, request and report",
         ),
         ("cron = \"@daily\"\nsql = \" ; \"\n".to_owned(), "schedules.a.sql: is empty"),
         (

@@ -4,9 +4,8 @@ mod earlier;
 
 use super::failure::{CommandFailure, is_closed};
 use super::output::OutputError;
-use crate::permissions::{forgeable, open_plain};
+use crate::part_file::{self, ALONE, BadTarget, begin_part, folder_of};
 use crate::printable::{self, Notation, Printable};
-use anyhow::Context as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
@@ -141,7 +140,7 @@ impl OutFile {
             }
             Ok(_) | Err(_) => {}
         }
-        let (part, file) = begin_part(target).map_err(|error| match error.kind() {
+        let (part, file) = begin_part(target, ALONE).map_err(|error| match error.kind() {
             ErrorKind::NotFound => no_folder(target).into(),
             // Without the name of the part, which is of no use to a user.
             kind => unwritten(io::Error::from(kind)),
@@ -216,20 +215,11 @@ impl OutFile {
 
 /// Why a file is not written, and what to do about it.
 pub(super) fn unwritten(target: &Path, error: io::Error) -> anyhow::Error {
-    let what = match error.kind() {
-        ErrorKind::StorageFull => "the disk is full: make room there, or choose another file",
-        ErrorKind::QuotaExceeded => "this user's share of the disk is used up: make room there, or choose another file",
-        ErrorKind::ReadOnlyFilesystem => "the disk there is read-only: choose another file",
-        ErrorKind::PermissionDenied => {
-            "this user may not write there: choose another file, or correct the rights of its folder"
-        }
-        ErrorKind::FileTooLarge => {
-            "it would become larger than this process may make a file (`ulimit -f` tells how large), or than the disk \
-             takes: raise that limit, or choose another file"
-        }
-        _ => return anyhow::Error::from(error).context(format!("writing {}", target.display())),
-    };
-    anyhow::anyhow!("writing {}: {what}", target.display())
+    let target = target.display();
+    match part_file::hindrance(error.kind()) {
+        Some(what) => anyhow::anyhow!("writing {target}: {what}"),
+        None => anyhow::Error::from(error).context(format!("writing {target}")),
+    }
 }
 
 /// The file that is written when this one is named. A link remains: the file that it leads to is written.
@@ -237,49 +227,11 @@ pub(super) fn unwritten(target: &Path, error: io::Error) -> anyhow::Error {
 /// # Errors
 /// [`CommandFailure`] when it is a folder, or a link that other users could have made.
 pub(super) fn plain_target(target: &Path) -> anyhow::Result<PathBuf> {
-    let link = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_symlink);
-    if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
-        let message = format!("{} is a link, and it {}: nothing is written there", target.display(), exposed.problem());
-        return Err(CommandFailure::usage(message).into());
-    }
-    let target = if link.is_some() {
-        fs::canonicalize(target).with_context(|| format!("writing {}", target.display()))?
-    } else {
-        target.to_owned()
-    };
-    if fs::metadata(&target).is_ok_and(|found| found.is_dir()) {
-        return Err(CommandFailure::usage(format!("{} is a folder", target.display())).into());
-    }
-    Ok(target)
+    part_file::plain_target(target).map_err(|fault| match fault {
+        BadTarget::Refused(message) => CommandFailure::usage(message).into(),
+        BadTarget::Io(error) => anyhow::Error::from(error).context(format!("writing {}", target.display())),
+    })
 }
-
-/// Makes a new file beside the target, for this user alone, locked for as long as it is open. Its name is
-/// unpredictable, and an existing file is neither used nor followed.
-fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
-    sweep(target);
-    let mut begin = target.file_name().unwrap_or_default().to_owned();
-    begin.push(PART);
-    begin.push(format!("{}-", std::process::id()));
-    for _ in 0..100 {
-        let (file, part) = tempfile::Builder::new()
-            .prefix(&begin)
-            .rand_bytes(12)
-            .tempfile_in(folder_of(target))?
-            .keep()
-            .map_err(|error| error.error)?;
-        // Where nothing can be locked, nothing is swept either.
-        let _ = file.try_lock();
-        let (ours, there) = (file.metadata()?, fs::symlink_metadata(&part));
-        // Otherwise another command has swept the file away just before it was locked.
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-            return Ok((part, file));
-        }
-    }
-    Err(ErrorKind::ResourceBusy.into())
-}
-
-/// The text between the name of a target and the part that distinguishes its unfinished files.
-const PART: &str = ".part-";
 
 /// Checks that the folder of a file is there.
 ///
@@ -291,42 +243,6 @@ pub fn require_folder(target: &Path) -> Result<(), CommandFailure> {
 
 fn no_folder(target: &Path) -> CommandFailure {
     CommandFailure::usage(format!("there is no folder {} for {}", folder_of(target).display(), target.display()))
-}
-
-fn folder_of(target: &Path) -> &Path {
-    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Removes unfinished files of this target that killed commands of this user have left behind: no process holds their
-/// locks any more.
-fn sweep(target: &Path) {
-    let Some(name) = target.file_name() else { return };
-    let begin = format!("{}{PART}", name.to_string_lossy());
-    let me = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_part = name.to_string_lossy().strip_prefix(&begin).is_some_and(is_tail_of_part);
-        if is_part
-            && let Ok(file) = open_plain(&entry.path(), File::options().write(true))
-            && file.metadata().is_ok_and(|found| found.uid() == me)
-            && file.try_lock().is_ok()
-        {
-            // One that stays is a blemish.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// A process id and a random part or, from earlier versions, a process id and a number.
-fn is_tail_of_part(tail: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match tail.split_once('-') {
-        None => is_number(tail),
-        Some((process, rest)) => {
-            let is_chance = rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            is_number(process) && (is_number(rest) || is_chance)
-        }
-    }
 }
 
 /// Gives a finished file its name in one atomic step, so that the second of two commands with one target gets an error.
@@ -456,42 +372,6 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), left);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
         }
-    }
-
-    #[test]
-    fn what_a_killed_command_left_is_swept_and_what_is_being_written_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out.jsonl");
-        for name in ["out.jsonl.part-1", "out.jsonl.part-2-3", "out.jsonl.part-of-mine", "other.jsonl.part-1"] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        let (first, second) = (OutFile::create(&path, false).unwrap(), OutFile::create(&path, false).unwrap());
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        let names: Vec<&str> = names.iter().map(|name| name.to_str().unwrap()).collect();
-        let ours = format!("out.jsonl.part-{}-", std::process::id());
-        assert_eq!((names.len(), names[0], names[3]), (4, "other.jsonl.part-1", "out.jsonl.part-of-mine"), "{names:?}");
-        assert!(names[1..3].iter().all(|name| name.starts_with(&ours)), "{names:?}");
-        drop((first, second));
-    }
-
-    #[test]
-    fn a_part_that_was_laid_beforehand_is_neither_followed_nor_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, victim) = (dir.path().join("out.jsonl"), dir.path().join("victim"));
-        fs::write(&victim, "theirs").unwrap();
-        let process = std::process::id();
-        for number in 0..3 {
-            let tail = if number == 0 { String::new() } else { format!("-{number}") };
-            std::os::unix::fs::symlink(&victim, dir.path().join(format!("out.jsonl.part-{process}{tail}"))).unwrap();
-        }
-        let pipe = dir.path().join(format!("out.jsonl.part-{process}-4"));
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let mut file = OutFile::create(&path, false).unwrap();
-        file.write_all(b"ours").unwrap();
-        file.finish().unwrap();
-        assert_eq!((fs::read(&victim).unwrap(), fs::read(&path).unwrap()), (b"theirs".to_vec(), b"ours".to_vec()));
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

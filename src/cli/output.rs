@@ -4,9 +4,9 @@ use super::GlobalArgs;
 use super::colour::{self, Canvas, Coloured};
 use super::table;
 use crate::printable::{self, Notation, Printable, on_one_line};
-use crate::view;
 use crate::view::table::Table;
 use crate::view::tone::Tone;
+use crate::view::{self, fields};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -190,9 +190,9 @@ impl Output {
     pub fn table(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
             Format::Table => self.toned(&table::for_terminal(table, self.screen, self.is_wide)),
-            Format::Plain => table::write_plain(table, &mut self.writer).map_err(OutputError),
+            Format::Plain => fields::write_plain(table, &mut self.writer).map_err(OutputError),
             Format::Json => self.pretty(table),
-            Format::Csv => table::write_csv(table, &mut self.writer).map_err(OutputError),
+            Format::Csv => fields::write_csv(table, &mut self.writer).map_err(OutputError),
         }
     }
 

@@ -8,10 +8,11 @@ use super::names;
 use crate::domain::Model;
 use crate::domain::Target;
 use crate::domain::counted::counted;
+use crate::domain::report::{ReportBy, ReportKind, says_nothing};
 use crate::exit_code::ExitCode;
 use crate::store::names::Named;
 use crate::store::report::{Filter, Grouping, Moment};
-use crate::view::report::asked::{self, By, Kind, dimensions, read, says_nothing};
+use crate::view::report::asked::{self, dimensions, read};
 use crate::view::table::Table;
 use crate::view::{compare, moment};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,10 +25,10 @@ use std::fmt::Write as _;
 pub struct Args {
     /// Which report
     #[arg(value_enum)]
-    pub kind: Kind,
+    pub kind: ReportKind,
     /// Group by these; several at once or repeated
     #[arg(long, value_enum, value_delimiter = ',', value_name = "DIMENSION")]
-    pub by: Vec<By>,
+    pub by: Vec<ReportBy>,
     /// From then on: 24h, 7d, a date or an RFC 3339 instant (UTC). Sums are kept by the hour: its hour counts whole
     #[arg(long, value_parser = moment::parse, value_name = "WHEN")]
     pub since: Option<Moment>,
@@ -83,7 +84,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     {
         return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
     }
-    if args.kind == Kind::Cache && (args.batch.is_some() || args.login.is_some()) {
+    if args.kind == ReportKind::Cache && (args.batch.is_some() || args.login.is_some()) {
         let fault = "what the cache saved is not kept by batch or login: leave --batch and --login out";
         return Err(CommandFailure::usage(fault).into());
     }
@@ -93,13 +94,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(fault) = compares_nothing(&args) {
         return Err(CommandFailure::usage(fault).into());
     }
-    if args.limit.is_some() && (args.batch.is_some() || !args.by.contains(&By::Batch)) {
+    if args.limit.is_some() && (args.batch.is_some() || !args.by.contains(&ReportBy::Batch)) {
         let fault = "--limit says how many batches have a row: it goes with --by batch, and without --batch";
         return Err(CommandFailure::usage(fault).into());
     }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
-    let is_of_lately = matches!(args.kind, Kind::Reasks | Kind::Latency);
+    let is_of_lately = matches!(args.kind, ReportKind::Reasks | ReportKind::Latency);
     let mut filter = Filter {
         since: args.since.or(is_of_lately.then_some(Moment::Ago(asked::LATELY))),
         until: args.until,
@@ -110,7 +111,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         failures_only: false,
         shown: None,
     };
-    if args.by.contains(&By::Batch) && filter.batch.is_none() {
+    if args.by.contains(&ReportBy::Batch) && filter.batch.is_none() {
         let most = args.limit.unwrap_or(asked::MOST_BATCHES);
         if let Some(said) = asked::show_latest(&context.store, &mut filter, most).await? {
             context.output.note(format!("{said}. --limit 0 tells all apart"));
@@ -148,7 +149,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The report of what the filter lets through. What its reader has to know beside it is told.
-async fn told(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
+async fn told(context: &Context, kind: ReportKind, by: &[Grouping], filter: Filter) -> anyhow::Result<Table> {
     let asked::ReportRead { table, unpriced, note } = read(&context.store, kind, by, filter.clone()).await?;
     if unpriced > 0 {
         context.output.warn(unpriced_warning(context, &filter, unpriced).await?);
@@ -159,7 +160,7 @@ async fn told(context: &Context, kind: Kind, by: &[Grouping], filter: Filter) ->
     Ok(table)
 }
 
-impl ValueEnum for Kind {
+impl ValueEnum for ReportKind {
     fn value_variants<'a>() -> &'a [Self] {
         Self::ALL
     }
@@ -169,7 +170,7 @@ impl ValueEnum for Kind {
     }
 }
 
-impl ValueEnum for By {
+impl ValueEnum for ReportBy {
     fn value_variants<'a>() -> &'a [Self] {
         Self::ALL
     }
@@ -188,7 +189,7 @@ fn compares_nothing(args: &Args) -> Option<&'static str> {
              e.g. `--since 7d --compare`",
         );
     }
-    args.by.iter().any(|by| matches!(by, By::Day | By::Hour)).then_some(
+    args.by.iter().any(|by| matches!(by, ReportBy::Day | ReportBy::Hour)).then_some(
         "--by day and --by hour compare nothing: no day or hour is in both periods. Leave --compare out to see them \
          one after the other",
     )

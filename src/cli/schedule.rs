@@ -1,4 +1,4 @@
-//! `sluice schedule`: batches that are enqueued by the clock.
+//! `sluice schedule`: batches that are enqueued, and reports that are made, by the clock.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -6,11 +6,11 @@ use super::failure::CommandFailure;
 use super::figure;
 use super::output::Format;
 use crate::domain::Timestamp;
-use crate::domain::schedule::{Schedule, Zone};
+use crate::domain::schedule::{Schedule, TickSource, Zone};
 use crate::exit_code::ExitCode;
 use crate::store::schedule::TickNote;
 use crate::view::change::PauseChangeView;
-use crate::view::schedule::{self, ScheduleRunView, ScheduleStory, ScheduleView, TickView};
+use crate::view::schedule::{self, ScheduleReportView, ScheduleRunView, ScheduleStory, ScheduleView, TickView};
 use crate::worker::schedules::{TickEnd, TickOrder, run_tick};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub enum ScheduleCommand {
         #[arg(long, value_name = "N", default_value = "20", value_parser = figure::count::<u64>)]
         last: u64,
     },
-    /// Run one now, by hand: its jobs are enqueued by this command, in a tick of its own
+    /// Run one now, by hand: this command enqueues its jobs, or makes its report, in a tick of its own
     ///
     /// It does not matter whether the schedule is paused or switched off, or whether a worker runs. The next tick comes
     /// when it would have come.
@@ -206,16 +206,27 @@ async fn run_now(context: &mut Context, name: &str, anyway: bool) -> anyhow::Res
             }
             Ok(())
         }
+        TickEnd::Reported(reported) => {
+            let tick: DateTime<Utc> = DateTime::from_timestamp_millis(now.0).unwrap_or_default();
+            let done = ScheduleReportView { schedule: schedule.name, tick, reported };
+            if context.output.format() == Format::Json {
+                context.output.json(&done)?;
+            } else {
+                context.output.line(done)?;
+            }
+            Ok(())
+        }
         TickEnd::Overlaps(reason) => Err(CommandFailure::usage(format!(
             "schedule {name}: {reason}; nothing was enqueued. --anyway enqueues all the same"
         ))
         .into()),
         TickEnd::Failed { reason, .. } => {
-            Err(CommandFailure::input(format!("schedule {name}: {reason}; nothing was enqueued")).into())
+            let came_to = if matches!(schedule.source, TickSource::Report(_)) { "reported" } else { "enqueued" };
+            Err(CommandFailure::input(format!("schedule {name}: {reason}; nothing was {came_to}")).into())
         }
         TickEnd::Busy | TickEnd::Over => Err(anyhow::anyhow!(
-            "schedule {name}: a worker is enqueueing for it at this moment; nothing was enqueued. Try again when it is \
-             done (`sluice schedule show {name}`)"
+            "schedule {name}: a worker is at it at this moment, so this command did nothing. Try again when it is done \
+             (`sluice schedule show {name}`)"
         )),
     }
 }

@@ -70,6 +70,7 @@ fn schedules() -> [(&'static str, Table); 2] {
         retry_at: None,
         reason: reason.map(str::to_owned),
         ended_at: at(-25_199),
+        reported: None,
     };
     let rows = [
         row("nightly_classification", "*/15 8-18 * * mon-fri", "America/Argentina/ComodRivadavia"),

@@ -1,12 +1,9 @@
-//! Lays out a table of values: for a terminal, for `cut` and `awk`, for spreadsheets.
+//! Lays out a table of values for a terminal.
 
 use super::colour::Toned;
 use crate::printable::{columns as columns_of, on_one_line};
-use crate::view::dollars::Dollars;
-use crate::view::table::{Cell, Table, instant};
+use crate::view::table::{Cell, Table};
 use crate::view::tone::Tone;
-use std::borrow::Cow;
-use std::io::{self, Write};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -199,40 +196,6 @@ fn in_blocks(columns: &[Column], screen: usize) -> Toned {
     shown
 }
 
-/// Writes a line of names, then a line per row, separated by tabs.
-pub(super) fn write_plain(table: &Table, writer: &mut dyn Write) -> io::Result<()> {
-    writeln!(writer, "{}", table.columns.join("\t"))?;
-    for row in &table.rows {
-        let cells: Vec<String> = row.iter().map(bare).collect();
-        writeln!(writer, "{}", cells.join("\t"))?;
-    }
-    Ok(())
-}
-
-/// Writes a line of names, then a line per row.
-pub(super) fn write_csv(table: &Table, writer: &mut dyn Write) -> io::Result<()> {
-    let mut csv = csv::Writer::from_writer(writer);
-    csv.write_record(&table.columns)?;
-    for row in &table.rows {
-        csv.write_record(row.iter().map(in_csv))?;
-    }
-    csv.flush()
-}
-
-/// A field of CSV. A spreadsheet evaluates a text that begins like a formula, so such a text gets an apostrophe, which
-/// marks it as text; numbers stay numbers.
-pub(super) fn csv_field(text: &str) -> Cow<'_, str> {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
-    if is_formula && !is_number(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
-}
-
-/// Whether a text is a number in digits.
-fn is_number(text: &str) -> bool {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
-    [whole, part].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 /// What a cell means. A table of fields and values has the name of the value beside it.
 fn tone(table: &Table, row: &[Cell], index: usize) -> Option<Tone> {
     let name = match (table.columns.as_slice(), row) {
@@ -247,33 +210,11 @@ fn shown(cell: &Cell) -> String {
     on_one_line(&cell.in_words()).into_owned()
 }
 
-/// A cell for programs, as text on one line.
-fn bare(cell: &Cell) -> String {
-    match cell {
-        Cell::Empty => String::new(),
-        Cell::Text(text) => on_one_line(text).into_owned(),
-        Cell::Count(number) | Cell::Id(number) | Cell::Millis(number) => number.to_string(),
-        Cell::Share(share) => format!("{share:.6}"),
-        Cell::Money(money) => Dollars(*money).to_string(),
-        Cell::UnknownMoney => "unknown".to_owned(),
-        Cell::PerAnswer(each) => each.amount().map_or_else(String::new, |each| Dollars(each).to_string()),
-        Cell::Time(at) => instant(*at),
-        Cell::Flag(flag) => flag.to_string(),
-    }
-}
-
-/// A cell for spreadsheets.
-fn in_csv(cell: &Cell) -> String {
-    match cell {
-        Cell::Text(text) => on_one_line(&csv_field(text)).into_owned(),
-        cell => bare(cell),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{NanoUsd, PerAnswer};
+    use crate::view::fields::{in_csv, write_csv, write_plain};
     use crate::view::table::Layout;
 
     fn for_terminal(table: &Table, screen: Option<usize>, is_wide: bool) -> String {
@@ -397,25 +338,6 @@ mod tests {
         let told = for_terminal(&sample(), None, false);
         assert!(told.contains("1,234,567") && told.contains("$0.00015") && told.contains("2.34 s"), "{told}");
         assert!(told.contains("total"), "{told}");
-    }
-
-    #[test]
-    fn a_text_that_begins_like_a_formula_is_a_text_in_csv_and_a_number_is_a_number() {
-        for formula in
-            ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "＝1", "-1-1", "+.", "=-1"]
-        {
-            assert_eq!(csv_field(formula), format!("'{formula}"));
-        }
-        for text in ["-5", "+5", "-0.25", "plain", "a=b", "'=1", "", "1-1"] {
-            assert_eq!(csv_field(text), text);
-        }
-        let mut table = Table::new(["batch", "jobs"]);
-        table.row(["=HYPERLINK(\"http://x\",\"y\")".into(), Cell::Count(-7)]);
-        table.row(["\u{1b}]0;x\u{7}\n=1".into(), Cell::Count(1)]);
-        let mut csv = Vec::new();
-        write_csv(&table, &mut csv).unwrap();
-        let expected = "batch,jobs\n\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\",-7\n\\u{1b}]0;x\\u{7}\\n=1,1\n";
-        assert_eq!(String::from_utf8(csv).unwrap(), expected);
     }
 
     #[test]

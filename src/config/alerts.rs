@@ -50,6 +50,7 @@ impl Alerts {
                         other.name, receiver.name
                     ));
                 }
+                warn_of_rules_that_never_come(&receiver, &settings, section.reading());
                 receivers.push(receiver);
             }
         }
@@ -155,6 +156,26 @@ fn read_receiver(name: String, mut section: Section<'_>, keys: Keys) -> Option<R
     }
     let appetite = Appetite { rules: rules.map(|rules| rules.into_iter().collect::<BTreeSet<_>>()), severity };
     Some(Receiver { name, url: url?, format, secret, timeout, appetite })
+}
+
+/// A rule that a receiver names and never hears of looks as if nothing had happened.
+fn warn_of_rules_that_never_come(receiver: &Receiver, settings: &AlertSettings, reading: &Reading) {
+    let Appetite { rules: Some(rules), severity: least } = &receiver.appetite else { return };
+    for rule in rules {
+        let (name, RuleSettings { on, severity, .. }) = (rule.as_str(), settings.rule(*rule));
+        let why = if !on {
+            format!("that rule is off; set on = true in [alerts.rules.{name}]")
+        } else if severity < *least {
+            let severity = severity.as_str();
+            format!(
+                "it is {severity}, and the receiver takes {} and graver; set severity = \"{severity}\"",
+                least.as_str()
+            )
+        } else {
+            continue;
+        };
+        reading.warn(format!("alerts.receivers.{}.rules names {name}, which never comes there: {why}", receiver.name));
+    }
 }
 
 /// The address of a receiver; empty where no secret is read.

@@ -24,6 +24,7 @@ mod prompt_cache;
 mod provider;
 mod quirks;
 mod render;
+mod reports;
 pub(crate) mod route;
 mod rules;
 mod rungs;
@@ -186,9 +187,9 @@ impl Config {
         let names: Vec<&str> = providers.keys().map(String::as_str).collect();
         let mut budgets = budgets::read_all(root.children("budgets"), &names, &routes);
         budgets.extend(routes.values().filter_map(|route| Some(route.route.shadow.as_ref()?.budget())));
-        let schedules = schedules::read_all(root.children("schedules"), &routes);
         let game_days = game_days::read_all(root.children("game_days"), &providers);
         let alerts = Alerts::read(root.child("alerts"), keys);
+        let schedules = schedules::read_all(root.children("schedules"), &routes, &alerts);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {

@@ -214,6 +214,10 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
     const EXPECTED: &str = "a URL such as \"https://api.example.com/v1\"";
     let is_missing = !section.has("base_url");
     let base_url = section.parsed("base_url", EXPECTED, |text| match Url::parse(text) {
+        // Left out by the rules of URLs: two lines would be one address.
+        Ok(_) if text.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            Err(format!("{}has a space or a line break in it", without_secrets(text)))
+        }
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
             Err(format!("{}is not an http or https URL", without_secrets(text)))
         }

@@ -1,9 +1,9 @@
 //! `[schedules.NAME]`.
 
 use super::route::RouteConfig;
-use super::scalar;
 use super::section::{Section, to_json};
 use super::words::{CATCH_UPS, OVERLAPS};
+use super::{Alerts, reports, scalar};
 use crate::domain::schedule::crontab::EXPECTED;
 use crate::domain::schedule::{
     BATCH_NAMES, CatchUp, CronLine, Overlap, RowQuestion, Schedule, TickSource, USUAL_BATCH, Zone,
@@ -14,31 +14,49 @@ use config::ValueKind;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const SOURCES: [&str; 3] = ["file", "sql", "request"];
-const SOURCE: &str = "one of file, sql and request";
+const SOURCES: [&str; 4] = ["file", "sql", "request", "report"];
+const SOURCE: &str = "one of file, sql, request and report";
 const BATCH: &str = "a name such as \"{name}-{tick}\"";
 
 /// Reads all schedules.
-pub(super) fn read_all(sections: Vec<(String, Section<'_>)>, routes: &BTreeMap<String, RouteConfig>) -> Vec<Schedule> {
-    sections.into_iter().filter_map(|(name, section)| read_one(name, section, routes)).collect()
+pub(super) fn read_all(
+    sections: Vec<(String, Section<'_>)>,
+    routes: &BTreeMap<String, RouteConfig>,
+    alerts: &Alerts,
+) -> Vec<Schedule> {
+    let mut schedules: Vec<Schedule> = Vec::new();
+    for (name, section) in sections {
+        let schedule = read_one(name, section, routes, alerts, &schedules);
+        schedules.extend(schedule);
+    }
+    schedules
 }
 
-fn read_one(name: String, mut section: Section<'_>, routes: &BTreeMap<String, RouteConfig>) -> Option<Schedule> {
+fn read_one(
+    name: String,
+    mut section: Section<'_>,
+    routes: &BTreeMap<String, RouteConfig>,
+    alerts: &Alerts,
+    earlier: &[Schedule],
+) -> Option<Schedule> {
+    // It is read first: what else is said is of jobs.
+    let is_report = section.has("report");
+    let report = reports::read(&mut section, routes, alerts);
     let line = read_line(&mut section);
     let zone = read_zone(&mut section);
     let route = section.parsed_or_default("route", "the name of a route", not_empty);
-    if !routes.is_empty() && !routes.contains_key(&route) {
+    if !is_report && !routes.is_empty() && !routes.contains_key(&route) {
         let expected = match scalar::nearest(&route, routes.keys().map(String::as_str)) {
             Some(near) => format!("perhaps {near}"),
             None => format!("a section [routes.{route}]"),
         };
         section.fault("route", format!("there is no route {route:?}"), expected);
     }
-    let source = read_source(&mut section, routes.get(&route));
+    let source = read_source(&mut section, routes.get(&route), report, is_report);
     let question = read_question(&mut section, source.as_ref());
     let overlap = section.word_or_default("overlap", "says nothing of ticks that overlap", OVERLAPS);
     let catch_up = section.word_or_default("catch_up", "says nothing of ticks that were missed", CATCH_UPS);
-    if catch_up == CatchUp::All && overlap == Overlap::Skip {
+    if catch_up == CatchUp::All && overlap == Overlap::Skip && !is_report {
         let key = section.key_in_file("catch_up");
         section.reading().warn(format!(
             "{key}: with overlap = \"skip\" only one tick is made up for at a time, and the others are left out: set \
@@ -71,6 +89,7 @@ fn read_one(name: String, mut section: Section<'_>, routes: &BTreeMap<String, Ro
         }
     }
     check_batch(&section, &schedule);
+    reports::check_file(&section, &schedule, earlier);
     section.finish();
     Some(schedule)
 }
@@ -116,10 +135,17 @@ fn check_batch(section: &Section<'_>, schedule: &Schedule) {
     debug_assert!(Template::parse(USUAL_BATCH).is_ok());
 }
 
-fn read_source(section: &mut Section<'_>, route: Option<&RouteConfig>) -> Option<TickSource> {
-    let given: Vec<&str> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
+/// What a tick does. `report`: the one that was read before, if it has one (`is_report`) that is in order.
+fn read_source(
+    section: &mut Section<'_>,
+    route: Option<&RouteConfig>,
+    report: Option<TickSource>,
+    is_report: bool,
+) -> Option<TickSource> {
+    let is_given = |key: &&str| section.has(key) || (is_report && *key == "report");
+    let given: Vec<&str> = SOURCES.into_iter().filter(is_given).collect();
     if given.is_empty() {
-        section.fault("", "it does not say where its jobs come from", SOURCE);
+        section.fault("", "it does not say where its jobs come from, or what it reports", SOURCE);
     }
     if let [first, second, ..] = given.as_slice() {
         section.fault(second, format!("{first} is said as well"), SOURCE);
@@ -137,7 +163,7 @@ fn read_source(section: &mut Section<'_>, route: Option<&RouteConfig>) -> Option
         if statement.is_empty() { Err("is empty".to_owned()) } else { Ok(TickSource::Sql(statement.to_owned())) }
     });
     let request = read_request(section, route);
-    if given.len() > 1 { None } else { file.or(sql).or(request) }
+    if given.len() > 1 { None } else { file.or(sql).or(request).or(report) }
 }
 
 fn read_request(section: &mut Section<'_>, route: Option<&RouteConfig>) -> Option<TickSource> {

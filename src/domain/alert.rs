@@ -12,7 +12,7 @@ mod sighting;
 mod tests;
 
 pub use course::{AlertRecord, AlertStep, ResolvedBy, steps};
-pub use message::{AlertMessage, AlertNews, AlertTold, BatchEnd, HookFormat};
+pub use message::{AlertMessage, AlertNews, AlertTold, BatchEnd, HookFormat, ReportMade};
 pub use retry::{GIVE_UP_AFTER, SendOutcome, next_try};
 pub use sighting::{LostHow, LostWorker, Observations, RouteFlow, RouteWork, StoppedBatch, UsualHour, sightings};
 

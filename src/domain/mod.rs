@@ -72,6 +72,7 @@ pub mod reask;
 pub mod reconcile;
 pub mod refusal;
 pub mod remedy;
+pub mod report;
 pub mod request;
 pub mod retention;
 pub mod roll;

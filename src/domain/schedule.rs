@@ -2,10 +2,12 @@
 
 pub mod crontab;
 mod due;
+pub mod report;
 mod zone;
 
 pub use crontab::CronLine;
 pub use due::{DueTick, LookAt, Passed, look, retry_at};
+use report::{ReportGoesTo, TickReport};
 pub use zone::Zone;
 
 use super::counted::counted;
@@ -62,7 +64,7 @@ impl CatchUp {
     }
 }
 
-/// Where the jobs of a tick come from.
+/// What a tick does: where its jobs come from, or the report that it makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TickSource {
     /// A file in any form that `sluice enqueue` reads.
@@ -71,6 +73,8 @@ pub enum TickSource {
     Sql(String),
     /// One job with this request, in JSON.
     Request(String),
+    /// No jobs: a report of the time before it.
+    Report(Box<TickReport>),
 }
 
 impl TickSource {
@@ -81,6 +85,7 @@ impl TickSource {
             Self::File(_) => "file",
             Self::Sql(_) => "sql",
             Self::Request(_) => "request",
+            Self::Report(_) => "report",
         }
     }
 }
@@ -217,10 +222,23 @@ impl Schedule {
         let file = match &self.source {
             TickSource::File(file) => Some(file.display().to_string()),
             TickSource::Sql(_) | TickSource::Request(_) => None,
+            TickSource::Report(report) => return self.settings_of_report(report),
         };
         json!({
             "source": self.source.kind(), "file": file, "route": self.route, "project": self.project,
             "priority": self.priority, "overlap": self.overlap.as_str(), "catch_up": self.catch_up.as_str(),
+        })
+    }
+
+    /// It has no jobs, so what is said of jobs is left out.
+    fn settings_of_report(&self, report: &TickReport) -> Value {
+        let (file, receiver) = match &report.to {
+            ReportGoesTo::File { written, .. } => (Some(written), None),
+            ReportGoesTo::Receiver(name) => (None, Some(name)),
+        };
+        json!({
+            "source": self.source.kind(), "report": report.to_string(), "file": file, "receiver": receiver,
+            "catch_up": self.catch_up.as_str(),
         })
     }
 }

@@ -10,6 +10,7 @@ use super::site::Site;
 use super::tasks::Task;
 use super::wish::{self, Proposal, ScheduleChange};
 use crate::domain::pause::PauseKind;
+use crate::domain::report::{ReportBy, ReportKind, says_nothing};
 use crate::domain::schedule::Zone;
 use crate::domain::{ChatRequest, JobId, MustKeep, Rung};
 use crate::store::report::Filter;
@@ -22,7 +23,7 @@ use crate::view::course;
 use crate::view::dollars::Dollars;
 use crate::view::job::{Bodies, JobView};
 use crate::view::moment;
-use crate::view::report::asked::{self, By, Kind};
+use crate::view::report::asked;
 use crate::view::schedule::{ScheduleView, TickView};
 use crate::view::status::StatusView;
 use crate::view::story::StoryView;
@@ -330,19 +331,19 @@ struct ReportAnswer {
 
 /// What a report is asked for.
 pub(super) struct ReportWish {
-    pub(super) kind: Kind,
-    pub(super) by: Vec<By>,
+    pub(super) kind: ReportKind,
+    pub(super) by: Vec<ReportBy>,
     pub(super) filter: Filter,
 }
 
 impl ReportWish {
     pub(super) fn read(kind: &str, params: &mut Params) -> OrProblem<Self> {
-        let Some(kind) = Kind::named(kind) else {
-            let known = Kind::names().join(", ");
+        let Some(kind) = ReportKind::named(kind) else {
+            let known = ReportKind::names().join(", ");
             return Err(Problem::not_found(format!("there is no report {kind:?}; there are {known}")));
         };
-        let by = params.list("by", By::named, || By::names().join(", "))?;
-        if let Some(fault) = asked::says_nothing(kind, &by) {
+        let by = params.list("by", ReportBy::named, || ReportBy::names().join(", "))?;
+        if let Some(fault) = says_nothing(kind, &by) {
             return Err(Problem::bad(fault.trim_start_matches("--")));
         }
         let mut moment = |name| {
@@ -359,7 +360,7 @@ impl ReportWish {
             failures_only: false,
             shown: None,
         };
-        if kind == Kind::Cache && (filter.batch.is_some() || filter.login.is_some()) {
+        if kind == ReportKind::Cache && (filter.batch.is_some() || filter.login.is_some()) {
             return Err(Problem::bad("what the cache saved is not kept by batch or login: leave batch and login out"));
         }
         Ok(Self { kind, by, filter })
@@ -367,7 +368,7 @@ impl ReportWish {
 
     pub(super) async fn answer(self, site: &Site) -> OrProblem<asked::ReportRead> {
         let Self { kind, by, mut filter } = self;
-        let is_by_batch = by.contains(&By::Batch) && filter.batch.is_none();
+        let is_by_batch = by.contains(&ReportBy::Batch) && filter.batch.is_none();
         let by = asked::dimensions(kind, &by);
         site.look(async |store| {
             let most = if is_by_batch { asked::MOST_BATCHES } else { 0 };

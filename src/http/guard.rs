@@ -4,6 +4,7 @@
 //! name resolves to 127.0.0.1 would make a browser of this machine read them on its behalf; such a request carries that
 //! name in `Host`.
 
+use super::problem::Problem;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -94,9 +95,21 @@ fn body_refusal(request: &Request) -> Option<(StatusCode, &'static str)> {
     (request.body().size_hint().exact().is_none_or(|bytes| bytes > MOST_BYTES)).then_some(TOO_LARGE)
 }
 
+/// Why the path of a request is refused: no name that the database keeps has the character NUL.
+fn path_refusal(uri: &Uri) -> Option<(StatusCode, &'static str)> {
+    uri.path().contains("%00").then_some((StatusCode::BAD_REQUEST, "a path cannot have the character NUL\n"))
+}
+
 pub(super) async fn guard(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
-    let refusal = hosts.refusal(request.uri(), request.headers()).or_else(|| body_refusal(&request));
+    let refusal = hosts
+        .refusal(request.uri(), request.headers())
+        .or_else(|| path_refusal(request.uri()))
+        .or_else(|| body_refusal(&request));
     let mut response = match refusal {
+        // As all errors of the API come.
+        Some((status, words)) if request.uri().path().starts_with("/api/v1/") => {
+            Problem { status, detail: words.trim_end().to_owned() }.into_response()
+        }
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     };

@@ -115,6 +115,10 @@ pub fn test_message_id() -> String {
 /// # Errors
 /// The fault in words that do not repeat the address.
 pub fn hook_url(url: &str) -> Result<Url, &'static str> {
+    // Left out by the rules of URLs: two lines of a file would be one address.
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("has a space or a line break in it: it is one line with nothing else");
+    }
     let parsed = Url::parse(url).map_err(|_| "is no URL such as https://host/path")?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
         return Err("is no URL that begins with https:// and names a host");

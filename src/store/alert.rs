@@ -430,7 +430,7 @@ impl Writing<'_> {
     }
 
     /// Puts the message into the queue of each receiver that takes it. One that has not been told that it fires is not
-    /// told that it is over.
+    /// told that it is over. Reminders that a receiver has not taken yet give way: it would get all of them at once.
     async fn enqueue(&mut self, news: AlertNews, told: &AlertTold<'_>) -> Result<(), StoreError> {
         let takers: Vec<String> = (self.receivers.iter())
             .filter(|(_, appetite)| appetite.takes(told.rule, told.severity))
@@ -438,7 +438,13 @@ impl Writing<'_> {
             .collect();
         let message = AlertMessage::of_alert(news, told, self.settings.source.as_deref(), self.now);
         let written = sqlx::query!(
-            "insert into sluice.alert_delivery (receiver, kind, alert, message)
+            "with outdated as (
+                delete from sluice.alert_delivery d
+                 where d.alert = $3 and d.receiver = any ($1) and d.delivered_at is null and d.gave_up_at is null
+                   and coalesce(d.leased_until, '-infinity') < now()
+                   and (d.message -> 'data' ->> 'reminders')::integer > 0
+             )
+             insert into sluice.alert_delivery (receiver, kind, alert, message)
              select r.name, $2, $3, $4 from unnest($1::text[]) r(name)
               where $5 or exists (select from sluice.alert_delivery d where d.alert = $3 and d.receiver = r.name)",
             &takers,

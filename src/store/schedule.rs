@@ -4,6 +4,7 @@ use super::claim::{datetime, timestamp};
 use super::enqueue::{BulkEnqueue, BulkOptions};
 use super::{Doing, Store, StoreError, database};
 use crate::domain::Timestamp;
+use crate::domain::alert::AlertMessage;
 use crate::domain::schedule::Schedule;
 use chrono::{DateTime, Utc};
 use database::Transaction;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 const READING: &str = "reading schedules";
 const NOTING: &str = "noting a tick";
 const TAKING: &str = "taking a tick";
+const REPORTING: &str = "noting a report";
 const SELECTING: &str = "running the statement of a schedule";
 
 /// Ticks that are forgotten at once, at most.
@@ -71,6 +73,8 @@ pub struct TickRow {
     pub retry_at: Option<DateTime<Utc>>,
     pub reason: Option<String>,
     pub ended_at: DateTime<Utc>,
+    /// What it reported, and where to.
+    pub reported: Option<String>,
 }
 
 /// A tick that was asked for or that has failed, whose time has come.
@@ -118,6 +122,30 @@ pub enum TakenTick {
     Over,
 }
 
+/// A tick of a report that was taken: its row and the message that it sends become visible together.
+#[derive(Debug)]
+pub struct ReportTurn {
+    transaction: Transaction,
+}
+
+/// Whether a tick of a report was taken.
+#[derive(Debug)]
+pub enum TakenReport {
+    /// The report may be made.
+    Open(ReportTurn),
+    /// Another process deals with this schedule.
+    Busy,
+    /// It is dealt with, or its schedule is paused by now.
+    Over,
+}
+
+/// Whether a tick may be dealt with.
+enum Turn {
+    Ours,
+    Busy,
+    Over,
+}
+
 impl Store {
     /// All schedules that workers have said they have, and the ticks to be run beside those of the clock.
     pub async fn schedules_at(&self) -> Result<SchedulesAt, StoreError> {
@@ -160,7 +188,7 @@ impl Store {
             TickRow,
             r#"select t.schedule as "schedule!", t.at as "at!", t.state as "state!", t.by_hand as "by_hand!",
                       t.login as "login!", t.worker, t.batch, t.jobs as "jobs!", t.enqueue, t.failures as "failures!",
-                      t.retry_at, t.reason, t.ended_at as "ended_at!"
+                      t.retry_at, t.reason, t.ended_at as "ended_at!", t.reported
                  from sluice.schedule s
                       cross join lateral (select x.* from sluice.tick x where x.schedule = s.name
                                            order by x.at desc limit $2) t
@@ -225,29 +253,16 @@ impl Store {
     pub async fn take_tick(&self, tick: &TickNote, options: BulkOptions) -> Result<TakenTick, StoreError> {
         self.partitions_ahead().await?;
         let mut transaction = self.begin_long().await?;
-        if !turn(&mut transaction, &tick.schedule).await? {
-            transaction.rollback().await.doing(TAKING)?;
-            return Ok(TakenTick::Busy);
-        }
-        let state = sqlx::query!(
-            r#"select s.paused_at is not null as "paused!",
-                      (select t.state from sluice.tick t where t.schedule = s.name and t.at = $2) as tick
-                 from sluice.schedule s where s.name = $1"#,
-            tick.schedule,
-            datetime(tick.at)
-        )
-        .fetch_optional(&mut transaction)
-        .await
-        .doing(TAKING)?;
-        let Some(state) = state else {
-            // The schedule was removed.
-            transaction.rollback().await.doing(TAKING)?;
-            return Ok(TakenTick::Over);
-        };
-        let is_over = state.tick.is_some_and(|state| state != "asked" && state != "retrying");
-        if is_over || (state.paused && !tick.by_hand) {
-            transaction.rollback().await.doing(TAKING)?;
-            return Ok(TakenTick::Over);
+        match take(&mut transaction, tick).await? {
+            Turn::Ours => {}
+            Turn::Busy => {
+                transaction.rollback().await.doing(TAKING)?;
+                return Ok(TakenTick::Busy);
+            }
+            Turn::Over => {
+                transaction.rollback().await.doing(TAKING)?;
+                return Ok(TakenTick::Over);
+            }
         }
         let last = sqlx::query!(
             r#"select l.batch as "batch!",
@@ -264,6 +279,17 @@ impl Store {
         .doing(TAKING)?;
         let last = last.map(|row| (row.batch, row.left));
         Ok(TakenTick::Open { bulk: Box::new(self.bulk_in(transaction, options)), last })
+    }
+
+    /// Takes the tick of a report, so that no other process deals with it.
+    pub async fn take_report(&self, tick: &TickNote) -> Result<TakenReport, StoreError> {
+        let mut transaction = self.begin_long().await?;
+        let taken = take(&mut transaction, tick).await?;
+        if let Turn::Ours = taken {
+            return Ok(TakenReport::Open(ReportTurn { transaction }));
+        }
+        transaction.rollback().await.doing(TAKING)?;
+        Ok(if let Turn::Busy = taken { TakenReport::Busy } else { TakenReport::Over })
     }
 
     /// Notes that ticks are left out, each for a reason, unless another process has dealt with them. True: it was this
@@ -439,6 +465,36 @@ impl Store {
     }
 }
 
+impl ReportTurn {
+    /// Notes that the report was made, in these words, and puts the message, if it is one, into the queue of its
+    /// receiver: both or neither.
+    pub async fn commit(
+        mut self,
+        tick: &TickNote,
+        reported: &str,
+        message: Option<(&str, &AlertMessage)>,
+    ) -> Result<(), StoreError> {
+        if let Some((receiver, message)) = message {
+            sqlx::query!(
+                "insert into sluice.alert_delivery (receiver, kind, message) values ($1, $2, $3)",
+                receiver,
+                message.kind(),
+                message.value()
+            )
+            .execute(&mut self.transaction)
+            .await
+            .doing(REPORTING)?;
+        }
+        finish(&mut self.transaction, tick, "", 0, None, Some(reported)).await?;
+        self.transaction.commit().await.doing(REPORTING)
+    }
+
+    /// Gives the tick back.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        self.transaction.rollback().await.doing(REPORTING)
+    }
+}
+
 impl StoreError {
     /// Why the statement of a schedule has failed, without a value of a row: those may be prompts.
     #[must_use]
@@ -453,6 +509,27 @@ impl StoreError {
             code => format!("the statement has failed with SQLSTATE {code} (its message may quote rows)"),
         }
     }
+}
+
+/// Takes the turn of a tick until the end of the transaction, if the tick is still due.
+async fn take(transaction: &mut Transaction, tick: &TickNote) -> Result<Turn, StoreError> {
+    if !turn(transaction, &tick.schedule).await? {
+        return Ok(Turn::Busy);
+    }
+    let state = sqlx::query!(
+        r#"select s.paused_at is not null as "paused!",
+                  (select t.state from sluice.tick t where t.schedule = s.name and t.at = $2) as tick
+             from sluice.schedule s where s.name = $1"#,
+        tick.schedule,
+        datetime(tick.at)
+    )
+    .fetch_optional(transaction)
+    .await
+    .doing(TAKING)?;
+    // Without a row the schedule was removed.
+    let Some(state) = state else { return Ok(Turn::Over) };
+    let is_over = state.tick.is_some_and(|state| state != "asked" && state != "retrying");
+    Ok(if is_over || (state.paused && !tick.by_hand) { Turn::Over } else { Turn::Ours })
 }
 
 /// Takes the turn of a schedule until the end of the transaction. False: another transaction has it.
@@ -477,20 +554,22 @@ async fn look_on(transaction: &mut Transaction, schedule: &str, at: Option<DateT
     Ok(())
 }
 
-/// Notes that a tick has enqueued its jobs, in their transaction.
+/// Notes that a tick has enqueued its jobs, in their transaction, or what it `reported`.
 pub(super) async fn finish(
     transaction: &mut Transaction,
     tick: &TickNote,
     batch: &str,
     jobs: i64,
     enqueue: Option<i64>,
+    reported: Option<&str>,
 ) -> Result<(), StoreError> {
     let noted = sqlx::query!(
-        "insert into sluice.tick as t (schedule, at, state, by_hand, worker, batch, jobs, enqueue)
-              values ($1, $2, 'done', $3, $4, $5, $6, $7)
+        "insert into sluice.tick as t (schedule, at, state, by_hand, worker, batch, jobs, enqueue, reported)
+              values ($1, $2, 'done', $3, $4, $5, $6, $7, $8)
          on conflict (schedule, at) do update
              set state = 'done', worker = excluded.worker, batch = excluded.batch, jobs = excluded.jobs,
-                 enqueue = excluded.enqueue, retry_at = null, reason = null, ended_at = now()
+                 enqueue = excluded.enqueue, reported = excluded.reported, retry_at = null, reason = null,
+                 ended_at = now()
            where t.state in ('asked', 'retrying')",
         tick.schedule,
         datetime(tick.at),
@@ -498,7 +577,8 @@ pub(super) async fn finish(
         tick.worker,
         (jobs > 0).then_some(batch) as _,
         jobs,
-        enqueue
+        enqueue,
+        reported
     )
     .execute(&mut *transaction)
     .await

@@ -16,6 +16,7 @@ pub mod compare;
 pub mod course;
 pub mod dollars;
 pub mod estimate;
+pub mod fields;
 pub mod finding;
 pub mod flat_row;
 pub mod game_day;

@@ -149,6 +149,9 @@ fn put_endings_beside_their_calls(by: &[Grouping], groups: &mut Vec<Failed>) {
     groups.append(&mut calls);
 }
 
+/// The column of the latest words of a provider about a failure. They may quote a request.
+pub const WORDS_OF_PROVIDERS: &str = "message";
+
 /// The table of attempts and jobs that failed; `all` also sums up those that did not. The rows are by
 /// [more dimensions](by_of_failures) than are shown: the code and the message of a group are those of its most frequent
 /// failure.
@@ -157,7 +160,7 @@ pub fn failures(by: &[Grouping], rows: Vec<Totals>, all: &Totals, words: &[Failu
     let shows_code = !by.contains(&Grouping::Code);
     let measures = ["attempts", "share", "jobs_failed", "waste", "uncertain"];
     let code: &[&'static str] = if shows_code { &["code"] } else { &[] };
-    let mut table = head(by, &[&measures[..], code, &["message"]].concat()).laid_out(FAILURES);
+    let mut table = head(by, &[&measures[..], code, &[WORDS_OF_PROVIDERS]].concat()).laid_out(FAILURES);
     let mut places: HashMap<Keys, usize> = HashMap::new();
     let mut groups: Vec<Failed> = Vec::new();
     for row in rows {

@@ -30,10 +30,14 @@ pub struct ScheduleView {
     pub next_local: Option<String>,
     /// Its last tick.
     pub last: Option<TickView>,
-    /// `file`, `sql` or `request`.
+    /// `file`, `sql`, `request` or `report`.
     pub source: Option<String>,
-    /// The file.
+    /// The file that it reads, or that its report is written to.
     pub file: Option<String>,
+    /// The report that it makes, in words.
+    pub report: Option<String>,
+    /// The receiver of that report.
+    pub receiver: Option<String>,
     pub route: Option<String>,
     pub project: Option<String>,
     pub overlap: Option<String>,
@@ -67,6 +71,8 @@ pub struct TickView {
     pub jobs: i64,
     /// The number under which these can be cancelled.
     pub enqueue: Option<i64>,
+    /// What it reported, and where to.
+    pub reported: Option<String>,
     /// Why it was skipped or has failed.
     pub reason: Option<String>,
     /// How often it has failed.
@@ -92,6 +98,7 @@ impl TickView {
             batch: row.batch.clone(),
             jobs: row.jobs,
             enqueue: row.enqueue,
+            reported: row.reported.clone(),
             reason: row.reason.clone(),
             failures: row.failures,
             retry_at: row.retry_at,
@@ -145,16 +152,17 @@ impl ScheduleView {
         let text = |key: &str| settings.get(key).and_then(Value::as_str).map(str::to_owned);
         let zone = Zone::parse(&timezone).ok();
         let paused = row.is_some_and(|row| row.paused_at.is_some());
-        let next_tick =
-            zone.zip(CronLine::parse(&cron).ok()).filter(|_| enabled && !paused).and_then(|(zone, line)| {
-                let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
-                DateTime::from_timestamp_millis(next.0)
-            });
         let is_unseen = row.is_none_or(|row| now - row.seen_at > UNSEEN);
+        let is_gone = is_unseen && configured.is_none();
+        let fires = enabled && !paused && !is_gone;
+        let next_tick = zone.zip(CronLine::parse(&cron).ok()).filter(|_| fires).and_then(|(zone, line)| {
+            let next = zone.next(&line, Timestamp(now.timestamp_millis()))?;
+            DateTime::from_timestamp_millis(next.0)
+        });
         let state = match last.map(|tick| tick.state.as_str()) {
             _ if paused => "paused",
             _ if !enabled => "off",
-            _ if is_unseen && configured.is_none() => "gone",
+            _ if is_gone => "gone",
             _ if is_unseen => "unseen",
             Some("failed") => "failed",
             Some("retrying" | "asked") => "waits",
@@ -170,6 +178,8 @@ impl ScheduleView {
             last: last.map(|tick| TickView::of(tick, zone)),
             source: text("source"),
             file: text("file"),
+            report: text("report"),
+            receiver: text("receiver"),
             route: text("route"),
             project: text("project"),
             overlap: text("overlap"),
@@ -184,6 +194,16 @@ impl ScheduleView {
         }
     }
 
+    /// The report that it makes, and where that goes.
+    fn reports(&self) -> Option<String> {
+        let report = self.report.as_ref()?;
+        match (&self.receiver, &self.file) {
+            (Some(receiver), _) => Some(format!("{report} to the receiver {receiver}")),
+            (None, Some(file)) => Some(format!("{report} to {file}")),
+            (None, None) => Some(report.clone()),
+        }
+    }
+
     /// What a person should know of it, in a sentence; `None`: all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -193,8 +213,8 @@ impl ScheduleView {
         let when = last.map(|last| last.local.clone().unwrap_or_else(|| last.tick.to_rfc3339())).unwrap_or_default();
         match self.state {
             "failed" => Some(format!(
-                "schedule {name}: the tick of {when} has failed, and nothing was enqueued ({reason}); \
-                 `sluice schedule run {name}` runs it by hand"
+                "schedule {name}: the tick of {when} has failed, and came to nothing ({reason}); `sluice schedule run \
+                 {name}` runs it by hand"
             )),
             "waits" if last.is_some_and(|last| last.state == "retrying") => {
                 Some(format!("schedule {name}: the tick of {when} has failed and is tried again ({reason})"))
@@ -227,6 +247,7 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
         "jobs",
         "batch",
         "reason",
+        "report",
         "source",
         "route",
         "project",
@@ -238,9 +259,9 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
     ])
     .laid_out(Layout {
         wide: &["source", "route", "project", "overlap", "catch_up", "paused_by", "paused_at", "seen_at"],
-        when_told: &["reason"],
-        give_way: &["reason", "batch", "timezone", "jobs", "last", "came_of_it", "cron"],
-        prose: &["reason"],
+        when_told: &["reason", "report"],
+        give_way: &["report", "reason", "batch", "timezone", "jobs", "last", "came_of_it", "cron"],
+        prose: &["reason", "report"],
     });
     for view in schedules {
         let last = view.last.as_ref();
@@ -253,9 +274,10 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
             view.next_local.as_deref().map(without_offset).into(),
             last.and_then(|last| last.local.as_deref()).map(without_offset).into(),
             last.map(|last| last.state.clone()).into(),
-            last.map(|last| last.jobs).into(),
+            last.filter(|last| last.reported.is_none()).map(|last| last.jobs).into(),
             last.and_then(|last| last.batch.clone()).into(),
             reason.into(),
+            view.reports().into(),
             view.source.clone().into(),
             view.route.clone().into(),
             view.project.clone().into(),
@@ -273,14 +295,14 @@ pub fn table(schedules: &[ScheduleView]) -> Table {
 #[must_use]
 pub fn ticks(ticks: &[TickView]) -> Table {
     let mut table = Table::new([
-        "schedule", "tick", "local", "state", "by_hand", "jobs", "batch", "enqueue", "reason", "failures", "retry_at",
-        "ended_at", "worker", "login",
+        "schedule", "tick", "local", "state", "by_hand", "jobs", "batch", "enqueue", "reported", "reason", "failures",
+        "retry_at", "ended_at", "worker", "login",
     ])
     .laid_out(Layout {
         wide: &["tick", "enqueue", "ended_at", "worker", "login"],
-        when_told: &["by_hand", "failures", "retry_at", "reason"],
-        give_way: &["retry_at", "failures", "batch", "reason"],
-        prose: &["reason"],
+        when_told: &["by_hand", "failures", "retry_at", "reported", "reason"],
+        give_way: &["retry_at", "failures", "batch", "reported", "reason"],
+        prose: &["reported", "reason"],
     });
     for tick in ticks {
         table.row([
@@ -292,6 +314,7 @@ pub fn ticks(ticks: &[TickView]) -> Table {
             tick.jobs.into(),
             tick.batch.clone().into(),
             tick.enqueue.map_or(Cell::Empty, Cell::Id),
+            tick.reported.clone().into(),
             tick.reason.clone().into(),
             i64::from(tick.failures).into(),
             tick.retry_at.into(),
@@ -322,6 +345,21 @@ pub struct ScheduleRunView {
     pub jobs: u64,
     /// The number under which these can be cancelled.
     pub enqueue: Option<i64>,
+}
+
+/// A schedule that makes a report was run by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ScheduleReportView {
+    pub schedule: String,
+    pub tick: DateTime<Utc>,
+    /// What it reported, and where to.
+    pub reported: String,
+}
+
+impl fmt::Display for ScheduleReportView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "schedule {}: reported {}", self.schedule, self.reported)
+    }
 }
 
 impl fmt::Display for ScheduleRunView {

@@ -226,6 +226,15 @@ impl Table {
         self.total = Some(cells.into_iter().collect());
     }
 
+    /// Leaves out the column of this name, if there is one.
+    pub fn leave_out(&mut self, column: &str) {
+        let Some(place) = self.columns.iter().position(|name| *name == column) else { return };
+        self.columns.remove(place);
+        for row in self.rows.iter_mut().chain(&mut self.total).filter(|row| place < row.len()) {
+            row.remove(place);
+        }
+    }
+
     /// The columns that people want to see where there is room, by their places.
     #[must_use]
     pub fn wanted(&self, is_wide: bool) -> Vec<usize> {

@@ -1,6 +1,7 @@
 //! The loop that runs schedules: every worker looks, and whichever takes a tick first enqueues its jobs.
 
 mod lines;
+mod report;
 mod tick;
 
 pub use tick::{FindRoute, TickEnd, TickOrder, run_tick};
@@ -209,6 +210,9 @@ async fn run_all(shared: &Arc<Shared>, schedule: &Schedule, orders: Vec<TickOrde
             TickEnd::Done { batch, jobs, .. } => {
                 tracing::info!(schedule = name, tick = shown, batch, jobs, "a schedule has enqueued its jobs");
             }
+            TickEnd::Reported(reported) => {
+                tracing::info!(schedule = name, tick = shown, reported, "a schedule has made its report");
+            }
             TickEnd::Overlaps(reason) => {
                 let skipped = [(tick, reason)];
                 if shared.store.skip_ticks(&skipped).await? {
@@ -229,7 +233,7 @@ async fn run_all(shared: &Arc<Shared>, schedule: &Schedule, orders: Vec<TickOrde
                     schedule = name,
                     tick = shown,
                     reason,
-                    "a tick of a schedule has failed, and nothing was enqueued; `sluice schedule run` runs it by hand"
+                    "a tick of a schedule has failed, and came to nothing; `sluice schedule run` runs it by hand"
                 );
             }
             // Another worker is at it, and does the rest.

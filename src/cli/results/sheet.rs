@@ -2,8 +2,8 @@
 
 use super::shape::Shape;
 use crate::cli::output::OutputError;
-use crate::cli::table::csv_field;
 use crate::view::dollars::Dollars;
+use crate::view::fields::csv_field;
 use crate::view::flat_row::{FlatCell, Layout};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;

@@ -1,13 +1,14 @@
 //! `[schedules.NAME]`.
 
-use super::{Kind, TEXTS, Table, instead, key, needed, with_default};
+use super::{Kind, SampleStyle, TEXTS, Table, instead, key, needed, with_default};
 use crate::config::words::{CATCH_UPS, OVERLAPS, names};
+use crate::domain::report::ReportKind;
 
 pub(in crate::config) const SCHEDULE: Table = Table {
     header: Some("[schedules.nightly]"),
     title: "[schedules.NAME]",
     doc: "A batch that is enqueued by the clock, by whichever worker is there, once (docs/schedules.md). Its jobs come \
-          from one of file, sql and request.",
+          from one of file, sql and request; or a report that is made by the clock.",
     keys: &[
         needed(
             "cron",
@@ -29,6 +30,12 @@ pub(in crate::config) const SCHEDULE: Table = Table {
             Kind::Any,
             "{ prompt = \"What is new?\" }",
             "Or one request, as a table or as JSON in a text.",
+        ),
+        instead(
+            "report",
+            Kind::Table(&REPORT),
+            "{ kind = \"cost\", since = \"7d\", receiver = \"ops\" }",
+            "Or no jobs, and a report as `sluice report` makes it, to a file or to a receiver of alerts.",
         ),
         with_default("route", Kind::Text, "default", "The route of the jobs."),
         with_default("project", Kind::Text, "default", "The project that pays."),
@@ -64,5 +71,34 @@ pub(in crate::config) const SCHEDULE: Table = Table {
         key("keep", TEXTS, "[\"id\", \"lang\"]", "The columns that are kept as metadata; without it all others."),
         with_default("sql_timeout", Kind::Duration, "5m", "How long the statement may take."),
     ],
+    ..Table::EMPTY
+};
+
+/// The report of a schedule.
+const REPORT: Table = Table {
+    title: "`report` of a schedule",
+    keys: &[
+        needed("kind", Kind::Word(ReportKind::names), "cost", "Which report: see `sluice report --help`. Needed."),
+        key("by", TEXTS, "[\"project\", \"day\"]", "What it is grouped by, as --by says it."),
+        key(
+            "since",
+            Kind::Duration,
+            "7d",
+            "It covers so many whole hours, up to the last full hour before the tick; without it all.",
+        ),
+        key("project", Kind::Text, "reviews", "Only this project."),
+        key("route", Kind::Text, "default", "Only this route."),
+        key("batch", Kind::Text, "nightly", "Only this batch."),
+        key("login", Kind::Text, "app", "Only jobs that this login enqueued."),
+        key(
+            "file",
+            Kind::Path,
+            "costs-{tick}.csv",
+            "A file ending in .csv or .json, in a folder that is there. In its name stand {name}, {tick}, {date}, \
+             {time} and {month}. One that is there is replaced.",
+        ),
+        key("receiver", Kind::Text, "ops", "Or this receiver: the name of one of [alerts.receivers.NAME]."),
+    ],
+    sample: SampleStyle::Text(""),
     ..Table::EMPTY
 };

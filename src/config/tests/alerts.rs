@@ -86,6 +86,11 @@ fn each_slip_is_named_with_what_is_expected_and_no_value_that_may_be_a_secret() 
         ("format = \"generic\"\n".to_owned(), "alerts.receivers.ops", "has no address"),
         (format!("{url}format = \"teams\"\n"), "alerts.receivers.ops.format", "\"teams\" is no format"),
         ("url = \"ops.example.org/zq\"\n".to_owned(), "alerts.receivers.ops.url", "is no URL"),
+        (
+            "url = \"https://ops.example.org/a\\nhttp://zq\"\n".to_owned(),
+            "alerts.receivers.ops.url",
+            "a line break in it",
+        ),
         ("url = \"ftp://ops.example.org/zq\"\n".to_owned(), "alerts.receivers.ops.url", "begins with https://"),
         ("url = \"https://me:zq@ops.example.org/\"\n".to_owned(), "alerts.receivers.ops.url", "a name or a password"),
         (format!("{url}url_env = \"OPS_URL\"\n"), "alerts.receivers.ops.url", "more than one way"),
@@ -133,4 +138,21 @@ fn what_is_sent_in_the_clear_or_comes_twice_is_a_warning() {
     assert_eq!(warned("are sent unencrypted"), 2, "{:?}", config.warnings);
     assert_eq!(warned("have the same address"), 1, "{:?}", config.warnings);
     assert_eq!(warned("receiver here"), 0);
+}
+
+#[test]
+fn a_receiver_that_names_a_rule_which_never_comes_is_a_warning() {
+    let warnings = |lines: &str| given(lines).config().warnings;
+    let receiver = |lines: &str| format!("[alerts.receivers.ops]\nurl = \"http://127.0.0.1:9/a\"\n{lines}\n");
+    assert_eq!(
+        warnings(&receiver("rules = [\"batch_completed\", \"key_out\"]")),
+        [
+            "alerts.receivers.ops.rules names batch_completed, which never comes there: it is info, and the receiver takes \
+          warning and graver; set severity = \"info\""
+        ]
+    );
+    assert!(warnings(&receiver("rules = [\"batch_completed\"]\nseverity = \"info\"")).is_empty());
+    assert!(warnings(&receiver("severity = \"critical\"")).is_empty(), "it names no rule");
+    let off = format!("{}[alerts.rules]\nkey_out = {{ on = false }}\n", receiver("rules = [\"key_out\"]"));
+    assert!(warnings(&off)[0].ends_with("that rule is off; set on = true in [alerts.rules.key_out]"));
 }

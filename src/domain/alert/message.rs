@@ -5,6 +5,7 @@ use super::{AlertRule, AlertSeverity};
 use crate::domain::counted::counted;
 use crate::domain::per_answer::known_cost;
 use crate::domain::roll::shortened;
+use crate::domain::schedule::report::ReportPeriod;
 use crate::domain::{NanoUsd, Timestamp};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
@@ -101,6 +102,29 @@ impl BatchEnd {
     }
 }
 
+/// A report that a schedule has made, as a message tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportMade<'a> {
+    pub schedule: &'a str,
+    pub tick: Timestamp,
+    /// Which report it is.
+    pub kind: &'a str,
+    /// The time that it covers.
+    pub period: ReportPeriod,
+    /// What it is, in a sentence.
+    pub summary: String,
+    /// An object for each row.
+    pub rows: Value,
+    /// As many rows are left out.
+    pub more_rows: usize,
+    /// Attempts whose price is unknown, and which are not in the sums.
+    pub unpriced: i64,
+    /// What a reader has to know beside it.
+    pub note: Option<String>,
+    /// The rows as lines of equal columns, for people.
+    pub lines: String,
+}
+
 /// `2026-11-28T13:30:00.000Z`
 fn instant(at: Timestamp) -> String {
     DateTime::from_timestamp_millis(at.0).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
@@ -188,6 +212,31 @@ impl AlertMessage {
         }))
     }
 
+    /// A report that a schedule has made. `rows`: an object for each; `lines`: the same for people to read.
+    #[must_use]
+    pub fn of_report(report: &ReportMade<'_>, source: Option<&str>, now: Timestamp) -> Self {
+        Self(json!({
+            "type": "report",
+            "timestamp": instant(now),
+            "data": {
+                "severity": AlertSeverity::Info.as_str(),
+                "summary": on_one_line(&report.summary, SUMMARY),
+                "remedy": "",
+                "schedule": report.schedule,
+                "tick": instant(report.tick),
+                "report": report.kind,
+                "from": report.period.from.map(instant),
+                "until": instant(report.period.until),
+                "rows": report.rows,
+                "more_rows": report.more_rows,
+                "unpriced_attempts": report.unpriced,
+                "note": report.note,
+                "lines": report.lines,
+                "source": source,
+            },
+        }))
+    }
+
     /// The message of `sluice alert test`.
     #[must_use]
     pub fn of_test(receiver: &str, source: Option<&str>, now: Timestamp) -> Self {
@@ -232,7 +281,7 @@ impl AlertMessage {
         let severity = text("severity");
         let (mark, colour) = match (self.kind(), severity) {
             ("alert.resolved", _) => ("resolved", "#2e7d32"),
-            ("batch.completed" | "alert.test", _) => ("info", "#1565c0"),
+            ("batch.completed" | "alert.test" | "report", _) => ("info", "#1565c0"),
             (_, "critical") => ("critical", "#c62828"),
             (_, "warning") => ("warning", "#f9a825"),
             _ => ("info", "#1565c0"),
@@ -252,11 +301,19 @@ impl AlertMessage {
         field("rule", text("rule"));
         field("subject", text("subject"));
         field("batch", text("batch"));
+        field("schedule", text("schedule"));
+        field("from", text("from"));
+        field("until", text("until"));
+        field("note", text("note"));
         field("since", text("since"));
         field("resolved at", text("resolved_at"));
         if self.kind() != "alert.resolved" {
             field("what to do", text("remedy"));
         }
+        let line = match data["lines"].as_str().filter(|lines| !lines.is_empty()) {
+            Some(lines) => format!("{line}\n```\n{}\n```", escaped(lines)),
+            None => line,
+        };
         json!({
             "text": line,
             "attachments": [{ "color": colour, "fallback": line, "fields": fields }],

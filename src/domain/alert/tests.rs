@@ -12,6 +12,7 @@ use crate::domain::budget::{Budget, BudgetStanding, Coverage, Need, Period, Unpr
 use crate::domain::diagnosis::{DoubtedCosts, Finding, Severity};
 use crate::domain::obstacle::Pause;
 use crate::domain::pause::PauseKind;
+use crate::domain::schedule::report::ReportPeriod;
 use crate::domain::statistics::{KeyStatistics, RouteWait, ShutStatistics, Statistics, TargetStatistics};
 use proptest::prelude::*;
 use serde_json::json;
@@ -741,6 +742,42 @@ fn a_message_to_slack_is_text_with_a_colour_in_which_no_name_becomes_a_mention()
     let slack: serde_json::Value = serde_json::from_slice(&over.body(HookFormat::Slack)).unwrap();
     assert!(slack["text"].as_str().unwrap().starts_with("[resolved] key"), "{slack}");
     assert_eq!(slack["attachments"][0]["color"], "#2e7d32");
+}
+
+#[test]
+fn a_report_is_told_with_its_time_and_what_is_not_in_it_and_in_slack_as_lines() {
+    let report = ReportMade {
+        schedule: "costs",
+        tick: NOW,
+        kind: "cost",
+        period: ReportPeriod { from: Some(NOW - HOUR), until: NOW },
+        summary: "report cost of schedule costs: 1 row".to_owned(),
+        rows: json!([{ "project": "<!here>", "cost": "1.5" }]),
+        more_rows: 0,
+        unpriced: 2,
+        note: Some("money was lost".to_owned()),
+        lines: "project  cost\n<!here>  $1.50".to_owned(),
+    };
+    let message = AlertMessage::of_report(&report, Some("prod"), NOW);
+    assert_eq!(
+        message.value(),
+        &json!({
+            "type": "report", "timestamp": "2027-01-15T08:00:00.000Z",
+            "data": {
+                "severity": "info", "summary": "report cost of schedule costs: 1 row", "remedy": "",
+                "schedule": "costs", "tick": "2027-01-15T08:00:00.000Z", "report": "cost",
+                "from": "2027-01-15T07:00:00.000Z", "until": "2027-01-15T08:00:00.000Z",
+                "rows": [{ "project": "<!here>", "cost": "1.5" }], "more_rows": 0, "unpriced_attempts": 2,
+                "note": "money was lost", "lines": "project  cost\n<!here>  $1.50", "source": "prod",
+            },
+        })
+    );
+    let slack: serde_json::Value = serde_json::from_slice(&message.body(HookFormat::Slack)).unwrap();
+    let text = "[info] report cost of schedule costs: 1 row (prod)\n```\nproject  cost\n&lt;!here&gt;  $1.50\n```";
+    assert_eq!(slack["text"], text);
+    let empty = AlertMessage::of_report(&ReportMade { lines: String::new(), ..report }, None, NOW);
+    let slack: serde_json::Value = serde_json::from_slice(&empty.body(HookFormat::Slack)).unwrap();
+    assert!(!slack["text"].as_str().unwrap().contains("```"), "{slack}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::domain::ErrorClass;
 use crate::domain::job::JobState;
-use crate::view::report::asked::{By, Kind};
+use crate::domain::report::{ReportBy, ReportKind};
 use serde_json::{Map, Value, json};
 
 /// The forms of the answers.
@@ -220,10 +220,10 @@ fn form(of: &str) -> Value {
         "actions" => words(vec!["cancel", "retry", "pause", "resume", "move", "priority"]),
         "pause_actions" => words(vec!["pause", "resume"]),
         "schedule_actions" => words(vec!["run", "pause", "resume"]),
-        "reports" => words(Kind::names()),
+        "reports" => words(ReportKind::names()),
         "states" => listed(JobState::ALL.map(JobState::as_str).as_slice()),
         "classes" => listed(&ErrorClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>()),
-        "dimensions" => listed(&By::names()),
+        "dimensions" => listed(&ReportBy::names()),
         of => json!({ "type": of }),
     }
 }

@@ -60,7 +60,7 @@ fn way_back(of: &[(&str, &str)]) -> String {
     match (value("job"), value("kind"), value("name")) {
         (Some(job), ..) => format!("/jobs/{job}"),
         (None, Some("schedule"), _) => "/schedules".to_owned(),
-        (None, Some("batch"), Some(name)) => format!("/batches/{}", super::rows::encoded(name)),
+        (None, Some("batch"), Some(name)) => super::rows::batch_page(name),
         _ => "/pauses".to_owned(),
     }
 }

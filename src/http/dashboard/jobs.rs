@@ -185,7 +185,7 @@ pub(super) async fn one(State(site): Here, Path(job): Path<String>, Query(pairs)
         p {
             "Route " a href=(href("/jobs", &[("route", &story.job.route)])) { (story.job.route) }
             @if let Some(batch) = &story.job.batch {
-                ", batch " a href=(format!("/batches/{}", super::rows::encoded(batch))) { (batch) }
+                ", batch " a href=(super::rows::batch_page(batch)) { (batch) }
             }
         }
         (changes(&site, &story.job))

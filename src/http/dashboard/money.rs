@@ -3,10 +3,10 @@
 use super::layout::Frame;
 use super::rows::{href, table};
 use super::{Here, Page, QueryPairs};
+use crate::domain::report::{ReportBy, ReportKind};
 use crate::http::api::{ReportWish, standing};
 use crate::http::params::Params;
 use crate::view::budget;
-use crate::view::report::asked::{By, Kind};
 use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 
@@ -57,7 +57,7 @@ pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pa
         h1 { (title) }
         nav aria-label="Reports" {
             ul {
-                @for other in Kind::ALL.iter().copied() {
+                @for other in ReportKind::ALL.iter().copied() {
                     li {
                         a href=(format!("/reports/{}", other.as_str()))
                             aria-current=[(other == kind).then_some("true")] { (other.as_str()) }
@@ -71,7 +71,7 @@ pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pa
                 label for="by" { "by" }
                 select id="by" name="by" {
                     option value="" { "as usual" }
-                    @for one in By::ALL.iter().copied() {
+                    @for one in ReportBy::ALL.iter().copied() {
                         option value=(one.as_str()) selected[Some(one) == by] { (one.as_str()) }
                     }
                 }

@@ -27,6 +27,15 @@ pub(super) fn encoded(text: &str) -> String {
     })
 }
 
+/// The page of a batch. Browsers take some names for a step in the path, whichever way they are written: the jobs of
+/// such a batch are shown instead.
+pub(super) fn batch_page(name: &str) -> String {
+    if matches!(name, "" | "." | "..") {
+        return href("/jobs", &[("batch", name)]);
+    }
+    format!("/batches/{}", encoded(name))
+}
+
 /// The page of what a cell names.
 fn link(column: &str, cell: &Cell) -> Option<String> {
     let text = match cell {
@@ -35,7 +44,7 @@ fn link(column: &str, cell: &Cell) -> Option<String> {
         _ => return None,
     };
     Some(match column {
-        "batch" => format!("/batches/{}", encoded(text)),
+        "batch" => batch_page(text),
         "route" | "project" | "login" => href("/jobs", &[(column, text)]),
         "class" | "error_class" => href("/jobs", &[("state", "failed"), ("class", text)]),
         _ => return None,
@@ -124,6 +133,10 @@ mod tests {
         assert!(!page.contains("<script") && !page.contains("alert('x')\""), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("href=\"/batches/%3Cscript%3E"), "{page}");
         assert!(page.contains("<td class=\"figure\">$1.50"), "{page}");
+        for name in [".", ".."] {
+            assert_eq!(batch_page(name), format!("/jobs?batch={name}"));
+        }
+        assert_eq!(batch_page("..."), "/batches/...");
     }
 
     #[test]

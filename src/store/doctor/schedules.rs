@@ -20,11 +20,11 @@ impl Store {
             let route = row.settings.get("route").and_then(Value::as_str).unwrap_or_default();
             let unseen = (at.now.0 - row.seen_at.timestamp_millis()) / 1000;
             let ails = match tick.map(|tick| tick.state.as_str()) {
-                Some("failed") => Ailment::Failed(reason()),
-                Some("retrying") => Ailment::Retrying(reason()),
-                // One that has left the configuration is missed by no worker.
+                // One that has left the configuration is missed by no worker, and its last tick cannot be run again.
                 _ if unseen > UNSEEN_SCHEDULE && around.schedules.contains(&row.name) => Ailment::Unseen(unseen),
                 _ if unseen > UNSEEN_SCHEDULE => continue,
+                Some("failed") => Ailment::Failed(reason()),
+                Some("retrying") => Ailment::Retrying(reason()),
                 _ if !around.routes.is_empty() && !around.routes.contains(route) => Ailment::NoRoute(route.to_owned()),
                 _ => continue,
             };

@@ -138,7 +138,7 @@ impl Writing {
         let Some(tick) = &self.tick else { return Ok(()) };
         let jobs = i64::try_from(self.sum.jobs).unwrap_or(i64::MAX);
         let batch = self.options.batch.as_deref().unwrap_or_default();
-        schedule::finish(&mut self.transaction, tick, batch, jobs, self.sum.number).await
+        schedule::finish(&mut self.transaction, tick, batch, jobs, self.sum.number, None).await
     }
 
     pub(super) async fn end(self, commit: Option<Unless>, database: &Database) -> Result<Enqueued, StoreError> {

@@ -40,6 +40,7 @@ fn tick(state: &str, reason: Option<&str>) -> TickRow {
         retry_at: None,
         reason: reason.map(str::to_owned),
         ended_at: at(-25_199),
+        reported: None,
     }
 }
 
@@ -47,16 +48,18 @@ fn tick(state: &str, reason: Option<&str>) -> TickRow {
 fn a_schedule_shows_its_next_tick_in_its_zone_and_what_came_of_the_last_one() {
     let last = json!({
         "schedule": "nightly", "tick": "2027-01-15T01:00:00Z", "local": "2027-01-15 02:00 +01:00", "state": "done",
-        "by_hand": false, "batch": "nightly-2027-01-15-0200", "jobs": 7, "enqueue": 5, "reason": null, "failures": 0,
-        "retry_at": null, "ended_at": "2027-01-15T01:00:01Z", "worker": 3, "login": "worker",
+        "by_hand": false, "batch": "nightly-2027-01-15-0200", "jobs": 7, "enqueue": 5, "reported": null,
+        "reason": null, "failures": 0, "retry_at": null, "ended_at": "2027-01-15T01:00:01Z", "worker": 3,
+        "login": "worker",
     });
     let all = ScheduleView::all(&[row()], &[], &[tick("done", None)], at(60));
     let expected = json!({
         "schedule": "nightly", "state": "ok", "cron": "0 2 * * *", "timezone": "Europe/Berlin",
         "next_tick": "2027-01-16T01:00:00Z", "next_local": "2027-01-16 02:00 +01:00", "last": last,
-        "source": "file", "file": "/data/a.jsonl", "route": "default", "project": "acme", "overlap": "skip",
-        "catch_up": "last", "enabled": true, "paused": false, "paused_at": null, "paused_by": null,
-        "pause_reason": null, "seen_at": "2027-01-15T08:00:30Z", "is_configured": false,
+        "source": "file", "file": "/data/a.jsonl", "report": null, "receiver": null, "route": "default",
+        "project": "acme", "overlap": "skip", "catch_up": "last", "enabled": true, "paused": false,
+        "paused_at": null, "paused_by": null, "pause_reason": null, "seen_at": "2027-01-15T08:00:30Z",
+        "is_configured": false,
     });
     assert_eq!(shown(&all[0]), expected);
     let ticks = vec![TickView::of(&tick("done", None), Zone::parse("Europe/Berlin").ok())];
@@ -91,7 +94,9 @@ fn the_state_of_a_schedule_says_whether_it_runs() {
     assert_eq!(state(row(), Some(tick("retrying", Some("no file")))).0, "waits");
     assert_eq!(state(row(), Some(tick("skipped", Some("paused")))).0, "ok");
     assert_eq!(state(ScheduleRow { enabled: false, ..row() }, None).0, "off");
-    assert_eq!(state(ScheduleRow { seen_at: at(-120), ..row() }, None).0, "gone");
+    let gone = ScheduleRow { seen_at: at(-120), ..row() };
+    assert_eq!(ScheduleView::all(std::slice::from_ref(&gone), &[], &[], at(60))[0].next_tick, None, "it never fires");
+    assert_eq!(state(gone, None).0, "gone");
     let paused = ScheduleRow {
         paused_at: Some(at(1)),
         paused_by: Some("ops".to_owned()),

@@ -2,6 +2,7 @@
 
 use super::super::ahead::read_ahead;
 use super::lines::Lines;
+use super::report::try_report;
 use crate::domain::schedule::{RowQuestion, Schedule, TickSource, retry_at};
 use crate::domain::template::RequestTemplate;
 use crate::domain::{Route, Timestamp, bounds};
@@ -10,13 +11,18 @@ use crate::store::enqueue::{BulkEnqueue, BulkOptions, Enqueued, NewJob};
 use crate::store::schedule::{TakenTick, TickNote};
 use crate::store::{Store, StoreError};
 use std::io::{BufReader, Cursor};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Lots of rows of a statement that wait to be read, at most.
 const ROWS_AHEAD: usize = 64;
+
+/// How often a tick that takes long is told of.
+const TELL_EVERY: Duration = Duration::from_mins(2);
 
 /// Finds a route by its name.
 pub type FindRoute<'a> = dyn Fn(&str) -> Option<Arc<Route>> + Sync + 'a;
@@ -45,6 +51,8 @@ pub enum TickEnd {
         /// The number under which they can be cancelled.
         enqueue: Option<i64>,
     },
+    /// Its report was made: so many rows, and where they went.
+    Reported(String),
     /// Jobs of the last tick have not ended, as these words say; nothing is noted.
     Overlaps(String),
     /// Nothing was enqueued.
@@ -59,8 +67,8 @@ pub enum TickEnd {
     Over,
 }
 
-/// Why a tick enqueues nothing.
-enum Fault {
+/// Why a tick enqueues or reports nothing.
+pub(super) enum Fault {
     /// The database is away: the tick is still due.
     Store(StoreError),
     Tick {
@@ -71,11 +79,13 @@ enum Fault {
 }
 
 impl Fault {
-    fn lasting(reason: impl Into<String>) -> Self {
+    /// It stays until someone mends it.
+    pub fn lasting(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: false }
     }
 
-    fn passing(reason: impl Into<String>) -> Self {
+    /// It may pass by itself.
+    pub fn passing(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: true }
     }
 }
@@ -86,7 +96,7 @@ impl From<StoreError> for Fault {
     }
 }
 
-/// Runs a tick: all its jobs are enqueued, or none, and once however many processes try.
+/// Runs a tick: all its jobs are enqueued, or none, or its report is made; and once however many processes try.
 ///
 /// # Errors
 /// The database is away; the tick is as it was.
@@ -96,7 +106,16 @@ pub async fn run_tick(
     schedule: &Schedule,
     order: TickOrder,
 ) -> Result<TickEnd, StoreError> {
-    let fault = match try_tick(store, find, schedule, &order).await {
+    let trying = async {
+        match &schedule.source {
+            TickSource::Report(report) => try_report(store, schedule, report, &order).await,
+            TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => {
+                try_tick(store, find, schedule, &order).await
+            }
+        }
+    };
+    let tried = told_while_it_lasts(schedule, trying).await;
+    let fault = match tried {
         Ok(end) => return Ok(end),
         Err(fault) => fault,
     };
@@ -109,6 +128,21 @@ pub async fn run_tick(
     let retry_at = retry_at(failures, order.now, next).filter(|_| passes && order.retries);
     store.fail_tick(&order.note, failures, retry_at, &reason).await?;
     Ok(TickEnd::Failed { reason, retry_at })
+}
+
+/// Logs that a tick is still under way, once in a while: a pipe may wait for ever for its other end.
+async fn told_while_it_lasts<T>(schedule: &Schedule, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Ok(done) = tokio::time::timeout(TELL_EVERY, &mut work).await {
+            return done;
+        }
+        tracing::warn!(
+            schedule = schedule.name,
+            source = schedule.source.kind(),
+            "a tick is still under way, and the schedule waits for it"
+        );
+    }
 }
 
 async fn try_tick(
@@ -181,14 +215,15 @@ async fn fill(
             // A statement that breaks off looks like the end of its rows.
             if let Err(error) = selected {
                 let reason = error.of_statement();
-                let is_timeout = reason.contains("sql_timeout");
-                return Err(match Fault::from(error) {
-                    Fault::Store(error) if !is_timeout && !reason.contains("only read") => Fault::Store(error),
-                    _ => Fault::Tick { reason, passes: is_timeout },
-                });
+                // Where the database is away altogether, noting this fails too, and the tick is as it was. A statement
+                // whose session was ended by a person is not to come back within a second.
+                let passes = reason.contains("sql_timeout") || error.is_transient() && !reason.contains("only read");
+                return Err(Fault::Tick { reason, passes });
             }
             pushed
         }
+        // It has no jobs.
+        TickSource::Report(_) => Ok(()),
     }
 }
 
@@ -213,12 +248,20 @@ async fn open(file: &Path, reading: Reading) -> Result<Jobs, Fault> {
     let (send, opened) = oneshot::channel();
     // On a thread of its own, which keeps no worker from ending: a pipe may wait for ever for its other end.
     let open = move || {
-        let _ = send.send(InputSource::File(path).read(reading).map(|opened| opened.jobs));
+        // A device never ends.
+        let is_readable = |found: std::fs::Metadata| found.is_file() || found.file_type().is_fifo();
+        let opened = if std::fs::metadata(&path).is_ok_and(|found| !is_readable(found)) {
+            Ok(None)
+        } else {
+            InputSource::File(path).read(reading).map(|opened| Some(opened.jobs))
+        };
+        let _ = send.send(opened);
     };
     let thread = std::thread::Builder::new().name("input".to_owned()).spawn(open);
     thread.map_err(|error| Fault::passing(format!("{name}: {error}")))?;
     match opened.await {
-        Ok(Ok(jobs)) => Ok(jobs),
+        Ok(Ok(Some(jobs))) => Ok(jobs),
+        Ok(Ok(None)) => Err(Fault::lasting(format!("{name}: this is a device or a folder, and no file"))),
         // It may come, or be written anew.
         Ok(Err(reason)) => Err(Fault::passing(format!("{name}: {reason}"))),
         Err(_) => Err(Fault::lasting(format!("{name}: opening it broke off"))),

@@ -1,0 +1,268 @@
+//! The tick of a schedule that makes a report: the rows are read, and written to a file or sent to a receiver.
+//!
+//! A file is written before the tick is noted, so a tick that is noted has its file. Where the process dies in between,
+//! the tick is still due, and the file is written once more. A message is put into the queue of its receiver by the
+//! commit that notes the tick.
+
+use super::tick::{Fault, TickEnd, TickOrder};
+use crate::domain::Timestamp;
+use crate::domain::alert::{AlertMessage, ReportMade};
+use crate::domain::counted::counted;
+use crate::domain::report::ReportBy;
+use crate::domain::schedule::Schedule;
+use crate::domain::schedule::report::{ReportForm, ReportGoesTo, ReportPeriod, TickReport};
+use crate::part_file::{self, AS_UMASK_SAYS, BadTarget, folder_of, write_in_full};
+use crate::store::report::{Filter, Moment};
+use crate::store::schedule::TakenReport;
+use crate::store::{Store, StoreError};
+use crate::view::fields::{in_columns, write_csv};
+use crate::view::report::WORDS_OF_PROVIDERS;
+use crate::view::report::asked::{self, ReportRead};
+use crate::view::table::Table;
+use chrono::{DateTime, Utc};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use tokio::sync::oneshot;
+
+/// A message has no more rows than this.
+const MOST_ROWS: usize = 500;
+
+/// For people it has no more lines than this, …
+const MOST_LINES: usize = 30;
+
+/// … and no longer ones.
+const LONGEST_LINE: usize = 160;
+
+/// Makes the report of a tick, once however many processes try.
+pub(super) async fn try_report(
+    store: &Store,
+    schedule: &Schedule,
+    report: &TickReport,
+    order: &TickOrder,
+) -> Result<TickEnd, Fault> {
+    let turn = match store.take_report(&order.note).await? {
+        TakenReport::Busy => return Ok(TickEnd::Busy),
+        TakenReport::Over => return Ok(TickEnd::Over),
+        TakenReport::Open(turn) => turn,
+    };
+    let period = report.period(order.note.at, order.note.by_hand);
+    let made = match read(store, report, period).await {
+        Ok(read) => deliver(schedule, report, order, period, read).await,
+        Err(error) => Err(error.into()),
+    };
+    let (reported, message) = match made {
+        Ok(made) => made,
+        Err(fault) => {
+            // So that the turn is free when the caller goes on.
+            let _ = turn.rollback().await;
+            return Err(fault);
+        }
+    };
+    let to = match &report.to {
+        ReportGoesTo::Receiver(name) => Some(name.as_str()),
+        ReportGoesTo::File { .. } => None,
+    };
+    turn.commit(&order.note, &reported, to.zip(message.as_ref())).await?;
+    Ok(TickEnd::Reported(reported))
+}
+
+/// The rows of the report of this time.
+async fn read(store: &Store, report: &TickReport, period: ReportPeriod) -> Result<ReportRead, StoreError> {
+    let mut filter = Filter {
+        since: period.from.and_then(moment),
+        until: moment(period.until),
+        batch: report.batch.clone(),
+        project: report.project.clone(),
+        route: report.route.clone(),
+        login: report.login.clone(),
+        failures_only: false,
+        shown: None,
+    };
+    if report.by.contains(&ReportBy::Batch) && filter.batch.is_none() {
+        asked::show_latest(store, &mut filter, asked::MOST_BATCHES).await?;
+    }
+    asked::read(store, report.kind, &asked::dimensions(report.kind, &report.by), filter).await
+}
+
+fn moment(at: Timestamp) -> Option<Moment> {
+    DateTime::<Utc>::from_timestamp_millis(at.0).map(Moment::At)
+}
+
+/// Writes the file, or makes the message; and says in words what was reported.
+async fn deliver(
+    schedule: &Schedule,
+    report: &TickReport,
+    order: &TickOrder,
+    period: ReportPeriod,
+    read: ReportRead,
+) -> Result<(String, Option<AlertMessage>), Fault> {
+    let (rows, doubt) = (rows_of(&read), doubt(&read));
+    match &report.to {
+        ReportGoesTo::Receiver(name) => {
+            let message =
+                message(schedule, report, order, period, read).map_err(|error| Fault::lasting(error.to_string()))?;
+            Ok((format!("{rows} to the receiver {name}{doubt}"), Some(message)))
+        }
+        ReportGoesTo::File { folder, name, form, .. } => {
+            let name = schedule
+                .file_of(name, order.note.at, order.note.by_hand)
+                .map_err(|_| Fault::lasting("report.file: names what a tick does not have"))?;
+            let path = folder.join(name);
+            write(path.clone(), *form, read.table).await.map_err(|fault| unwritten(&path, fault))?;
+            Ok((format!("{rows} to {}{doubt}", path.display()), None))
+        }
+    }
+}
+
+fn rows_of(read: &ReportRead) -> String {
+    match read.table.rows.len() {
+        0 => "no rows".to_owned(),
+        rows => counted(rows, "row", "rows"),
+    }
+}
+
+/// What is not in the sums.
+fn doubt(read: &ReportRead) -> String {
+    match read.unpriced {
+        0 => String::new(),
+        1 => "; 1 attempt without a known price is not in the sums".to_owned(),
+        unpriced => format!("; {unpriced} attempts without a known price are not in the sums"),
+    }
+}
+
+/// Writes a file on a thread of its own, which keeps no worker from ending: a disk may hang for ever.
+async fn write(path: PathBuf, form: ReportForm, table: Table) -> Result<(), BadTarget> {
+    let (send, written) = oneshot::channel();
+    let write = move || {
+        let _ = send.send(write_in_full(&path, AS_UMASK_SAYS, |file| write_rows(file, form, &table)));
+    };
+    std::thread::Builder::new().name("report".to_owned()).spawn(write)?;
+    written.await.unwrap_or_else(|_| Err(io::Error::other("writing it broke off").into()))
+}
+
+fn write_rows(file: &mut dyn Write, form: ReportForm, table: &Table) -> io::Result<()> {
+    match form {
+        ReportForm::Csv => write_csv(table, file),
+        ReportForm::Json => {
+            serde_json::to_writer_pretty(&mut *file, table)?;
+            file.write_all(b"\n")
+        }
+    }
+}
+
+/// Why the file was not written. All of it may pass: an operator makes room, or a folder is mounted.
+fn unwritten(path: &Path, fault: BadTarget) -> Fault {
+    let file = path.display();
+    Fault::passing(match fault {
+        BadTarget::Refused(reason) => format!("report.file: {reason}"),
+        BadTarget::Io(error) => match error.kind() {
+            ErrorKind::NotFound => format!("report.file: there is no folder {} for {file}", folder_of(path).display()),
+            ErrorKind::ReadOnlyFilesystem => format!(
+                "report.file: {file}: the disk there is read-only to this process; a service of systemd writes only \
+                 where its unit says (StateDirectory=, ReadWritePaths=)"
+            ),
+            kind => match part_file::hindrance(kind) {
+                Some(what) => format!("report.file: {file}: {what}"),
+                None => format!("report.file: {file}: {error}"),
+            },
+        },
+    })
+}
+
+/// What a receiver is sent.
+fn message(
+    schedule: &Schedule,
+    report: &TickReport,
+    order: &TickOrder,
+    period: ReportPeriod,
+    read: ReportRead,
+) -> serde_json::Result<AlertMessage> {
+    let kind = report.kind.as_str();
+    let summary = format!("report {kind} of schedule {}: {}{}", schedule.name, rows_of(&read), doubt(&read));
+    let ReportRead { mut table, unpriced, note } = read;
+    // What providers say may quote a prompt, and a receiver is often a chat. Files have it, as the command does.
+    table.leave_out(WORDS_OF_PROVIDERS);
+    let lines = in_columns(&table, MOST_LINES, LONGEST_LINE);
+    let more_rows = table.rows.len().saturating_sub(MOST_ROWS);
+    table.rows.truncate(MOST_ROWS);
+    let made = ReportMade {
+        schedule: &schedule.name,
+        tick: order.note.at,
+        kind,
+        period,
+        summary,
+        rows: serde_json::to_value(&table)?,
+        more_rows,
+        unpriced,
+        note,
+        lines,
+    };
+    Ok(AlertMessage::of_report(&made, report.source.as_deref(), order.now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::StopLoss;
+    use crate::domain::report::ReportKind;
+    use crate::domain::schedule::{CatchUp, CronLine, Overlap, RowQuestion, TickSource, USUAL_BATCH, Zone};
+    use crate::domain::template::Template;
+    use crate::store::schedule::TickNote;
+    use std::time::Duration;
+
+    fn schedule(report: &TickReport) -> Schedule {
+        Schedule {
+            name: "failed".to_owned(),
+            line: CronLine::parse("@daily").unwrap(),
+            zone: Zone::default(),
+            is_enabled: true,
+            overlap: Overlap::Skip,
+            catch_up: CatchUp::Last,
+            catch_up_within: Duration::from_hours(1),
+            catch_up_limit: 1,
+            source: TickSource::Report(Box::new(report.clone())),
+            question: RowQuestion::default(),
+            sql_timeout: Duration::from_mins(5),
+            route: "default".to_owned(),
+            project: "default".to_owned(),
+            batch: Template::parse(USUAL_BATCH).unwrap(),
+            priority: 0,
+            deadline: None,
+            max_attempts: None,
+            stop_loss: StopLoss::default(),
+        }
+    }
+
+    #[test]
+    fn a_message_has_a_bound_and_the_words_of_no_provider_and_says_what_is_not_in_the_sums() {
+        let mut table = Table::new(["class", WORDS_OF_PROVIDERS]);
+        for _ in 0..MOST_ROWS + 2 {
+            table.row(["invalid_request".into(), "cannot parse: a secret prompt".into()]);
+        }
+        let report = TickReport {
+            kind: ReportKind::Failures,
+            by: Vec::new(),
+            since: None,
+            project: None,
+            route: None,
+            batch: None,
+            login: None,
+            to: ReportGoesTo::Receiver("ops".to_owned()),
+            source: None,
+        };
+        let now = Timestamp(1_800_000_000_000);
+        let note = TickNote { schedule: "failed".to_owned(), at: now, by_hand: false, worker: None };
+        let order = TickOrder { note, failures: 0, anyway: false, retries: true, now };
+        let read = ReportRead { table, unpriced: 1, note: None };
+        let made = message(&schedule(&report), &report, &order, report.period(now, false), read).unwrap();
+        let data = &made.value()["data"];
+        assert_eq!(
+            data["summary"],
+            "report failures of schedule failed: 502 rows; 1 attempt without a known price is not in the sums"
+        );
+        assert_eq!((data["rows"].as_array().unwrap().len(), data["more_rows"].as_u64()), (MOST_ROWS, Some(2)));
+        assert!(data["lines"].as_str().unwrap().ends_with("\nand 472 rows more"), "{data}");
+        assert!(!made.value().to_string().contains("secret"), "{data}");
+        assert!(made.value().to_string().len() < 1 << 20);
+    }
+}
