@@ -126,7 +126,7 @@ fn stage(url: &str) -> (Simulator, Program) {
          [routes.default]\nrungs = ['one/{MODEL}']\nvalidate = {{ non_empty = true }}\n\
          fallback_on = []\n\
          [routes.shut]\nrungs = [\"shut/model\"]\n\
-         [game_days.of-tomorrow]\ntargets = [\"shut\"]\nshare = 1.0\n\
+         [game_days.of_tomorrow]\ntargets = [\"shut\"]\nshare = 1.0\n\
          from = \"2099-12-04T10:00:00Z\"\nuntil = \"2099-12-04T11:00:00Z\"\n",
         simulator.base_url("one").unwrap(),
         simulator.base_url("shut").unwrap()
@@ -217,7 +217,7 @@ async fn metrics_agree_with_the_ledger() {
     assert_eq!(page.value("sluice_jobs_ended_total", &ended), Some(39.0));
     assert_eq!(page.value("sluice_breaker_state", &of_target("state", "closed")), Some(1.0));
     assert_eq!(page.value("sluice_breaker_state", &of_target("state", "open")), Some(0.0));
-    assert_eq!(page.value("sluice_game_day_active", &[("game_day", "of-tomorrow")]), Some(0.0));
+    assert_eq!(page.value("sluice_game_day_active", &[("game_day", "of_tomorrow")]), Some(0.0));
     for (name, expected) in [
         ("ready", 1.0),
         ("database_up", 1.0),
