@@ -29,6 +29,18 @@ async fn pages_answer_without_a_job_and_say_that_the_database_is_away() {
     let proxy = Proxy::to(&server).await;
     let url = proxy.url(server.get_username(), server.get_database().unwrap());
     let site = Site::start(&stage.program, &[("DATABASE_URL", &url)]).await;
+    // What the doctor could not look at in time is a finding of its own, and holds up no other.
+    let mut lock = stage.pool.begin().await.unwrap();
+    sqlx::query("lock table sluice.retiring").execute(&mut *lock).await.unwrap();
+    let late = site.get("/api/v1/doctor").await.json();
+    lock.rollback().await.unwrap();
+    let late = late["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "unseen");
+    let late: Vec<&str> = late.map(|finding| finding["check"].as_str().unwrap()).collect();
+    assert_eq!(late, ["retention"]);
+    let page = site.get("/doctor").await.body;
+    for part in ["Not looked at", "not within the time that a page has; `sluice doctor` takes longer"] {
+        assert!(page.contains(part), "{page}");
+    }
     for (page, words) in [
         ("/", "nothing waits and nothing runs"),
         ("/batches", "there are no batches yet"),
@@ -46,6 +58,7 @@ async fn pages_answer_without_a_job_and_say_that_the_database_is_away() {
         assert!(reply.body.contains(words), "{page}: {}", reply.body);
     }
     proxy.set(Weather::Refuse);
+    until("what was known a moment ago is shown no longer", async || site.get("/limits").await.status == 503).await;
     // All at once: none waits for the others.
     let replies = join_all(PAGES.map(async |page| (page, site.get(page).await))).await;
     for (page, reply) in replies {
@@ -56,7 +69,7 @@ async fn pages_answer_without_a_job_and_say_that_the_database_is_away() {
         }
         assert!(!reply.body.contains("sqlx") && !reply.body.contains(&url), "{page}: {}", reply.body);
     }
-    let told = site.get("/api/v1/doctor").await;
+    let told = site.get("/api/v1/status").await;
     assert_eq!((told.status, told.header("content-type")), (503, Some("application/problem+json")), "{told:?}");
     assert_eq!(site.get("/healthz").await.status, 200);
     proxy.set(Weather::Clear);
