@@ -121,6 +121,8 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
     let failed: i64 = sqlx::query_scalar(failed).fetch_one(&stage.pool).await.unwrap();
     let hostile = "/batches/%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27%26%2Fx";
     let why = "batch held is paused by";
+    // A page does not wait for the doctor.
+    assert_eq!(site.get("/api/v1/doctor").await.status, 200);
     for (path, parts) in [
         ("/", vec!["Overview", "one/model", "13 succeeded, 3 failed", why]),
         ("/batches", vec!["night", "held", hostile]),

@@ -26,6 +26,8 @@ const FRESH: Duration = Duration::from_secs(2);
 const SPARING: u32 = 10;
 /// The doctor looks at most this often.
 const FRESH_DIAGNOSIS: Duration = Duration::from_mins(1);
+/// How long a page waits for the doctor.
+const FOR_THE_DOCTOR: Duration = Duration::from_millis(600);
 /// How long a page waits for the database.
 const FOR_AN_ANSWER: Duration = Duration::from_secs(9);
 
@@ -62,6 +64,8 @@ pub(super) struct Site {
     /// The way of the doctor, whose statements end sooner than others.
     doctors_store: OnceCell<Store>,
     diagnosis: Kept<Diagnosis>,
+    /// The last one that there was, for pages that come while the doctor looks again.
+    last_diagnosis: parking_lot::Mutex<Option<Arc<Diagnosis>>>,
 }
 
 /// What the doctor has found.
@@ -114,6 +118,7 @@ impl Site {
             status: Kept::default(),
             doctors_store: OnceCell::new(),
             diagnosis: Kept::default(),
+            last_diagnosis: parking_lot::Mutex::default(),
         }
     }
 
@@ -141,7 +146,22 @@ impl Site {
             let looked_at = DateTime::from_timestamp_millis(observer.now().0).unwrap_or_default();
             Ok(Diagnosis { findings: diagnosis::diagnose(&facts, Thresholds::default()), looked_at })
         };
-        kept(&self.diagnosis, FRESH_DIAGNOSIS, read).await
+        let found = kept(&self.diagnosis, FRESH_DIAGNOSIS, read).await?;
+        *self.last_diagnosis.lock() = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// The same for a page, which does not wait for long: the last findings, or none yet, and whether the doctor looks
+    /// now. It goes on looking when the page is made.
+    pub(super) async fn diagnosis_soon(self: &Arc<Self>) -> OrProblem<(Option<Arc<Diagnosis>>, bool)> {
+        let site = Arc::clone(self);
+        let looking = tokio::spawn(async move { site.diagnosis().await });
+        match timeout(FOR_THE_DOCTOR, looking).await {
+            Ok(Ok(found)) => Ok((Some(found?), false)),
+            // It panicked, which its log line says.
+            Ok(Err(_)) => Err(Problem::busy("the doctor fell over while it looked: try again")),
+            Err(_) => Ok((self.last_diagnosis.lock().clone(), true)),
+        }
     }
 
     /// The database, by connections of its own. The first page makes them: most workers are never looked at.

@@ -10,7 +10,8 @@ const LATEST: &str = include_str!("../../src/store/batch/latest.sql");
 /// Batches that were worked on in two hours, three hundred of them in each.
 const FILL: &str = "
     insert into sluice.tally_hour (hour, route, project, batch, provider, model, enqueued, succeeded)
-         select date_trunc('hour', now()) - make_interval(hours => n / 300 + later), 'r', 'p', 'b' || n, 'one', 'm', 1, 1
+         select date_trunc('hour', now()) - make_interval(hours => n / 300 + later), 'r', 'p', 'b' || n, 'one', 'm', 1,
+                1
            from generate_series($1::integer, $2::integer) n cross join generate_series(0, 1) later";
 
 /// Some of them have sums that are not folded yet, in this hour or one before; and so have new ones.

@@ -221,6 +221,9 @@ async fn an_operator_sees_why_nothing_moves_who_answers_what_fails_and_who_holds
         ("/reports/cost?since=2h&compare=before", "#report", &["before", "now", "change"]),
     ] {
         open(page).await;
+        if page == "/doctor" {
+            browser.until_it_says("Looked at").await;
+        }
         let words = text(selector).await;
         for part in parts {
             assert!(words.contains(part), "{page} {selector} lacks {part}: {words}");

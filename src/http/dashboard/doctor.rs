@@ -14,24 +14,22 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 pub(super) async fn page(State(site): Here) -> Page {
-    let found = site.diagnosis().await?;
-    let view = DiagnosisView::of(&found.findings);
+    let (found, is_looking) = site.diagnosis_soon().await?;
     let told: Vec<AlertView> = api::alerts_of(&site, false).await?;
     let worker = site.gauged.observer().vitals().worker;
     let body = html! {
         h1 { "Doctor" }
         section id="findings" data-live aria-label="Findings" {
-            p .soft {
-                "Looked at " (Cell::Time(found.looked_at).in_words()) " UTC, at most once a minute, by "
-                "worker " (worker) " with its configuration and its clock."
+            @if is_looking {
+                p { "The doctor is looking now, which takes some seconds: load this page again to see what it finds." }
             }
-            (grave("Bad", view.of_severity(Severity::Bad), &told))
-            (grave("Warnings", view.of_severity(Severity::Warning), &told))
-            @if view.ok { p .good { "No finding calls for anything." } }
-            @let unseen = short(view.of_severity(Severity::Unseen));
-            @if !unseen.is_empty() { h2 { "Not looked at" } (table("Not looked at", &unseen, "none", None)) }
-            h2 { "All is well" }
-            (table("All is well", &short(view.of_severity(Severity::Ok)), "none", None))
+            @if let Some(found) = found {
+                p .soft {
+                    "Looked at " (Cell::Time(found.looked_at).in_words()) " UTC, at most once a minute, by worker "
+                    (worker) " with its configuration and its clock."
+                }
+                (findings(&DiagnosisView::of(&found.findings), &told))
+            }
         }
         p .soft {
             "Not looked at here: files and folders of each machine (" code { "sluice check" } "), keys and models ("
@@ -40,6 +38,19 @@ pub(super) async fn page(State(site): Here) -> Page {
         }
     };
     Frame { title: "Doctor", here: "/doctor", body }.on(&site).await
+}
+
+/// All findings, the gravest first.
+fn findings(view: &DiagnosisView<'_>, told: &[AlertView]) -> Markup {
+    let unseen = short(view.of_severity(Severity::Unseen));
+    html! {
+        (grave("Bad", view.of_severity(Severity::Bad), told))
+        (grave("Warnings", view.of_severity(Severity::Warning), told))
+        @if view.ok { p .good { "No finding calls for anything." } }
+        @if !unseen.is_empty() { h2 { "Not looked at" } (table("Not looked at", &unseen, "none", None)) }
+        h2 { "All is well" }
+        (table("All is well", &short(view.of_severity(Severity::Ok)), "none", None))
+    }
 }
 
 /// Findings that call for something.
