@@ -125,7 +125,7 @@ impl Site {
     /// The status, at most some seconds old.
     pub(super) async fn status(&self) -> OrProblem<Arc<StatusView>> {
         let read = async { Ok(StatusView::from(self.look(async |store| store.status().await).await?)) };
-        kept(&self.status, FRESH, read).await
+        kept(&self.status, FRESH, Box::pin(read)).await
     }
 
     /// What the doctor finds, at most a minute ago, or longer where it takes long to look.
@@ -146,7 +146,8 @@ impl Site {
             let looked_at = DateTime::from_timestamp_millis(observer.now().0).unwrap_or_default();
             Ok(Diagnosis { findings: diagnosis::diagnose(&facts, Thresholds::default()), looked_at })
         };
-        let found = kept(&self.diagnosis, FRESH_DIAGNOSIS, read).await?;
+        // On the heap: futures of statements are large.
+        let found = kept(&self.diagnosis, FRESH_DIAGNOSIS, Box::pin(read)).await?;
         *self.last_diagnosis.lock() = Some(Arc::clone(&found));
         Ok(found)
     }
