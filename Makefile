@@ -7,8 +7,8 @@ CARGO ?= cargo
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports bench-pages fuzz \
-	sqlx sqlx-check postgres python chromium servers build deb test-package clean
+.PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports \
+	bench-pages fuzz sqlx sqlx-check postgres python chromium servers build deb test-package clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,5 +1,5 @@
-//! Pages of the dashboard, the API and the metrics over ten million attempts and a million jobs that wait: how long each
-//! takes while a worker works. All is made by SQL in a private Postgres, which goes with the benchmark;
+//! Pages of the dashboard, the API and the metrics over ten million attempts and a million jobs that wait: how long
+//! each takes while a worker works. All is made by SQL in a private Postgres, which goes with the benchmark;
 //! `make bench-pages`.
 //!
 //! Options by environment: `SLUICE_BENCH_ATTEMPTS` (10000000; about 9 GB of disk for ten million) and

@@ -34,6 +34,12 @@ pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
+/// A text for several lines: line breaks and tabs stay, other hidden characters are written as their code.
+#[must_use]
+pub fn on_lines(text: &str) -> Cow<'_, str> {
+    Notation::Text.apply(text)
+}
+
 /// How many columns a text takes on a terminal: a Chinese letter takes two, an accent on the letter before it none.
 #[must_use]
 pub fn columns(text: &str) -> usize {

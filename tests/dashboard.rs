@@ -9,7 +9,10 @@ use sluice::simulate::{Scenario, Simulator};
 use sqlx::PgPool;
 
 mod api;
+mod batches;
 mod browser;
+mod fleet;
+mod outage;
 
 /// One provider that refuses some requests for good, and is slow with others.
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n\
@@ -21,7 +24,7 @@ const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\n\
 const HOSTILE: &str = "<script>alert(1)</script>\"'&/x";
 
 struct Stage {
-    _database: TestDatabase,
+    database: TestDatabase,
     simulator: Simulator,
     program: Program,
     pool: PgPool,
@@ -39,11 +42,13 @@ impl Stage {
              [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.default]\nrungs = [\"one/model\"]\nmax_attempts = 1\n\
              [routes.other]\nrungs = [\"one/model\"]\n\
+             [game_days.practice]\ntargets = [\"one\"]\nshare = 0.5\n\
+             from = \"2026-01-01T10:00:00Z\"\nuntil = \"2026-01-01T11:00:00Z\"\n\
              [schedules.rare]\ncron = \"0 0 1 1 *\"\nrequest = {{ prompt = \"go, by the clock\" }}\n",
             simulator.base_url("one").unwrap()
         );
         let program = Program::new(&config, &database.url());
-        Self { pool: database.pool(), _database: database, simulator, program }
+        Self { pool: database.pool(), database, simulator, program }
     }
 
     async fn site(&self) -> Site {
@@ -116,6 +121,8 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
     let failed: i64 = sqlx::query_scalar(failed).fetch_one(&stage.pool).await.unwrap();
     let hostile = "/batches/%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27%26%2Fx";
     let why = "batch held is paused by";
+    // A page does not wait for the doctor.
+    assert_eq!(site.get("/api/v1/doctor").await.status, 200);
     for (path, parts) in [
         ("/", vec!["Overview", "one/model", "13 succeeded, 3 failed", why]),
         ("/batches", vec!["night", "held", hostile]),
@@ -131,8 +138,11 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         ("/limits", vec!["requests/min", "closed", "live"]),
         ("/pauses", vec!["held", "the budget is not decided", "Resume"]),
         ("/budgets", vec!["there are no budgets"]),
-        ("/schedules", vec!["rare", "Run now", "0 0 1 1 *", "there have been no ticks"]),
+        ("/schedules", vec!["practice", "what it did", "rare", "Run now", "0 0 1 1 *", "there have been no ticks"]),
         ("/alerts", vec!["Firing", "Over"]),
+        ("/doctor", vec!["Looked at", "All is well", "sluice check"]),
+        ("/game-days/practice", vec!["Game day practice", "over", "calls failed"]),
+        ("/reports/cost?since=1h&compare=before", vec!["change", "before: "]),
         ("/reports/cost", vec!["one", "model", "JSON"]),
         ("/reports/quality?by=route&since=7d", vec!["default"]),
         ("/confirm?action=retry&state=failed", vec!["Retry 3 jobs?", "in state failed"]),
@@ -153,6 +163,11 @@ async fn every_page_shows_what_there_is_and_why_nothing_moves() {
         ("/jobs?stat=failed", 400),
         ("/jobs?state=done", 400),
         ("/reports/none", 404),
+        ("/reports/cost?compare=before", 400),
+        ("/reports/cost?since=7d&compare=never", 400),
+        ("/reports/cost?since=7d&compare=1h", 400),
+        ("/reports/cost?since=7d&compare=before&by=day", 400),
+        ("/game-days/none", 404),
         ("/reports/latency?by=class", 400),
         ("/confirm?action=burn", 404),
         ("/changes/7", 404),

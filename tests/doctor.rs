@@ -8,6 +8,7 @@ use serde_json::Value;
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sluice::store::claim::Take;
+use sluice::store::doctor::LookTime;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool};
 use std::collections::BTreeSet;
@@ -205,7 +206,7 @@ async fn the_doctor_knows_every_index_that_the_migrations_make() {
             schedules: std::collections::HashSet::new(),
             retention: None,
         };
-        let facts = patient.store.facts(&around).await;
+        let facts = patient.store.facts(&around, LookTime::LONG).await;
         assert_eq!(facts.indexes.unwrap().0, [index.as_str()], "add it to store/doctor.rs");
         let back = format!("alter index sluice.something_else rename to {index}");
         sqlx::query(AssertSqlSafe(back)).execute(&patient.pool).await.unwrap();

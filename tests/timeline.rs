@@ -13,7 +13,7 @@ use sluice::domain::timeline::Change;
 use sluice::domain::{JobId, Timestamp};
 use sluice::journal::{NextItem, Records};
 use sluice::store::Store;
-use sluice::store::doctor::Surroundings;
+use sluice::store::doctor::{LookTime, Surroundings};
 use sluice::store::timeline::Loss;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -98,7 +98,7 @@ async fn diagnosis(pool: &PgPool, check: &str) -> Option<(Severity, String)> {
         schedules: HashSet::new(),
         retention: None,
     };
-    let facts = Store::from_pool(pool.clone()).facts(&around).await;
+    let facts = Store::from_pool(pool.clone()).facts(&around, LookTime::LONG).await;
     let findings = diagnose(&facts, Thresholds::default());
     findings.into_iter().find(|finding| finding.check == check).map(|finding| (finding.severity, finding.what))
 }

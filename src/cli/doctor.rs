@@ -9,6 +9,7 @@ use crate::domain::counted::counted;
 use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
 use crate::exit_code::ExitCode;
 use crate::store::StoreError;
+use crate::store::doctor::LookTime;
 use crate::view::finding::DiagnosisView;
 use crate::view::table::{Layout, Table};
 use crate::view::tone::Tone;
@@ -51,7 +52,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         repair(&mut context).await?;
     }
     let around = surroundings(&context.config);
-    let facts = context.store.facts(&around).await;
+    let facts = context.store.facts(&around, LookTime::LONG).await;
     let thresholds = Thresholds { transaction: args.transaction_age, waiting: args.waiting };
     let findings = diagnosis::diagnose(&facts, thresholds);
     print(&mut context.output, &findings)?;

@@ -13,9 +13,9 @@ use crate::exit_code::ExitCode;
 use crate::store::names::Named;
 use crate::store::report::{Filter, Grouping, Moment};
 use crate::view::report::asked::{self, dimensions, read};
+use crate::view::report::periods::{self, Against, Periods};
 use crate::view::table::Table;
 use crate::view::{compare, moment};
-use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::fmt::Write as _;
@@ -59,22 +59,9 @@ pub struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "before",
-        value_parser = against
+        value_parser = periods::against
     )]
     pub compare: Option<Against>,
-}
-
-/// The period that a report is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// The one right before it.
-    Before,
-    /// The one that begins then.
-    From(Moment),
-}
-
-fn against(text: &str) -> Result<Against, String> {
-    if text == "before" { Ok(Against::Before) } else { moment::parse(text).map(Against::From) }
 }
 
 /// Prints the report.
@@ -126,8 +113,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let table = match args.compare {
         None => told(&context, args.kind, &by, filter).await?,
         Some(against) => {
-            let [before, now] = periods(&context, &filter, against).await?;
-            context.output.note(format!("before: {}; now: {}", in_words(&before), in_words(&now)));
+            let Periods { before, now } = match periods::of(&context.store, &filter, against).await? {
+                Ok(periods) => periods,
+                Err(fault) => return Err(CommandFailure::usage(fault).into()),
+            };
+            context.output.note(format!("before: {}; now: {}", periods::in_words(&before), periods::in_words(&now)));
             let before = told(&context, args.kind, &by, before).await?;
             compare::compare(&before, &told(&context, args.kind, &by, now).await?, by.len())
         }
@@ -189,50 +179,7 @@ fn compares_nothing(args: &Args) -> Option<&'static str> {
              e.g. `--since 7d --compare`",
         );
     }
-    args.by.iter().any(|by| matches!(by, ReportBy::Day | ReportBy::Hour)).then_some(
-        "--by day and --by hour compare nothing: no day or hour is in both periods. Leave --compare out to see them \
-         one after the other",
-    )
-}
-
-/// The earlier period and the later one, in whole hours, of the same length.
-async fn periods(context: &Context, filter: &Filter, against: Against) -> anyhow::Result<[Filter; 2]> {
-    let hour = TimeDelta::hours(1);
-    let begins = context.store.hour_of(filter.since).await?;
-    let last = context.store.hour_of(filter.until).await?;
-    // The hour of --until counts whole, unless that is where it begins.
-    let ends = if filter.until == Some(Moment::At(last)) { last } else { last + hour };
-    let length = ends - begins;
-    if length <= TimeDelta::zero() {
-        return Err(CommandFailure::usage("--until is not after --since, so there is nothing between them").into());
-    }
-    let earlier = match against {
-        Against::Before => begins.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC),
-        Against::From(moment) => context.store.hour_of(Some(moment)).await?,
-    };
-    if earlier + length > begins {
-        return Err(CommandFailure::usage(format!(
-            "the two periods overlap: {} hours from --since on, and as many from {} on. Name an earlier instant in \
-             --compare, or end the later period by --until",
-            length.num_hours(),
-            earlier.format("%Y-%m-%d %H:%M UTC")
-        ))
-        .into());
-    }
-    let from = |since: DateTime<Utc>| Filter {
-        since: Some(Moment::At(since)),
-        until: Some(Moment::At(since + length)),
-        ..filter.clone()
-    };
-    Ok([from(earlier), from(begins)])
-}
-
-fn in_words(period: &Filter) -> String {
-    let at = |moment| match moment {
-        Some(Moment::At(at)) => at.format("%Y-%m-%d %H:%M").to_string(),
-        _ => String::new(),
-    };
-    format!("{} to {} UTC", at(period.since), at(period.until))
+    periods::without_pairs(&args.by)
 }
 
 /// Names the targets with unknown costs, and the remedy.

@@ -1,5 +1,5 @@
-//! How long a commit of outcomes is waited for before they go to the disk: as long as tells a database that is slow from
-//! one that is away.
+//! How long a commit of outcomes is waited for before they go to the disk: as long as tells a slow database from one
+//! that is away.
 
 use std::time::Duration;
 

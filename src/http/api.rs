@@ -16,14 +16,18 @@ use crate::domain::{ChatRequest, JobId, MustKeep, Rung};
 use crate::store::report::Filter;
 use crate::store::selection::{SelectedJob, Selection};
 use crate::view::alert::AlertView;
-use crate::view::batch::{BatchView, HeldBatchView};
+use crate::view::batch::{BatchView, HeldBatchView, enqueues_table};
 use crate::view::budget::BudgetView;
 use crate::view::change::{JobChangeView, PauseChangeView};
+use crate::view::compare;
 use crate::view::course;
 use crate::view::dollars::Dollars;
+use crate::view::finding::DiagnosisView;
+use crate::view::game_day::{GameDayReportView, GameDayView};
 use crate::view::job::{Bodies, JobView};
 use crate::view::moment;
 use crate::view::report::asked;
+use crate::view::report::periods::{self, Against, Periods};
 use crate::view::schedule::{ScheduleView, TickView};
 use crate::view::status::StatusView;
 use crate::view::story::StoryView;
@@ -34,7 +38,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +60,7 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/status", get(status))
         .route("/batches", get(batches))
         .route("/batches/{name}", get(batch))
+        .route("/batches/{name}/enqueues", get(enqueues))
         .route("/batches/{name}/{action}", post(change_batch))
         .route("/jobs", get(jobs).post(change_jobs))
         .route("/jobs/{job}", get(job))
@@ -68,7 +73,10 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/budgets/{name}", post(change_budget))
         .route("/schedules", get(schedules))
         .route("/schedules/{name}/{action}", post(change_schedule))
+        .route("/game-days", get(game_days))
+        .route("/game-days/{name}", get(game_day))
         .route("/alerts", get(alerts))
+        .route("/doctor", get(doctor))
         .route("/tasks", get(tasks))
         .route("/tasks/{task}", get(task))
         .route("/openapi.json", get(async || Json(document())))
@@ -115,6 +123,19 @@ async fn batch(State(site): Here, Path(name): Path<String>, asked: QueryPairs) -
         Ok(Some(HeldBatchView::of(&batch, obstacle.as_ref(), long_calls.as_ref())))
     });
     found.await?.map(Json).ok_or_else(|| Problem::not_found(format!("there is no batch {name:?}")))
+}
+
+/// The most enqueues of a batch that are listed.
+const MOST_ENQUEUES: i64 = 1000;
+
+async fn enqueues(State(site): Here, Path(name): Path<String>, asked: QueryPairs) -> OrProblem<Json<Table>> {
+    params(asked)?.finish()?;
+    let found = site.look(async |store| {
+        let found = store.enqueues(&name, MOST_ENQUEUES).await?;
+        Ok(if found.is_empty() && store.batch(&name).await?.is_none() { None } else { Some(found) })
+    });
+    let found = found.await?.ok_or_else(|| Problem::not_found(format!("there is no batch {name:?}")))?;
+    Ok(Json(enqueues_table(&found)))
 }
 
 /// A job in a list.
@@ -334,6 +355,8 @@ pub(super) struct ReportWish {
     pub(super) kind: ReportKind,
     pub(super) by: Vec<ReportBy>,
     pub(super) filter: Filter,
+    /// The period that it is compared with.
+    pub(super) against: Option<Against>,
 }
 
 impl ReportWish {
@@ -363,20 +386,49 @@ impl ReportWish {
         if kind == ReportKind::Cache && (filter.batch.is_some() || filter.login.is_some()) {
             return Err(Problem::bad("what the cache saved is not kept by batch or login: leave batch and login out"));
         }
-        Ok(Self { kind, by, filter })
+        let against = params
+            .text("compare")
+            .map(|text| periods::against(&text).map_err(|fault| Problem::bad(format!("compare: {fault}"))))
+            .transpose()?;
+        if against.is_some() {
+            if filter.since.is_none() {
+                return Err(Problem::bad(
+                    "compare needs since: it compares the time from then on with as long a time before it, e.g. \
+                     since=7d&compare=before",
+                ));
+            }
+            if let Some(fault) = periods::without_pairs(&by) {
+                return Err(Problem::bad(fault.replace("--", "")));
+            }
+        }
+        Ok(Self { kind, by, filter, against })
     }
 
     pub(super) async fn answer(self, site: &Site) -> OrProblem<asked::ReportRead> {
-        let Self { kind, by, mut filter } = self;
+        let Self { kind, by, mut filter, against } = self;
         let is_by_batch = by.contains(&ReportBy::Batch) && filter.batch.is_none();
         let by = asked::dimensions(kind, &by);
-        site.look(async |store| {
+        let read = site.look(async |store| {
             let most = if is_by_batch { asked::MOST_BATCHES } else { 0 };
             let said = asked::show_latest(store, &mut filter, most).await?;
-            let answer = asked::read(store, kind, &by, filter).await?;
-            Ok(asked::ReportRead { note: answer.note.or(said), ..answer })
-        })
-        .await
+            let Some(against) = against else {
+                let answer = asked::read(store, kind, &by, filter).await?;
+                return Ok(Ok(asked::ReportRead { note: answer.note.or(said), ..answer }));
+            };
+            let Periods { before, now } = match periods::of(store, &filter, against).await? {
+                Ok(periods) => periods,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            let told = format!("before: {}; now: {}", periods::in_words(&before), periods::in_words(&now));
+            let before = asked::read(store, kind, &by, before).await?;
+            let now = asked::read(store, kind, &by, now).await?;
+            Ok(Ok(asked::ReportRead {
+                table: compare::compare(&before.table, &now.table, by.len()),
+                unpriced: before.unpriced + now.unpriced,
+                note: Some(said.into_iter().fold(told, |told, said| format!("{told}; {said}"))),
+            }))
+        });
+        read.await?.map_err(|fault| Problem::bad(fault.replace("--", "")))
     }
 }
 
@@ -465,6 +517,40 @@ async fn change_schedule(
     wish::change_schedule(&site, &name, &action, reason.as_deref()).await.map(Json)
 }
 
+/// The game days of the worker's configuration.
+pub(super) fn game_days_of(site: &Site) -> Vec<GameDayView> {
+    let observer = site.gauged.observer();
+    observer.game_days().iter().map(|day| GameDayView::of(day, observer.now())).collect()
+}
+
+/// What one of them did.
+pub(super) async fn game_day_report(site: &Site, name: &str) -> OrProblem<GameDayReportView> {
+    let observer = site.gauged.observer();
+    let days = observer.game_days();
+    let Some(day) = days.iter().find(|day| day.name == name) else {
+        let known: Vec<&str> = days.iter().map(|day| day.name.as_str()).collect();
+        let known =
+            if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        return Err(Problem::not_found(format!("there is no game day {name:?}; {known}")));
+    };
+    let outcome = site.look(async |store| store.game_day(name, day.from, day.until).await).await?;
+    Ok(GameDayReportView::of(GameDayView::of(day, observer.now()), &outcome))
+}
+
+async fn game_days(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<GameDayView>>> {
+    params(asked)?.finish()?;
+    Ok(Json(game_days_of(&site)))
+}
+
+async fn game_day(
+    State(site): Here,
+    Path(name): Path<String>,
+    asked: QueryPairs,
+) -> OrProblem<Json<GameDayReportView>> {
+    params(asked)?.finish()?;
+    game_day_report(&site, &name).await.map(Json)
+}
+
 /// The alerts that fire; with `all` also those of lately that are over.
 pub(super) async fn alerts_of(site: &Site, all: bool) -> OrProblem<Vec<AlertView>> {
     let rows = site.look(async |store| store.alerts(all).await).await?;
@@ -476,6 +562,21 @@ async fn alerts(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<Aler
     let all = params.flag("all")?;
     params.finish()?;
     alerts_of(&site, all).await.map(Json)
+}
+
+/// What the doctor finds.
+#[derive(Serialize)]
+struct DoctorAnswer<'a> {
+    /// When it looked: at most once a minute.
+    looked_at: DateTime<Utc>,
+    #[serde(flatten)]
+    found: DiagnosisView<'a>,
+}
+
+async fn doctor(State(site): Here, asked: QueryPairs) -> OrProblem<Response> {
+    params(asked)?.finish()?;
+    let found = site.diagnosis().await?;
+    Ok(Json(DoctorAnswer { looked_at: found.looked_at, found: DiagnosisView::of(&found.findings) }).into_response())
 }
 
 async fn tasks(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<Task>>> {

@@ -4,6 +4,7 @@
 mod batches;
 mod changes;
 mod chart;
+mod doctor;
 mod failures;
 mod jobs;
 mod layout;
@@ -16,9 +17,10 @@ mod sign_in;
 
 use super::problem::Problem;
 use super::site::Site;
+use crate::printable::on_lines;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use layout::Frame;
@@ -49,7 +51,7 @@ struct Paper(Response);
 
 impl Paper {
     fn of(markup: Markup) -> Self {
-        Self::from_text("text/html; charset=utf-8", markup.into_string())
+        Self::from_text("text/html; charset=utf-8", legible(&markup.into_string()))
     }
 
     fn from_text(kind: &'static str, text: String) -> Self {
@@ -78,7 +80,9 @@ pub(super) fn router() -> Router<Arc<Site>> {
         .route("/pauses", get(limits::pauses))
         .route("/budgets", get(money::budgets))
         .route("/schedules", get(schedules::page))
+        .route("/game-days/{name}", get(schedules::game_day))
         .route("/alerts", get(schedules::alerts))
+        .route("/doctor", get(doctor::page))
         .route("/reports/{kind}", get(money::report))
         .route("/confirm", get(changes::confirm))
         .route("/do", post(changes::carry_out))
@@ -102,14 +106,52 @@ fn asset(kind: &'static str, text: &'static str) -> Paper {
     Paper::from_text(kind, text.to_owned())
 }
 
+/// A page on which nothing is hidden in what is read: a name must not turn the words around it, nor look like another
+/// name. What stands in tags stays as it is, since forms send it back.
+fn legible(page: &str) -> String {
+    let mut legible = String::with_capacity(page.len());
+    let mut rest = page;
+    while let Some((words, tag)) = rest.split_once('<') {
+        legible.push_str(&on_lines(words));
+        let (tag, after) = tag.split_once('>').unwrap_or((tag, ""));
+        legible.push('<');
+        legible.push_str(tag);
+        legible.push('>');
+        rest = after;
+    }
+    legible.push_str(&on_lines(rest));
+    legible
+}
+
 /// Why there is no page, as a page.
 pub(super) fn sorry(problem: &Problem) -> Response {
     let title = problem.status.canonical_reason().unwrap_or("Error");
+    let passes = problem.status == StatusCode::SERVICE_UNAVAILABLE;
     let body = html! {
         h1 { (title) }
         p { (problem.detail) }
+        @if passes {
+            p data-again { "This page is read again every five seconds, and shows what it should as soon as it can." }
+        }
         p { a href="/" { "Overview" } }
     };
     let paper = Paper::of(Frame { title, here: "", body }.alone());
-    (problem.status, paper).into_response()
+    let mut response = (problem.status, paper).into_response();
+    if passes {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_hidden_in_words_and_nothing_is_changed_in_tags() {
+        let name = "a\u{202e}b\u{200b}>\n";
+        let page = legible(&html! { p title=(name) { (name) br; "c" } }.into_string());
+        assert_eq!(page, "<p title=\"a\u{202e}b\u{200b}&gt;\n\">a\\u{202e}b\\u{200b}&gt;\n<br>c</p>");
+        assert_eq!(legible("plain"), "plain");
+    }
 }

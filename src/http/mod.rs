@@ -72,10 +72,19 @@ pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String], 
         .merge(dashboard::open())
         .merge(dashboard)
         .nest("/api/v1", api)
-        .fallback(async || (StatusCode::NOT_FOUND, "there is nothing here: / has the dashboard\n"))
+        .fallback(nothing)
         .with_state(site);
     server::serve(listener, router, guard::Hosts::of(listen, hosts)).await;
     Ok(())
+}
+
+/// A path that leads nowhere: a person gets a page.
+async fn nothing(headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") {
+        return dashboard::sorry(&Problem::not_found("there is no such page: those that there are stand above"));
+    }
+    (StatusCode::NOT_FOUND, "there is nothing here: / has the dashboard\n").into_response()
 }
 
 /// Whether a request may go on.

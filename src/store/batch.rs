@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How often a chunk that met another transaction's locks is tried before that is an error.
 const TRIES: u32 = 5;
 
+/// So many batches are looked at for those whose jobs came last.
+const LATEST: i64 = 50;
+
 /// A batch and its progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -150,7 +153,7 @@ impl Store {
     /// The batches in which something happened last, the latest hour first. Within an hour, which is the resolution of
     /// the sums, they are in the order of their names.
     pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
-        batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
+        self.sums_of(&self.latest(None, "", limit).await?).await
     }
 
     /// The same behind a batch in that order.
@@ -162,11 +165,20 @@ impl Store {
                 .fetch_one(&self.db)
                 .await
                 .doing("reading batches")?;
-        batches!(
-            "",
-            "having max(hour) < $2 or (max(hour) = $2 and batch > $3) order by max(hour) desc, batch limit $1",
-            limit, last, after => fetch_all, self
-        )
+        let Some(last) = last else { return Ok(Vec::new()) };
+        self.sums_of(&self.latest(Some(last), after, limit).await?).await
+    }
+
+    /// The names of at most so many batches, the latest first, behind the one of this hour and name.
+    async fn latest(&self, hour: Option<DateTime<Utc>>, batch: &str, limit: i64) -> Result<Vec<String>, StoreError> {
+        sqlx::query_file_scalar!("src/store/batch/latest.sql", hour, batch, limit)
+            .fetch_all(&self.db)
+            .await
+            .doing("reading batches")
+    }
+
+    async fn sums_of(&self, names: &[String]) -> Result<Vec<Batch>, StoreError> {
+        batches!("and batch = any ($1)", "order by max(hour) desc, batch", names => fetch_all, self)
     }
 
     /// One batch; `None` when no job was ever in it. A login that may not read the sums, which are those of all logins,
@@ -210,11 +222,11 @@ impl Store {
     pub async fn latest_batches(&self) -> Result<Vec<String>, StoreError> {
         if self.reads_all().await? {
             return sqlx::query_scalar!(
-                r#"select b.batch as "batch!"
-                     from (select batch, max(hour) as hour from sluice.totals where batch <> ''
-                            group by batch order by hour desc, batch limit 50) b
-                          cross join lateral (select max(j.id) as job from sluice.job j where j.batch = b.batch) newest
-                    order by newest.job desc nulls last, b.hour desc, b.batch"#
+                r#"select b.name as "batch!"
+                     from unnest($1::text[]) with ordinality b(name, place)
+                          cross join lateral (select max(j.id) as job from sluice.job j where j.batch = b.name) newest
+                    order by newest.job desc nulls last, b.place"#,
+                &self.latest(None, "", LATEST).await?
             )
             .fetch_all(&self.db)
             .await

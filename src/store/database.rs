@@ -74,6 +74,9 @@ const SETTINGS: [(&str, &str); 7] = [
 /// These settings alone are not enough: `store/mod.rs` says how a statement looks up rows.
 const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
+/// Further settings for statements that nothing waits for but a page: the server gives them up soon.
+const LOOK_SETTINGS: [(&str, &str); 2] = [("statement_timeout", "3s"), ("lock_timeout", "1s")];
+
 /// A setting that means nothing to Postgres. Whether it arrives shows whether the session is Sluice's own.
 const MARK: &str = "sluice.mark";
 
@@ -95,8 +98,21 @@ pub enum Purpose {
     /// Commands: a few statements of any kind, perhaps on a standby that serves reports.
     #[default]
     Commands,
+    /// Looks at the state of the database that may stay without an answer, but must not keep it busy.
+    Looks,
     /// A worker, or any other writer: a session that takes no writes is of no use.
     Work,
+}
+
+impl Purpose {
+    /// What holds beside [`SETTINGS`], or in their place.
+    const fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Commands => &[],
+            Self::Looks => &LOOK_SETTINGS,
+            Self::Work => &WORK_SETTINGS,
+        }
+    }
 }
 
 /// The state of all connections together.
@@ -247,7 +263,7 @@ impl Database {
                 return options.extra_float_digits(None);
             }
             let options = options.options(SETTINGS).options(SESSION_SETTINGS);
-            if purpose == Purpose::Work { options.options(WORK_SETTINGS) } else { options }
+            options.options(purpose.settings().iter().copied())
         };
         let begin = pooled.then(|| begin_with_settings(purpose));
         let options = with_settings(options);
@@ -255,7 +271,7 @@ impl Database {
         // connection reports the fault at once.
         let mut first = within_patience(options.connect()).await?;
         let connections = match purpose {
-            Purpose::Commands => connections,
+            Purpose::Commands | Purpose::Looks => connections,
             Purpose::Work => {
                 require_writable(&mut first).await?;
                 // A connection that the server refuses would be waited for in vain, while existing ones lie idle.
@@ -450,8 +466,7 @@ async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Err
 fn begin_with_settings(purpose: Purpose) -> SqlStr {
     // The session's default comes too late for this transaction.
     let mut statements = "begin isolation level read committed".to_owned();
-    let for_work = WORK_SETTINGS.into_iter().filter(|_| purpose == Purpose::Work);
-    for (name, value) in SETTINGS.into_iter().chain(for_work) {
+    for (name, value) in SETTINGS.iter().chain(purpose.settings()) {
         statements.push_str("; set local ");
         statements.push_str(name);
         statements.push_str(" = '");

@@ -7,7 +7,7 @@ mod schedules;
 
 use super::lanes::Lane;
 use super::waits::Spot;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, within};
 use crate::domain::budget::{Budget, faults};
 use crate::domain::diagnosis::{
     ChurningTable, Facts, FinishedWork, Partitions, Queue, ReplicationSlot, SchemaState, Seen, ServerState, Session,
@@ -16,24 +16,21 @@ use crate::domain::obstacle::{Circumstances, Obstacle};
 use crate::domain::pause::FixedWait;
 use crate::domain::retention::Retention;
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const DIAGNOSING: &str = "looking at the database";
 
-/// How long the doctor looks for jobs that are in no queue. With many millions of jobs only the newest are examined.
-const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
+/// Why a fact could not be read in time.
+const LATE: &str = "not within the time that a page has; `sluice doctor` takes longer";
 
 /// Costs that a provider puts at another figure are told of for so long.
 const A_DAY: Duration = Duration::from_hours(24);
-
-/// How long the doctor compares results with the ledger, the newest first.
-const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 
 /// How many job numbers one partition holds.
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 80] = [
+const INDEXES: [&str; 81] = [
     "alert_delivery_alert",
     "alert_delivery_due",
     "alert_delivery_pkey",
@@ -103,6 +100,7 @@ const INDEXES: [&str; 80] = [
     "tally_day_all_pkey",
     "tally_hour_all_pkey",
     "tally_hour_batch",
+    "tally_hour_latest",
     "tally_hour_no_batch",
     "tally_hour_pkey",
     "tally_hour_target_pkey",
@@ -146,7 +144,7 @@ const CHURNING: [(&str, &[&str]); 16] = [
 ];
 
 /// Facts that the caller knows and the database does not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// Whether it is the private Postgres.
     pub private: bool,
@@ -177,42 +175,84 @@ fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
     })
 }
 
+/// How long the doctor may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookTime {
+    /// At all; `None`: as long as it takes. A fact that was not read by then is one that could not be read.
+    pub in_all: Option<Duration>,
+    /// For jobs that are in no queue. With many millions of jobs only the newest are examined.
+    pub unqueued: Duration,
+    /// For results that do not agree with the ledger, the newest first.
+    pub bills: Duration,
+}
+
+impl LookTime {
+    /// Somebody has asked for it, or nobody waits for it.
+    pub const LONG: Self = Self { in_all: None, unqueued: Duration::from_secs(10), bills: Duration::from_secs(5) };
+
+    /// A page is to show it.
+    pub const SHORT: Self =
+        Self { in_all: Some(Duration::from_secs(6)), unqueued: Duration::from_secs(1), bills: Duration::from_secs(1) };
+}
+
+/// The time that is left for looking.
+struct Ends(Option<Instant>);
+
+impl Ends {
+    /// The fact, if it is read in the time that is left.
+    async fn look<T>(&self, looking: impl Future<Output = Result<T, StoreError>>) -> Seen<T> {
+        let Some(end) = self.0 else { return seen(looking.await) };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LATE.to_owned());
+        }
+        match within(left, DIAGNOSING, looking).await {
+            Err(StoreError::Timeout { .. }) => Err(LATE.to_owned()),
+            Err(error) if error.is_cut_short() => Err(LATE.to_owned()),
+            looked => seen(looked),
+        }
+    }
+}
+
 impl Store {
-    /// Reads every fact that this login may read.
-    pub async fn facts(&self, around: &Surroundings) -> Facts {
+    /// Reads every fact that this login may read, those first that cost little.
+    pub async fn facts(&self, around: &Surroundings, time: LookTime) -> Facts {
+        let ends = Ends(time.in_all.map(|in_all| Instant::now() + in_all));
         Facts {
             pooled: self.is_pooled(),
             private: around.private,
-            schema: seen(self.schema_version().await.map(|version| SchemaState {
-                found: version.found,
-                known: version.known,
-                oldest: version.oldest,
-            })),
-            server: seen(self.server().await),
-            clock: seen(self.clock_difference().await),
-            sessions: seen(self.open_transactions().await),
-            sees_all_sessions: self.sees_all_sessions().await.unwrap_or(false),
-            prepared: seen(self.prepared_transactions().await),
-            slots: seen(self.slots().await),
-            standbys: seen(self.standbys().await),
-            tables: seen(self.churning_tables().await),
-            vacuum_off: seen(self.vacuum_off().await),
-            indexes: seen(self.faulty_indexes().await),
-            trigger: seen(self.trigger_fires().await),
-            partitions: seen(self.partition_headroom().await),
-            plans: seen(self.plans().await),
-            queue: seen(self.queue_health(around).await),
-            unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
-            misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
-            budgets: seen(self.check_budgets(false).await),
-            budget_faults: seen(self.budget_faults(around).await),
-            schedules: seen(self.ailing_schedules(around).await),
-            doubted_costs: seen(self.doubted_costs(A_DAY).await),
-            alert_mail: seen(self.alert_mail().await),
-            absurd_sums: seen(self.absurd_sums().await),
-            retention: seen(self.kept(around.retention).await),
-            history: seen(self.history_of_database().await),
-            roles: seen(self.roles().await),
+            schema: ends
+                .look(async {
+                    let version = self.schema_version().await?;
+                    Ok(SchemaState { found: version.found, known: version.known, oldest: version.oldest })
+                })
+                .await,
+            server: ends.look(self.server()).await,
+            clock: ends.look(self.clock_difference()).await,
+            sessions: ends.look(self.open_transactions()).await,
+            sees_all_sessions: ends.look(self.sees_all_sessions()).await.unwrap_or(false),
+            prepared: ends.look(self.prepared_transactions()).await,
+            slots: ends.look(self.slots()).await,
+            standbys: ends.look(self.standbys()).await,
+            tables: ends.look(self.churning_tables()).await,
+            vacuum_off: ends.look(self.vacuum_off()).await,
+            indexes: ends.look(self.faulty_indexes()).await,
+            trigger: ends.look(self.trigger_fires()).await,
+            partitions: ends.look(self.partition_headroom()).await,
+            roles: ends.look(self.roles()).await,
+            history: ends.look(self.history_of_database()).await,
+            budget_faults: ends.look(self.budget_faults(around)).await,
+            schedules: ends.look(self.ailing_schedules(around)).await,
+            alert_mail: ends.look(self.alert_mail()).await,
+            retention: ends.look(self.kept(around.retention)).await,
+            plans: ends.look(self.plans()).await,
+            queue: ends.look(self.queue_health(around)).await,
+            // These read sums and stretches of the ledger.
+            budgets: ends.look(self.check_budgets(false)).await,
+            doubted_costs: ends.look(self.doubted_costs(A_DAY)).await,
+            unqueued: ends.look(self.unqueued(time.unqueued)).await,
+            misbilled: ends.look(self.misbilled(time.bills)).await,
+            absurd_sums: ends.look(self.absurd_sums()).await,
         }
     }
 

@@ -269,6 +269,14 @@ impl StoreError {
             && !self.is_the_rows_fault()
     }
 
+    /// Whether the server gave the statement up, because it took too long or waited too long for a lock.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        let Self::Sql { source, .. } = self else { return false };
+        let code = source.as_database_error().and_then(DatabaseError::code);
+        code.is_some_and(|code| code == "57014" || code == "55P03")
+    }
+
     /// Whether the login lacks a right.
     #[must_use]
     pub fn is_denied(&self) -> bool {

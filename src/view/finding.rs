@@ -45,6 +45,11 @@ impl<'a> DiagnosisView<'a> {
         Self { ok: worst < Severity::Warning, worst: worst.as_str(), findings: findings.collect() }
     }
 
+    /// The findings of this severity.
+    pub fn of_severity(&self, severity: Severity) -> impl Iterator<Item = &FindingView<'a>> {
+        self.findings.iter().filter(move |finding| finding.severity == severity.as_str())
+    }
+
     /// A row for each finding, with all that is known of it.
     #[must_use]
     pub fn table(&self) -> Table {

@@ -3,6 +3,7 @@
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
 pub mod asked;
+pub mod periods;
 pub mod prompt_caches;
 pub mod quality;
 pub mod shadow;

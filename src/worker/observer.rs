@@ -6,11 +6,13 @@ use super::spool::Fill;
 use super::traces::SpanCounts;
 use crate::domain::budget::BudgetStanding;
 use crate::domain::decide::Ineligible;
+use crate::domain::game_day::GameDay;
 use crate::domain::pause::PauseKind;
 use crate::domain::shared_bucket::BucketStanding;
 use crate::domain::statistics::Statistics;
 use crate::domain::{ChatRequest, MustKeep, Route, Rung, Timestamp};
 use crate::store::StoreError;
+use crate::store::doctor::Surroundings;
 use crate::store::schedule::{ScheduleRow, TickRow};
 use crate::store::status::RouteQueue;
 use chrono::{DateTime, Utc};
@@ -195,6 +197,18 @@ impl Observer {
         let plan = self.shared.plan();
         let endpoint = plan.client(&rung.target.provider)?.endpoint();
         endpoint.refusal(request, &rung.target.model, &rung.model.capabilities, must_keep)
+    }
+
+    /// The game days of the configuration.
+    #[must_use]
+    pub fn game_days(&self) -> Arc<[GameDay]> {
+        Arc::clone(&self.shared.settings().game_days)
+    }
+
+    /// What the doctor has to know of the configuration.
+    #[must_use]
+    pub fn surroundings(&self) -> Surroundings {
+        self.shared.settings().alerts.as_ref().map(|alerts| alerts.around.clone()).unwrap_or_default()
     }
 
     /// Where all budgets stand.

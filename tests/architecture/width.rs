@@ -145,6 +145,8 @@ fn read(path: &Path, into: &mut Vec<(String, String)>) {
         }
     } else if path.extension().is_some_and(|extension| extension == "new") {
         // A snapshot that a failed test has left beside the one that is kept; git ignores it.
+    } else if path.extension().is_some_and(|extension| extension == "png") {
+        // A picture has no lines.
     } else {
         let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         into.push((name, std::fs::read_to_string(path).unwrap()));

@@ -43,6 +43,8 @@ async fn every_answer_has_the_form_that_the_document_promises() {
     let site = stage.site().await;
     stage.fill().await;
     stage.program.output(&["budget", "set", "all", "5", "--soft", "0.5"]).await;
+    let file = stage.program.file("jobs.jsonl", "{\"prompt\": \"go, from a file\"}\n");
+    stage.program.output(&["enqueue", file.to_str().unwrap(), "--batch", "from a file"]).await;
     let document = site.get("/api/v1/openapi.json").await.json();
     assert_eq!(document, self::document());
     let failed = "select min(job_id) from sluice.result where state = 'failed'";
@@ -69,6 +71,11 @@ async fn every_answer_has_the_form_that_the_document_promises() {
         ("/schedules", "/schedules".to_owned()),
         ("/alerts", "/alerts?all=true".to_owned()),
         ("/tasks", "/tasks".to_owned()),
+        ("/doctor", "/doctor".to_owned()),
+        ("/game-days", "/game-days".to_owned()),
+        ("/game-days/{name}", "/game-days/practice".to_owned()),
+        ("/batches/{name}/enqueues", "/batches/from%20a%20file/enqueues".to_owned()),
+        ("/reports/{kind}", "/reports/cost?by=route&since=1h&compare=before".to_owned()),
     ];
     let gets = gets.into_iter().chain(reports.into_iter().map(|path| ("/reports/{kind}", path)));
     for (path, concrete) in gets {

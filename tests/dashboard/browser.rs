@@ -9,7 +9,7 @@ use std::path::Path;
 const TAB: char = '\u{e004}';
 
 /// Pages with everything that pages have.
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 16] = [
     "/",
     "/batches",
     "/batches/night",
@@ -19,11 +19,54 @@ const PAGES: [&str; 13] = [
     "/budgets",
     "/pauses",
     "/schedules",
+    "/game-days/practice",
     "/alerts",
-    "/reports/cost",
+    "/reports/cost?since=1h&compare=before",
+    "/doctor",
     "/confirm?action=retry&state=failed",
     "/changes",
+    "/nothing",
 ];
+
+/// Names that are as long as names may be, without a space, and that turn the words around them.
+const UNBROKEN: &str = "wwwwwwwwwwWWWWWWWWWW";
+const TURNED: &str = "moc\u{202e}txt.exe\u{200b}\u{2066}";
+
+/// Words whose colour is too close to the colour behind them, by the formula of WCAG 2 (AA).
+const FAINT: &str = "(() => {
+    const light = ([r, g, b]) => { const part = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b); };
+    const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+    const behind = (one) => { for (; one; one = one.parentElement) {
+        const colour = numbers(getComputedStyle(one).backgroundColor);
+        if (colour.length === 3 || colour[3] > 0) return colour; } return [255, 255, 255]; };
+    const faint = [];
+    for (const one of document.querySelectorAll('body *')) {
+        const speaks = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!speaks && !['INPUT', 'SELECT'].includes(one.tagName)) continue;
+        if (!one.getClientRects().length) continue;
+        const style = getComputedStyle(one);
+        const size = parseFloat(style.fontSize);
+        const isLarge = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+        const [a, b] = [light(numbers(style.color)), light(behind(one))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < (isLarge ? 3 : 4.5)) faint.push(`${one.outerHTML.slice(0, 90)}: ${contrast.toFixed(1)}`);
+    }
+    return faint;
+})()";
+
+/// What can have the focus and does not show it.
+const UNMARKED: &str =
+    "[...document.querySelectorAll('a, button, input:not([type=hidden]), select, summary, [tabindex]')]
+    .filter((one) => { one.focus({ focusVisible: true, preventScroll: true }); const style = getComputedStyle(one);
+        return document.activeElement !== one || style.outlineStyle === 'none' || parseFloat(style.outlineWidth) < 2; })
+    .map((one) => one.outerHTML.slice(0, 90))";
+
+/// What sticks out of the window and is in no box that scrolls.
+const STICKING_OUT: &str = "[...document.querySelectorAll('body *')]
+    .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+        && !one.closest('.scroll') && getComputedStyle(one).position !== 'absolute')
+    .map((one) => one.outerHTML.slice(0, 90))";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_tried_again() {
@@ -73,30 +116,48 @@ async fn pages_fit_a_phone_and_can_be_used_by_keyboard_and_screen_reader() {
     let site = stage.site().await;
     stage.fill().await;
     stage.program.output(&["budget", "set", "all", "5"]).await;
-    for (width, height, is_dark, name) in [
-        (1280, 900, false, "light"),
-        (1280, 900, true, "dark"),
-        (390, 844, false, "phone-light"),
-        (390, 844, true, "phone-dark"),
-    ] {
+    for name in [UNBROKEN.repeat(10).as_str(), TURNED] {
+        stage.enqueue(name, "go", 1).await;
+        sqlx::query("select sluice.pause('project', $1, $1)").bind(name).execute(&stage.pool).await.unwrap();
+    }
+    until("they are done", async || stage.count("succeeded").await == 15).await;
+    let failed = "select min(job_id) from sluice.result where state = 'failed'";
+    let failed: i64 = sqlx::query_scalar(failed).fetch_one(&stage.pool).await.unwrap();
+    let story = format!("/jobs/{failed}");
+    let long = format!("/batches/{}", UNBROKEN.repeat(10));
+    let turned = format!("/batches/{}", encoded(TURNED));
+    let pages = PAGES.into_iter().chain([story.as_str(), &long, &turned, "/jobs?batch=%3Cscript%3E"]);
+    let pages: Vec<&str> = pages.collect();
+    for (width, height, is_dark) in [(1280, 900, false), (1280, 900, true), (360, 780, false), (360, 780, true)] {
         browser.look_like(width, height, is_dark).await;
-        for page in PAGES {
+        for page in &pages {
             browser.open(&format!("http://{}{page}", site.address)).await;
-            let wide = browser.eval("document.documentElement.scrollWidth > window.innerWidth").await;
-            assert_eq!(wide, false, "{page} is wider than {width}");
+            let at = format!("{page} at {width} px{}", if is_dark { ", dark" } else { "" });
+            // What is folded away has to fit, too.
+            browser.eval("document.querySelectorAll('details').forEach(one => one.open = true)").await;
+            let is_wide = browser.eval(&format!("document.documentElement.scrollWidth > {width}")).await;
+            assert_eq!(is_wide, false, "{at}: {}", browser.eval(STICKING_OUT).await);
             // Each field has a name; each link and each button has words; there is one first heading.
             let nameless = "[...document.querySelectorAll('input:not([type=hidden]), select')]
                 .filter(field => !field.labels.length).map(field => field.outerHTML)";
-            assert_eq!(browser.eval(nameless).await, serde_json::json!([]), "{page}");
             let wordless = "[...document.querySelectorAll('a, button')].filter(one => !one.innerText.trim()
                 && !one.textContent.trim()).map(one => one.outerHTML)";
-            assert_eq!(browser.eval(wordless).await, serde_json::json!([]), "{page}");
-            assert_eq!(browser.eval("document.querySelectorAll('h1').length").await, 1, "{page}");
             let twice = "[...document.querySelectorAll('[id]')].map(one => one.id)
                 .filter((id, at, all) => all.indexOf(id) !== at)";
-            assert_eq!(browser.eval(twice).await, serde_json::json!([]), "{page}");
-            let shown = page.split(['/', '?']).nth(1).filter(|name| !name.is_empty()).unwrap_or("overview");
-            browser.picture(&format!("dashboard-{shown}-{name}")).await;
+            for (script, what) in [
+                (nameless, "fields without a name"),
+                (wordless, "links without words"),
+                (twice, "ids that are there twice"),
+                (STICKING_OUT, "what sticks out"),
+                (FAINT, "faint words"),
+                (UNMARKED, "what does not show the focus"),
+            ] {
+                assert_eq!(browser.eval(script).await, serde_json::json!([]), "{at}: {what}");
+            }
+            assert_eq!(browser.eval("document.querySelectorAll('h1').length").await, 1, "{at}");
+            assert_eq!(browser.eval("document.scripts.length").await, 1, "{at}: a name has become a script");
+            let words = browser.words().await;
+            assert!(!words.contains(['\u{202e}', '\u{200b}', '\u{2066}']), "{at}: {words}");
         }
     }
     // The first key press leads to the way past the list of pages.
@@ -106,6 +167,10 @@ async fn pages_fit_a_phone_and_can_be_used_by_keyboard_and_screen_reader() {
     assert_eq!(browser.eval("document.activeElement.className").await, "skip");
     browser.close().await;
     site.stop().await;
+}
+
+fn encoded(name: &str) -> String {
+    name.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"))
 }
 
 /// How bright a colour is, as WCAG has it.

@@ -130,14 +130,11 @@ impl Browser {
         self.do_it("actions", &actions).await;
     }
 
-    /// Keeps a picture of the page, where `SLUICE_SCREENSHOTS` names a folder for them.
-    pub async fn picture(&self, name: &str) {
-        use base64_of::decode;
-        let Ok(folder) = std::env::var("SLUICE_SCREENSHOTS") else { return };
+    /// A picture of the part of the page that is in the window, as PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
         let path = format!("/session/{}/screenshot", self.session);
         let reply = exchange(&self.address, "GET", &path, "", "").await.json();
-        let picture = decode(reply["value"].as_str().unwrap());
-        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
+        base64_of::decode(reply["value"].as_str().unwrap())
     }
 
     /// Ends the browser.

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod inbox;
 pub mod otlp;
 pub mod page;
+pub mod picture;
 pub mod pooler;
 pub mod postgres;
 pub mod program;

@@ -146,10 +146,8 @@ fn a_receiver_that_names_a_rule_which_never_comes_is_a_warning() {
     let receiver = |lines: &str| format!("[alerts.receivers.ops]\nurl = \"http://127.0.0.1:9/a\"\n{lines}\n");
     assert_eq!(
         warnings(&receiver("rules = [\"batch_completed\", \"key_out\"]")),
-        [
-            "alerts.receivers.ops.rules names batch_completed, which never comes there: it is info, and the receiver takes \
-          warning and graver; set severity = \"info\""
-        ]
+        ["alerts.receivers.ops.rules names batch_completed, which never comes there: it is info, and the receiver \
+             takes warning and graver; set severity = \"info\""]
     );
     assert!(warnings(&receiver("rules = [\"batch_completed\"]\nseverity = \"info\"")).is_empty());
     assert!(warnings(&receiver("severity = \"critical\"")).is_empty(), "it names no rule");

@@ -58,6 +58,7 @@ const PERIOD: &[Member] = &[
     text("project", "Only this project."),
     text("route", "Only this route."),
     text("login", "Only jobs that this login enqueued."),
+    text("compare", "Rows of changes: `before` for the period before `since`, or where the earlier period begins."),
 ];
 const TO: Member = text("to", "With `move`: the route along which the jobs go.");
 const PRIORITY: Member = Member { name: "priority", of: "integer", doc: "With `priority`: from -1000 to 1000." };
@@ -87,6 +88,13 @@ const ENDPOINTS: &[Endpoint] = &[
         summary: "One batch, and why it does not go on.",
         takes: &[],
         answers: &[(200, "Batch")],
+    },
+    Endpoint {
+        method: "get",
+        path: "/batches/{name}/enqueues",
+        summary: "The enqueues by command that made a batch, the newest first: as `sluice batch enqueues` has them.",
+        takes: &[],
+        answers: &[(200, "Enqueues")],
     },
     Endpoint {
         method: "post",
@@ -185,10 +193,31 @@ const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: "get",
+        path: "/game-days",
+        summary: "The game days of the worker's configuration.",
+        takes: &[],
+        answers: &[(200, "GameDays")],
+    },
+    Endpoint {
+        method: "get",
+        path: "/game-days/{name}",
+        summary: "What a game day did, as `sluice game-day report` tells it.",
+        takes: &[],
+        answers: &[(200, "GameDayReport")],
+    },
+    Endpoint {
+        method: "get",
         path: "/alerts",
         summary: "The alerts that fire.",
         takes: &[&[Member { name: "all", of: "boolean", doc: "Also those of lately that are over." }]],
         answers: &[(200, "Alerts")],
+    },
+    Endpoint {
+        method: "get",
+        path: "/doctor",
+        summary: "What the doctor finds, as `sluice doctor` has it; looked at most once a minute, and for 6 s.",
+        takes: &[],
+        answers: &[(200, "Doctor")],
     },
     Endpoint {
         method: "get",

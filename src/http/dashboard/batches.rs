@@ -11,6 +11,7 @@ use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::store::batch::Batch;
 use crate::view::batch::{self, BatchView, per_answer_in_words};
+use crate::view::dollars::at_a_glance;
 use crate::view::table::Cell;
 use crate::view::waits::WhyView;
 use axum::extract::{Path, Query, State};
@@ -93,7 +94,7 @@ fn progress(batch: &Batch, why: Option<&WhyView>, long_calls: Option<&LongCalls>
         p {
             "So far " b { (view.dollars()) }
             @if let Some(each) = per_answer_in_words(batch) { ", " (each) }
-            @if let Some(all) = at_the_end(batch) { "; at the end about " b { (all) } }
+            @if let Some(all) = at_the_end(batch) { "; at the end about " b { (at_a_glance(all)) } }
             @if let Some(left) = left {
                 "; by the limits at least "
                 (humantime::format_duration(Duration::from_secs(left.as_secs()))) " to go"

@@ -18,8 +18,8 @@ pub(super) struct Bar {
     pub(super) words: String,
 }
 
-/// The bars, the first on the left.
-pub(super) fn bars(name: &str, bars: &[Bar]) -> Markup {
+/// The bars, the first on the left. `most` is the amount of the highest one in words.
+pub(super) fn bars(name: &str, bars: &[Bar], most: &str) -> Markup {
     let highest = bars.iter().map(|bar| bar.amount).fold(0.0, f64::max);
     if highest <= 0.0 {
         return html! { p .empty { "nothing yet" } };
@@ -43,6 +43,11 @@ pub(super) fn bars(name: &str, bars: &[Bar]) -> Markup {
                     }
                 }
             }
+        }
+        p .axis aria-hidden="true" {
+            span { (bars.first().map_or("", |bar| &bar.name)) }
+            span { "at most " (most) }
+            span { (bars.last().map_or("", |bar| &bar.name)) }
         }
     }
 }

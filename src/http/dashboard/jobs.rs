@@ -132,9 +132,13 @@ fn on_all(site: &Site, query: &[(&str, &str)]) -> Markup {
         Button::after_a_look("resume", "Resume all of these…", query),
     ];
     let routes = site.gauged.observer().vitals().routes;
+    if site.access.is_read_only() {
+        return html! {};
+    }
     html! {
-        (buttons(site, &offered))
-        @if !site.access.is_read_only() {
+        details {
+            summary { "Change all of these jobs" }
+            (buttons(site, &offered))
             form .inline action="/confirm" {
                 (hidden("move", query))
                 label for="to" { "to route" }

@@ -7,7 +7,7 @@ use crate::view::status::StatusView;
 use maud::{DOCTYPE, Markup, html};
 
 /// The pages that every page leads to.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 11] = [
     ("/", "Overview"),
     ("/batches", "Batches"),
     ("/jobs", "Jobs"),
@@ -18,6 +18,7 @@ const PAGES: [(&str, &str); 10] = [
     ("/schedules", "Schedules"),
     ("/alerts", "Alerts"),
     ("/reports/cost", "Reports"),
+    ("/doctor", "Doctor"),
 ];
 
 /// A page.

@@ -6,16 +6,25 @@ use super::rows::table;
 use super::{Here, Page};
 use crate::domain::pause::PauseKind;
 use crate::view::status::{buckets, tables};
+use crate::view::table::Layout;
 use axum::extract::State;
 use maud::{Markup, html};
 
 pub(super) async fn page(State(site): Here) -> Page {
     let status = site.status().await?;
+    // Also the columns that a terminal shows on request only: who holds what.
+    let limits = buckets::table(&status);
+    let layout = Layout { wide: &[], ..limits.layout };
+    let limits = limits.laid_out(layout);
     let body = html! {
         h1 { "Limits" }
         section id="buckets" data-live {
             h2 { "Limits that all workers share" }
-            (table("Limits", &buckets::table(&status), "no limits", None))
+            (table("Limits", &limits, "no limits", None))
+            p .soft {
+                "Who holds what: " b { "leased" } " are units that a worker may spend without asking, " b { "places" }
+                " calls that it may have under way. " code { "3:20" } " means 20 of worker 3."
+            }
         }
         section id="targets" data-live {
             h2 { "Targets and their breakers" }

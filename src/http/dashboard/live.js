@@ -4,8 +4,18 @@
   const EVERY = 5000;
   const note = document.getElementById("stale");
   const isInUse = (part) => part.contains(document.activeElement) && document.activeElement !== document.body;
+  let isReading = false;
   const refresh = async () => {
-    if (document.hidden) return;
+    // One at a time: the server may be slow because it has much to do.
+    if (document.hidden || isReading) return;
+    isReading = true;
+    try {
+      await read();
+    } finally {
+      isReading = false;
+    }
+  };
+  const read = async () => {
     let answer;
     try {
       answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
@@ -18,6 +28,7 @@
       note.textContent = "The page could not be read again: what is shown may be old.";
       return;
     }
+    if (document.querySelector("[data-again]")) return location.reload();
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const now = page.getElementById(part.id);

@@ -47,12 +47,16 @@ fn plain(dollars: &str) -> &str {
 pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pairs): QueryPairs) -> Page {
     let mut params = Params::of_pairs(pairs)?;
     let since = params.peek("since").map(str::to_owned);
+    let compare = params.peek("compare").map(str::to_owned).unwrap_or_default();
     let wish = ReportWish::read(&kind, &mut params)?;
     params.finish()?;
     let (kind, by) = (wish.kind, wish.by.first().copied());
     let answer = wish.answer(&site).await?;
     let title = format!("Report: {}", kind.as_str());
     let path = format!("/reports/{}", kind.as_str());
+    let since = since.unwrap_or_default();
+    let query = [("by", by.map_or("", ReportBy::as_str)), ("since", since.as_str()), ("compare", compare.as_str())];
+    let query: Vec<(&str, &str)> = query.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let body = html! {
         h1 { (title) }
         nav aria-label="Reports" {
@@ -78,10 +82,17 @@ pub(super) async fn report(State(site): Here, Path(kind): Path<String>, Query(pa
             }
             div {
                 label for="since" { "since (24h, 7d, 2026-01-31)" }
-                input id="since" name="since" value=(since.unwrap_or_default());
+                input id="since" name="since" value=(since);
+            }
+            div {
+                label for="compare" { "compared with" }
+                select id="compare" name="compare" {
+                    option value="" { "nothing" }
+                    option value="before" selected[compare == "before"] { "as long a time before" }
+                }
             }
             button .main { "Show" }
-            a .button href=(href(&format!("/api/v1{path}"), &[])) { "JSON" }
+            a .button href=(href(&format!("/api/v1{path}"), &query)) { "JSON" }
         }
         section id="report" data-live {
             (table(&title, &answer.table, "there is nothing to report for this selection", None))

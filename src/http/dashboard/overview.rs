@@ -5,9 +5,10 @@ use super::layout::Frame;
 use super::rows::table;
 use super::{Here, Page};
 use crate::domain::per_answer::known_cost;
-use crate::domain::{NanoUsd, Spent};
+use crate::domain::{NanoUsd, PerAnswer, Spent};
 use crate::http::site::Site;
 use crate::store::report::{Filter, Grouping, Moment, Totals};
+use crate::view::dollars::at_a_glance;
 use crate::view::status::tables::{jobs, workers};
 use crate::view::status::{CountView, StatusView};
 use crate::view::table::{Cell, Layout, Table};
@@ -91,19 +92,25 @@ fn tiles(status: &StatusView, hours: &[Totals]) -> Markup {
         sum
     });
     let this_hour = if attempts == 0 {
-        Cell::Money(NanoUsd::ZERO)
+        at_a_glance(NanoUsd::ZERO)
     } else {
-        known_cost(cost, unpriced, attempts).map_or(Cell::UnknownMoney, Cell::Money)
+        known_cost(cost, unpriced, attempts).map_or_else(|| Cell::UnknownMoney.in_words(), at_a_glance)
     };
+    let each = match day.per_answer() {
+        PerAnswer::Exactly(each) => at_a_glance(each),
+        PerAnswer::AtLeast(each) => format!("{}+", at_a_glance(each)),
+        unknown => Cell::from(unknown).in_words(),
+    };
+    let waiting = format!("{}{}", Cell::Count(waiting.jobs).in_words(), if waiting.or_more { "+" } else { "" });
     let alive = status.workers.iter().filter(|worker| worker.is_alive).count();
     let tiles = [
-        ("waiting", waiting.in_short()),
+        ("waiting", waiting),
         ("running", Cell::Count(running).in_words()),
         ("oldest ready", oldest.map_or("–".to_owned(), |since| age(status.now, since))),
         ("live workers", alive.to_string()),
-        ("spent in this hour", this_hour.in_words()),
-        ("spent within a day", Cell::Money(day.cost).in_words()),
-        ("per accepted answer", Cell::from(day.per_answer()).in_words()),
+        ("spent in this hour", this_hour),
+        ("spent within a day", at_a_glance(day.cost)),
+        ("per accepted answer", each),
     ];
     html! { ul .tiles { @for (name, figure) in tiles { li { b { (figure) } span { (name) } } } } }
 }
@@ -142,7 +149,8 @@ fn ended(now: DateTime<Utc>, hours: &[Totals]) -> Markup {
         let words = format!("{} succeeded, {} failed", row.succeeded, row.failed);
         (float(row.succeeded + row.failed), float(row.failed), words)
     };
-    bars("Jobs that ended, by hour", &by_hour(now, hours, bar))
+    let highest = hours.iter().map(|row| row.succeeded + row.failed).max().unwrap_or(0);
+    bars("Jobs that ended, by hour", &by_hour(now, hours, bar), &Cell::Count(highest).in_words())
 }
 
 fn dollars(now: DateTime<Utc>, hours: &[Totals]) -> Markup {
@@ -150,7 +158,8 @@ fn dollars(now: DateTime<Utc>, hours: &[Totals]) -> Markup {
         let words = format!("{}, of it {} wasted", row.cost, row.waste);
         (float(row.cost.0), float(row.waste.0), words)
     };
-    bars("Dollars by hour", &by_hour(now, hours, bar))
+    let highest = hours.iter().map(|row| row.cost).max().unwrap_or(NanoUsd::ZERO);
+    bars("Dollars by hour", &by_hour(now, hours, bar), &at_a_glance(highest))
 }
 
 /// The target that has answered most for each route within the last hour, and its share.

@@ -9,6 +9,7 @@ use crate::domain::diagnosis::{self, DoubtedCosts, Finding, Thresholds};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
+use crate::store::doctor::LookTime;
 use crate::store::status::RouteQueue;
 use crate::worker::Shared;
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Memory {
             // Not at once: a worker that has just started is still finding its feet.
             self.findings.read_at.get_or_insert_with(Instant::now);
             let diagnosed = async {
-                let facts = store.facts(&alerting.around).await;
+                let facts = store.facts(&alerting.around, LookTime::LONG).await;
                 Ok(diagnosis::diagnose(&facts, Thresholds::default()))
             };
             observed.findings = self.findings.get(settings.doctor_every, diagnosed).await?;
