@@ -58,6 +58,7 @@ const PAGES: &[&str] = &[
     "/budgets",
     "/schedules",
     "/alerts",
+    "/doctor",
     "/reports/cost",
     "/reports/cost?by=day",
     "/reports/quality",

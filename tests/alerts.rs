@@ -404,7 +404,7 @@ async fn a_receiver_that_hangs_keeps_neither_work_nor_other_receivers_waiting() 
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// The first message waits for an hour, and reminders come meanwhile: one of them waits behind it, the newest.
+/// The first message is tried again and again, and reminders come meanwhile: one waits behind it, the newest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_was_away_gets_one_reminder_and_not_all_of_them() {
     let inbox = Inbox::start(|_, _| status(503)).await;

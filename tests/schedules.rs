@@ -231,7 +231,7 @@ async fn a_statement_that_goes_wrong_says_so_and_never_quotes_a_row() {
         ("slow", "select pg_sleep(30) as body", "longer than sql_timeout"),
         ("cast", "select body::integer as body from review", "SQLSTATE 22P02"),
         ("column", "select id as other from review", "body: is missing"),
-        ("ended", "select pg_terminate_backend(pg_backend_pid()) as body", ""),
+        ("ended", "select pg_terminate_backend(pg_backend_pid()) as body", "session of the statement was ended"),
         ("twice", "select 'a' as custom_id, body from review", "the same id"),
     ];
     let schedules = cases.iter().fold(String::new(), |schedules, (name, statement, _)| {

@@ -33,7 +33,7 @@ pub async fn fill(pool: &PgPool, store: &Store, attempts: i64, then: Option<&str
         let began = Instant::now();
         loop {
             let folded = store.fold_tally().await?;
-            folding.rows += u64::try_from(folded.rows)?;
+            folding.rows += folded.rows;
             if folded.rows == 0 {
                 break;
             }

@@ -30,7 +30,7 @@ impl CommitPace {
         slowest.saturating_mul(Self::TIMES).clamp(Self::LEAST, Self::MOST)
     }
 
-    /// A commit has taken so long, or was given up after so long.
+    /// A commit that went through has taken so long.
     pub fn note(&mut self, took: Duration) {
         self.took[self.next] = took;
         self.next = (self.next + 1) % Self::KEPT;

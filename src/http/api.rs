@@ -270,7 +270,7 @@ async fn change_jobs(State(site): Here, body: Bytes) -> OrProblem<ManyChanged> {
     let mut params = Params::of_json(&body)?;
     let selection = params.selection()?;
     let Some(action) = params.text("action") else {
-        return Err(Problem::bad("action is missing: cancel, retry, pause, resume, move or priority"));
+        return Err(params.missing("action is missing: cancel, retry, pause, resume, move or priority"));
     };
     change_many(&site, selection, &action, params).await
 }
@@ -425,7 +425,9 @@ impl ReportWish {
             Ok(Ok(asked::ReportRead {
                 table: compare::compare(&before.table, &now.table, by.len()),
                 unpriced: before.unpriced + now.unpriced,
-                note: Some(said.into_iter().fold(told, |told, said| format!("{told}; {said}"))),
+                note: Some(
+                    [Some(told), said, before.note, now.note].into_iter().flatten().collect::<Vec<_>>().join("; "),
+                ),
             }))
         });
         read.await?.map_err(|fault| Problem::bad(fault.replace("--", "")))
@@ -465,7 +467,7 @@ async fn budgets(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<Bud
 
 async fn change_budget(State(site): Here, Path(name): Path<String>, body: Bytes) -> OrProblem<Json<BudgetView>> {
     let mut params = Params::of_json(&body)?;
-    let limit = params.text("limit").ok_or_else(|| Problem::bad("limit is missing: dollars, such as \"25\""))?;
+    let limit = params.text("limit").ok_or_else(|| params.missing("limit is missing: dollars, such as \"25\""))?;
     params.finish()?;
     wish::change_budget(&site, &name, &limit).await?;
     let found = standing(&site).await?.into_iter().find(|budget| budget.budget == name);

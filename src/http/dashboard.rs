@@ -123,14 +123,16 @@ fn legible(page: &str) -> String {
     legible
 }
 
-/// Why there is no page, as a page.
-pub(super) fn sorry(problem: &Problem) -> Response {
+/// Why there is no page, as a page. `is_read`: the request changes nothing, so it can be made again.
+pub(super) fn sorry(problem: &Problem, is_read: bool) -> Response {
     let title = problem.status.canonical_reason().unwrap_or("Error");
     let passes = problem.status == StatusCode::SERVICE_UNAVAILABLE;
     let body = html! {
         h1 { (title) }
         p { (problem.detail) }
-        @if passes {
+        @if passes && !is_read {
+            p { "Whether the change was made is not known: look before you ask for it again." }
+        } @else if passes {
             p data-again { "This page is read again every five seconds, and shows what it should as soon as it can." }
         }
         p { a href="/" { "Overview" } }

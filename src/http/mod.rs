@@ -82,7 +82,7 @@ pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String], 
 async fn nothing(headers: HeaderMap) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.contains("text/html") {
-        return dashboard::sorry(&Problem::not_found("there is no such page: those that there are stand above"));
+        return dashboard::sorry(&Problem::not_found("there is no such page: those that there are stand above"), true);
     }
     (StatusCode::NOT_FOUND, "there is nothing here: / has the dashboard\n").into_response()
 }
@@ -107,13 +107,14 @@ async fn admit_program(State(site): State<Arc<Site>>, request: Request, next: Ne
 
 /// The same for pages: a person without a session is asked for the token, and is told in words what went wrong.
 async fn admit_person(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let is_read = request.method() != Method::POST;
     let response = match admitted(&site, &request) {
         Ok(()) => next.run(request).await,
         Err(Denied::Unknown) if request.method() == Method::GET => return Redirect::to("/sign-in").into_response(),
         Err(denied) => Problem::from(denied).into_response(),
     };
     match response.extensions().get::<Problem>() {
-        Some(problem) => dashboard::sorry(problem),
+        Some(problem) => dashboard::sorry(problem, is_read),
         None => response,
     }
 }

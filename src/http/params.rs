@@ -142,11 +142,18 @@ impl Params {
         self.fault.get_or_insert(problem).clone()
     }
 
-    /// A text; an empty one, as an empty field of a form sends it, is none. [`Self::finish`] refuses a value of another
-    /// kind.
+    /// Why a text that is needed is not there: it is of another kind, or, in these words, missing.
+    pub(super) fn missing(&self, words: &str) -> Problem {
+        self.fault.clone().unwrap_or_else(|| Problem::bad(words))
+    }
+
+    /// A text, or a number, which stands for its digits. An empty text, as an empty field of a form sends it, is none.
+    /// [`Self::finish`] refuses a value of another kind.
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
-            Said::Words(text) | Said::Text(text) => Some(text).filter(|text| !text.trim().is_empty()),
+            Said::Words(text) | Said::Text(text) | Said::Number(text) => {
+                Some(text).filter(|text| !text.trim().is_empty())
+            }
             Said::Null => None,
             said => {
                 self.expected(name, "a text", &said);
@@ -371,7 +378,6 @@ mod tests {
         for text in [
             r#"{"batch": ["a", "b"]}"#,
             r#"{"batch": ""}"#,
-            r#"{"batch": 7}"#,
             r#"{"project": true}"#,
             r#"{"state": ""}"#,
             r#"{"state": "failed,"}"#,
@@ -382,6 +388,9 @@ mod tests {
             let read = params.selection();
             assert!(read.is_err() || params.finish().is_err(), "{text}");
         }
+        let mut params = body(r#"{"reason": ["a"], "limit": 25}"#);
+        assert_eq!((params.text("reason"), params.text("limit").as_deref()), (None, Some("25")));
+        assert_eq!(params.missing("reason is missing").detail, "reason: expected a text, found a list");
         let mut params = body(r#"{"batch": null, "state": [], "below": "7", "limit": 9}"#);
         assert_eq!(params.selection().unwrap(), Selection::default());
         assert_eq!((params.parsed::<i64>("below", "a number"), params.limit(1, 10)), (Ok(Some(7)), Ok(9)));

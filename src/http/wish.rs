@@ -24,7 +24,7 @@ pub(super) fn deed(site: &Site, name: &str, params: &mut Params) -> OrProblem<De
         "pause" => Deed::Pause { reason: params.text("reason") },
         "resume" => Deed::Resume,
         "move" => {
-            let to = params.text("to").ok_or_else(|| Problem::bad("to is missing: the route"))?;
+            let to = params.text("to").ok_or_else(|| params.missing("to is missing: the route"))?;
             let routes = site.gauged.observer().vitals().routes;
             if !routes.contains(&to) {
                 let known = routes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -187,7 +187,7 @@ pub struct LookTime {
 }
 
 impl LookTime {
-    /// Somebody has asked for it, or nobody waits for it.
+    /// An operator has asked for it by a command, or a worker looks by itself.
     pub const LONG: Self = Self { in_all: None, unqueued: Duration::from_secs(10), bills: Duration::from_secs(5) };
 
     /// A page is to show it.

@@ -277,6 +277,23 @@ impl StoreError {
         code.is_some_and(|code| code == "57014" || code == "55P03")
     }
 
+    /// Whether a person, or a server that stops, has ended the session.
+    #[must_use]
+    pub fn is_ended_session(&self) -> bool {
+        self.has_code("57P01")
+    }
+
+    /// Whether something was to be written where that is not allowed.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.has_code("25006")
+    }
+
+    fn has_code(&self, code: &str) -> bool {
+        let Self::Sql { source, .. } = self else { return false };
+        source.as_database_error().and_then(DatabaseError::code).is_some_and(|found| found == code)
+    }
+
     /// Whether the login lacks a right.
     #[must_use]
     pub fn is_denied(&self) -> bool {

@@ -505,6 +505,7 @@ impl StoreError {
         match code.as_str() {
             "57014" => "the statement took longer than sql_timeout".to_owned(),
             "25006" => "the statement wants to write, and runs in a transaction that can only read".to_owned(),
+            "57P01" => "the session of the statement was ended, by a person or by a server that stops".to_owned(),
             code if code.starts_with("42") => format!("the statement: {}", error.message()),
             code => format!("the statement has failed with SQLSTATE {code} (its message may quote rows)"),
         }

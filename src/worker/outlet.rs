@@ -236,8 +236,12 @@ impl Outlet {
                 anyhow::bail!("{} cannot be read", spool.path().display());
             }
             let count = items.len();
+            let began = Instant::now();
             match self.persist(&items, PATIENCE_REPLAYING).await {
-                Ok(()) => self.recent.remember(Arc::new(items)),
+                Ok(()) => {
+                    self.pace.lock().note(began.elapsed());
+                    self.recent.remember(Arc::new(items));
+                }
                 Err(Unwritten::Away(error)) => return Err(error.into()),
                 Err(Unwritten::Refused(_)) => {
                     // Outcomes that are written already are written again, without harm, when the database goes away in
@@ -299,7 +303,10 @@ impl Outlet {
         }
         let (began, patience) = (Instant::now(), self.pace.lock().patience());
         let written = self.persist(items, patience).await;
-        self.pace.lock().note(began.elapsed());
+        // A database that does not answer teaches no patience; what it takes later from the disk does.
+        if written.is_ok() {
+            self.pace.lock().note(began.elapsed());
+        }
         written
     }
 

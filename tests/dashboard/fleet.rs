@@ -150,14 +150,14 @@ impl Fleet {
         until("a breaker is open", async || self.number(waits).await > 0).await;
         let empty = "select count(*) from sluice.attempts where detail = 'empty'";
         until("an answer was empty", async || self.number(empty).await > 0).await;
+        until("another rung has answered", async || self.fallen_back().await > 0).await;
     }
 
-    /// A job that the second rung answered, because the first one's answer was of no use.
+    /// The first job that the second rung answered, because the first one's answer was of no use; 0: none yet.
     async fn fallen_back(&self) -> i64 {
         self.number(
-            "select a.job_id from sluice.attempts a join sluice.results r on r.job_id = a.job_id
-              where r.state = 'succeeded' and r.provider = 'openai' and a.provider = 'groq' and not a.accepted
-              order by 1 limit 1",
+            "select coalesce(min(a.job_id), 0) from sluice.attempts a join sluice.results r on r.job_id = a.job_id
+              where r.state = 'succeeded' and r.provider = 'openai' and a.provider = 'groq' and not a.accepted",
         )
         .await
     }

@@ -140,9 +140,9 @@ pub(super) async fn carry_out(
     let back = params.text("back").filter(|path| is_ours(path)).unwrap_or_else(|| "/".to_owned());
     if let Some(kind) = params.text("kind") {
         let reason = params.text("reason");
-        let name = params.text("name").ok_or_else(|| Problem::bad("name is missing"))?;
+        let name = params.text("name").ok_or_else(|| params.missing("name is missing"))?;
         if kind == "budget" {
-            let limit = params.text("limit").ok_or_else(|| Problem::bad("limit is missing"))?;
+            let limit = params.text("limit").ok_or_else(|| params.missing("limit is missing"))?;
             params.finish()?;
             wish::change_budget(&site, &name, &limit).await?;
         } else if kind == "schedule" {

@@ -21,7 +21,7 @@ pub(super) async fn page(State(site): Here) -> Page {
         h1 { "Doctor" }
         section id="findings" data-live aria-label="Findings" {
             @if is_looking {
-                p { "The doctor is looking now, which takes some seconds: load this page again to see what it finds." }
+                p { "The doctor is looking now, which takes some seconds. What it finds will stand here." }
             }
             @if let Some(found) = found {
                 p .soft {

@@ -79,7 +79,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// It stays until someone mends it.
+    /// It stays until an operator mends it.
     pub fn lasting(reason: impl Into<String>) -> Self {
         Self::Tick { reason: reason.into(), passes: false }
     }
@@ -215,10 +215,15 @@ async fn fill(
             // A statement that breaks off looks like the end of its rows.
             if let Err(error) = selected {
                 let reason = error.of_statement();
-                // Where the database is away altogether, noting this fails too, and the tick is as it was. A statement
-                // whose session was ended by a person is not to come back within a second.
-                let passes = reason.contains("sql_timeout") || error.is_transient() && !reason.contains("only read");
-                return Err(Fault::Tick { reason, passes });
+                return Err(if error.is_cut_short() || error.is_ended_session() {
+                    // A statement that was ended by its time or by a person is not to come back within a second.
+                    Fault::Tick { reason, passes: true }
+                } else if error.is_transient() && !error.is_read_only() {
+                    // The tick is as it was.
+                    Fault::Store(error)
+                } else {
+                    Fault::Tick { reason, passes: false }
+                });
             }
             pushed
         }
