@@ -535,8 +535,8 @@ pub(super) async fn game_day_report(site: &Site, name: &str) -> OrProblem<GameDa
             if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {}", known.join(", ")) };
         return Err(Problem::not_found(format!("there is no game day {name:?}; {known}")));
     };
-    let outcome = site.look(async |store| store.game_day(name, day.from, day.until).await).await?;
-    Ok(GameDayReportView::of(GameDayView::of(day, observer.now()), &outcome))
+    let outcomes = site.look(async |store| store.game_day(day).await).await?;
+    Ok(GameDayReportView::of(GameDayView::of(day, observer.now()), &outcomes))
 }
 
 async fn game_days(State(site): Here, asked: QueryPairs) -> OrProblem<Json<Vec<GameDayView>>> {

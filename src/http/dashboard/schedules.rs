@@ -49,6 +49,10 @@ pub(super) async fn game_day(State(site): Here, Path(name): Path<String>) -> Pag
             (table("Game day", &game_day::table(std::slice::from_ref(&report.day)), "none", None))
             h2 { "What it did" }
             (table("What it did", &report.table(), "none", None))
+            @if report.routes.len() > 1 {
+                h2 { "By route" }
+                (table("By route", &report.routes_table(), "none", None))
+            }
         }
         p { a href="/schedules" { "All game days" } }
     };
