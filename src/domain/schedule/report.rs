@@ -18,7 +18,7 @@ pub struct TickReport {
     pub kind: ReportKind,
     /// What it is grouped by; empty: as `sluice report` groups it by itself.
     pub by: Vec<ReportBy>,
-    /// It covers so long a time before its end; `None`: all that came before it.
+    /// It covers so long a time before its end; `None`: as long as its kind does by itself.
     pub since: Option<Duration>,
     /// Only this project.
     pub project: Option<String>,
@@ -78,14 +78,19 @@ pub struct ReportPeriod {
 }
 
 impl TickReport {
-    /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour: the
-    /// periods of ticks that follow each other neither overlap nor leave an hour out, and a worker that is late reads
-    /// the same. By hand it goes up to the moment.
+    /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour, and a
+    /// worker that is late reads the same: the periods of ticks that are `since` apart, by UTC, meet. By hand it goes up
+    /// to the moment.
     #[must_use]
     pub fn period(&self, at: Timestamp, by_hand: bool) -> ReportPeriod {
         let hour = |at: Timestamp| Timestamp(at.0.saturating_sub(at.0.rem_euclid(HOUR)));
         let until = if by_hand { at } else { hour(at) };
-        ReportPeriod { from: self.since.map(|since| hour(until - since)), until }
+        ReportPeriod { from: self.span().map(|span| hour(until - span)), until }
+    }
+
+    /// How long a time it covers; `None`: all that came before its end.
+    fn span(&self) -> Option<Duration> {
+        self.since.or(self.kind.usual_span())
     }
 }
 
@@ -96,8 +101,8 @@ impl fmt::Display for TickReport {
         for (place, by) in self.by.iter().enumerate() {
             write!(f, "{}{}", if place == 0 { " by " } else { ", " }, by.as_str())?;
         }
-        if let Some(since) = self.since {
-            write!(f, " of the last {}", counted(since.as_secs() / 3_600, "hour", "hours"))?;
+        if let Some(span) = self.span() {
+            write!(f, " of the last {}", counted(span.as_secs() / 3_600, "hour", "hours"))?;
         }
         let parts =
             [("project", &self.project), ("route", &self.route), ("batch", &self.batch), ("login", &self.login)];
@@ -176,6 +181,13 @@ mod tests {
         assert_eq!(by_hand.until, at("2026-11-30T08:05:07Z"));
         assert_eq!(by_hand.from, Some(at("2026-11-23T08:00:00Z")));
         assert_eq!(report(None, "a.csv").period(at("2026-11-30T08:00:00Z"), false).from, None);
+        // Some kinds are of a day unless they are asked for more; that day, too, ends with the tick.
+        for kind in [ReportKind::Latency, ReportKind::Reasks] {
+            let lately = TickReport { kind, ..report(None, "a.csv") };
+            let period = lately.period(at("2026-11-30T08:05:00Z"), false);
+            assert_eq!((period.from, period.until), (Some(at("2026-11-29T08:00:00Z")), at("2026-11-30T08:00:00Z")));
+            assert_eq!(lately.to_string(), format!("{} of the last 24 hours", kind.as_str()));
+        }
         for extreme in [i64::MIN, -1, 0, i64::MAX] {
             let _ = week.period(Timestamp(extreme), false);
         }
