@@ -1,6 +1,6 @@
 //! The report that a schedule makes of the time before each tick, and where it goes.
 
-use super::Schedule;
+use super::{Schedule, TickSource};
 use crate::domain::Timestamp;
 use crate::domain::counted::counted;
 use crate::domain::report::{ReportBy, ReportKind};
@@ -137,6 +137,35 @@ impl Schedule {
     pub fn file_of(&self, name: &Template, at: Timestamp, by_hand: bool) -> Result<String, Unfilled> {
         name.fill(&super::Named { schedule: self, at, by_hand })
     }
+
+    /// The file that its report of this tick is written to; `None`: it writes none.
+    #[must_use]
+    pub fn report_file(&self, at: Timestamp) -> Option<PathBuf> {
+        let TickSource::Report(report) = &self.source else { return None };
+        let ReportGoesTo::File { folder, name, .. } = &report.to else { return None };
+        // As in `file_for`.
+        Some(folder.strip_prefix(".").unwrap_or(folder).join(self.file_of(name, at, false).ok()?))
+    }
+
+    /// Whether both write one file: by what they were told, or at a tick at this instant.
+    #[must_use]
+    pub fn shares_file_with(&self, other: &Self, at: Timestamp) -> bool {
+        let told = |schedule: &Self| match &schedule.source {
+            TickSource::Report(report) => report.to.file_for(&schedule.name),
+            TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => None,
+        };
+        let is_one = |ours: Option<PathBuf>, theirs| ours.is_some() && ours == theirs;
+        is_one(told(self), told(other)) || is_one(self.report_file(at), other.report_file(at))
+    }
+
+    /// The file that two ticks which follow each other both write, the first two after this instant; `None`: they do
+    /// not.
+    #[must_use]
+    pub fn file_of_two_ticks(&self, after: Timestamp) -> Option<PathBuf> {
+        let first = self.next(after)?;
+        let file = self.report_file(first)?;
+        (self.report_file(self.next(first)?)? == file).then_some(file)
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +256,37 @@ mod tests {
         assert_eq!(in_folder("."), Some(PathBuf::from("a.csv")));
         assert_eq!(in_folder("./sub/."), Some(PathBuf::from("sub/a.csv")));
         assert_eq!(ReportGoesTo::Receiver("ops".to_owned()).file_for("one"), None);
+    }
+
+    #[test]
+    fn schedules_share_a_file_where_one_tick_gives_both_its_name_and_so_may_ticks_of_one() {
+        let with = |name: &str, cron: &str, file: &str| Schedule {
+            name: name.to_owned(),
+            source: TickSource::Report(Box::new(report(None, file))),
+            ..schedule(cron)
+        };
+        let tick = at("2026-11-02T01:00:00Z");
+        let daily = with("costs", "0 2 * * *", "{name}-{tick}.csv");
+        for (file, shares) in [
+            ("costs-{tick}.csv", true),
+            ("costs-{date}-{time}.csv", true),
+            ("{name}-{tick}.csv", false),
+            ("costs-{date}.csv", false),
+            ("costs-{tick}.json", false),
+        ] {
+            assert_eq!(daily.shares_file_with(&with("other", "0 3 * * *", file), tick), shares, "{file}");
+        }
+        assert!(!schedule("0 2 * * *").shares_file_with(&schedule("0 2 * * *"), tick));
+        for (cron, file, name) in [
+            ("0 * * * *", "{date}.csv", Some("2026-11-02.csv")),
+            ("0 2 * * *", "{month}.csv", Some("2026-11.csv")),
+            ("0 2 * * *", "{date}.csv", None),
+            ("0 2 1 * *", "{month}.csv", None),
+            ("* * * * * *", "{tick}.csv", None),
+        ] {
+            let found = with("a", cron, file).file_of_two_ticks(tick);
+            assert_eq!(found, name.map(|name| PathBuf::from("/reports").join(name)), "{cron} {file}");
+        }
     }
 
     #[test]

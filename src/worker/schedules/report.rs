@@ -98,7 +98,8 @@ async fn read(store: &Store, report: &TickReport, period: ReportPeriod) -> Resul
 
 /// Why the report was not read, and what helps where it is too much.
 fn unread(error: &StoreError) -> String {
-    let remedy = if error.is_cut_short() { "; a report of less (`since`, fewer dimensions) is read sooner" } else { "" };
+    let remedy =
+        if error.is_cut_short() { "; a report of less (`since`, fewer dimensions) is read sooner" } else { "" };
     format!("the report could not be read: {error}{remedy}")
 }
 
