@@ -13,7 +13,7 @@ const PART: &str = ".part-";
 /// The rights of a new file that is its user's alone.
 pub const ALONE: u32 = 0o600;
 
-/// The rights of a new file that whoever the process's umask allows may read.
+/// The rights of a new file that the users may read whom the process's umask allows it.
 pub const AS_UMASK_SAYS: u32 = 0o666;
 
 /// Why a file is not written under a name.
@@ -129,13 +129,16 @@ fn is_tail_of_part(tail: &str) -> bool {
 }
 
 /// Writes a file that takes the place of an earlier one, so that readers see it in full, or as it was before. It is
-/// flushed to the disk, and so is its name.
+/// flushed to the disk, and so is its name. `is_wanted` is asked last, just before the file gets its name: a disk may
+/// have held it up until nobody waits for it, or until a newer one is there.
 ///
 /// # Errors
-/// The name leads to something else than a file, or the file cannot be written. Nothing is left of it then.
+/// The name leads to something else than a file, the file cannot be written, or it is not wanted any more. Nothing is
+/// left of it then.
 pub fn write_in_full(
     target: &Path,
     rights: u32,
+    is_wanted: impl FnOnce() -> bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), BadTarget> {
     let target = &plain_target(target)?;
@@ -144,7 +147,7 @@ pub fn write_in_full(
         return Err(BadTarget::Refused(format!("{} is no plain file", target.display())));
     }
     let (part, file) = begin_part(target, rights)?;
-    let published = publish(&part, target, &file, earlier.as_ref(), write);
+    let published = publish(&part, target, &file, earlier.as_ref(), is_wanted, write);
     if published.is_err() {
         // No reader knows this name; a file that stays is a blemish.
         let _ = fs::remove_file(&part);
@@ -157,6 +160,7 @@ fn publish(
     target: &Path,
     file: &File,
     earlier: Option<&fs::Metadata>,
+    is_wanted: impl FnOnce() -> bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     // The mode of an earlier one was chosen.
@@ -167,6 +171,9 @@ fn publish(
     write(&mut writer)?;
     writer.flush()?;
     file.sync_all()?;
+    if !is_wanted() {
+        return Err(io::Error::new(ErrorKind::TimedOut, "nobody waits for it any more"));
+    }
     fs::rename(part, target)?;
     // So that the name, too, outlives a loss of power.
     File::open(folder_of(target))?.sync_all()
@@ -206,7 +213,7 @@ mod tests {
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        write_in_full(&link, ALONE, |file| file.write_all(b"new")).unwrap();
+        write_in_full(&link, ALONE, || true, |file| file.write_all(b"new")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -220,7 +227,8 @@ mod tests {
         fs::write(at("a.csv"), "old").unwrap();
         fs::create_dir(at("folder.csv")).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(at("pipe.csv")).status().unwrap().success());
-        let told = |name: &str| write_in_full(&at(name), ALONE, |_| Err(ErrorKind::StorageFull.into())).unwrap_err();
+        let full = |name: &str| write_in_full(&at(name), ALONE, || true, |_| Err(ErrorKind::StorageFull.into()));
+        let told = |name: &str| full(name).unwrap_err();
         assert!(matches!(told("a.csv"), BadTarget::Io(error) if error.kind() == ErrorKind::StorageFull));
         assert!(matches!(told("none/a.csv"), BadTarget::Io(error) if error.kind() == ErrorKind::NotFound));
         for (name, expected) in [("folder.csv", "is a folder"), ("pipe.csv", "is no plain file")] {
@@ -240,7 +248,7 @@ mod tests {
         fs::write(&victim, "theirs").unwrap();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
-        let told = write_in_full(&link, ALONE, |file| file.write_all(b"ours")).unwrap_err().to_string();
+        let told = write_in_full(&link, ALONE, || true, |file| file.write_all(b"ours")).unwrap_err().to_string();
         assert!(told.contains("is a link, and it belongs to the user with the number 65534"), "{told}");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "theirs");
     }

@@ -28,6 +28,10 @@ async fn sql(fleet: &Fleet, statement: &'static str) {
     sqlx::raw_sql(statement).execute(&fleet.pool).await.unwrap();
 }
 
+async fn counted(fleet: &Fleet, query: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&fleet.pool).await.unwrap()
+}
+
 async fn reported(fleet: &Fleet, schedule: &str) -> Option<String> {
     let query = format!("select reported from sluice.ticks where schedule = '{schedule}' and state = 'done'");
     sqlx::query_scalar(AssertSqlSafe(query)).fetch_optional(&fleet.pool).await.unwrap().flatten()
@@ -94,7 +98,25 @@ async fn a_report_goes_to_a_file_and_to_a_receiver_once_and_says_what_the_comman
         fleet.number("select count(*) from sluice.schedules where schedule = 'letter'").await == 1
     })
     .await;
-    sql(&fleet, "select sluice.run_schedule('letter'), sluice.run_schedule('nothing')").await;
+    // An operator ends the session that reads a report, and then its statement. It is not read again at once.
+    let mut lock = fleet.pool.begin().await.unwrap();
+    sqlx::raw_sql("lock table sluice.tally_day_all in access exclusive mode").execute(&mut *lock).await.unwrap();
+    sql(&fleet, "select sluice.run_schedule('letter')").await;
+    for (failures, end) in [(1, "pg_terminate_backend"), (2, "pg_cancel_backend")] {
+        let ended = format!(
+            "select count({end}(pid)) from pg_stat_activity where datname = current_database()
+                and query like 'select array[%' and wait_event_type = 'Lock'"
+        );
+        until("the report is being read", async || counted(&fleet, &ended).await == 1).await;
+        let noted = format!(
+            "select count(*) from sluice.ticks where schedule = 'letter' and state = 'retrying'
+                and failures = {failures} and reason like 'the report could not be read: %'"
+        );
+        until("the tick is to be tried again", async || counted(&fleet, &noted).await == 1).await;
+        sql(&fleet, "update sluice.tick set retry_at = now() where state = 'retrying'").await;
+    }
+    lock.rollback().await.unwrap();
+    sql(&fleet, "select sluice.run_schedule('nothing')").await;
     until("the receiver has taken the report", async || !inbox.taken().is_empty()).await;
     // The folder comes late. Without a row the file has the names of the columns.
     let retrying = "select count(*) from sluice.ticks where schedule = 'nothing' and state = 'retrying'";
@@ -105,6 +127,11 @@ async fn a_report_goes_to_a_file_and_to_a_receiver_once_and_says_what_the_comman
     assert_eq!(reported(&fleet, "nothing").await, Some(format!("no rows to {path}/late/nothing.csv")));
     let empty = std::fs::read_to_string(folder.path().join("late/nothing.csv")).unwrap();
     assert_eq!(Some(empty.trim_end()), told("csv").await.lines().next());
+    // Reports have no route that could be missing.
+    let (_, found, _) = typed(&fleet, &["doctor", "--format", "json"]).await;
+    let found = read(&found);
+    let finding = found["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "schedules").unwrap();
+    assert_eq!(finding["severity"], "ok", "{finding}");
     worker.stop().await;
     inbox.has_nothing_double();
     let [letter] = inbox.taken().try_into().expect("one message");
@@ -220,6 +247,11 @@ async fn a_faulty_report_is_refused_with_its_key_and_what_is_expected() {
              report = { kind = \"waste\", file = \"./{name}-{tick}.csv\"",
             "schedules.b.report.file: schedule a writes the same file",
         ),
+        (
+            "kind = \"cost\", file = \"b-{tick}.csv\" }\n[schedules.b]\ncron = \"@daily\"\n\
+             report = { kind = \"waste\", file = \"{name}-{date}-{time}.csv\"",
+            "schedules.b.report.file: schedule a writes the same file",
+        ),
         ("kind = \"cache\", file = \"a.csv\", login = \"x\"", "report.login: is nothing by which"),
         ("kind = \"cost\", file = \"a.csv\", form = \"csv\"", "report.form: no such key"),
         ("kind = \"cost\", file = \"a.csv\" }\nroute = \"default\" #", "schedules.a.route: is for jobs"),
@@ -245,4 +277,6 @@ async fn a_faulty_report_is_refused_with_its_key_and_what_is_expected() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     assert!(!said.contains("overlap"), "{said}");
+    let (code, said) = check("kind = \"cost\", file = \"costs-{month}.csv\"").await;
+    assert!(code == Some(0) && said.contains("can have one file, as ") && said.contains("costs-2027-01.csv"), "{said}");
 }

@@ -87,9 +87,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
-    let is_of_lately = matches!(args.kind, ReportKind::Reasks | ReportKind::Latency);
     let mut filter = Filter {
-        since: args.since.or(is_of_lately.then_some(Moment::Ago(asked::LATELY))),
+        since: args.since.or(args.kind.usual_span().map(Moment::Ago)),
         until: args.until,
         batch: args.batch,
         project: args.project,

@@ -3,15 +3,18 @@
 use super::route::RouteConfig;
 use super::section::Section;
 use super::{Alerts, scalar};
-use crate::domain::bounds;
 use crate::domain::report::{ReportBy, ReportKind, says_nothing};
 use crate::domain::schedule::report::{ReportForm, ReportGoesTo, TickReport};
 use crate::domain::schedule::{BATCH_NAMES, CatchUp, Schedule, TickSource};
 use crate::domain::template::Template;
+use crate::domain::{Timestamp, bounds};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_hours(1);
+
+/// The beginning of 2027: the ticks after it show which files have one name. A check says the same on each day.
+const LOOKED_AT: Timestamp = Timestamp(1_798_761_600_000);
 
 /// Bytes in the name of a file, so that there is room for what stands in its place while it is written.
 const LONGEST_NAME: usize = 200;
@@ -189,12 +192,9 @@ fn read_file(table: &mut Section<'_>) -> Option<ReportGoesTo> {
 
 /// No two schedules write one file, and ticks that are made up for do not replace each other's reports unseen.
 pub(super) fn check_file(section: &Section<'_>, schedule: &Schedule, earlier: &[Schedule]) {
-    let file = |schedule: &Schedule| match &schedule.source {
-        TickSource::Report(report) => report.to.file_for(&schedule.name),
-        TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => None,
-    };
-    let Some(ours) = file(schedule) else { return };
-    if let Some(other) = earlier.iter().find(|other| file(other).as_ref() == Some(&ours)) {
+    let TickSource::Report(report) = &schedule.source else { return };
+    let Some(ours) = report.to.file_for(&schedule.name) else { return };
+    if let Some(other) = earlier.iter().find(|other| schedule.shares_file_with(other, LOOKED_AT)) {
         let problem = format!("schedule {} writes the same file, so each would replace the other's report", other.name);
         section.fault("report.file", problem, FILE);
     }
@@ -204,6 +204,14 @@ pub(super) fn check_file(section: &Section<'_>, schedule: &Schedule, earlier: &[
         section.reading().warn(format!(
             "{key}: of ticks that are made up for (catch_up = \"all\") only the last report is left, as all have one \
              file: put {{tick}} into its name"
+        ));
+    }
+    if is_of_tick && let Some(file) = schedule.file_of_two_ticks(LOOKED_AT) {
+        let key = section.key_in_file("report.file");
+        section.reading().warn(format!(
+            "{key}: two ticks that follow each other can have one file, as {}, and the second replaces the first's \
+             report: put {{tick}} into its name unless that is meant",
+            file.display()
         ));
     }
 }

@@ -1,5 +1,7 @@
 //! Reports by their names: which there are, and by what they are grouped. Every face asks in these words.
 
+use std::time::Duration;
+
 /// Words that a report is asked for in: an enum, whose names and meanings stand in one place.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal: $meaning:literal,)* }) => {
@@ -85,6 +87,25 @@ words! {
         To = "to": "Of fallbacks: the target that answered",
         Day = "day": "Day, UTC",
         Hour = "hour": "Hour, UTC",
+    }
+}
+
+impl ReportKind {
+    /// The time that it covers unless it is asked for another one; `None`: all. How things are now is what reports of
+    /// latencies and re-asks are for.
+    #[must_use]
+    pub const fn usual_span(self) -> Option<Duration> {
+        match self {
+            Self::Reasks | Self::Latency => Some(Duration::from_hours(24)),
+            Self::Cost
+            | Self::Quality
+            | Self::Failures
+            | Self::Waste
+            | Self::Fallbacks
+            | Self::Shadow
+            | Self::Cache
+            | Self::PromptCache => None,
+        }
     }
 }
 

@@ -496,6 +496,15 @@ impl ReportTurn {
 }
 
 impl StoreError {
+    /// Whether the server gave up what a report reads, and may not do so again: a statement took too long, or an
+    /// operator ended it or its session. Where the server is going down, noting that fails too.
+    #[must_use]
+    pub fn is_of_reading(&self) -> bool {
+        let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return false };
+        // A pooler says of class 08 that it has lost the server.
+        self.is_transient() && error.code().is_none_or(|code| !code.starts_with("08"))
+    }
+
     /// Why the statement of a schedule has failed, without a value of a row: those may be prompts.
     #[must_use]
     pub fn of_statement(&self) -> String {

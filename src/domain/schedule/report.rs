@@ -1,6 +1,6 @@
 //! The report that a schedule makes of the time before each tick, and where it goes.
 
-use super::Schedule;
+use super::{Schedule, TickSource};
 use crate::domain::Timestamp;
 use crate::domain::counted::counted;
 use crate::domain::report::{ReportBy, ReportKind};
@@ -18,7 +18,7 @@ pub struct TickReport {
     pub kind: ReportKind,
     /// What it is grouped by; empty: as `sluice report` groups it by itself.
     pub by: Vec<ReportBy>,
-    /// It covers so long a time before its end; `None`: all that came before it.
+    /// It covers so long a time before its end; `None`: as long as its kind does by itself.
     pub since: Option<Duration>,
     /// Only this project.
     pub project: Option<String>,
@@ -78,14 +78,19 @@ pub struct ReportPeriod {
 }
 
 impl TickReport {
-    /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour: the
-    /// periods of ticks that follow each other neither overlap nor leave an hour out, and a worker that is late reads
-    /// the same. By hand it goes up to the moment.
+    /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour, and a
+    /// worker that is late reads the same: the periods of ticks that are `since` apart, by UTC, meet. By hand it goes up
+    /// to the moment.
     #[must_use]
     pub fn period(&self, at: Timestamp, by_hand: bool) -> ReportPeriod {
         let hour = |at: Timestamp| Timestamp(at.0.saturating_sub(at.0.rem_euclid(HOUR)));
         let until = if by_hand { at } else { hour(at) };
-        ReportPeriod { from: self.since.map(|since| hour(until - since)), until }
+        ReportPeriod { from: self.span().map(|span| hour(until - span)), until }
+    }
+
+    /// How long a time it covers; `None`: all that came before its end.
+    fn span(&self) -> Option<Duration> {
+        self.since.or(self.kind.usual_span())
     }
 }
 
@@ -96,8 +101,8 @@ impl fmt::Display for TickReport {
         for (place, by) in self.by.iter().enumerate() {
             write!(f, "{}{}", if place == 0 { " by " } else { ", " }, by.as_str())?;
         }
-        if let Some(since) = self.since {
-            write!(f, " of the last {}", counted(since.as_secs() / 3_600, "hour", "hours"))?;
+        if let Some(span) = self.span() {
+            write!(f, " of the last {}", counted(span.as_secs() / 3_600, "hour", "hours"))?;
         }
         let parts =
             [("project", &self.project), ("route", &self.route), ("batch", &self.batch), ("login", &self.login)];
@@ -131,6 +136,35 @@ impl Schedule {
     /// It names something that a tick does not have.
     pub fn file_of(&self, name: &Template, at: Timestamp, by_hand: bool) -> Result<String, Unfilled> {
         name.fill(&super::Named { schedule: self, at, by_hand })
+    }
+
+    /// The file that its report of this tick is written to; `None`: it writes none.
+    #[must_use]
+    pub fn report_file(&self, at: Timestamp) -> Option<PathBuf> {
+        let TickSource::Report(report) = &self.source else { return None };
+        let ReportGoesTo::File { folder, name, .. } = &report.to else { return None };
+        // As in `file_for`.
+        Some(folder.strip_prefix(".").unwrap_or(folder).join(self.file_of(name, at, false).ok()?))
+    }
+
+    /// Whether both write one file: by what they were told, or at a tick at this instant.
+    #[must_use]
+    pub fn shares_file_with(&self, other: &Self, at: Timestamp) -> bool {
+        let told = |schedule: &Self| match &schedule.source {
+            TickSource::Report(report) => report.to.file_for(&schedule.name),
+            TickSource::File(_) | TickSource::Sql(_) | TickSource::Request(_) => None,
+        };
+        let is_one = |ours: Option<PathBuf>, theirs| ours.is_some() && ours == theirs;
+        is_one(told(self), told(other)) || is_one(self.report_file(at), other.report_file(at))
+    }
+
+    /// The file that two ticks which follow each other both write, the first two after this instant; `None`: they do
+    /// not.
+    #[must_use]
+    pub fn file_of_two_ticks(&self, after: Timestamp) -> Option<PathBuf> {
+        let first = self.next(after)?;
+        let file = self.report_file(first)?;
+        (self.report_file(self.next(first)?)? == file).then_some(file)
     }
 }
 
@@ -176,6 +210,13 @@ mod tests {
         assert_eq!(by_hand.until, at("2026-11-30T08:05:07Z"));
         assert_eq!(by_hand.from, Some(at("2026-11-23T08:00:00Z")));
         assert_eq!(report(None, "a.csv").period(at("2026-11-30T08:00:00Z"), false).from, None);
+        // Some kinds are of a day unless they are asked for more; that day, too, ends with the tick.
+        for kind in [ReportKind::Latency, ReportKind::Reasks] {
+            let lately = TickReport { kind, ..report(None, "a.csv") };
+            let period = lately.period(at("2026-11-30T08:05:00Z"), false);
+            assert_eq!((period.from, period.until), (Some(at("2026-11-29T08:00:00Z")), at("2026-11-30T08:00:00Z")));
+            assert_eq!(lately.to_string(), format!("{} of the last 24 hours", kind.as_str()));
+        }
         for extreme in [i64::MIN, -1, 0, i64::MAX] {
             let _ = week.period(Timestamp(extreme), false);
         }
@@ -215,6 +256,37 @@ mod tests {
         assert_eq!(in_folder("."), Some(PathBuf::from("a.csv")));
         assert_eq!(in_folder("./sub/."), Some(PathBuf::from("sub/a.csv")));
         assert_eq!(ReportGoesTo::Receiver("ops".to_owned()).file_for("one"), None);
+    }
+
+    #[test]
+    fn schedules_share_a_file_where_one_tick_gives_both_its_name_and_so_may_ticks_of_one() {
+        let with = |name: &str, cron: &str, file: &str| Schedule {
+            name: name.to_owned(),
+            source: TickSource::Report(Box::new(report(None, file))),
+            ..schedule(cron)
+        };
+        let tick = at("2026-11-02T01:00:00Z");
+        let daily = with("costs", "0 2 * * *", "{name}-{tick}.csv");
+        for (file, shares) in [
+            ("costs-{tick}.csv", true),
+            ("costs-{date}-{time}.csv", true),
+            ("{name}-{tick}.csv", false),
+            ("costs-{date}.csv", false),
+            ("costs-{tick}.json", false),
+        ] {
+            assert_eq!(daily.shares_file_with(&with("other", "0 3 * * *", file), tick), shares, "{file}");
+        }
+        assert!(!schedule("0 2 * * *").shares_file_with(&schedule("0 2 * * *"), tick));
+        for (cron, file, name) in [
+            ("0 * * * *", "{date}.csv", Some("2026-11-02.csv")),
+            ("0 2 * * *", "{month}.csv", Some("2026-11.csv")),
+            ("0 2 * * *", "{date}.csv", None),
+            ("0 2 1 * *", "{month}.csv", None),
+            ("* * * * * *", "{tick}.csv", None),
+        ] {
+            let found = with("a", cron, file).file_of_two_ticks(tick);
+            assert_eq!(found, name.map(|name| PathBuf::from("/reports").join(name)), "{cron} {file}");
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ impl Store {
         for row in at.rows.iter().filter(|row| row.enabled && row.paused_at.is_none()) {
             let tick = last.iter().find(|tick| tick.schedule == row.name);
             let reason = || tick.and_then(|tick| tick.reason.clone()).unwrap_or_default();
-            let route = row.settings.get("route").and_then(Value::as_str).unwrap_or_default();
+            // One that makes a report has none.
+            let route = row.settings.get("route").and_then(Value::as_str);
+            let lost = route.filter(|route| !around.routes.is_empty() && !around.routes.contains(*route));
             let unseen = (at.now.0 - row.seen_at.timestamp_millis()) / 1000;
             let ails = match tick.map(|tick| tick.state.as_str()) {
                 // One that has left the configuration is missed by no worker, and its last tick cannot be run again.
@@ -25,8 +27,10 @@ impl Store {
                 _ if unseen > UNSEEN_SCHEDULE => continue,
                 Some("failed") => Ailment::Failed(reason()),
                 Some("retrying") => Ailment::Retrying(reason()),
-                _ if !around.routes.is_empty() && !around.routes.contains(route) => Ailment::NoRoute(route.to_owned()),
-                _ => continue,
+                _ => match lost {
+                    Some(route) => Ailment::NoRoute(route.to_owned()),
+                    None => continue,
+                },
             };
             ailing.push(AilingSchedule { name: row.name.clone(), ails });
         }

@@ -12,13 +12,9 @@ use crate::domain::timeline::Stray;
 use crate::store::report::{Filter, Grouping, Moment, OTHERS, Totals};
 use crate::store::{Store, StoreError};
 use crate::view::table::Table;
-use std::time::Duration;
 
 /// How many batches are told apart, unless it is asked for otherwise.
 pub const MOST_BATCHES: usize = 1_000;
-
-/// How things are now is what reports of latencies and re-asks are for: by default they cover this time.
-pub const LATELY: Duration = Duration::from_hours(24);
 
 fn groupings(by: ReportBy) -> &'static [Grouping] {
     match by {
@@ -54,8 +50,7 @@ pub struct ReportRead {
 /// When the database cannot be read.
 pub async fn read(store: &Store, kind: ReportKind, by: &[Grouping], filter: Filter) -> Result<ReportRead, StoreError> {
     let (mut unpriced, mut note) = (0, None);
-    let is_of_lately = matches!(kind, ReportKind::Reasks | ReportKind::Latency);
-    let filter = Filter { since: filter.since.or(is_of_lately.then_some(Moment::Ago(LATELY))), ..filter };
+    let filter = Filter { since: filter.since.or(kind.usual_span().map(Moment::Ago)), ..filter };
     let table = match kind {
         ReportKind::Cost => {
             let (rows, all) = sums(store, by, &filter).await?;

@@ -22,7 +22,17 @@ use crate::view::table::Table;
 use chrono::{DateTime, Utc};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// A report of a schedule has no more rows than this: the worker that makes it has them all in memory.
+const MOST_ROWS_AT_ALL: usize = 100_000;
+
+/// Writing a file takes no longer than this: the turn of its schedule is held meanwhile.
+const LONGEST_WRITE: Duration = Duration::from_mins(5);
+
+const TOO_SLOW: &str =
+    "writing it took longer than 5 minutes: look whether the disk there hangs, or choose another folder";
 
 /// A message has no more rows than this.
 const MOST_ROWS: usize = 500;
@@ -48,6 +58,7 @@ pub(super) async fn try_report(
     let period = report.period(order.note.at, order.note.by_hand);
     let made = match read(store, report, period).await {
         Ok(read) => deliver(schedule, report, order, period, read).await,
+        Err(error) if error.is_of_reading() => Err(Fault::passing(unread(&error))),
         Err(error) => Err(error.into()),
     };
     let (reported, message) = match made {
@@ -78,10 +89,18 @@ async fn read(store: &Store, report: &TickReport, period: ReportPeriod) -> Resul
         failures_only: false,
         shown: None,
     };
-    if report.by.contains(&ReportBy::Batch) && filter.batch.is_none() {
-        asked::show_latest(store, &mut filter, asked::MOST_BATCHES).await?;
-    }
-    asked::read(store, report.kind, &asked::dimensions(report.kind, &report.by), filter).await
+    let is_by_batch = report.by.contains(&ReportBy::Batch) && filter.batch.is_none();
+    let most = if is_by_batch { asked::MOST_BATCHES } else { 0 };
+    let said = asked::show_latest(store, &mut filter, most).await?;
+    let read = asked::read(store, report.kind, &asked::dimensions(report.kind, &report.by), filter).await?;
+    Ok(ReportRead { note: read.note.or(said), ..read })
+}
+
+/// Why the report was not read, and what helps where it is too much.
+fn unread(error: &StoreError) -> String {
+    let remedy =
+        if error.is_cut_short() { "; a report of less (`since`, fewer dimensions) is read sooner" } else { "" };
+    format!("the report could not be read: {error}{remedy}")
 }
 
 fn moment(at: Timestamp) -> Option<Moment> {
@@ -96,6 +115,9 @@ async fn deliver(
     period: ReportPeriod,
     read: ReportRead,
 ) -> Result<(String, Option<AlertMessage>), Fault> {
+    if read.table.rows.len() > MOST_ROWS_AT_ALL {
+        return Err(Fault::lasting(too_much(read.table.rows.len())));
+    }
     let (rows, doubt) = (rows_of(&read), doubt(&read));
     match &report.to {
         ReportGoesTo::Receiver(name) => {
@@ -108,8 +130,9 @@ async fn deliver(
                 .file_of(name, order.note.at, order.note.by_hand)
                 .map_err(|_| Fault::lasting("report.file: names what a tick does not have"))?;
             let path = folder.join(name);
+            let note = read.note.map(|note| format!("; {note}")).unwrap_or_default();
             write(path.clone(), *form, read.table).await.map_err(|fault| unwritten(&path, fault))?;
-            Ok((format!("{rows} to {}{doubt}", path.display()), None))
+            Ok((format!("{rows} to {}{doubt}{note}", path.display()), None))
         }
     }
 }
@@ -121,6 +144,13 @@ fn rows_of(read: &ReportRead) -> String {
     }
 }
 
+fn too_much(rows: usize) -> String {
+    format!(
+        "report: it has {rows} rows, and a report of a schedule has {MOST_ROWS_AT_ALL} at most: name `since` or fewer \
+         dimensions (`by`)"
+    )
+}
+
 /// What is not in the sums.
 fn doubt(read: &ReportRead) -> String {
     match read.unpriced {
@@ -130,14 +160,31 @@ fn doubt(read: &ReportRead) -> String {
     }
 }
 
-/// Writes a file on a thread of its own, which keeps no worker from ending: a disk may hang for ever.
 async fn write(path: PathBuf, form: ReportForm, table: Table) -> Result<(), BadTarget> {
+    let write = move |is_wanted: &dyn Fn() -> bool| {
+        write_in_full(&path, AS_UMASK_SAYS, is_wanted, |file| write_rows(file, form, &table))
+    };
+    on_a_thread(LONGEST_WRITE, write).await
+}
+
+/// Writes on a thread of its own, which keeps no worker from ending: a disk may hang for ever. The thread is told
+/// whether its file is still wanted: when the time is up or the tick is given up, another process may have written it.
+async fn on_a_thread(
+    limit: Duration,
+    write: impl FnOnce(&dyn Fn() -> bool) -> Result<(), BadTarget> + Send + 'static,
+) -> Result<(), BadTarget> {
     let (send, written) = oneshot::channel();
     let write = move || {
-        let _ = send.send(write_in_full(&path, AS_UMASK_SAYS, |file| write_rows(file, form, &table)));
+        let done = write(&|| !send.is_closed());
+        let _ = send.send(done);
     };
     std::thread::Builder::new().name("report".to_owned()).spawn(write)?;
-    written.await.unwrap_or_else(|_| Err(io::Error::other("writing it broke off").into()))
+    // The end of the wait drops the receiver, which closes the channel.
+    match tokio::time::timeout(limit, written).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(io::Error::other("writing it broke off").into()),
+        Err(_) => Err(io::Error::other(TOO_SLOW).into()),
+    }
 }
 
 fn write_rows(file: &mut dyn Write, form: ReportForm, table: &Table) -> io::Result<()> {
@@ -208,7 +255,33 @@ mod tests {
     use crate::domain::schedule::{CatchUp, CronLine, Overlap, RowQuestion, TickSource, USUAL_BATCH, Zone};
     use crate::domain::template::Template;
     use crate::store::schedule::TickNote;
-    use std::time::Duration;
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn a_file_that_a_disk_held_up_for_too_long_does_not_replace_what_came_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let ((go, gate), (tell, told)) = (mpsc::channel::<()>(), mpsc::channel());
+        let target = path.clone();
+        let hangs = move |is_wanted: &dyn Fn() -> bool| {
+            let done = write_in_full(&target, AS_UMASK_SAYS, is_wanted, |file| {
+                gate.recv().unwrap();
+                file.write_all(b"late")
+            });
+            tell.send(done.is_ok()).unwrap();
+            Ok(())
+        };
+        let fault = on_a_thread(Duration::ZERO, hangs).await.map_err(|fault| unwritten(&path, fault));
+        let Err(Fault::Tick { reason, passes: true }) = fault else { panic!("a fault that passes") };
+        assert!(reason.contains("a.csv: writing it took longer than 5 minutes"), "{reason}");
+        let mut table = Table::new(["class"]);
+        table.row(["timeout".into()]);
+        write(path.clone(), ReportForm::Csv, table).await.unwrap();
+        go.send(()).unwrap();
+        assert!(!told.recv().unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "class\ntimeout\n");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 
     fn schedule(report: &TickReport) -> Schedule {
         Schedule {
