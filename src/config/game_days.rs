@@ -52,7 +52,7 @@ fn read_one(name: String, mut section: Section<'_>, providers: &BTreeMap<String,
         fault.ok_or_else(|| format!("{text:?} is no failure of game days"))
     });
     if faults.as_ref().is_some_and(Vec::is_empty) {
-        section.fault("faults", "is empty", &format!("a list of {known}, or no such key: both"));
+        section.fault("faults", "is empty", format!("a list of {known}, or no such key: both"));
     }
     let faults = faults.filter(|faults| !faults.is_empty());
     let (from, until) = (read_instant(&mut section, "from"), read_instant(&mut section, "until"));

@@ -29,12 +29,10 @@ fn turn(on: &mut BTreeMap<String, GameDay>, days: &[GameDay], now: Timestamp) ->
         days.iter().filter(|day| day.is_on(now)).map(|day| (day.name.clone(), day.clone())).collect();
     let mut has_changed = false;
     for (name, day) in on.iter() {
-        match now_on.get(name) {
-            Some(same) => has_changed |= same != day,
-            None => {
-                has_changed = true;
-                tracing::info!(game_day = name, "a game day is over: no call fails on purpose for it any more");
-            }
+        let same = now_on.get(name);
+        has_changed |= same != Some(day);
+        if same.is_none() {
+            tracing::info!(game_day = name, "a game day is over: no call fails on purpose for it any more");
         }
     }
     for (name, day) in now_on.iter().filter(|(name, _)| !on.contains_key(*name)) {

@@ -208,7 +208,9 @@ fn struck<'a>(workers: &'a [Statistics], whom: impl Fn(&'a GameDayStatistics) ->
 /// Says, with what is seen of routes or of all, which game days are on meanwhile.
 fn meanwhile(mut spotted: Vec<Spotted>, seen: &Observations) -> Vec<Spotted> {
     let words = struck(&seen.known.workers, |day| Some(day.targets.join(", ").into()));
-    spotted.iter_mut().for_each(|spotted| spotted.summary.push_str(&words));
+    for one in &mut spotted {
+        one.summary.push_str(&words);
+    }
     spotted
 }
 

@@ -215,7 +215,7 @@ mod tests {
     const SETTINGS: BreakerSettings = BreakerSettings {
         min_calls: 4,
         failure_rate: 0.5,
-        window: Duration::from_secs(60),
+        window: Duration::from_mins(1),
         open: Duration::from_secs(5),
     };
     const ENDS: Timestamp = Timestamp(NOW.0 + 60_000);
