@@ -496,7 +496,7 @@ impl ReportTurn {
 }
 
 impl StoreError {
-    /// Whether the server gave up what a report reads, as an operator or a limit of time wants, and may not do so again.
+    /// Whether the server gave up what a report reads, as an operator or a limit of time wants, and may take it later.
     #[must_use]
     pub fn is_of_reading(&self) -> bool {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return false };
