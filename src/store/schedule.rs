@@ -496,8 +496,7 @@ impl ReportTurn {
 }
 
 impl StoreError {
-    /// Whether the server gave up what a report reads, and may not do so again: a statement took too long, or an
-    /// operator ended it or its session. Where the server is going down, noting that fails too.
+    /// Whether the server gave up what a report reads, as an operator or a limit of time wants, and may take it later.
     #[must_use]
     pub fn is_of_reading(&self) -> bool {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return false };

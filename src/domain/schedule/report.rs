@@ -79,8 +79,8 @@ pub struct ReportPeriod {
 
 impl TickReport {
     /// The time that it covers, for this tick. Sums are kept by the hour, so it ends with the last full hour, and a
-    /// worker that is late reads the same: the periods of ticks that are `since` apart, by UTC, meet. By hand it goes up
-    /// to the moment.
+    /// worker that is late reads the same. The periods of ticks that are `since` apart, by UTC, meet. By hand it goes
+    /// up to the moment.
     #[must_use]
     pub fn period(&self, at: Timestamp, by_hand: bool) -> ReportPeriod {
         let hour = |at: Timestamp| Timestamp(at.0.saturating_sub(at.0.rem_euclid(HOUR)));

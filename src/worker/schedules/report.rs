@@ -306,6 +306,47 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_is_noted_of_a_file_has_its_notes_and_too_many_rows_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = TickReport {
+            kind: ReportKind::Cost,
+            by: vec![ReportBy::Batch],
+            since: None,
+            project: None,
+            route: None,
+            batch: None,
+            login: None,
+            to: ReportGoesTo::File {
+                folder: dir.path().to_owned(),
+                name: Template::parse("a.csv").unwrap(),
+                written: "a.csv".to_owned(),
+                form: ReportForm::Csv,
+            },
+            source: None,
+        };
+        let now = Timestamp(1_800_000_000_000);
+        let note = TickNote { schedule: "costs".to_owned(), at: now, by_hand: false, worker: None };
+        let order = TickOrder { note, failures: 0, anyway: false, retries: true, now };
+        let delivered = async |rows: usize| {
+            let mut table = Table::new(["batch"]);
+            for _ in 0..rows {
+                table.row(["nightly".into()]);
+            }
+            let read = ReportRead { table, unpriced: 2, note: Some("all others are in one row".to_owned()) };
+            deliver(&schedule(&report), &report, &order, report.period(now, false), read).await
+        };
+        let Err(Fault::Tick { reason, passes: false }) = delivered(MOST_ROWS_AT_ALL + 1).await else {
+            panic!("a fault that lasts")
+        };
+        assert!(reason.contains("100001 rows") && reason.contains("name `since` or fewer dimensions"), "{reason}");
+        assert!(!dir.path().join("a.csv").exists());
+        let Ok((reported, None)) = delivered(1).await else { panic!("a file and no message") };
+        let path = dir.path().join("a.csv");
+        let doubt = "; 2 attempts without a known price are not in the sums; all others are in one row";
+        assert_eq!(reported, format!("1 row to {}{doubt}", path.display()));
+    }
+
     #[test]
     fn a_message_has_a_bound_and_the_words_of_no_provider_and_says_what_is_not_in_the_sums() {
         let mut table = Table::new(["class", WORDS_OF_PROVIDERS]);
