@@ -149,7 +149,7 @@ async fn bench() -> anyhow::Result<Vec<String>> {
 
     let (running, address) = worker(scratch.path(), &postgres.url("sluice"))?;
     rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+    let client = reqwest::Client::builder().timeout(Duration::from_mins(1)).build()?;
     let mut missed = Vec::new();
     writeln!(out, "\n{:<64} {:>8} {:>8} {:>8}", "page", "first ms", "most ms", "bytes")?;
     for (pages, has_bar) in [(PAGES, true), (COUNTS, false)] {

@@ -26,10 +26,10 @@ pub fn with_palette(png: &[u8]) -> Vec<u8> {
     packed.write_all(&lines).unwrap();
     let mut small = SIGNATURE.to_vec();
     let size = |length: usize| u32::try_from(length).unwrap().to_be_bytes();
-    chunk(&mut small, b"IHDR", &[&size(width)[..], &size(height), &[8, 3, 0, 0, 0]].concat());
-    chunk(&mut small, b"PLTE", &palette.iter().flatten().copied().collect::<Vec<u8>>());
-    chunk(&mut small, b"IDAT", &packed.finish().unwrap());
-    chunk(&mut small, b"IEND", &[]);
+    chunk(&mut small, *b"IHDR", &[&size(width)[..], &size(height), &[8, 3, 0, 0, 0]].concat());
+    chunk(&mut small, *b"PLTE", &palette.iter().flatten().copied().collect::<Vec<u8>>());
+    chunk(&mut small, *b"IDAT", &packed.finish().unwrap());
+    chunk(&mut small, *b"IEND", &[]);
     small
 }
 
@@ -116,7 +116,7 @@ fn paeth(left: u8, above: u8, corner: u8) -> u8 {
     [left, above, corner].into_iter().min_by_key(|one| apart(*one)).unwrap()
 }
 
-fn chunk(png: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
+fn chunk(png: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
     png.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
     let begin = png.len();
     png.extend(kind);
