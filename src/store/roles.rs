@@ -101,6 +101,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "failure_codes",
             "failure_sample",
             "tally",
+            "tally_hour",
             "tally_hour_all",
             "tally_day_all",
             "tally_hour_target",
