@@ -227,7 +227,7 @@ async fn a_limit_is_felt_by_all_and_counts_against_none_and_a_poor_project_holds
 async fn a_limit_of_inputs_is_kept() {
     let (scenario, config) = one_provider("0.001", "{ inputs = 20, wait = \"100ms\" }");
     // Each input has four tokens, by which the simulator counts; it says nothing of its limit. It takes twenty inputs
-    // more at once than the configured limit: a call arrives later than it began, on a busy machine half a second later.
+    // more at once than the configured limit: a call arrives later than it began, by half a second on a busy machine.
     let quota = "quota = { input_tokens_per_minute = 9600, burst_tokens = 320 }\npublishes = false\n";
     let limits = "limits = { inputs_per_minute = 2400, burst_inputs = 60 }\nbreaker";
     let fleet = Fleet::new(&format!("{scenario}{quota}"), &config.replacen("breaker", limits, 1)).await;
