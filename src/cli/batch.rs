@@ -103,11 +103,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let code = match args.command {
         BatchCommand::List { limit } => {
-            let batches = context.store.batches(limit).await?;
+            let mut batches = context.store.batches(limit.saturating_add(1)).await?;
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            let is_more = batches.len() > most;
+            batches.truncate(most);
             if batches.is_empty() && context.output.format() == Format::Table {
                 context.output.note("there are no batches; `sluice enqueue FILE` makes one");
             } else {
                 context.output.table(&batch::table(&batches))?;
+            }
+            if is_more {
+                context.output.note(format!("these are the {limit} latest; there are more (--limit)"));
             }
             ExitCode::Success
         }

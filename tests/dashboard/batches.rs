@@ -1,6 +1,7 @@
 //! The list of batches, a page at a time.
 
 use crate::support::postgres::database;
+use crate::support::program::{Program, text};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -24,8 +25,11 @@ const FRESH: &str = "
 async fn a_page_of_batches_reads_few_rows_however_many_there_are() {
     let database = database().await;
     let (pool, store) = (database.pool(), database.store().await);
-    sqlx::query(FILL).bind(1).bind(600).execute(&pool).await.unwrap();
-    sqlx::query(FRESH).execute(&pool).await.unwrap();
+    // At one instant: an hour may begin at any time.
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query(FILL).bind(1).bind(600).execute(&mut *transaction).await.unwrap();
+    sqlx::query(FRESH).execute(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
     let sorted = "select batch from sluice.totals where batch <> '' group by batch order by max(hour) desc, batch";
     let sorted: Vec<String> = sqlx::query_scalar(sorted).fetch_all(&pool).await.unwrap();
     let mut walked: Vec<String> = Vec::new();
@@ -40,6 +44,12 @@ async fn a_page_of_batches_reads_few_rows_however_many_there_are() {
     assert!(store.batches_after(Some("no such batch"), 5).await.unwrap().is_empty());
     let first = &store.batches(1).await.unwrap()[0];
     assert_eq!((first.name.as_str(), first.jobs), ("b1", 2), "{first:?}");
+    let program = Program::new("[http]\nlisten = \"off\"\n", &database.url());
+    for (limit, is_told) in [("3", true), ("100000", false)] {
+        let listed = program.run(&["batch", "list", "--limit", limit, "--format", "table"]).await;
+        let said = text(&listed.stderr);
+        assert_eq!(said.contains("these are the 3 latest; there are more (--limit)"), is_told, "{said}");
+    }
     // However many there are.
     sqlx::query(FILL).bind(601).bind(30_000).execute(&pool).await.unwrap();
     sqlx::raw_sql("analyze sluice.tally_hour; analyze sluice.tally").execute(&pool).await.unwrap();
