@@ -48,7 +48,7 @@ const USUAL: usize = 50;
 /// The most rows of a page.
 const MOST: usize = 1000;
 /// How long jobs are looked for.
-const FOR_JOBS: Duration = Duration::from_secs(2);
+const FOR_JOBS: Duration = Duration::from_millis(800);
 
 /// What a client says in the query.
 type QueryPairs = Query<Vec<(String, String)>>;

@@ -27,7 +27,7 @@ const SPARING: u32 = 10;
 /// The doctor looks at most this often.
 const FRESH_DIAGNOSIS: Duration = Duration::from_mins(1);
 /// How long a page waits for the doctor.
-const FOR_THE_DOCTOR: Duration = Duration::from_millis(600);
+const FOR_THE_DOCTOR: Duration = Duration::from_millis(400);
 /// How long a page waits for the database.
 const FOR_AN_ANSWER: Duration = Duration::from_secs(9);
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 const A_PAGE: usize = 50;
 /// How long jobs are looked for: few among many are found a page at a time.
-const FOR_JOBS: Duration = Duration::from_millis(600);
+const FOR_JOBS: Duration = Duration::from_millis(400);
 
 /// Which jobs a page lists, and from where on.
 pub(super) struct Sought {
