@@ -99,22 +99,7 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--test") {
         return ExitCode::SUCCESS;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench()));
-    let mut err = sluice::printable::stderr();
-    match done {
-        Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
-        Ok(missed) => {
-            for bar in missed {
-                let _ = writeln!(err, "missed: {bar}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            let _ = writeln!(err, "error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ledger::exit_code_of(bench())
 }
 
 /// Returns the bars that were missed.

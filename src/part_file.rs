@@ -130,7 +130,7 @@ fn is_tail_of_part(tail: &str) -> bool {
 
 /// Writes a file that takes the place of an earlier one, so that readers see it in full, or as it was before. It is
 /// flushed to the disk, and so is its name. `is_wanted` is asked last, just before the file gets its name: a disk may
-/// have held it up until nobody waits for it, or until a newer one is there.
+/// have held it up until its tick waits no more, or until a newer one is there.
 ///
 /// # Errors
 /// The name leads to something else than a file, the file cannot be written, or it is not wanted any more. Nothing is
@@ -172,7 +172,7 @@ fn publish(
     writer.flush()?;
     file.sync_all()?;
     if !is_wanted() {
-        return Err(io::Error::new(ErrorKind::TimedOut, "nobody waits for it any more"));
+        return Err(io::Error::new(ErrorKind::TimedOut, "its tick waits for it no more"));
     }
     fs::rename(part, target)?;
     // So that the name, too, outlives a loss of power.

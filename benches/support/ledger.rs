@@ -1,7 +1,10 @@
-//! A ledger of millions of attempts, made by SQL, and counted and folded as settlements are.
+//! A ledger of millions of attempts, made by SQL, and counted and folded as settlements are; and how a benchmark over
+//! it is run.
 
 use sluice::store::Store;
 use sqlx::{AssertSqlSafe, PgPool};
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// The calls of each job.
@@ -15,6 +18,26 @@ pub struct Folding {
     /// Rows that settlements added to the sums.
     pub rows: u64,
     pub took: Duration,
+}
+
+/// Runs a benchmark, says which of its bars were missed, and fails if one was.
+pub fn exit_code_of(bench: impl Future<Output = anyhow::Result<Vec<String>>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench));
+    let mut err = sluice::printable::stderr();
+    match done {
+        Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
+        Ok(missed) => {
+            for bar in missed {
+                let _ = writeln!(err, "missed: {bar}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            let _ = writeln!(err, "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Fills an empty database, over the one connection of `pool`. After each half million jobs `then` is run too.

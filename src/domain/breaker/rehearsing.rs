@@ -6,7 +6,7 @@
 //! Guarantees:
 //! - A call goes only if both let it go.
 //! - The own breaker never learns of a failure on purpose, so other processes and later ones do not hear of it.
-//! - The second one holds nothing back once its game day is over, whoever looks first.
+//! - The second one holds nothing back once its game day is over, no matter which caller looks first.
 
 use super::{Breaker, BreakerSettings, Evidence, JobId, Passage, Sign, State, Timestamp};
 use crate::domain::shut::{Reason, Shut};

@@ -325,7 +325,7 @@ impl Call {
             // Before its places are free.
             self.came_back.lock().push(self.number);
             if let Some((day, _)) = &on_purpose {
-                // It was not made: nobody learns of it what would outlast the game day.
+                // It was not made: no worker learns from it what would outlast the game day.
                 guard.report(|gate, target, permit| gate.rehearse(target, permit, day, self.job().id, ended_at));
             } else if is_shared && judged.failure.as_ref().is_some_and(|failure| failure.bearing == Bearing::InDoubt) {
                 // Whether it is believed is a matter of two requests, and these were not told apart.
