@@ -45,20 +45,26 @@ impl EndingRow {
 }
 
 /// Makes results cost what the calls on the ledger cost: those of this settlement, which is written, and those of jobs
-/// that are no longer held by the claims `booked`, whose calls were just booked.
+/// that are no longer held by the claims `booked`, whose calls were just booked. `first`: claims that it has ended, of
+/// jobs for which no call was made under another claim.
 pub(super) async fn correct(
     transaction: &mut Transaction,
     settlement: &Settlement,
+    first: &HashSet<i64>,
     booked: &[Lease],
 ) -> Result<(), StoreError> {
-    let mut jobs = doubtful(transaction, settlement).await?;
+    let mut jobs = doubtful(transaction, settlement, first).await?;
     jobs.extend(astray(transaction, booked).await?);
     if jobs.is_empty() { Ok(()) } else { add_up(transaction, &jobs).await }
 }
 
 /// The jobs that the settlement ends and whose bill has to be read from the ledger: it is not that of the one call that
 /// is written with it, or there are calls under other claims.
-async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Result<Vec<i64>, StoreError> {
+async fn doubtful(
+    transaction: &mut Transaction,
+    settlement: &Settlement,
+    first: &HashSet<i64>,
+) -> Result<Vec<i64>, StoreError> {
     if settlement.endings.is_empty() {
         return Ok(Vec::new());
     }
@@ -69,6 +75,10 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
     let is_plain = |row: &&EndingRow| row.is_billed_by(calls.get(&row.lease.fence).map_or(&[], Vec::as_slice));
     let (plain, other): (Vec<&EndingRow>, Vec<&EndingRow>) = settlement.endings.iter().partition(is_plain);
     let mut jobs: Vec<i64> = other.iter().map(|row| row.lease.job.0).collect();
+    let plain: Vec<&EndingRow> = plain.into_iter().filter(|row| !first.contains(&row.lease.fence)).collect();
+    if plain.is_empty() {
+        return Ok(jobs);
+    }
     let with_others = sqlx::query_scalar!(
         // The limit keeps this a lookup for each job. As a join it would read the whole ledger each time, if it was
         // planned while that was empty.

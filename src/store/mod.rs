@@ -20,6 +20,7 @@ pub mod budget;
 pub mod cache;
 pub mod call;
 pub mod claim;
+mod copy;
 mod database;
 pub mod demo;
 pub mod doctor;
@@ -231,6 +232,11 @@ impl StoreError {
         let Self::Sql { source, .. } = self else { return false };
         let code = source.as_database_error().and_then(DatabaseError::code);
         matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
+    }
+
+    /// Whether there is a row of that key already.
+    fn is_duplicate(&self) -> bool {
+        self.has_code("23505")
     }
 
     /// Whether there is a server that takes no writes: a standby, or a database that was made read-only.

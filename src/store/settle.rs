@@ -4,6 +4,8 @@
 //! changes nothing, except that a late answer is used if the job is still open ([`super::late`]). Attempts are always
 //! booked, because the money was spent; the same attempt sent twice is one row.
 
+mod books;
+mod endings;
 mod shadow;
 mod sums;
 
@@ -13,7 +15,7 @@ use super::call::{self, Noted};
 use super::claim::{Claimed, Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
-use super::{Doing, Store, StoreError, bill, cache, late, unsure};
+use super::{Doing, Store, StoreError, bill, late, unsure};
 use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
@@ -21,9 +23,10 @@ use crate::domain::{Answer, CacheKey, ErrorClass, FirstChoice, JobId, NanoUsd, T
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use endings::Ended;
 use sums::Sums;
 
 /// The labels of a job, by which sums are kept.
@@ -273,11 +276,11 @@ fn cache_saved(row: &AttemptRow) -> Option<NanoUsd> {
 }
 
 /// Postgres text holds no NUL.
-fn clean(text: &str) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
+fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-fn clean_option(text: Option<&String>) -> Option<String> {
+fn clean_option(text: Option<&String>) -> Option<Cow<'_, str>> {
     text.map(|text| clean(text))
 }
 
@@ -286,9 +289,11 @@ pub(super) fn json_text(value: &impl Serialize) -> String {
     const PLAIN: &str = "values and types of ours have text for keys, and nothing in them fails to be written";
     fn without_nul(value: &Value) -> Value {
         match value {
-            Value::String(text) => Value::String(clean(text)),
+            Value::String(text) => Value::String(clean(text).into_owned()),
             Value::Array(items) => items.iter().map(without_nul).collect(),
-            Value::Object(members) => members.iter().map(|(key, member)| (clean(key), without_nul(member))).collect(),
+            Value::Object(members) => {
+                members.iter().map(|(key, member)| (clean(key).into_owned(), without_nul(member))).collect()
+            }
             other => other.clone(),
         }
     }
@@ -310,13 +315,25 @@ impl Store {
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
         self.knows_of_jobs(settlement.leases());
+        let mut look = Look::WhereDoubtful;
+        for _ in 0..DUPLICATES {
+            match self.settle_once(settlement, look).await {
+                Err(error) if error.is_duplicate() => look = Look::Everywhere,
+                settled => return settled,
+            }
+        }
+        self.settle_once(settlement, look).await
+    }
+
+    async fn settle_once(&self, settlement: &Settlement, look: Look) -> Result<Vec<Lease>, StoreError> {
         let mut transaction = self.db.begin().await.doing("settling")?;
         let mut sums = Sums::default();
         let mut fenced_out = Vec::new();
+        let mut ended = Ended::default();
         if !settlement.endings.is_empty() {
-            let held = write_endings(&mut transaction, &settlement.endings, &mut sums).await?;
-            if held.len() < settlement.endings.len() {
-                fenced_out = end_late(&mut transaction, &settlement.endings, &held, &mut sums).await?;
+            ended = endings::write(&mut transaction, &settlement.endings, look, &mut sums).await?;
+            if ended.held.len() < settlement.endings.len() {
+                fenced_out = endings::write_late(&mut transaction, &settlement.endings, &ended, &mut sums).await?;
             }
         }
         let unused: HashSet<i64> = fenced_out.iter().map(|lease| lease.fence).collect();
@@ -346,15 +363,28 @@ impl Store {
             booked = doubtful;
             booked.retain(|lease| !gone.contains_key(&lease.fence));
         }
-        book(&mut transaction, &rows, &mut sums).await?;
+        let is_new = |row: &AttemptRow| look == Look::WhereDoubtful && ended.now.contains(&row.lease.fence);
+        books::book(&mut transaction, rows.iter(), is_new, &mut sums).await?;
         unsure::take(&mut transaction, &settlement.endings).await?;
-        book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
+        books::book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
         call::forget(&mut transaction, &settlement.race_calls()).await?;
-        bill::correct(&mut transaction, settlement, &booked).await?;
+        bill::correct(&mut transaction, settlement, &ended.first, &booked).await?;
         sums.write(&mut transaction).await?;
         transaction.commit().await.doing("settling")?;
         Ok(fenced_out)
     }
+}
+
+/// A settlement is begun anew so often because a row of one of its keys exists: another process writes the same one.
+const DUPLICATES: u32 = 4;
+
+/// Where it is looked whether rows exist before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Where a claim did not hold, or goes on.
+    WhereDoubtful,
+    /// For every row.
+    Everywhere,
 }
 
 impl AttemptRow {
@@ -434,195 +464,8 @@ impl AttemptRow {
     }
 }
 
-/// Books calls whose jobs are lost, each with the answer that it brought.
-async fn book_strays<'a>(
-    transaction: &mut Transaction,
-    rows: &'a [AttemptRow],
-    endings: &[EndingRow],
-    sums: &mut Sums<'a>,
-) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    late::make_room(transaction, &rows.iter().map(|row| row.lease.job.0).collect::<Vec<_>>()).await?;
-    for row in rows {
-        // If it was sent before, it is there already, and counted.
-        if book_attempts(transaction, std::slice::from_ref(row), sums).await? == 1 {
-            // Of several calls that ended together, the one that brought it.
-            let brought = |ending: &EndingRow| {
-                ending.target.as_ref().is_none_or(|(provider, model)| (provider, model) == (&row.provider, &row.model))
-            };
-            let ending = endings.iter().find(|ending| ending.lease == row.lease && brought(ending));
-            let answer = ending.and_then(|ending| ending.response.as_deref());
-            late::count_stray(transaction, (row.lease, row.number), answer).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The round of calls whose job is lost.
 const OF_ANOTHER_JOB: i16 = -1;
-
-/// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases
-/// whose endings stay without effect.
-async fn end_late<'a>(
-    transaction: &mut Transaction,
-    endings: &'a [EndingRow],
-    held: &HashSet<i64>,
-    sums: &mut Sums<'a>,
-) -> Result<Vec<Lease>, StoreError> {
-    let missing = || endings.iter().filter(|row| !held.contains(&row.lease.fence));
-    // Another worker that has the job now may get a surer answer than one that was taken for want of that.
-    let is_good = |row: &&EndingRow| row.failure.is_none() && row.unsure.is_none();
-    let answers: Vec<&EndingRow> = missing().filter(is_good).collect();
-    let taken = late::take_back(transaction, &answers).await?;
-    let mut ended = HashSet::new();
-    if !taken.is_empty() {
-        let rows = answers.into_iter().filter(|row| taken.contains(&row.lease.fence));
-        ended = write_endings(transaction, rows, sums).await?;
-    }
-    Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
-}
-
-/// Writes attempts to the ledger. If another process has booked a call in its worker's place, the worker's report
-/// replaces that.
-async fn book<'a>(
-    transaction: &mut Transaction,
-    rows: &'a [AttemptRow],
-    sums: &mut Sums<'a>,
-) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    if book_attempts(transaction, rows, sums).await? < rows.len() {
-        let keys: Vec<(Lease, i16)> = rows.iter().map(|row| (row.lease, row.number)).collect();
-        if late::remove_placeholders(transaction, &keys).await? > 0 {
-            book_attempts(transaction, rows, sums).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Counts the rows that were not on the ledger before into the sums, and returns how many they are.
-async fn book_attempts<'a>(
-    transaction: &mut Transaction,
-    rows: &'a [AttemptRow],
-    sums: &mut Sums<'a>,
-) -> Result<usize, StoreError> {
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            rows.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    let booked = sqlx::query_file!(
-        "src/store/settle/book.sql",
-        &column!(row => row.lease.job.0),
-        &column!(row => row.lease.fence),
-        &column!(row => row.number),
-        &column!(row => row.round),
-        &column!(row => row.provider.clone()),
-        &column!(row => row.model.clone()),
-        &column!(row => row.rung),
-        &column!(row => datetime(row.started_at)),
-        &column!(row => datetime(row.ended_at)),
-        &column!(row => row.first_byte_ms) as _,
-        &column!(row => row.total_ms),
-        &column!(row => row.class.map(ErrorClass::as_str)) as _,
-        &column!(row => row.detail.as_deref()) as _,
-        &column!(row => row.http_status.and_then(|status| i16::try_from(status).ok())) as _,
-        &column!(row => clean_option(row.code.as_ref())) as _,
-        &column!(row => clean_option(row.message.as_ref())) as _,
-        &column!(row => row.retry_at.map(datetime)) as _,
-        &column!(row => clean_option(row.request_id.as_ref())) as _,
-        &column!(row => clean_option(row.model_served.as_ref())) as _,
-        &column!(row => clean_option(row.finish.as_ref())) as _,
-        &column!(row => row.usage_raw.as_ref().map(json_text)) as _,
-        &column!(row => row.usage.source.as_str()) as _,
-        &column!(row => tokens(row.usage.input)),
-        &column!(row => tokens(row.usage.cache_read)),
-        &column!(row => tokens(row.usage.cache_write.saturating_add(row.usage.cache_write_1h))),
-        &column!(row => tokens(row.usage.output)),
-        &column!(row => tokens(row.usage.reasoning)),
-        &column!(row => row.cost.map(|cost| cost.of_a_call().0)) as _,
-        &column!(row => row.uncertain.of_a_call().0),
-        &column!(row => row.price.as_ref().map(json_text)) as _,
-        &column!(row => row.decision.as_ref().map(json_text)) as _,
-        &column!(row => row.answer.as_ref().map(|answer| {
-            answer.to_openai(&row.model, row.ended_at.0.div_euclid(1000))
-        })) as _,
-        &column!(row => clean_option(row.service_tier.as_ref())) as _,
-        &column!(row => row.reported_cost.map(|cost| cost.of_a_call().0)) as _,
-        &column!(row => row.cost_source.as_deref()) as _,
-        &column!(row => notes_text(&row.notes)) as _,
-        &column!(row => row.reask_of) as _,
-        &column!(row => row.computed_cost.map(|cost| cost.of_a_call().0)) as _,
-        &column!(row => tokens(row.usage.cache_write_1h)),
-        &column!(row => row.cost_differs),
-        &column!(row => row.confidence) as _,
-        &column!(row => row.first_choice.as_ref().map(|first| clean(&first.target))) as _,
-        &column!(row => row.first_choice.as_ref().map(|first| clean(&first.why))) as _,
-        &column!(row => row.first_choice.as_ref().and_then(|first| first.cost).map(|cost| cost.of_a_call().0)) as _,
-        &column!(row => cache_saved(row).map(|saved| saved.0)) as _,
-    )
-    .fetch_all(transaction)
-    .await
-    .doing("booking attempts")?;
-    let count = booked.len();
-    let booked: HashSet<(i64, i16)> = booked.into_iter().map(|row| (row.fence, row.number)).collect();
-    for row in rows.iter().filter(|row| booked.contains(&(row.lease.fence, row.number))) {
-        sums.count_attempt(row);
-    }
-    Ok(count)
-}
-
-/// Counts the jobs that it ends into the sums, and returns the fences that held.
-async fn write_endings<'a>(
-    transaction: &mut Transaction,
-    rows: impl IntoIterator<Item = &'a EndingRow>,
-    sums: &mut Sums<'a>,
-) -> Result<HashSet<i64>, StoreError> {
-    let rows: Vec<&EndingRow> = rows.into_iter().collect();
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            rows.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    let found = sqlx::query_file!(
-        "src/store/settle/end.sql",
-        &column!(row => row.lease.job.0),
-        &column!(row => row.lease.fence),
-        &column!(row => row.attempts),
-        &column!(row => row.target.as_ref().map(|(provider, _)| provider.clone())) as _,
-        &column!(row => row.target.as_ref().map(|(_, model)| model.clone())) as _,
-        &column!(row => row.rung) as _,
-        &column!(row => row.repaired),
-        &column!(row => row.failure.as_ref().map(|(class, _)| class.as_str())) as _,
-        &column!(row => row.failure.as_ref().map(|(_, reason)| clean(reason))) as _,
-        &column!(row => row.cost.map(|cost| cost.0)) as _,
-        &column!(row => row.uncertain.0),
-        &column!(row => row.input_tokens),
-        &column!(row => row.output_tokens),
-        &column!(row => clean_option(row.request_id.as_ref())) as _,
-        &column!(row => row.response.as_deref()) as _,
-        &column!(row => row.round),
-        &column!(row => row.answered_from().map(|(job, _)| job.0)) as _,
-        &column!(row => row.confidence) as _,
-        &column!(row => row.unsure.is_some()),
-    )
-    .fetch_all(&mut *transaction)
-    .await
-    .doing("writing results")?;
-    let ended: HashMap<i64, _> = found.iter().filter(|row| row.ended).map(|row| (row.fence, row.at)).collect();
-    for row in &rows {
-        if let Some(at) = ended.get(&row.lease.fence) {
-            sums.count_ending(row, *at);
-        }
-    }
-    let ends = |row: &&EndingRow| ended.contains_key(&row.lease.fence);
-    shadow::cast(transaction, rows.iter().copied().filter(ends)).await?;
-    cache::note(transaction, rows.into_iter().filter(ends)).await?;
-    Ok(found.into_iter().map(|row| row.fence).collect())
-}
 
 /// Returns the fences that held.
 async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<HashSet<i64>, StoreError> {
@@ -637,7 +480,7 @@ async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),
         &column!(row => row.until.map(datetime)) as _,
-        &column!(row => clean(&row.reason)),
+        &column!(row => clean(&row.reason)) as _,
     )
     .fetch_all(transaction)
     .await

@@ -151,11 +151,18 @@ impl Transaction {
 
     /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
     pub async fn copy_in(&mut self, statement: &str, rows: &[u8]) -> Result<u64, sqlx::Error> {
-        let mut copy = self.asked()?.copy_in_raw(statement).await?;
-        copy.send(rows).await?;
-        let copied = copy.finish().await?;
-        self.phase = Phase::Open;
-        Ok(copied)
+        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
+        let connection = self.asked()?;
+        let copied = in_time(patience, async {
+            let mut copy = connection.copy_in_raw(statement).await?;
+            copy.send(rows).await?;
+            copy.finish().await
+        })
+        .await;
+        if copied.is_ok() || is_answer(&copied) {
+            self.phase = Phase::Open;
+        }
+        copied.inspect_err(|error| sessions.see(error))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::{AttemptRow, EndingRow, Labels, tokens};
 use crate::domain::{ErrorClass, Histogram};
+use crate::store::claim::datetime;
 use crate::store::database::Transaction;
 use crate::store::{Doing, StoreError, stop_loss};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
@@ -76,9 +77,12 @@ struct Sum<'a> {
     sample: Option<&'a str>,
 }
 
-/// Sums by what they count towards.
+/// Sums by what they count towards, and the calls that are counted in them.
 #[derive(Default)]
-pub(super) struct Sums<'a>(HashMap<Key<'a>, Sum<'a>>);
+pub(super) struct Sums<'a> {
+    by_key: HashMap<Key<'a>, Sum<'a>>,
+    calls: Vec<&'a AttemptRow>,
+}
 
 impl<'a> Key<'a> {
     fn of(at: DateTime<Utc>, labels: &'a Labels, target: (&'a str, &'a str), class: Option<ErrorClass>) -> Self {
@@ -101,13 +105,13 @@ impl<'a> Key<'a> {
 
     fn of_attempt(row: &'a AttemptRow) -> Self {
         let target = (row.provider.as_str(), row.model.as_str());
-        let mut key = Self::of(super::datetime(row.ended_at), &row.labels, target, row.class);
+        let mut key = Self::of(datetime(row.ended_at), &row.labels, target, row.class);
         key.detail = row.detail.as_deref().unwrap_or_default();
         match (row.class, &row.first_choice) {
             (Some(_), _) => key.code = failure_code(row),
             (None, Some(first)) => {
-                key.instead_of = without_nul(&first.target);
-                key.instead_why = without_nul(&first.why);
+                key.instead_of = super::clean(&first.target);
+                key.instead_why = super::clean(&first.why);
             }
             (None, None) => {}
         }
@@ -125,10 +129,6 @@ fn failure_code(row: &AttemptRow) -> Cow<'_, str> {
     }
 }
 
-fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(super::clean(text)) } else { Cow::Borrowed(text) }
-}
-
 /// The beginning of a text of others, on one line.
 fn readable(text: &str, most: usize) -> String {
     text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
@@ -144,7 +144,8 @@ fn sample(row: &AttemptRow) -> Option<&str> {
 impl<'a> Sums<'a> {
     /// Counts a call that was not on the ledger before.
     pub(super) fn count_attempt(&mut self, row: &'a AttemptRow) {
-        let sum = self.0.entry(Key::of_attempt(row)).or_default();
+        self.calls.push(row);
+        let sum = self.by_key.entry(Key::of_attempt(row)).or_default();
         // None of these can overflow: a settlement has some hundred rows, and each number of a row is bounded.
         let cost = row.cost.map_or(0, |cost| cost.of_a_call().0);
         let cache_write = row.usage.cache_write.saturating_add(row.usage.cache_write_1h);
@@ -191,7 +192,7 @@ impl<'a> Sums<'a> {
             None => ("", ""),
         };
         let class = row.failure.as_ref().map(|(class, _)| *class);
-        let sum = self.0.entry(Key::of(at, &row.labels, target, class)).or_default();
+        let sum = self.by_key.entry(Key::of(at, &row.labels, target, class)).or_default();
         sum.succeeded += i64::from(class.is_none());
         sum.failed += i64::from(class.is_some());
         sum.fallbacks += i64::from(class.is_none() && row.after_fallback);
@@ -201,7 +202,7 @@ impl<'a> Sums<'a> {
     /// The batches in which jobs have failed, or money was wasted.
     fn failing(&self) -> Vec<&str> {
         let is_lost = |sum: &Sum| sum.failed > 0 || sum.waste_nanos > 0;
-        let failed = self.0.iter().filter(|(key, sum)| is_lost(sum) && !key.batch.is_empty());
+        let failed = self.by_key.iter().filter(|(key, sum)| is_lost(sum) && !key.batch.is_empty());
         let mut batches: Vec<&str> = failed.map(|(key, _)| key.batch).collect();
         batches.sort_unstable();
         batches.dedup();
@@ -209,13 +210,13 @@ impl<'a> Sums<'a> {
     }
 
     /// Writes the sums, and notes the batches in which jobs have failed or money was wasted. The sums are folded into
-    /// those of their hours later.
+    /// those of their hours later. Where there are budgets, what was reserved for the calls turns into what they cost.
     pub(super) async fn write(self, transaction: &mut Transaction) -> Result<(), StoreError> {
-        if self.0.is_empty() {
+        if self.by_key.is_empty() {
             return Ok(());
         }
         stop_loss::note_failures(transaction, &self.failing()).await?;
-        let rows: Vec<(Key<'_>, Sum<'_>)> = self.0.into_iter().collect();
+        let rows: Vec<(Key<'_>, Sum<'_>)> = self.by_key.into_iter().collect();
         macro_rules! column {
             ($row:ident . $side:tt => $value:expr) => {
                 rows.iter()
@@ -226,7 +227,7 @@ impl<'a> Sums<'a> {
                     .collect::<Vec<_>>()
             };
         }
-        sqlx::query_file!(
+        let has_budgets = sqlx::query_file_scalar!(
             "src/store/settle/sums.sql",
             &column!(key.0 => key.hour),
             &column!(key.0 => key.route) as _,
@@ -265,11 +266,33 @@ impl<'a> Sums<'a> {
             &column!(sum.1 => array_text(&sum.first_byte)),
             &column!(sum.1 => readable(&super::clean(sum.sample.unwrap_or_default()), MOST_SAMPLE)),
         )
-        .execute(transaction)
+        .fetch_one(&mut *transaction)
         .await
         .doing("adding to the sums")?;
-        Ok(())
+        if has_budgets { spend(transaction, &self.calls).await } else { Ok(()) }
     }
+}
+
+/// Turns what budgets have reserved for calls into what they have cost.
+async fn spend(transaction: &mut Transaction, calls: &[&AttemptRow]) -> Result<(), StoreError> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "select sluice.settle_budgets($1, $2, $3, $4, $5, $6, $7, $8)",
+        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.round).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.provider.as_str()).collect::<Vec<_>>() as _,
+        &calls.iter().map(|call| datetime(call.ended_at)).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.cost.map(|cost| cost.of_a_call().0)).collect::<Vec<_>>() as _,
+        &calls.iter().map(|call| call.uncertain.of_a_call().0).collect::<Vec<_>>()
+    )
+    .fetch_one(transaction)
+    .await
+    .doing("counting what calls have cost")?;
+    Ok(())
 }
 
 /// A histogram as an array of the database in text: a list of lists cannot be handed over as such.
