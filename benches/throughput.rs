@@ -10,40 +10,35 @@
 //! the fresh database, 0: none.
 //! `SLUICE_BENCH_BEFORE`: another `sluice` program, which works end to end by turns with this one, in a database of its
 //! own (with a fresh one in the end as well).
-//! `SLUICE_BENCH_ONLY`: one part only: `queue` (bare SQL and the queue alone), `whole` (end to end), `fresh`, or
+//! `SLUICE_BENCH_ONLY`: one part only: `queue` (bare SQL and the queue alone, also with `SLUICE_BENCH_DEEP`, a million,
+//! queued), `whole` (end to end), `processes` (1, 3 and 8 workers), `memory` (500 and 5,000 calls in flight), `claims`
+//! (how long a claim takes with ten thousand jobs queued and with `SLUICE_BENCH_DEEPEST`, ten million), `fresh`, or
 //! `budgets` (end to end with no budget, one and three by turns).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
-use sluice::domain::price::Price;
-use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};
 use sluice::embedded::{EmbeddedPostgres, Options};
-use sluice::store::call::OpenCall;
-use sluice::store::claim::{Claimed, Take};
-use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
-use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Instant;
 
+#[path = "throughput/claims.rs"]
+mod claims;
 #[path = "support/fast.rs"]
 mod fast;
+#[path = "throughput/layers.rs"]
+mod layers;
 #[path = "support/processor.rs"]
 mod processor;
 mod support;
 #[path = "support/whole.rs"]
 mod whole;
 
-use processor::{processor_time, processor_time_of_all};
 use support::{open_to_all, setting};
-use whole::{Cost, Subject, Whole, end_to_end};
-
-const BATCH: usize = 500;
-const CONNECTIONS: usize = 2;
+use layers::{BATCH, CONNECTIONS, bare, bare_schema, queue_alone};
+use whole::{Cost, Load, Subject, Whole, end_to_end};
 
 fn main() -> anyhow::Result<()> {
     // `cargo test --benches` runs this too; there is nothing to check in that case.
@@ -58,6 +53,7 @@ async fn bench() -> anyhow::Result<()> {
     let (runs, warm, jobs) =
         (setting("SLUICE_BENCH_RUNS", 3), setting("SLUICE_BENCH_WARM", 5_000), setting("SLUICE_BENCH_JOBS", 60_000));
     let (depth, fresh_jobs) = (setting("SLUICE_BENCH_DEPTH", 50_000), setting("SLUICE_BENCH_FRESH", 200_000));
+    let deep = setting("SLUICE_BENCH_DEEP", 1_000_000);
     let before: String = setting("SLUICE_BENCH_BEFORE", String::new());
     let only: String = setting("SLUICE_BENCH_ONLY", String::new());
     let does = |part: &str| only.is_empty() || only == part;
@@ -79,17 +75,20 @@ async fn bench() -> anyhow::Result<()> {
     writeln!(out, "{runs} runs, medians; 1 KB requests and answers, fsync on")?;
     writeln!(out, "processor time of a job in microseconds; WAL in bytes")?;
     if does("queue") {
-        writeln!(out, "\n{depth} jobs queued, {BATCH} a statement on {CONNECTIONS} connections")?;
         bare_schema(&this.pool).await?;
-        let (mut floor, mut queue) = (Vec::new(), Vec::new());
-        for _ in 0..runs {
-            floor.push(bare(&this, depth).await?);
-            queue.push(queue_alone(&this, depth).await?);
+        for depth in [depth, deep].into_iter().filter(|depth| *depth > 0) {
+            let jobs = depth.min(50_000);
+            writeln!(out, "\n{jobs} of {depth} jobs queued, {BATCH} a statement on {CONNECTIONS} connections")?;
+            let (mut floor, mut queue) = (Vec::new(), Vec::new());
+            for _ in 0..runs {
+                floor.push(bare(&this, depth, jobs).await?);
+                queue.push(queue_alone(&this, depth, jobs).await?);
+            }
+            let (floor, queue) = (medians(&floor), medians(&queue));
+            head(&mut out)?;
+            line(&mut out, "bare SQL", &floor, &floor)?;
+            line(&mut out, "queue alone", &queue, &floor)?;
         }
-        let (floor, queue) = (medians(&floor), medians(&queue));
-        head(&mut out)?;
-        line(&mut out, "bare SQL", &floor, &floor)?;
-        line(&mut out, "queue alone", &queue, &floor)?;
     }
     if does("whole") {
         writeln!(out, "\n{jobs} jobs end to end after {warm} to warm up, 500 in flight")?;
@@ -97,7 +96,7 @@ async fn bench() -> anyhow::Result<()> {
         for _ in 0..runs {
             for (subject, seen) in subjects.iter().zip(&mut seen) {
                 fill(&subject.pool, warm + jobs).await?;
-                seen.push(end_to_end(subject, scratch.path(), warm, jobs).await?);
+                seen.push(end_to_end(subject, scratch.path(), Load::plain(warm, jobs)).await?);
             }
         }
         head(&mut out)?;
@@ -107,8 +106,19 @@ async fn bench() -> anyhow::Result<()> {
             line(&mut out, subject.name, &costs(seen), &first)?;
             let rates: Vec<String> = seen.iter().map(|whole| format!("{:.0}", whole.all.rate)).collect();
             let peak = median(seen.iter().map(|whole| whole.peak).collect());
-            writeln!(out, "{:>12} {peak:.0} MB resident at most; jobs/s of each run: {}", "", rates.join(", "))?;
+            let beyond = costs(seen).wal - median(seen.iter().map(|whole| whole.answer).collect());
+            writeln!(out, "{:>12} {peak:.0} MB resident at most; WAL beyond the answer {beyond:.0} bytes", "")?;
+            writeln!(out, "{:>12} jobs/s of each run: {}", "", rates.join(", "))?;
         }
+    }
+    if does("processes") {
+        several(&mut out, &this, scratch.path(), warm, jobs).await?;
+    }
+    if does("memory") {
+        memory(&mut out, &this, scratch.path()).await?;
+    }
+    if does("claims") {
+        claims::run(&mut out, &server).await?;
     }
     if does("fresh") && fresh_jobs > 0 {
         writeln!(out, "\n{fresh_jobs} jobs in a fresh database: its first fifth and its last")?;
@@ -116,7 +126,7 @@ async fn bench() -> anyhow::Result<()> {
         for (subject, database) in subjects.iter().zip(["fresh_one", "fresh_two"]) {
             let fresh = server.subject(subject.name, &subject.program, database).await?;
             enqueue(&fresh.pool, warm + fresh_jobs).await?;
-            let [first, last] = end_to_end(&fresh, scratch.path(), warm, fresh_jobs).await?.ends;
+            let [first, last] = end_to_end(&fresh, scratch.path(), Load::plain(warm, fresh_jobs)).await?.ends;
             line(&mut out, &format!("{}, first", subject.name), &first, &first)?;
             line(&mut out, &format!("{}, last", subject.name), &last, &first)?;
             fresh.pool.close().await;
@@ -181,6 +191,10 @@ fn line(out: &mut impl Write, name: &str, cost: &Cost, with: &Cost) -> std::io::
     )
 }
 
+fn body() -> String {
+    format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "lorem ipsum ".repeat(80))
+}
+
 fn medians(costs: &[Cost]) -> Cost {
     let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure).collect());
     Cost {
@@ -195,108 +209,6 @@ fn medians(costs: &[Cost]) -> Cost {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-fn body() -> String {
-    format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "lorem ipsum ".repeat(80))
-}
-
-async fn bare_schema(pool: &PgPool) -> anyhow::Result<()> {
-    sqlx::raw_sql(
-        "create schema bare;
-         create table bare.job (id bigint primary key, request jsonb not null);
-         create table bare.ready (id bigint primary key);
-         create table bare.result (id bigint primary key, response jsonb not null);
-         create table bare.attempt (id bigint, number smallint, provider text, at timestamptz, tokens bigint,
-                                   cost bigint,
-                                    primary key (id, number));",
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Claim with a delete, write result and attempt, and nothing else.
-async fn bare(subject: &Subject, depth: usize) -> anyhow::Result<Cost> {
-    let pool = &subject.pool;
-    sqlx::raw_sql("truncate bare.job, bare.ready, bare.result, bare.attempt").execute(pool).await?;
-    sqlx::query("insert into bare.job select g, $1::text::jsonb from generate_series(1, $2::bigint) g")
-        .bind(body())
-        .bind(i64::try_from(depth)?)
-        .execute(pool)
-        .await?;
-    sqlx::raw_sql("insert into bare.ready select id from bare.job order by id; analyze bare.ready; checkpoint")
-        .execute(pool)
-        .await?;
-    let spent = Spent::so_far(subject).await?;
-    let workers = (0..CONNECTIONS).map(|_| {
-        let pool = pool.clone();
-        tokio::spawn(async move {
-            loop {
-                let rows: Vec<(i64, serde_json::Value)> = sqlx::query_as(
-                    "with picked as materialized (select ctid as tid from bare.ready order by id limit 500 for update \
-                     skip locked),
-                          gone as (delete from bare.ready where ctid = any (array(select tid from picked)) returning id)
-                     select j.id, j.request from gone join bare.job j using (id)",
-                )
-                .fetch_all(&pool)
-                .await?;
-                if rows.is_empty() {
-                    return anyhow::Ok(());
-                }
-                let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
-                let answers: Vec<String> = rows.iter().map(|_| body()).collect();
-                let mut transaction = pool.begin().await?;
-                sqlx::query("insert into bare.result select * from unnest($1::bigint[], $2::text[]::jsonb[])")
-                    .bind(&ids)
-                    .bind(&answers)
-                    .execute(&mut *transaction)
-                    .await?;
-                sqlx::query(
-                    "insert into bare.attempt select id, 1, 'p', now(), 100, 1000 from unnest($1::bigint[]) id",
-                )
-                .bind(&ids)
-                .execute(&mut *transaction)
-                .await?;
-                transaction.commit().await?;
-            }
-        })
-    });
-    for worker in workers.collect::<Vec<_>>() {
-        worker.await??;
-    }
-    spent.since(subject, depth).await
-}
-
-/// What was spent when work began that this process does itself.
-struct Spent {
-    began: Instant,
-    client: f64,
-    server: f64,
-    wal: f64,
-}
-
-impl Spent {
-    async fn so_far(subject: &Subject) -> anyhow::Result<Self> {
-        let written = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
-        let wal = sqlx::query_scalar(written).fetch_one(&subject.pool).await?;
-        let (client, server) = (processor_time(std::process::id())?, processor_time_of_all(subject.postmaster)?);
-        Ok(Self { began: Instant::now(), client, server, wal })
-    }
-
-    async fn since(self, subject: &Subject, jobs: usize) -> anyhow::Result<Cost> {
-        let seconds = self.began.elapsed().as_secs_f64();
-        let now = Self::so_far(subject).await?;
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let jobs = jobs as f64;
-        Ok(Cost {
-            rate: jobs / seconds,
-            worker: (now.client - self.client) * 1e6 / jobs,
-            server: (now.server - self.server) * 1e6 / jobs,
-            simulator: 0.0,
-            wal: (now.wal - self.wal) / jobs,
-        })
-    }
 }
 
 /// Empties the queue, and puts this many jobs into it.
@@ -320,125 +232,37 @@ async fn enqueue(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The product's own claim, opening of calls and settle, with attempt and result rows, but without making the calls.
-async fn queue_alone(subject: &Subject, depth: usize) -> anyhow::Result<Cost> {
-    let pool = &subject.pool;
-    fill(pool, depth).await?;
-    // As a worker connects: its plans depend on it.
-    let address = Address::of(pool.connect_options().as_ref().clone());
-    let connections = u32::try_from(CONNECTIONS)?;
-    let store = Store::connect_through(Pooler::None, Purpose::Work, &address, connections).await?;
-    let lane = store.lanes().await?.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was queued"))?;
-    let (worker, _) = store.register("bench", 0, "bench").await?;
-    let spent = Spent::so_far(subject).await?;
-    let workers = (0..CONNECTIONS).map(|_| {
-        let (store, lane) = (store.clone(), lane.clone());
-        tokio::spawn(async move {
-            let mut after = i64::MIN;
-            loop {
-                let take = Take { flow: lane.flow, prio: lane.prio, after, count: i32::try_from(BATCH)? };
-                let claimed = store.claim(worker, &[take], usize::MAX).await?.jobs;
-                let Some(last) = claimed.iter().map(|job| job.lease.job.0).max() else { return anyhow::Ok(()) };
-                after = last;
-                store.open_calls(&calls(&claimed), 0).await?;
-                store.settle(&answered(&claimed)).await?;
-            }
-        })
-    });
-    for worker in workers.collect::<Vec<_>>() {
-        worker.await??;
+/// Worker processes that share one queue: 1, 3 and 8, with 500 calls in flight together.
+async fn several(
+    out: &mut impl Write,
+    subject: &Subject,
+    scratch: &Path,
+    warm: usize,
+    jobs: usize,
+) -> anyhow::Result<()> {
+    writeln!(out, "\n{jobs} jobs end to end, 500 in flight in all")?;
+    head(out)?;
+    let mut one = None;
+    for processes in [1, 3, 8] {
+        fill(&subject.pool, warm + jobs).await?;
+        let load = Load { processes, in_flight: 500 / processes, ..Load::plain(warm, jobs) };
+        let seen = end_to_end(subject, scratch, load).await?.all;
+        line(out, &format!("{processes} processes"), &seen, one.get_or_insert(seen))?;
     }
-    let cost = spent.since(subject, depth).await?;
-    store.close().await;
-    let done: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(pool).await?;
-    anyhow::ensure!(usize::try_from(done)? == depth, "{done} of {depth} jobs have a result");
-    Ok(cost)
+    Ok(())
 }
 
-fn calls(claimed: &[Claimed]) -> Vec<OpenCall> {
-    let now = Timestamp(chrono::Utc::now().timestamp_millis());
-    let target = Target::new("provider", "model");
-    let open = |job: &Claimed| OpenCall {
-        lease: job.lease,
-        number: 1,
-        target: target.clone(),
-        rung: 0,
-        started_at: now,
-        worst: Some(NanoUsd(2000)),
-        labels: Arc::new(job.labels()),
-    };
-    claimed.iter().map(open).collect()
-}
-
-fn answered(claimed: &[Claimed]) -> Settlement {
-    let mut all = Settlement::default();
-    let now = Timestamp(chrono::Utc::now().timestamp_millis());
-    for job in claimed {
-        let labels = Arc::new(job.labels());
-        let usage = Usage { input: 250, output: 250, source: UsageSource::Provider, ..Usage::default() };
-        all.attempts.push(AttemptRow {
-            lease: job.lease,
-            labels: Arc::clone(&labels),
-            number: 1,
-            round: 0,
-            provider: "provider".to_owned(),
-            model: "model".to_owned(),
-            rung: 0,
-            started_at: now,
-            ended_at: now,
-            first_byte_ms: Some(1),
-            total_ms: 1,
-            class: None,
-            detail: None,
-            http_status: Some(200),
-            code: None,
-            message: None,
-            retry_at: None,
-            request_id: Some("req_0123456789".to_owned()),
-            model_served: Some("model".to_owned()),
-            finish: Some("stop".to_owned()),
-            usage_raw: Some(serde_json::json!({ "prompt_tokens": 250, "completion_tokens": 250 })),
-            usage,
-            cost: Some(NanoUsd(1000)),
-            uncertain: NanoUsd::ZERO,
-            price: Some(Price::plain(150_000_000, 600_000_000)),
-            decision: None,
-            answer: None,
-            service_tier: None,
-            reported_cost: None,
-            computed_cost: None,
-            cost_differs: false,
-            cost_source: None,
-            reask_of: None,
-            confidence: None,
-            first_choice: None,
-            raced: false,
-            notes: Vec::new(),
-        });
-        all.endings.push(EndingRow {
-            lease: job.lease,
-            round: job.round,
-            labels,
-            attempts: 1,
-            target: Some(("provider".to_owned(), "model".to_owned())),
-            rung: Some(0),
-            after_fallback: false,
-            repaired: false,
-            failure: None,
-            cost: Some(NanoUsd(1000)),
-            uncertain: NanoUsd::ZERO,
-            input_tokens: 250,
-            output_tokens: 250,
-            request_id: Some("req_0123456789".to_owned()),
-            response: Some(body()),
-            raced: false,
-            cache: None,
-            confidence: None,
-            unsure: None,
-            shadow: None,
-        });
+/// What the worker has resident with many calls in flight, each of which takes a second.
+async fn memory(out: &mut impl Write, subject: &Subject, scratch: &Path) -> anyhow::Result<()> {
+    writeln!(out, "\nresident at most while each call takes a second")?;
+    for in_flight in [500, 5_000] {
+        let jobs = in_flight * 8;
+        fill(&subject.pool, jobs + in_flight).await?;
+        let load = Load { in_flight, is_slow: true, ..Load::plain(in_flight, jobs) };
+        let Whole { peak, all, .. } = end_to_end(subject, scratch, load).await?;
+        writeln!(out, "{in_flight:>12} in flight: {peak:.0} MB, {:.0} jobs/s", all.rate)?;
     }
-    all
+    Ok(())
 }
 
 /// What budgets cost: the same jobs with none, with one and with three, by turns, so that what else the machine does
@@ -464,7 +288,7 @@ async fn budgets(
                 sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await?;
             }
             fill(pool, jobs).await?;
-            seen.push(end_to_end(subject, scratch, 0, jobs).await?.all);
+            seen.push(end_to_end(subject, scratch, Load::plain(0, jobs)).await?.all);
         }
     }
     writeln!(out, "{runs} runs of {jobs} jobs each, medians; processor time of a job in microseconds")?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 const TABLES: [&str; 7] = ["job", "result", "attempt", "inflight", "race_call", "ready", "parked"];
 
 /// A few words of each statement that a worker runs all day.
-const HOT: [(&str, &str); 22] = [
+const HOT: [(&str, &str); 23] = [
     ("lanes", "with recursive step as"),
     ("a sweep for lanes", "with swept as materialized"),
     ("claim", "picked as materialized"),
@@ -33,11 +33,9 @@ const HOT: [(&str, &str); 22] = [
         "calls of races that are over",
         "using unnest($1::bigint[], $2::bigint[], $3::smallint[]) c(job_id, fence, number)\n          where r.",
     ),
-    ("endings", "insert into sluice.result (job_id, fence, state, attempts, provider"),
-    (
-        "attempts",
-        "insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,\n",
-    ),
+    ("claims that end", "i.round, w.is_fault"),
+    ("endings that were sent before", "and r.fence = w.fence limit 1"),
+    ("attempts that are booked", "select t.placeholder from sluice.attempt t"),
     ("parks", "waiting as (\n    insert into sluice.parked"),
     ("late", "-- Of two late answers for one job"),
     ("what was booked for a call", "and a.placeholder"),

@@ -68,6 +68,58 @@ async fn an_outcome_that_lost_its_texts_ends_the_job_with_the_class_that_it_had(
     assert_eq!(told, [row(ids[0], "output_invalid", "the answer"), row(ids[1], "timeout", "the reason")]);
 }
 
+/// Rows go by COPY, which takes no key that is there. What another process has written first stays, and the rest of the
+/// settlement is written all the same.
+#[tokio::test]
+async fn a_row_that_is_there_although_the_claim_holds_is_not_written_twice() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let ids = queue.enqueue(in_batch("b"), 3).await;
+    let claimed = queue.claim(worker, 3).await;
+    let [booked, ended, plain] = claimed.as_slice() else { panic!("{claimed:?}") };
+    sqlx::query(
+        "insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at, total_ms,
+                accepted, usage_source, cost_nanos)
+         values ($1, $2, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, true, 'provider', 7)",
+    )
+    .bind(booked.lease.job.0)
+    .bind(booked.lease.fence)
+    .execute(&queue.pool)
+    .await
+    .unwrap();
+    sqlx::query("insert into sluice.result (job_id, fence, state, attempts) values ($1, 1, 'cancelled', 0)")
+        .bind(ended.lease.job.0)
+        .execute(&queue.pool)
+        .await
+        .unwrap();
+    // One of them comes twice.
+    let settlement = Settlement {
+        attempts: [booked, ended, plain, plain].iter().map(|job| accepted(job, 1)).collect(),
+        endings: [booked, ended, plain, plain].iter().map(|job| success(job)).collect(),
+        ..Settlement::default()
+    };
+    assert_eq!(queue.settle(settlement.clone()).await, []);
+    let states: Vec<String> = sqlx::query_scalar("select state from sluice.result order by job_id")
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(states, ["succeeded", "cancelled", "succeeded"]);
+    let costs: Vec<(i64, i64)> = sqlx::query_as("select job_id, cost_nanos from sluice.attempt order by job_id")
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(costs, [(ids[0], 7), (ids[1], 30_000), (ids[2], 30_000)]);
+    let counted: (i64, i64) = sqlx::query_as("select sum(succeeded)::bigint, sum(attempts)::bigint from sluice.tally")
+        .fetch_one(&queue.pool)
+        .await
+        .unwrap();
+    assert_eq!(counted, (2, 2), "what was there is not counted again");
+    let before: i64 = sqlx::query_scalar("select count(*) from sluice.tally").fetch_one(&queue.pool).await.unwrap();
+    queue.settle(settlement).await;
+    let after: i64 = sqlx::query_scalar("select count(*) from sluice.tally").fetch_one(&queue.pool).await.unwrap();
+    assert_eq!(before, after);
+}
+
 #[tokio::test]
 async fn a_wrong_fence_changes_nothing_and_its_attempt_is_booked() {
     let queue = Queue::new().await;

@@ -23,8 +23,10 @@ pub struct Subject {
 /// What one run end to end came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Whole {
-    /// Megabytes that the worker had at most.
+    /// Megabytes that a worker had at most.
     pub peak: f64,
+    /// Bytes of an answer, on average.
+    pub answer: f64,
     /// The whole of what was measured.
     pub all: Cost,
     /// Its first fifth, and its last.
@@ -83,12 +85,43 @@ fn between(from: &Moment, to: &Moment, jobs: f64) -> Cost {
     }
 }
 
-/// Works all that is queued off, and measures it from where `warm` jobs have ended until nearly all have.
-pub async fn end_to_end(subject: &Subject, scratch: &Path, warm: usize, jobs: usize) -> anyhow::Result<Whole> {
+/// The work of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Jobs that end before it is measured, and those that are measured.
+    pub warm: usize,
+    pub jobs: usize,
+    /// Worker processes, and the calls that each makes at a time.
+    pub processes: usize,
+    pub in_flight: usize,
+    /// Whether each answer takes a second.
+    pub is_slow: bool,
+}
+
+impl Load {
+    /// One worker with 500 calls in flight, which are answered at once.
+    pub fn plain(warm: usize, jobs: usize) -> Self {
+        Self { warm, jobs, processes: 1, in_flight: 500, is_slow: false }
+    }
+}
+
+/// Works all that is queued off, and measures it from where the first jobs have ended until nearly all have.
+pub async fn end_to_end(subject: &Subject, scratch: &Path, load: Load) -> anyhow::Result<Whole> {
     let Subject { pool, url, postmaster, program, .. } = subject;
+    let Load { warm, jobs, processes, in_flight, is_slow } = load;
     let (simulator, provider) = fast_provider(scratch)?;
-    let mut worker = Running(fast_worker(program, scratch, url, &provider)?.args(["worker", "--drain"]).spawn()?);
-    let pid = worker.0.id();
+    let mut workers = Vec::new();
+    for number in 0..processes {
+        let folder = scratch.join(format!("worker-{number}"));
+        std::fs::create_dir_all(&folder)?;
+        let mut worker = fast_worker(program, &folder, url, &provider)?;
+        worker.args(["worker", "--drain"]).env("SLUICE__WORKER__MAX_IN_FLIGHT", in_flight.to_string());
+        worker.env("SLUICE__PROVIDERS__SIMULATED__LIMITS__CONCURRENCY", (in_flight * processes).to_string());
+        if is_slow {
+            worker.env("SLUICE__PROVIDERS__SIMULATED__BASE_URL", format!("{provider}/slow/v1"));
+        }
+        workers.push(Running(worker.spawn()?));
+    }
     let (mut peak, mut moments) = (0.0_f64, Vec::<Moment>::new());
     let mut rhythm = tokio::time::interval(LOOK_EVERY);
     let status = loop {
@@ -101,14 +134,25 @@ pub async fn end_to_end(subject: &Subject, scratch: &Path, warm: usize, jobs: us
         )
         .fetch_one(pool)
         .await?;
-        // Once it has ended, the times of the worker are gone.
-        if let Some(status) = worker.0.try_wait()? {
-            break status;
+        // Once it has ended, the times of a worker are gone.
+        let mut ends = Vec::new();
+        for worker in &mut workers {
+            ends.extend(worker.0.try_wait()?);
         }
-        peak = peak.max(resident_mb(pid));
+        if let Some(status) = ends.first() {
+            break *status;
+        }
+        peak = workers.iter().map(|worker| resident_mb(worker.0.id())).fold(peak, f64::max);
         let (server, simulator) = (processor_time_of_all(*postmaster)?, processor_time(simulator.0.id())?);
-        moments.push(Moment { at, worker: processor_time(pid)?, server, simulator, wal, ended });
+        let mut worker = 0.0;
+        for process in &workers {
+            worker += processor_time(process.0.id())?;
+        }
+        moments.push(Moment { at, worker, server, simulator, wal, ended });
     };
+    for worker in &mut workers {
+        worker.0.wait()?;
+    }
     anyhow::ensure!(status.success(), "the worker ended with {status}");
     let done: i64 =
         sqlx::query_scalar("select count(*) from sluice.result where state = 'succeeded'").fetch_one(pool).await?;
@@ -133,8 +177,13 @@ pub async fn end_to_end(subject: &Subject, scratch: &Path, warm: usize, jobs: us
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         anyhow::Ok(between(from, to, exact as f64))
     };
+    let answer: f64 =
+        sqlx::query_scalar("select coalesce(avg(octet_length(response::text)), 0)::float8 from sluice.result")
+            .fetch_one(pool)
+            .await?;
     let fifth = |n: usize| reached(warm + jobs * n / 5).unwrap_or(last);
-    Ok(Whole { peak, all: cost(first, last).await?, ends: [cost(first, fifth(1)).await?, cost(fifth(4), last).await?] })
+    let ends = [cost(first, fifth(1)).await?, cost(fifth(4), last).await?];
+    Ok(Whole { peak, answer, all: cost(first, last).await?, ends })
 }
 
 fn resident_mb(pid: u32) -> f64 {

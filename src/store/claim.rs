@@ -153,6 +153,11 @@ pub struct Claim {
     pub is_cut: bool,
 }
 
+/// The instant at which a job was created, as the server sends it, as a number.
+fn born(instant: &[u8]) -> i64 {
+    instant.try_into().map_or(0, i64::from_be_bytes)
+}
+
 /// The most bytes of a request, as text. The database refuses larger ones when they come in; some may date from before
 /// it did.
 pub const MOST_REQUEST_BYTES: i32 = bounds::MOST_REQUEST_BYTES;
@@ -280,7 +285,7 @@ impl Store {
             let weight = if request.is_ok() { weight } else { 0 };
             used = used.saturating_add(weight);
             claim.jobs.push(Claimed {
-                lease: Lease { job: JobId(row.job_id), fence: row.fence, born: row.born },
+                lease: Lease { job: JobId(row.job_id), fence: row.fence, born: born(&row.born) },
                 flow: row.flow,
                 prio: row.prio,
                 attempts: row.attempts,

@@ -64,6 +64,25 @@ impl Field for DateTime<Utc> {
     }
 }
 
+/// An array of `bigint`.
+impl Field for Vec<i64> {
+    fn append(&self, row: &mut Vec<u8>) {
+        const BIGINT: i32 = 20;
+        const NO_NULLS: i32 = 0;
+        const FIRST: i32 = 1;
+        let count = i32::try_from(self.len()).unwrap_or(i32::MAX);
+        let mut array = Vec::with_capacity(20 + self.len() * 12);
+        let dimensions = i32::from(count > 0);
+        let head: &[i32] = &[dimensions, NO_NULLS, BIGINT, count, FIRST];
+        // An empty array has no dimension.
+        for part in head.iter().take(if count > 0 { 5 } else { 3 }) {
+            array.extend_from_slice(&part.to_be_bytes());
+        }
+        self.iter().for_each(|number| number.append(&mut array));
+        append(row, [&array, &[]]);
+    }
+}
+
 /// The text of a value of type `jsonb`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Jsonb<T>(pub T);
@@ -151,7 +170,8 @@ mod tests {
     #[test]
     fn fields_have_their_length_and_their_bytes_in_network_order() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let cases: [(&dyn Field, &[u8]); 12] = [
+        let (none, one): (Vec<i64>, Vec<i64>) = (vec![], vec![7]);
+        let cases: [(&dyn Field, &[u8]); 14] = [
             (&7_i16, b"\0\0\0\x02\0\x07"),
             (&-2_i32, b"\0\0\0\x04\xff\xff\xff\xfe"),
             (&(1_i64 << 40), b"\0\0\0\x08\0\0\x01\0\0\0\0\0"),
@@ -161,6 +181,11 @@ mod tests {
             (&"gr\u{fc}n", b"\0\0\0\x05gr\xc3\xbcn"),
             (&Some("a".to_owned()), b"\0\0\0\x01a"),
             (&None::<i64>, b"\xff\xff\xff\xff"),
+            (&none, b"\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\x14"),
+            (
+                &one,
+                b"\0\0\0\x20\0\0\0\x01\0\0\0\0\0\0\0\x14\0\0\0\x01\0\0\0\x01\0\0\0\x08\0\0\0\0\0\0\0\x07",
+            ),
             (&Jsonb("{}"), b"\0\0\0\x03\x01{}"),
             (&at("2000-01-01T00:00:00.000002Z"), b"\0\0\0\x08\0\0\0\0\0\0\0\x02"),
             (&at("1999-12-31T23:59:59.999999Z"), b"\0\0\0\x08\xff\xff\xff\xff\xff\xff\xff\xff"),

@@ -369,7 +369,7 @@ impl Store {
         books::book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
         call::forget(&mut transaction, &settlement.race_calls()).await?;
         bill::correct(&mut transaction, settlement, &ended.first, &booked).await?;
-        sums.write(&mut transaction).await?;
+        sums.write(&mut transaction, ended.has_budgets).await?;
         transaction.commit().await.doing("settling")?;
         Ok(fenced_out)
     }

@@ -22,6 +22,10 @@ use tokio::time::Instant;
 
 /// An answer waits at most this long for others to share its transaction.
 const LINGER: Duration = Duration::from_millis(12);
+/// Where this many came in that time, more are on their way, and it waits for them until this long after the first: what
+/// a transaction costs beside its rows is shared by all of them.
+const MANY: usize = 32;
+const LINGER_MANY: Duration = Duration::from_millis(40);
 /// Items in one transaction, at most.
 const MAX_ITEMS: usize = 500;
 /// Bytes in one transaction, at most, roughly.
@@ -315,13 +319,15 @@ impl SettleLoop {
                 self.gathered.push(first);
             }
             let mut bytes: usize = self.gathered.iter().map(|handed| handed.item.bytes()).sum();
-            let full_at = Instant::now() + LINGER;
+            let began = Instant::now();
+            let mut full_at = began + LINGER;
             while self.gathered.len() < MAX_ITEMS && bytes < MAX_BYTES {
                 match tokio::time::timeout_at(full_at, self.receiver.recv()).await {
                     Ok(Some(handed)) => {
                         bytes += handed.item.bytes();
                         self.gathered.push(handed);
                     }
+                    Err(_) if self.gathered.len() >= MANY && full_at == began + LINGER => full_at = began + LINGER_MANY,
                     Ok(None) | Err(_) => break,
                 }
             }

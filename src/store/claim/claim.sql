@@ -49,7 +49,7 @@ select t.job_id as "job_id!", t.fence as "fence!", t.flow as "flow!", t.prio as 
        t.crashes as "crashes!", t.round as "round!", t.waited,
        (select count(*) from picked) > (select count(*) from taken) as "cut!",
        -- Whatever a number meant before the database went back in time: this job began at this very instant.
-       ('x' || encode(timestamptz_send(t.created_at), 'hex'))::bit(64)::bigint as "born!",
+       timestamptz_send(t.created_at) as "born!",
        t.route as "route!", t.project as "project!", t.batch, t.enqueued_by as "login!",
        -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
        least(greatest(t.created_at, t.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",

@@ -1,4 +1,5 @@
--- Ends claims that hold, before the results of their jobs are written; says which those are, and when that is.
+-- Ends claims that hold, before the results of their jobs are written; says which those are, when that is, and whether
+-- there are budgets.
 -- For each ending $1 its job, $2 its fence, $3 whether a fault of ours has ended the job.
 with w as (
     select * from unnest($1::bigint[], $2::bigint[], $3::boolean[]) as w(job_id, fence, is_fault)
@@ -11,6 +12,7 @@ with w as (
 )
 select h.fence as "fence!", now() as "at!",
        -- A call under an earlier claim of the job would count among its attempts. An operator's retry counts anew.
-       h.attempts = 0 and h.round = 0 as "is_first!"
+       h.attempts = 0 and h.round = 0 as "is_first!",
+       exists (select from sluice.budget) as "has_budgets!"
   from held h
  where (select count(*) from named) >= 0

@@ -21,6 +21,8 @@ pub(super) struct Ended {
     pub now: HashSet<i64>,
     /// Of these, those of jobs for which no call was made under another claim.
     pub first: HashSet<i64>,
+    /// Whether there are budgets; `None`: it is not known.
+    pub has_budgets: Option<bool>,
 }
 
 /// Ends jobs whose claims hold, and counts them into the sums.
@@ -45,6 +47,7 @@ pub(super) async fn write<'a>(
         held: claims.iter().map(|claim| claim.fence).collect(),
         now: HashSet::new(),
         first: claims.iter().filter(|claim| claim.is_first).map(|claim| claim.fence).collect(),
+        has_budgets: claims.first().map(|claim| claim.has_budgets),
     };
     let mut open: Vec<&EndingRow> = rows.iter().copied().filter(|row| ended.held.contains(&row.lease.fence)).collect();
     if look == Look::Everywhere {

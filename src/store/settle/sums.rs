@@ -6,12 +6,12 @@
 use super::{AttemptRow, EndingRow, Labels, tokens};
 use crate::domain::{ErrorClass, Histogram};
 use crate::store::claim::datetime;
+use crate::store::copy::copied;
 use crate::store::database::Transaction;
 use crate::store::{Doing, StoreError, stop_loss};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 /// The provider of answers that were given again, in reports. No provider can have this name.
 const FROM_CACHE: &str = "(cache)";
@@ -210,76 +210,64 @@ impl<'a> Sums<'a> {
     }
 
     /// Writes the sums, and notes the batches in which jobs have failed or money was wasted. The sums are folded into
-    /// those of their hours later. Where there are budgets, what was reserved for the calls turns into what they cost.
-    pub(super) async fn write(self, transaction: &mut Transaction) -> Result<(), StoreError> {
+    /// those of their hours later. Where there are budgets, what was reserved for the calls turns into what they cost;
+    /// `has_budgets`: whether there are, if that is known.
+    pub(super) async fn write(
+        self,
+        transaction: &mut Transaction,
+        has_budgets: Option<bool>,
+    ) -> Result<(), StoreError> {
         if self.by_key.is_empty() {
             return Ok(());
         }
         stop_loss::note_failures(transaction, &self.failing()).await?;
-        let rows: Vec<(Key<'_>, Sum<'_>)> = self.by_key.into_iter().collect();
-        macro_rules! column {
-            ($row:ident . $side:tt => $value:expr) => {
-                rows.iter()
-                    .map(|row| {
-                        let $row = &row.$side;
-                        $value
-                    })
-                    .collect::<Vec<_>>()
-            };
-        }
-        let has_budgets = sqlx::query_file_scalar!(
-            "src/store/settle/sums.sql",
-            &column!(key.0 => key.hour),
-            &column!(key.0 => key.route) as _,
-            &column!(key.0 => key.project) as _,
-            &column!(key.0 => key.batch) as _,
-            &column!(key.0 => key.login) as _,
-            &column!(key.0 => key.provider) as _,
-            &column!(key.0 => key.model) as _,
-            &column!(key.0 => key.class) as _,
-            &column!(key.0 => key.detail) as _,
-            &column!(key.0 => &*key.code) as _,
-            &column!(key.0 => &*key.instead_of) as _,
-            &column!(key.0 => &*key.instead_why) as _,
-            &column!(sum.1 => sum.succeeded),
-            &column!(sum.1 => sum.failed),
-            &column!(sum.1 => sum.fallbacks),
-            &column!(sum.1 => sum.repaired),
-            &column!(sum.1 => sum.attempts),
-            &column!(sum.1 => sum.input_tokens),
-            &column!(sum.1 => sum.cached_tokens),
-            &column!(sum.1 => sum.output_tokens),
-            &column!(sum.1 => sum.cost_nanos),
-            &column!(sum.1 => sum.waste_nanos),
-            &column!(sum.1 => sum.uncertain_nanos),
-            &column!(sum.1 => sum.unpriced),
-            &column!(sum.1 => sum.total_ms),
-            &column!(sum.1 => sum.reasks),
-            &column!(sum.1 => sum.reask_cost_nanos),
-            &column!(sum.1 => sum.reask_unpriced),
-            &column!(sum.1 => sum.extra_nanos),
-            &column!(sum.1 => sum.extra_unknown),
-            &column!(sum.1 => sum.cache_write_tokens),
-            &column!(sum.1 => sum.cache_priced_tokens),
-            &column!(sum.1 => sum.cache_saved_nanos),
-            &column!(sum.1 => array_text(&sum.latency)),
-            &column!(sum.1 => array_text(&sum.first_byte)),
-            &column!(sum.1 => readable(&super::clean(sum.sample.unwrap_or_default()), MOST_SAMPLE)),
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .doing("adding to the sums")?;
-        if has_budgets { spend(transaction, &self.calls).await } else { Ok(()) }
+        let written = copied!(transaction, "sluice.tally", &self.by_key, row => {
+            hour: row.0.hour,
+            route: row.0.route,
+            project: row.0.project,
+            batch: row.0.batch,
+            login: row.0.login,
+            provider: row.0.provider,
+            model: row.0.model,
+            class: row.0.class,
+            detail: row.0.detail,
+            code: row.0.code,
+            instead_of: row.0.instead_of,
+            instead_why: row.0.instead_why,
+            succeeded: row.1.succeeded,
+            failed: row.1.failed,
+            fallbacks: row.1.fallbacks,
+            repaired: row.1.repaired,
+            attempts: row.1.attempts,
+            input_tokens: row.1.input_tokens,
+            cached_tokens: row.1.cached_tokens,
+            output_tokens: row.1.output_tokens,
+            cost_nanos: row.1.cost_nanos,
+            waste_nanos: row.1.waste_nanos,
+            uncertain_nanos: row.1.uncertain_nanos,
+            unpriced: row.1.unpriced,
+            total_ms: row.1.total_ms,
+            reasks: row.1.reasks,
+            reask_cost_nanos: row.1.reask_cost_nanos,
+            reask_unpriced: row.1.reask_unpriced,
+            extra_nanos: row.1.extra_nanos,
+            extra_unknown: row.1.extra_unknown,
+            cache_write_tokens: row.1.cache_write_tokens,
+            cache_priced_tokens: row.1.cache_priced_tokens,
+            cache_saved_nanos: row.1.cache_saved_nanos,
+            latency: row.1.latency.parts().collect::<Vec<_>>(),
+            first_byte: row.1.first_byte.parts().collect::<Vec<_>>(),
+            sample: readable(&super::clean(row.1.sample.unwrap_or_default()), MOST_SAMPLE),
+        });
+        written.await.doing("adding to the sums")?;
+        if has_budgets == Some(false) || self.calls.is_empty() { Ok(()) } else { spend(transaction, &self.calls).await }
     }
 }
 
-/// Turns what budgets have reserved for calls into what they have cost.
+/// Turns what budgets have reserved for calls into what they have cost, where there are budgets.
 async fn spend(transaction: &mut Transaction, calls: &[&AttemptRow]) -> Result<(), StoreError> {
-    if calls.is_empty() {
-        return Ok(());
-    }
     sqlx::query!(
-        "select sluice.settle_budgets($1, $2, $3, $4, $5, $6, $7, $8)",
+        "select sluice.settle_budgets($1, $2, $3, $4, $5, $6, $7, $8) where exists (select from sluice.budget)",
         &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
         &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
         &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
@@ -289,20 +277,8 @@ async fn spend(transaction: &mut Transaction, calls: &[&AttemptRow]) -> Result<(
         &calls.iter().map(|call| call.cost.map(|cost| cost.of_a_call().0)).collect::<Vec<_>>() as _,
         &calls.iter().map(|call| call.uncertain.of_a_call().0).collect::<Vec<_>>()
     )
-    .fetch_one(transaction)
+    .fetch_optional(transaction)
     .await
     .doing("counting what calls have cost")?;
     Ok(())
-}
-
-/// A histogram as an array of the database in text: a list of lists cannot be handed over as such.
-fn array_text(histogram: &Histogram) -> String {
-    let mut text = String::from("{");
-    for part in histogram.parts() {
-        let comma = if text.len() > 1 { "," } else { "" };
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{comma}{part}");
-    }
-    text.push('}');
-    text
 }
