@@ -1,0 +1,29 @@
+"""bespokelabs-curator: `curator.LLM` with the OpenAI backend."""
+
+from subjects.library import Library
+from work import Work
+
+
+class Curator(Library):
+    name = "bespokelabs-curator"
+    package = "bespokelabs-curator==0.1.31"
+    program = "use_curator.py"
+    settings = (
+        "`curator.LLM(backend=\"openai\")`, `max_concurrent_requests`, `max_requests_per_minute`, `max_retries` 10 "
+        "(its default), `require_all_responses` off, cache on, `response_format` for JSON"
+    )
+    cannot = {"quota": "takes a rate and no burst"}
+
+    def environment(self, work: Work) -> dict[str, str]:
+        return {
+            "HOME": str(work.folder),
+            "CURATOR_CACHE_DIR": str(work.path("cache")),
+            # Documented switches: curator's own, PostHog's, LiteLLM's price list, Hugging Face's libraries.
+            "TELEMETRY_ENABLED": "False",
+            "POSTHOG_DISABLED": "1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "CURATOR_DISABLE_RICH_DISPLAY": "1",
+        }
