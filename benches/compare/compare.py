@@ -11,8 +11,11 @@ virtual environment of its own under target/compare/peers. The result is printed
 target/compare/report.md; every figure is in target/compare/figures.json.
 """
 
+import ctypes
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +29,16 @@ from subjects.flexllm import Flexllm
 from subjects.sluice import Sluice
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def loopback_only() -> bool:
+    """Goes into a network namespace that has nothing but the loopback address, where this user may: what is started
+    from here on cannot reach anything else, whatever it tries."""
+    new_network = 0x40000000
+    if shutil.which("ip") is None or ctypes.CDLL(None, use_errno=True).unshare(new_network) != 0:
+        return False
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    return True
 
 
 def main() -> int:
@@ -51,12 +64,13 @@ def main() -> int:
             failed[subject.name] = words
             print(f"{subject.name}: {words}", flush=True)
     installed = time.monotonic() - began
+    apart = loopback_only()
     for subject in subjects:
         if subject.name not in failed:
             figures[subject.name] = Stages(subject, sluice, target / "work" / subject.name, scale).run(wanted)
     took = time.monotonic() - began - installed
     (target / "figures.json").write_text(json.dumps(figures, indent=1))
-    text = report(subjects, figures, failed, scale, installed, took)
+    text = report(subjects, figures, failed, apart, scale, installed, took)
     (target / "report.md").write_text(text)
     print(f"\n{text}")
     return 0

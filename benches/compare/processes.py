@@ -33,11 +33,20 @@ def _proportional(pid: int) -> int:
     return 0
 
 
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 class Tree:
     """A process and its descendants, those too whose parent has ended meanwhile."""
 
     def __init__(self, argv: list[str], environment: dict[str, str], folder: Path, log: Path, most_seconds: float):
         self.most_bytes = 0
+        # Of them, Postgres.
+        self.postgres_bytes = 0
         self.timed_out = False
         self._known: dict[int, str] = {}
         self._lock = threading.Lock()
@@ -65,7 +74,11 @@ class Tree:
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            self.most_bytes = max(self.most_bytes, sum(_proportional(pid) for pid in self._members()))
+            sizes = [(_proportional(pid), _name(pid)) for pid in self._members()]
+            size = sum(size for size, _ in sizes)
+            if size > self.most_bytes:
+                self.most_bytes = size
+                self.postgres_bytes = sum(size for size, name in sizes if name == "postgres")
             if time.monotonic() > self._deadline:
                 self.timed_out = True
                 self.kill()

@@ -16,6 +16,8 @@ from work import MODEL, Work
 
 # A run that takes longer is killed, and counts with what it has handed over by then.
 MOST_SECONDS = 180
+# Of the stage `faults`, in seconds from its first call.
+OUTAGE_BEGINS, OUTAGE_ENDS = 2, 12
 # Tokens of a whole answer; the text of the simulator has four characters for each.
 TOKENS = 40
 GOOD_TEXT = re.compile(r"\[[0-9a-f]{16}\] .{100,}", re.DOTALL)
@@ -28,6 +30,8 @@ class Run:
 
     seconds: float
     most_bytes: int
+    # Of them, Postgres.
+    postgres_bytes: int
     answers: dict[int, str]
     trouble: list[str] = field(default_factory=list)
 
@@ -91,7 +95,7 @@ models."{MODEL}".price = {{ input = "0.15", output = "0.60" }}
             trouble.append(f"did not end within {MOST_SECONDS} s")
         elif code != 0:
             trouble.append(f"exit code {code}")
-        return Run(tree.seconds, tree.most_bytes, self.subject.answers(work), trouble)
+        return Run(tree.seconds, tree.most_bytes, tree.postgres_bytes, self.subject.answers(work), trouble)
 
     def _run(self, work: Work, again: bool = False) -> Run:
         if not again:
@@ -133,6 +137,7 @@ models."{MODEL}".price = {{ input = "0.15", output = "0.60" }}
             "per_second": len(calls) / took if took else 0.0,
             "whole_per_second": len(run.answers) / run.seconds,
             "bytes": run.most_bytes,
+            "postgres_bytes": run.postgres_bytes,
             "trouble": run.trouble,
         }
 
@@ -169,13 +174,13 @@ latency = {{ median = 0.4, p99 = 1.0 }}
 
     def faults(self) -> dict:
         """Ten calls in a hundred fail, and for ten seconds all of them."""
-        provider = """
-latency = { median = 0.2, p99 = 0.6 }
+        provider = f"""
+latency = {{ median = 0.2, p99 = 0.6 }}
 faults = [
-    { kind = "503", from = 2, until = 12 },
-    { kind = "rate_limit", rate = 0.04, wait = "2s" },
-    { kind = "500", rate = 0.04 },
-    { kind = "reset", rate = 0.02 },
+    {{ kind = "503", from = {OUTAGE_BEGINS}, until = {OUTAGE_ENDS} }},
+    {{ kind = "rate_limit", rate = 0.04, wait = "2s" }},
+    {{ kind = "500", rate = 0.04 }},
+    {{ kind = "reset", rate = 0.02 }},
 ]
 """
         simulator, folder = self._simulator("faults", provider)
@@ -187,16 +192,15 @@ faults = [
             tree = self._begin(work)
             self._reset_at_first_call(simulator, tree)
             run = self._finish(tree, work)
-            verdict = simulator.verdict()
             figures = {
                 "jobs": len(numbers),
                 "lost": len(numbers) - len(run.answers),
-                "calls": verdict["calls"],
-                "rate_limited": verdict["rate_limited"],
                 "seconds": run.seconds,
                 "trouble": run.trouble,
             }
             if figures["lost"]:
+                while simulator.verdict()["seconds"] < OUTAGE_ENDS:
+                    time.sleep(0.1)
                 again = self._run(work, again=True)
                 figures["lost_then"] = len(numbers) - len(again.answers)
         finally:
@@ -264,9 +268,9 @@ faults = [
         """One answer in twenty is empty, cut off or a refusal; nobody is told what an answer has to look like."""
         provider = """
 faults = [
-    { kind = "empty", rate = 0.017 },
-    { kind = "truncated", rate = 0.017 },
-    { kind = "refusal_text", rate = 0.017 },
+    { kind = "empty", containing = "Job number", rate = 0.017 },
+    { kind = "truncated", containing = "Job number", rate = 0.017 },
+    { kind = "refusal_text", containing = "Job number", rate = 0.017 },
 ]
 """
         return self._rubbish("text", provider, lambda answer: GOOD_TEXT.fullmatch(answer.strip()) is not None)
@@ -274,13 +278,13 @@ faults = [
     def json(self) -> dict:
         """The same with answers in JSON, and each subject is told the form, as far as it takes one."""
         provider = f"""
-answers = [{{ text = {json.dumps(json.dumps(ANSWER))} }}]
+answers = [{{ containing = "Job number", text = {json.dumps(json.dumps(ANSWER))} }}]
 faults = [
-    {{ kind = "empty", rate = 0.01 }},
-    {{ kind = "truncated", rate = 0.01 }},
-    {{ kind = "refusal_text", rate = 0.01 }},
-    {{ kind = "broken_json", rate = 0.01 }},
-    {{ kind = "wrong_json", rate = 0.01 }},
+    {{ kind = "empty", containing = "Job number", rate = 0.01 }},
+    {{ kind = "truncated", containing = "Job number", rate = 0.01 }},
+    {{ kind = "refusal_text", containing = "Job number", rate = 0.01 }},
+    {{ kind = "broken_json", containing = "Job number", rate = 0.01 }},
+    {{ kind = "wrong_json", containing = "Job number", rate = 0.01 }},
 ]
 """
 

@@ -9,10 +9,15 @@ class Curator(Library):
     package = "bespokelabs-curator==0.1.31"
     program = "use_curator.py"
     settings = (
-        "`curator.LLM(backend=\"openai\")`, `max_concurrent_requests`, `max_requests_per_minute`, `max_retries` 10 "
-        "(its default), `require_all_responses` off, cache on, `response_format` for JSON"
+        "`curator.LLM(backend=\"openai\")`, `max_concurrent_requests`, `max_requests_per_minute`, `max_retries` 50 "
+        "(as its README does where a provider fails often), `require_all_responses` off, cache on, `response_format` for JSON"
     )
     cannot = {"quota": "takes a rate and no burst"}
+
+    def command(self, work: Work, again: bool) -> list[str]:
+        # Without its set of answers it asks again for those that it has not; what it has, it keeps in another file.
+        program = super().command(work, again)
+        return ["sh", "-c", 'rm -f cache/*/*.arrow; exec "$@"', "sh", *program] if again else program
 
     def environment(self, work: Work) -> dict[str, str]:
         return {
@@ -25,5 +30,7 @@ class Curator(Library):
             "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            # The encoding that curator counts tokens with would be fetched; LiteLLM brings it along.
+            "TIKTOKEN_CACHE_DIR": next(map(str, self.home.glob("lib/*/site-packages/litellm/**/tokenizers")), ""),
             "CURATOR_DISABLE_RICH_DISPLAY": "1",
         }

@@ -11,7 +11,7 @@ class Flexllm(Subject):
     package = "flexllm==0.17.10"
     settings = (
         "`flexllm batch IN -o OUT -c IN_FLIGHT`, `--max-qps` a sixtieth of the quota, `batch.retry_times: 10`, "
-        "`--schema @FILE` for JSON"
+        "`--no-track-cost`, `--schema` for JSON"
     )
     cannot = {"quota": "takes a rate and no burst"}
 
@@ -30,15 +30,16 @@ class Flexllm(Subject):
         }
         # JSON is YAML, too.
         (home / "config.yaml").write_text(json.dumps(config))
-        schema = {"type": "json_schema", "json_schema": {"name": "letter", "schema": SCHEMA}}
-        work.path("schema.json").write_text(json.dumps(schema))
 
     def command(self, work: Work, again: bool) -> list[str]:
         argv = [str(self.home / "bin/flexllm"), "batch", "in.jsonl", "-o", "out.jsonl", "-c", str(work.in_flight)]
+        # To track costs it would look for today's price list on the internet.
+        argv += ["--no-track-cost"]
         if work.per_minute is not None:
             argv += ["--max-qps", f"{work.per_minute / 60:g}"]
         if work.json:
-            argv += ["--schema", "@schema.json"]
+            # As a whole response_format: from a file it would be sent without the name that OpenAI asks for.
+            argv += ["--schema", json.dumps({"type": "json_schema", "json_schema": {"name": "letter", "schema": SCHEMA}})]
         return argv
 
     def environment(self, work: Work) -> dict[str, str]:
