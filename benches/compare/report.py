@@ -99,6 +99,13 @@ ROWS = [
         lambda f: f["lost"],
     ),
     Row("faults: from the start to the end, s", "faults", lambda f: f"{f['seconds']:.0f}", lambda f: f["seconds"]),
+    Row("faults: calls made for that", "faults", lambda f: f"{f['calls']:,}", lambda f: f["calls"]),
+    Row(
+        "faults: calls before a wait was over that an answer had told",
+        "faults",
+        lambda f: f"{f['early']}",
+        lambda f: f["early"],
+    ),
     Row(
         "`kill -9`: answered twice; calls under way when it came",
         "kill",

@@ -108,7 +108,7 @@ models."{MODEL}".price = {{ input = "0.15", output = "0.60" }}
         try:
             seconds = []
             for number in (1, 2):
-                run = self._run(Work(folder, simulator.base_url, range(number, number + 1), 1))
+                run = self._run(Work(folder, simulator.base_url, range(number, number + 1), 1, installed=number > 1))
                 seconds.append(run.seconds)
                 self._forget(folder)
         finally:
@@ -173,12 +173,12 @@ latency = {{ median = 0.4, p99 = 1.0 }}
         }
 
     def faults(self) -> dict:
-        """Ten calls in a hundred fail, and for ten seconds all of them."""
+        """Eight calls in a hundred fail, and for ten seconds all of them."""
         provider = f"""
 latency = {{ median = 0.2, p99 = 0.6 }}
 faults = [
     {{ kind = "503", from = {OUTAGE_BEGINS}, until = {OUTAGE_ENDS} }},
-    {{ kind = "rate_limit", rate = 0.04, wait = "2s" }},
+    {{ kind = "rate_limit", rate = 0.02, wait = "1s" }},
     {{ kind = "500", rate = 0.04 }},
     {{ kind = "reset", rate = 0.02 }},
 ]
@@ -192,9 +192,12 @@ faults = [
             tree = self._begin(work)
             self._reset_at_first_call(simulator, tree)
             run = self._finish(tree, work)
+            verdict = simulator.verdict()
             figures = {
                 "jobs": len(numbers),
                 "lost": len(numbers) - len(run.answers),
+                "calls": verdict["calls"],
+                "early": verdict["early_retries"],
                 "seconds": run.seconds,
                 "trouble": run.trouble,
             }

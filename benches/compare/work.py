@@ -1,6 +1,6 @@
 """What a subject is asked to do, and what it is told of the provider."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 MODEL = "gpt-4o-mini"
@@ -34,8 +34,8 @@ class Work:
     retries: int = 10
     # Whether answers have to keep to SCHEMA.
     json: bool = False
-    # Told by the subject while it works: what a reader of the report should know.
-    remarks: list[str] = field(default_factory=list)
+    # Whether what is set up once, before the first work, is there.
+    installed: bool = True
 
     def prompt(self, number: int) -> str:
         return f"Job number {number}: is this letter about billing, about a fault, or praise? It came on day {number}."

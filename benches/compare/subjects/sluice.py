@@ -1,6 +1,8 @@
 """Sluice itself: `sluice run`, with a private Postgres in the folder of the work, fsync on."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 from subjects import Subject
@@ -9,7 +11,10 @@ from work import MODEL, SCHEMA, Work
 
 class Sluice(Subject):
     name = "Sluice"
-    settings = "`sluice run FILE -o OUT`, private Postgres with fsync; limits as the provider has them; else defaults"
+    settings = (
+        "`sluice run FILE -o OUT`, private Postgres with fsync, made before by `sluice migrate`; `limits` as the "
+        "provider has them; `validate.json_schema_file` for JSON; else defaults"
+    )
 
     def __init__(self, program: Path):
         super().__init__(program.parent)
@@ -48,6 +53,11 @@ price = {{ input = "0.15", output = "0.60" }}
 rungs = ["api/{MODEL}"]
 {validate}
 """)
+        if work.installed and not work.path("postgres").exists():
+            # As after an installation: the stage `start` measures the first start.
+            environment = {"PATH": os.environ["PATH"]} | self.environment(work)
+            migrate = [str(self._program), "migrate"]
+            subprocess.run(migrate, env=environment, cwd=work.folder, check=True, capture_output=True)
 
     def command(self, work: Work, again: bool) -> list[str]:
         run = [str(self._program), "run", "prompts.jsonl", "-o", "answers.jsonl", "--errors", "failed.jsonl"]
