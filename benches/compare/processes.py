@@ -55,6 +55,9 @@ class Tree:
             self._root = subprocess.Popen(
                 argv, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
+        # Its number may be another's once it has been waited for, so that it is known by its start, too.
+        if found := _stat(self._root.pid):
+            self._known[self._root.pid] = found[1]
         self._deadline = self.began + most_seconds
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -64,8 +67,6 @@ class Tree:
         parents = {int(name): found for name in os.listdir("/proc") if name.isdigit() and (found := _stat(int(name)))}
         with self._lock:
             alive = {pid: begun for pid, begun in self._known.items() if parents.get(pid, (0, ""))[1] == begun}
-            if self._root.pid in parents:
-                alive[self._root.pid] = parents[self._root.pid][1]
             # Children of children: until a round finds no more.
             while found := {p: s for p, (parent, s) in parents.items() if parent in alive and p not in alive}:
                 alive.update(found)
@@ -84,6 +85,14 @@ class Tree:
                 self.kill()
                 return
             self._done.wait(LOOK)
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, *_) -> None:
+        # Nothing outlives its measurement, not even one that is interrupted.
+        self._done.set()
+        self.kill()
 
     def running(self) -> bool:
         return self._root.poll() is None
@@ -105,6 +114,4 @@ class Tree:
         self.seconds = time.monotonic() - self.began
         self._done.set()
         self._watcher.join()
-        # What the process left running is no use to anybody, and would be in the way of the next.
-        self.kill()
         return code

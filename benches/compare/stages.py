@@ -100,7 +100,8 @@ models."{MODEL}".price = {{ input = "0.15", output = "0.60" }}
     def _run(self, work: Work, again: bool = False) -> Run:
         if not again:
             self.subject.prepare(work)
-        return self._finish(self._begin(work, again), work)
+        with self._begin(work, again) as tree:
+            return self._finish(tree, work)
 
     def start(self) -> dict:
         """One job, in a new folder and again: how long it takes from the start of the program to its end."""
@@ -189,9 +190,9 @@ faults = [
             work = Work(folder, simulator.base_url, numbers, in_flight=20, latency=0.22)
             # The outage counts from here, but programs take their time to start.
             self.subject.prepare(work)
-            tree = self._begin(work)
-            self._reset_at_first_call(simulator, tree)
-            run = self._finish(tree, work)
+            with self._begin(work) as tree:
+                self._reset_at_first_call(simulator, tree)
+                run = self._finish(tree, work)
             verdict = simulator.verdict()
             figures = {
                 "jobs": len(numbers),
@@ -224,11 +225,11 @@ faults = [
             numbers = self._jobs(600)
             work = Work(folder, simulator.base_url, numbers, in_flight=20, latency=0.32)
             self.subject.prepare(work)
-            tree = self._begin(work)
-            while tree.running() and simulator.verdict()["answered_requests"] < len(numbers) // 2:
-                time.sleep(0.02)
-            tree.kill()
-            tree.wait()
+            with self._begin(work) as tree:
+                while tree.running() and simulator.verdict()["answered_requests"] < len(numbers) // 2:
+                    time.sleep(0.02)
+                tree.kill()
+                tree.wait()
             # Until the simulator has seen that nobody waits any more.
             time.sleep(1)
             before = simulator.verdict()
@@ -309,7 +310,8 @@ faults = [
             self.subject.prepare(work)
             # A file for each process. Postgres gives up root, and strace follows it all the same.
             before = ["strace", "-ff", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", "trace"]
-            run = self._finish(self._begin(work, before=before), work)
+            with self._begin(work, before=before) as tree:
+                run = self._finish(tree, work)
         finally:
             simulator.stop()
         return {
