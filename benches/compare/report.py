@@ -30,9 +30,7 @@ def _percent(share: float) -> str:
 
 
 def _lost_then(figures: dict) -> str:
-    if "lost_then" not in figures:
-        return f"{figures['lost']}"
-    return f"{figures['lost']}, then {figures['lost_then']}"
+    return f"{figures['lost']}, then {figures['lost_then']}" if figures["lost"] else "0"
 
 
 def _thousand(figures: dict) -> str:
@@ -42,7 +40,7 @@ def _thousand(figures: dict) -> str:
 def _rubbish(stage: str, name: str) -> list[Row]:
     return [
         Row(f"{name}: bad answers handed over as good", stage, lambda f: f"{f['bad']}", lambda f: f["bad"]),
-        Row(f"{name}: jobs without an answer", stage, lambda f: f"{f['lost']}", lambda f: f["lost"]),
+        Row(f"{name}: jobs without an answer, and after a second start", stage, _lost_then, lambda f: f["lost"]),
         Row(
             f"{name}: dollars per 1,000 good answers",
             stage,
