@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,8 @@ def loopback_only() -> bool:
 
 
 def main() -> int:
+    # Asked to end, it ends what it started, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     target = ROOT / "target/compare"
     target.mkdir(parents=True, exist_ok=True)
     sluice = Path(os.environ.get("SLUICE_COMPARE_WITH", ROOT / "target/release/sluice")).resolve()
@@ -57,7 +60,7 @@ def main() -> int:
     wanted = [stage for stage in Stages.ALL if not only & set(Stages.ALL) or stage in only]
 
     began = time.monotonic()
-    figures, failed = {}, {}
+    failed = {}
     for subject in subjects:
         print(f"{subject.name}: installing {subject.package}" if subject.package else f"{subject.name}", flush=True)
         if words := subject.install():
@@ -65,9 +68,12 @@ def main() -> int:
             print(f"{subject.name}: {words}", flush=True)
     installed = time.monotonic() - began
     apart = loopback_only()
-    for subject in subjects:
-        if subject.name not in failed:
-            figures[subject.name] = Stages(subject, sluice, target / "work" / subject.name, scale).run(wanted)
+    figures = {subject.name: {} for subject in subjects if subject.name not in failed}
+    stages = {s.name: Stages(s, sluice, target / "work" / s.name, scale) for s in subjects if s.name not in failed}
+    # Stage by stage and not program by program: what else this machine does in the meantime meets all alike.
+    for stage in wanted:
+        for name, subject in stages.items():
+            figures[name][stage] = subject.measure(stage)
     took = time.monotonic() - began - installed
     (target / "figures.json").write_text(json.dumps(figures, indent=1))
     text = report(subjects, figures, failed, apart, scale, installed, took)

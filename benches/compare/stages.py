@@ -47,16 +47,13 @@ class Stages:
         self._folder = folder
         self._scale = scale
 
-    def run(self, wanted: list[str]) -> dict[str, dict]:
-        figures = {}
-        for stage in wanted:
-            began = time.monotonic()
-            try:
-                figures[stage] = getattr(self, stage)()
-            except Exception as error:  # A peer may do anything; the others are measured all the same.
-                figures[stage] = {"error": f"{type(error).__name__}: {error}"}
-            spent = time.monotonic() - began
-            print(f"{self.subject.name}: {stage}: {figures[stage]} ({spent:.0f} s)", flush=True)
+    def measure(self, stage: str) -> dict:
+        began = time.monotonic()
+        try:
+            figures = getattr(self, stage)()
+        except Exception as error:  # A peer may do anything; the others are measured all the same.
+            figures = {"error": f"{type(error).__name__}: {error}"}
+        print(f"{stage}: {self.subject.name}: {figures} ({time.monotonic() - began:.0f} s)", flush=True)
         return figures
 
     def _jobs(self, count: int) -> range:
