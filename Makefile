@@ -54,7 +54,7 @@ bench-reports: postgres ## reports over ten million attempts, with the release b
 bench-pages: postgres ## pages over ten million attempts and a million open jobs, with the release build (9 GB)
 	$(CARGO) bench --locked --bench pages
 
-compare: postgres build ## Sluice beside four peers from the Python registry, same work (15 minutes, 2 GB; docs/comparison.md)
+compare: postgres build ## the same work with four peers from the Python registry (15 minutes; docs/comparison.md)
 	python3 -B benches/compare/compare.py
 
 fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20

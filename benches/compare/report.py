@@ -168,8 +168,8 @@ def report(
     lines += [_line(row, names, figures) for row in ROWS if any(row.stage in found for found in figures.values())]
     lines += [
         "",
-        f"The best of a line is in bold. Jobs: {_jobs(figures, 'rate')} without limits, {_jobs(figures, 'quota')} with a "
-        f"quota, {_jobs(figures, 'faults')} with faults, {_jobs(figures, 'kill')} with a kill, "
+        f"The best of a line is in bold. Jobs: {_jobs(figures, 'rate')} without limits, {_jobs(figures, 'quota')} with "
+        f"a quota, {_jobs(figures, 'faults')} with faults, {_jobs(figures, 'kill')} with a kill, "
         f"{_jobs(figures, 'text')} each with one rubbish answer in twenty; {TOKENS} tokens an answer.",
         "The programs ran "
         + ("where there is no network but the loopback address." if apart else "with the network of this machine."),

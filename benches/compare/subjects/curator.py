@@ -9,8 +9,9 @@ class Curator(Library):
     package = "bespokelabs-curator==0.1.31"
     program = "use_curator.py"
     settings = (
-        "`curator.LLM(backend=\"openai\")`, `max_concurrent_requests`, `max_requests_per_minute`, `max_retries` 50 "
-        "(as its README does where a provider fails often), `require_all_responses` off, cache on, `response_format` for JSON"
+        "`curator.LLM(backend=\"openai\")`, `max_concurrent_requests`, `max_requests_per_minute`, "
+        "`max_retries` 50 (as its README does where a provider fails often), `require_all_responses` off, cache on, "
+        "`response_format` for JSON"
     )
     cannot = {"quota": "takes a rate and no burst"}
 

@@ -39,7 +39,8 @@ class Flexllm(Subject):
             argv += ["--max-qps", f"{work.per_minute / 60:g}"]
         if work.json:
             # As a whole response_format: from a file it would be sent without the name that OpenAI asks for.
-            argv += ["--schema", json.dumps({"type": "json_schema", "json_schema": {"name": "letter", "schema": SCHEMA}})]
+            form = {"type": "json_schema", "json_schema": {"name": "letter", "schema": SCHEMA}}
+            argv += ["--schema", json.dumps(form)]
         return argv
 
     def environment(self, work: Work) -> dict[str, str]:
