@@ -4,6 +4,7 @@ Settings of the environment:
 
     SLUICE_COMPARE_ONLY   names of subjects or stages, separated by commas; all of them without it
     SLUICE_COMPARE_SCALE  a share of the jobs (1)
+    SLUICE_COMPARE_TRIES  "theirs": each program's own number of tries (10)
     SLUICE_COMPARE_WITH   the program that is compared (target/release/sluice)
 
 It needs Linux (memory is read from /proc), Python 3.11, pip, and for the check of addresses strace. Each peer gets a
@@ -49,6 +50,7 @@ def main() -> int:
     target.mkdir(parents=True, exist_ok=True)
     sluice = Path(os.environ.get("SLUICE_COMPARE_WITH", ROOT / "target/release/sluice")).resolve()
     scale = float(os.environ.get("SLUICE_COMPARE_SCALE", "1"))
+    retries = None if os.environ.get("SLUICE_COMPARE_TRIES") == "theirs" else 10
     only = {name.strip() for name in os.environ.get("SLUICE_COMPARE_ONLY", "").split(",") if name.strip()}
     peers = [Flexllm, Curator, Batchllm, AsyncBatchLlm]
     subjects = [Sluice(sluice), *(peer(target / "peers" / peer.name) for peer in peers)]
@@ -68,8 +70,9 @@ def main() -> int:
             print(f"{subject.name}: {words}", flush=True)
     installed = time.monotonic() - began
     apart = loopback_only()
-    figures = {subject.name: {} for subject in subjects if subject.name not in failed}
-    stages = {s.name: Stages(s, sluice, target / "work" / s.name, scale) for s in subjects if s.name not in failed}
+    ready = [subject for subject in subjects if subject.name not in failed]
+    figures = {subject.name: {} for subject in ready}
+    stages = {s.name: Stages(s, sluice, target / "work" / s.name, scale, retries) for s in ready}
     # Stage by stage and not program by program: what else this machine does in the meantime meets all alike.
     for stage in wanted:
         for name, subject in stages.items():

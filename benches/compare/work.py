@@ -30,8 +30,8 @@ class Work:
     # The provider's quota, where there is one.
     per_minute: int | None = None
     burst: int | None = None
-    # How often a failed call is made again, for those who can be told.
-    retries: int = 10
+    # How often a failed call is made again, for those who can be told; None: as often as they do by themselves.
+    retries: int | None = 10
     # Whether answers have to keep to SCHEMA.
     json: bool = False
     # Whether what is set up once, before the first work, is there.

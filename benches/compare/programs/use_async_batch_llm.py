@@ -40,7 +40,7 @@ async def main() -> None:
         max_requests_per_minute=work["per_minute"],
         quota_burst_seconds=work["burst"] * 60 / work["per_minute"] if work["per_minute"] else None,
         # It counts the first attempt, too.
-        retry=RetryConfig(max_attempts=work["retries"] + 1),
+        retry=RetryConfig(max_attempts=work["retries"] + 1) if work["retries"] else RetryConfig(),
         rate_limit=RateLimitConfig(cooldown_seconds=1, slow_start_items=0),
     )
     identity = ArtifactIdentity(provider="simulator", model=work["model"])

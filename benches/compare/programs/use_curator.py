@@ -38,7 +38,7 @@ if __name__ == "__main__":
             "max_requests_per_minute": work["per_minute"] or 10_000_000,
             "max_tokens_per_minute": 10_000_000_000,
             # Its README's number for a provider that often fails: it makes failed calls again without a pause.
-            "max_retries": 50,
+            **({"max_retries": 50} if work["retries"] else {}),
             "require_all_responses": False,
         },
     )

@@ -26,8 +26,10 @@ class Batchllm(Subject):
         if work.per_minute is not None:
             in_flight = math.ceil(work.per_minute / 60 * work.latency)
         argv = [str(self.home / "bin/batchllm"), "run", "in.jsonl", "-o", "out.jsonl", "-m", MODEL]
-        argv += ["-c", str(in_flight), "--max-retries", str(work.retries), "--checkpoint", "run.ckpt"]
+        argv += ["-c", str(in_flight), "--checkpoint", "run.ckpt"]
         argv += ["--base-url", work.base_url, "--api-key", KEY]
+        if work.retries is not None:
+            argv += ["--max-retries", str(work.retries)]
         if work.json:
             argv += ["--expect-json", "--expect-keys", "label,sure,reason"]
         if again:

@@ -26,8 +26,10 @@ class Flexllm(Subject):
             "models": [
                 {"id": MODEL, "name": MODEL, "provider": "openai", "base_url": work.base_url, "api_key": KEY}
             ],
-            "batch": {"concurrency": work.in_flight, "retry_times": work.retries, "return_usage": True},
+            "batch": {"concurrency": work.in_flight, "return_usage": True},
         }
+        if work.retries is not None:
+            config["batch"]["retry_times"] = work.retries
         # JSON is YAML, too.
         (home / "config.yaml").write_text(json.dumps(config))
 
