@@ -80,6 +80,8 @@ def main() -> int:
     took = time.monotonic() - began - installed
     (target / "figures.json").write_text(json.dumps(figures, indent=1))
     text = report(subjects, figures, failed, apart, scale, installed, took)
+    if retries is None:
+        text += "\nTries: as many as each program makes by itself, and not as told above.\n"
     (target / "report.md").write_text(text)
     print(f"\n{text}")
     return 0
