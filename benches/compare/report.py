@@ -127,7 +127,7 @@ def _line(row: Row, names: list[str], figures: dict[str, dict]) -> str:
     for name in names:
         found = figures.get(name, {}).get(row.stage)
         if found is None:
-            cells[name] = ""
+            cells[name] = "" if name in figures else "not installed"
         elif "error" in found:
             cells[name] = "failed"
         else:
@@ -143,8 +143,10 @@ def _line(row: Row, names: list[str], figures: dict[str, dict]) -> str:
     return f"| {row.what} | " + " | ".join(cells[name] for name in names) + " |"
 
 
-def _jobs(figures: dict[str, dict], stage: str) -> int | str:
-    return next((found[stage]["jobs"] for found in figures.values() if "jobs" in found.get(stage, {})), "no")
+def _jobs(figures: dict[str, dict]) -> str:
+    """How many jobs each stage had."""
+    numbers = {stage: one["jobs"] for found in figures.values() for stage, one in found.items() if "jobs" in one}
+    return ", ".join(f"{stage} {number:,}" for stage, number in numbers.items())
 
 
 def report(
@@ -168,9 +170,7 @@ def report(
     lines += [_line(row, names, figures) for row in ROWS if any(row.stage in found for found in figures.values())]
     lines += [
         "",
-        f"The best of a line is in bold. Jobs: {_jobs(figures, 'rate')} without limits, {_jobs(figures, 'quota')} with "
-        f"a quota, {_jobs(figures, 'faults')} with faults, {_jobs(figures, 'kill')} with a kill, "
-        f"{_jobs(figures, 'text')} each with one rubbish answer in twenty; {TOKENS} tokens an answer.",
+        f"The best of a line is in bold. Jobs: {_jobs(figures)}; {TOKENS} tokens an answer.",
         "The programs ran "
         + ("where there is no network but the loopback address." if apart else "with the network of this machine."),
         "",
@@ -180,7 +180,7 @@ def report(
     for subject in subjects:
         cannot = "; ".join(f"{stage}: {what}" for stage, what in subject.cannot.items())
         lines.append(f"| {subject.name} | {subject.settings} | {cannot} |")
-    trouble = [f"- {name} could not be installed: {words}" for name, words in failed.items()]
+    trouble = [f"- {name} could not be installed: {words[:200]}" for name, words in failed.items()]
     for name, stages in figures.items():
         for stage, found in stages.items():
             words = [found["error"]] if "error" in found else found["trouble"]
