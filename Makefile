@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo config test test-pooler chaos acceptance lint bench bench-quota bench-trouble bench-reports \
-	bench-pages fuzz sqlx sqlx-check postgres python chromium servers build deb test-package clean
+	bench-pages compare fuzz sqlx sqlx-check postgres python chromium servers build deb test-package clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-reports: postgres ## reports over ten million attempts, with the release b
 
 bench-pages: postgres ## pages over ten million attempts and a million open jobs, with the release build (9 GB)
 	$(CARGO) bench --locked --bench pages
+
+compare: postgres build ## the same work with four peers from the Python registry (15 minutes; docs/comparison.md)
+	python3 -B benches/compare/compare.py
 
 fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20
 	scripts/fuzz $(or $(SECONDS_EACH),20)
