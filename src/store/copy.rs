@@ -129,6 +129,18 @@ impl Rows {
         Self { bytes: HEAD.to_vec(), statement }
     }
 
+    /// The same, with room for this many bytes.
+    pub fn with_capacity(statement: &'static str, bytes: usize) -> Self {
+        let mut rows = Self { bytes: Vec::with_capacity(bytes), statement };
+        rows.bytes.extend_from_slice(HEAD);
+        rows
+    }
+
+    /// How many bytes they are so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Begins a row of so many columns, whose fields are appended next.
     pub fn begin(&mut self, columns: i16) -> &mut Vec<u8> {
         self.bytes.extend_from_slice(&columns.to_be_bytes());

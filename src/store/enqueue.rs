@@ -12,13 +12,13 @@ use super::stop_loss::StopLossKept;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, StopLoss, Timestamp};
 use presence::Presence;
-use rows::{Form, Rows};
+use rows::{Form, JobRows, KeyedJobs};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use writing::{Chunk, CopyLine, Unless, Writing};
 
 /// Rows are sent in statements of about this size: large enough that a statement's own cost does not matter, small
-/// enough that the trigger's transition table stays in memory.
+/// enough that the rows stay in memory for its triggers.
 const CHUNK_BYTES: usize = 4 << 20;
 /// Chunks that may wait while the server is busy with an earlier one.
 const CHUNKS_AHEAD: usize = 2;
@@ -129,10 +129,10 @@ pub struct BulkEnqueue {
     form: Form,
     /// How many jobs were pushed.
     pushed: u64,
-    /// Rows in the text format of COPY.
-    rows: Rows,
+    /// Rows of COPY.
+    rows: JobRows,
     /// Jobs with a key, as `sluice.enqueue_many` takes them. COPY cannot leave out jobs whose key exists.
-    keyed: Rows,
+    keyed: KeyedJobs,
     /// Whether lines are compared with the jobs of the batch.
     compares: bool,
     lines: Vec<CopyLine>,
@@ -247,7 +247,10 @@ impl Store {
         // transaction that does not mean that a call hangs.
         sqlx::query!(
             "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '0', true) as wait,
-                    set_config('idle_in_transaction_session_timeout', '0', true) as idle"
+                    set_config('idle_in_transaction_session_timeout', '0', true) as idle,
+                    -- The rows of a statement are kept for its triggers: twice the size of the statement, as a rule.
+                    set_config('work_mem', greatest(s.setting::bigint, 32768) || 'kB', true) as memory
+               from pg_settings s where s.name = 'work_mem'"
         )
         .fetch_one(&mut transaction)
         .await
@@ -280,8 +283,8 @@ impl Store {
         BulkEnqueue {
             form,
             pushed: 0,
-            rows: Rows::default(),
-            keyed: Rows::default(),
+            rows: JobRows::with_capacity(0),
+            keyed: KeyedJobs::default(),
             budget: NanoUsd::ZERO,
             compares,
             lines: Vec::new(),
@@ -350,14 +353,14 @@ impl BulkEnqueue {
             }
         } else if let Some(key) = job.idempotency_key {
             self.form.push_keyed(&mut self.keyed, self.pushed, key, job);
-            if self.keyed.bytes() >= CHUNK_BYTES {
+            if self.keyed.jobs.len() >= CHUNK_BYTES {
                 let chunk = std::mem::take(&mut self.keyed);
                 self.send(Chunk::Keyed(chunk)).await?;
             }
         } else {
             self.form.push_row(&mut self.rows, self.pushed, job);
-            if self.rows.bytes() >= CHUNK_BYTES {
-                let room = Rows::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+            if self.rows.jobs.bytes() >= CHUNK_BYTES {
+                let room = JobRows::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
                 let chunk = std::mem::replace(&mut self.rows, room);
                 self.send(Chunk::Rows(chunk)).await?;
             }
@@ -414,7 +417,7 @@ impl BulkEnqueue {
         if !self.lines.is_empty() {
             self.send_lines().await?;
         }
-        let rows = std::mem::take(&mut self.rows);
+        let rows = std::mem::replace(&mut self.rows, JobRows::with_capacity(0));
         if !rows.is_empty() {
             self.send(Chunk::Rows(rows)).await?;
         }

@@ -1,40 +1,54 @@
 //! Jobs in the forms in which the server takes many: rows of COPY, and the JSON array of `sluice.enqueue_many`.
 
 use super::super::claim::datetime;
+use super::super::copy::{Field as _, Jsonb, Rows};
 use super::{BulkOptions, NewJob};
 use crate::domain::Timestamp;
 
 /// Jobs of one statement, and the number that each has in its bulk enqueue.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    text: String,
-    numbers: Vec<u64>,
+#[derive(Debug)]
+pub(super) struct Numbered<T> {
+    /// The jobs as the statement takes them.
+    pub(super) jobs: T,
+    /// Their numbers, in order.
+    pub(super) numbers: Vec<u64>,
 }
 
-impl Rows {
-    /// Room for this many bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), numbers: Vec::new() }
-    }
-
+impl<T> Numbered<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }
+}
 
-    pub(super) fn bytes(&self) -> usize {
-        self.text.len()
-    }
+/// Rows of COPY.
+pub(super) type JobRows = Numbered<Rows>;
 
-    /// The text, and the numbers of its jobs in order.
-    pub(super) fn into_parts(self) -> (String, Vec<u64>) {
-        (self.text, self.numbers)
+impl Numbered<Rows> {
+    /// No rows yet, and room for this many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { jobs: Rows::with_capacity(STATEMENT, bytes), numbers: Vec::new() }
     }
 }
 
-/// The part of the text that is the same for all jobs of a bulk enqueue.
+/// The JSON array that `sluice.enqueue_many` takes, without its end.
+pub(super) type KeyedJobs = Numbered<String>;
+
+impl Default for Numbered<String> {
+    fn default() -> Self {
+        Self { jobs: String::new(), numbers: Vec::new() }
+    }
+}
+
+const STATEMENT: &str = "copy sluice.job (route, project, batch, priority, run_at, deadline, max_attempts, custom_id, \
+                         metadata, request) from stdin (format binary)";
+
+/// The columns that it names.
+const COLUMNS: i16 = 10;
+
+/// The part that is the same for all jobs of a bulk enqueue.
 #[derive(Clone, Debug)]
 pub(super) struct Form {
-    columns: String,
+    columns: Vec<u8>,
     members: String,
 }
 
@@ -44,18 +58,18 @@ impl Form {
     }
 
     /// Appends a row of COPY.
-    pub(super) fn push_row(&self, rows: &mut Rows, number: u64, job: &NewJob<'_>) {
+    pub(super) fn push_row(&self, rows: &mut JobRows, number: u64, job: &NewJob<'_>) {
         rows.numbers.push(number);
-        let text = &mut rows.text;
-        text.push_str(&self.columns);
-        push_field(text, job.custom_id, '\t');
-        push_field(text, job.metadata, '\t');
-        push_field(text, Some(job.request), '\n');
+        let row = rows.jobs.begin(COLUMNS);
+        row.extend_from_slice(&self.columns);
+        job.custom_id.append(row);
+        job.metadata.map(Jsonb).append(row);
+        Jsonb(job.request).append(row);
     }
 
     /// Appends an object for `sluice.enqueue_many` to an array, which is left without its end.
-    pub(super) fn push_keyed(&self, jobs: &mut Rows, number: u64, key: &str, job: &NewJob<'_>) {
-        let text = &mut jobs.text;
+    pub(super) fn push_keyed(&self, jobs: &mut KeyedJobs, number: u64, key: &str, job: &NewJob<'_>) {
+        let text = &mut jobs.jobs;
         text.push_str(if jobs.numbers.is_empty() { "[{" } else { ",{" });
         jobs.numbers.push(number);
         text.push_str(&self.members);
@@ -68,41 +82,17 @@ impl Form {
     }
 }
 
-/// The first seven columns of a row, each with the tab behind it.
-fn columns(options: &BulkOptions) -> String {
-    let mut columns = String::new();
-    let instant = |at: Timestamp| datetime(at).to_rfc3339();
-    push_field(&mut columns, Some(&options.route), '\t');
-    push_field(&mut columns, Some(&options.project), '\t');
-    push_field(&mut columns, options.batch.as_deref(), '\t');
-    push_field(&mut columns, Some(&options.priority.to_string()), '\t');
-    push_field(&mut columns, options.run_at.map(instant).as_deref(), '\t');
-    push_field(&mut columns, options.deadline.map(instant).as_deref(), '\t');
-    push_field(&mut columns, options.max_attempts.map(|most| most.to_string()).as_deref(), '\t');
+/// The first seven fields of a row.
+fn columns(options: &BulkOptions) -> Vec<u8> {
+    let mut columns = Vec::new();
+    options.route.append(&mut columns);
+    options.project.append(&mut columns);
+    options.batch.as_deref().append(&mut columns);
+    options.priority.append(&mut columns);
+    options.run_at.map(datetime).append(&mut columns);
+    options.deadline.map(datetime).append(&mut columns);
+    options.max_attempts.append(&mut columns);
     columns
-}
-
-/// Appends a field in the text format of COPY: a backslash before each character that would end it or begin an escape.
-fn push_field(row: &mut String, field: Option<&str>, end: char) {
-    match field {
-        None => row.push_str("\\N"),
-        Some(text) => {
-            let mut rest = text;
-            while let Some(at) = rest.find(['\\', '\n', '\r', '\t']) {
-                let (before, special) = rest.split_at(at);
-                row.push_str(before);
-                row.push_str(match special.as_bytes().first() {
-                    Some(b'\n') => "\\n",
-                    Some(b'\r') => "\\r",
-                    Some(b'\t') => "\\t",
-                    _ => "\\\\",
-                });
-                rest = special.get(1..).unwrap_or_default();
-            }
-            row.push_str(rest);
-        }
-    }
-    row.push(end);
 }
 
 /// The first members of an object for `sluice.enqueue_many`, each with the comma behind it.
@@ -129,25 +119,4 @@ fn push_member(object: &mut String, name: &str, json: Option<&str>) {
 
 fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_copy_is_escaped_where_it_would_end() {
-        for (field, expected) in [
-            (None, "\\N\t"),
-            (Some(""), "\t"),
-            (Some("\\N"), "\\\\N\t"),
-            (Some("\\."), "\\\\.\t"),
-            (Some("a\tb\nc\rd\\"), "a\\tb\\nc\\rd\\\\\t"),
-            (Some("grün 😀\u{b}"), "grün 😀\u{b}\t"),
-        ] {
-            let mut row = String::new();
-            push_field(&mut row, field, '\t');
-            assert_eq!(row, expected);
-        }
-    }
 }

@@ -5,7 +5,7 @@ use super::super::schedule::{self, TickNote};
 use super::super::stop_loss::StopLossKept;
 use super::super::{Doing, StoreError, budget, in_words, stop_loss};
 use super::presence::{Match, Presence};
-use super::rows::{Form, Rows};
+use super::rows::{Form, JobRows, KeyedJobs};
 use super::{BulkOptions, ENQUEUEING, Enqueued, LOOKING, NewJob};
 use crate::domain::budget::Budget;
 use crate::domain::{NanoUsd, StopLoss};
@@ -17,10 +17,10 @@ const GIVING_UP: &str = "giving up an enqueue";
 /// Jobs on their way to the server.
 #[derive(Debug)]
 pub(super) enum Chunk {
-    /// Rows in the text format of COPY.
-    Rows(Rows),
+    /// Rows of COPY.
+    Rows(JobRows),
     /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end.
-    Keyed(Rows),
+    Keyed(KeyedJobs),
     /// Jobs that have to be compared first.
     Lines(Vec<CopyLine>),
     /// The stop-loss of the batch, and what of one that it has stays.
@@ -159,14 +159,12 @@ impl Writing {
         Ok(self.sum)
     }
 
-    async fn copy(&mut self, rows: Rows) -> Result<(), StoreError> {
-        let (rows, numbers) = rows.into_parts();
-        self.sum.jobs += copy(&mut self.transaction, &rows).await.map_err(|error| refused(error, &numbers))?;
+    async fn copy(&mut self, JobRows { jobs, numbers }: JobRows) -> Result<(), StoreError> {
+        self.sum.jobs += jobs.write(&mut self.transaction).await.map_err(|error| refused(error, &numbers))?;
         Ok(())
     }
 
-    async fn enqueue_many(&mut self, jobs: Rows) -> Result<(), StoreError> {
-        let (mut jobs, numbers) = jobs.into_parts();
+    async fn enqueue_many(&mut self, KeyedJobs { mut jobs, numbers }: KeyedJobs) -> Result<(), StoreError> {
         jobs.push(']');
         let (added, existing) = enqueue_many(&mut self.transaction, &jobs, &self.options)
             .await
@@ -179,7 +177,7 @@ impl Writing {
     /// Adds the lines that the batch does not have, in the order in which they came.
     async fn take_new(&mut self, lines: Vec<CopyLine>) -> Result<(), StoreError> {
         let mut digests = self.digests(&lines).await?.into_iter();
-        let (mut rows, mut keyed) = (Rows::default(), Rows::default());
+        let (mut rows, mut keyed) = (JobRows::with_capacity(0), KeyedJobs::default());
         for line in &lines {
             let digest = if self.presence.compares_content(line.custom_id.as_deref()) { digests.next() } else { None };
             match self.presence.look_up(line.custom_id.as_deref(), digest.as_deref()) {
@@ -222,16 +220,6 @@ impl Writing {
         .await
         .doing(LOOKING)
     }
-}
-
-async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Error> {
-    transaction
-        .copy_in(
-            "copy sluice.job (route, project, batch, priority, run_at, deadline, max_attempts, custom_id, metadata,
-                              request) from stdin",
-            rows.as_bytes(),
-        )
-        .await
 }
 
 /// Returns how many jobs were added and how many existed.
