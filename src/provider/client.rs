@@ -378,9 +378,9 @@ impl Provider {
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.
     fn report(&self, reply: &Reply, delivery: Delivery) -> CallReport {
-        let headers = self.endpoint.quirks.headers.in_common(&reply.headers);
+        let headers = self.endpoint.quirks.headers.in_common(reply.headers());
         let wire = WireReply {
-            status: reply.status,
+            status: reply.status(),
             headers: &headers,
             body: reply.body(),
             delivery,
@@ -390,14 +390,14 @@ impl Provider {
         if let Some(Skew { millis }) = self.adapter.skew(&wire) {
             self.skew.store(millis, Ordering::Relaxed);
         }
-        let success = (200..300).contains(&reply.status);
-        let result = match &reply.fault {
+        let success = (200..300).contains(&reply.status());
+        let result = match reply.fault() {
             // A failure is known by its head: its status and its wait count, regardless of what happened to the body.
             Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };
         let billed = |billed: &FailedUsage| success || billed.is_something();
-        let is_told = |failure: &Failure| reply.fault.is_none() || (success && says_why(failure));
+        let is_told = |failure: &Failure| reply.fault().is_none() || (success && says_why(failure));
         let is_whole = result.as_ref().err().is_some_and(is_told);
         let broke_off = success && result.is_err() && delivery == Delivery::Stream;
         CallReport {
@@ -405,13 +405,13 @@ impl Provider {
             is_streamed: delivery == Delivery::Stream,
             failed_usage: if is_whole { self.adapter.usage_of(&wire).filter(billed) } else { None },
             result,
-            status: Some(reply.status),
+            status: Some(reply.status()),
             request_id: self.request_id(&headers),
-            first_byte_ms: reply.first_byte.map(millis),
+            first_byte_ms: reply.first_byte().map(millis),
             total_ms: 0,
             dropped: Vec::new(),
             limits: self.adapter.limits(&wire),
-            should_retry: match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+            should_retry: match reply.headers().get("x-should-retry").map(HeaderValue::as_bytes) {
                 Some(b"true") => Some(true),
                 Some(b"false") => Some(false),
                 _ => None,
