@@ -170,7 +170,11 @@ impl SpanExporter {
             Ok(reply) => Exported::NotTaken {
                 status: Some(reply.status()),
                 retry_after: wait_hint::of_headers(reply.headers(), Some(now())),
-                words: format!("HTTP {}: {}", reply.status(), self.secrets.words(&String::from_utf8_lossy(reply.body()))),
+                words: format!(
+                    "HTTP {}: {}",
+                    reply.status(),
+                    self.secrets.words(&String::from_utf8_lossy(reply.body()))
+                ),
             },
             Err(failure) => {
                 Exported::NotTaken { status: None, retry_after: None, words: self.secrets.words(&failure.message) }
