@@ -4,6 +4,7 @@
 mod tests;
 
 use super::adapter::{Adapter, Payload};
+use super::addresses::ServerAddress;
 use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint};
@@ -99,7 +100,7 @@ pub struct Provider {
     adapter: Arc<dyn Adapter>,
     tiers: Tiers,
     transport: Arc<Transport>,
-    base_url: Url,
+    server: ServerAddress,
     /// The configured headers.
     headers: HeaderMap,
     /// Clients of their own for rungs that allow another time for connecting than the provider does.
@@ -174,7 +175,7 @@ impl Provider {
             adapter,
             tiers,
             transport: Arc::new(transport),
-            base_url,
+            server: ServerAddress::new(base_url),
             headers,
             by_connect: Mutex::default(),
             auths,
@@ -236,7 +237,7 @@ impl Provider {
     pub async fn probe(&self, key: usize, page: &ProbePage, timeout: Duration) -> ProbeReport {
         let started = Instant::now();
         let (path, query) = page.parts();
-        let mut url = self.base_url.clone();
+        let mut url = self.server.base().clone();
         url.set_path(path);
         // A query of the address goes with each call, so also with this one.
         let both: Vec<&str> = url.query().into_iter().chain(query).filter(|query| !query.is_empty()).collect();
@@ -300,7 +301,7 @@ impl Provider {
     /// The finished request, signed. For a key that does not exist, the request goes out without one and the provider
     /// refuses it: better than the wrong key.
     async fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
-        let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
+        let mut request = Outgoing::at(self.server.of(&wire.path), &self.headers, wire);
         self.sign(key, &mut request).await?;
         Ok(request)
     }
@@ -363,7 +364,7 @@ impl Provider {
         if let Some(known) = others.get(&connect) {
             return Arc::clone(known);
         }
-        let Ok(made) = Transport::new(name, &self.base_url, connect, *max_body) else {
+        let Ok(made) = Transport::new(name, self.server.base(), connect, *max_body) else {
             tracing::warn!(
                 provider = name.as_str(),
                 ?connect,
