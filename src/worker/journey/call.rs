@@ -187,12 +187,14 @@ impl Call {
         let now_planned = shared.plan();
         let gate = &now_planned.gate;
         let in_line = rung.line.join();
+        // Nearly always there is room at once. Then nothing else is asked, and nobody has to be told that it is not.
         let admitted = tokio::select! {
+            biased;
+            () = self.not_needed() => return Came::NotBegun,
             admitted = gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => admitted,
             () = shared.stop.cancelled() => return Came::NotBegun,
             () = in_hand.recalled.cancelled() => return Came::NotBegun,
             () = in_hand.lost.cancelled() => return Came::NotBegun,
-            () = self.not_needed() => return Came::NotBegun,
         };
         drop(in_line);
         let guard = match admitted {
@@ -286,7 +288,9 @@ impl Call {
                 None => rung.provider.call(key, &asked, &spec.timeouts, &head).await,
             }
         };
+        // An answer that is there is paid for, so it is taken.
         let report = tokio::select! {
+            biased;
             report = call => Ok(report),
             why = given_up => Err(why),
         };
