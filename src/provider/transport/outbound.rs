@@ -45,15 +45,15 @@ impl Outbound {
     pub(super) fn hand_over<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<T, Failure>> + Send + 'static,
-    ) -> UnderWay<T> {
-        UnderWay(self.handle.spawn(call))
+    ) -> OutboundCall<T> {
+        OutboundCall(self.handle.spawn(call))
     }
 }
 
 /// A call that the thread makes. It ends when this is dropped; a panic in it comes out here.
-pub(super) struct UnderWay<T>(JoinHandle<Result<T, Failure>>);
+pub(super) struct OutboundCall<T>(JoinHandle<Result<T, Failure>>);
 
-impl<T> Future for UnderWay<T> {
+impl<T> Future for OutboundCall<T> {
     type Output = Result<T, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -65,7 +65,7 @@ impl<T> Future for UnderWay<T> {
     }
 }
 
-impl<T> Drop for UnderWay<T> {
+impl<T> Drop for OutboundCall<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
