@@ -43,7 +43,7 @@ pub(super) async fn prepare(
     held: HeldJob,
     claimed: Claimed,
     past: &[PastAttempt],
-) -> Result<Journey, Unready> {
+) -> Result<Box<Journey>, Unready> {
     let plans = shared.plan();
     let other = shared.other_route(&held.labels);
     let name = other.as_ref().map_or(&held.labels.route, |taken| &taken.to);
@@ -103,7 +103,7 @@ pub(super) async fn prepare(
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
     let calls = held.calls.max(i16::try_from(past.len()).unwrap_or(i16::MAX));
-    let mut journey = Journey {
+    let mut journey = Box::new(Journey {
         order: Vec::new(),
         rungs: Vec::new(),
         history: recall_all(&plan, &request, past),
@@ -129,7 +129,7 @@ pub(super) async fn prepare(
         last: None,
         unsure: Vec::new(),
         errand: Arc::new(Errand { shared, plan, request, asking: None, held_back: Vec::new(), schema, job, hash }),
-    };
+    });
     journey.look_at_rungs_anew();
     Ok(journey)
 }
