@@ -108,3 +108,58 @@ impl OutcomeBatch {
         self.parts.iter().map(item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::JobId;
+    use crate::store::claim::Lease;
+    use crate::store::settle::ParkRow;
+    use serde_json::{Value, json};
+
+    fn lease(job: i64) -> Value {
+        json!({ "job": job, "fence": job, "born": 0 })
+    }
+
+    /// The least that a row of a call consists of, as the spool holds it.
+    fn called(job: i64, number: i64) -> Value {
+        json!({
+            "lease": lease(job), "labels": { "route": "r", "project": "p", "batch": null, "login": "l" },
+            "number": number, "round": 0, "provider": "one", "model": "m", "rung": 0, "started_at": 1, "ended_at": 2,
+            "first_byte_ms": null, "total_ms": 1, "class": null, "detail": null, "http_status": 200, "code": null,
+            "message": null, "retry_at": null, "request_id": null, "model_served": null, "finish": null,
+            "usage_raw": null, "usage": crate::domain::Usage::default(), "cost": null, "uncertain": 0, "price": null,
+            "decision": null, "answer": null,
+        })
+    }
+
+    fn park(job: i64) -> Then {
+        let lease = Lease { job: JobId(job), fence: job, born: 0 };
+        Then::Park(ParkRow { lease, attempts: 1, until: None, reason: format!("of {job}"), raced: false })
+    }
+
+    #[test]
+    fn outcomes_come_out_as_they_were_put_in() {
+        let row = |job, number| serde_json::from_value(called(job, number)).expect("a row as the spool holds it");
+        let none = Vec::new;
+        let items = vec![
+            Item {
+                attempt: Some(Box::new(row(1, 1))),
+                beside: vec![row(1, 2), row(1, 3)],
+                then: Then::GoOn,
+                spans: none(),
+            },
+            Item { attempt: None, beside: none(), then: park(2), spans: none() },
+            Item { attempt: None, beside: vec![row(3, 7)], then: park(3), spans: none() },
+            Item { attempt: Some(Box::new(row(4, 1))), beside: none(), then: Then::GoOn, spans: none() },
+        ];
+        let written = |items: &[Item]| serde_json::to_value(items).expect("rows always serialize");
+        let before = written(&items);
+        let bytes: usize = items.iter().map(Item::bytes).sum();
+        let batch = OutcomeBatch::of(items);
+        assert_eq!((written(&batch.items()), batch.len(), batch.bytes()), (before, 4, bytes));
+        assert_eq!(batch.fences().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let numbers: Vec<i16> = batch.rows().attempts.iter().map(|row| row.number).collect();
+        assert_eq!((numbers, batch.rows().parks.len()), (vec![1, 2, 3, 7, 1], 2));
+    }
+}
