@@ -1,10 +1,14 @@
 //! What a provider answered, in one shape for all dialects.
 
 use super::{Finish, NanoUsd, Usage, Vectors};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
+
+/// So many bytes an answer as it is kept has beside its texts, as a rule.
+const BESIDE_TEXTS: usize = 600;
 
 /// A call that the model wants made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,19 +90,19 @@ impl Beside {
     fn sizes(&self) -> impl Iterator<Item = (usize, usize, &String)> {
         let members = [&self.completion, &self.choice, &self.message].into_iter().chain(&self.tool_calls);
         members.enumerate().flat_map(|(place, members)| {
-            members.iter().map(move |(key, value)| (key.len().saturating_add(value.to_string().len()), place, key))
+            members.iter().map(move |(key, value)| (key.len().saturating_add(written_length(value)), place, key))
         })
     }
 
     /// Leaves out the largest members until the rest is small enough to be kept, and notes which.
     pub fn shorten(&mut self, most: usize) {
         const NAMED: usize = 5;
+        if self.sizes().fold(0, |sum: usize, (size, ..)| sum.saturating_add(size)) <= most {
+            return;
+        }
         let mut sizes: Vec<(usize, usize, String)> =
             self.sizes().map(|(size, place, key)| (size, place, key.clone())).collect();
         let mut total = sizes.iter().fold(0, |sum: usize, (size, ..)| sum.saturating_add(*size));
-        if total <= most {
-            return;
-        }
         sizes.sort_unstable();
         let mut dropped = Vec::new();
         while total > most {
@@ -150,9 +154,12 @@ impl Answer {
             return self.to_embeddings(vectors, model);
         }
         let whole = self.chat_completion(model, created_seconds);
-        let text = whole.to_string();
+        let texts: usize = self.texts().map(str::len).sum();
+        let mut text = Vec::with_capacity(texts.saturating_add(texts / 16).saturating_add(BESIDE_TEXTS));
+        serde_json::to_writer(&mut text, &whole).expect("texts, numbers and JSON values always serialize");
+        let text = String::from_utf8(text).expect("JSON is written in UTF-8");
         // A NUL is always written as this escape. Few answers have one, and looking for it here is cheap.
-        if text.contains("\\u0000") { without_nul(whole).to_string() } else { text }
+        if text.contains("\\u0000") { without_nul(whole.into_value()).to_string() } else { text }
     }
 
     /// The vectors as OpenAI's list of embeddings: as numbers, however they came. Written at once, as a value for each
@@ -208,81 +215,163 @@ impl Answer {
     /// NUL characters are replaced with U+FFFD because Postgres cannot store them.
     #[must_use]
     pub fn to_chat_completion(&self, model: &str, created_seconds: i64) -> Value {
-        without_nul(self.chat_completion(model, created_seconds))
+        without_nul(self.chat_completion(model, created_seconds).into_value())
     }
 
     /// The same, with what NUL characters it has.
-    fn chat_completion(&self, model: &str, created_seconds: i64) -> Value {
+    fn chat_completion<'a>(&'a self, model: &'a str, created_seconds: i64) -> OwnMembers<'a> {
         let Beside { service_tier, completion, choice, message, .. } = &self.beside;
-        let mut message = message.clone();
-        message.insert("role".into(), "assistant".into());
-        message.insert("content".into(), self.text.as_deref().into());
+        let mut message = OwnMembers::over(message);
+        message.set("role", OwnMember::Text("assistant"));
+        message.set("content", self.text.as_deref().map_or(OwnMember::Null, OwnMember::Text));
         if let Some(refusal) = &self.refusal {
-            message.insert("refusal".into(), refusal.as_str().into());
+            message.set("refusal", OwnMember::Text(refusal));
         }
         if let Some(reasoning) = &self.reasoning {
-            message.insert("reasoning_content".into(), reasoning.as_str().into());
+            message.set("reasoning_content", OwnMember::Text(reasoning));
         }
         if !self.tool_calls.is_empty() {
             let calls = self.tool_calls.iter().enumerate().map(|(index, call)| {
-                let mut members = self.beside.tool_calls.get(index).cloned().unwrap_or_default();
-                members.insert("id".into(), call.id.as_str().into());
-                members.insert("type".into(), "function".into());
-                members.insert("function".into(), json!({ "name": call.name, "arguments": call.arguments }));
-                Value::Object(members)
+                let beside = self.beside.tool_calls.get(index);
+                let mut members = beside.map_or_else(OwnMembers::default, OwnMembers::over);
+                members.set("id", OwnMember::Text(&call.id));
+                members.set("type", OwnMember::Text("function"));
+                let mut function = OwnMembers::default();
+                function.set("name", OwnMember::Text(&call.name));
+                function.set("arguments", OwnMember::Text(&call.arguments));
+                members.set("function", OwnMember::Object(function));
+                members
             });
-            message.insert("tool_calls".into(), calls.collect());
+            message.set("tool_calls", OwnMember::List(calls.collect()));
         }
         let finish = self.finish.as_openai();
-        let mut choice = choice.clone();
+        let mut choice = OwnMembers::over(choice);
         if let Some(raw) = self.finish_raw.as_deref().filter(|raw| *raw != finish) {
-            choice.entry("native_finish_reason").or_insert_with(|| raw.into());
+            choice.0.entry("native_finish_reason").or_insert(OwnMember::Text(raw));
         }
-        choice.insert("index".into(), 0.into());
-        choice.insert("message".into(), message.into());
-        choice.insert("finish_reason".into(), finish.into());
-        let mut whole = completion.clone();
-        whole.insert("id".into(), self.id.as_deref().unwrap_or("").into());
-        whole.insert("object".into(), "chat.completion".into());
-        whole.insert("created".into(), created_seconds.into());
-        whole.insert("model".into(), self.model.as_deref().unwrap_or(model).into());
+        choice.set("index", OwnMember::Number(0));
+        choice.set("message", OwnMember::Object(message));
+        choice.set("finish_reason", OwnMember::Text(finish));
+        let mut whole = OwnMembers::over(completion);
+        whole.set("id", OwnMember::Text(self.id.as_deref().unwrap_or("")));
+        whole.set("object", OwnMember::Text("chat.completion"));
+        whole.set("created", OwnMember::Number(created_seconds));
+        whole.set("model", OwnMember::Text(self.model.as_deref().unwrap_or(model)));
         if let Some(tier) = service_tier {
-            whole.insert("service_tier".into(), tier.as_str().into());
+            whole.set("service_tier", OwnMember::Text(tier));
         }
-        whole.insert("choices".into(), json!([choice]));
-        whole.insert("usage".into(), self.usage_as_openai());
-        Value::Object(whole)
+        whole.set("choices", OwnMember::List(vec![choice]));
+        whole.set("usage", OwnMember::Object(self.usage_as_openai()));
+        whole
     }
 
     /// The counts in OpenAI's words, with the other members that a usage object of that form holds.
-    fn usage_as_openai(&self) -> Value {
+    fn usage_as_openai(&self) -> OwnMembers<'_> {
         let usage = &self.usage;
-        let mut whole = match &self.usage_raw {
+        let raw = match &self.usage_raw {
             Some(Value::Object(raw)) if raw.contains_key("prompt_tokens") || raw.contains_key("completion_tokens") => {
-                raw.clone()
+                Some(raw)
             }
-            _ => Map::new(),
+            _ => None,
         };
-        let mut put = |key: &str, count: i64| whole.insert(key.to_owned(), count.into());
-        put("prompt_tokens", usage.total_input());
-        put("completion_tokens", usage.output);
-        put("total_tokens", usage.total_input().saturating_add(usage.output));
+        let mut whole = raw.map_or_else(OwnMembers::default, OwnMembers::over);
+        whole.set("prompt_tokens", OwnMember::Number(usage.total_input()));
+        whole.set("completion_tokens", OwnMember::Number(usage.output));
+        whole.set("total_tokens", OwnMember::Number(usage.total_input().saturating_add(usage.output)));
+        let details = |name: &str| {
+            let details = raw.and_then(|raw| raw.get(name)).and_then(Value::as_object);
+            details.map_or_else(OwnMembers::default, OwnMembers::over)
+        };
+        let mut of_prompt = details("prompt_tokens_details");
+        of_prompt.set("cached_tokens", OwnMember::Number(usage.cache_read));
         let written = usage.cache_write.saturating_add(usage.cache_write_1h);
-        for (details, key, count) in [
-            ("prompt_tokens_details", "cached_tokens", usage.cache_read),
-            ("prompt_tokens_details", "cache_write_tokens", written),
-            ("completion_tokens_details", "reasoning_tokens", usage.reasoning),
-        ] {
-            let details = whole.entry(details).or_insert_with(|| json!({}));
-            if !details.is_object() {
-                *details = json!({});
-            }
-            if key != "cache_write_tokens" || count > 0 {
-                details[key] = count.into();
-            }
+        if written > 0 {
+            of_prompt.set("cache_write_tokens", OwnMember::Number(written));
         }
-        Value::Object(whole)
+        let mut of_completion = details("completion_tokens_details");
+        of_completion.set("reasoning_tokens", OwnMember::Number(usage.reasoning));
+        whole.set("prompt_tokens_details", OwnMember::Object(of_prompt));
+        whole.set("completion_tokens_details", OwnMember::Object(of_completion));
+        whole
     }
+}
+
+/// The members of an object that is written: those that came, and our own over them. Nothing of them is copied.
+#[derive(Default)]
+struct OwnMembers<'a>(BTreeMap<&'a str, OwnMember<'a>>);
+
+enum OwnMember<'a> {
+    Came(&'a Value),
+    Null,
+    Text(&'a str),
+    Number(i64),
+    Object(OwnMembers<'a>),
+    List(Vec<OwnMembers<'a>>),
+}
+
+impl<'a> OwnMembers<'a> {
+    fn over(came: &'a Map<String, Value>) -> Self {
+        Self(came.iter().map(|(name, value)| (name.as_str(), OwnMember::Came(value))).collect())
+    }
+
+    fn set(&mut self, name: &'a str, member: OwnMember<'a>) {
+        self.0.insert(name, member);
+    }
+
+    fn into_value(self) -> Value {
+        self.0.into_iter().map(|(name, member)| (name.to_owned(), member.into_value())).collect()
+    }
+}
+
+impl OwnMember<'_> {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Came(value) => value.clone(),
+            Self::Null => Value::Null,
+            Self::Text(text) => text.into(),
+            Self::Number(number) => number.into(),
+            Self::Object(members) => members.into_value(),
+            Self::List(items) => items.into_iter().map(OwnMembers::into_value).collect(),
+        }
+    }
+}
+
+impl Serialize for OwnMembers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(&self.0)
+    }
+}
+
+impl Serialize for OwnMember<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Came(value) => value.serialize(serializer),
+            Self::Null => serializer.serialize_unit(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => serializer.serialize_i64(*number),
+            Self::Object(members) => members.serialize(serializer),
+            Self::List(items) => serializer.collect_seq(items),
+        }
+    }
+}
+
+/// How many bytes a value has as a text of JSON.
+#[must_use]
+pub fn written_length(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("JSON values always serialize, and counting cannot fail");
+    count.0
 }
 
 /// Removes NUL from texts and names: Postgres can keep it in neither.
@@ -299,6 +388,7 @@ fn without_nul(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn an_answer_as_it_is_kept_has_no_nul_wherever_the_provider_put_one() {

@@ -11,17 +11,30 @@ const MEMBER_BYTES: usize = 100;
 /// that is not JSON gets a number too.
 #[must_use]
 pub fn members(text: &[u8]) -> usize {
-    let (mut members, mut in_string, mut escaped) = (0, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b',' if !in_string => members += 1,
-            _ => {}
-        }
+    let (mut members, mut rest) = (0, text);
+    while !rest.is_empty() {
+        let outside = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
+        let (before, after) = rest.split_at(outside);
+        members += before.iter().filter(|byte| **byte == b',').count();
+        rest = behind_string(after.get(1..).unwrap_or_default());
     }
     members
+}
+
+/// The text behind the string whose inside this one begins with.
+fn behind_string(mut text: &[u8]) -> &[u8] {
+    let is_sign = |byte: &u8| matches!(byte, b'"' | b'\\');
+    // In chunks, because the comparison of all bytes of one takes a few instructions.
+    let has_sign = |chunk: &[u8]| chunk.iter().fold(false, |has, byte| has | is_sign(byte));
+    loop {
+        let plain = text.chunks(32).take_while(|chunk| !has_sign(chunk)).map(<[u8]>::len).sum();
+        text = text.get(plain..).unwrap_or_default();
+        match text.iter().position(is_sign) {
+            Some(at) if text.get(at) == Some(&b'"') => return text.get(at + 1..).unwrap_or_default(),
+            Some(at) => text = text.get(at + 2..).unwrap_or_default(),
+            None => return &[],
+        }
+    }
 }
 
 /// Whether a text would be too much when read as JSON.

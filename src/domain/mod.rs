@@ -34,6 +34,7 @@ pub mod explanation;
 pub mod failure;
 pub mod fair;
 pub mod file_estimate;
+pub mod fingerprint;
 pub mod finish;
 pub mod first_choice;
 pub mod fork;

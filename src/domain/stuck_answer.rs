@@ -1,8 +1,8 @@
 //! A cache at the provider that got stuck: the same long text for different requests.
 
+use super::fingerprint::{Fingerprint, fingerprint};
 use super::{ChatRequest, ContentPart, Timestamp};
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// Shorter texts are labels, numbers and phrases, which many requests may share.
@@ -45,7 +45,7 @@ impl LatestAnswers {
     /// Notes an answer. Returns to how many different requests, this one included, the target has lately given this
     /// very text, where those are too many.
     pub fn note(&mut self, question: u64, text: &str, now: Timestamp) -> Option<usize> {
-        let answer = hash(|hasher| text.trim().hash(hasher));
+        let answer = fingerprint(text.trim());
         if !self.seen.contains(&(question, answer)) {
             if self.seen.len() >= REMEMBERED {
                 self.seen.pop_front();
@@ -75,23 +75,17 @@ impl LatestAnswers {
 /// well have the same answer.
 #[must_use]
 pub fn question(request: &ChatRequest) -> u64 {
-    hash(|hasher| {
-        for part in request.messages.iter().flat_map(|message| &message.content) {
-            match part {
-                ContentPart::Text(text) => text.hash(hasher),
-                ContentPart::Image { url, .. } | ContentPart::File { url, .. } => url.hash(hasher),
-                ContentPart::Audio { data, .. } => data.hash(hasher),
-                // What it says is not known here: the whole request stands for it.
-                ContentPart::Other(_) => request.raw.hash(hasher),
-            }
-        }
-    })
-}
-
-fn hash(what: impl FnOnce(&mut DefaultHasher)) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what(&mut hasher);
-    hasher.finish()
+    let mut question = Fingerprint::default();
+    for part in request.messages.iter().flat_map(|message| &message.content) {
+        question.take(match part {
+            ContentPart::Text(text) => text,
+            ContentPart::Image { url, .. } | ContentPart::File { url, .. } => url,
+            ContentPart::Audio { data, .. } => data,
+            // What it says is not known here: the whole request stands for it.
+            ContentPart::Other(_) => &request.raw,
+        });
+    }
+    question.number()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod tests;
 
 use super::adapter::{Adapter, Payload};
+use super::addresses::ServerAddress;
 use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint};
@@ -99,7 +100,7 @@ pub struct Provider {
     adapter: Arc<dyn Adapter>,
     tiers: Tiers,
     transport: Arc<Transport>,
-    base_url: Url,
+    server: ServerAddress,
     /// The configured headers.
     headers: HeaderMap,
     /// Clients of their own for rungs that allow another time for connecting than the provider does.
@@ -174,7 +175,7 @@ impl Provider {
             adapter,
             tiers,
             transport: Arc::new(transport),
-            base_url,
+            server: ServerAddress::new(base_url),
             headers,
             by_connect: Mutex::default(),
             auths,
@@ -236,7 +237,7 @@ impl Provider {
     pub async fn probe(&self, key: usize, page: &ProbePage, timeout: Duration) -> ProbeReport {
         let started = Instant::now();
         let (path, query) = page.parts();
-        let mut url = self.base_url.clone();
+        let mut url = self.server.base().clone();
         url.set_path(path);
         // A query of the address goes with each call, so also with this one.
         let both: Vec<&str> = url.query().into_iter().chain(query).filter(|query| !query.is_empty()).collect();
@@ -300,7 +301,7 @@ impl Provider {
     /// The finished request, signed. For a key that does not exist, the request goes out without one and the provider
     /// refuses it: better than the wrong key.
     async fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
-        let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
+        let mut request = Outgoing::at(self.server.of(&wire.path), &self.headers, wire);
         self.sign(key, &mut request).await?;
         Ok(request)
     }
@@ -363,7 +364,7 @@ impl Provider {
         if let Some(known) = others.get(&connect) {
             return Arc::clone(known);
         }
-        let Ok(made) = Transport::new(name, &self.base_url, connect, *max_body) else {
+        let Ok(made) = Transport::new(name, self.server.base(), connect, *max_body) else {
             tracing::warn!(
                 provider = name.as_str(),
                 ?connect,
@@ -378,9 +379,9 @@ impl Provider {
 
     /// Makes a report of an answer; the caller adds the dropped members and the total time.
     fn report(&self, reply: &Reply, delivery: Delivery) -> CallReport {
-        let headers = self.endpoint.quirks.headers.in_common(&reply.headers);
+        let headers = self.endpoint.quirks.headers.in_common(reply.headers());
         let wire = WireReply {
-            status: reply.status,
+            status: reply.status(),
             headers: &headers,
             body: reply.body(),
             delivery,
@@ -390,14 +391,14 @@ impl Provider {
         if let Some(Skew { millis }) = self.adapter.skew(&wire) {
             self.skew.store(millis, Ordering::Relaxed);
         }
-        let success = (200..300).contains(&reply.status);
-        let result = match &reply.fault {
+        let success = (200..300).contains(&reply.status());
+        let result = match reply.fault() {
             // A failure is known by its head: its status and its wait count, regardless of what happened to the body.
             Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };
         let billed = |billed: &FailedUsage| success || billed.is_something();
-        let is_told = |failure: &Failure| reply.fault.is_none() || (success && says_why(failure));
+        let is_told = |failure: &Failure| reply.fault().is_none() || (success && says_why(failure));
         let is_whole = result.as_ref().err().is_some_and(is_told);
         let broke_off = success && result.is_err() && delivery == Delivery::Stream;
         CallReport {
@@ -405,13 +406,13 @@ impl Provider {
             is_streamed: delivery == Delivery::Stream,
             failed_usage: if is_whole { self.adapter.usage_of(&wire).filter(billed) } else { None },
             result,
-            status: Some(reply.status),
+            status: Some(reply.status()),
             request_id: self.request_id(&headers),
-            first_byte_ms: reply.first_byte.map(millis),
+            first_byte_ms: reply.first_byte().map(millis),
             total_ms: 0,
             dropped: Vec::new(),
             limits: self.adapter.limits(&wire),
-            should_retry: match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+            should_retry: match reply.headers().get("x-should-retry").map(HeaderValue::as_bytes) {
                 Some(b"true") => Some(true),
                 Some(b"false") => Some(false),
                 _ => None,

@@ -49,6 +49,9 @@ impl Echoes {
 
     /// The text without the secrets.
     pub(super) fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.plain.is_none() && self.encoded.is_none() {
+            return Cow::Borrowed(text);
+        }
         let mut found = self.find(text);
         let mut inner: Option<Unescaped> = None;
         for _ in 0..LAYERS {

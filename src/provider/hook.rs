@@ -202,14 +202,14 @@ impl Hook {
         let limits = TimeLimits { first_byte: total, idle: total, total, started };
         match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
             Ok(reply) => {
-                let retry_after = wait_hint::of_headers(&reply.headers, Some(at));
+                let retry_after = wait_hint::of_headers(reply.headers(), Some(at));
                 let said = self.secrets.words(&String::from_utf8_lossy(reply.body()));
-                let words = match reply.status {
-                    300..=399 => format!("HTTP {}: redirects are not followed", reply.status),
+                let words = match reply.status() {
+                    300..=399 => format!("HTTP {}: redirects are not followed", reply.status()),
                     status if said.is_empty() => format!("HTTP {status}"),
                     status => format!("HTTP {status}: {said}"),
                 };
-                Posted { outcome: SendOutcome { status: Some(reply.status), retry_after }, words }
+                Posted { outcome: SendOutcome { status: Some(reply.status()), retry_after }, words }
             }
             Err(failure) => Posted {
                 outcome: SendOutcome { status: None, retry_after: None },

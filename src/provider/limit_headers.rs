@@ -142,11 +142,16 @@ pub fn observe(
     families: &[&[Family]],
     conventions: &Conventions,
 ) -> Vec<LimitObservation> {
-    // Most answers of most providers carry none of these headers, and this runs once per call.
-    if !headers.keys().any(|name| name.as_str().contains("limit") || name.as_str().starts_with("anthropic-")) {
+    if !may_tell(headers) {
         return Vec::new();
     }
     families.iter().copied().flatten().filter_map(|family| family.observe(headers, now, conventions)).collect()
+}
+
+/// Whether there is a header that may tell of a limit. Most answers of most providers carry none, and this is asked once
+/// for each call.
+fn may_tell(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().contains("limit") || name.as_str().starts_with("anthropic-"))
 }
 
 /// The same for a whole answer: from its headers, and from those that the body of a refusal quotes.
@@ -156,7 +161,12 @@ pub(super) fn of_reply(
     families: &[&[Family]],
     conventions: &Conventions,
 ) -> Vec<LimitObservation> {
-    let mut seen = observe(reply.headers, reply.sent_at(), families, conventions);
+    // The time is read only where it is needed.
+    let mut seen = if may_tell(reply.headers) {
+        observe(reply.headers, reply.sent_at(), families, conventions)
+    } else {
+        Vec::new()
+    };
     if reply.status == 429 && seen.is_empty() {
         seen = observe(&ErrorBody::read(reply.body).headers, reply.sent_at(), families, conventions);
     }

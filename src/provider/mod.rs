@@ -29,6 +29,7 @@ pub mod openai;
 pub mod openai_responses;
 
 mod adapter;
+mod addresses;
 #[cfg(test)]
 mod attachments;
 mod beside;

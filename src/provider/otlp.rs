@@ -163,14 +163,18 @@ impl SpanExporter {
         let total = self.collector.timeout;
         let limits = TimeLimits { first_byte: total, idle: total, total, started };
         match self.transport.exchange(request, Delivery::Whole, &limits, |_, _, _| {}).await {
-            Ok(reply) if (200..300).contains(&reply.status) => {
+            Ok(reply) if (200..300).contains(&reply.status()) => {
                 let (refused, words) = message::refused(reply.body());
                 Exported::Taken { refused: refused.min(spans.len() as u64), words: self.secrets.words(&words) }
             }
             Ok(reply) => Exported::NotTaken {
-                status: Some(reply.status),
-                retry_after: wait_hint::of_headers(&reply.headers, Some(now())),
-                words: format!("HTTP {}: {}", reply.status, self.secrets.words(&String::from_utf8_lossy(reply.body()))),
+                status: Some(reply.status()),
+                retry_after: wait_hint::of_headers(reply.headers(), Some(now())),
+                words: format!(
+                    "HTTP {}: {}",
+                    reply.status(),
+                    self.secrets.words(&String::from_utf8_lossy(reply.body()))
+                ),
             },
             Err(failure) => {
                 Exported::NotTaken { status: None, retry_after: None, words: self.secrets.words(&failure.message) }

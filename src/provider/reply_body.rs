@@ -284,11 +284,20 @@ const MOST_TOKENS: i64 = 20_000_000;
 /// The value at a place such as `/choices/0/message`, whose names have no `~` in them. Every answer is asked for dozens
 /// of places; `Value::pointer` copies each name.
 pub(super) fn at<'a>(value: &'a Value, place: &str) -> Option<&'a Value> {
-    place.split('/').skip(1).try_fold(value, |value, name| match value {
-        Value::Object(members) => members.get(name),
-        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
-        _ => None,
-    })
+    // Most places are not there, and that is told by their first name: the rest is not looked at then.
+    let mut found = value;
+    let mut rest = place.strip_prefix('/');
+    while let Some(names) = rest {
+        let end = names.bytes().position(|byte| byte == b'/').unwrap_or(names.len());
+        let (name, behind) = names.split_at(end);
+        found = match found {
+            Value::Object(members) => members.get(name)?,
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+        rest = behind.strip_prefix('/');
+    }
+    Some(found)
 }
 
 /// A token count, if it is plausible: whole (also when it is written `20.0` or `1e3`), not negative, not absurdly

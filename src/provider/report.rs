@@ -3,6 +3,7 @@
 use super::echo::Echoes;
 use super::limit_headers::LimitObservation;
 use super::scrub;
+use crate::domain::answer::written_length;
 use crate::domain::{Answer, Beside, Failure, NanoUsd, Usage, UsageSource};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -80,16 +81,20 @@ impl CallReport {
 
     /// Removes the secrets from everything that is kept: a server may send back what it was sent, anywhere.
     pub(super) fn redact(&mut self, secrets: &Echoes) {
+        let redacted = |text: &str| match secrets.redacted(text) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        };
         let redact = |text: &mut String| {
-            if let Cow::Owned(redacted) = secrets.redacted(text) {
+            if let Some(redacted) = redacted(text) {
                 *text = redacted;
             }
         };
         if let Some(FailedUsage { raw: Some(usage), .. }) = &mut self.failed_usage {
-            scrub::each_text(usage, &redact);
+            scrub::each_text(usage, &redacted);
         }
         if let Some(billed) = &mut self.failed_usage {
-            billed.raw = billed.raw.take().filter(|usage| usage.to_string().len() <= MOST_USAGE_BYTES);
+            billed.raw = billed.raw.take().filter(|usage| written_length(usage) <= MOST_USAGE_BYTES);
         }
         if let Err(failure) = &mut self.result {
             redact(&mut failure.message);
@@ -97,22 +102,23 @@ impl CallReport {
             failure.code.iter_mut().for_each(shorten);
         }
         for answer in self.result.iter_mut().chain(self.partial.as_deref_mut()) {
-            redact_answer(answer, &redact);
+            redact_answer(answer, &redacted);
         }
     }
 }
 
-fn redact_answer(answer: &mut Answer, redact: &impl Fn(&mut String)) {
+fn redact_answer(answer: &mut Answer, redacted: &impl Fn(&str) -> Option<String>) {
+    let redact = |text: &mut String| {
+        if let Some(redacted) = redacted(text) {
+            *text = redacted;
+        }
+    };
     let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, beside, .. } = answer;
     for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
         text.iter_mut().for_each(redact);
     }
     for members in beside.members_mut() {
-        let mut whole = Value::Object(std::mem::take(members));
-        scrub::each_text(&mut whole, redact);
-        if let Value::Object(redacted) = whole {
-            *members = redacted;
-        }
+        scrub::each_text_of(members, redacted);
     }
     beside.service_tier.iter_mut().for_each(redact);
     beside.service_tier.iter_mut().for_each(shorten);
@@ -125,9 +131,9 @@ fn redact_answer(answer: &mut Answer, redact: &impl Fn(&mut String)) {
         [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
     }
     if let Some(usage) = usage_raw {
-        scrub::each_text(usage, redact);
+        scrub::each_text(usage, redacted);
     }
-    if usage_raw.as_ref().is_some_and(|usage| usage.to_string().len() > MOST_USAGE_BYTES) {
+    if usage_raw.as_ref().is_some_and(|usage| written_length(usage) > MOST_USAGE_BYTES) {
         *usage_raw = None;
     }
 }

@@ -1,7 +1,7 @@
 //! Removes keys from providers' messages, and shortens them.
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// The longest message that is kept, in characters.
@@ -41,22 +41,27 @@ pub(super) fn clean(message: &str) -> String {
     if short.len() < collapsed.len() { format!("{}…", self::head(short, MESSAGE_CHARS - 1)) } else { collapsed }
 }
 
-/// Applies `change` to every text in a value that came out of the JSON parser, names included.
-pub(super) fn each_text(value: &mut Value, change: &impl Fn(&mut String)) {
+/// Puts another text in the place of each in a value that came out of the JSON parser, names included, where `other`
+/// has one.
+pub(super) fn each_text(value: &mut Value, other: &impl Fn(&str) -> Option<String>) {
     match value {
-        Value::String(text) => change(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, change)),
-        Value::Object(members) => {
-            *members = std::mem::take(members)
-                .into_iter()
-                .map(|(mut name, mut member)| {
-                    change(&mut name);
-                    each_text(&mut member, change);
-                    (name, member)
-                })
-                .collect();
+        Value::String(text) => {
+            if let Some(other) = other(text) {
+                *text = other;
+            }
         }
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, other)),
+        Value::Object(members) => each_text_of(members, other),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The same for the members of an object. Hardly any name is replaced, so they are rarely put together anew.
+pub(super) fn each_text_of(members: &mut Map<String, Value>, other: &impl Fn(&str) -> Option<String>) {
+    members.values_mut().for_each(|member| each_text(member, other));
+    if members.keys().any(|name| other(name).is_some()) {
+        let named = |(name, member): (String, Value)| (other(&name).unwrap_or(name), member);
+        *members = std::mem::take(members).into_iter().map(named).collect();
     }
 }
 

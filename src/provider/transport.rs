@@ -3,6 +3,7 @@
 
 mod body;
 mod outbound;
+mod progress;
 mod room;
 mod sending;
 mod stage;
@@ -12,15 +13,23 @@ use super::wire::{Delivery, Outgoing};
 use crate::domain::Failure;
 use body::{Body, BodyLimits};
 use outbound::Outbound;
+use progress::{ArrivedHead, CallProgress};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
 use room::Room;
-use sending::{Sending, SentCall};
+use sending::Sending;
 use stage::{broken, deadline, timed_out};
+use std::future::poll_fn;
 use std::io;
-use std::sync::OnceLock;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// A thread that is busy with other calls of its provider may be late to end a call whose time is over. After so much
+/// longer it is not waited for.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// An HTTP client with its own pool of connections, on a thread of its own.
 pub(super) struct Transport {
@@ -28,7 +37,7 @@ pub(super) struct Transport {
     outbound: Outbound,
     max_body: usize,
     /// Memory for large answers.
-    room: Room,
+    room: Arc<Room>,
 }
 
 /// The time limits of a call.
@@ -53,19 +62,51 @@ pub(super) enum NoTransport {
 
 /// The reply of the server.
 pub(super) struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    /// The failure of the body, if it did not arrive whole.
-    pub fault: Option<Failure>,
-    /// When the answer began: its head, or the first event of a stream; `None`: no event came.
-    pub first_byte: Option<Duration>,
+    progress: Arc<CallProgress>,
+    body: AnswerBody,
+}
+
+/// The body of an answer as it came.
+#[derive(Default)]
+struct AnswerBody {
     body: Body,
+    /// The failure of the body, if it did not arrive whole.
+    fault: Option<Failure>,
+    /// When the answer began, if it is a stream that was asked for.
+    began: Option<Duration>,
 }
 
 impl Reply {
+    /// The reply of a call whose head has come.
+    fn of(progress: &Arc<CallProgress>, body: AnswerBody) -> Self {
+        Self { progress: Arc::clone(progress), body }
+    }
+
+    fn head(&self) -> &ArrivedHead {
+        self.progress.head().expect("a reply is made of a call whose head has come")
+    }
+
+    pub fn status(&self) -> u16 {
+        self.head().status
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head().headers
+    }
+
     /// The part of the body that arrived.
     pub fn body(&self) -> &[u8] {
-        self.body.bytes()
+        self.body.body.bytes()
+    }
+
+    /// The failure of the body, if it did not arrive whole.
+    pub fn fault(&self) -> Option<&Failure> {
+        self.body.fault.as_ref()
+    }
+
+    /// When the answer began: its head, or the first event of a stream; `None`: no event came.
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.head().first_byte.or(self.body.began)
     }
 }
 
@@ -95,12 +136,15 @@ impl Transport {
         }
         let client = builder.build().map_err(|error| NoTransport::Client(error.without_url()))?;
         let outbound = Outbound::start(provider).map_err(NoTransport::Thread)?;
-        Ok(Self { client, outbound, max_body, room: Room::new() })
+        Ok(Self { client, outbound, max_body, room: Arc::new(Room::new()) })
     }
 
     /// Sends the request, and reads as much of the answer as arrives, in the delivery that was asked for. `on_head` is
-    /// called when the head is there, with the time that it took unless the answer itself is yet to begin: the head is
+    /// called once the head is there, with the time that it took unless the answer itself is yet to begin: the head is
     /// all that remains when this future is dropped.
+    ///
+    /// All of it happens on the thread of the provider, so that its connections and those who read from them do not
+    /// wake each other across threads. Here it is only waited for, with an eye on the time.
     ///
     /// # Errors
     /// No answer began.
@@ -111,35 +155,41 @@ impl Transport {
         patience: &TimeLimits,
         on_head: impl FnOnce(u16, &HeaderMap, Option<Duration>),
     ) -> Result<Reply, Failure> {
-        let TimeLimits { first_byte, idle, total, started } = *patience;
+        let progress = Arc::new(CallProgress::default());
+        let TimeLimits { first_byte, total, started, .. } = *patience;
         let deadline = deadline(started, total);
-        let (request, sent) = request_of(request);
-        let begins_by = OnceLock::new();
-        let too_late = async {
-            let by = stage::deadline(sent.at().await, first_byte).min(deadline);
-            sleep_until(*begins_by.get_or_init(|| by)).await;
+        let begins_by = || progress.begins_by(first_byte, Instant::now()).min(deadline);
+        let call = Exchange {
+            client: self.client.clone(),
+            max_body: self.max_body,
+            room: Arc::clone(&self.room),
+            delivery,
+            patience: *patience,
+            progress: Arc::clone(&progress),
         };
-        let mut response = tokio::select! {
-            biased;
-            answer = self.outbound.drive(|| self.client.execute(request)) => {
-                answer.map_err(|error| broken(&error, "before an answer began"))?
+        let mut under_way = self.outbound.hand_over(call.make(request_of(request, &progress)));
+        let mut news = HeadNews { progress: &progress, on_head: Some(on_head) };
+        let mut alarm = pin!(sleep_until(begins_by()));
+        poll_fn(|context| {
+            news.tell();
+            if let Poll::Ready(made) = Pin::new(&mut under_way).poll(context) {
+                return Poll::Ready(made.map(|body| Reply::of(&progress, body)));
             }
-            () = too_late => return Err(timed_out("no answer began in time")),
-            () = sleep_until(deadline) => return Err(timed_out("no answer began in time")),
-        };
-        let head = started.elapsed();
-        let status = response.status().as_u16();
-        let mut pulse = StreamPulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
-        on_head(status, response.headers(), pulse.is_none().then_some(head));
-        // A head that came at once left no time to look when the request went out.
-        let begins_by = begins_by.get().copied().unwrap_or_else(|| stage::deadline(started, first_byte)).min(deadline);
-        let limits = BodyLimits { max: self.max_body, begins_by, idle, deadline };
-        let (body, fault) = Body::read(&mut response, pulse.as_mut(), &limits, &self.room).await;
-        let first_byte = match &pulse {
-            Some(pulse) => pulse.first().map(|first| first.saturating_duration_since(started)),
-            None => Some(head),
-        };
-        Ok(Reply { status, headers: std::mem::take(response.headers_mut()), fault, first_byte, body })
+            while alarm.as_mut().poll(context).is_ready() {
+                let has_begun = progress.head().is_some();
+                let by = if has_begun { stage::deadline(deadline, GRACE) } else { begins_by() };
+                if by > Instant::now() {
+                    alarm.as_mut().reset(by);
+                } else if has_begun {
+                    let fault = Some(timed_out("the answer did not end in time"));
+                    return Poll::Ready(Ok(Reply::of(&progress, AnswerBody { fault, ..AnswerBody::default() })));
+                } else {
+                    return Poll::Ready(Err(timed_out("no answer began in time")));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Sends a question of which hardly more than the status matters, and reads at most `most` bytes of the answer's
@@ -155,37 +205,93 @@ impl Transport {
         most: usize,
     ) -> Result<(u16, Vec<u8>), Failure> {
         let deadline = deadline(started, total);
-        let (request, _) = request_of(request);
-        let answered = timeout_at(deadline, self.outbound.drive(|| self.client.execute(request))).await;
-        let mut response = match answered {
-            Ok(answer) => answer.map_err(|error| broken(&error, "before an answer began"))?,
-            Err(_) => return Err(timed_out("no answer began in time")),
-        };
-        let mut body = Vec::new();
-        // A body that breaks off, stalls or goes on takes nothing from the status.
-        while body.len() < most
-            && let Ok(Ok(Some(piece))) = timeout_at(deadline, response.chunk()).await
-        {
-            body.extend_from_slice(piece.get(..most - body.len()).unwrap_or(&piece));
-        }
-        Ok((response.status().as_u16(), body))
+        let (client, request) = (self.client.clone(), request_of(request, &Arc::default()));
+        let asking = self.outbound.hand_over(async move {
+            let mut response = match timeout_at(deadline, client.execute(request)).await {
+                Ok(answer) => answer.map_err(|error| broken(&error, "before an answer began"))?,
+                Err(_) => return Err(timed_out("no answer began in time")),
+            };
+            let mut body = Vec::new();
+            // A body that breaks off, stalls or goes on takes nothing from the status.
+            while body.len() < most
+                && let Ok(Ok(Some(piece))) = timeout_at(deadline, response.chunk()).await
+            {
+                body.extend_from_slice(piece.get(..most - body.len()).unwrap_or(&piece));
+            }
+            Ok((response.status().as_u16(), body))
+        });
+        let late = timeout_at(stage::deadline(deadline, GRACE), asking).await;
+        late.unwrap_or_else(|_| Err(timed_out("no answer began in time")))
     }
 
     /// Gives answers other room in memory, in kB: a share for each, and a reserve for larger ones.
     #[cfg(test)]
     pub fn set_room(&mut self, share_kb: u32, reserve: std::sync::Arc<tokio::sync::Semaphore>, reserve_kb: u32) {
-        self.room = Room::of(share_kb, reserve, reserve_kb);
+        self.room = Arc::new(Room::of(share_kb, reserve, reserve_kb));
     }
 }
 
-/// The request as the client takes it, and when it goes out.
-fn request_of(outgoing: Outgoing) -> (Request, SentCall) {
+/// One call as it is made on the thread of its provider.
+struct Exchange {
+    client: Client,
+    max_body: usize,
+    room: Arc<Room>,
+    delivery: Delivery,
+    patience: TimeLimits,
+    progress: Arc<CallProgress>,
+}
+
+impl Exchange {
+    /// Sends the request and reads the answer. By when the head has to be there is for the one who waits to watch: a
+    /// server can keep this thread busy until then.
+    async fn make(self, request: Request) -> Result<AnswerBody, Failure> {
+        let Self { client, max_body, room, delivery, patience, progress } = self;
+        let TimeLimits { first_byte, idle, total, started } = patience;
+        let answer = client.execute(request).await;
+        let mut response = answer.map_err(|error| broken(&error, "before an answer began"))?;
+        let took = started.elapsed();
+        let status = response.status().as_u16();
+        let mut pulse = StreamPulse::of(status, response.headers()).filter(|_| delivery == Delivery::Stream);
+        let headers = std::mem::take(response.headers_mut());
+        progress.has_head(ArrivedHead { status, headers, first_byte: pulse.is_none().then_some(took) });
+        let deadline = deadline(started, total);
+        let begins_by = progress.begins_by(first_byte, Instant::now()).min(deadline);
+        let limits = BodyLimits { max: max_body, begins_by, idle, deadline };
+        let (body, fault) = Body::read(&mut response, pulse.as_mut(), &limits, &room).await;
+        let began = pulse.and_then(|pulse| pulse.first()).map(|first| first.saturating_duration_since(started));
+        Ok(AnswerBody { body, fault, began })
+    }
+}
+
+/// Tells of the head of an answer as soon as it is seen: at the latest when the call is given up.
+struct HeadNews<'a, F: FnOnce(u16, &HeaderMap, Option<Duration>)> {
+    progress: &'a CallProgress,
+    on_head: Option<F>,
+}
+
+impl<F: FnOnce(u16, &HeaderMap, Option<Duration>)> HeadNews<'_, F> {
+    fn tell(&mut self) {
+        if let Some(head) = self.progress.head()
+            && let Some(on_head) = self.on_head.take()
+        {
+            on_head(head.status, &head.headers, head.first_byte);
+        }
+    }
+}
+
+impl<F: FnOnce(u16, &HeaderMap, Option<Duration>)> Drop for HeadNews<'_, F> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+/// The request as the client takes it, which tells when it goes out.
+fn request_of(outgoing: Outgoing, progress: &Arc<CallProgress>) -> Request {
     let Outgoing { method, url, headers, body } = outgoing;
     let mut request = Request::new(method, url);
     *request.headers_mut() = headers;
-    let (body, sent) = Sending::of(body);
-    *request.body_mut() = Some(reqwest::Body::wrap(body));
-    (request, sent)
+    *request.body_mut() = Some(reqwest::Body::wrap(Sending::of(body, Arc::clone(progress))));
+    request
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -29,7 +29,7 @@ pub struct WireRequest {
     pub path: String,
     /// Appended to the query of the base URL: names and values, before they are escaped.
     pub query: Vec<(String, String)>,
-    /// Headers that the dialect demands beside those of the provider.
+    /// Headers that the dialect demands beside those of the provider and the type of the body.
     pub headers: HeaderMap,
     pub body: Vec<u8>,
     /// How the answer is transferred.
@@ -53,7 +53,7 @@ impl WireRequest {
             method: Method::POST,
             path: path.into(),
             query: Vec::new(),
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]),
+            headers: HeaderMap::new(),
             body,
             delivery: Delivery::Whole,
             caps,
@@ -137,17 +137,36 @@ impl Outgoing {
     /// Puts a dialect's request together with the address and the headers of a provider.
     #[must_use]
     pub fn new(base_url: &Url, headers: &HeaderMap, wire: WireRequest) -> Self {
-        let WireRequest { method, path, query, headers: more, body, .. } = wire;
-        let mut url = base_url.clone();
-        url.set_path(&format!("{}{path}", base_url.path().trim_end_matches('/')));
+        Self::at(address(base_url, &wire.path), headers, wire)
+    }
+
+    /// The same, where the address of the request's path is known already.
+    #[must_use]
+    pub(super) fn at(mut url: Url, headers: &HeaderMap, wire: WireRequest) -> Self {
+        let WireRequest { method, query, headers: more, body, .. } = wire;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut headers = headers.clone();
-        headers.extend(more);
-        Self { method, url, headers, body }
+        // With room for those that are added to them: a map that grows is copied.
+        let mut all = HeaderMap::with_capacity(headers.len() + more.len() + ADDED_HEADERS);
+        for (name, value) in headers {
+            all.append(name.clone(), value.clone());
+        }
+        all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        all.extend(more);
+        Self { method, url, headers: all, body }
     }
 }
+
+/// The address of a path below a base address.
+pub(super) fn address(base_url: &Url, path: &str) -> Url {
+    let mut url = base_url.clone();
+    url.set_path(&format!("{}{path}", base_url.path().trim_end_matches('/')));
+    url
+}
+
+/// How many headers are added to those of a provider and a dialect: type, key, client and what it accepts.
+const ADDED_HEADERS: usize = 6;
 
 /// A complete HTTP answer.
 #[derive(Clone, Copy, Debug)]

@@ -172,7 +172,8 @@ impl Shared {
         // Counted from now on, and not only when it asks for a place: the next claim may come sooner.
         let coming = self.plan().routes.get(&claimed.route).map(|route| route.coming.join());
         let shared = Arc::clone(self);
-        self.hands.tasks.spawn(async move {
+        // In a box from the start: a task is handed on several times until it runs, and all its room is copied then.
+        self.hands.tasks.spawn(Box::pin(async move {
             let held = HeldJob::of(&claimed, shared.spans.trace_of(&shared.installation, &claimed));
             let run = AssertUnwindSafe(journey::run(Arc::clone(&shared), held.clone(), claimed, past, in_hand, coming));
             if run.catch_unwind().await.is_err() {
@@ -181,7 +182,7 @@ impl Shared {
                 held.give_up(&shared).await;
             }
             drop(seat);
-        });
+        }));
     }
 
     /// Every claim that is in hand or not settled yet.

@@ -28,6 +28,7 @@ mod loops;
 mod money;
 mod observer;
 mod opener;
+mod outcome_batch;
 mod outlet;
 mod places;
 pub mod plan;

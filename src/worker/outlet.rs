@@ -1,8 +1,9 @@
 //! The way of outcomes into the database, through the disk when the database does not take them.
 
 use super::herald::Herald;
+use super::outcome_batch::OutcomeBatch;
 use super::recent::Recent;
-use super::settler::{Item, Settled, Then, settlement};
+use super::settler::{Item, Settled, Then};
 use super::spool::{Abandoned, Spool};
 use super::traces::SpanQueue;
 use crate::domain::commit_pace::CommitPace;
@@ -64,25 +65,25 @@ impl Outlet {
 
     /// Writes outcomes, or puts them where they outlive this process. When the database refuses them, they are written
     /// item by item, and the one at fault without its texts.
-    pub async fn write(&self, items: Arc<Vec<Item>>) {
+    pub async fn write(&self, batch: Arc<OutcomeBatch>) {
         // Outcomes in the spool are older.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
-            match self.persist_soon(&items).await {
-                Ok(()) => return self.recent.remember(items),
+            match self.persist_soon(&batch).await {
+                Ok(()) => return self.recent.remember(batch),
                 Err(Unwritten::Refused(error)) => {
-                    if items.len() > 1 {
+                    if batch.len() > 1 {
                         tracing::warn!(
                             error = %error,
-                            items = items.len(),
+                            items = batch.len(),
                             "a batch was refused; writing its items one by one"
                         );
                     }
-                    return self.write_one_by_one(&items).await;
+                    return self.write_one_by_one(&batch).await;
                 }
                 Err(Unwritten::Away(error)) => self.tell_that_it_is_away(&error),
             }
         }
-        self.keep(items).await;
+        self.keep(batch).await;
     }
 
     fn tell_that_it_is_away(&self, error: &StoreError) {
@@ -95,11 +96,11 @@ impl Outlet {
         }
     }
 
-    async fn write_one_by_one(&self, items: &[Item]) {
-        for item in items {
+    async fn write_one_by_one(&self, batch: &OutcomeBatch) {
+        for item in batch.items() {
             let patience = self.pace.lock().patience();
-            if let Err((item, _)) = self.write_one(item.clone(), patience).await {
-                self.keep(Arc::new(vec![item])).await;
+            if let Err((item, _)) = self.write_one(item, patience).await {
+                self.keep(Arc::new(OutcomeBatch::of(vec![item]))).await;
             }
         }
     }
@@ -107,7 +108,7 @@ impl Outlet {
     /// Writes one item; if the database refuses a part, writes the rest. Gives the item back when the database is away.
     /// A part that cannot be written is put aside in a file, where a person can get it.
     async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
-        let refused = match self.persist(std::slice::from_ref(&item), patience).await {
+        let refused = match self.persist(&OutcomeBatch::of(vec![item.clone()]), patience).await {
             Ok(()) => return Ok(()),
             Err(Unwritten::Away(error)) => return Err((item, error)),
             Err(Unwritten::Refused(error)) => error,
@@ -117,14 +118,14 @@ impl Outlet {
         let bare = without_texts(item.clone(), &refused);
         let ledger_only = Item { then: Then::GoOn, ..bare.clone() };
         for less in [bare, ledger_only] {
-            match self.persist(std::slice::from_ref(&less), patience).await {
+            match self.persist(&OutcomeBatch::of(vec![less]), patience).await {
                 Ok(()) => return Ok(()),
                 Err(Unwritten::Away(error)) => return Err((item, error)),
                 Err(Unwritten::Refused(_)) => {}
             }
         }
         tracing::error!(error = %refused, "an outcome could not be written; the job will be rescued");
-        self.counters.are_settled(std::slice::from_ref(&item));
+        self.counters.are_settled(item.fence().into_iter());
         Ok(())
     }
 
@@ -156,15 +157,15 @@ impl Outlet {
 
     /// Puts outcomes into the spool. If the spool is full or there is none, they wait here until the database takes
     /// them.
-    pub async fn keep(&self, items: Arc<Vec<Item>>) {
+    pub async fn keep(&self, batch: Arc<OutcomeBatch>) {
         let mut pause = PAUSE_MIN;
         loop {
             if let Some(spool) = &self.spool {
-                let (into, kept) = (Arc::clone(spool), Arc::clone(&items));
-                match tokio::task::spawn_blocking(move || into.keep(&kept)).await {
+                let (into, kept) = (Arc::clone(spool), Arc::clone(&batch));
+                match tokio::task::spawn_blocking(move || into.keep(&kept.items())).await {
                     Ok(Ok(())) => {
                         // They will be written, and by then these spans are gone.
-                        self.spans.tell(&items, &HashSet::new());
+                        self.spans.tell(&batch, &HashSet::new());
                         if spool.set_full(false) {
                             tracing::info!("the spool takes outcomes again");
                         }
@@ -186,7 +187,7 @@ impl Outlet {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            let refused = match self.persist(&items, PATIENCE_REPLAYING).await {
+            let refused = match self.persist(&batch, PATIENCE_REPLAYING).await {
                 Ok(()) => false,
                 Err(Unwritten::Refused(_)) => true,
                 Err(Unwritten::Away(_)) => continue,
@@ -196,7 +197,7 @@ impl Outlet {
                 spool.set_full(false);
             }
             if refused {
-                Box::pin(self.write_one_by_one(&items)).await;
+                Box::pin(self.write_one_by_one(&batch)).await;
             }
             return;
         }
@@ -236,17 +237,18 @@ impl Outlet {
                 anyhow::bail!("{} cannot be read", spool.path().display());
             }
             let count = items.len();
+            let batch = OutcomeBatch::of(items);
             let began = Instant::now();
-            match self.persist(&items, PATIENCE_REPLAYING).await {
+            match self.persist(&batch, PATIENCE_REPLAYING).await {
                 Ok(()) => {
                     self.pace.lock().note(began.elapsed());
-                    self.recent.remember(Arc::new(items));
+                    self.recent.remember(Arc::new(batch));
                 }
                 Err(Unwritten::Away(error)) => return Err(error.into()),
                 Err(Unwritten::Refused(_)) => {
                     // Outcomes that are written already are written again, without harm, when the database goes away in
                     // between.
-                    for item in items {
+                    for item in batch.items() {
                         self.write_one(item, PATIENCE_REPLAYING).await.map_err(|(_, error)| error)?;
                     }
                 }
@@ -264,19 +266,18 @@ impl Outlet {
         let mut written = 0;
         // Outcomes that are committed meanwhile are not lost.
         for _ in 0..self.recent.batches() {
-            let Some(items) = self.recent.take_first() else { break };
-            let all = settlement(&items);
-            match within(PATIENCE_REPLAYING, "settling", self.store.settle(&all)).await {
-                Ok(_) => written += items.len() as u64,
+            let Some(batch) = self.recent.take_first() else { break };
+            match within(PATIENCE_REPLAYING, "settling", self.store.settle(batch.rows())).await {
+                Ok(_) => written += batch.len() as u64,
                 Err(error) if error.is_the_rows_fault() => {
                     tracing::warn!(
                         error = %error,
-                        items = items.len(),
+                        items = batch.len(),
                         "cannot write settled outcomes a second time after the database lost commits"
                     );
                 }
                 Err(error) => {
-                    self.recent.remember(items);
+                    self.recent.remember(batch);
                     return Err(error);
                 }
             }
@@ -297,12 +298,12 @@ impl Outlet {
     }
 
     /// Writes one transaction, unless the database takes so long that the disk is the safer place.
-    async fn persist_soon(&self, items: &[Item]) -> Result<(), Unwritten> {
+    async fn persist_soon(&self, batch: &OutcomeBatch) -> Result<(), Unwritten> {
         if self.spool.is_none() {
-            return self.persist(items, PATIENCE_REPLAYING).await;
+            return self.persist(batch, PATIENCE_REPLAYING).await;
         }
         let (began, patience) = (Instant::now(), self.pace.lock().patience());
-        let written = self.persist(items, patience).await;
+        let written = self.persist(batch, patience).await;
         // A database that does not answer teaches no patience; what it takes later from the disk does.
         if written.is_ok() {
             self.pace.lock().note(began.elapsed());
@@ -311,20 +312,20 @@ impl Outlet {
     }
 
     /// Writes one transaction. On failure, tells whether the data or the database is the cause.
-    async fn persist(&self, items: &[Item], patience: Duration) -> Result<(), Unwritten> {
-        let all = settlement(items);
+    async fn persist(&self, batch: &OutcomeBatch, patience: Duration) -> Result<(), Unwritten> {
+        let all = batch.rows();
         let mut contentions = 0;
         loop {
-            let settled = within(patience, "settling", self.store.settle(&all)).await;
+            let settled = within(patience, "settling", self.store.settle(all)).await;
             self.counters.denied.note("what came of calls is not written", &settled);
             match settled {
                 Ok(fenced_out) => {
                     let fenced_out = fenced_out.iter().map(|lease| lease.fence).collect();
-                    self.count(&all, &fenced_out);
-                    self.spans.tell(items, &fenced_out);
+                    self.count(all, &fenced_out);
+                    self.spans.tell(batch, &fenced_out);
                     let ended = all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence));
                     self.herald.note(ended.map(|row| row.lease.job.0));
-                    self.counters.are_settled(items);
+                    self.counters.are_settled(batch.fences());
                     return Ok(());
                 }
                 Err(error) if error.is_contention() && contentions < CONTENTIONS => {

@@ -1,7 +1,7 @@
 //! Outcomes settled lately. They are written again to a database that has lost its last commits, as an asynchronous
 //! standby may have when it takes over.
 
-use super::settler::Item;
+use super::outcome_batch::OutcomeBatch;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct CountedBatches {
 struct Batch {
     at: Instant,
     bytes: usize,
-    items: Arc<Vec<Item>>,
+    outcomes: Arc<OutcomeBatch>,
 }
 
 impl CountedBatches {
@@ -50,23 +50,22 @@ impl Recent {
     }
 
     /// Remembers these outcomes, which were committed.
-    pub fn remember(&self, items: Arc<Vec<Item>>) {
-        let now = Instant::now();
-        let bytes = items.iter().map(Item::bytes).sum();
+    pub fn remember(&self, outcomes: Arc<OutcomeBatch>) {
+        let (now, bytes) = (Instant::now(), outcomes.bytes());
         let mut kept = self.kept();
         kept.bytes += bytes;
-        kept.batches.push_back(Batch { at: now, bytes, items });
+        kept.batches.push_back(Batch { at: now, bytes, outcomes });
         kept.forget(now);
     }
 
     /// The oldest batch, to be written again.
-    pub fn take_first(&self) -> Option<Arc<Vec<Item>>> {
+    pub fn take_first(&self) -> Option<Arc<OutcomeBatch>> {
         let mut kept = self.kept();
         kept.forget(Instant::now());
         let first = kept.batches.pop_front()?;
         kept.bytes -= first.bytes;
         drop(kept);
-        Some(first.items)
+        Some(first.outcomes)
     }
 
     /// The number of batches.
@@ -81,7 +80,7 @@ mod tests {
     use crate::domain::{JobId, NanoUsd};
     use crate::store::claim::Lease;
     use crate::store::settle::{EndingRow, Labels};
-    use crate::worker::settler::Then;
+    use crate::worker::settler::{Item, Then};
 
     fn answer(job: i64, bytes: usize) -> Item {
         let (route, project) = ("default".to_owned(), "default".to_owned());
@@ -111,26 +110,30 @@ mod tests {
         Item::of_no_call(Then::End(Box::new(row)), Vec::new())
     }
 
+    fn together(items: Vec<Item>) -> Arc<OutcomeBatch> {
+        Arc::new(OutcomeBatch::of(items))
+    }
+
     fn jobs(recent: &Recent) -> Vec<i64> {
         let taken = std::iter::from_fn(|| recent.take_first());
-        taken.flat_map(|items| items.iter().filter_map(Item::job).collect::<Vec<_>>()).collect()
+        taken.flat_map(|batch| batch.fences().collect::<Vec<_>>()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_outcomes_are_kept_in_order_and_within_bounds() {
         let recent = Recent::default();
-        recent.remember(Arc::new(vec![answer(1, 10)]));
+        recent.remember(together(vec![answer(1, 10)]));
         tokio::time::advance(KEEP_FOR / 2).await;
-        recent.remember(Arc::new(vec![answer(2, 10), answer(3, 10)]));
-        recent.remember(Arc::new(vec![answer(4, 10)]));
+        recent.remember(together(vec![answer(2, 10), answer(3, 10)]));
+        recent.remember(together(vec![answer(4, 10)]));
         assert_eq!(recent.batches(), 3);
         tokio::time::advance(KEEP_FOR / 2 + Duration::from_secs(1)).await;
         assert_eq!(jobs(&recent), [2, 3, 4], "the first was too long ago");
         for job in 1..=5 {
-            recent.remember(Arc::new(vec![answer(job, KEEP_BYTES / 3)]));
+            recent.remember(together(vec![answer(job, KEEP_BYTES / 3)]));
         }
         assert_eq!(jobs(&recent), [4, 5], "there is no room for more");
-        recent.remember(Arc::new(vec![answer(6, KEEP_BYTES)]));
+        recent.remember(together(vec![answer(6, KEEP_BYTES)]));
         assert_eq!((jobs(&recent), recent.batches()), (vec![], 0));
     }
 }

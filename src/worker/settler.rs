@@ -3,12 +3,13 @@
 use super::booked::Ledger;
 use super::denied::Denied;
 use super::loops::Loops;
+use super::outcome_batch::OutcomeBatch;
 use super::outlet::Outlet;
 use super::spool::Spool;
 use super::traces::SpanQueue;
 use crate::domain::trace::Span;
 use crate::store::claim::Lease;
-use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
+use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use crate::store::{Store, StoreError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -160,10 +161,10 @@ impl Settled {
         }
     }
 
-    /// Records that these items are in the database, or never will be.
-    pub(super) fn are_settled(&self, items: &[Item]) {
+    /// Records that the items of these claims are in the database, or never will be.
+    pub(super) fn are_settled(&self, fences: impl Iterator<Item = i64>) {
         let mut unsettled = self.unsettled.lock();
-        for fence in items.iter().filter_map(Item::fence) {
+        for fence in fences {
             if let Some(count) = unsettled.get_mut(&fence) {
                 *count -= 1;
                 if *count == 0 {
@@ -184,7 +185,7 @@ impl Settled {
             job.ids = ?jobs,
             "outcomes could not be written: the settler has failed. Their jobs will be rescued"
         );
-        self.are_settled(items);
+        self.are_settled(items.iter().filter_map(Item::fence));
         self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
         self.lost.fetch_add(items.len() as u64, Ordering::Relaxed);
     }
@@ -355,35 +356,21 @@ impl SettleLoop {
 /// Writes outcomes, or puts them where they outlive this process. After a panic they are put there once more.
 async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops) {
     let (items, waiting): (Vec<Item>, Vec<_>) = gathered.into_iter().map(|handed| (handed.item, handed.kept)).unzip();
-    let items = Arc::new(items);
-    let mut done = loops.guard("flusher", Box::pin(outlet.write(Arc::clone(&items)))).await;
+    let batch = Arc::new(OutcomeBatch::of(items));
+    let mut done = loops.guard("flusher", Box::pin(outlet.write(Arc::clone(&batch)))).await;
     if let Err(words) = &done {
         loops.report("flusher", words);
-        done = loops.guard("flusher", Box::pin(outlet.keep(Arc::clone(&items)))).await;
+        done = loops.guard("flusher", Box::pin(outlet.keep(Arc::clone(&batch)))).await;
     }
     let counters = outlet.counters();
     match done {
         Ok(()) => {
-            counters.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
+            counters.waiting.fetch_sub(batch.len() as u64, Ordering::AcqRel);
         }
-        Err(_) => counters.are_lost(&items),
+        Err(_) => counters.are_lost(&batch.items()),
     }
     for kept in waiting.into_iter().flatten() {
         // A job that was stopped no longer waits.
         let _ = kept.send(());
     }
-}
-
-/// The rows that one transaction has to write for these items.
-pub(super) fn settlement(items: &[Item]) -> Settlement {
-    let mut all = Settlement::default();
-    for item in items {
-        all.attempts.extend(item.attempts().cloned());
-        match &item.then {
-            Then::GoOn => {}
-            Then::End(row) => all.endings.push((**row).clone()),
-            Then::Park(row) => all.parks.push(row.clone()),
-        }
-    }
-    all
 }

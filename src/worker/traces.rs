@@ -3,7 +3,7 @@
 //! Spans wait in a queue of bounded size. What finds no room there is dropped and counted, as is what the collector
 //! refuses. A collector that is away, hangs or refuses costs memory for one queue, and a line in the log now and then.
 
-use super::settler::Item;
+use super::outcome_batch::OutcomeBatch;
 use crate::domain::trace::{JobTrace, MEMBER, Resend, Span, SpanKind, resend};
 use crate::provider::otlp::{Exported, SpanExporter, TraceCollector};
 use crate::store::claim::Claimed;
@@ -92,11 +92,11 @@ impl SpanQueue {
 
     /// Takes the spans of outcomes that are settled. The job of a claim that was `fenced_out` has not ended with it, so
     /// its own span is left out.
-    pub fn tell(&self, items: &[Item], fenced_out: &HashSet<i64>) {
+    pub fn tell(&self, batch: &OutcomeBatch, fenced_out: &HashSet<i64>) {
         let Some(queue) = &self.0 else { return };
-        for item in items {
-            let has_ended = item.fence().is_some_and(|fence| !fenced_out.contains(&fence));
-            for span in item.spans.iter().filter(|span| has_ended || span.kind == SpanKind::Client) {
+        for (fence, spans) in batch.spans() {
+            let has_ended = fence.is_some_and(|fence| !fenced_out.contains(&fence));
+            for span in spans.iter().filter(|span| has_ended || span.kind == SpanKind::Client) {
                 match queue.sender.try_send(span.clone()) {
                     Ok(()) => queue.queued.fetch_add(1, Ordering::Relaxed),
                     Err(_) => queue.dropped.fetch_add(1, Ordering::Relaxed),
@@ -242,7 +242,7 @@ mod tests {
     use crate::provider::otlp::collector_url;
     use crate::store::claim::Lease;
     use crate::store::settle::ParkRow;
-    use crate::worker::settler::Then;
+    use crate::worker::settler::{Item, Then};
 
     fn span(kind: SpanKind) -> Span {
         Span {
@@ -273,11 +273,11 @@ mod tests {
         let collector = TraceCollector { endpoint, headers: Vec::new(), timeout: Duration::from_secs(1), service };
         let (queue, sending) = SpanQueue::new(Some(&TraceSettings { collector, sample: 1.0 })).unwrap();
         let mut sending = sending.unwrap();
-        queue.tell(&[item(1), item(2)], &HashSet::from([2]));
+        queue.tell(&OutcomeBatch::of(vec![item(1), item(2)]), &HashSet::from([2]));
         let kinds = [(); 3].map(|()| sending.receiver.try_recv().unwrap().kind);
         assert_eq!(kinds, [SpanKind::Client, SpanKind::Consumer, SpanKind::Client]);
         for _ in 0..QUEUE {
-            queue.tell(&[item(1)], &HashSet::new());
+            queue.tell(&OutcomeBatch::of(vec![item(1)]), &HashSet::new());
         }
         assert_eq!(queue.counts(), Some(SpanCounts { sent: 0, dropped: QUEUE as u64 }));
         assert_eq!(SpanQueue::new(None).unwrap().0.counts(), None);

@@ -102,6 +102,9 @@ pub(super) fn without_endings<'a>(text: &'a str, mentions: &dyn Fn(&str) -> bool
 /// Splits a text; `None` when all of it is the answer. `is_json`: the answer has to be JSON. `mentions` says whether
 /// the request mentions a tag.
 pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) -> bool) -> Option<Split<'a>> {
+    if !may_have_tags(text) {
+        return bare_harmony(text).or_else(|| announced(text));
+    }
     let more = if is_json { TAGS_BESIDE_JSON } else { &[] };
     let tags = || TAGS.iter().chain(more);
     // JSON is never a draft; elsewhere tags that the request asked for belong to the answer.
@@ -145,6 +148,14 @@ pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) ->
     let draft =
         drafts.iter().map(|draft| draft.trim()).filter(|draft| !draft.is_empty()).collect::<Vec<_>>().join("\n\n");
     Some(Split { draft, answer: unframed(super::trimmed(rest)) })
+}
+
+/// Whether a text has one of the signs with which all tags and marks begin, or what looks like one: the second byte of
+/// `◁`. Most texts have none, so that nothing has to be looked for in them.
+fn may_have_tags(text: &str) -> bool {
+    // In chunks, because the comparison of all bytes of one takes a few instructions.
+    let has_sign = |chunk: &[u8]| chunk.iter().fold(false, |has, byte| has | matches!(byte, b'<' | b'[' | 0x97));
+    text.as_bytes().chunks(64).any(has_sign)
 }
 
 /// The tags of drafts that a text holds anywhere.

@@ -124,19 +124,31 @@ pub(super) enum TurnMarks<'a> {
 
 /// The turns in a text; `None`: it is one turn, as it should be.
 pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<TurnMarks<'a>> {
+    // Every mark has one of these signs; a talk has sides, which stand at the beginning of a line. Most texts have no
+    // signs, and are not searched for each mark.
+    let may_have_marks = has_sign(text, |byte| matches!(byte, b'<' | b']' | b'_'));
+    if !may_have_marks && !(has_sign(text, |byte| byte == b'\n') && has_sign(text, |byte| byte == b':')) {
+        return None;
+    }
     // Channels have ends of their own.
     if text.contains(CHANNEL) {
         return None;
     }
     let looked = text.get(..text.floor_char_boundary(text.len().min(LOOKED_AT))).unwrap_or_default();
-    let may_have_marks = ["<|", "<\u{ff5c}", "INST]", "</s>", "_of_turn>"].iter().any(|sign| looked.contains(sign));
+    let signs = ["<|", "<\u{ff5c}", "INST]", "</s>", "_of_turn>"];
     if may_have_marks
+        && signs.iter().any(|sign| looked.contains(sign))
         && let Some(found) = of_marks(text, looked)
         && !speaks_of(request, ABOUT_MARKS)
     {
         return Some(found);
     }
     talk(looked).filter(|_| !speaks_of(request, ABOUT_TALKS)).map(TurnMarks::Within)
+}
+
+/// Whether a text has a byte like this. In chunks, because the comparison of all bytes of one takes a few instructions.
+fn has_sign(text: &str, is_sign: impl Fn(u8) -> bool) -> bool {
+    text.as_bytes().chunks(64).any(|chunk| chunk.iter().fold(false, |has, byte| has | is_sign(*byte)))
 }
 
 /// A place at which a mark stands.

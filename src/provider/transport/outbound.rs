@@ -2,12 +2,16 @@
 //! as more are there, up to some fifty megabytes at a stretch, and everything else on its thread waits. So no provider
 //! shares a thread with another one, or with the worker's loops.
 
+use super::stage::gone;
+use crate::domain::Failure;
 use std::io;
-use std::pin::pin;
-use std::task::Poll;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// Connections that are always ready keep new ones waiting for at most this many turns.
 const TURNS: u32 = 8;
@@ -37,17 +41,32 @@ impl Outbound {
         Ok(Self { handle, _until_dropped: until_dropped })
     }
 
-    /// Makes a future on the thread and drives it from the task that calls this. Tasks that it starts, its sockets and
-    /// its timers belong to the thread.
-    pub(super) async fn drive<F: Future>(&self, make: impl FnOnce() -> F) -> F::Output {
-        let mut future = pin!({
-            let _inside = self.handle.enter();
-            make()
-        });
-        std::future::poll_fn(|context| -> Poll<F::Output> {
-            let _inside = self.handle.enter();
-            future.as_mut().poll(context)
+    /// Has the thread make a call. Tasks that it starts, its sockets and its timers belong to the thread, too.
+    pub(super) fn hand_over<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> OutboundCall<T> {
+        OutboundCall(self.handle.spawn(call))
+    }
+}
+
+/// A call that the thread makes. It ends when this is dropped; a panic in it comes out here.
+pub(super) struct OutboundCall<T>(JoinHandle<Result<T, Failure>>);
+
+impl<T> Future for OutboundCall<T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|made| match made.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(made) => made,
+            Err(Ok(panic)) => resume_unwind(panic),
+            Err(Err(_)) => Err(gone()),
         })
-        .await
+    }
+}
+
+impl<T> Drop for OutboundCall<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -15,6 +15,11 @@ pub(super) fn timed_out(message: &str) -> Failure {
     Failure::new(ErrorClass::Timeout, Scope::Model, message)
 }
 
+/// The thread that made the call has ended, as it does with its provider.
+pub(super) fn gone() -> Failure {
+    Failure::new(ErrorClass::Network, Scope::Network, "the thread of its connections has ended")
+}
+
 /// The words of a system's error without its number, which says nothing to a user.
 fn without_number(words: &str) -> &str {
     words.split_once(" (os error").map_or(words, |(words, _)| words)

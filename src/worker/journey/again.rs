@@ -83,12 +83,14 @@ fn is_too_dear(bound: Option<CostBound>, spec: &Rung, again: &Again, now: Timest
 }
 
 impl Journey {
+    /// Whether there is an answer because of which a rung may be asked again.
+    pub(super) fn may_ask_again(&self) -> bool {
+        self.history.iter().any(|attempt| attempt.rejected.is_some() || attempt.cut.is_some())
+    }
+
     /// Writes the requests with which rungs are to be asked again. A rung that cannot take its request is not asked
     /// again.
     pub(super) async fn get_ready_to_ask_again(&mut self) {
-        if self.history.iter().all(|attempt| attempt.rejected.is_none() && attempt.cut.is_none()) {
-            return;
-        }
         let now = self.errand.shared.clock.now();
         let bound = self.bound();
         for index in 0..self.rungs.len() {

@@ -39,7 +39,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The outcomes of a call.
-#[expect(clippy::large_enum_variant, reason = "nearly every call is made, and a box would be one more allocation")]
 pub(super) enum Came {
     /// It was not begun: the worker is stopping, or the job is no longer in its hands.
     NotBegun,
@@ -55,7 +54,8 @@ pub(super) enum Came {
     NoMoney(Box<NoMoney>),
     /// Its pack was not sent; the job is asked in this company.
     Parted(Company),
-    Made(Made),
+    /// In a box: it is handed on several times, and is a kilobyte.
+    Made(Box<Made>),
 }
 
 /// A call that was made.
@@ -174,7 +174,8 @@ impl Call {
     /// Makes the call, with those of other jobs where it may.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
         match self.joins() {
-            Some(joins) => self.make_in_company(joins, in_hand).await,
+            // Few calls are, and the others need no room for that.
+            Some(joins) => Box::pin(self.make_in_company(joins, in_hand)).await,
             None => self.make_alone(in_hand).await,
         }
     }
@@ -187,12 +188,14 @@ impl Call {
         let now_planned = shared.plan();
         let gate = &now_planned.gate;
         let in_line = rung.line.join();
+        // Nearly always there is room at once. Then nothing else is asked, and nobody has to be told that it is not.
         let admitted = tokio::select! {
+            biased;
+            () = self.not_needed() => return Came::NotBegun,
             admitted = gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => admitted,
             () = shared.stop.cancelled() => return Came::NotBegun,
             () = in_hand.recalled.cancelled() => return Came::NotBegun,
             () = in_hand.lost.cancelled() => return Came::NotBegun,
-            () = self.not_needed() => return Came::NotBegun,
         };
         drop(in_line);
         let guard = match admitted {
@@ -241,7 +244,7 @@ impl Call {
         };
         let sending = Sending { guard, leave: Some(leave), charge, sizes, started_at, is_shared: false };
         match self.send(sending, given_up).await {
-            Ok(made) => Came::Made(made),
+            Ok(made) => Came::Made(Box::new(made)),
             Err(why) => {
                 reserved.is_held = was_reserved;
                 Came::Ineligible(why)
@@ -250,7 +253,6 @@ impl Call {
     }
 
     /// The reservation for a call that was opened, or why it is not made.
-    #[expect(clippy::result_large_err, reason = "what came of a call is as large as its verdict, once for each")]
     pub(super) fn reserved(&self, opened: Opened) -> Result<Reserved<'_>, Came> {
         match opened {
             Opened::Yes { is_reserved } => Ok(Reserved { call: self, is_held: is_reserved }),
@@ -286,7 +288,9 @@ impl Call {
                 None => rung.provider.call(key, &asked, &spec.timeouts, &head).await,
             }
         };
+        // An answer that is there is paid for, so it is taken.
         let report = tokio::select! {
+            biased;
             report = call => Ok(report),
             why = given_up => Err(why),
         };

@@ -168,29 +168,32 @@ impl Errand {
 }
 
 impl Journey {
-    /// `coming` is its place among the jobs that were just claimed, until it asks for one at a rung.
+    /// `coming` is its place among the jobs that were just claimed, until it asks for one at a rung. What few jobs wait
+    /// for is in a box: the task of each job has room for the largest of all that it may wait for.
     async fn run(&mut self, in_hand: &InHand, mut coming: Option<InLine>) {
         loop {
             if in_hand.recalled.is_cancelled() {
                 // Cancelled or answered elsewhere: the row is no longer ours, so only the money is booked.
-                return self.recalled(in_hand).await;
+                return Box::pin(self.recalled(in_hand)).await;
             }
             self.take_ended(in_hand).await;
             if let Some((until, reason)) = self.waits_for_money.take().filter(|_| !self.is_answered()) {
                 if self.calls.is_empty() {
                     return self.park(Some(until), reason).await;
                 }
-                self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                Box::pin(self.wait_for_calls(Timestamp::MAX, in_hand)).await;
                 continue;
             }
             if let Err(reason) = self.follow_plan() {
                 if self.calls.is_empty() {
                     return self.park(None, reason.to_owned()).await;
                 }
-                self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                Box::pin(self.wait_for_calls(Timestamp::MAX, in_hand)).await;
                 continue;
             }
-            self.get_ready_to_ask_again().await;
+            if self.may_ask_again() {
+                Box::pin(self.get_ready_to_ask_again()).await;
+            }
             let now = self.errand.shared.clock.now();
             let conditions = self.look(now);
             let errand = &self.errand;
@@ -212,11 +215,13 @@ impl Journey {
                 _ if !self.calls.is_empty()
                     && (in_hand.lost.is_cancelled() || self.errand.shared.stop.is_cancelled()) =>
                 {
-                    self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                    Box::pin(self.wait_for_calls(Timestamp::MAX, in_hand)).await;
                 }
-                Step::Wait { until, .. } if !self.calls.is_empty() => self.wait_for_calls(until, in_hand).await,
+                Step::Wait { until, .. } if !self.calls.is_empty() => {
+                    Box::pin(self.wait_for_calls(until, in_hand)).await
+                }
                 _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
-                Step::Finish(Ending::Unsure(unsure)) => return self.finish_unsure(unsure, now).await,
+                Step::Finish(Ending::Unsure(unsure)) => return Box::pin(self.finish_unsure(unsure, now)).await,
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.errand.shared.stop.is_cancelled() => {
                     return self.park(None, "worker stopped".to_owned()).await;
@@ -227,7 +232,7 @@ impl Journey {
                     }
                     self.settle_attempt().await;
                     drop(coming.take());
-                    self.wait_here(until, rung, &why, in_hand).await;
+                    Box::pin(self.wait_here(until, rung, &why, in_hand)).await;
                 }
                 Step::Call { rung, skipped } => {
                     self.settle_attempt().await;
@@ -242,7 +247,7 @@ impl Journey {
                         if call.is_beside && place.is_none() {
                             self.waited = reasons.waited;
                             let _wish = self.errand.shared.wish_for_place();
-                            self.wait_for_calls(now + NO_PLACE, in_hand).await;
+                            Box::pin(self.wait_for_calls(now + NO_PLACE, in_hand)).await;
                             continue;
                         }
                         self.held.raced |= call.is_beside;

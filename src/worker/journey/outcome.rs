@@ -60,7 +60,7 @@ impl Journey {
             }
             Came::Ineligible(why) => self.take_ineligible(rung, why),
             Came::Parted(company) => self.company = company,
-            Came::Made(made) => self.note(rung, made, reasons),
+            Came::Made(made) => self.note(rung, *made, reasons),
         }
     }
 

@@ -118,7 +118,7 @@ impl Call {
                 reserved.is_held = was_reserved;
                 came
             }
-            Err(_) => Came::Made(self.lost(started_at).await),
+            Err(_) => Came::Made(Box::new(self.lost(started_at).await)),
         }
     }
 
@@ -245,7 +245,7 @@ async fn see_through(pack: &Arc<OpenPack<Member>>, errand: &Errand, index: usize
         Ok(made) if is_shared => deal(pack.id, made, jobs, of_pack).await,
         Ok(made) => {
             if let Some(job) = jobs.into_iter().next() {
-                job.tell(Came::Made(made));
+                job.tell(Came::Made(Box::new(made)));
             }
         }
         // What the rung cannot take may be in another one's request.
@@ -360,7 +360,7 @@ async fn deal(pack: u64, mut made: Made, jobs: Vec<Noted>, mut leave: Option<Qua
             packed: Some(packed),
             company,
         };
-        job.tell(Came::Made(own));
+        job.tell(Came::Made(Box::new(own)));
     }
 }
 

@@ -5,6 +5,7 @@ use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, NO_ROOM, READ_ANEW, UNKNOWN_ROUTE};
 use crate::domain::explanation::{WORTH_TELLING, Waited};
+use crate::domain::fingerprint::fingerprint;
 use crate::domain::larger_cap::CutAnswer;
 use crate::domain::pack::Company;
 use crate::domain::pause::FixedWait;
@@ -20,7 +21,6 @@ use crate::store::settle::Labels;
 use crate::worker::Shared;
 use crate::worker::plan::{Plan, Resolved, RoutePlan};
 use crate::worker::schemas::NoSchema;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Larger requests, in bytes, are read where that holds up nothing else.
@@ -43,7 +43,7 @@ pub(super) async fn prepare(
     held: HeldJob,
     claimed: Claimed,
     past: &[PastAttempt],
-) -> Result<Journey, Unready> {
+) -> Result<Box<Journey>, Unready> {
     let plans = shared.plan();
     let other = shared.other_route(&held.labels);
     let name = other.as_ref().map_or(&held.labels.route, |taken| &taken.to);
@@ -56,8 +56,7 @@ pub(super) async fn prepare(
         Err(NoRequest::Unreadable(reason)) => return Err(Unready::Unfit(format!("request {reason}"))),
         Err(NoRequest::NoRoom) => return Err(Unready::Back(NO_ROOM)),
     };
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
+    let hash = fingerprint(body);
     let metadata = claimed.metadata.clone();
     if !metadata.covers(&plans.members) {
         // The configuration has changed since the claim.
@@ -104,7 +103,7 @@ pub(super) async fn prepare(
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
     let calls = held.calls.max(i16::try_from(past.len()).unwrap_or(i16::MAX));
-    let mut journey = Journey {
+    let mut journey = Box::new(Journey {
         order: Vec::new(),
         rungs: Vec::new(),
         history: recall_all(&plan, &request, past),
@@ -129,17 +128,8 @@ pub(super) async fn prepare(
         unsettled: Vec::new(),
         last: None,
         unsure: Vec::new(),
-        errand: Arc::new(Errand {
-            shared,
-            plan,
-            request,
-            asking: None,
-            held_back: Vec::new(),
-            schema,
-            job,
-            hash: hasher.finish(),
-        }),
-    };
+        errand: Arc::new(Errand { shared, plan, request, asking: None, held_back: Vec::new(), schema, job, hash }),
+    });
     journey.look_at_rungs_anew();
     Ok(journey)
 }
