@@ -36,8 +36,8 @@ mod support;
 #[path = "support/whole.rs"]
 mod whole;
 
-use support::{open_to_all, setting};
 use layers::{BATCH, CONNECTIONS, bare, bare_schema, queue_alone};
+use support::{open_to_all, setting};
 use whole::{Cost, Load, Subject, Whole, end_to_end};
 
 fn main() -> anyhow::Result<()> {

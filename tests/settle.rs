@@ -99,10 +99,8 @@ async fn a_row_that_is_there_although_the_claim_holds_is_not_written_twice() {
         ..Settlement::default()
     };
     assert!(queue.settle(settlement.clone()).await.is_empty());
-    let states: Vec<String> = sqlx::query_scalar("select state from sluice.result order by job_id")
-        .fetch_all(&queue.pool)
-        .await
-        .unwrap();
+    let states: Vec<String> =
+        sqlx::query_scalar("select state from sluice.result order by job_id").fetch_all(&queue.pool).await.unwrap();
     assert_eq!(states, ["succeeded", "cancelled", "succeeded"]);
     let costs: Vec<(i64, i64)> = sqlx::query_as("select job_id, cost_nanos from sluice.attempt order by job_id")
         .fetch_all(&queue.pool)

@@ -137,7 +137,7 @@ def _line(row: Row, names: list[str], figures: dict[str, dict]) -> str:
     if len(values) > 1:
         best = max(values.values()) if row.most_is_best else min(values.values())
         equal = [name for name, value in values.items() if abs(value - best) <= abs(best) * 0.02]
-        # What all do as well is nobody's merit.
+        # What all do as well is no merit of one.
         for name in equal if len(equal) < len(values) else []:
             cells[name] = f"**{cells[name]}**"
     return f"| {row.what} | " + " | ".join(cells[name] for name in names) + " |"

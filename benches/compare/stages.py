@@ -233,7 +233,7 @@ faults = [
                     time.sleep(0.02)
                 tree.kill()
                 tree.wait()
-            # Until the simulator has seen that nobody waits any more.
+            # Until the simulator has seen that its callers are gone.
             time.sleep(1)
             before = simulator.verdict()
             run = self._run(work, again=True)
@@ -276,7 +276,7 @@ faults = [
         }
 
     def text(self) -> dict:
-        """One answer in twenty is empty, cut off or a refusal; nobody is told what an answer has to look like."""
+        """One answer in twenty is empty, cut off or a refusal; no program is told what an answer has to look like."""
         provider = """
 faults = [
     { kind = "empty", rate = 0.017 },

@@ -1,7 +1,7 @@
 //! What the queue costs without calls: bare batched SQL, and the product's own claim, opening of calls and settle.
 
-use super::whole::{Cost, Subject};
 use super::processor::{processor_time, processor_time_of_all};
+use super::whole::{Cost, Subject};
 use super::{body, fill};
 use sluice::domain::price::Price;
 use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};

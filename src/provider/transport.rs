@@ -143,7 +143,7 @@ impl Transport {
     /// called once the head is there, with the time that it took unless the answer itself is yet to begin: the head is
     /// all that remains when this future is dropped.
     ///
-    /// All of it happens on the thread of the provider, so that its connections and those who read from them do not
+    /// All of it happens on the thread of the provider, so that its connections and what reads from them do not
     /// wake each other across threads. Here it is only waited for, with an eye on the time.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl Transport {
 
     /// Gives answers other room in memory, in kB: a share for each, and a reserve for larger ones.
     #[cfg(test)]
-    pub fn set_room(&mut self, share_kb: u32, reserve: std::sync::Arc<tokio::sync::Semaphore>, reserve_kb: u32) {
+    pub fn set_room(&mut self, share_kb: u32, reserve: Arc<tokio::sync::Semaphore>, reserve_kb: u32) {
         self.room = Arc::new(Room::of(share_kb, reserve, reserve_kb));
     }
 }
@@ -242,7 +242,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Sends the request and reads the answer. By when the head has to be there is for the one who waits to watch: a
+    /// Sends the request and reads the answer. By when the head has to be there is watched by the task that waits: a
     /// server can keep this thread busy until then.
     async fn make(self, request: Request) -> Result<AnswerBody, Failure> {
         let Self { client, max_body, room, delivery, patience, progress } = self;

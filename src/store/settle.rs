@@ -20,13 +20,13 @@ use crate::domain::abandonment::Abandonment;
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
 use crate::domain::{Answer, CacheKey, ErrorClass, FirstChoice, JobId, NanoUsd, Timestamp, Usage};
+use endings::Ended;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use endings::Ended;
 use sums::Sums;
 
 /// The labels of a job, by which sums are kept.

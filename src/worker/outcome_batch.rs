@@ -141,17 +141,16 @@ mod tests {
     #[test]
     fn outcomes_come_out_as_they_were_put_in() {
         let row = |job, number| serde_json::from_value(called(job, number)).expect("a row as the spool holds it");
-        let none = Vec::new;
         let items = vec![
             Item {
                 attempt: Some(Box::new(row(1, 1))),
                 beside: vec![row(1, 2), row(1, 3)],
                 then: Then::GoOn,
-                spans: none(),
+                spans: Vec::new(),
             },
-            Item { attempt: None, beside: none(), then: park(2), spans: none() },
-            Item { attempt: None, beside: vec![row(3, 7)], then: park(3), spans: none() },
-            Item { attempt: Some(Box::new(row(4, 1))), beside: none(), then: Then::GoOn, spans: none() },
+            Item { attempt: None, beside: Vec::new(), then: park(2), spans: Vec::new() },
+            Item { attempt: None, beside: vec![row(3, 7)], then: park(3), spans: Vec::new() },
+            Item { attempt: Some(Box::new(row(4, 1))), beside: Vec::new(), then: Then::GoOn, spans: Vec::new() },
         ];
         let written = |items: &[Item]| serde_json::to_value(items).expect("rows always serialize");
         let before = written(&items);

@@ -65,7 +65,7 @@ rungs = ["api/{MODEL}"]
         run += ["--batch", name, "--force"]
         if not again:
             return run
-        # Failed jobs stay as they are until somebody puts them back.
+        # Failed jobs stay as they are until a person puts them back.
         script = f'"$0" batch retry {name} --quiet; exec "$@"'
         return ["sh", "-c", script, str(self._program), *run]
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The stages that a call has reached. Nobody is woken by them: the one who waits looks when his alarm rings.
+/// The stages that a call has reached. They wake no task: the task that waits looks when its alarm rings.
 #[derive(Debug, Default)]
 pub(super) struct CallProgress {
     sent: OnceLock<Instant>,
