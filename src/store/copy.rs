@@ -78,7 +78,9 @@ impl Field for Vec<i64> {
         for part in head.iter().take(if count > 0 { 5 } else { 3 }) {
             array.extend_from_slice(&part.to_be_bytes());
         }
-        self.iter().for_each(|number| number.append(&mut array));
+        for number in self {
+            number.append(&mut array);
+        }
         append(row, [&array, &[]]);
     }
 }
@@ -142,7 +144,9 @@ impl Rows {
     }
 
     /// Begins a row of so many columns, whose fields are appended next.
-    pub fn begin(&mut self, columns: i16) -> &mut Vec<u8> {
+    pub fn begin(&mut self, columns: usize) -> &mut Vec<u8> {
+        // A table has 1,600 columns at most.
+        let columns = i16::try_from(columns).unwrap_or(i16::MAX);
         self.bytes.extend_from_slice(&columns.to_be_bytes());
         &mut self.bytes
     }
@@ -160,7 +164,7 @@ macro_rules! copied {
     ($transaction:expr, $table:literal, $rows:expr, $row:ident => {
         $first:ident: $first_value:expr, $($column:ident: $value:expr),+ $(,)?
     }) => {{
-        const COLUMNS: i16 = [stringify!($first), $(stringify!($column)),+].len() as i16;
+        const COLUMNS: usize = [stringify!($first), $(stringify!($column)),+].len();
         let mut rows = $crate::store::copy::Rows::of(concat!(
             "copy ", $table, " (", stringify!($first), $(", ", stringify!($column),)+ ") from stdin (format binary)"
         ));

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 /// An answer waits at most this long for others to share its transaction.
 const LINGER: Duration = Duration::from_millis(12);
-/// Where this many came in that time, more are on their way, and it waits for them until this long after the first: what
-/// a transaction costs beside its rows is shared by all of them.
+/// Where this many came in that time, more are on their way, and it waits for them until this long after the first:
+/// what a transaction costs beside its rows is shared by all of them.
 const MANY: usize = 32;
 const LINGER_MANY: Duration = Duration::from_millis(40);
 /// Items in one transaction, at most.

@@ -127,7 +127,7 @@ pub(super) fn find<'a>(text: &'a str, request: &ChatRequest) -> Option<TurnMarks
     // Every mark has one of these signs; a talk has sides, which stand at the beginning of a line. Most texts have no
     // signs, and are not searched for each mark.
     let may_have_marks = has_sign(text, |byte| matches!(byte, b'<' | b']' | b'_'));
-    if !may_have_marks && !(has_sign(text, |byte| byte == b'\n') && has_sign(text, |byte| byte == b':')) {
+    if !(may_have_marks || has_sign(text, |byte| byte == b'\n') && has_sign(text, |byte| byte == b':')) {
         return None;
     }
     // Channels have ends of their own.

@@ -43,7 +43,7 @@ const STATEMENT: &str = "copy sluice.job (route, project, batch, priority, run_a
                          metadata, request) from stdin (format binary)";
 
 /// The columns that it names.
-const COLUMNS: i16 = 10;
+const COLUMNS: usize = 10;
 
 /// The part that is the same for all jobs of a bulk enqueue.
 #[derive(Clone, Debug)]

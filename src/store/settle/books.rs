@@ -38,7 +38,9 @@ pub(super) async fn book<'a>(
         return Ok(0);
     }
     write(transaction, &rows).await?;
-    rows.iter().for_each(|row| sums.count_attempt(row));
+    for row in &rows {
+        sums.count_attempt(row);
+    }
     Ok(rows.len())
 }
 

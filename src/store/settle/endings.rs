@@ -57,7 +57,9 @@ pub(super) async fn write<'a>(
     }
     if let Some(at) = claims.first().map(|claim| claim.at) {
         copy(transaction, &open, at).await?;
-        open.iter().for_each(|row| sums.count_ending(row, at));
+        for row in &open {
+            sums.count_ending(row, at);
+        }
     }
     ended.now = open.iter().filter(|row| !is_fault(row)).map(|row| row.lease.fence).collect();
     shadow::cast(transaction, open.iter().copied()).await?;

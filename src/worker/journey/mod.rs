@@ -218,7 +218,7 @@ impl Journey {
                     Box::pin(self.wait_for_calls(Timestamp::MAX, in_hand)).await;
                 }
                 Step::Wait { until, .. } if !self.calls.is_empty() => {
-                    Box::pin(self.wait_for_calls(until, in_hand)).await
+                    Box::pin(self.wait_for_calls(until, in_hand)).await;
                 }
                 _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
                 Step::Finish(Ending::Unsure(unsure)) => return Box::pin(self.finish_unsure(unsure, now)).await,
