@@ -1,5 +1,5 @@
-//! A number that stands for a text, to tell it from others quickly. It is no secret and outlives no process: someone who
-//! wants two texts to have the same number can make them so.
+//! A number that stands for a text, to tell it from others quickly. It is no secret and outlives no process: someone
+//! who wants two texts to have the same number can make them so.
 
 /// The number of several texts, one behind the other.
 #[derive(Clone, Copy, Debug, Default)]
