@@ -148,8 +148,8 @@ pub fn observe(
     families.iter().copied().flatten().filter_map(|family| family.observe(headers, now, conventions)).collect()
 }
 
-/// Whether there is a header that may tell of a limit. Most answers of most providers carry none, and this is asked once
-/// for each call.
+/// Whether there is a header that may tell of a limit. Most answers of most providers carry none, and this is asked
+/// once for each call.
 fn may_tell(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().contains("limit") || name.as_str().starts_with("anthropic-"))
 }

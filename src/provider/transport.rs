@@ -86,10 +86,12 @@ impl Reply {
         self.progress.head().expect("a reply is made of a call whose head has come")
     }
 
+    /// HTTP status.
     pub fn status(&self) -> u16 {
         self.head().status
     }
 
+    /// All headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.head().headers
     }
