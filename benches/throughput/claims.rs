@@ -33,7 +33,9 @@ pub async fn run(out: &mut impl Write, server: &Server<'_>) -> anyhow::Result<()
                 .await?;
             queued += more;
         }
-        sqlx::raw_sql("vacuum analyze sluice.ready; checkpoint").execute(&subject.pool).await?;
+        for statement in ["vacuum analyze sluice.ready", "vacuum analyze sluice.job", "checkpoint"] {
+            sqlx::raw_sql(statement).execute(&subject.pool).await?;
+        }
         let address = Address::of(subject.pool.connect_options().as_ref().clone());
         let store = Store::connect_through(Pooler::None, Purpose::Work, &address, 2).await?;
         let lane = store.lanes().await?.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was queued"))?;
