@@ -29,6 +29,8 @@ const LONG_PAUSE: u32 = 39;
 const A_FEW: u64 = 1_000;
 /// … unless more than this many rows have been left over by it. Reports read them all.
 const MOST_LEFT: u64 = 4_000_000;
+/// A batch takes about this long at most, however little there is to do: jobs may come at any moment.
+const BATCH_TIME: Duration = Duration::from_millis(250);
 /// How often budgets are added up of which no call asks for room, and reservations for no call are given back.
 const BUDGETS_EVERY: Duration = Duration::from_secs(1);
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
@@ -55,9 +57,11 @@ const PATIENCE: Duration = Duration::from_secs(70);
 /// batch of such rows takes seconds, in which the jobs have one processor less.
 fn next_fold(took: Duration, folded: Folded, jobs: usize) -> (Duration, u64) {
     let pays = folded.sums.saturating_mul(2) <= folded.rows || folded.left > MOST_LEFT;
+    let in_time = u128::from(folded.rows) * BATCH_TIME.as_micros() / took.as_micros().max(1);
+    let in_time = u64::try_from(in_time).unwrap_or(u64::MAX).clamp(A_FEW, FOLD_AT_ONCE);
     match jobs {
-        0 => (Duration::ZERO, FOLD_AT_ONCE),
-        _ if pays => (took * PAUSE, FOLD_AT_ONCE),
+        0 => (Duration::ZERO, in_time),
+        _ if pays => (took * PAUSE, in_time),
         _ => (took * LONG_PAUSE, A_FEW),
     }
 }
@@ -193,21 +197,29 @@ mod tests {
 
     #[test]
     fn folding_takes_a_small_part_of_the_time_while_there_are_jobs_and_all_of_it_otherwise() {
-        let took = Duration::from_millis(450);
         let folded = |sums, left| Folded { rows: 20_000, sums, left };
+        let in_time = Duration::from_millis;
+        let (took, most) = (in_time(500), 10_000);
         let cases = [
-            (folded(1, 0), 10, FOLD_AT_ONCE),
-            (folded(10_000, 0), 10, FOLD_AT_ONCE),
+            (folded(1, 0), 10, most),
+            (folded(10_000, 0), 10, most),
             // Folding leaves more than half of the rows: a smaller part, as long as those that wait are few.
             (folded(10_001, 0), 40, A_FEW),
             (folded(20_000, MOST_LEFT), 40, A_FEW),
-            (folded(20_000, MOST_LEFT + 1), 10, FOLD_AT_ONCE),
+            (folded(20_000, MOST_LEFT + 1), 10, most),
         ];
-        for (folded, times, most) in cases {
+        for (folded, times, next) in cases {
             for jobs in [1, 500] {
-                assert_eq!(next_fold(took, folded, jobs), ((times - 1) * took, most), "{folded:?}");
+                assert_eq!(next_fold(took, folded, jobs), ((times - 1) * took, next), "{folded:?}");
             }
-            assert_eq!(next_fold(took, folded, 0), (Duration::ZERO, FOLD_AT_ONCE));
+            // Jobs may come in the midst of the next batch.
+            assert_eq!(next_fold(took, folded, 0), (Duration::ZERO, most));
+        }
+        // Each sum of its own takes long, a million in one no time.
+        for (took, most) in
+            [(2_700, 1_851), (60_000, A_FEW), (250, FOLD_AT_ONCE), (20, FOLD_AT_ONCE), (0, FOLD_AT_ONCE)]
+        {
+            assert_eq!(next_fold(in_time(took), folded(20_000, 0), 0).1, most, "{took} ms");
         }
     }
 }
