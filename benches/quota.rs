@@ -115,15 +115,7 @@ fn cases() -> Vec<Case> {
                 latency = { fixed = 0.05 }
             "#
             .into(),
-            worker: r#"
-                [providers.one]
-                dialect = "openai"
-                base_url = "http://simulator/one/v1"
-                limits = { requests_per_minute = 1200, burst_requests = {burst0} }
-                [routes.default]
-                rungs = ["one/model"]
-            "#
-            .into(),
+            worker: ONE_MODEL.into(),
         },
         // Without max_tokens OpenAI reserves its estimate of the prompt, and nothing for the answer.
         Case {
@@ -227,13 +219,7 @@ fn cases() -> Vec<Case> {
             is_busy: false,
             limits: vec![requests(None, 1_200.0, 300.0)],
             jobs: vec![short("large", 550.0), short("small", 550.0)],
-            simulator: r#"
-                [providers.one]
-                dialect = "openai"
-                quota = { requests_per_minute = 1200, burst_requests = {burst0} }
-                latency = { median = 0.4, p99 = 1.5 }
-            "#
-            .into(),
+            simulator: ONE_PROVIDER.into(),
             worker: r#"
                 [buckets.account]
                 requests_per_minute = 1200
@@ -315,22 +301,8 @@ fn cases() -> Vec<Case> {
             is_busy: true,
             limits: vec![requests(None, 1_200.0, 300.0)],
             jobs: vec![short("default", 1_100.0)],
-            simulator: r#"
-                [providers.one]
-                dialect = "openai"
-                quota = { requests_per_minute = 1200, burst_requests = {burst0} }
-                latency = { median = 0.4, p99 = 1.5 }
-            "#
-            .into(),
-            worker: r#"
-                [providers.one]
-                dialect = "openai"
-                base_url = "http://simulator/one/v1"
-                limits = { requests_per_minute = 1200, burst_requests = {burst0} }
-                [routes.default]
-                rungs = ["one/model"]
-            "#
-            .into(),
+            simulator: ONE_PROVIDER.into(),
+            worker: ONE_MODEL.into(),
         },
         many_buckets(),
     ]
@@ -382,6 +354,24 @@ const MODELS: [(&str, u32); 10] = [
     ("i", 600),
     ("j", 660),
 ];
+
+/// A provider that takes 1,200 requests a minute for all of its models.
+const ONE_PROVIDER: &str = r#"
+    [providers.one]
+    dialect = "openai"
+    quota = { requests_per_minute = 1200, burst_requests = {burst0} }
+    latency = { median = 0.4, p99 = 1.5 }
+"#;
+
+/// The worker's part of such a provider: one model, and the limit as it is.
+const ONE_MODEL: &str = r#"
+    [providers.one]
+    dialect = "openai"
+    base_url = "http://simulator/one/v1"
+    limits = { requests_per_minute = 1200, burst_requests = {burst0} }
+    [routes.default]
+    rungs = ["one/model"]
+"#;
 
 const TWO_PROVIDERS: &str = r#"
     [providers.one]
