@@ -58,6 +58,39 @@ fn read(path: PathBuf) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
+/// An answer lies in one of two columns, and no reader can tell which.
+#[tokio::test]
+async fn an_answer_is_read_from_either_column() {
+    const READ: &str = "select jsonb_agg(to_jsonb(r) - 'request_id' order by r.job_id) from sluice.results r";
+    let database = postgres::database().await;
+    execute(&database, ENDINGS).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let told = async || {
+        let view: Value = sqlx::query_scalar(READ).fetch_one(&database.pool()).await.unwrap();
+        let own: Vec<(i64, Option<Value>)> =
+            sqlx::query_as("select job_id, response::jsonb from sluice.own_results('b', 0) order by job_id")
+                .fetch_all(&database.pool())
+                .await
+                .unwrap();
+        let of: Vec<(i64, Option<Value>)> =
+            sqlx::query_as("select job_id, response::jsonb from sluice.own_results_of('b', '{101,102}')")
+                .fetch_all(&database.pool())
+                .await
+                .unwrap();
+        let (_, exported, _) = sluice(scratch.path(), Some(&database), &["results", "b"]);
+        let (_, shown, _) = sluice(scratch.path(), Some(&database), &["job", "show", "101", "--format", "json"]);
+        (view, own, of, lines(&exported), serde_json::from_str::<Value>(&shown).unwrap())
+    };
+    let before = told().await;
+    assert_eq!(before.0[0]["answer"], "Gr\u{fc}\u{df}e, \"you\"");
+    execute(
+        &database,
+        "update sluice.result set response_json = response::text::json, response = null where response is not null",
+    )
+    .await;
+    assert_eq!(told().await, before);
+}
+
 #[tokio::test]
 async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
     let database = postgres::database().await;

@@ -107,6 +107,43 @@ async fn a_running_worker_that_has_become_too_old_finishes_its_calls_and_stops_w
     assert_eq!(stage.count("select count(*) from sluice.worker where state <> 'gone'").await, 0);
 }
 
+/// Commands of a version before do not find answers as text. So none is written while such a version may be in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_written_as_text_once_no_older_worker_is_left_a_day_after_the_migration() {
+    const JOB: &str = "insert into sluice.job (request) values ('{\"prompt\": \"Hi\"}')";
+    let stage = Stage::new().await;
+    let store = Store::from_pool(stage.pool.clone());
+    let leaves = async || store.leave_older_behind(store.schema_version().await.unwrap()).await.unwrap();
+    let answers = async || {
+        let forms = "select 10 * count(response) + count(response_json) from sluice.result";
+        assert_eq!(stage.count("select count(*) from sluice.results where answer is null").await, 0);
+        stage.count(forms).await
+    };
+    stage.run("update sluice.schema_support set oldest = 41").await;
+    stage
+        .run("insert into sluice.worker (host, pid, version, lease_until) values ('older', 1, '', now() + '1 hour')")
+        .await;
+    assert!(!leaves().await, "the migration is young");
+    stage.run("update sluice.migration set installed_on = now() - interval '25 hours'").await;
+    assert!(!leaves().await, "an older worker lives");
+    stage.run(JOB).await;
+    stage.program.output(&["worker", "--drain"]).await;
+    assert_eq!(answers().await, 10);
+    stage.run("update sluice.worker set state = 'gone' where host = 'older'").await;
+    // A worker sees by itself that it is the time.
+    let worker = stage.program.command(&["worker"]).spawn().unwrap();
+    let oldest = async || stage.count("select oldest from sluice.schema_support").await;
+    until("older binaries are left behind", async || oldest().await == 42).await;
+    assert!(!leaves().await, "it has been done");
+    // It may have read the version before it changed that.
+    until("an answer is text", async || {
+        stage.run(JOB).await;
+        answers().await % 10 > 0
+    })
+    .await;
+    drop(worker);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_a_file_stops_too() {
     let stage = Stage::new().await;

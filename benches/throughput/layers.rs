@@ -102,6 +102,8 @@ pub async fn queue_alone(subject: &Subject, depth: usize, jobs: usize) -> anyhow
     let address = Address::of(pool.connect_options().as_ref().clone());
     let connections = u32::try_from(CONNECTIONS)?;
     let store = Store::connect_through(Pooler::None, Purpose::Work, &address, connections).await?;
+    // A worker reads it first, and learns in which form to write answers.
+    store.require_schema().await?;
     let lane = store.lanes().await?.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was queued"))?;
     let (worker, _) = store.register("bench", 0, "bench").await?;
     let spent = Spent::so_far(subject).await?;

@@ -1,6 +1,6 @@
 //! Leases: staying alive, and taking over from workers that are dead.
 
-use super::{Doing, Store, StoreError, stop_loss};
+use super::{Doing, Store, StoreError, schema, stop_loss};
 use crate::domain::statistics::Statistics;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Lease, timestamp};
@@ -41,13 +41,14 @@ impl Store {
     /// its own.
     pub async fn register(&self, host: &str, pid: i32, version: &str) -> Result<(i64, Timestamp), StoreError> {
         let row = sqlx::query!(
-            r#"insert into sluice.worker (host, pid, version, lease_until)
-                    values ($1, $2, $3, now() + make_interval(secs => $4))
+            r#"insert into sluice.worker (host, pid, version, lease_until, schema_version)
+                    values ($1, $2, $3, now() + make_interval(secs => $4), $5)
                  returning id, now() as "now!""#,
             host,
             pid,
             version,
-            LEASE_SECONDS
+            LEASE_SECONDS,
+            schema::known()
         )
         .fetch_one(&self.db)
         .await

@@ -80,6 +80,7 @@ pub struct Store {
     db: Database,
     fences: Arc<claim::Fences>,
     highest: Arc<timeline::Highest>,
+    answers: schema::Answers,
 }
 
 /// Why the database could not be used.
@@ -460,13 +461,18 @@ impl Store {
                 StoreError::Connect { address, doubt, source }
             }
         })?;
-        Ok(Self { db, fences: Arc::new(claim::Fences::new()), highest: Arc::default() })
+        Ok(Self::on(db))
     }
 
     /// A store on an existing pool that leads to Postgres itself, with the settings that the pool has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()), highest: Arc::default() }
+        Self::on(Database::direct(pool))
+    }
+
+    fn on(db: Database) -> Self {
+        let fences = Arc::new(claim::Fences::new());
+        Self { db, fences, highest: Arc::default(), answers: schema::Answers::default() }
     }
 
     /// The pool, for uses outside this module (tests, closing).

@@ -181,7 +181,8 @@ impl Store {
             r#"select j.id as "job!", j.custom_id, j.enqueued_by, j.metadata::text as metadata, r.state as "state?",
                       coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
                       coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
-                      coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
+                      coalesce(r.request_id, f.request_id) as request_id,
+                      coalesce(r.response::text, r.response_json::text) as response,
                       f.http_status, f.code, f.message, r.confidence,
                       coalesce(r.low_confidence, false) as "low_confidence!"
                  from (select id, custom_id, enqueued_by, metadata from sluice.job
@@ -225,7 +226,8 @@ impl Store {
             r#"select j.id as "job!", j.custom_id, j.enqueued_by as "enqueued_by!", j.metadata::text as metadata,
                       r.state as "state?", coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
                       coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
-                      coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
+                      coalesce(r.request_id, f.request_id) as request_id,
+                      coalesce(r.response::text, r.response_json::text) as response,
                       f.http_status, f.code, f.message, r.confidence,
                       coalesce(r.low_confidence, false) as "low_confidence!"
                  from (select id, custom_id, enqueued_by, metadata from sluice.job

@@ -212,7 +212,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "shadow",
         ],
     ),
-    (WORKER, On::Table, &["update"], &["timeline"]),
+    (WORKER, On::Table, &["update"], &["timeline", "schema_support"]),
     (
         WORKER,
         On::Table,

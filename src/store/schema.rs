@@ -5,10 +5,15 @@ use super::{Doing, Store, StoreError, roles};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// The migrations that this binary carries.
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// From this version on answers can be written as text.
+const ANSWERS_AS_TEXT: i64 = 42;
 
 /// How long a migration waits for a table that a transaction holds. Later statements on the table wait behind it, so
 /// the queue stands still for that long.
@@ -27,7 +32,7 @@ pub struct SchemaVersion {
 
 impl SchemaVersion {
     async fn read(transaction: &mut Transaction, applied: &[Applied]) -> Result<Self, StoreError> {
-        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let known = known();
         let found = applied.iter().map(|applied| applied.version).max().unwrap_or(0);
         let told = sqlx::query_scalar!("select to_regclass('sluice.schema_support') is not null")
             .fetch_one(&mut *transaction)
@@ -62,6 +67,37 @@ impl SchemaVersion {
             found if self.has_outgrown() => Err(StoreError::TooNew { found, known, oldest }),
             _ => Ok(()),
         }
+    }
+}
+
+/// The version of the schema that this binary brings.
+pub(super) fn known() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// How the answers of jobs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerForm {
+    /// As `jsonb`: every binary can read it.
+    Parsed,
+    /// As text, which costs the server a third of that; binaries that bring a version before 42 do not find it.
+    Text,
+}
+
+/// The form in which answers are written on this database. The clones of a store share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers {
+    may_be_text: Arc<AtomicBool>,
+}
+
+impl Answers {
+    /// The form for the next settlement. As long as the version of the schema has not been read, all can read it.
+    pub fn form(&self) -> AnswerForm {
+        if self.may_be_text.load(Ordering::Relaxed) { AnswerForm::Text } else { AnswerForm::Parsed }
+    }
+
+    fn learn(&self, version: SchemaVersion) {
+        self.may_be_text.store(version.oldest >= ANSWERS_AS_TEXT, Ordering::Relaxed);
     }
 }
 
@@ -179,7 +215,29 @@ impl Store {
         let applied = applied(&mut transaction).await?;
         let version = SchemaVersion::read(&mut transaction, &applied).await?;
         transaction.commit().await.doing("reading the version of the schema")?;
+        self.answers.learn(version);
         Ok(version)
+    }
+
+    /// Asks of every binary that it can read answers as text, if a day has passed since the migration and no worker of
+    /// an earlier version is left. Returns whether that is so now and was not so at `version`.
+    pub async fn leave_older_behind(&self, version: SchemaVersion) -> Result<bool, StoreError> {
+        if version.oldest >= ANSWERS_AS_TEXT || version.found < ANSWERS_AS_TEXT {
+            return Ok(false);
+        }
+        // The macros do not know the table of migrations.
+        let left = sqlx::query(
+            "update sluice.schema_support set oldest = $1
+              where oldest < $1
+                and not exists (select from sluice.worker w where w.state = 'live' and w.schema_version < $1)
+                and exists (select from sluice.migration m
+                             where m.version = $1 and m.installed_on < now() - interval '1 day')",
+        )
+        .bind(ANSWERS_AS_TEXT)
+        .execute(&self.db)
+        .await
+        .doing("asking of every binary that it reads answers as text")?;
+        Ok(left.rows_affected() > 0)
     }
 
     /// Refuses a schema that this binary cannot work on. It may well be able to work on a newer one.

@@ -327,13 +327,13 @@ impl Store {
 
     async fn settle_once(&self, settlement: &Settlement, look: Look) -> Result<Vec<Lease>, StoreError> {
         let mut transaction = self.db.begin().await.doing("settling")?;
-        let mut sums = Sums::default();
+        let (mut sums, form) = (Sums::default(), self.answers.form());
         let mut fenced_out = Vec::new();
         let mut ended = Ended::default();
         if !settlement.endings.is_empty() {
-            ended = endings::write(&mut transaction, &settlement.endings, look, &mut sums).await?;
+            ended = endings::write(&mut transaction, &settlement.endings, look, form, &mut sums).await?;
             if ended.held.len() < settlement.endings.len() {
-                fenced_out = endings::write_late(&mut transaction, &settlement.endings, &ended, &mut sums).await?;
+                fenced_out = endings::write_late(&mut transaction, &settlement.endings, &ended, form, &mut sums).await?;
             }
         }
         let unused: HashSet<i64> = fenced_out.iter().map(|lease| lease.fence).collect();

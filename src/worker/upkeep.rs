@@ -171,6 +171,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 troubles.note("reading the version of the schema", shared.store.schema_version().await)
             {
                 shared.mind_schema(version);
+                let left = shared.store.leave_older_behind(version).await;
+                if troubles.note("leaving older binaries behind", left) == Some(true) {
+                    tracing::info!("answers are written as text from now on; an earlier sluice refuses this database");
+                }
             }
         }
         if now >= retention_at {

@@ -27,7 +27,8 @@ select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
        r.state as "state?", r.finished_at as "finished_at?",
        r.provider || '/' || r.model as target, r.repaired as "repaired?", r.answered_from,
        r.low_confidence as "low_confidence?", r.error_class, r.error,
-       r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?", r.response,
+       r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?",
+       coalesce(r.response, r.response_json::jsonb) as response,
        (select s.shadow_id from sluice.shadow s where s.job_id = $1) as shadow,
        (select s.job_id from sluice.shadow s where s.shadow_id = $1) as shadow_of
   from sluice.job j

@@ -6,6 +6,7 @@ use crate::domain::ErrorClass;
 use crate::store::claim::Lease;
 use crate::store::copy::{Jsonb, copied};
 use crate::store::database::Transaction;
+use crate::store::schema::AnswerForm;
 use crate::store::{Doing, StoreError, cache, late};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
@@ -30,6 +31,7 @@ pub(super) async fn write<'a>(
     transaction: &mut Transaction,
     rows: impl IntoIterator<Item = &'a EndingRow>,
     look: Look,
+    form: AnswerForm,
     sums: &mut Sums<'a>,
 ) -> Result<Ended, StoreError> {
     let rows: Vec<&EndingRow> = rows.into_iter().collect();
@@ -56,7 +58,7 @@ pub(super) async fn write<'a>(
         open.retain(|row| over.insert(row.lease.job.0));
     }
     if let Some(at) = claims.first().map(|claim| claim.at) {
-        copy(transaction, &open, at).await?;
+        copy(transaction, &open, at, form).await?;
         for row in &open {
             sums.count_ending(row, at);
         }
@@ -72,7 +74,12 @@ pub(super) async fn write<'a>(
 }
 
 /// Writes the results of jobs that have none.
-async fn copy(transaction: &mut Transaction, rows: &[&EndingRow], at: DateTime<Utc>) -> Result<(), StoreError> {
+async fn copy(
+    transaction: &mut Transaction,
+    rows: &[&EndingRow],
+    at: DateTime<Utc>,
+    form: AnswerForm,
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -93,7 +100,8 @@ async fn copy(transaction: &mut Transaction, rows: &[&EndingRow], at: DateTime<U
         input_tokens: row.input_tokens,
         output_tokens: row.output_tokens,
         request_id: clean_option(row.request_id.as_ref()),
-        response: row.response.as_deref().map(Jsonb),
+        response: row.response.as_deref().filter(|_| form == AnswerForm::Parsed).map(Jsonb),
+        response_json: row.response.as_deref().filter(|_| form == AnswerForm::Text),
         round: row.round,
         answered_from: row.answered_from().map(|(job, _)| job.0),
         confidence: row.confidence,
@@ -136,6 +144,7 @@ pub(super) async fn write_late<'a>(
     transaction: &mut Transaction,
     rows: &'a [EndingRow],
     ended: &Ended,
+    form: AnswerForm,
     sums: &mut Sums<'a>,
 ) -> Result<Vec<Lease>, StoreError> {
     let missing = || rows.iter().filter(|row| !ended.held.contains(&row.lease.fence));
@@ -146,7 +155,7 @@ pub(super) async fn write_late<'a>(
     let mut ended = HashSet::new();
     if !taken.is_empty() {
         let rows = answers.into_iter().filter(|row| taken.contains(&row.lease.fence));
-        ended = write(transaction, rows, Look::Everywhere, sums).await?.held;
+        ended = write(transaction, rows, Look::Everywhere, form, sums).await?.held;
     }
     Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
 }
