@@ -46,7 +46,8 @@ begin
         made := format('sluice.%s', name)::regproc::oid;
         definition := pg_get_functiondef(made);
         changed := replace(definition, 'r.response::text', 'coalesce(r.response::text, r.response_json::text)');
-        changed := replace(changed, 'r.response is not null', 'coalesce(r.response::text, r.response_json::text) is not null');
+        changed := replace(changed, 'r.response is not null',
+                           'coalesce(r.response::text, r.response_json::text) is not null');
         if changed = definition then
             raise exception 'sluice.% is written in a way that this migration does not know', name;
         end if;
