@@ -66,6 +66,10 @@ pub(super) struct SharedMeter {
     /// Units taken off so far because the provider said that less was left.
     #[serde(default)]
     pub corrected: u64,
+    /// What was left by the answer that told of a limit that nobody had configured. All that was counted before that
+    /// answer is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<u64>,
 }
 
 fn nanos(now: Timestamp) -> i64 {
@@ -89,6 +93,7 @@ impl SharedMeter {
             epoch: 0,
             spent: Recent::default(),
             corrected: 0,
+            told: None,
         }
     }
 
@@ -105,6 +110,7 @@ impl SharedMeter {
         let mut meter = Self::new(dimension, now);
         meter.learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
         meter.level = signed(remaining).min(meter.capacity());
+        meter.told = Some(remaining);
         meter
     }
 
