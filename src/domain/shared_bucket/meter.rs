@@ -11,6 +11,9 @@ use std::time::Duration;
 const JITTER_MS: u64 = 25;
 /// … but not more than this part of the burst.
 const JITTER_AT_MOST: u64 = 50;
+/// Where that part is less than a unit, units come back later by the time that it stands for, and by this at most. The
+/// first calls of a process arrive later after they have their leave than those after them, which have a connection.
+const LATER_AT_MOST: i64 = 100_000_000;
 
 /// How long the fullness of a bucket is remembered.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
@@ -159,6 +162,16 @@ impl SharedMeter {
         signed(burst - jitter)
     }
 
+    /// By how many nanoseconds units come back later than the bucket ceased to be full.
+    fn later(&self) -> i64 {
+        let burst = self.allowance().burst;
+        // A bucket of one unit is full again whenever that is back.
+        if self.is_daily() || burst <= 1 || burst >= JITTER_AT_MOST {
+            return 0;
+        }
+        signed(burst.saturating_mul(self.interval()) / JITTER_AT_MOST).min(LATER_AT_MOST)
+    }
+
     /// Adopts the configured rate; `None`: the configuration no longer names this limit. Used units stay used. Returns
     /// whether anything is left that limits.
     pub(super) fn configure(&mut self, rate: Option<&Rate>) -> bool {
@@ -228,7 +241,7 @@ impl SharedMeter {
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
                 // Full: units that came back beyond that are lost.
-                self.at = now;
+                self.at = now.saturating_add(self.later());
             }
         }
     }
@@ -236,7 +249,7 @@ impl SharedMeter {
     /// Notes that lent units were spent at `since` at the latest: from then on there was room for more to come back.
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
-            self.at = self.at.max(nanos(since));
+            self.at = self.at.max(nanos(since).saturating_add(self.later()));
         }
     }
 

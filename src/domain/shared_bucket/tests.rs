@@ -293,7 +293,7 @@ fn what_a_process_would_only_like_to_have_is_not_withheld_from_calls_that_wait()
         let mut report = stock(0, 0, waiting.min(1), 3);
         report.stocks[0].waiting = waiting;
         assert_eq!(bucket.exchange(2, &limits, &report, at(20)).slices[0].held, 0);
-        first.exchange(&mut bucket, 1, 3, 320);
+        first.exchange(&mut bucket, 1, 3, 380);
         assert_eq!(first.held, there, "while {waiting} units are waited for by a process that had less");
     }
 }

@@ -217,21 +217,18 @@ impl LocalMeter {
 
     /// How long until `units` more could be had after everything that waits already; zero when they could be had now.
     pub(super) fn wait(&self, units: u64, now: Instant) -> Duration {
-        let book = *self.book();
         let pending = self.pending.load(Ordering::Relaxed);
-        if pending == 0 {
-            return self.wait_alone(units, now);
-        }
-        let wanted = signed(pending.saturating_add(units.min(book.slice.capacity)));
-        let mine = self.held().saturating_add(Self::level(&book, now));
-        let missing = u64::try_from(wanted.saturating_sub(mine)).unwrap_or(0);
-        Duration::from_nanos(missing.saturating_mul(book.slice.interval).saturating_mul(u64::from(book.sharers.max(1))))
+        self.wait_for(pending.saturating_add(units.min(self.capacity())), now)
     }
 
     /// How long until `units` could be had if nothing else waited.
     pub(super) fn wait_alone(&self, units: u64, now: Instant) -> Duration {
+        self.wait_for(units.min(self.capacity()), now)
+    }
+
+    fn wait_for(&self, units: u64, now: Instant) -> Duration {
         let book = *self.book();
-        let missing = signed(units.min(book.slice.capacity)).saturating_sub(self.held());
+        let missing = signed(units).saturating_sub(self.held());
         if missing <= 0 { Duration::ZERO } else { book.slice.wait(missing, Self::level(&book, now), book.sharers) }
     }
 
