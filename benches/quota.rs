@@ -2,13 +2,13 @@
 //! which keeps the quota. Each run is compared with the best that the arithmetic of its quota allows; `make
 //! bench-quota`.
 //!
-//! At its best each run takes 44 to 80 s. What is lost once in a run, at the start of the processes (0.2 to 0.3 s on two
-//! cores, 0.6 s for eight of them) and with its last calls (0.2 to 0.3 s), is then less than one per cent.
+//! At its best each run takes 44 to 80 s. What is lost once in a run, at the start of the processes (0.2 to 0.3 s on
+//! two cores, 0.6 s for eight of them) and with its last calls (0.2 to 0.3 s), is then less than one per cent.
 //!
 //! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios separated by commas; with `:3` only their runs with
 //! three processes), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by that
-//! factor), `SLUICE_BENCH_KEEP` (a folder for each run's calls, and for the logs of its processes at the level `debug`).
-//! Exits with 1 when a bar is missed.
+//! factor), `SLUICE_BENCH_KEEP` (a folder for each run's calls, and for the logs of its processes at the level
+//! `debug`). Exits with 1 when a bar is missed.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 

@@ -47,7 +47,6 @@ impl Worker {
         let scheduling = loops.endless("schedules", schedules::run(Arc::clone(&shared)));
         let playing = loops.endless("game days", game_days::run(Arc::clone(&shared)));
         let probing = loops.endless("probes", probes::run(Arc::clone(&shared)));
-        shared.plan().gate.buckets().for_each(|bucket| bucket.get_to_know());
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
         // Before the first call: a provider that has asked for a rest has asked every worker.
         let mut heard = gossip::Hearsay::default();

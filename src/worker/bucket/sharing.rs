@@ -169,12 +169,6 @@ impl Bucket {
         if self.is_retired() { due } else { due.or(Some(told_at + LISTEN)) }
     }
 
-    /// Asks the other processes how the bucket stands before any call wants it: the first claim then knows for how many
-    /// jobs there is room.
-    pub(in crate::worker) fn get_to_know(&self) {
-        self.ask();
-    }
-
     /// The report for the other processes, with the base that [`Bucket::receive`] needs.
     pub(in crate::worker) fn report(&self, is_closing: bool) -> (Report, Base) {
         let now = Instant::now();
