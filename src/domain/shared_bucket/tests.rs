@@ -289,7 +289,7 @@ fn what_a_process_would_only_like_to_have_is_not_withheld_from_calls_that_wait()
         let (mut bucket, mut first) = (SharedBucket::default(), Process::new(1, &limits));
         first.exchange(&mut bucket, 1, 20, 0);
         assert_eq!(first.spend(20, 0), 20);
-        first.exchange(&mut bucket, 0, 0, 10);
+        first.exchange(&mut bucket, 1, 3, 10);
         let mut report = stock(0, 0, waiting.min(1), 3);
         report.stocks[0].waiting = waiting;
         assert_eq!(bucket.exchange(2, &limits, &report, at(20)).slices[0].held, 0);
