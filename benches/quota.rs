@@ -2,9 +2,13 @@
 //! which keeps the quota. Each run is compared with the best that the arithmetic of its quota allows; `make
 //! bench-quota`.
 //!
+//! At its best each run takes 44 to 80 s. What is lost once in a run, at the start of the processes (0.2 to 0.3 s on
+//! two cores, 0.6 s for eight of them) and with its last calls (0.2 to 0.3 s), is then less than one per cent.
+//!
 //! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios separated by commas; with `:3` only their runs with
 //! three processes), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by that
-//! factor). Exits with 1 when a bar is missed.
+//! factor), `SLUICE_BENCH_KEEP` (a folder for each run's calls, and for the logs of its processes at the level
+//! `debug`). Exits with 1 when a bar is missed.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
@@ -26,10 +30,12 @@ mod support;
 
 use support::{Running, open_to_all, setting};
 
-/// The share of the allowed amount that has to be used. A run that takes 65 seconds at best may take 67.
-const LEAST_USED: f64 = 0.97;
+/// The share of the allowed amount that has to be used, by both counts.
+const LEAST_USED: f64 = 0.99;
+/// The same where the limit has to be learned first.
+const LEAST_USED_IF_LEARNED: f64 = 0.985;
 /// The most answers with status 429 in a run.
-const MOST_REFUSED: u64 = 25;
+const MOST_REFUSED: u64 = 5;
 
 /// A limited unit, as the provider charges it.
 #[derive(Clone, Copy)]
@@ -65,6 +71,8 @@ struct Case {
     adds_up: bool,
     /// Whether another program keeps one of the cores busy. Then no share has to be used.
     is_busy: bool,
+    /// Whether the limit has to be learned.
+    is_learned: bool,
     jobs: Vec<Jobs>,
     /// The simulator's provider or providers; `{burst}` stands for the burst of the limit with this number.
     simulator: Cow<'static, str>,
@@ -106,6 +114,7 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: false,
             limits: vec![requests(None, 1_200.0, 1_200.0)],
             jobs: vec![short("default", 2_500.0)],
             simulator: r#"
@@ -123,6 +132,7 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: false,
             limits: vec![Limit { charge: Charge::Input, model: None, per_minute: 1_200_000.0, burst: 300_000.0 }],
             jobs: vec![Jobs { route: "default", count: 1_500.0, characters: (200, 8_000) }],
             simulator: r#"
@@ -149,6 +159,7 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: false,
             limits: vec![
                 Limit { charge: Charge::Output, model: None, per_minute: 150_000.0, burst: 60_000.0 },
                 Limit { charge: Charge::Input, model: None, per_minute: 900_000.0, burst: 60_000.0 },
@@ -184,8 +195,9 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: false,
             limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
-            jobs: vec![short("large", 1_100.0), short("small", 550.0)],
+            jobs: vec![short("large", 1_900.0), short("small", 950.0)],
             simulator: r#"
                 [providers.one]
                 dialect = "openai"
@@ -217,8 +229,9 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: false,
             limits: vec![requests(None, 1_200.0, 300.0)],
-            jobs: vec![short("large", 550.0), short("small", 550.0)],
+            jobs: vec![short("large", 950.0), short("small", 950.0)],
             simulator: ONE_PROVIDER.into(),
             worker: r#"
                 [buckets.account]
@@ -245,6 +258,7 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: false,
+            is_learned: true,
             limits: vec![requests(None, 1_200.0, 1_200.0)],
             jobs: vec![short("default", 2_500.0)],
             simulator: r#"
@@ -270,8 +284,9 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: true,
             is_busy: false,
+            is_learned: false,
             limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
-            jobs: vec![short("default", 1_650.0)],
+            jobs: vec![short("default", 2_850.0)],
             simulator: TWO_PROVIDERS.into(),
             worker: concat!(
                 two_providers!(),
@@ -288,8 +303,9 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: true,
             is_busy: false,
+            is_learned: false,
             limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
-            jobs: vec![short("default", 1_650.0)],
+            jobs: vec![short("default", 2_850.0)],
             simulator: TWO_PROVIDERS.into(),
             worker: concat!(two_providers!(), "strategy = \"balanced\"\n").into(),
         },
@@ -299,8 +315,9 @@ fn cases() -> Vec<Case> {
             processes: &[1, 3],
             adds_up: false,
             is_busy: true,
+            is_learned: false,
             limits: vec![requests(None, 1_200.0, 300.0)],
-            jobs: vec![short("default", 1_100.0)],
+            jobs: vec![short("default", 1_900.0)],
             simulator: ONE_PROVIDER.into(),
             worker: ONE_MODEL.into(),
         },
@@ -334,8 +351,9 @@ fn many_buckets() -> Case {
         processes: &[8],
         adds_up: false,
         is_busy: false,
+        is_learned: false,
         limits: MODELS.into_iter().map(limit).collect(),
-        jobs: MODELS.into_iter().map(|(model, per_minute)| short(model, f64::from(per_minute) * 11.0 / 12.0)).collect(),
+        jobs: MODELS.into_iter().map(|(model, per_minute)| short(model, f64::from(per_minute) * 19.0 / 12.0)).collect(),
         simulator: simulator.into(),
         worker: worker.into(),
     }
@@ -435,8 +453,10 @@ async fn bench() -> anyhow::Result<ExitCode> {
     writeln!(out, "by sim.: by the simulator's own times, from the first call to the last that it admitted.")?;
     writeln!(
         out,
-        "bars: used and by sim. at least {:.0} %, 429s at most {MOST_REFUSED}, every job answered, verdict clean.",
-        LEAST_USED * 100.0
+        "bars: used and by sim. at least {:.0} % (`learned` {:.1} %), 429s at most {MOST_REFUSED}, every job answered, \
+         verdict clean.",
+        LEAST_USED * 100.0,
+        LEAST_USED_IF_LEARNED * 100.0
     )?;
     writeln!(out, "`busy`, beside a program that keeps a core busy, has no bar for what is used.")?;
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -511,6 +531,7 @@ async fn run(
         with_bursts(&case.simulator)
     );
     let simulator = Simulator::start(Scenario::from_toml(&scenario)?, ([127, 0, 0, 1], 0).into())?;
+    let simulated = Instant::now();
     let config = scratch.join(format!("{database}.toml"));
     let addressed = with_bursts(&case.worker).replace("http://simulator", &format!("http://{}", simulator.addr()));
     std::fs::write(&config, format!("[http]\nlisten = \"off\"\n{addressed}"))?;
@@ -521,10 +542,17 @@ async fn run(
         None
     };
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let before = simulated.elapsed();
+    let keep: String = setting("SLUICE_BENCH_KEEP", String::new());
+    let logs = if keep.is_empty() { scratch } else { Path::new(&keep) };
     let mut workers = Vec::new();
     for number in 0..processes {
-        let log = scratch.join(format!("{database}.{number}.log"));
-        let worker = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let log = logs.join(format!("{database}.{number}.log"));
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        if !keep.is_empty() {
+            worker.env("SLUICE__LOG__FILTER", "sluice=debug");
+        }
+        let worker = worker
             .arg("--config")
             .arg(&config)
             .args(["worker", "--drain"])
@@ -548,6 +576,9 @@ async fn run(
     let mut calls = simulator.calls(usize::MAX);
     calls.retain(|call| !call.refused_by_quota && call.status == 200);
     calls.sort_by_key(|call| call.arrived_ms);
+    if !keep.is_empty() {
+        keep_calls(&calls, before, &Path::new(&keep).join(format!("{database}.{}.{processes}.csv", case.name)))?;
+    }
     let (admission, tail) = (admission_at_best(case, scale, &calls), tail(&calls));
     Ok(Run {
         jobs,
@@ -555,10 +586,25 @@ async fn run(
         ideal: admission + tail,
         wall: last.map_or(f64::INFINITY, |last| last - began.as_secs_f64()),
         by_simulator: admission / admission_took(&calls),
-        least_used: if case.is_busy { 0.0 } else { LEAST_USED },
+        least_used: match case {
+            Case { is_busy: true, .. } => 0.0,
+            Case { is_learned: true, .. } => LEAST_USED_IF_LEARNED,
+            Case { .. } => LEAST_USED,
+        },
         verdict: simulator.verdict(),
         trouble,
     })
+}
+
+/// Writes the calls as lines of model, arrival and end, in seconds since the start of the processes.
+fn keep_calls(calls: &[CallRecord], before: Duration, path: &Path) -> anyhow::Result<()> {
+    let mut file = std::io::BufWriter::new(File::create(path)?);
+    for call in calls {
+        let since_start = |millis| seconds(millis) - before.as_secs_f64();
+        let (arrived, ended) = (since_start(call.arrived_ms), since_start(call.ended_ms));
+        writeln!(file, "{},{},{arrived:.3},{ended:.3},{}", call.provider, call.model, call.input_tokens)?;
+    }
+    Ok(file.flush()?)
 }
 
 /// A database of the run's own, so that nothing learned by an earlier run helps this one.

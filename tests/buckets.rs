@@ -23,6 +23,7 @@ fn holding(units: u64, places: u32) -> Report {
         refund: 0,
         refund_age: Duration::ZERO,
         need: 0,
+        waiting: 0,
         want: units,
     };
     Report { stocks: vec![stock], slots_wanted: places, ..Report::default() }

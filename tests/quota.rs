@@ -16,7 +16,7 @@ fn limits(per_minute: u64, burst: u64) -> Limits {
 fn wants(units: u64, left: i64) -> Report {
     let dimension = limits(1, 1).rates[0].dimension();
     let (quiet, refund_age) = (Duration::ZERO, Duration::ZERO);
-    let stock = Stock { dimension, epoch: 0, left, quiet, refund: 0, refund_age, need: 1, want: units };
+    let stock = Stock { dimension, epoch: 0, left, quiet, refund: 0, refund_age, need: 1, want: units, waiting: units };
     Report { stocks: vec![stock], ..Report::default() }
 }
 

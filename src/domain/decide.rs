@@ -24,6 +24,7 @@ mod ending;
 mod lap;
 mod line;
 mod race;
+mod soonest;
 mod startable;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
 pub use race::UnderWay;
+pub use soonest::soonest;
 pub use startable::{Startable, is_stuck, startable, together};
 use std::fmt;
 use std::time::Duration;

@@ -34,7 +34,7 @@ mod tests;
 mod trace;
 mod waits;
 
-use super::limits::Heard;
+use super::limits::{Dimension, Heard};
 use super::{Limits, Timestamp};
 pub use allotment::{Allotment, Slice};
 use holdings::Holdings;
@@ -157,7 +157,7 @@ impl SharedBucket {
         }
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
-        let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
+        let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, worker, &share, now)).collect();
         // Where there is no limit, nothing can be held.
         let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
         if !idle && !is_unlimited {
@@ -322,13 +322,7 @@ impl SharedBucket {
     fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, shut: bool, now: Timestamp) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
-        // A process that has not come for a while may be stalled: it keeps its holding, but nothing is put by for it.
-        let others: Vec<(i64, Holding)> = self
-            .shares
-            .iter()
-            .filter(|(_, other)| now + LEASE < other.until + PUT_BY)
-            .filter_map(|(who, other)| Some((*who, *other.holdings.get(&meter.dimension)?)))
-            .collect();
+        let others = waiting(&self.shares, meter.dimension, now);
         let holding = share.holdings.entry(meter.dimension).or_default();
         let need = stock.need.min(u64::try_from(meter.capacity()).unwrap_or(0));
         // No process saves up for long by staying away or being slow.
@@ -336,11 +330,7 @@ impl SharedBucket {
         let credit = (u64::try_from(CREDIT.as_nanos()).unwrap_or(u64::MAX) / meter.interval()).max(need);
         holding.had = holding.had.max(most.saturating_sub(credit));
         // A process that had less comes first: the units that it lacks are reserved for it.
-        let rank = (holding.had, worker);
-        let reserved = others
-            .iter()
-            .filter(|(who, other)| (other.had, *who) < rank)
-            .fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks));
+        let reserved = lacked_before((holding.had, worker), &others);
         let free = u64::try_from(meter.level).unwrap_or(0).saturating_sub(reserved);
         let lacking = need.saturating_sub(holding.held);
         // Half of what a call needs is useless, except to the first process, which gets the rest next.
@@ -349,10 +339,11 @@ impl SharedBucket {
             meter.level = meter.level.saturating_sub(i64::try_from(granted).unwrap_or(0));
             holding.held = holding.held.saturating_add(granted);
         }
-        holding.lacks = stock.want.max(need).saturating_sub(holding.held);
+        // What it would only like to have is not withheld from calls that wait elsewhere.
+        holding.lacks = stock.waiting.max(need).min(stock.want.max(need)).saturating_sub(holding.held);
     }
 
-    fn slice(&self, index: usize, own: &Share) -> Option<Slice> {
+    fn slice(&self, index: usize, worker: i64, own: &Share, now: Timestamp) -> Option<Slice> {
         let meter = self.meters.get(index)?;
         let own = own.holdings.get(&meter.dimension).copied().unwrap_or_default();
         let others = u64::try_from(self.outstanding(index)).unwrap_or(0);
@@ -366,6 +357,21 @@ impl SharedBucket {
             interval: meter.interval(),
             amount: meter.amount(),
             corrected: meter.corrected,
+            told: meter.told,
+            ahead: lacked_before((own.had, worker), &waiting(&self.shares, meter.dimension, now)),
         })
     }
+}
+
+/// What other processes hold and lack of a limit. A process that has not come for a while may be stalled: it keeps its
+/// holding, but nothing is put by for it.
+fn waiting(shares: &BTreeMap<i64, Share>, dimension: Dimension, now: Timestamp) -> Vec<(i64, Holding)> {
+    let fresh = shares.iter().filter(|(_, other)| now + LEASE < other.until + PUT_BY);
+    fresh.filter_map(|(who, other)| Some((*who, *other.holdings.get(&dimension)?))).collect()
+}
+
+/// The units that processes lack which come before the one with this `rank`.
+fn lacked_before(rank: (u64, i64), others: &[(i64, Holding)]) -> u64 {
+    let first = others.iter().filter(|(who, other)| (other.had, *who) < rank);
+    first.fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks))
 }

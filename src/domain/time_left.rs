@@ -91,6 +91,7 @@ mod tests {
             refund: 0,
             refund_age: Duration::ZERO,
             need: 0,
+            waiting: 0,
             want: 50,
         };
         let mut bucket = SharedBucket::default();

@@ -233,7 +233,7 @@ impl Gate {
         let mut model_is_refused = false;
         let mut heard = Vec::with_capacity(holds.len());
         for hold in &holds {
-            hold.correct(settled);
+            hold.correct(settled, limits);
             let understood = hold.bucket().understand(limits);
             hold.hear(&understood);
             heard.push(understood);
@@ -353,7 +353,7 @@ impl Gate {
             target.shut.lock().tried(false);
         }
         match taken {
-            Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken)),
+            Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken, &[])),
             None => cancel(permit.holds),
         }
         self.changed.notify_waiters();

@@ -3,6 +3,7 @@
 use super::SharedWait;
 use crate::domain::Timestamp;
 use crate::domain::limits::Dimension;
+use std::time::Duration;
 
 /// The permission that a process has until it comes again, for [`LEASE`] at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,4 +46,45 @@ pub struct Slice {
     pub amount: u64,
     /// Units taken off so far because the provider said that less was left.
     pub corrected: u64,
+    /// What was left by the answer that told of the limit first; `None`: it is configured.
+    pub told: Option<u64>,
+    /// Units that other processes lack which have had less so far, and which therefore get theirs first.
+    pub ahead: u64,
+}
+
+impl Slice {
+    /// How long until a process has `missing` units in addition to what it holds, where this many are left by now and
+    /// `sharers` processes want some: until all that comes first has come back and then these, but no longer than with
+    /// an equal part of all that comes back.
+    #[must_use]
+    pub fn wait(&self, missing: i64, left: i64, sharers: u32) -> Duration {
+        let missing_now = u64::try_from(missing.saturating_sub(left)).unwrap_or(0);
+        let in_equal_parts = missing_now.saturating_mul(u64::from(sharers.max(1)));
+        self.wait_in_turn(missing, left).min(self.time_for(in_equal_parts))
+    }
+
+    /// The same where the process gets its units after all that other processes lack.
+    #[must_use]
+    pub fn wait_in_turn(&self, missing: i64, left: i64) -> Duration {
+        let behind = missing.saturating_add_unsigned(self.ahead).saturating_sub(left);
+        self.time_for(u64::try_from(behind).unwrap_or(0))
+    }
+
+    /// The time in which this many units come back.
+    const fn time_for(&self, units: u64) -> Duration {
+        Duration::from_nanos(units.saturating_mul(self.interval))
+    }
+
+    /// Whether a call whose own answer says that `remaining` was left had been counted before the answer that told of
+    /// the limit: less was left after each call than after the one before it.
+    #[must_use]
+    pub fn had_counted(&self, remaining: u64) -> bool {
+        self.told.is_some_and(|told| remaining > told)
+    }
+
+    /// Whether such a call was counted after that answer.
+    #[must_use]
+    pub fn counted_later(&self, remaining: u64) -> bool {
+        self.told.is_some_and(|told| remaining < told)
+    }
 }

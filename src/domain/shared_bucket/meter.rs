@@ -11,6 +11,9 @@ use std::time::Duration;
 const JITTER_MS: u64 = 25;
 /// … but not more than this part of the burst.
 const JITTER_AT_MOST: u64 = 50;
+/// Where that part is less than a unit, units come back later by the time that it stands for, and by this at most. The
+/// first calls of a process arrive later after they have their leave than those after them, which have a connection.
+const LATER_AT_MOST: i64 = 100_000_000;
 
 /// How long the fullness of a bucket is remembered.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
@@ -66,6 +69,10 @@ pub(super) struct SharedMeter {
     /// Units taken off so far because the provider said that less was left.
     #[serde(default)]
     pub corrected: u64,
+    /// What was left by the answer that told of a limit that nobody had configured. All that was counted before that
+    /// answer is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<u64>,
 }
 
 fn nanos(now: Timestamp) -> i64 {
@@ -89,6 +96,7 @@ impl SharedMeter {
             epoch: 0,
             spent: Recent::default(),
             corrected: 0,
+            told: None,
         }
     }
 
@@ -105,6 +113,7 @@ impl SharedMeter {
         let mut meter = Self::new(dimension, now);
         meter.learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
         meter.level = signed(remaining).min(meter.capacity());
+        meter.told = Some(remaining);
         meter
     }
 
@@ -151,6 +160,16 @@ impl SharedMeter {
         }
         let jitter = (JITTER_MS * 1_000_000).div_ceil(self.interval()).min(burst / JITTER_AT_MOST);
         signed(burst - jitter)
+    }
+
+    /// By how many nanoseconds units come back later than the bucket ceased to be full.
+    fn later(&self) -> i64 {
+        let burst = self.allowance().burst;
+        // A bucket of one unit is full again whenever that is back.
+        if self.is_daily() || burst <= 1 || burst >= JITTER_AT_MOST {
+            return 0;
+        }
+        signed(burst.saturating_mul(self.interval()) / JITTER_AT_MOST).min(LATER_AT_MOST)
     }
 
     /// Adopts the configured rate; `None`: the configuration no longer names this limit. Used units stay used. Returns
@@ -222,7 +241,7 @@ impl SharedMeter {
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
                 // Full: units that came back beyond that are lost.
-                self.at = now;
+                self.at = now.saturating_add(self.later());
             }
         }
     }
@@ -230,7 +249,7 @@ impl SharedMeter {
     /// Notes that lent units were spent at `since` at the latest: from then on there was room for more to come back.
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
-            self.at = self.at.max(nanos(since));
+            self.at = self.at.max(nanos(since).saturating_add(self.later()));
         }
     }
 

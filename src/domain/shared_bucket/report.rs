@@ -23,6 +23,8 @@ pub struct Stock {
     pub need: u64,
     /// Units that the process would like to hold.
     pub want: u64,
+    /// Units that its calls wait for: only these are put by for it.
+    pub waiting: u64,
 }
 
 /// A wait that a provider asked for.

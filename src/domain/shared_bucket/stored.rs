@@ -7,7 +7,8 @@ use crate::domain::limits::Dimension;
 use crate::domain::shut::Reason;
 use serde_json::{Value, json};
 
-/// [`with_everything`] as version 0.1 wrote it, before holdings were told apart by more than a name.
+/// [`with_everything`] as version 0.1 wrote it, before holdings were told apart by more than a name, and beside that
+/// what was left when a limit was learned, which came later.
 const STORED: &str = include_str!("stored.json");
 
 /// A bucket with something in every member that is stored: two limits of which one is learned, holdings, a wait that is
@@ -66,6 +67,17 @@ fn what_was_written_is_read_and_written_again_as_it_was() {
     let stored: Value = serde_json::from_str(STORED).unwrap();
     assert_eq!(serde_json::from_value::<SharedBucket>(stored.clone()).unwrap(), with_everything());
     assert_eq!(serde_json::to_value(with_everything()).unwrap(), stored);
+}
+
+#[test]
+fn a_limit_that_an_earlier_version_has_learned_is_read_without_what_was_left_then() {
+    let mut stored: Value = serde_json::from_str(STORED).unwrap();
+    for meter in stored["meters"].as_array_mut().unwrap() {
+        meter.as_object_mut().unwrap().remove("told");
+    }
+    let mut expected = with_everything();
+    expected.meters.iter_mut().for_each(|meter| meter.told = None);
+    assert_eq!(serde_json::from_value::<SharedBucket>(stored).unwrap(), expected);
 }
 
 #[test]

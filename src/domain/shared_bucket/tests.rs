@@ -33,6 +33,7 @@ pub(super) fn stock(epoch: u64, left: i64, need: u64, want: u64) -> Report {
             refund_age: Duration::ZERO,
             need,
             want,
+            waiting: want,
         }],
         ..Report::default()
     }
@@ -266,6 +267,52 @@ fn two_large_calls_do_not_wait_for_each_other_and_small_ones_do_not_overtake_for
 }
 
 #[test]
+fn a_wait_is_for_what_comes_first_and_not_for_an_equal_part_of_all_that_comes_back() {
+    let limits = limits(60, 20);
+    let (mut bucket, mut first) = (SharedBucket::default(), Process::new(1, &limits));
+    first.exchange(&mut bucket, 1, 20, 0);
+    assert_eq!(first.spend(20, 0), 20);
+    first.exchange(&mut bucket, 0, 0, 10);
+    let waits = (2..=4).map(|id| {
+        let told = Process::new(id, &limits).exchange(&mut bucket, 1, 1, 20);
+        let slice = told.slices[0];
+        (slice.ahead, slice.wait(1, slice.level, told.sharers).as_secs())
+    });
+    // One unit a second, and each of them waits for one.
+    assert_eq!(waits.collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 3)]);
+}
+
+#[test]
+fn what_a_process_would_only_like_to_have_is_not_withheld_from_calls_that_wait() {
+    let limits = limits(600, 20);
+    for (waiting, there) in [(0, 3), (3, 0)] {
+        let (mut bucket, mut first) = (SharedBucket::default(), Process::new(1, &limits));
+        first.exchange(&mut bucket, 1, 20, 0);
+        assert_eq!(first.spend(20, 0), 20);
+        first.exchange(&mut bucket, 1, 3, 10);
+        let mut report = stock(0, 0, waiting.min(1), 3);
+        report.stocks[0].waiting = waiting;
+        assert_eq!(bucket.exchange(2, &limits, &report, at(20)).slices[0].held, 0);
+        first.exchange(&mut bucket, 1, 3, 380);
+        assert_eq!(first.held, there, "while {waiting} units are waited for by a process that had less");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_wait_is_shorter_than_the_rate_allows_or_longer_than_an_equal_part_of_it(
+        missing in 0_i64..1_000, left in -1_000_i64..1_000, sharers in 0_u32..20, ahead in 0_u64..1_000,
+    ) {
+        let mut bucket = SharedBucket::default();
+        let slice = Slice { ahead, ..bucket.exchange(1, &limits(60, 20), &stock(0, 0, 0, 0), at(0)).slices[0] };
+        let (wait, behind) = (slice.wait(missing, left, sharers), u32::try_from((missing - left).max(0)).unwrap());
+        let second = Duration::from_secs(1);
+        proptest::prop_assert!(wait >= second * behind && wait <= second * behind * sharers.max(1));
+        proptest::prop_assert!(wait <= slice.wait_in_turn(missing, left));
+    }
+}
+
+#[test]
 fn a_days_allowance_is_whole_again_at_midnight_and_not_before() {
     let day = 86_400_000;
     let midnight = EPOCH.div_euclid(day) * day + day - EPOCH;
@@ -282,6 +329,7 @@ fn a_days_allowance_is_whole_again_at_midnight_and_not_before() {
             refund_age: Duration::ZERO,
             need: 1,
             want,
+            waiting: want,
         }],
         ..Report::default()
     };

@@ -87,6 +87,7 @@ fn rows() -> Vec<String> {
             refund: 0,
             refund_age: Duration::ZERO,
             need: step.need,
+            waiting: step.want,
             want: step.want,
         };
         let report = Report { stocks: vec![stock], refused: u64::from(wait.is_some()), wait, ..Report::default() };

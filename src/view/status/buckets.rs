@@ -99,6 +99,7 @@ pub(crate) mod tests {
             refund: 0,
             refund_age: Duration::ZERO,
             need: 0,
+            waiting: 0,
             want,
         };
         Told { stocks: vec![stock], slots_wanted, ..Told::default() }

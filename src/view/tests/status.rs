@@ -17,6 +17,7 @@ fn a_bucket() -> SharedBucket {
         refund: 0,
         refund_age: Duration::ZERO,
         need: 0,
+        waiting: 0,
         want: 50,
     };
     let heard = Heard {

@@ -1,11 +1,12 @@
 //! A call's hold on a bucket: the units that it took, and the figures learned when it ends.
 
 use super::meter::{LocalMeter, Mark};
-use super::running::Running;
+use super::running::{Running, is_of};
 use super::waits::Block;
 use super::{Bucket, Shut};
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
+use crate::provider::LimitObservation;
 use crate::worker::places::Place;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,12 +36,20 @@ impl BucketHold {
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
-    pub fn correct(&self, actual: Charge) {
+    ///
+    /// `limits` are what its answer says of the provider's limits. Where the call was charged late for one of them, and
+    /// had been counted before the answer that told of that limit, it takes nothing more.
+    pub fn correct(&self, actual: Charge, limits: &[LimitObservation]) {
         let mut is_news = false;
-        let taken = self.taken.iter().map(|(meter, estimated, _)| (meter, *estimated));
+        let taken = self.taken.iter().map(|(meter, estimated, _)| (meter, *estimated, false));
         let late = self.running.close();
-        for (meter, estimated) in taken.chain(late.iter().map(|(meter, units)| (meter, *units))) {
-            let actual = actual.units(meter.dimension.unit);
+        let late = late.iter().map(|(meter, units)| {
+            let said = limits.iter().find(|seen| is_of(seen, meter)).and_then(|seen| seen.remaining);
+            (meter, *units, said.is_some_and(|remaining| meter.slice().had_counted(remaining)))
+        });
+        self.running.remember(actual, limits);
+        for (meter, estimated, had_been_counted) in taken.chain(late) {
+            let actual = if had_been_counted { 0 } else { actual.units(meter.dimension.unit) };
             meter.charge(actual.saturating_sub(estimated));
             meter.refund(estimated.saturating_sub(actual));
             is_news |= actual != estimated;

@@ -101,7 +101,19 @@ impl LocalMeter {
         let interval = dimension.seconds.saturating_mul(1_000_000_000).div_ceil(rate.amount.max(1)).max(1);
         let (capacity, amount) = (rate.burst, rate.amount);
         let (held, level, outstanding, corrected) = (0, 0, 0, 0);
-        let slice = Slice { dimension, epoch: 0, held, level, outstanding, capacity, interval, amount, corrected };
+        let slice = Slice {
+            dimension,
+            epoch: 0,
+            held,
+            level,
+            outstanding,
+            capacity,
+            interval,
+            amount,
+            corrected,
+            told: None,
+            ahead: 0,
+        };
         Self::new(slice, Instant::now())
     }
 
@@ -122,6 +134,11 @@ impl LocalMeter {
     /// The limit as the provider would say it.
     pub(super) fn amount(&self) -> u64 {
         self.book().slice.amount
+    }
+
+    /// The state of the limit as a whole, as of the last word from the other processes.
+    pub(super) fn slice(&self) -> Slice {
+        self.book().slice
     }
 
     pub(super) fn queue(&self, units: u64) {
@@ -200,19 +217,19 @@ impl LocalMeter {
 
     /// How long until `units` more could be had after everything that waits already; zero when they could be had now.
     pub(super) fn wait(&self, units: u64, now: Instant) -> Duration {
-        let book = *self.book();
-        let wanted = signed(self.pending.load(Ordering::Relaxed).saturating_add(units.min(book.slice.capacity)));
-        let mine = self.held().saturating_add(Self::level(&book, now));
-        let missing = u64::try_from(wanted.saturating_sub(mine)).unwrap_or(0);
-        Duration::from_nanos(missing.saturating_mul(book.slice.interval).saturating_mul(u64::from(book.sharers.max(1))))
+        let pending = self.pending.load(Ordering::Relaxed);
+        self.wait_for(pending.saturating_add(units.min(self.capacity())), now)
     }
 
     /// How long until `units` could be had if nothing else waited.
     pub(super) fn wait_alone(&self, units: u64, now: Instant) -> Duration {
+        self.wait_for(units.min(self.capacity()), now)
+    }
+
+    fn wait_for(&self, units: u64, now: Instant) -> Duration {
         let book = *self.book();
-        let mine = self.held().saturating_add(Self::level(&book, now));
-        let missing = u64::try_from(signed(units.min(book.slice.capacity)).saturating_sub(mine)).unwrap_or(0);
-        Duration::from_nanos(missing.saturating_mul(book.slice.interval).saturating_mul(u64::from(book.sharers.max(1))))
+        let missing = signed(units).saturating_sub(self.held());
+        if missing <= 0 { Duration::ZERO } else { book.slice.wait(missing, Self::level(&book, now), book.sharers) }
     }
 
     /// How many units could be had within `horizon` beside everything that waits already.
@@ -233,6 +250,17 @@ impl LocalMeter {
         let free = there.saturating_sub(signed(self.pending.load(Ordering::Relaxed)));
         let whole = signed(book.slice.capacity) / sharers;
         free.min(whole).saturating_mul(WHOLLY_FREE) / whole.max(1)
+    }
+
+    /// How long until the next call that waits could be lent what it needs; `None`: no call waits for more than is in
+    /// hand.
+    pub(super) fn lendable_in(&self, now: Instant) -> Option<Duration> {
+        if !self.is_short() {
+            return None;
+        }
+        let book = *self.book();
+        let missing = signed(book.need.max(1)).saturating_sub(self.held()).max(1);
+        Some(book.slice.wait_in_turn(missing, Self::level(&book, now)))
     }
 
     /// Whether more units could be had at once than calls wait for.
@@ -269,12 +297,18 @@ impl LocalMeter {
         #[expect(clippy::cast_precision_loss, reason = "an estimate of the demand")]
         let lately = book.spent_since as f64 / passed;
         book.pace = if lately > book.pace { lately } else { book.pace + (lately - book.pace) * weight };
-        book.spent_since = 0;
+        let was_idle = std::mem::take(&mut book.spent_since) == 0;
         let pending = self.pending.load(Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate that was measured")]
         let ahead = (book.pace / 2.0) as u64;
-        // While no call waits there is no use in holding a fraction of one.
-        let want = if is_closing { 0 } else { pending.saturating_add(if pending > 0 { ahead } else { ahead / 2 }) };
+        let want = match pending {
+            _ if is_closing => 0,
+            // Nothing has used what is in hand, and a call of another process may wait for it.
+            0 if was_idle => 0,
+            // While no call waits there is no use in holding a fraction of one.
+            0 => ahead / 2,
+            _ => pending.saturating_add(ahead),
+        };
         let left = self.held();
         let surplus = u64::try_from(left.saturating_sub(signed(want))).unwrap_or(0);
         self.purse.spend(surplus);
@@ -287,6 +321,7 @@ impl LocalMeter {
             refund_age: now.saturating_duration_since(book.refunded_at),
             need: if pending == 0 { 0 } else { book.need.max(1) },
             want,
+            waiting: if is_closing { 0 } else { pending },
         };
         (stock, left.saturating_sub(signed(surplus)))
     }

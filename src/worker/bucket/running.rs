@@ -3,14 +3,24 @@
 use super::Bucket;
 use super::meter::LocalMeter;
 use crate::domain::Charge;
+use crate::provider::LimitObservation;
 use crate::worker::places::Place;
 use parking_lot::MutexGuard;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Calls that ended longer ago than this were over before the answer was given that tells of a limit.
+const ENDED_LATELY: Duration = Duration::from_secs(1);
+/// The most calls that are remembered after their end.
+const MOST_ENDED: usize = 1_000;
 
 /// All running calls of the bucket.
 #[derive(Debug, Default)]
 pub(super) struct RunningCalls {
+    /// Calls that have ended lately, as long as their answers tell of limits that are not known here, oldest first.
+    ended: VecDeque<EndedCall>,
     /// No call begins any more: other buckets have taken this one's place.
     pub(super) is_retired: bool,
     next: u64,
@@ -27,6 +37,16 @@ pub(super) struct RunningCall {
     late: Vec<(Arc<LocalMeter>, u64)>,
     /// The places that it takes in buckets to which its target belongs now.
     pub(super) places: Vec<Place>,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+struct EndedCall {
+    at: Instant,
+    /// What it took.
+    charge: Charge,
+    /// What its answer said of limits that were not known here.
+    limits: Vec<LimitObservation>,
 }
 
 /// Counts a call while it runs.
@@ -57,6 +77,23 @@ impl Running {
         call.charge = None;
         std::mem::take(&mut call.late)
     }
+
+    /// Remembers what the call took and its answer says of limits that are not known here, for when they are.
+    pub(super) fn remember(&self, charge: Charge, limits: &[LimitObservation]) {
+        let meters = self.bucket.meters();
+        let is_unknown = |seen: &&LimitObservation| {
+            seen.pool.is_none() && seen.remaining.is_some() && !meters.iter().any(|meter| is_of(seen, meter))
+        };
+        let limits: Vec<_> = limits.iter().filter(is_unknown).copied().collect();
+        if limits.is_empty() {
+            return;
+        }
+        let (at, mut calls) = (Instant::now(), self.bucket.calls());
+        while calls.ended.len() >= MOST_ENDED || calls.ended.front().is_some_and(|call| at - call.at > ENDED_LATELY) {
+            calls.ended.pop_front();
+        }
+        calls.ended.push_back(EndedCall { at, charge, limits });
+    }
 }
 
 impl Drop for Running {
@@ -82,10 +119,18 @@ impl Bucket {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
-    /// Charges the running calls for a limit that was unknown when they began: the provider's figure for the units left
-    /// includes hardly any of them.
+    /// Charges the calls of this process for a limit that was unknown when they began: those that have ended lately and
+    /// were counted after the answer that told of the limit, and all that run. Of a running call its own answer tells
+    /// whether it had been counted before ([`BucketHold::correct`](super::BucketHold::correct)).
     pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
-        for call in self.calls().running.values_mut() {
+        let (mut calls, slice, now) = (self.calls(), meter.slice(), Instant::now());
+        for call in calls.ended.iter().filter(|call| now - call.at <= ENDED_LATELY) {
+            let said = call.limits.iter().find(|seen| is_of(seen, meter)).and_then(|seen| seen.remaining);
+            if said.is_some_and(|remaining| slice.counted_later(remaining)) {
+                meter.charge(call.charge.units(meter.dimension.unit));
+            }
+        }
+        for call in calls.running.values_mut() {
             let Some(charge) = call.charge else { continue };
             let units = charge.units(meter.dimension.unit);
             // A call that can never fit will be refused, and takes nothing.
@@ -96,4 +141,10 @@ impl Bucket {
             call.late.push((Arc::clone(meter), units));
         }
     }
+}
+
+/// Whether an answer speaks of the limit of this meter.
+pub(super) fn is_of(seen: &LimitObservation, meter: &LocalMeter) -> bool {
+    let is_of_window = seen.per.is_none_or(|per| per.as_secs().max(1) == meter.dimension.seconds);
+    seen.pool.is_none() && seen.unit == meter.dimension.unit && seen.limit == Some(meter.amount()) && is_of_window
 }

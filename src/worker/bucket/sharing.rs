@@ -15,9 +15,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Time between two reports while there is enough, and while there is not.
+/// Time between two reports while there is enough, and at most while there is not.
 const SOON: Duration = Duration::from_millis(20);
 pub(super) const STEADY: Duration = Duration::from_millis(200);
+/// While there is not enough, what comes back is gathered at least this long.
+const GATHER: Duration = Duration::from_millis(80);
 /// How often a report renews the hold on what this process has.
 const RENEW: Duration = Duration::from_secs(1);
 /// A bucket in use is checked this often even when there is nothing to report: other processes may have shut it.
@@ -146,8 +148,14 @@ impl Bucket {
             let wants = meters.iter().any(|meter| meter.is_short())
                 || self.places.is_lent() && self.places.free() == 0 && self.waiting.load(Ordering::Relaxed) > 0;
             let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
-            let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
-            due = Some(told_at + pause);
+            due = Some(if is_stale || wants && has_enough || !keeping.heard.is_empty() {
+                told_at + SOON
+            } else {
+                // When it is the turn of the call that comes next: a unit that is there and not fetched is lost at the
+                // end of the work.
+                let turn = meters.iter().filter_map(|meter| meter.lendable_in(now)).max();
+                turn.map_or(told_at + STEADY, |turn| (now + turn).clamp(told_at + GATHER, told_at + STEADY))
+            });
         }
         if keeping.is_known {
             due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));

@@ -28,7 +28,7 @@ use super::schemas::InUse;
 use super::settler::{Item, Then};
 use crate::domain::cascade;
 use crate::domain::cost_bound::CostBound;
-use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide};
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, climbs_from, decide, soonest};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Waited, Why};
 use crate::domain::fork::Taken;
@@ -367,12 +367,14 @@ impl Journey {
         conditions.extend((0..self.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
         let view = Conditions::of_job(&self.errand.job, self.bill.cost(), now, &conditions);
         strategy::order(&self.errand.plan.route, &view, &mut self.order);
-        // … unless it is the last.
-        if pace < PACE
-            && let Some(&last) = self.order.last()
-            && let (Some(slot), Some(condition)) = (conditions.get_mut(last), self.condition(last, PACE, now))
-        {
-            *slot = condition;
+        // … unless it is the last, or all are full and its turn comes first.
+        if pace < PACE {
+            let first = soonest(&self.order, &conditions, PACE, now);
+            for index in first.into_iter().chain(self.order.last().copied()) {
+                if let (Some(slot), Some(condition)) = (conditions.get_mut(index), self.condition(index, PACE, now)) {
+                    *slot = condition;
+                }
+            }
         }
         conditions
     }
