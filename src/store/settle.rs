@@ -333,7 +333,8 @@ impl Store {
         if !settlement.endings.is_empty() {
             ended = endings::write(&mut transaction, &settlement.endings, look, form, &mut sums).await?;
             if ended.held.len() < settlement.endings.len() {
-                fenced_out = endings::write_late(&mut transaction, &settlement.endings, &ended, form, &mut sums).await?;
+                fenced_out =
+                    endings::write_late(&mut transaction, &settlement.endings, &ended, form, &mut sums).await?;
             }
         }
         let unused: HashSet<i64> = fenced_out.iter().map(|lease| lease.fence).collect();
