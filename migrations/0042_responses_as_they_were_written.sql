@@ -48,7 +48,7 @@ begin
         changed := replace(definition, 'r.response::text', 'coalesce(r.response::text, r.response_json::text)');
         changed := replace(changed, 'r.response is not null',
                            'coalesce(r.response::text, r.response_json::text) is not null');
-        if changed = definition then
+        if changed = definition or changed ~ '[^(]\mr\.response\M' then
             raise exception 'sluice.% is written in a way that this migration does not know', name;
         end if;
         execute changed;

@@ -197,7 +197,7 @@ async fn each_request_is_bought_once_for_two_workers_and_two_batches() {
     let again = "select count(*) from sluice.results where answered_from is not null and cost = 0 and attempts = 0";
     assert_eq!(fleet.number(again).await, 275);
     // Equal requests have equal answers.
-    let answers = "select count(distinct (j.request ->> 'prompt', r.response::text)) from sluice.result r
+    let answers = "select count(distinct (j.request ->> 'prompt', r.response::text)) from sluice.results r
                      join sluice.job j on j.id = r.job_id";
     assert_eq!(fleet.number(answers).await, 25);
     stop(workers).await;

@@ -161,7 +161,7 @@ async fn a_job_is_one_trace_with_a_span_for_each_call_and_no_word_of_what_was_sa
             assert!(!contains(&export.body, secret), "{secret}: {spans:#?}");
         }
     }
-    assert!(fleet.number("select count(*) from sluice.result where response::text like '%quetzalanswer%'").await >= 3);
+    assert!(fleet.number("select count(*) from sluice.results where response::text like '%quetzalanswer%'").await >= 3);
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
     assert_eq!(ids.len(), spans.len(), "no span comes twice");
 }

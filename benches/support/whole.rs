@@ -178,7 +178,7 @@ pub async fn end_to_end(subject: &Subject, scratch: &Path, load: Load) -> anyhow
         anyhow::Ok(between(from, to, exact as f64))
     };
     let answer: f64 =
-        sqlx::query_scalar("select coalesce(avg(octet_length(response::text)), 0)::float8 from sluice.result")
+        sqlx::query_scalar("select coalesce(avg(octet_length(response::text)), 0)::float8 from sluice.results")
             .fetch_one(pool)
             .await?;
     let fifth = |n: usize| reached(warm + jobs * n / 5).unwrap_or(last);

@@ -347,6 +347,7 @@ impl SharedBucket {
         let meter = self.meters.get(index)?;
         let own = own.holdings.get(&meter.dimension).copied().unwrap_or_default();
         let others = u64::try_from(self.outstanding(index)).unwrap_or(0);
+        let (rank, waiting) = ((own.had, worker), waiting(&self.shares, meter.dimension, now));
         Some(Slice {
             dimension: meter.dimension,
             epoch: meter.epoch,
@@ -357,8 +358,9 @@ impl SharedBucket {
             interval: meter.interval(),
             amount: meter.amount(),
             corrected: meter.corrected,
-            told: meter.told,
-            ahead: lacked_before((own.had, worker), &waiting(&self.shares, meter.dimension, now)),
+            told: meter.told.map(|(remaining, at)| (remaining, at.until(now))),
+            ahead: lacked_before(rank, &waiting),
+            between: lacked_between(rank, own.lacks.saturating_sub(1), &waiting),
         })
     }
 }
@@ -374,4 +376,10 @@ fn waiting(shares: &BTreeMap<i64, Share>, dimension: Dimension, now: Timestamp) 
 fn lacked_before(rank: (u64, i64), others: &[(i64, Holding)]) -> u64 {
     let first = others.iter().filter(|(who, other)| (other.had, *who) < rank);
     first.fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks))
+}
+
+/// The units that the others get while the process with this `rank` gets `more` of them after its first, in turn.
+fn lacked_between(rank: (u64, i64), more: u64, others: &[(i64, Holding)]) -> u64 {
+    let later = others.iter().filter(|(who, other)| (other.had, *who) > rank);
+    later.fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks.min(more)))
 }

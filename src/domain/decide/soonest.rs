@@ -2,6 +2,7 @@
 
 use super::{Condition, RungHealth, health_of};
 use crate::domain::Timestamp;
+use crate::domain::shut::Reason;
 use std::time::Duration;
 
 /// The rung of `order` that opens first because its limit recovers, where none may be called now and that one opens
@@ -16,7 +17,10 @@ pub fn soonest(order: &[usize], conditions: &[Condition], within: Duration, now:
         return None;
     }
     let opens = order.iter().filter_map(|index| match health(index) {
-        RungHealth::Shut(shut) if shut.reason.is_a_limit() && shut.until <= now + within => Some((shut.until, *index)),
+        // When a place at a full rung becomes free is not known.
+        RungHealth::Shut(shut) if shut.reason == Reason::RateLimit && shut.until <= now + within => {
+            Some((shut.until, *index))
+        }
         RungHealth::Shut(_) | RungHealth::Open | RungHealth::Ineligible(_) => None,
     });
     opens.min_by_key(|(until, _)| *until).map(|(_, index)| index)
@@ -26,7 +30,7 @@ pub fn soonest(order: &[usize], conditions: &[Condition], within: Duration, now:
 mod tests {
     use super::*;
     use crate::domain::decide::Ineligible;
-    use crate::domain::shut::{Reason, Shut};
+    use crate::domain::shut::Shut;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -44,7 +48,7 @@ mod tests {
             (vec![full(50), full(800)], Some(0)),
             (vec![full(800), full(50)], Some(1)),
             (vec![full(50), full(50)], Some(0)),
-            (vec![full(800), shut(Reason::Concurrency, 100), never()], Some(1)),
+            (vec![full(800), shut(Reason::Concurrency, 100), never()], Some(0)),
             // Longer than it would wait at all.
             (vec![full(2_000), full(1_001)], None),
             // What does not come back by itself is not queued for.

@@ -2,8 +2,11 @@
 
 use super::SharedWait;
 use crate::domain::Timestamp;
-use crate::domain::limits::Dimension;
+use crate::domain::limits::{Dimension, Unit};
 use std::time::Duration;
+
+/// Of answers that come longer after a limit became known, nothing is concluded about when their calls were counted.
+const TOLD_LATELY: Duration = Duration::from_secs(2);
 
 /// The permission that a process has until it comes again, for [`LEASE`] at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +49,14 @@ pub struct Slice {
     pub amount: u64,
     /// Units taken off so far because the provider said that less was left.
     pub corrected: u64,
-    /// What was left by the answer that told of the limit first; `None`: it is configured.
-    pub told: Option<u64>,
+    /// What was left by the answer that told of the limit first, and how long ago that became known; `None`: it is
+    /// configured.
+    pub told: Option<(u64, Duration)>,
     /// Units that other processes lack which have had less so far, and which therefore get theirs first.
     pub ahead: u64,
+    /// Units that the others get meanwhile, if this process gets all that it lacks: what they lack, but no more than it
+    /// lacks after its first unit.
+    pub between: u64,
 }
 
 impl Slice {
@@ -60,7 +67,9 @@ impl Slice {
     pub fn wait(&self, missing: i64, left: i64, sharers: u32) -> Duration {
         let missing_now = u64::try_from(missing.saturating_sub(left)).unwrap_or(0);
         let in_equal_parts = missing_now.saturating_mul(u64::from(sharers.max(1)));
-        self.wait_in_turn(missing, left).min(self.time_for(in_equal_parts))
+        let after_first = u64::try_from(missing.saturating_sub(1)).unwrap_or(0);
+        let between = self.between.min(after_first.saturating_mul(u64::from(sharers.max(1)) - 1));
+        self.wait_in_turn(missing.saturating_add_unsigned(between), left).min(self.time_for(in_equal_parts))
     }
 
     /// The same where the process gets its units after all that other processes lack.
@@ -76,15 +85,24 @@ impl Slice {
     }
 
     /// Whether a call whose own answer says that `remaining` was left had been counted before the answer that told of
-    /// the limit: less was left after each call than after the one before it.
+    /// the limit: less is left after each call than after the one before it, but for what has come back meanwhile.
+    /// `passed`: since this was received.
+    ///
+    /// That holds for requests, which count when they arrive. Tokens may be counted, and given back, until a call ends.
     #[must_use]
-    pub fn had_counted(&self, remaining: u64) -> bool {
-        self.told.is_some_and(|told| remaining > told)
+    pub fn had_counted(&self, remaining: u64, passed: Duration) -> bool {
+        self.told.is_some_and(|(told, ago)| {
+            let ago = ago.saturating_add(passed);
+            let back = ago.as_nanos() / u128::from(self.interval.max(1));
+            self.dimension.unit == Unit::Requests
+                && ago <= TOLD_LATELY
+                && u128::from(remaining) > u128::from(told).saturating_add(back)
+        })
     }
 
     /// Whether such a call was counted after that answer.
     #[must_use]
     pub fn counted_later(&self, remaining: u64) -> bool {
-        self.told.is_some_and(|told| remaining < told)
+        self.told.is_some_and(|(told, _)| remaining < told)
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 const JITTER_MS: u64 = 25;
 /// … but not more than this part of the burst.
 const JITTER_AT_MOST: u64 = 50;
-/// Where that part is less than a unit, units come back later by the time that it stands for, and by this at most. The
-/// first calls of a process arrive later after they have their leave than those after them, which have a connection.
+/// Where that part is less than a unit, units come back later by that part of a unit's time, at most by these
+/// nanoseconds. The first calls of a process need longer to arrive than those after them, which have a connection.
 const LATER_AT_MOST: i64 = 100_000_000;
 
 /// How long the fullness of a bucket is remembered.
@@ -69,10 +69,10 @@ pub(super) struct SharedMeter {
     /// Units taken off so far because the provider said that less was left.
     #[serde(default)]
     pub corrected: u64,
-    /// What was left by the answer that told of a limit that nobody had configured. All that was counted before that
-    /// answer is in it.
+    /// What was left by the answer that told of a limit that nobody had configured, and when that answer became known.
+    /// All that was counted before that answer is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told: Option<u64>,
+    pub told: Option<(u64, Timestamp)>,
 }
 
 fn nanos(now: Timestamp) -> i64 {
@@ -113,7 +113,7 @@ impl SharedMeter {
         let mut meter = Self::new(dimension, now);
         meter.learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
         meter.level = signed(remaining).min(meter.capacity());
-        meter.told = Some(remaining);
+        meter.told = Some((remaining, now));
         meter
     }
 
@@ -250,6 +250,8 @@ impl SharedMeter {
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
             self.at = self.at.max(nanos(since).saturating_add(self.later()));
+            // Once: units that are spent later do not put off again what comes back for these.
+            self.stalled = false;
         }
     }
 

@@ -283,6 +283,64 @@ fn a_wait_is_for_what_comes_first_and_not_for_an_equal_part_of_all_that_comes_ba
 }
 
 #[test]
+fn what_comes_back_to_a_small_limit_is_put_off_once_however_often_processes_spend() {
+    let limits = limits(600, 40);
+    let mut bucket = SharedBucket::default();
+    let mut processes = [Process::new(1, &limits), Process::new(2, &limits), Process::new(3, &limits)];
+    let mut spent = 0;
+    // Fifteen calls a second where ten may be made.
+    for step in 0..200_i64 {
+        let now = step * 20;
+        for (process, turn) in processes.iter_mut().zip(0..) {
+            process.exchange(&mut bucket, 1, 13, now);
+            if step % 10 == turn * 3 {
+                spent += process.spend(1, now);
+            }
+        }
+    }
+    let left: i64 = bucket.meters[0].level + processes.iter().map(|process| process.held).sum::<i64>();
+    // Forty, and ten a second for four seconds, less a tenth of a second at most.
+    assert!((78..=80).contains(&(spent + left)), "{spent} spent, {left} left");
+}
+
+#[test]
+fn the_wait_of_one_that_comes_first_is_also_for_what_the_others_get_in_turn() {
+    let limits = limits(60, 20);
+    let (mut bucket, mut one, mut two) = (SharedBucket::default(), Process::new(1, &limits), Process::new(2, &limits));
+    one.exchange(&mut bucket, 1, 20, 0);
+    one.spend(20, 0);
+    one.exchange(&mut bucket, 1, 5, 10);
+    two.exchange(&mut bucket, 1, 5, 20);
+    let slice = two.exchange(&mut bucket, 1, 5, 30).slices[0];
+    // Its first unit comes next. Between this and its fifth the other process gets four.
+    assert_eq!((slice.ahead, slice.between), (0, 4));
+    assert_eq!([1, 5].map(|missing| slice.wait(missing, slice.level, 2).as_secs()), [1, 9]);
+}
+
+#[test]
+fn requests_alone_are_taken_for_counted_before_a_limit_was_told_and_only_soon_after() {
+    let slice = |unit, ago| {
+        let limits = limits(600, 20);
+        let slice = SharedBucket::default().exchange(1, &limits, &stock(0, 0, 0, 0), at(0)).slices[0];
+        let dimension = Dimension { unit, ..slice.dimension };
+        Slice { dimension, told: Some((10, Duration::from_millis(ago))), ..slice }
+    };
+    let cases = [
+        // Ten a second come back.
+        (Unit::Requests, 0, 11, true),
+        (Unit::Requests, 0, 10, false),
+        (Unit::Requests, 100, 11, false),
+        (Unit::Requests, 100, 12, true),
+        (Unit::Requests, 2_100, 1_000, false),
+        (Unit::Tokens, 0, 1_000, false),
+    ];
+    for (unit, ago, remaining, expected) in cases {
+        assert_eq!(slice(unit, ago).had_counted(remaining, Duration::ZERO), expected, "{unit:?} {ago} {remaining}");
+    }
+    assert!(!slice(Unit::Requests, 0).had_counted(11, Duration::from_millis(100)));
+}
+
+#[test]
 fn what_a_process_would_only_like_to_have_is_not_withheld_from_calls_that_wait() {
     let limits = limits(600, 20);
     for (waiting, there) in [(0, 3), (3, 0)] {

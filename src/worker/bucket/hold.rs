@@ -42,12 +42,12 @@ impl BucketHold {
     pub fn correct(&self, actual: Charge, limits: &[LimitObservation]) {
         let mut is_news = false;
         let taken = self.taken.iter().map(|(meter, estimated, _)| (meter, *estimated, false));
-        let late = self.running.close();
+        let now = Instant::now();
+        let late = self.running.close(Some((actual, limits)));
         let late = late.iter().map(|(meter, units)| {
             let said = limits.iter().find(|seen| is_of(seen, meter)).and_then(|seen| seen.remaining);
-            (meter, *units, said.is_some_and(|remaining| meter.slice().had_counted(remaining)))
+            (meter, *units, said.is_some_and(|remaining| meter.had_counted(remaining, now)))
         });
-        self.running.remember(actual, limits);
         for (meter, estimated, had_been_counted) in taken.chain(late) {
             let actual = if had_been_counted { 0 } else { actual.units(meter.dimension.unit) };
             meter.charge(actual.saturating_sub(estimated));
@@ -64,7 +64,7 @@ impl BucketHold {
         for (meter, units, _) in &self.taken {
             meter.untake(*units);
         }
-        for (meter, units) in self.running.close() {
+        for (meter, units) in self.running.close(None) {
             meter.refund(units);
         }
         self.probe.into_iter().for_each(|leave| self.bucket.give_back_leave(leave));

@@ -113,6 +113,7 @@ impl LocalMeter {
             corrected,
             told: None,
             ahead: 0,
+            between: 0,
         };
         Self::new(slice, Instant::now())
     }
@@ -139,6 +140,12 @@ impl LocalMeter {
     /// The state of the limit as a whole, as of the last word from the other processes.
     pub(super) fn slice(&self) -> Slice {
         self.book().slice
+    }
+
+    /// Whether a call whose answer says now that `remaining` was left had been counted when the limit was told.
+    pub(super) fn had_counted(&self, remaining: u64, now: Instant) -> bool {
+        let book = *self.book();
+        book.slice.had_counted(remaining, now.saturating_duration_since(book.at))
     }
 
     pub(super) fn queue(&self, units: u64) {

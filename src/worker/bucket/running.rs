@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Calls that ended longer ago than this were over before the answer was given that tells of a limit.
-const ENDED_LATELY: Duration = Duration::from_secs(1);
+/// Calls that ended longer ago than this are taken to have been counted before the answer that tells of a limit. A
+/// process that has nothing to tell hears of a limit after five seconds.
+const ENDED_LATELY: Duration = Duration::from_secs(6);
 /// The most calls that are remembered after their end.
 const MOST_ENDED: usize = 1_000;
 
@@ -70,29 +71,32 @@ impl Running {
     }
 
     /// Ends the late charges of the call, now that its real use is known, and returns what it was charged since it
-    /// began.
-    pub(super) fn close(&self) -> Vec<(Arc<LocalMeter>, u64)> {
-        let mut calls = self.bucket.calls();
+    /// began. What it took and its answer says of limits that are not known here is remembered for when they are.
+    pub(super) fn close(&self, ending: Option<(Charge, &[LimitObservation])>) -> Vec<(Arc<LocalMeter>, u64)> {
+        let unknown = ending.map(|(charge, limits)| (charge, self.unknown(limits)));
+        let (at, mut calls) = (Instant::now(), self.bucket.calls());
+        if let Some((charge, limits)) = unknown.filter(|(_, limits)| !limits.is_empty()) {
+            let is_old = |call: &EndedCall| at.saturating_duration_since(call.at) > ENDED_LATELY;
+            while calls.ended.len() >= MOST_ENDED || calls.ended.front().is_some_and(is_old) {
+                calls.ended.pop_front();
+            }
+            calls.ended.push_back(EndedCall { at, charge, limits });
+        }
         let Some(call) = calls.running.get_mut(&self.number) else { return Vec::new() };
         call.charge = None;
         std::mem::take(&mut call.late)
     }
 
-    /// Remembers what the call took and its answer says of limits that are not known here, for when they are.
-    pub(super) fn remember(&self, charge: Charge, limits: &[LimitObservation]) {
+    /// Those of the limits that are not known here.
+    fn unknown(&self, limits: &[LimitObservation]) -> Vec<LimitObservation> {
+        if limits.is_empty() {
+            return Vec::new();
+        }
         let meters = self.bucket.meters();
         let is_unknown = |seen: &&LimitObservation| {
             seen.pool.is_none() && seen.remaining.is_some() && !meters.iter().any(|meter| is_of(seen, meter))
         };
-        let limits: Vec<_> = limits.iter().filter(is_unknown).copied().collect();
-        if limits.is_empty() {
-            return;
-        }
-        let (at, mut calls) = (Instant::now(), self.bucket.calls());
-        while calls.ended.len() >= MOST_ENDED || calls.ended.front().is_some_and(|call| at - call.at > ENDED_LATELY) {
-            calls.ended.pop_front();
-        }
-        calls.ended.push_back(EndedCall { at, charge, limits });
+        limits.iter().filter(is_unknown).copied().collect()
     }
 }
 
@@ -124,7 +128,7 @@ impl Bucket {
     /// whether it had been counted before ([`BucketHold::correct`](super::BucketHold::correct)).
     pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
         let (mut calls, slice, now) = (self.calls(), meter.slice(), Instant::now());
-        for call in calls.ended.iter().filter(|call| now - call.at <= ENDED_LATELY) {
+        for call in calls.ended.iter().filter(|call| now.saturating_duration_since(call.at) <= ENDED_LATELY) {
             let said = call.limits.iter().find(|seen| is_of(seen, meter)).and_then(|seen| seen.remaining);
             if said.is_some_and(|remaining| slice.counted_later(remaining)) {
                 meter.charge(call.charge.units(meter.dimension.unit));
