@@ -11,10 +11,10 @@
 //! `SLUICE_BENCH_BEFORE`: another `sluice` program, which works end to end by turns with this one, in a database of its
 //! own (with a fresh one in the end as well).
 //! `SLUICE_BENCH_ONLY`: one part only: `queue` (bare SQL and the queue alone, also with `SLUICE_BENCH_DEEP`, a million,
-//! queued), `whole` (end to end), `processes` (1, 3 and 8 workers), `memory` (500 and 5,000 calls in flight), `enqueue`
-//! (a file of `SLUICE_BENCH_LINES` lines, 200000, beside a bare COPY), `claims` (how long a claim takes with ten
-//! thousand jobs queued and with `SLUICE_BENCH_DEEPEST`, ten million), `fresh`, or `budgets` (end to end with no budget,
-//! one and three by turns).
+//! queued), `whole` (end to end), `processes` (1, 3 and 8 workers), `memory` (500 and 5,000 calls in flight),
+//! `enqueue` (a file of `SLUICE_BENCH_LINES` lines, 200000, beside a bare COPY), `claims` (how long a claim takes with
+//! ten thousand jobs queued and with `SLUICE_BENCH_DEEPEST`, ten million), `fresh`, or `budgets` (end to end with no
+//! budget, one and three by turns).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 

@@ -35,7 +35,7 @@ pub async fn run(out: &mut impl Write, subject: &Subject, scratch: &Path, runs: 
     for run in 0..runs {
         copied.push(per_second(lines, copy(&subject.pool, lines)).await?);
         fill(&subject.pool, 0).await?;
-        enqueued.push(per_second(lines, enqueue(subject, scratch, &bodies, run)).await?);
+        enqueued.push(per_second(lines, async { enqueue(subject, scratch, &bodies, run) }).await?);
         let queued: i64 = sqlx::query_scalar("select count(*) from sluice.ready").fetch_one(&subject.pool).await?;
         anyhow::ensure!(queued == i64::try_from(lines)?, "{queued} of {lines} lines were queued");
     }
@@ -71,7 +71,7 @@ async fn copy(pool: &PgPool, lines: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn enqueue(subject: &Subject, scratch: &Path, bodies: &Path, run: usize) -> anyhow::Result<()> {
+fn enqueue(subject: &Subject, scratch: &Path, bodies: &Path, run: usize) -> anyhow::Result<()> {
     let Subject { program, url, .. } = subject;
     let mut command = fast::fast_worker(program, scratch, url, "http://127.0.0.1:9")?;
     command.arg("enqueue").arg(bodies).args(["--batch", &format!("of run {run}")]).stdin(Stdio::null());
