@@ -17,8 +17,7 @@ demo: postgres ## see everything at once, on a private Postgres and the provider
 	$(CARGO) run --profile demo --no-default-features --locked -- demo
 
 test: servers python chromium ## all tests; they start a Postgres and a PgBouncer of their own
-	$(CARGO) test --locked --doc --quiet
-	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
+	$(CARGO) test --locked --no-fail-fast --lib --tests
 
 test-pooler: servers python chromium ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main

@@ -4,6 +4,7 @@
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 mod calls;
 mod circles;
@@ -48,7 +49,13 @@ impl Source {
     }
 }
 
-fn sources() -> Vec<Source> {
+/// All of them, read once.
+fn sources() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
+    &SOURCES
+}
+
+fn read_sources() -> Vec<Source> {
     let src = root().join("src");
     let mut paths = Vec::new();
     files_below(&src, &mut paths);
@@ -131,15 +138,16 @@ fn a_room_imports_what_the_table_says_and_nothing_else() {
 
 /// Whether a path of this file reaches out of its room by `super`. The test above sees paths that begin with `crate`.
 fn climbs_out(source: &Source) -> bool {
+    static CLIMBING: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?:\bsuper::)+").unwrap());
     let names = source.path.with_extension("");
     let depth = names.components().filter(|part| part.as_os_str() != "mod").count();
-    let climbing = Regex::new(r"(?:\bsuper::)+").unwrap();
-    climbing.find_iter(&source.code).any(|found| found.as_str().matches("super").count() >= depth)
+    CLIMBING.find_iter(&source.code).any(|found| found.as_str().matches("super").count() >= depth)
 }
 
 #[test]
 fn no_path_climbs_out_of_its_room() {
-    let climbing: Vec<PathBuf> = sources().into_iter().filter(climbs_out).map(|source| source.path).collect();
+    let climbing: Vec<&Path> =
+        sources().iter().filter(|source| climbs_out(source)).map(|source| source.path.as_path()).collect();
     assert!(climbing.is_empty(), "they reach another room by `super`: {climbing:#?}");
     for (path, code, climbs) in [
         ("store/job.rs", "use super::Store;", false),

@@ -3,19 +3,22 @@
 
 use super::{Source, sources};
 use regex::Regex;
+use std::sync::LazyLock;
 
 /// The names of items that are `pub`, and of what a `pub` trait asks for, that no doc comment stands before. `new` says
 /// enough: it makes what its type is. `has_head` tells whether the file of a module begins with its documentation.
 fn undocumented(text: &str, has_head: impl Fn(&str) -> bool) -> Vec<String> {
-    let item = Regex::new(r"^\s*pub (?:(?:const|async) )*(fn|struct|enum|union|trait|const|static|type|mod) (\w+)");
-    let of_trait = Regex::new(r"^    (?:(?:const|async) )*(fn|const|type) (\w+)");
-    let (item, of_trait) = (item.unwrap(), of_trait.unwrap());
+    static ITEM: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^\s*pub (?:(?:const|async) )*(fn|struct|enum|union|trait|const|static|type|mod) (\w+)").unwrap()
+    });
+    static OF_TRAIT: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^    (?:(?:const|async) )*(fn|const|type) (\w+)").unwrap());
     let lines: Vec<&str> = text.lines().collect();
     let mut in_trait = false;
     let mut missing = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         in_trait = line.starts_with("pub trait ") || in_trait && *line != "}";
-        let found = item.captures(line).or_else(|| of_trait.captures(line).filter(|_| in_trait));
+        let found = ITEM.captures(line).or_else(|| OF_TRAIT.captures(line).filter(|_| in_trait));
         let Some(found) = found.filter(|found| &found[2] != "new") else { continue };
         let mut before = lines[..at].iter().rev().map(|line| line.trim()).peekable();
         let is_attribute = |line: &&str| line.ends_with(']') && !line.starts_with("//");
@@ -51,6 +54,24 @@ fn every_item_that_is_public_is_documented() {
         })
         .collect();
     assert!(missing.is_empty(), "no doc comment says what these are: {missing:#?}");
+}
+
+/// Nothing would run it: the manifest says that the library has no such code.
+#[test]
+fn no_documentation_has_code_that_is_to_be_run() {
+    let mut fences = 0;
+    for source in sources() {
+        let mut is_open = false;
+        for line in source.text.lines().map(str::trim_start) {
+            let Some(kind) = line.strip_prefix("/// ```").or_else(|| line.strip_prefix("//! ```")) else { continue };
+            is_open = !is_open;
+            if is_open {
+                assert_eq!(kind, "text", "src/{}: {line}", source.path.display());
+                fences += 1;
+            }
+        }
+    }
+    assert!(fences > 0);
 }
 
 #[test]

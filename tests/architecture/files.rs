@@ -46,7 +46,7 @@ fn the_files_in_folders_are_listed_with_what_they_say_of_themselves() {
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(ENDS[0]).expect("the page has the list");
     let (listed, after) = rest.split_once(ENDS[1]).expect("the list has an end");
-    let list = list(&sources);
+    let list = list(sources);
     if std::env::var_os("SLUICE_WRITE_LIST_OF_FILES").is_some() {
         std::fs::write(&path, [before, ENDS[0], &list, ENDS[1], after].concat()).unwrap();
     } else {

@@ -34,7 +34,7 @@ const PLACES: [&str; 21] = [
 ];
 
 /// The last migration that is released: it and those before it never change.
-const RELEASED: u32 = 41;
+const RELEASED: u32 = 42;
 
 /// Why a line may be long. The seeds of the fuzzer are bytes, and are not read at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

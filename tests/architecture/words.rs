@@ -4,11 +4,13 @@
 use super::sources;
 use regex::Regex;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// The types that are declared in this code, those inside functions and macros apart, and whether each is `pub`.
 fn declared(code: &str) -> Vec<(String, bool)> {
-    let item = Regex::new(r"(?m)^(pub(?:\([a-z]+\))? )?(?:struct|enum|union|trait|type) (\w+)").unwrap();
-    item.captures_iter(code)
+    static ITEM: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?m)^(pub(?:\([a-z]+\))? )?(?:struct|enum|union|trait|type) (\w+)").unwrap());
+    ITEM.captures_iter(code)
         .map(|found| (found[2].to_owned(), found.get(1).is_some_and(|seen| seen.as_str() == "pub ")))
         .collect()
 }
