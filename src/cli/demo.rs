@@ -82,7 +82,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Output::new(global).note(format_args!("removed {}, left behind by a demo that was killed", gone.display()));
     }
     let scratch = Folder::make()?;
-    let ended = play(scratch.path(), global).await;
+    let ended = Box::pin(play(scratch.path(), global)).await;
     if args.keep {
         let kept = scratch.keep().context("keeping the folder")?;
         Output::new(global).line(format!("Kept in {}", kept.display()))?;

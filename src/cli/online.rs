@@ -21,6 +21,9 @@ use tokio::time::Instant;
 
 /// Columns of a provider's words, so that they and their margin fit a terminal of the usual width.
 const WIDTH: usize = 70;
+
+/// The words before what to do.
+const DO: &str = "do: ";
 /// Calls under way at once.
 const AT_ONCE: usize = 64;
 
@@ -222,13 +225,13 @@ pub(super) fn tell(tried: &[TriedView], out: &mut dyn Write) -> io::Result<()> {
                 let status = call.http_status.map_or_else(String::new, |status| format!(", HTTP {status}"));
                 writeln!(out, "    {key:width$}  FAILED{took}: {class}{status}")?;
                 if let Some(message) = call.message.as_deref().filter(|message| !message.is_empty()) {
-                    for line in wrapped(&format!("“{}”", on_one_line(message))) {
+                    for line in wrapped(&format!("“{}”", on_one_line(message)), WIDTH) {
                         writeln!(out, "      {line}")?;
                     }
                 }
                 if let Some(advice) = call.advice {
-                    for (index, line) in wrapped(advice).iter().enumerate() {
-                        writeln!(out, "      {}{line}", if index == 0 { "do: " } else { "    " })?;
+                    for (index, line) in wrapped(advice, WIDTH - DO.len()).iter().enumerate() {
+                        writeln!(out, "      {}{line}", if index == 0 { DO } else { "    " })?;
                     }
                 }
             }
@@ -252,12 +255,12 @@ fn as_count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The text in lines that fit a terminal of the usual width, as far as its words are short enough.
-fn wrapped(text: &str) -> Vec<String> {
+/// The text in lines of this width, as far as its words are short enough.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
                 line.push_str(word);
             }

@@ -9,6 +9,7 @@ use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::domain::counted::counted;
 use crate::domain::pause::PauseKind;
+use crate::domain::trial;
 use crate::exit_code::ExitCode;
 use crate::view::change::BulkView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -49,7 +50,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         RouteCommand::Cancel(bulk) => {
             let context = Context::open(global).await?;
             let jobs = context.store.unfinished_of_route(&bulk.name).await?;
-            require_route(&context, &bulk.name, &jobs)?;
+            if jobs.is_empty() {
+                require_known(&context, &bulk.name)?;
+            }
             agree(&bulk, "cancel", "unfinished", &jobs).await?;
             let bar = counter(&jobs);
             let cancelled = context.store.cancel_route(&bulk.name, jobs, |done| set(&bar, done)).await?;
@@ -59,7 +62,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         RouteCommand::Retry(bulk) => {
             let context = Context::open(global).await?;
             let jobs = context.store.failed_of_route(&bulk.name).await?;
-            require_route(&context, &bulk.name, &jobs)?;
+            if jobs.is_empty() {
+                require_known(&context, &bulk.name)?;
+            }
             agree(&bulk, "retry", "failed", &jobs).await?;
             let bar = counter(&jobs);
             let retried = context.store.retry_jobs(&jobs, |done| set(&bar, done)).await?;
@@ -72,13 +77,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Checks the name: one that neither the configuration nor any such job has is a typing error.
-fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<()> {
-    let known = &context.config.routes;
-    if !jobs.is_empty() || context.config.knows_route(name) {
+/// Where nothing was found, a name that is not in the configuration is a typing error. The routes of trials have none.
+pub(super) fn require_known(context: &Context, name: &str) -> anyhow::Result<()> {
+    if context.config.knows_route(name) || trial::tried(name).is_some() {
         return Ok(());
     }
-    let known = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = context.config.routes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
     Err(CommandFailure::not_found(format!("there is no route {name:?}; {known}")).into())
 }

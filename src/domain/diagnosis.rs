@@ -392,6 +392,15 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("prepared_transactions", &facts.prepared, |all| sessions::prepared(all, thresholds)));
     findings.push(seen("replication_slots", &facts.slots, |slots| sessions::slots(slots)));
     findings.push(seen("standbys", &facts.standbys, |standbys| sessions::standbys(standbys)));
+    let connections = match (&facts.server, &facts.queue) {
+        (Ok(server), queue) => queue::connections(server, queue.as_ref().ok(), facts.pooled),
+        (Err(reason), _) => Finding::unseen("connections", reason),
+    };
+    if matches!(facts.schema, Ok(SchemaState { found: 0, .. })) {
+        // The other checks look at what the schema holds: of each it would be said that it is not there.
+        findings.push(connections);
+        return findings;
+    }
     findings.push(seen("dead_rows", &facts.tables, |tables| database::dead_rows(tables)));
     findings.push(seen("table_settings", &facts.tables, |tables| database::table_settings(tables)));
     findings.push(seen("autovacuum", &facts.vacuum_off, |tables| database::vacuum_off(tables)));
@@ -399,10 +408,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings.push(seen("trigger", &facts.trigger, |fires| database::trigger(*fires)));
     findings.push(seen("partitions", &facts.partitions, database::partitions));
     findings.push(seen("plans", &facts.plans, |plans| database::plans(plans)));
-    findings.push(match (&facts.server, &facts.queue) {
-        (Ok(server), queue) => queue::connections(server, queue.as_ref().ok(), facts.pooled),
-        (Err(reason), _) => Finding::unseen("connections", reason),
-    });
+    findings.push(connections);
     match &facts.queue {
         Ok(queue) => findings.extend(queue::all(queue, thresholds)),
         Err(reason) => findings.push(Finding::unseen("workers", reason)),

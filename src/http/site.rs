@@ -177,7 +177,8 @@ impl Site {
         let Ok(Ok(_place)) = timeout(FOR_A_PLACE, self.places.acquire()).await else {
             return Err(Problem::busy("other pages are waiting for the database: try again in a moment"));
         };
-        let looking = async { read(&self.store().await?).await };
+        // On the heap: what makes a connection is large, and every page would hold it in itself.
+        let looking = Box::pin(async { read(&self.store().await?).await });
         match timeout(FOR_AN_ANSWER, looking).await {
             Ok(found) => Ok(found?),
             Err(_) => Err(too_slow()),

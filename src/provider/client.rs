@@ -12,7 +12,7 @@ use super::error_body::ErrorBody;
 use super::report::{CallReport, FailedUsage};
 use super::role::{Held, RoleKeys};
 use super::sigv4::{AccessKey, Skew};
-use super::transport::{NoTransport, Reply, TimeLimits, Transport};
+use super::transport::{Reply, TimeLimits, Transport};
 use super::vendors::{self, Tiers};
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
@@ -47,15 +47,12 @@ pub enum ProviderError {
     /// A configured header is unusable.
     #[error("providers.{provider}.headers: {header:?} is not a valid HTTP header")]
     Header { provider: String, header: String },
-    /// The HTTP client cannot be built.
-    #[error("providers.{provider}: cannot set up the HTTP client: {source}")]
-    Client { provider: String, source: reqwest::Error },
-    /// There is no thread for its connections.
-    #[error("providers.{provider}: cannot start a thread for its connections: {source}")]
-    Thread {
+    /// The HTTP client cannot be built, or there is no thread for its connections.
+    #[error("providers.{provider}: {reason}")]
+    Client {
         provider: String,
-        /// The system's error.
-        source: std::io::Error,
+        /// Why not, and what to do, in words.
+        reason: String,
     },
 }
 
@@ -165,10 +162,7 @@ impl Provider {
             endpoint.keys.iter().map(|key| endpoint.auth(key)).collect()
         };
         let transport = Transport::new(&endpoint.name, &base_url, endpoint.timeouts.connect, endpoint.max_body)
-            .map_err(|why| match why {
-                NoTransport::Client(source) => ProviderError::Client { provider: provider(), source },
-                NoTransport::Thread(source) => ProviderError::Thread { provider: provider(), source },
-            })?;
+            .map_err(|why| ProviderError::Client { provider: provider(), reason: why.to_string() })?;
         let (adapter, tiers) = (endpoint.adapter(), endpoint.tiers());
         Ok(Self {
             endpoint,

@@ -5,7 +5,7 @@
 
 use super::client::now;
 use super::echo::Echoes;
-use super::transport::{NoTransport, TimeLimits, Transport};
+use super::transport::{TimeLimits, Transport};
 use super::wait_hint;
 use super::wire::{Delivery, Outgoing};
 use crate::domain::Timestamp;
@@ -76,8 +76,12 @@ pub enum HookError {
         reason: &'static str,
     },
     /// The HTTP client cannot be built.
-    #[error("alerts.receivers.{receiver}: cannot set up the HTTP client")]
-    Client { receiver: String },
+    #[error("alerts.receivers.{receiver}: {reason}")]
+    Client {
+        receiver: String,
+        /// Why not, and what to do, in words.
+        reason: String,
+    },
 }
 
 /// The outcome of one message.
@@ -164,10 +168,8 @@ impl Hook {
             hook_url(receiver.url.expose_secret()).map_err(|reason| HookError::Url { receiver: name(), reason })?;
         let key = receiver.secret.as_ref().map(|secret| signing_key(secret.expose_secret())).transpose();
         let key = key.map_err(|reason| HookError::Secret { receiver: name(), reason })?;
-        let transport =
-            Transport::new(&receiver.name, &url, receiver.timeout, MOST_ANSWER).map_err(|why| match why {
-                NoTransport::Client(_) | NoTransport::Thread(_) => HookError::Client { receiver: name() },
-            })?;
+        let transport = Transport::new(&receiver.name, &url, receiver.timeout, MOST_ANSWER)
+            .map_err(|why| HookError::Client { receiver: name(), reason: why.to_string() })?;
         // The path and the query are the secret part of an address, and hosts are in many texts.
         let mut secrets = vec![receiver.url.clone()];
         let path = url.path().trim_start_matches('/');

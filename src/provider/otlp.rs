@@ -7,7 +7,7 @@ mod message;
 use super::client::now;
 use super::echo::Echoes;
 use super::hook::hook_url;
-use super::transport::{NoTransport, TimeLimits, Transport};
+use super::transport::{TimeLimits, Transport};
 use super::wait_hint;
 use super::wire::{Delivery, Outgoing};
 use crate::domain::trace::Span;
@@ -125,9 +125,9 @@ impl SpanExporter {
     ///
     /// # Errors
     /// The client cannot be set up.
-    pub fn new(collector: TraceCollector, host: String) -> Result<Self, &'static str> {
+    pub fn new(collector: TraceCollector, host: String) -> Result<Self, String> {
         let transport = Transport::new("traces", &collector.endpoint, collector.timeout, MOST_ANSWER)
-            .map_err(|(NoTransport::Client(_) | NoTransport::Thread(_))| "cannot set up the HTTP client")?;
+            .map_err(|why| why.to_string())?;
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))]);
         for (name, value) in &collector.headers {
             if let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) {

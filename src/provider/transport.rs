@@ -18,7 +18,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
 use room::Room;
 use sending::Sending;
-use stage::{broken, deadline, timed_out};
+use stage::{broken, deadline, root_of, timed_out};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -54,11 +54,28 @@ pub(super) struct TimeLimits {
     pub started: Instant,
 }
 
-/// Why the client could not be made.
+/// Why the client could not be made, in words.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum NoTransport {
-    Client(reqwest::Error),
+    #[error("cannot set up the HTTP client: {0}")]
+    Client(String),
+    #[error("cannot start a thread for its connections: {0}")]
     Thread(io::Error),
 }
+
+impl NoTransport {
+    fn client(error: &reqwest::Error) -> Self {
+        let reason = root_of(error).unwrap_or_else(|| "unknown cause".to_owned());
+        Self::Client(if reason.contains(NO_CERTIFICATES) { NO_CERTIFICATES_HERE.to_owned() } else { reason })
+    }
+}
+
+/// What the TLS library says where the system has no certificates.
+const NO_CERTIFICATES: &str = "No CA certificates were loaded";
+
+/// The same for people.
+const NO_CERTIFICATES_HERE: &str = "the system has no certificates of authorities, by which servers behind https are \
+                                    known: install the package ca-certificates, or name a file in SSL_CERT_FILE";
 
 /// The reply of the server.
 pub(super) struct Reply {
@@ -136,7 +153,12 @@ impl Transport {
         if is_loopback(base_url) {
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| NoTransport::Client(error.without_url()))?;
+        if !may_speak_tls(base_url, proxies()) {
+            // Reading the system's certificates takes longer than the rest of a start, and a system that has none may
+            // ask a server without TLS all the same.
+            builder = builder.tls_certs_only(std::iter::empty());
+        }
+        let client = builder.build().map_err(|error| NoTransport::client(&error.without_url()))?;
         let outbound = Outbound::start(provider).map_err(NoTransport::Thread)?;
         Ok(Self { client, outbound, max_body, room: Arc::new(Room::new()) })
     }
@@ -294,6 +316,18 @@ fn request_of(outgoing: Outgoing, progress: &Arc<CallProgress>) -> Request {
     *request.headers_mut() = headers;
     *request.body_mut() = Some(reqwest::Body::wrap(Sending::of(body, Arc::clone(progress))));
     request
+}
+
+/// Whether TLS may be spoken on the way to this address: with the server, or with one of these proxies before it.
+fn may_speak_tls(base_url: &Url, proxies: impl IntoIterator<Item = String>) -> bool {
+    let is_secure =
+        |proxy: String| proxy.trim_start().get(..6).is_some_and(|begin| begin.eq_ignore_ascii_case("https:"));
+    base_url.scheme() != "http" || (!is_loopback(base_url) && proxies.into_iter().any(is_secure))
+}
+
+/// The proxies that the environment names for addresses without TLS.
+fn proxies() -> impl Iterator<Item = String> {
+    ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].into_iter().filter_map(|name| std::env::var(name).ok())
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -118,11 +118,19 @@ impl Address {
         Ok((format!("{scheme}://{user}{}{path}{query}", hosts.join(",")), password))
     }
 
-    /// A question to the operator: is the server reachable, and right?
-    pub(super) fn doubt(&self) -> String {
-        match &self.set_by {
-            Some(name) => format!("Is it running, and is {name} right?"),
-            None => "Is it running?".to_owned(),
+    /// A question to the operator about this failure: is the server reachable, and the address right?
+    pub(super) fn doubt(&self, failure: &sqlx::Error) -> String {
+        let set_by = self.set_by.as_deref();
+        let answer = failure.as_database_error().map(|error| error.code().unwrap_or_default());
+        match (answer.as_deref(), set_by) {
+            // A server that refuses a connection runs.
+            (Some("3D000"), Some(name)) => format!("Is it still to be made (`createdb`), or is {name} wrong?"),
+            (Some("3D000"), None) => "Is it still to be made (`createdb`)?".to_owned(),
+            (Some("57P03"), _) => "Does it start, or stop?".to_owned(),
+            (Some(_), Some(name)) => format!("Is {name} right?"),
+            (Some(_), None) => "Is the address right?".to_owned(),
+            (None, Some(name)) => format!("Is it running, and is {name} right?"),
+            (None, None) => "Is it running?".to_owned(),
         }
     }
 

@@ -357,19 +357,24 @@ impl Store {
         Ok(changed)
     }
 
-    /// Whether a job that this budget has refused asks it again soon: it would have room if the reservations of that
-    /// moment are given back. All others rest for minutes.
-    pub async fn asks_soon(&self, name: &str) -> Result<bool, StoreError> {
-        sqlx::query_scalar!(
-            r#"select exists (select from sluice.parked p
-                               where p.reason not in ('scheduled', 'paused') and p.reason = 'budget ' || $1
-                                 and p.run_at < now() + make_interval(secs => $2)) as "soon!""#,
+    /// How many jobs of a batch rest because this budget has refused them, and whether one of those that it has refused
+    /// asks it again soon: it would have room if the reservations of that moment are given back. All others rest for
+    /// minutes.
+    pub async fn rest_for(&self, name: &str, batch: &str) -> Result<(i64, bool), StoreError> {
+        let row = sqlx::query!(
+            r#"select count(*) filter (where (select j.batch = $3 from sluice.job j
+                                               where j.id = any (array[p.job_id]))) as "jobs!",
+                      coalesce(bool_or(p.run_at < now() + make_interval(secs => $2)), false) as "soon!"
+                 from sluice.parked p
+                where p.reason not in ('scheduled', 'paused') and p.reason = 'budget ' || $1"#,
             name,
-            MOMENT.as_secs_f64() + 1.0
+            MOMENT.as_secs_f64() + 1.0,
+            batch
         )
         .fetch_one(&self.db)
         .await
-        .doing(READING)
+        .doing(READING)?;
+        Ok((row.jobs, row.soon))
     }
 
     /// Whether this login may set budgets.

@@ -116,6 +116,8 @@ pub(super) async fn open_alone<'e>(
               -- A statement that was given up and is run late by the server must not hide a later call.
               and coalesce(i.call_number, 0) <= c.number
               and (select v.version from sluice.budget_version v) = $9
+              -- A transaction that has cancelled one of the jobs may stay open: the others do not wait for it.
+              and (select set_config('lock_timeout', '300ms', true)) is not null
            returning i.fence, i.call_number as "number!""#,
         &columns.jobs,
         &columns.fences,

@@ -252,10 +252,13 @@ impl Database {
         let servers: Vec<PgConnectOptions> = address.servers().iter().map(ours).collect();
         let writable = purpose == Purpose::Work || address.must_be_writable();
         let options = servers.get(first_that_serves(&servers, writable).await?).cloned().unwrap_or_default();
-        let pooled = match pooler {
-            Pooler::Auto => is_pooled(&options).await?,
-            Pooler::None => false,
-            Pooler::Transaction => true,
+        let (pooled, connected) = match pooler {
+            Pooler::Auto => {
+                let direct = Box::pin(without_pooler(&options)).await?;
+                (direct.is_none(), direct)
+            }
+            Pooler::None => (false, None),
+            Pooler::Transaction => (true, None),
         };
         let with_settings = move |options: PgConnectOptions| {
             if pooled {
@@ -269,7 +272,10 @@ impl Database {
         let options = with_settings(options);
         // The pool would try for as long as its patience lasts and then only report that time is up. A single
         // connection reports the fault at once.
-        let mut first = within_patience(options.connect()).await?;
+        let mut first = match connected {
+            Some(connected) => connected,
+            None => within_patience(options.connect()).await?,
+        };
         let connections = match purpose {
             Purpose::Commands | Purpose::Looks => connections,
             Purpose::Work => {
@@ -434,22 +440,26 @@ async fn follow(pool: PgPool, servers: Arc<[PgConnectOptions]>, writable: bool, 
     }
 }
 
-/// Whether something refuses Sluice's settings or does not pass them on, as poolers do.
-async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+/// A connection to Postgres itself; `None`: something in between refuses Sluice's settings or does not pass them on, as
+/// poolers do.
+async fn without_pooler(options: &PgConnectOptions) -> Result<Option<PgConnection>, sqlx::Error> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // A different mark for each connection: a pooler may hand out a session that another client has begun like this.
     let mark = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
     let marked = options.clone().options(SETTINGS).options([(MARK, &mark)]);
     let mut connection = match within_patience(marked.connect()).await {
         Ok(connection) => connection,
-        Err(error) if is_refusal(&error) => return Ok(true),
+        Err(error) if is_refusal(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     // As text and not prepared, which needs neither a transaction nor a session.
     let asked = sqlx::raw_sql("select current_setting('sluice.mark', true)").fetch_one(&mut connection).await?;
     let arrived: Option<String> = asked.try_get(0)?;
+    if arrived.as_deref() == Some(&mark) {
+        return Ok(Some(connection));
+    }
     connection.close().await?;
-    Ok(arrived.as_deref() != Some(&mark))
+    Ok(None)
 }
 
 /// Whether the other end rejects the way in which Sluice's connections begin: a violation of the protocol, something

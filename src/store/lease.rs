@@ -5,6 +5,7 @@ use crate::domain::statistics::Statistics;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Lease, timestamp};
 use sqlx::types::Json;
+use std::collections::HashSet;
 
 /// How long a worker may be silent before others take its jobs, in seconds.
 pub const LEASE_SECONDS: f64 = 30.0;
@@ -207,6 +208,27 @@ impl Store {
         Ok((u64::try_from(row.back).unwrap_or(0), row.poison.len() as u64))
     }
 
+    /// The fences of those of these claims whose rows another transaction has locked, as one does that has cancelled
+    /// their jobs and has not ended. It waits for none of them.
+    pub async fn locked(&self, claims: &[Lease]) -> Result<HashSet<i64>, StoreError> {
+        let locked = sqlx::query_scalar!(
+            r#"with w as (
+                select * from unnest($1::bigint[], $2::bigint[]) w(job_id, fence)
+            ), free as materialized (
+                select i.fence from w join sluice.inflight i on i.job_id = any (array[w.job_id]) and i.fence = w.fence
+                   for update of i skip locked
+            )
+            select i.fence from w join sluice.inflight i on i.job_id = any (array[w.job_id]) and i.fence = w.fence
+             where i.fence not in (select f.fence from free f)"#,
+            &claims.iter().map(|claim| claim.job.0).collect::<Vec<_>>(),
+            &claims.iter().map(|claim| claim.fence).collect::<Vec<_>>()
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking for claims that are locked")?;
+        Ok(locked.into_iter().collect())
+    }
+
     /// Declares workers dead whose processes are known to have ended, so that their leases need not run out first.
     pub async fn declare_dead(&self, workers: &[i64]) -> Result<u64, StoreError> {
         let declared =
@@ -220,7 +242,8 @@ impl Store {
     /// Gives back jobs that the queue lists for this worker and the worker does not know: the reply to their claim was
     /// lost, or the database has lost their ending. A call that had
     /// begun for such a job is booked, as its result is no longer known. `known` are the fences of everything that the
-    /// worker holds or has not settled yet; it must claim nothing in between.
+    /// worker holds or has not settled yet; it must claim nothing in between. A job that another transaction has locked
+    /// is left for the next time.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {
         let held = sqlx::query!(
             r#"select count(*) as "unknown!" from sluice.inflight where worker = $1 and fence <> all ($2)"#,
@@ -236,7 +259,8 @@ impl Store {
         let mut transaction = self.db.begin().await.doing("giving back jobs of a lost claim")?;
         let unknown = sqlx::query!(
             r#"with lost as materialized (
-                select i as held from sluice.inflight i where i.worker = $1 and i.fence <> all ($2) for update of i
+                select i as held from sluice.inflight i
+                 where i.worker = $1 and i.fence <> all ($2) for update of i skip locked
             )
             select (held).job_id as "job_id!", (held).fence as "fence!",
                    sluice.book_open_call(held, 'lost_answer') as "booked!"

@@ -235,6 +235,12 @@ impl StoreError {
         matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
     }
 
+    /// Whether the server gave the statement up because another transaction has locked a row for too long.
+    #[must_use]
+    pub fn waited_for_a_lock(&self) -> bool {
+        self.has_code("55P03")
+    }
+
     /// Whether there is a row of that key already.
     fn is_duplicate(&self) -> bool {
         self.has_code("23505")
@@ -453,7 +459,8 @@ impl Store {
         connections: u32,
     ) -> Result<Self, StoreError> {
         let db = Database::connect(address, connections, pooler, purpose).await.map_err(|source| {
-            let doubt = if database::takes_no_writes(&source) { address.doubt_of_role() } else { address.doubt() };
+            let is_standby = database::takes_no_writes(&source);
+            let doubt = if is_standby { address.doubt_of_role() } else { address.doubt(&source) };
             let address = in_short(address);
             if pooler == Pooler::None && database::is_refusal(&source) {
                 StoreError::Pooler { address, source }

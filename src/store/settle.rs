@@ -234,7 +234,7 @@ pub struct Settlement {
 
 impl Settlement {
     /// All claims that the settlement concerns.
-    fn leases(&self) -> impl Iterator<Item = Lease> {
+    pub fn leases(&self) -> impl Iterator<Item = Lease> {
         let attempts = self.attempts.iter().map(|row| row.lease);
         attempts.chain(self.endings.iter().map(|row| row.lease)).chain(self.parks.iter().map(|row| row.lease))
     }
@@ -313,6 +313,10 @@ impl Store {
     /// waste.
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
+    ///
+    /// It waits only a moment for rows that other transactions have locked, and is then given up as a whole: a login
+    /// that may cancel a job can hold its claim for as long as a transaction stays open. [`Store::locked`] names such
+    /// claims.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
         self.knows_of_jobs(settlement.leases());
         let mut look = Look::WhereDoubtful;
@@ -327,6 +331,10 @@ impl Store {
 
     async fn settle_once(&self, settlement: &Settlement, look: Look) -> Result<Vec<Lease>, StoreError> {
         let mut transaction = self.db.begin().await.doing("settling")?;
+        sqlx::query!("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
+            .fetch_one(&mut transaction)
+            .await
+            .doing("settling")?;
         let (mut sums, form) = (Sums::default(), self.answers.form());
         let mut fenced_out = Vec::new();
         let mut ended = Ended::default();
@@ -375,6 +383,9 @@ impl Store {
         Ok(fenced_out)
     }
 }
+
+/// How long a settlement waits for a lock. Other settlements hold theirs for as long as a commit takes.
+const LOCK_TIMEOUT: &str = "300ms";
 
 /// A settlement is begun anew so often because a row of one of its keys exists: another process writes the same one.
 const DUPLICATES: u32 = 4;

@@ -40,6 +40,9 @@ const FALLBACKS: Layout =
 /// The same of failures: how many calls failed is told to the last.
 const FAILURES: Layout = Layout { give_way: &["uncertain", "waste", "code", "share", "jobs_failed"], ..LAYOUT };
 
+/// The same of money that bought nothing, which is what the report is about.
+const WASTE: Layout = Layout { give_way: &["uncertain", "attempts", "share"], ..LAYOUT };
+
 fn head(by: &[Grouping], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied())).laid_out(LAYOUT)
 }
@@ -221,7 +224,7 @@ pub fn failures(by: &[Grouping], rows: Vec<Totals>, all: &Totals, words: &[Failu
 /// others.
 #[must_use]
 pub fn waste(by: &[Grouping], mut rows: Vec<Totals>, all: &Totals) -> Table {
-    let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
+    let mut table = head(by, &["attempts", "waste", "share", "uncertain"]).laid_out(WASTE);
     rows.retain(|row| row.unused != 0 || row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
     sort(by, &mut rows, |row| (row.waste, row.uncertain));
     for row in &rows {

@@ -418,6 +418,7 @@ impl Claimer {
     /// back the claims of their jobs before a call begins.
     async fn know_the_history(&self) {
         while !self.shared.stop.is_cancelled() && !history::is_known(&self.shared).await {
+            self.goes_on();
             if let Err(error) = history::look(&self.shared).await {
                 tracing::debug!(error = %error, "the history of the database is not known yet");
                 tokio::time::sleep(Duration::from_millis(500)).await;

@@ -2,9 +2,11 @@
 
 use super::{STEADY, Shared, history, start};
 use crate::store::within;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Far below the lease, so that several beats may fail before another worker takes over.
@@ -12,6 +14,57 @@ const EVERY: Duration = Duration::from_secs(3);
 
 /// The longest that the worker waits for a beat: the connection may be dead, and the next beat takes another.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One that is under way, and the one after it.
+const TWO: Duration = PATIENCE.saturating_mul(2);
+
+/// The heartbeats of this process that have reached the database.
+#[derive(Debug)]
+pub(super) struct Heartbeats {
+    /// When the last of them was sent.
+    last: Mutex<Instant>,
+    /// Notified when one has come through.
+    came_through: Notify,
+    /// Notified when one should be sent at once.
+    wanted: Notify,
+}
+
+impl Heartbeats {
+    /// Those of a process that has just registered.
+    pub(super) fn new() -> Self {
+        Self { last: Mutex::new(Instant::now()), came_through: Notify::new(), wanted: Notify::new() }
+    }
+
+    /// When the last heartbeat that reached the database was sent.
+    pub(super) fn last(&self) -> Instant {
+        *self.last.lock()
+    }
+
+    /// Waits for the next one, a second at most: it may have come between the caller's look and this wait.
+    pub(super) async fn next(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.came_through.notified()).await;
+    }
+
+    /// Asks for a heartbeat, and waits for one that was sent after `moment`. `false`: none has come through for as long
+    /// as two of them take at most.
+    ///
+    /// One that is under way answers nothing: it was sent before. To ask again then, about a later moment, would be in
+    /// vain for ever, as the next one is sent as soon as this one has come through.
+    pub(super) async fn after(&self, moment: Instant) -> bool {
+        let end = Instant::now() + TWO;
+        self.wanted.notify_one();
+        loop {
+            let mut next = std::pin::pin!(self.came_through.notified());
+            next.as_mut().enable();
+            if self.last() > moment {
+                return true;
+            }
+            if tokio::time::timeout_at(end, next).await.is_err() {
+                return self.last() > moment;
+            }
+        }
+    }
+}
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -32,7 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         match beaten {
             Ok(beat) if beat.alive => {
                 shared.clock.set(beat.now);
-                let before = std::mem::replace(&mut *shared.last_beat.lock(), asked);
+                let before = std::mem::replace(&mut *shared.heartbeats.last.lock(), asked);
                 let mut steady = shared.steady_since.lock();
                 // A process that was suspended for a while has heard nothing of the others either.
                 if steady.is_none() || asked.duration_since(before) > STEADY {
@@ -40,7 +93,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 }
                 drop(steady);
                 *shared.unheard.lock() = None;
-                shared.beaten.notify_waiters();
+                shared.heartbeats.came_through.notify_waiters();
                 if !beat.recalled.is_empty() {
                     shared.hands.recall(&beat.recalled);
                 }
@@ -54,7 +107,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = shared.beat_wanted.notified() => {}
+            () = shared.heartbeats.wanted.notified() => {}
         }
     }
 }
@@ -87,5 +140,49 @@ async fn begin_anew(shared: &Arc<Shared>) {
             *shared.unheard.lock() = Some(error.to_string());
             tracing::warn!(error = %error, "cannot register again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Heartbeats that take so long, the first of which is under way.
+    fn beating(took: Duration) -> Arc<Heartbeats> {
+        let heartbeats = Arc::new(Heartbeats::new());
+        let these = Arc::clone(&heartbeats);
+        tokio::spawn(async move {
+            loop {
+                let sent = Instant::now();
+                tokio::time::sleep(took).await;
+                *these.last.lock() = sent;
+                these.came_through.notify_waiters();
+                let _ = tokio::time::timeout(EVERY, these.wanted.notified()).await;
+            }
+        });
+        heartbeats
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_under_way_is_not_the_one_that_was_asked_for_and_the_next_one_is() {
+        for took in [1, 900, 1_100, 4_900] {
+            let heartbeats = beating(Duration::from_millis(took));
+            for _ in 0..5 {
+                // While one is under way.
+                heartbeats.wanted.notify_one();
+                tokio::time::sleep(Duration::from_micros(took * 500)).await;
+                let moment = Instant::now();
+                assert!(heartbeats.after(moment).await, "{took} ms each");
+                assert!(heartbeats.last() > moment);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_that_does_not_come_is_not_waited_for_for_ever() {
+        let heartbeats = beating(Duration::from_mins(10));
+        let moment = Instant::now();
+        assert!(!heartbeats.after(moment).await);
+        assert_eq!(moment.elapsed(), TWO);
     }
 }

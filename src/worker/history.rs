@@ -48,12 +48,8 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
     // One look at a time: a second one would report the same loss again.
     let mut known = shared.history.lock().await;
     let (connections, noticed) = (shared.store.connections_made(), Instant::now());
-    if connections != known.connections && shared.last_beat() <= noticed {
-        shared.beat_wanted.notify_one();
-        shared.lease_renewed().await;
-        if shared.last_beat() <= noticed {
-            return Ok(false);
-        }
+    if connections != known.connections && !shared.heartbeats.after(noticed).await {
+        return Ok(false);
     }
     let loss = *shared.loss.lock();
     let looking = shared.store.look_at_timeline(loss, true);

@@ -158,18 +158,15 @@ struct Shared {
     life: String,
     /// This process's number in the worker table; changes when the process was declared dead and starts a new life.
     id: AtomicI64,
-    last_beat: Mutex<Instant>,
+    heartbeats: heartbeat::Heartbeats,
     /// When the claim loop last turned, or made progress within a turn.
     claimer_went_on: Mutex<Instant>,
     /// Since when every heartbeat has reached the database; `None`: the last one did not reach it.
     steady_since: Mutex<Option<Instant>>,
     /// Why the last heartbeat did not reach the database.
     unheard: Mutex<Option<String>>,
-    beaten: Notify,
     /// This worker's knowledge of the database's history.
     history: tokio::sync::Mutex<history::Known>,
-    /// Notified when a heartbeat should be sent at once.
-    beat_wanted: Notify,
     /// Number of heartbeats sent.
     beats: AtomicI64,
     /// A commit of this worker that was confirmed and then lost, until the loss is recorded.
@@ -269,16 +266,11 @@ impl Shared {
 
     /// When the last heartbeat that reached the database was sent.
     fn last_beat(&self) -> Instant {
-        *self.last_beat.lock()
+        self.heartbeats.last()
     }
 
     fn knows_of_a_loss(&self) -> bool {
         self.loss.lock().is_some()
-    }
-
-    async fn lease_renewed(&self) {
-        // The timeout is for a beat that came between the caller's look and this wait.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.beaten.notified()).await;
     }
 }
 

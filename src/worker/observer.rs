@@ -149,7 +149,7 @@ impl Observer {
         Vitals {
             worker: shared.worker_id(),
             is_ready: self.unready().is_none(),
-            heartbeat_age: shared.last_beat.lock().elapsed(),
+            heartbeat_age: shared.last_beat().elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.hands.jobs(),
             max_in_hand: shared.settings().max_in_flight,

@@ -225,13 +225,39 @@ impl Opens {
             return Ok(true);
         }
         let opened = if is_beside {
-            self.store.open_race_calls(calls, look.version).await?
+            self.store.open_race_calls(calls, look.version).await
         } else {
-            self.store.open_calls(calls, look.version).await?
+            self.store.open_calls(calls, look.version).await
+        };
+        let opened = match opened {
+            Err(error) if error.waited_for_a_lock() => {
+                let rest = self.without_locked(calls, error, answers).await?;
+                return Box::pin(self.note_plain(&rest, is_beside, look, answers)).await;
+            }
+            opened => opened?,
         };
         let Some(opened) = opened else { return Ok(false) };
         answers.extend(opened.into_iter().map(|call| (call, Opened::Yes { is_reserved: false })));
         Ok(true)
+    }
+
+    /// The calls whose claims no other transaction has locked. The others wait: one that has cancelled their jobs may
+    /// end in either way, and may take its time.
+    async fn without_locked(
+        &self,
+        calls: &[OpenCall],
+        error: StoreError,
+        answers: &mut Answers,
+    ) -> Result<Vec<OpenCall>, StoreError> {
+        let claims: Vec<Lease> = calls.iter().map(|call| call.lease).collect();
+        let locked = self.store.locked(&claims).await?;
+        if locked.is_empty() {
+            return Err(error);
+        }
+        let (wait, rest): (Vec<OpenCall>, Vec<OpenCall>) =
+            calls.iter().cloned().partition(|call| locked.contains(&call.lease.fence));
+        answers.extend(wait.into_iter().map(|call| ((call.lease.fence, call.number), Opened::Away)));
+        Ok(rest)
     }
 
     /// Returns whether there are the budgets that are known.
@@ -245,7 +271,13 @@ impl Opens {
         if calls.is_empty() {
             return Ok(true);
         }
-        let opened = self.store.open_covered_calls(calls, is_beside, look).await?;
+        let opened = match self.store.open_covered_calls(calls, is_beside, look).await {
+            Err(error) if error.waited_for_a_lock() => {
+                let rest = self.without_locked(calls, error, answers).await?;
+                return Box::pin(self.note_covered(&rest, is_beside, look, answers)).await;
+            }
+            opened => opened?,
+        };
         let Some(OpenedCalls { outcomes, crossings, standings }) = opened else { return Ok(false) };
         self.see(&standings);
         crossings.iter().for_each(log);

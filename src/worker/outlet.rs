@@ -8,6 +8,7 @@ use super::spool::{Abandoned, Spool};
 use super::traces::SpanQueue;
 use crate::domain::commit_pace::CommitPace;
 use crate::domain::shadow;
+use crate::store::claim::Lease;
 use crate::store::settle::{EndingRow, Settlement};
 use crate::store::{Store, StoreError, within};
 use parking_lot::Mutex;
@@ -24,6 +25,10 @@ const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
 /// How many times other processes may write the same rows in another order. The database does not count as away for
 /// that.
 const CONTENTIONS: u32 = 5;
+/// After so many outcomes in a row that waited for other transactions, the rest is not tried one by one.
+const MOST_IN_A_ROW: usize = 10;
+/// Outcomes in the spool that other transactions hold up are tried again so often.
+const HELD_EVERY: Duration = Duration::from_secs(2);
 /// Time between two attempts while the database is away.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -46,6 +51,26 @@ enum Unwritten {
     Refused(StoreError),
     /// The database is away, does not answer in time, or refuses for a reason that is not in the data.
     Away(StoreError),
+    /// Another transaction has locked claims, which these fences have; or other rows, if there are none.
+    Locked(HashSet<i64>),
+}
+
+/// What was not written of several outcomes.
+#[derive(Default)]
+struct Left {
+    /// What other transactions hold up.
+    locked: Vec<Item>,
+    /// What the database did not take.
+    away: Vec<Item>,
+    /// Why it did not.
+    error: Option<StoreError>,
+}
+
+impl Left {
+    /// Nothing was written, because the database is away.
+    fn away(items: &[Item], error: StoreError) -> Self {
+        Self { away: items.to_vec(), error: Some(error), ..Self::default() }
+    }
 }
 
 impl Outlet {
@@ -65,11 +90,18 @@ impl Outlet {
 
     /// Writes outcomes, or puts them where they outlive this process. When the database refuses them, they are written
     /// item by item, and the one at fault without its texts.
-    pub async fn write(&self, batch: Arc<OutcomeBatch>) {
-        // Outcomes in the spool are older.
-        if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
+    ///
+    /// Returns the fences of claims that other transactions hold up: their outcomes are not written, nor put anywhere.
+    pub async fn write(&self, batch: Arc<OutcomeBatch>) -> HashSet<i64> {
+        // Outcomes in the spool are older, unless they wait for other transactions.
+        if self.spool.as_ref().is_none_or(|spool| spool.is_clear()) {
             match self.persist_soon(&batch).await {
-                Ok(()) => return self.recent.remember(batch),
+                Ok(()) => {
+                    self.recent.remember(batch);
+                    return HashSet::new();
+                }
+                Err(Unwritten::Locked(locked)) if locked.is_empty() => return self.write_one_by_one(&batch).await,
+                Err(Unwritten::Locked(locked)) => return self.write_others(&batch, locked).await,
                 Err(Unwritten::Refused(error)) => {
                     if batch.len() > 1 {
                         tracing::warn!(
@@ -84,34 +116,72 @@ impl Outlet {
             }
         }
         self.keep(batch).await;
+        HashSet::new()
+    }
+
+    /// Writes the outcomes of all claims but these; returns these, and those that were found to be locked meanwhile.
+    async fn write_others(&self, batch: &OutcomeBatch, mut locked: HashSet<i64>) -> HashSet<i64> {
+        let is_free = |item: &Item| item.fence().is_none_or(|fence| !locked.contains(&fence));
+        let others: Vec<Item> = batch.items().into_iter().filter(is_free).collect();
+        if !others.is_empty() {
+            locked.extend(Box::pin(self.write(Arc::new(OutcomeBatch::of(others)))).await);
+        }
+        locked
     }
 
     fn tell_that_it_is_away(&self, error: &StoreError) {
         match &self.spool {
             None => tracing::warn!(error = %error, "cannot write outcomes; they wait in memory"),
-            Some(spool) if spool.is_empty() => {
+            Some(spool) if spool.is_clear() => {
                 tracing::warn!(error = %error, "cannot write outcomes; they wait in the spool");
             }
             Some(_) => {}
         }
     }
 
-    async fn write_one_by_one(&self, batch: &OutcomeBatch) {
-        for item in batch.items() {
-            let patience = self.pace.lock().patience();
-            if let Err((item, _)) = self.write_one(item, patience).await {
-                self.keep(Arc::new(OutcomeBatch::of(vec![item]))).await;
+    /// Returns the fences of claims that other transactions hold up.
+    async fn write_one_by_one(&self, batch: &OutcomeBatch) -> HashSet<i64> {
+        let patience = self.pace.lock().patience();
+        let Left { locked, away, .. } = self.write_each(batch.items(), patience).await;
+        if !away.is_empty() {
+            self.keep(Arc::new(OutcomeBatch::of(away))).await;
+        }
+        locked.iter().filter_map(Item::fence).collect()
+    }
+
+    /// Writes items one by one, as long as the database is there.
+    async fn write_each(&self, items: Vec<Item>, patience: Duration) -> Left {
+        let mut left = Left::default();
+        let mut in_a_row = 0;
+        for item in items {
+            if left.error.is_some() {
+                left.away.push(item);
+            } else if in_a_row >= MOST_IN_A_ROW && item.fence().is_some() {
+                left.locked.push(item);
+            } else {
+                match self.write_one(item, patience).await {
+                    Ok(()) => in_a_row = 0,
+                    Err((item, Unwritten::Locked(_))) => {
+                        in_a_row += 1;
+                        left.locked.push(item);
+                    }
+                    Err((item, Unwritten::Refused(error) | Unwritten::Away(error))) => {
+                        left.away.push(item);
+                        left.error = Some(error);
+                    }
+                }
             }
         }
+        left
     }
 
     /// Writes one item; if the database refuses a part, writes the rest. Gives the item back when the database is away.
     /// A part that cannot be written is put aside in a file, where a person can get it.
-    async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
+    async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, Unwritten)> {
         let refused = match self.persist(&OutcomeBatch::of(vec![item.clone()]), patience).await {
             Ok(()) => return Ok(()),
-            Err(Unwritten::Away(error)) => return Err((item, error)),
             Err(Unwritten::Refused(error)) => error,
+            Err(unwritten) => return Err((item, unwritten)),
         };
         // Before anything says that the job is over.
         self.put_aside(&item, &refused).await;
@@ -120,8 +190,8 @@ impl Outlet {
         for less in [bare, ledger_only] {
             match self.persist(&OutcomeBatch::of(vec![less]), patience).await {
                 Ok(()) => return Ok(()),
-                Err(Unwritten::Away(error)) => return Err((item, error)),
                 Err(Unwritten::Refused(_)) => {}
+                Err(unwritten) => return Err((item, unwritten)),
             }
         }
         tracing::error!(error = %refused, "an outcome could not be written; the job will be rescued");
@@ -190,16 +260,36 @@ impl Outlet {
             let refused = match self.persist(&batch, PATIENCE_REPLAYING).await {
                 Ok(()) => false,
                 Err(Unwritten::Refused(_)) => true,
-                Err(Unwritten::Away(_)) => continue,
+                Err(Unwritten::Away(_) | Unwritten::Locked(_)) => continue,
             };
             // The database is back, so no outcome needs to wait for room.
             if let Some(spool) = &self.spool {
                 spool.set_full(false);
             }
             if refused {
-                Box::pin(self.write_one_by_one(&batch)).await;
+                let locked = Box::pin(self.write_one_by_one(&batch)).await;
+                let is_locked = |item: &Item| item.fence().is_some_and(|fence| locked.contains(&fence));
+                let left: Vec<Item> = batch.items().into_iter().filter(is_locked).collect();
+                if !left.is_empty() {
+                    Box::pin(self.keep(Arc::new(OutcomeBatch::of(left)))).await;
+                }
             }
             return;
+        }
+    }
+
+    /// Puts outcomes that other transactions hold up into the spool, where the others go past them.
+    pub async fn keep_apart(&self, items: Vec<Item>) {
+        let batch = Arc::new(OutcomeBatch::of(items.clone()));
+        let Some(spool) = self.spool.clone() else { return self.keep(batch).await };
+        let count = items.len();
+        match tokio::task::spawn_blocking(move || spool.keep_apart(items)).await {
+            Ok(Ok(())) => {
+                tell_of_locks(count);
+                self.spans.tell(&batch, &HashSet::new());
+            }
+            // That says why, and waits.
+            Ok(Err(_)) | Err(_) => self.keep(batch).await,
         }
     }
 
@@ -207,13 +297,26 @@ impl Outlet {
     pub async fn replay(self) {
         let Some(spool) = self.spool.clone() else { return };
         let mut pause = PAUSE_MIN;
+        // When those are tried again that other transactions hold up.
+        let mut due = None;
         loop {
-            if spool.is_empty() {
+            if spool.held_count() == 0 {
+                due = None;
+            } else {
+                due.get_or_insert_with(|| Instant::now() + HELD_EVERY);
+            }
+            if spool.is_clear() {
                 pause = PAUSE_MIN;
-                spool.filled().await;
+                match due {
+                    None => spool.filled().await,
+                    // It may also be that more has come meanwhile.
+                    Some(due) => {
+                        let _ = tokio::time::timeout_at(due, spool.filled()).await;
+                    }
+                }
             }
             tokio::time::sleep(pause).await;
-            match self.drain(&spool).await {
+            match self.replay_once(&spool, &mut due).await {
                 Ok(0) => {}
                 Ok(written) => {
                     pause = PAUSE_MIN;
@@ -227,37 +330,78 @@ impl Outlet {
         }
     }
 
-    /// Writes all outcomes of a spool; returns how many there were.
+    /// Writes what can be written; returns how many outcomes that were.
+    async fn replay_once(&self, spool: &Arc<Spool>, due: &mut Option<Instant>) -> anyhow::Result<u64> {
+        let released = if due.is_some_and(|due| due <= Instant::now()) {
+            *due = None;
+            self.write_held(spool).await?
+        } else {
+            0
+        };
+        Ok(released + self.drain(spool).await?)
+    }
+
+    /// Writes all outcomes of a spool that other transactions do not hold up; returns how many there were.
     async fn drain(&self, spool: &Arc<Spool>) -> anyhow::Result<u64> {
         let mut written = 0;
-        while !spool.is_empty() {
+        while !spool.is_clear() {
             let from = Arc::clone(spool);
             let (items, next) = tokio::task::spawn_blocking(move || from.first()).await??;
             if items.is_empty() {
                 anyhow::bail!("{} cannot be read", spool.path().display());
             }
-            let count = items.len();
-            let batch = OutcomeBatch::of(items);
-            let began = Instant::now();
-            match self.persist(&batch, PATIENCE_REPLAYING).await {
-                Ok(()) => {
-                    self.pace.lock().note(began.elapsed());
-                    self.recent.remember(Arc::new(batch));
-                }
-                Err(Unwritten::Away(error)) => return Err(error.into()),
-                Err(Unwritten::Refused(_)) => {
-                    // Outcomes that are written already are written again, without harm, when the database goes away in
-                    // between.
-                    for item in batch.items() {
-                        self.write_one(item, PATIENCE_REPLAYING).await.map_err(|(_, error)| error)?;
-                    }
-                }
+            let Left { locked, error, .. } = self.write_from_disk(&items).await;
+            if let Some(error) = error {
+                return Err(error.into());
             }
+            if !locked.is_empty() {
+                tell_of_locks(locked.len());
+            }
+            let count = items.len() - locked.len();
             written += count as u64;
             let done = Arc::clone(spool);
-            tokio::task::spawn_blocking(move || done.done(count, next)).await??;
+            tokio::task::spawn_blocking(move || done.done(count, locked, next)).await??;
         }
         Ok(written)
+    }
+
+    /// Tries the outcomes again that other transactions hold up; returns how many were written.
+    async fn write_held(&self, spool: &Arc<Spool>) -> anyhow::Result<u64> {
+        let tried = spool.held();
+        let Left { locked, error, .. } = self.write_from_disk(&tried).await;
+        if let Some(error) = error {
+            return Err(error.into());
+        }
+        let (tried, count) = (tried.len(), tried.len() - locked.len());
+        let done = Arc::clone(spool);
+        tokio::task::spawn_blocking(move || done.released(tried, locked)).await??;
+        Ok(count as u64)
+    }
+
+    /// Writes outcomes that are on the disk. Those that are written already are written again without harm, so an error
+    /// says nothing of what was written.
+    async fn write_from_disk(&self, items: &[Item]) -> Left {
+        let batch = OutcomeBatch::of(items.to_vec());
+        let began = Instant::now();
+        match self.persist(&batch, PATIENCE_REPLAYING).await {
+            Ok(()) => {
+                self.pace.lock().note(began.elapsed());
+                self.recent.remember(Arc::new(batch));
+                Left::default()
+            }
+            Err(Unwritten::Away(error)) => Left::away(items, error),
+            Err(Unwritten::Locked(fences)) if !fences.is_empty() => {
+                let is_locked = |item: &Item| item.fence().is_some_and(|fence| fences.contains(&fence));
+                let (locked, others): (Vec<Item>, Vec<Item>) = items.iter().cloned().partition(is_locked);
+                let mut left =
+                    if others.is_empty() { Left::default() } else { Box::pin(self.write_from_disk(&others)).await };
+                left.locked.extend(locked);
+                left
+            }
+            Err(Unwritten::Refused(_) | Unwritten::Locked(_)) => {
+                self.write_each(items.to_vec(), PATIENCE_REPLAYING).await
+            }
+        }
     }
 
     /// Writes recently committed outcomes once more. Existing rows stay as they are. Nothing is counted, since it was
@@ -328,6 +472,15 @@ impl Outlet {
                     self.counters.are_settled(batch.fences());
                     return Ok(());
                 }
+                Err(error) if error.waited_for_a_lock() => {
+                    let claims: Vec<Lease> = all.leases().collect();
+                    let locked = within(patience, "settling", self.store.locked(&claims)).await.unwrap_or_default();
+                    // Where it is no claim that is locked, an outcome alone need not be tried again: it is at fault.
+                    if !locked.is_empty() || contentions == CONTENTIONS || batch.len() == 1 {
+                        return Err(Unwritten::Locked(locked));
+                    }
+                    contentions += 1;
+                }
                 Err(error) if error.is_contention() && contentions < CONTENTIONS => {
                     contentions += 1;
                     tokio::time::sleep(Duration::from_millis(20) * contentions).await;
@@ -365,6 +518,14 @@ impl Outlet {
     }
 }
 
+fn tell_of_locks(outcomes: usize) {
+    tracing::warn!(
+        outcomes,
+        "other transactions have locked jobs, as one does that cancels them and stays open; what came of them waits in \
+         the spool"
+    );
+}
+
 /// The part of an outcome that can be written when the database refuses its texts.
 fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
     for row in item.attempt.as_deref_mut().into_iter().chain(&mut item.beside) {
@@ -385,6 +546,11 @@ pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: 
         let written = outlet.drain(&spool).await?;
         outlet.announce_rest().await;
         drop(outlet);
+        if !spool.is_empty() {
+            // Other transactions hold some up. The file stays, and is taken up again with the next look at what workers
+            // left behind.
+            continue;
+        }
         let dead = store.declare_dead(&spool.workers()).await?;
         workers += dead;
         if written + dead > 0 {

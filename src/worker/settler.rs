@@ -14,12 +14,14 @@ use crate::store::{Store, StoreError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// An answer waits at most this long for others to share its transaction.
 const LINGER: Duration = Duration::from_millis(12);
@@ -35,6 +37,12 @@ const MAX_BYTES: usize = 4 << 20;
 const FLUSHERS: usize = 2;
 /// Items that may wait; a job that brings one more waits for room.
 const BACKLOG: usize = 4_000;
+/// Outcomes whose claims other transactions have locked are tried again after this time, …
+const LOCKED_PAUSE: Duration = Duration::from_millis(100);
+/// … which doubles up to this one.
+const LOCKED_PAUSE_MOST: Duration = Duration::from_secs(2);
+/// More of them than so many do not wait in memory.
+const MOST_LOCKED: usize = 4_000;
 /// The loop gives up at this many panics.
 const MOST_FALLS: u32 = 3;
 
@@ -222,7 +230,7 @@ impl Settler {
         let counters = Arc::new(Settled::default());
         let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone(), spans);
         let settler = Self { sender, counters, spool, outlet: outlet.clone() };
-        (settler, SettleLoop { receiver, outlet, gathered: Vec::new() })
+        (settler, SettleLoop { receiver, outlet, gathered: Vec::new(), locked: Arc::default() })
     }
 
     /// Hands an item over; waits while the backlog is full.
@@ -285,6 +293,59 @@ pub struct SettleLoop {
     outlet: Outlet,
     /// Items received and not under way yet. They are kept here so that they outlive a panic of the loop.
     gathered: Vec<Handed>,
+    locked: Arc<LockedOutcomes>,
+}
+
+/// Outcomes whose claims other transactions have locked, where there is no spool. They wait in memory, apart from the
+/// others: a login that may cancel a job can hold its claim for as long as a transaction stays open.
+#[derive(Debug, Default)]
+struct LockedOutcomes {
+    count: AtomicUsize,
+    waits: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl LockedOutcomes {
+    /// Tries to write them until they are written.
+    async fn write(self: Arc<Self>, outlet: Outlet, mut handed: Vec<Handed>) {
+        let mut pause = LOCKED_PAUSE;
+        while !handed.is_empty() {
+            let is_closing = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = self.closing.cancelled() => true,
+            };
+            pause = (pause * 2).min(LOCKED_PAUSE_MOST);
+            let batch = Arc::new(OutcomeBatch::of(handed.iter().map(|handed| handed.item.clone()).collect()));
+            let locked = if is_closing {
+                outlet.keep(batch).await;
+                HashSet::new()
+            } else {
+                outlet.write(batch).await
+            };
+            let (left, done): (Vec<Handed>, Vec<Handed>) =
+                handed.into_iter().partition(|handed| handed.item.fence().is_some_and(|it| locked.contains(&it)));
+            self.count.fetch_sub(done.len(), Ordering::AcqRel);
+            outlet.counters().waiting.fetch_sub(done.len() as u64, Ordering::AcqRel);
+            done.into_iter().for_each(Handed::tell);
+            handed = left;
+        }
+    }
+
+    /// Waits until they are written.
+    async fn close(&self) {
+        self.closing.cancel();
+        self.waits.close();
+        self.waits.wait().await;
+    }
+}
+
+impl Handed {
+    /// Tells its job that the item outlives this process. A job that was stopped no longer waits.
+    fn tell(self) {
+        if let Some(kept) = self.kept {
+            let _ = kept.send(());
+        }
+    }
 }
 
 impl SettleLoop {
@@ -305,6 +366,7 @@ impl SettleLoop {
         }
         // When all permits are back, all transactions are done.
         let _all = flushers.acquire_many(u32::try_from(FLUSHERS).unwrap_or(1)).await;
+        self.locked.close().await;
         if let Some(replaying) = replaying {
             replaying.abort();
         }
@@ -333,10 +395,10 @@ impl SettleLoop {
                 }
             }
             let permit = Arc::clone(flushers).acquire_owned().await.expect("the semaphore is never closed");
-            let (outlet, loops) = (self.outlet.clone(), loops.clone());
+            let (outlet, loops, locked) = (self.outlet.clone(), loops.clone(), Arc::clone(&self.locked));
             let gathered = std::mem::take(&mut self.gathered);
             tokio::spawn(async move {
-                flush(&outlet, gathered, &loops).await;
+                flush(&outlet, gathered, &loops, &locked).await;
                 drop(permit);
             });
         }
@@ -354,23 +416,51 @@ impl SettleLoop {
 }
 
 /// Writes outcomes, or puts them where they outlive this process. After a panic they are put there once more.
-async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops) {
+async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops, others: &Arc<LockedOutcomes>) {
     let (items, waiting): (Vec<Item>, Vec<_>) = gathered.into_iter().map(|handed| (handed.item, handed.kept)).unzip();
     let batch = Arc::new(OutcomeBatch::of(items));
     let mut done = loops.guard("flusher", Box::pin(outlet.write(Arc::clone(&batch)))).await;
     if let Err(words) = &done {
         loops.report("flusher", words);
-        done = loops.guard("flusher", Box::pin(outlet.keep(Arc::clone(&batch)))).await;
+        done = loops.guard("flusher", Box::pin(outlet.keep(Arc::clone(&batch)))).await.map(|()| HashSet::new());
     }
     let counters = outlet.counters();
-    match done {
-        Ok(()) => {
+    let locked = match done {
+        Ok(locked) if locked.is_empty() => {
             counters.waiting.fetch_sub(batch.len() as u64, Ordering::AcqRel);
+            locked
         }
-        Err(_) => counters.are_lost(&batch.items()),
-    }
-    for kept in waiting.into_iter().flatten() {
+        Ok(locked) => locked,
+        Err(_) => {
+            counters.are_lost(&batch.items());
+            HashSet::new()
+        }
+    };
+    if locked.is_empty() {
         // A job that was stopped no longer waits.
-        let _ = kept.send(());
+        for kept in waiting.into_iter().flatten() {
+            let _ = kept.send(());
+        }
+        return;
     }
+    let handed = batch.items().into_iter().zip(waiting).map(|(item, kept)| Handed { item, kept });
+    let (left, done): (Vec<Handed>, Vec<Handed>) =
+        handed.partition(|handed| handed.item.fence().is_some_and(|fence| locked.contains(&fence)));
+    counters.waiting.fetch_sub(done.len() as u64, Ordering::AcqRel);
+    done.into_iter().for_each(Handed::tell);
+    if outlet.has_spool() || others.count.fetch_add(left.len(), Ordering::AcqRel) >= MOST_LOCKED {
+        if !outlet.has_spool() {
+            others.count.fetch_sub(left.len(), Ordering::AcqRel);
+        }
+        outlet.keep_apart(left.iter().map(|handed| handed.item.clone()).collect()).await;
+        counters.waiting.fetch_sub(left.len() as u64, Ordering::AcqRel);
+        return left.into_iter().for_each(Handed::tell);
+    }
+    tracing::warn!(
+        outcomes = left.len(),
+        "other transactions have locked the claims of jobs, as one does that cancels them and stays open; what came of \
+         them waits apart"
+    );
+    let writing = others.waits.track_future(Arc::clone(others).write(outlet.clone(), left));
+    loops.finite("locked outcomes", writing);
 }

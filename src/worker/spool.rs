@@ -11,6 +11,7 @@ use crate::permissions::open_plain;
 use crate::store::claim::Lease;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -23,6 +24,9 @@ use tokio::sync::Notify;
 const READ_ITEMS: usize = 500;
 /// Bytes of outcomes read back at once, roughly.
 const READ_BYTES: u64 = 4 << 20;
+
+/// More outcomes that other transactions hold up hold up the others, too.
+const MOST_HELD: usize = 4_000;
 
 /// Where spools are kept, and how large one may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct Spool {
     installation: String,
     /// Outcomes that are not in the database yet.
     waiting: AtomicU64,
+    /// Those of them that other transactions hold up, and that the others go past.
+    held: Mutex<HeldUp>,
     bytes: AtomicU64,
     /// Set while outcomes are kept in memory because nothing more can be put here.
     full: AtomicBool,
@@ -91,6 +97,26 @@ impl SpoolState {
         self.head = self.journal.size();
         self.next = self.head;
         self.in_head = self.workers.len();
+    }
+}
+
+/// Outcomes that other transactions hold up. They stay in the journal, in front of where it is read on.
+#[derive(Debug, Default)]
+struct HeldUp {
+    items: Vec<Item>,
+    /// Their claims.
+    fences: HashSet<i64>,
+}
+
+impl HeldUp {
+    fn set(&mut self, items: Vec<Item>) {
+        self.fences = items.iter().filter_map(Item::fence).collect();
+        self.items = items;
+    }
+
+    fn add(&mut self, items: Vec<Item>) {
+        self.fences.extend(items.iter().filter_map(Item::fence));
+        self.items.extend(items);
     }
 }
 
@@ -132,6 +158,7 @@ impl Spool {
             state: Mutex::new(state),
             installation,
             waiting: AtomicU64::new(waiting),
+            held: Mutex::default(),
             full: AtomicBool::new(false),
             filled: Notify::new(),
         }
@@ -231,6 +258,28 @@ impl Spool {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
+    /// Whether every outcome that is not in the database yet waits for other transactions.
+    #[must_use]
+    pub(super) fn is_clear(&self) -> bool {
+        self.is_empty() || self.held.lock().items.len() as u64 == self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Whether an outcome of this claim may be among those that are not in the database yet.
+    #[must_use]
+    pub(super) fn may_hold(&self, fence: i64) -> bool {
+        !self.is_empty() && (!self.is_clear() || self.held.lock().fences.contains(&fence))
+    }
+
+    /// The outcomes that other transactions hold up.
+    pub(super) fn held(&self) -> Vec<Item> {
+        self.held.lock().items.clone()
+    }
+
+    /// How many these are.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.lock().items.len()
+    }
+
     /// Records whether outcomes wait in memory for want of room; returns whether that is a change.
     pub(super) fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Ordering::AcqRel) != full
@@ -245,6 +294,27 @@ impl Spool {
         let mut state = self.state();
         state.journal.append(&lines)?;
         self.waiting.fetch_add(items.len() as u64, Ordering::AcqRel);
+        self.bytes.store(state.journal.size(), Ordering::Relaxed);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Puts outcomes here that other transactions hold up; when this returns they are on the disk. The others go past
+    /// them, unless some wait here to be read, or too many are held up already. Blocks the thread.
+    pub(super) fn keep_apart(&self, items: Vec<Item>) -> Result<(), AppendError> {
+        let lines: Vec<Vec<u8>> =
+            items.iter().map(|item| RecordLine::Outcome(item.clone()).encode()).collect::<Result<_, _>>()?;
+        let mut state = self.state();
+        let is_next = state.next == state.journal.size();
+        state.journal.append(&lines)?;
+        let mut held = self.held.lock();
+        self.waiting.fetch_add(items.len() as u64, Ordering::AcqRel);
+        if is_next && held.items.len() + items.len() <= MOST_HELD {
+            state.next = state.journal.size();
+            held.add(items);
+        }
+        drop(held);
         self.bytes.store(state.journal.size(), Ordering::Relaxed);
         drop(state);
         self.filled.notify_one();
@@ -271,11 +341,37 @@ impl Spool {
         Ok((items, records.at()))
     }
 
-    /// Records that the first `count` outcomes, which end before `next`, are in the database. Blocks the thread.
-    pub(super) fn done(&self, count: usize, next: u64) -> Result<(), AppendError> {
+    /// Records that of the first outcomes, which end before `next`, `count` are in the database, and that other
+    /// transactions hold up the others. Blocks the thread.
+    ///
+    /// # Errors
+    /// The journal cannot be emptied; or too many outcomes are held up, and nothing has changed.
+    pub(super) fn done(&self, count: usize, held: Vec<Item>, next: u64) -> Result<(), AppendError> {
         let mut state = self.state();
+        let mut all = self.held.lock();
+        if all.items.len() + held.len() > MOST_HELD {
+            return Err(io::Error::other("other transactions hold up too many outcomes").into());
+        }
+        all.add(held);
+        drop(all);
         state.next = next;
-        if self.waiting.fetch_sub(count as u64, Ordering::AcqRel) == count as u64 {
+        self.are_written(&mut state, count)
+    }
+
+    /// Records that of the first `tried` outcomes that were held up only these are it still. Blocks the thread.
+    pub(super) fn released(&self, tried: usize, still: Vec<Item>) -> Result<(), AppendError> {
+        let mut state = self.state();
+        let mut held = self.held.lock();
+        let count = tried - still.len();
+        let since = held.items.split_off(tried);
+        held.set(still.into_iter().chain(since).collect());
+        drop(held);
+        self.are_written(&mut state, count)
+    }
+
+    /// Empties the journal when the last outcome is in the database.
+    fn are_written(&self, state: &mut SpoolState, count: usize) -> Result<(), AppendError> {
+        if count > 0 && self.waiting.fetch_sub(count as u64, Ordering::AcqRel) == count as u64 {
             let head = state.head;
             state.journal.truncate(head)?;
             let in_head = state.in_head;
@@ -333,5 +429,74 @@ impl Spool {
             return Ok(());
         }
         journal.remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::JobId;
+    use crate::store::settle::ParkRow;
+    use crate::worker::settler::Then;
+
+    fn outcome(fence: i64) -> Item {
+        let lease = Lease { job: JobId(fence), fence, born: 0 };
+        let row = ParkRow { lease, attempts: 0, until: None, reason: "waits".to_owned(), raced: false };
+        Item::of_no_call(Then::Park(row), Vec::new())
+    }
+
+    fn outcomes(fences: impl IntoIterator<Item = i64>) -> Vec<Item> {
+        fences.into_iter().map(outcome).collect()
+    }
+
+    fn fences(items: &[Item]) -> Vec<i64> {
+        items.iter().filter_map(Item::fence).collect()
+    }
+
+    #[test]
+    fn outcomes_that_are_held_up_stay_on_the_disk_and_others_go_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings { dir: folder.path().join("spool"), max_bytes: 1 << 20 };
+        let spool = Spool::create(&settings, "a", 1).unwrap();
+        let empty = spool.fill().bytes;
+        spool.keep_apart(outcomes([1, 2])).unwrap();
+        assert!(spool.is_clear() && !spool.is_empty());
+        assert!(spool.may_hold(1) && spool.may_hold(2) && !spool.may_hold(3));
+        // While others wait to be read, any claim may have one among them, also one that comes to be held up.
+        spool.keep(&outcomes([3, 4])).unwrap();
+        spool.keep_apart(outcomes([5])).unwrap();
+        assert!(!spool.is_clear() && spool.may_hold(9));
+        let (read, next) = spool.first().unwrap();
+        assert_eq!(fences(&read), [3, 4, 5]);
+        spool.done(2, outcomes([5]), next).unwrap();
+        assert!(spool.is_clear() && !spool.may_hold(3) && spool.may_hold(5));
+        assert_eq!(fences(&spool.held()), [1, 2, 5]);
+        // One that is held up while the first three are tried again is not taken for one of them.
+        spool.keep_apart(outcomes([6])).unwrap();
+        spool.released(3, outcomes([2])).unwrap();
+        assert_eq!((fences(&spool.held()), spool.fill().outcomes), (vec![2, 6], 2));
+        assert!(spool.may_hold(2) && !spool.may_hold(1) && spool.fill().bytes > empty);
+        spool.released(2, Vec::new()).unwrap();
+        assert!(spool.is_empty() && spool.is_clear() && !spool.may_hold(2));
+        assert_eq!(spool.fill().bytes, empty, "the journal is empty again");
+    }
+
+    #[test]
+    fn outcomes_that_are_held_up_are_all_there_for_the_next_worker_and_have_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings { dir: folder.path().join("spool"), max_bytes: 16 << 20 };
+        let spool = Spool::create(&settings, "a", 1).unwrap();
+        let most = i64::try_from(MOST_HELD).unwrap();
+        spool.keep_apart(outcomes(1..=most)).unwrap();
+        assert!(spool.is_clear());
+        spool.keep_apart(outcomes([most + 1])).unwrap();
+        assert!(!spool.is_clear(), "one too many holds up the others");
+        let (read, next) = spool.first().unwrap();
+        assert_eq!(fences(&read), [most + 1]);
+        assert!(spool.done(0, read, next).is_err());
+        drop(spool);
+        let left = Spool::abandoned(&settings, "a").unwrap().remove(0);
+        assert_eq!(left.spool.fill().outcomes, MOST_HELD as u64 + 1);
+        assert!(!left.spool.is_clear() && !left.is_damaged);
     }
 }

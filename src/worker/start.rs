@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::hands::Hands;
+use super::heartbeat::Heartbeats;
 use super::plan::Plan;
 use super::settler::Settler;
 use super::traces::SpanQueue;
@@ -76,13 +77,11 @@ impl Worker {
             schemas: schemas::Schemas::new(),
             life,
             id: AtomicI64::new(id),
-            last_beat: Mutex::new(Instant::now()),
+            heartbeats: Heartbeats::new(),
             claimer_went_on: Mutex::new(Instant::now()),
             steady_since: Mutex::new(None),
             unheard: Mutex::new(None),
-            beaten: Notify::new(),
             history: tokio::sync::Mutex::default(),
-            beat_wanted: Notify::new(),
             beats: AtomicI64::new(0),
             loss: Mutex::new(None),
             confirmed: Mutex::new(None),

@@ -65,7 +65,7 @@ impl SpanQueue {
     ///
     /// # Errors
     /// The HTTP client cannot be set up.
-    pub fn new(settings: Option<&TraceSettings>) -> Result<(Self, Option<SpanLoop>), &'static str> {
+    pub fn new(settings: Option<&TraceSettings>) -> Result<(Self, Option<SpanLoop>), String> {
         let Some(settings) = settings else { return Ok((Self(None), None)) };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let exporter = SpanExporter::new(settings.collector.clone(), host)?;

@@ -21,7 +21,7 @@ const FOLD_EVERY: Duration = Duration::from_secs(5);
 const STOP_LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// … and the pause after a count, at least so many times its duration.
 const PAUSE_IN_COUNTING: u32 = 9;
-/// While jobs are in hand, a full batch is followed by a pause of so many times its duration …
+/// Unless the worker is idle, a full batch is followed by a pause of so many times its duration …
 const PAUSE: u32 = 9;
 /// … and of so many times where folding does not pay: most rows came to a sum of their own, …
 const LONG_PAUSE: u32 = 39;
@@ -31,6 +31,8 @@ const A_FEW: u64 = 1_000;
 const MOST_LEFT: u64 = 4_000_000;
 /// A batch takes about this long at most, however little there is to do: jobs may come at any moment.
 const BATCH_TIME: Duration = Duration::from_millis(250);
+/// A worker that has had no job for so long is idle. One that has just started is not: its first jobs are on their way.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
 /// How often budgets are added up of which no call asks for room, and reservations for no call are given back.
 const BUDGETS_EVERY: Duration = Duration::from_secs(1);
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
@@ -49,20 +51,20 @@ const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// A statement that takes longer is tried again on another connection.
 const PATIENCE: Duration = Duration::from_secs(70);
 
-/// How long folding pauses after a full batch that took so long and did this, while this worker has so many jobs in
-/// hand, and how many rows the next batch takes.
+/// How long folding pauses after a full batch that took so long and did this, and how many rows the next batch takes.
+/// `is_idle`: this worker has had no job for a while.
 ///
 /// Jobs come first: a sum that is not folded yet counts in every report all the same. Where each job is alone in its
 /// batch, folding without a pause would take a third of the database's time, and leave as many rows as before. A large
 /// batch of such rows takes seconds, in which the jobs have one processor less.
-fn next_fold(took: Duration, folded: Folded, jobs: usize) -> (Duration, u64) {
+fn next_fold(took: Duration, folded: Folded, is_idle: bool) -> (Duration, u64) {
     let pays = folded.sums.saturating_mul(2) <= folded.rows || folded.left > MOST_LEFT;
     let in_time = u128::from(folded.rows) * BATCH_TIME.as_micros() / took.as_micros().max(1);
     let in_time = u64::try_from(in_time).unwrap_or(u64::MAX).clamp(A_FEW, FOLD_AT_ONCE);
-    match jobs {
-        0 => (Duration::ZERO, in_time),
-        _ if pays => (took * PAUSE, in_time),
-        _ => (took * LONG_PAUSE, A_FEW),
+    match (is_idle, pays) {
+        (true, _) => (Duration::ZERO, in_time),
+        (false, true) => (took * PAUSE, in_time),
+        (false, false) => (took * LONG_PAUSE, A_FEW),
     }
 }
 
@@ -70,7 +72,7 @@ fn next_fold(took: Duration, folded: Folded, jobs: usize) -> (Duration, u64) {
 pub(super) async fn run(shared: Arc<Shared>) {
     let now = Instant::now();
     let (mut rescue_at, mut fold_at, mut partitions_at, mut tidy_at) = (now, now, now, now);
-    let mut fold_most = A_FEW;
+    let (mut fold_most, mut busy_at) = (A_FEW, now);
     let mut said = retention::Said::default();
     let mut troubles = Troubles::default();
     let mut history_after = Instant::now();
@@ -122,13 +124,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 );
             }
         }
+        if shared.hands.jobs() > 0 {
+            busy_at = now;
+        }
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
             let began = Instant::now();
             let folded = within(PATIENCE, "folding sums", shared.store.fold_some(fold_most)).await;
             // A full batch: there is more.
             if let Some(folded) = troubles.note("folding sums", folded).filter(|folded| folded.rows >= fold_most) {
-                let (pause, most) = next_fold(began.elapsed(), folded, shared.hands.jobs());
+                let is_idle = shared.hands.jobs() == 0 && busy_at.elapsed() >= IDLE_AFTER;
+                let (pause, most) = next_fold(began.elapsed(), folded, is_idle);
                 (fold_at, fold_most) = (Instant::now() + pause, most);
             }
         }
@@ -213,17 +219,15 @@ mod tests {
             (folded(20_000, MOST_LEFT + 1), 10, most),
         ];
         for (folded, times, next) in cases {
-            for jobs in [1, 500] {
-                assert_eq!(next_fold(took, folded, jobs), ((times - 1) * took, next), "{folded:?}");
-            }
+            assert_eq!(next_fold(took, folded, false), ((times - 1) * took, next), "{folded:?}");
             // Jobs may come in the midst of the next batch.
-            assert_eq!(next_fold(took, folded, 0), (Duration::ZERO, most));
+            assert_eq!(next_fold(took, folded, true), (Duration::ZERO, most));
         }
         // Each sum of its own takes long, a million in one no time.
         for (took, most) in
             [(2_700, 1_851), (60_000, A_FEW), (250, FOLD_AT_ONCE), (20, FOLD_AT_ONCE), (0, FOLD_AT_ONCE)]
         {
-            assert_eq!(next_fold(in_time(took), folded(20_000, 0), 0).1, most, "{took} ms");
+            assert_eq!(next_fold(in_time(took), folded(20_000, 0), true).1, most, "{took} ms");
         }
     }
 }

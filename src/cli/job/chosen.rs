@@ -7,6 +7,7 @@ use crate::cli::failure::CommandFailure;
 use crate::cli::figure;
 use crate::cli::output::Format;
 use crate::cli::words::option;
+use crate::cli::{batch, route};
 use crate::domain::ErrorClass;
 use crate::domain::counted::counted;
 use crate::domain::job::JobState;
@@ -116,6 +117,9 @@ pub(super) async fn list(args: ListArgs, context: &mut Context) -> anyhow::Resul
     require_all(context).await?;
     let selection = args.which.selection();
     let SelectedPage { jobs, next } = context.store.selected(&selection, args.below, args.limit, FOR_A_LIST).await?;
+    if jobs.is_empty() && next.is_none() {
+        require_names(context, &selection).await?;
+    }
     if jobs.is_empty() && matches!(context.output.format(), Format::Table | Format::Plain) {
         context.output.note("no such job");
     } else {
@@ -129,6 +133,20 @@ pub(super) async fn list(args: ListArgs, context: &mut Context) -> anyhow::Resul
         }
         words.push(format!("--below {next}"));
         context.output.note(format_args!("there may be more: sluice job list {}", words.join(" ")));
+    }
+    Ok(())
+}
+
+/// Where nothing was found, the name of the batch or the route may be a typing error.
+async fn require_names(context: &Context, selection: &Selection) -> anyhow::Result<()> {
+    if let Some(batch) = &selection.batch {
+        batch::find(&context.store, batch).await?;
+    }
+    // The machine that a user asks from need not have the workers' configuration.
+    if let Some(route) = &selection.route
+        && !context.config.routes.is_empty()
+    {
+        route::require_known(context, route)?;
     }
     Ok(())
 }
@@ -160,8 +178,13 @@ pub(super) async fn change_all(context: &mut Context, args: ChosenArgs, deed: &D
     require_all(context).await?;
     let would = context.store.would_change(&selection, deed, FOR_A_COUNT).await?;
     let or_more = !would.is_all;
-    if args.dry_run || (would.jobs == 0 && !or_more) {
-        return said(context, &ChosenView { action: deed.as_str(), jobs: would.jobs, or_more, changed: false });
+    let is_none = would.jobs == 0 && !or_more;
+    if is_none {
+        require_names(context, &selection).await?;
+    }
+    if args.dry_run || is_none {
+        let changed = !args.dry_run;
+        return said(context, &ChosenView { action: deed.as_str(), jobs: would.jobs, or_more, changed });
     }
     if !args.yes {
         let more = if or_more { " or more" } else { "" };

@@ -32,14 +32,19 @@ pub(super) async fn stopped_by_loss(store: &Store, batch: &str) {
 }
 
 /// The budget that keeps a batch from going on until it is raised: it counts once, no call is under way that might give
-/// some of it back, and no job that was refused is about to ask it again.
+/// some of it back, and no job is about to ask it.
 pub(super) async fn spent_budget(store: &Store, batch: &str) -> Result<Option<BudgetStanding>, StoreError> {
     let obstacle = store.batch_obstacle(batch).await?;
     let budget = obstacle.as_ref().and_then(Obstacle::lasting_budget);
     let Some(standing) = budget.filter(|standing| standing.reserved == NanoUsd::ZERO) else { return Ok(None) };
-    // Where there is room for some call, the jobs that are left may need more.
-    let is_spent = standing.holds() || !store.asks_soon(&standing.budget.name).await?;
-    Ok(is_spent.then(|| standing.clone()))
+    if standing.holds() {
+        return Ok(Some(standing.clone()));
+    }
+    // Where there is room for some call, the jobs that are left may need more: then all of them have asked, and rest. A
+    // job that is not at rest is on its way to ask.
+    let (resting, asks_soon) = store.rest_for(&standing.budget.name, batch).await?;
+    let left = store.batch(batch).await?.map_or(0, |batch| batch.unfinished());
+    Ok((!asks_soon && resting >= left).then(|| standing.clone()))
 }
 
 /// Waits until the batch cannot go on before a budget is raised: which one.

@@ -85,7 +85,8 @@ fn settings(server: &ServerState) -> Finding {
         "a crash of the server may lose the last answers that were paid for; they are bought again"
     };
     let is_bad = names(&["fsync", "full_page_writes", "autovacuum", "track_counts"]);
-    Finding::warning("durability", off.join(", "), why, "set them back to their defaults").grave(is_bad)
+    let remedy = if off.len() == 1 { "set it back to its default" } else { "set them back to their defaults" };
+    Finding::warning("durability", off.join(", "), why, remedy).grave(is_bad)
 }
 
 fn transaction_ids(server: &ServerState) -> Finding {

@@ -276,6 +276,19 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
 }
 
 #[test]
+fn without_a_schema_the_server_alone_is_judged() {
+    let mut facts = healthy();
+    facts.schema.as_mut().unwrap().found = 0;
+    (facts.tables, facts.trigger) = (Err("relation does not exist".to_owned()), Ok(None));
+    facts.queue = Err("relation does not exist".to_owned());
+    let findings = diagnose(&facts, Thresholds::default());
+    let poor: Vec<&str> =
+        findings.iter().filter(|found| found.severity != Severity::Ok).map(|found| found.check).collect();
+    assert_eq!(poor, ["schema"]);
+    assert!(findings.iter().any(|found| found.check == "connections"), "{findings:?}");
+}
+
+#[test]
 fn a_session_that_does_nothing_hurts_with_and_without_a_snapshot() {
     let mut facts = healthy();
     let idle = Session {

@@ -4,6 +4,7 @@
 //! text before the answer is a draft; a text that mentions `<think>` in its middle is left alone.
 
 use serde::de::IgnoredAny;
+use std::cell::LazyCell;
 
 /// The text before an answer, and the answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,9 +132,12 @@ pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) ->
     // Templates put the opening tag into the prompt, so that only the closing one is in the answer.
     let is_value =
         || text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text.trim()).is_ok();
+    let signs = LazyCell::new(|| signs(text));
+    let is_there = |tag: &str| signs.iter().any(|at| is_at(text, *at, tag));
     if drafts.is_empty()
         && !is_value()
         && let Some((at, length)) = tags()
+            .filter(|(_, close)| is_there(close))
             .filter_map(|(open, close)| Some((orphan(text, close, is_json)?, open, close)))
             .filter(|(_, open, close)| !is_asked_for(open, close))
             .map(|(found, ..)| found)
@@ -156,6 +160,18 @@ fn may_have_tags(text: &str) -> bool {
     // In chunks, because the comparison of all bytes of one takes a few instructions.
     let has_sign = |chunk: &[u8]| chunk.iter().fold(false, |has, byte| has | matches!(byte, b'<' | b'[' | 0x97));
     text.as_bytes().chunks(64).any(has_sign)
+}
+
+/// The places at which tags may begin. There are few of them and two dozens of tags, so the text is gone through once
+/// for all.
+fn signs(text: &str) -> Vec<usize> {
+    text.match_indices(['<', '[', '◁']).map(|(at, _)| at).collect()
+}
+
+/// Whether a tag stands there, in any case.
+fn is_at(text: &str, at: usize, tag: &str) -> bool {
+    let found = text.as_bytes().get(at..at.saturating_add(tag.len()));
+    found.is_some_and(|found| found.eq_ignore_ascii_case(tag.as_bytes()))
 }
 
 /// The tags of drafts that a text holds anywhere.
@@ -248,11 +264,7 @@ fn find_tag(text: &str, tag: &str) -> Option<(usize, usize)> {
 /// Every place of a tag.
 fn places<'a>(text: &'a str, tag: &'a str) -> impl DoubleEndedIterator<Item = usize> + 'a {
     let first = tag.chars().next().unwrap_or('<');
-    text.match_indices(first).map(|(at, _)| at).filter(move |&at| {
-        text.as_bytes()
-            .get(at..at.saturating_add(tag.len()))
-            .is_some_and(|found| found.eq_ignore_ascii_case(tag.as_bytes()))
-    })
+    text.match_indices(first).map(|(at, _)| at).filter(move |&at| is_at(text, at, tag))
 }
 
 /// The last closing tag that nothing has opened and that ends a thought: one that stands by itself, or behind a

@@ -66,6 +66,37 @@ const REASONING: &[&str] = &[
     "/reasoningTokens",
 ];
 
+/// A usage as it came, and the names of its members. Servers count at some forty places, and each answer has a few of
+/// them: most are told by their first name not to be there.
+struct Counts<'a> {
+    raw: &'a Value,
+    names: Vec<&'a str>,
+}
+
+impl<'a> Counts<'a> {
+    fn of(raw: &'a Value) -> Self {
+        let names = raw.as_object().map(|members| members.keys().map(String::as_str).collect()).unwrap_or_default();
+        Self { raw, names }
+    }
+
+    fn count(&self, place: &str) -> Option<i64> {
+        let path = place.strip_prefix('/')?;
+        let leads_on = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let is_there = self.names.iter().any(|name| path.strip_prefix(name).is_some_and(leads_on));
+        if is_there { count(self.raw, place) } else { None }
+    }
+
+    /// The count at the first of these places that has one.
+    fn first(&self, places: &[&str]) -> Option<i64> {
+        places.iter().find_map(|place| self.count(place))
+    }
+
+    /// The largest count at these places. Zero under one word does not hide a count under another: gateways fill both.
+    fn most(&self, places: &[&str]) -> i64 {
+        places.iter().filter_map(|place| self.count(place)).max().unwrap_or(0)
+    }
+}
+
 /// Tokens in disjoint classes.
 ///
 /// The total decides which count includes which, as far as it adds up. Without a total, cached tokens are part of the
@@ -73,9 +104,9 @@ const REASONING: &[&str] = &[
 /// unless there is more of it, or the host's habit says otherwise. Tokens that a total has beyond the parts were
 /// generated and not shown: they are billed as output. A total below its parts is not believed.
 pub(in crate::provider) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
-    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
-    // Zero under one word does not hide a count under another: gateways fill both.
-    let most = |pointers: &[&str]| pointers.iter().filter_map(|pointer| count(raw, pointer)).max().unwrap_or(0);
+    let counts = Counts::of(raw);
+    let first = |places: &[&str]| counts.first(places);
+    let most = |places: &[&str]| counts.most(places);
     let total = first(TOTAL);
     let (prompt, completion) = (first(PROMPT), first(COMPLETION));
     if prompt.is_none() && completion.is_none() {
@@ -193,7 +224,8 @@ fn members<'a>(usage: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<Str
 
 /// The note on counts that contradict each other.
 pub(super) fn remark(raw: &Value, usage: &Usage) -> Option<String> {
-    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
+    let counts = Counts::of(raw);
+    let first = |places: &[&str]| counts.first(places);
     if usage.cache_read == 0 && first(READ).is_some_and(|read| read > usage.input) {
         return Some("more tokens from the cache than the prompt has: not believed".to_owned());
     }

@@ -25,6 +25,17 @@ fn without_number(words: &str) -> &str {
     words.split_once(" (os error").map_or(words, |(words, _)| words)
 }
 
+/// The words of the innermost cause of an error, if it has one.
+pub(super) fn root_of(error: &reqwest::Error) -> Option<String> {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    let mut root = None;
+    while let Some(inner) = cause {
+        root = Some(inner.to_string());
+        cause = inner.source();
+    }
+    root.map(|root| scrub::clean(without_number(&root)))
+}
+
 /// A connection that failed or broke. A body that arrives whole and cannot be decompressed is the server's fault.
 pub(super) fn broken(error: &reqwest::Error, when: &str) -> Failure {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();

@@ -12,6 +12,8 @@ with c as (
       from (select job_id, fence, max(number) as number from c group by job_id, fence) m
      where i.job_id = any (array[m.job_id]) and i.fence = m.fence
        and (select v.version from sluice.budget_version v) = $9
+       -- A transaction that has cancelled one of the jobs may stay open: the others do not wait for it.
+       and (select set_config('lock_timeout', '300ms', true)) is not null
     returning i.fence
 )
 insert into sluice.race_call as r (job_id, fence, number, provider, model, rung, started, worst)

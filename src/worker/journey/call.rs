@@ -33,6 +33,7 @@ use crate::worker::gate::{Brought, PACE, QualityLeave};
 use crate::worker::hands::InHand;
 use crate::worker::opener::Opened;
 use crate::worker::plan::RungPlan;
+use crate::worker::spool::Spool;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -424,8 +425,9 @@ impl Call {
         // The worker may have been declared dead, so other workers may have this job. While outcomes wait in the spool,
         // some may be this job's: a worker that takes over on another machine would know of only one call, the one
         // recorded here. And no answer may arrive that has no place to wait in.
-        let spool = shared.settler.spool().map(|spool| spool.fill()).unwrap_or_default();
-        if !shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
+        let spool = shared.settler.spool();
+        let may_wait_there = |spool: &Arc<Spool>| spool.may_hold(self.lease.fence) || spool.fill().is_full;
+        if !shared.lease_is_fresh() || spool.is_some_and(may_wait_there) {
             return Opened::Away;
         }
         let started_at = shared.clock.now();

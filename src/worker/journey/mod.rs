@@ -323,8 +323,8 @@ impl Journey {
     fn look_at_rungs_anew(&mut self) {
         let errand = Arc::make_mut(&mut self.errand);
         let pass = &errand.plan.route.pass;
-        let left = self.whole.without_held_back(pass);
         errand.held_back = self.whole.held_back(pass);
+        let left = if errand.held_back.is_empty() { None } else { self.whole.without_held_back(pass) };
         let lost = errand.plan.route.must_keep.held_back(&self.whole, pass);
         let mut state = lost.map_or_else(RungState::default, RungState::never);
         errand.request = match left {

@@ -46,7 +46,7 @@ impl Journey {
             Came::ClaimLost => in_hand.lost.cancel(),
             // The heartbeat finds out when the database is back, and whether this job is still ours.
             Came::Away => tokio::select! {
-                () = shared.lease_renewed() => {}
+                () = shared.heartbeats.next() => {}
                 () = self.calls.wait() => {}
                 () = shared.stop.cancelled() => {}
                 () = in_hand.recalled.cancelled() => {}
