@@ -54,6 +54,30 @@ async fn a_worker_without_providers_says_what_to_add() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_certificates_asks_the_servers_that_need_none() {
+    let database = database().await;
+    let secure = MINIMAL.replace("http://127.0.0.1:1/v1", "https://127.0.0.1:1/v1");
+    for (config, status, says) in [
+        (MINIMAL, 0, "worker is done"),
+        (
+            secure.as_str(),
+            1,
+            "providers.one: cannot set up the HTTP client: the system has no certificates of authorities",
+        ),
+    ] {
+        let program = Program::new(config, &database.url());
+        let (folder, file) = (program.path("certificates"), program.path("certificates.pem"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let mut worker = program.command(&["worker", "--drain"]);
+        let output = worker.env("SSL_CERT_DIR", &folder).env("SSL_CERT_FILE", &file).output().await.unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_database_is_named_without_its_password() {
     let program = Program::new(MINIMAL, "postgres://someone:s3cret@127.0.0.1:1/jobs");
     for arguments in [&["worker"][..], &["status"], &["migrate"]] {
@@ -64,11 +88,22 @@ async fn an_unreachable_database_is_named_without_its_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_is_not_asked_whether_it_runs() {
+    let database = database().await;
+    let name = database.connect_options().get_database().unwrap().to_owned();
+    let program = Program::new(MINIMAL, &database.url().replacen(&name, "no_such_database", 1));
+    let advice = ["does not exist", "Is it still to be made (`createdb`), or is DATABASE_URL wrong?"];
+    refused(&program, &["status"], 4, &advice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_the_schema_is_not_worked_on() {
     let database = database().await;
     sqlx::raw_sql("drop schema sluice cascade").execute(&database.pool()).await.unwrap();
     let program = Program::new(MINIMAL, &database.url());
     refused(&program, &["worker"], 4, &["sluice migrate"]).await;
+    let doctor = text(&program.run(&["doctor"]).await.stdout);
+    assert!(doctor.contains("run sluice migrate") && !doctor.contains("could not be looked at"), "{doctor}");
     program.output(&["migrate"]).await;
     assert!(program.output(&["status", "--format", "json"]).await.contains("workers"));
 }

@@ -134,6 +134,11 @@ async fn a_name_that_is_too_long_is_refused_whatever_way_it_comes_and_is_not_quo
     let mut copy = logins.evil.copy_in_raw("copy sluice.job (batch, request) from stdin").await.unwrap();
     copy.send(copied.as_bytes()).await.unwrap();
     assert!(copy.finish().await.unwrap_err().to_string().contains("batch: is 201 bytes long; expected at most 200"));
+    // No index holds such a name, and it is refused before one is asked.
+    let far = "insert into sluice.job (request, batch) values ('{}', repeat('x', 300000))";
+    let (said, constraint) = refusal(&mut logins.evil, far).await;
+    assert_eq!(said, "batch: is 300000 bytes long; expected at most 200");
+    assert_eq!(constraint, "job_batch_bytes");
 }
 
 #[tokio::test]

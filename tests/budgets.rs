@@ -152,7 +152,8 @@ async fn what_a_killed_process_may_have_spent_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_calls_at_once_overshoot_nothing() {
-    let fleet = Fleet::new(&one("{ fixed = 1.5 }", "{ uniform = [30, 100] }"), &worker(500, A_DOLLAR)).await;
+    // Long enough for hundreds of calls to begin before the first of them ends, on a slow machine too.
+    let fleet = Fleet::new(&one("{ fixed = 4.0 }", "{ uniform = [30, 100] }"), &worker(500, A_DOLLAR)).await;
     let processes = fleet.start_many(3).await;
     fleet.enqueue_capped(4_000, 100).await;
     fleet.until_spent("all").await;

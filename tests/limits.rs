@@ -1,7 +1,8 @@
 //! Limits that several worker processes share, seen from the provider's side: the simulator keeps the quota, refuses
 //! calls above it, and records when each call came.
 //!
-//! The bounds are on the simulator's counts and its own times between calls, never on how long a test took.
+//! The bounds are on the simulator's counts and its own times between calls, never on how long a test took. What is
+//! allowed is a few calls a second, so that a machine that is ten times slower than usual can make them.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, stop};
@@ -59,17 +60,19 @@ fn per_second(calls: usize, from: f64, until: f64) -> f64 {
 /// Needs a limit that all processes share: alone each of them would make all the calls that are allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_processes_keep_one_limit_and_use_it() {
-    let quota = "requests_per_minute = 1200, burst_requests = 60";
+    const BURST: i64 = 24;
+    const JOBS: i64 = BURST + 80;
+    let quota = format!("requests_per_minute = 480, burst_requests = {BURST}");
     let fleet = Fleet::new(
         &one(&format!("quota = {{ {quota} }}\nlatency = {{ uniform = [0.05, 0.3] }}")),
         &worker(50, &format!("limits = {{ {quota} }}")),
     )
     .await;
     let processes = fleet.start_many(3).await;
-    fleet.enqueue("default", 240).await;
-    fleet.until_answered(240).await;
+    fleet.enqueue("default", JOBS).await;
+    fleet.until_answered(JOBS).await;
     stop(processes).await;
-    fleet.books_are_in_order(240).await;
+    fleet.books_are_in_order(JOBS).await;
 
     let verdict = fleet.verdict();
     assert!(verdict.total.rate_limited <= HANDFUL, "{} refusals", verdict.total.rate_limited);
@@ -77,20 +80,21 @@ async fn three_processes_keep_one_limit_and_use_it() {
     // After the burst, which makes up for three seconds of a machine that is busy with other things.
     let calls = fleet.calls();
     let (first, last) = (seconds(calls[0].arrived_ms), seconds(calls[calls.len() - 1].arrived_ms));
-    let rate = per_second(240 - 60, first, last);
-    assert!(rate > 16.0, "{rate:.1} calls per second where 20 are allowed");
+    let rate = per_second(80, first, last);
+    assert!(rate > 6.4, "{rate:.1} calls per second where 8 are allowed");
 }
 
-/// Needs a limit that all processes share. Each event is followed by a phase of some four seconds; what the quota let
+/// Needs a limit that all processes share. Each event is followed by a phase of some six seconds; what the quota let
 /// through from one and a half seconds into it (a lease, and as much again for a busy machine) until its end is
 /// counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_or_stalls_or_joins_breaks_no_limit_and_leaves_nothing_of_it_unused() {
-    const PER_SECOND: f64 = 30.0;
-    const PHASE: u64 = 120;
+    const PER_SECOND: f64 = 10.0;
+    const BURST: u64 = 20;
+    const PHASE: u64 = 60;
     const LEASE: f64 = 1.5;
-    const JOBS: i64 = 560;
-    let quota = "requests_per_minute = 1800, burst_requests = 60";
+    const JOBS: i64 = 280;
+    let quota = format!("requests_per_minute = 600, burst_requests = {BURST}");
     let fleet = Fleet::new(
         &one(&format!("quota = {{ {quota} }}\nlatency = {{ uniform = [0.05, 0.3] }}")),
         &worker(20, &format!("limits = {{ {quota} }}")),
@@ -100,16 +104,16 @@ async fn a_process_that_dies_or_stalls_or_joins_breaks_no_limit_and_leaves_nothi
     fleet.enqueue("default", JOBS).await;
 
     let mut events = vec![("started", fleet.until_admitted(1).await)];
-    events.push(("one was killed", fleet.until_admitted(60 + PHASE).await));
+    events.push(("one was killed", fleet.until_admitted(BURST + PHASE).await));
     let mut killed = processes.remove(0);
     killed.kill().await;
-    events.push(("one was stopped, one joined", fleet.until_admitted(60 + 2 * PHASE).await));
+    events.push(("one was stopped, one joined", fleet.until_admitted(BURST + 2 * PHASE).await));
     let stopped = processes.remove(0);
     stopped.signal(Signal::STOP);
     let joined = fleet.start();
-    events.push(("the stopped one goes on", fleet.until_admitted(60 + 3 * PHASE).await));
+    events.push(("the stopped one goes on", fleet.until_admitted(BURST + 3 * PHASE).await));
     stopped.signal(Signal::CONT);
-    events.push(("over", fleet.until_admitted(60 + 4 * PHASE).await));
+    events.push(("over", fleet.until_admitted(BURST + 4 * PHASE).await));
 
     // What the dead process held comes back with its lease, here at once.
     sqlx::query("update sluice.worker set lease_until = now() - interval '1 second' where pid = $1 and state = 'live'")
@@ -157,14 +161,6 @@ const WRITES: &str = "
     select string_agg(format('%s +%s ~%s -%s', relname, n_tup_ins, n_tup_upd, n_tup_del), ', ' order by relname)
       from pg_stat_user_tables where schemaname = 'sluice' and relname in ('ready', 'parked', 'inflight')";
 
-/// Whether every process has reported its writes to the statistics: then they explain the rows that are there.
-const REPORTED: &str = "
-    select count(*) from pg_stat_user_tables as stat
-           join (select 'ready' as relname, count(*) as rows from sluice.ready
-                 union all select 'parked', count(*) from sluice.parked
-                 union all select 'inflight', count(*) from sluice.inflight) as found using (relname)
-     where schemaname = 'sluice' and n_tup_ins - n_tup_del = rows";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_is_kept_to_the_end_and_the_jobs_behind_it_are_not_touched() {
     const JOBS: i64 = 200;
@@ -201,11 +197,6 @@ async fn a_long_wait_is_kept_to_the_end_and_the_jobs_behind_it_are_not_touched()
     assert_eq!(fleet.verdict().providers["free"].figures.max_concurrency, 20, "the other route had all its places");
     assert!(fleet.number("select count(*) from sluice.ready").await > JOBS, "hundreds wait");
 
-    until("the statistics are complete", async || {
-        sqlx::query("select pg_stat_clear_snapshot()").execute(&fleet.pool).await.unwrap();
-        fleet.number(REPORTED).await == 3
-    })
-    .await;
     let text =
         async |query: &'static str| -> String { sqlx::query_scalar(query).fetch_one(&fleet.pool).await.unwrap() };
     let seen = "select (extract(epoch from max(seen_at)) * 1000)::bigint from sluice.worker";
@@ -213,9 +204,16 @@ async fn a_long_wait_is_kept_to_the_end_and_the_jobs_behind_it_are_not_touched()
         let since = fleet.number(seen).await;
         until("the worker has lived on", async || fleet.number(seen).await >= since + millis).await;
     };
-    // A session that is idle reports its last writes within ten seconds.
-    lives_on(11_000).await;
-    let before = (text(ROWS).await, text(WRITES).await);
+    // A session that is idle reports its last writes within ten seconds, and what was begun before takes its time.
+    let mut before = (text(ROWS).await, text(WRITES).await);
+    for _ in 0..5 {
+        lives_on(11_000).await;
+        let now = (text(ROWS).await, text(WRITES).await);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
     // Six seconds of the worker's life: heartbeats, dozens of looks at the queue, and its work for all workers.
     lives_on(6_000).await;
     assert_eq!((text(ROWS).await, text(WRITES).await), before);
@@ -264,16 +262,16 @@ async fn a_gate_that_opens_is_not_stormed_by_a_fleet() {
 /// Needs gates that all processes share: who was not told himself would go on calling.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_is_told_to_wait_and_within_a_second_all_of_them_do() {
-    const JOBS: i64 = 400;
+    const JOBS: i64 = 160;
     let fleet = Fleet::new(
-        &one("latency = { fixed = 0.1 }\nfaults = [{ kind = \"rate_limit\", wait = \"4s\", format = \"retry_after\", \
+        &one("latency = { fixed = 0.3 }\nfaults = [{ kind = \"rate_limit\", wait = \"4s\", format = \"retry_after\", \
               containing = \"refuse this\", first_n_per_request = 1 }]"),
         &worker(20, "limits = { concurrency = 6 }"),
     )
     .await;
     let processes = fleet.start_many(2).await;
     fleet.enqueue("default", JOBS).await;
-    fleet.until_admitted(80).await;
+    fleet.until_admitted(40).await;
     sqlx::query("insert into sluice.job (priority, request) values (100, '{\"prompt\": \"refuse this\"}')")
         .execute(&fleet.pool)
         .await
@@ -288,7 +286,7 @@ async fn one_process_is_told_to_wait_and_within_a_second_all_of_them_do() {
     let told = seconds(refusals[0].ended_ms);
     let waiting = arrived_between(&calls, told + 1.0, told + 4.0 - 0.005).count();
     assert_eq!(waiting, 0, "calls while the whole fleet should wait");
-    assert!(arrived_between(&calls, told + 4.0, f64::MAX).count() > 100, "it goes on afterwards");
+    assert!(arrived_between(&calls, told + 4.0, f64::MAX).count() > 60, "it goes on afterwards");
     assert_eq!(fleet.verdict().total.early_retries, 0);
 }
 

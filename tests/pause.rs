@@ -3,7 +3,7 @@
 use crate::support::fleet::Fleet;
 use crate::support::program::{Program, text};
 use crate::support::queue::{NewJob, Queue, failed, in_an_hour, in_batch, park};
-use crate::support::wait::until;
+use crate::support::wait::{until, within_patience};
 use serde_json::{Value, json};
 use sluice::domain::pause::PauseKind;
 use sluice::domain::{ErrorClass, JobId};
@@ -11,7 +11,6 @@ use sluice::exit_code::ExitCode;
 use sluice::store::job::{Changed, Place};
 use sluice::store::settle::{ParkRow, Settlement};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use std::time::Duration;
 
 const CONFIG: &str = "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
                       [routes.default]\nrungs = [\"local/m\"]\n[routes.other]\nrungs = [\"local/m\"]\n";
@@ -430,6 +429,13 @@ async fn a_route_is_cancelled_with_the_users_yes() {
     let slip = program.run(&["route", "cancel", "defualt", "--yes"]).await;
     assert_eq!(slip.status.code(), Some(ExitCode::NotFound as i32));
     assert!(text(&slip.stderr).contains("there is no route \"defualt\"; there are: default, other"));
+    for command in [&["job", "list", "--route", "defualt"][..], &["job", "cancel", "--route", "defualt", "--yes"]] {
+        let slip = program.run(command).await;
+        assert_eq!(slip.status.code(), Some(ExitCode::NotFound as i32), "{command:?}");
+        assert!(text(&slip.stderr).contains("there is no route \"defualt\"; there are: default, other"));
+    }
+    let none = program.run(&["job", "cancel", "--route", "other", "--state", "queued", "--yes"]).await;
+    assert_eq!(none.status.code(), Some(0), "{}", text(&none.stderr));
     assert_eq!(program.run(&["route", "cancel"]).await.status.code(), Some(ExitCode::Usage as i32));
 }
 
@@ -508,14 +514,14 @@ async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
     .await
     .unwrap();
     let drained = fleet.program(&["worker", "--drain"]).output();
-    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
+    let drained = within_patience("the drain ends", drained).await.unwrap();
     assert!(drained.status.success(), "{}", text(&drained.stderr));
     assert_eq!((fleet.answered().await, fleet.number("select count(*) from sluice.ready").await), (1, 3));
     // So is one whose only provider is paused, whether its jobs have been looked at or not.
     fleet.program(&["provider", "pause", "local"]).output().await.unwrap();
     fleet.enqueue("default", 3).await;
     let drained = fleet.program(&["worker", "--drain"]).output();
-    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
+    let drained = within_patience("the drain ends", drained).await.unwrap();
     assert!(drained.status.success(), "{}", text(&drained.stderr));
     sqlx::raw_sql(
         "insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
@@ -527,7 +533,7 @@ async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
     .await
     .unwrap();
     let drained = fleet.program(&["worker", "--drain"]).output();
-    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
+    let drained = within_patience("the drain ends", drained).await.unwrap();
     assert!(drained.status.success(), "{}", text(&drained.stderr));
     assert_eq!(fleet.answered().await, 1);
 }

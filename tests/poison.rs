@@ -6,7 +6,7 @@ use crate::support::fleet::Fleet;
 use crate::support::program::Program;
 use crate::support::queue::{NewJob, Queue, in_batch};
 use crate::support::scripted::{Scripted, answer};
-use crate::support::wait::{until, within_a_minute};
+use crate::support::wait::{until, within_patience};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::store::claim::Take;
 use sqlx::postgres::PgListener;
@@ -56,7 +56,7 @@ async fn a_job_is_accused_only_when_its_worker_held_no_other() {
     assert_eq!((rescued.jobs, rescued.poisoned), (0, 1));
     assert_eq!(queue.state(ids[0]).await, "failed");
     // No worker ends such a job, and yet the sessions that listen are told of it, and of no other.
-    let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+    let notice = within_patience("a notice", listener.recv()).await.unwrap();
     assert_eq!(notice.payload(), format!("{{\"jobs\":[{}]}}", ids[0]));
     assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
 }
@@ -115,7 +115,7 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
             let mut said_now = Vec::new();
             tokio::io::copy(&mut said, &mut said_now).await.map(|_| said_now)
         });
-        let status = tokio::time::timeout(Duration::from_mins(2), worker.wait()).await.unwrap().unwrap();
+        let status = within_patience("the worker ends", worker.wait()).await.unwrap();
         log.extend(draining.await.unwrap().unwrap());
         if status.success() {
             break;

@@ -230,7 +230,7 @@ async fn a_faulty_configuration_is_refused_with_all_its_faults_and_the_work_goes
     }
 
     // A good one, with changes that take a restart.
-    fleet.configure(&format!("{good}[database]\nmax_connections = 7\n[log]\nfilter = \"debug\"\n"));
+    fleet.configure(&format!("{good}[database]\npooler = \"transaction\"\n[log]\nfilter = \"debug\"\n"));
     reload(&process).await;
     next("RELOADING=1").await;
     assert!(!next("READY=1").await.contains("refused"));
@@ -240,7 +240,7 @@ async fn a_faulty_configuration_is_refused_with_all_its_faults_and_the_work_goes
             .filter(|line| line.contains("takes effect when the worker is restarted") && line.contains(key))
             .count()
     };
-    assert_eq!((waits("database.max_connections"), waits("log.filter"), waits("key=")), (1, 1, 2), "{said}");
+    assert_eq!((waits("database.pooler"), waits("log.filter"), waits("key=")), (1, 1, 2), "{said}");
     fleet.until_answered(JOBS).await;
     process.stop().await;
     nothing_was_dropped(&fleet, JOBS).await;

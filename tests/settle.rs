@@ -5,12 +5,15 @@ use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_an_hour
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use sluice::domain::{ErrorClass, JobId, NanoUsd};
+use sluice::domain::{ErrorClass, JobId, NanoUsd, Target, Timestamp};
+use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Lease};
 use sluice::store::maintenance::Folded;
 use sluice::store::report::{Filter, Grouping};
 use sluice::store::settle::Settlement;
 use sqlx::Row as _;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 #[tokio::test]
 async fn the_right_fence_ends_the_job_once_and_writes_what_was_found() {
@@ -38,6 +41,46 @@ async fn the_right_fence_ends_the_job_once_and_writes_what_was_found() {
     assert_eq!(queue.state(id).await, "succeeded");
     let batch = queue.store.batch("b").await.unwrap().unwrap();
     assert_eq!((batch.succeeded, batch.failed, batch.attempts, batch.cost), (1, 0, 1, NanoUsd(30_000)));
+}
+
+#[tokio::test]
+async fn a_claim_that_another_transaction_has_locked_is_named_and_not_waited_for() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let ids = queue.enqueue(in_batch("b"), 3).await;
+    let jobs = queue.claim_all(worker).await;
+    let held = jobs.iter().find(|job| job.lease.job.0 == ids[1]).unwrap();
+    let mut open = queue.pool.begin().await.unwrap();
+    sqlx::query("select sluice.cancel($1::bigint)").bind(ids[1]).execute(&mut *open).await.unwrap();
+    let call = |job: &Claimed| OpenCall {
+        lease: job.lease,
+        number: 1,
+        target: Target::new("openai", "gpt-4o-mini"),
+        rung: 0,
+        started_at: Timestamp(0),
+        worst: None,
+        labels: Arc::new(job.labels()),
+    };
+    let calls: Vec<OpenCall> = jobs.iter().map(call).collect();
+    let end = Settlement {
+        attempts: jobs.iter().map(|job| accepted(job, 1)).collect(),
+        endings: jobs.iter().map(success).collect(),
+        ..Settlement::default()
+    };
+    for refused in [
+        queue.store.open_calls(&calls, 0).await.map(drop),
+        queue.store.open_race_calls(&calls, 0).await.map(drop),
+        queue.store.settle(&end).await.map(drop),
+    ] {
+        assert!(refused.unwrap_err().waited_for_a_lock());
+    }
+    let claims: Vec<Lease> = jobs.iter().map(|job| job.lease).collect();
+    assert_eq!(queue.store.locked(&claims).await.unwrap(), HashSet::from([held.lease.fence]));
+    open.rollback().await.unwrap();
+    assert!(queue.store.locked(&claims).await.unwrap().is_empty());
+    assert_eq!(queue.store.open_calls(&calls, 0).await.unwrap().unwrap().len(), 3);
+    assert!(queue.settle(end).await.is_empty());
+    assert_eq!(queue.state(ids[1]).await, "succeeded");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, ended, json_lines, text};
-use crate::support::wait::{until, within_a_minute};
+use crate::support::wait::{until, within_patience};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,7 +27,7 @@ async fn until_said(output: impl AsyncRead + Unpin + Send + 'static, words: &str
         }
         panic!("the program ended without saying {words:?}");
     };
-    within_a_minute(words, said).await;
+    within_patience(words, said).await;
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 }
 

@@ -97,6 +97,56 @@ async fn answers_that_came_while_the_database_was_away_outlive_their_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_a_spool_whose_claim_is_locked_holds_up_neither_the_others_nor_the_next_worker() {
+    let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
+    let mut worker = answers_without_a_database(&cluster, &fleet).await;
+    worker.kill().await;
+    cluster.return_of_the_server().await;
+    // The first of them, behind which all others were written.
+    let mut open = fleet.pool.begin().await.unwrap();
+    let cancel = "select sluice.cancel(job_id) from (select min(job_id) as job_id from sluice.inflight) i";
+    sqlx::query(cancel).execute(&mut *open).await.unwrap();
+    let heir = fleet.start();
+    fleet.until_answered(19).await;
+    until_said(&heir, "other transactions have locked jobs").await;
+    fleet.enqueue("default", 5).await;
+    fleet.until_answered(24).await;
+    assert_eq!(spooled(&fleet), 20, "the file stays");
+    open.rollback().await.unwrap();
+    fleet.until_answered(25).await;
+    fleet.books_are_in_order(25).await;
+    until("the file is gone", async || fleet.spools().len() == 1 && spooled(&fleet) == 0).await;
+    heir.stop().await;
+    cluster.stop().await;
+}
+
+/// The same of a worker that lives: what it cannot write outlives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_claim_is_locked_outlives_its_worker() {
+    let (cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
+    let mut worker = fleet.start();
+    fleet.until_live(1).await;
+    fleet.enqueue("default", 20).await;
+    until_calls(&fleet, 20).await;
+    let mut open = fleet.pool.begin().await.unwrap();
+    let cancel = "select sluice.cancel(job_id) from sluice.inflight limit 3";
+    assert_eq!(sqlx::query(cancel).fetch_all(&mut *open).await.unwrap().len(), 3);
+    fleet.until_answered(17).await;
+    until("the other three are on the disk", async || spooled(&fleet) == 3).await;
+    fleet.enqueue("default", 5).await;
+    fleet.until_answered(22).await;
+    worker.kill().await;
+    let heir = fleet.start();
+    fleet.enqueue("default", 5).await;
+    fleet.until_answered(27).await;
+    open.rollback().await.unwrap();
+    fleet.until_answered(30).await;
+    fleet.books_are_in_order(30).await;
+    heir.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_without_a_database_leaves_its_answers_for_the_next() {
     let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
     let worker = answers_without_a_database(&cluster, &fleet).await;

@@ -6,11 +6,12 @@ mod provider;
 use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
-use crate::support::wait::until;
+use crate::support::wait::{until, within_patience};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::{AssertSqlSafe, PgPool};
 use std::io::Write as _;
+use tokio::net::TcpListener;
 use tokio::process::Child;
 
 /// A debug build with a few jobs in hand, and room for two requests of the size that is allowed.
@@ -216,6 +217,46 @@ async fn rows_that_are_no_requests_fail_alone() {
             assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_stays_open_holds_up_the_outcomes_of_its_own_jobs_only() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stage = Stage::new(&server.local_addr().unwrap().to_string()).await;
+    let worker = stage.worker();
+    let failed = "select count(*) from sluice.jobs where batch = 'held' and state = 'failed'";
+    let running = "select count(*) from sluice.jobs where batch = 'held' and state = 'running'";
+    for (end, good, failed_in_the_end) in [("rollback", 100, 10), ("commit", 200, 17)] {
+        stage
+            .run(
+                "insert into sluice.job (route, request, batch, max_attempts)
+                 select 'patient', '{\"prompt\": \"Hi\"}', 'held', 1 from generate_series(1, 10)",
+            )
+            .await;
+        // It takes their calls, and answers none.
+        let mut calls = Vec::new();
+        for _ in 0..10 {
+            calls.push(within_patience("a call", server.accept()).await.unwrap());
+        }
+        let before = stage.count(failed).await;
+        let mut open = stage.pool.begin().await.unwrap();
+        let cancel = "select sluice.cancel(id) from sluice.jobs where batch = 'held' and state = 'running' limit 3";
+        assert_eq!(sqlx::query(cancel).fetch_all(&mut *open).await.unwrap().len(), 3);
+        // All calls end now, three of them under claims that are locked.
+        drop(calls);
+        until("the outcomes of the others are written", async || stage.count(failed).await == before + 7).await;
+        stage.good_jobs(100).await;
+        stage.until_good_succeed(good).await;
+        assert_eq!(stage.count(running).await, 3);
+        sqlx::query(end).execute(&mut *open).await.unwrap();
+        drop(open);
+        until("so are theirs", async || stage.count(running).await == 0).await;
+        assert_eq!(stage.count(failed).await, failed_in_the_end);
+    }
+    // Each call is on the ledger once, those of the cancelled jobs too.
+    let booked = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id where j.batch = 'held'";
+    until("all calls are booked", async || stage.count(booked).await == 20).await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What an application asks by SQL: waiting for a job, being told of it, answers as JSON, and cancelling its own jobs.
 
 use crate::support::queue::{Queue, success};
-use crate::support::wait::{until, within_a_minute};
+use crate::support::wait::{until, within_patience};
 use serde_json::Value;
 use sluice::store::settle::{EndingRow, Settlement};
 use sqlx::postgres::PgListener;
@@ -70,7 +70,7 @@ async fn a_wait_returns_when_another_session_has_ended_the_job_and_nothing_at_it
         logins.queue.succeed(&claimed).await;
     };
     let (state, ()) =
-        within_a_minute("it ended", async { tokio::join!(wait(&mut waiting, job, "1 minute"), settling) }).await;
+        within_patience("it ended", async { tokio::join!(wait(&mut waiting, job, "1 minute"), settling) }).await;
     assert_eq!(state.unwrap().as_deref(), Some("succeeded"));
     waiting.commit().await.unwrap();
     // A job that has ended is not waited for; a reader of reports may wait as well.
@@ -213,12 +213,12 @@ async fn sessions_that_listen_are_told_which_jobs_have_ended_and_the_enqueuing_t
     let jobs = queue.enqueue(crate::support::queue::NewJob::default(), 700).await;
     // Had enqueuing told anything, this would come after it.
     queue.run("select pg_notify('sluice_settled', 'enqueued')").await;
-    assert_eq!(within_a_minute("a notice", listener.recv()).await.unwrap().payload(), "enqueued");
+    assert_eq!(within_patience("a notice", listener.recv()).await.unwrap().payload(), "enqueued");
     queue.store.tell_ended(&jobs).await.unwrap();
     queue.store.tell_ended(&[]).await.unwrap();
     let mut told: Vec<i64> = Vec::new();
     while told.len() < jobs.len() {
-        let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+        let notice = within_patience("a notice", listener.recv()).await.unwrap();
         assert!(notice.payload().len() < 8_000);
         let notice: Value = serde_json::from_str(notice.payload()).unwrap();
         told.extend(notice["jobs"].as_array().unwrap().iter().map(|job| job.as_i64().unwrap()));
@@ -229,6 +229,6 @@ async fn sessions_that_listen_are_told_which_jobs_have_ended_and_the_enqueuing_t
     let cancelled = jobs[0];
     queue.execute(format!("begin; select sluice.cancel({cancelled}::bigint); rollback")).await;
     queue.execute(format!("begin; select sluice.cancel({}::bigint); commit", jobs[1])).await;
-    let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+    let notice = within_patience("a notice", listener.recv()).await.unwrap();
     assert_eq!(notice.payload(), format!("{{\"jobs\":[{}]}}", jobs[1]), "and not of {cancelled}");
 }

@@ -6,6 +6,7 @@ mod tests;
 
 use super::diary::{Diary, Window};
 use super::load::{Fate, Told, Wish};
+use super::providers::FIRST_BYTE;
 use super::stage::Stage;
 use super::{Finding, MAX_ATTEMPTS};
 use matched::Matched;

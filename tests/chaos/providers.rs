@@ -57,6 +57,9 @@ pub fn scenario(seed: u64, troubles: &[Trouble]) -> String {
 
 const PRICES: [(&str, &str); 4] = [("0.5", "2"), ("1", "4"), ("2.5", "10"), ("0.4", "1.2")];
 
+/// How long a worker waits for the beginning of an answer. Milliseconds.
+pub const FIRST_BYTE: i64 = 3_000;
+
 /// What all workers are configured with; `http://simulator` stands for the simulator's address.
 pub fn config() -> String {
     let mut config =
@@ -75,7 +78,7 @@ pub fn config() -> String {
         let _ = write!(
             config,
             "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"http://simulator/{name}/{path}\"\n{}\n\
-             timeouts = {{ connect = \"2s\", first_byte = \"3s\", idle = \"2s\", total = \"6s\" }}\n\
+             timeouts = {{ connect = \"2s\", first_byte = \"{FIRST_BYTE}ms\", idle = \"2s\", total = \"6s\" }}\n\
              breaker = {{ min_calls = 10, failure_rate = 0.6, window = \"2s\", open = \"500ms\" }}\nrecheck = \"2s\"\n\
              [models.\"{}\"]\nprice = {{ input = \"{}\", output = \"{}\" }}\n",
             limits[index], targets[index], PRICES[index].0, PRICES[index].1

@@ -5,7 +5,7 @@ use super::testing_page;
 use crate::support::page::{Page, python};
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, json_lines, text};
-use crate::support::wait::within_a_minute;
+use crate::support::wait::within_patience;
 use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
@@ -146,12 +146,12 @@ async fn a_backend_gets_through_its_day_with_the_enqueuers_role_alone() {
             .unwrap()
     };
     let both = Box::pin(async { tokio::join!(waiting, shop.work(&base_url)) });
-    let (answer, ()) = within_a_minute("the answer came", both).await;
+    let (answer, ()) = within_patience("the answer came", both).await;
     assert_eq!(answer, ("succeeded".to_owned(), Some(serde_json::json!({"label": "billing", "sure": true}))));
     // Her job is among those that the worker tells of, with those of the other login.
     let mut told: Vec<i64> = Vec::new();
     while told.len() < 4 {
-        let notice = within_a_minute("a notice", listener.recv()).await.unwrap();
+        let notice = within_patience("a notice", listener.recv()).await.unwrap();
         let notice: Value = serde_json::from_str(notice.payload()).unwrap();
         told.extend(notice["jobs"].as_array().unwrap().iter().filter_map(Value::as_i64));
     }

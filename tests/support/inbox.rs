@@ -1,6 +1,7 @@
 //! A receiver of webhooks that does with each message as a test says.
 
 use super::program::text;
+use super::wait::PATIENCE;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -132,7 +133,7 @@ impl Inbox {
                 missing = rules - &self.rules(kind);
             }
         };
-        let ended = tokio::time::timeout(Duration::from_mins(1), telling).await;
+        let ended = tokio::time::timeout(PATIENCE, telling).await;
         assert!(ended.is_ok(), "no {kind} of {missing:?}");
     }
 

@@ -1,6 +1,7 @@
 //! A real PgBouncer in transaction mode in front of the cluster of the tests.
 
 use super::postgres::temporary_dir;
+use super::wait::PATIENCE;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::io::Read as _;
@@ -78,7 +79,7 @@ impl Pooler {
                 };
             }
         };
-        let answered = tokio::time::timeout(Duration::from_secs(20), answering).await;
+        let answered = tokio::time::timeout(PATIENCE, answering).await;
         assert!(matches!(answered, Ok(Ok(()))), "PgBouncer does not answer ({answered:?}):\n{}", self.log());
     }
 

@@ -1,12 +1,14 @@
 //! The real program, run as a user would run it.
 
+use super::wait::PATIENCE;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 use tokio::process::{Child, Command};
 
-/// No command of a test takes longer; a test that waits for ever says nothing.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Connections of a process whose configuration does not tell. A worker opens as many as it may. Each of them is a
+/// process of the server that plans every statement for itself: with the default of ten, two fifths of the processor
+/// time of these tests was theirs.
+const CONNECTIONS: &str = "4";
 
 /// A folder with a configuration, and a database.
 pub struct Program {
@@ -51,6 +53,10 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        let config = std::fs::read_to_string(self.path("sluice.toml")).unwrap_or_default();
+        if !config.contains("max_connections") {
+            command.env("SLUICE__DATABASE__MAX_CONNECTIONS", CONNECTIONS);
+        }
         command
     }
 

@@ -1,6 +1,6 @@
 //! Each call of the simulator with the row that it has on the ledger.
 
-use super::{CLOCKS, Diary, Evidence, Finding, IN_HAND, Job, Row, Table};
+use super::{CLOCKS, Diary, Evidence, FIRST_BYTE, Finding, IN_HAND, Job, Row, Table};
 use crate::chaos::load::{Fate, Intervention, Wish};
 use sluice::simulate::CallRecord;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -146,10 +146,13 @@ impl<'a> Matched<'a> {
             let killed = kills.iter().filter(|kill| (ended - CLOCKS..=until).contains(kill)).min();
             lost_answers.push(killed.map_or(0, |kill| (kill - ended).max(0)));
             let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
+            // On a slow machine an answer takes as long as a worker waits for it.
+            let too_late = ended >= row.started + FIRST_BYTE - CLOCKS;
             let excused = match row.class.as_deref() {
                 Some("abandoned") if row.detail.as_deref() == Some("worker_died") => killed.is_some(),
                 Some("abandoned") => self.cancelled.contains(&row.job_id) || answered.contains(&row.job_id),
-                Some("timeout" | "network") => paused,
+                Some("timeout") => paused || too_late,
+                Some("network") => paused,
                 _ => false,
             };
             if !excused && evidence.may_be_lost(call) {

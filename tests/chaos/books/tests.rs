@@ -189,7 +189,15 @@ fn an_answer_that_was_given_out_is_lost_only_with_a_worker_that_was_killed() {
     let roomless = Window { from: BEGAN, until: BEGAN + 30 * SECOND };
     assert_eq!(with(Some(BEGAN + 20 * SECOND), Some(roomless)), Vec::<String>::new());
     finds(lost, |books| books.rows[0] = failed(1, "abandoned"));
-    finds(lost, |books| books.rows[0] = failed(1, "timeout"));
+    let timed_out_after = |millis: i64| {
+        found(|books| {
+            books.rows[0] = Row { uncertain_nanos: 500, ..failed(1, "timeout") };
+            books.calls[0].ended_ms = books.calls[0].arrived_ms + u64::try_from(millis).unwrap();
+            (books.jobs[0].state, books.jobs[0].answered_by) = (Some("failed".to_owned()), None);
+        })
+    };
+    assert!(timed_out_after(FIRST_BYTE - SECOND)[0].contains(lost));
+    assert_eq!(timed_out_after(FIRST_BYTE), Vec::<String>::new(), "the worker had just given it up");
     finds("a good answer was thrown away", |books| {
         books.rows[0] = Row { accepted: false, class: Some("soft_failure".to_owned()), ..answered(1) };
     });
