@@ -78,18 +78,18 @@ async fn an_operator_clicks_from_what_fails_to_one_jobs_story_and_has_its_kind_t
     browser.open(&format!("http://{}/", site.address)).await;
     browser.click("//nav//a[text()='Failures']").await;
     browser.click("//tr[.//*[text()='refused']]//a[text()='jobs']").await;
-    assert_eq!(browser.path().await, "/jobs?state=failed&class=refused");
+    browser.until_at("/jobs?state=failed&class=refused").await;
     browser.click("//section[@id='jobs']//tbody//td/a").await;
-    let story = browser.words().await;
+    browser.until_at("/jobs/").await;
     for part in ["has failed", "refused", "Total:", "Retry"] {
-        assert!(story.contains(part), "{part}: {story}");
+        browser.until_it_says(part).await;
     }
     // All of the kind, after their number was told.
     browser.click("//nav//a[text()='Failures']").await;
     browser.click("//tr[.//*[text()='refused']]//button[text()='Retry…']").await;
     browser.until_it_says("Retry 3 jobs?").await;
     browser.click("//main//button").await;
-    assert!(browser.path().await.starts_with("/changes/"), "{}", browser.path().await);
+    browser.until_at("/changes/").await;
     // The page follows it without being loaded again.
     browser.until_it_says("done").await;
     until("they are asked again", async || stage.simulator.verdict().total.calls == 19).await;

@@ -107,7 +107,7 @@ impl Browser {
 
     /// The words on the page.
     pub async fn words(&self) -> String {
-        self.eval("document.body.innerText").await.as_str().unwrap().to_owned()
+        self.eval("document.body?.innerText ?? ''").await.as_str().unwrap().to_owned()
     }
 
     /// Waits until the page has these words, without loading it again.
@@ -115,11 +115,20 @@ impl Browser {
         until(&format!("the page says {words:?}"), async || self.words().await.contains(words)).await;
     }
 
-    /// Clicks the first element that this XPath finds.
+    /// Waits until a page whose path begins so is open: a click does not always wait for the page that it leads to.
+    pub async fn until_at(&self, begin: &str) {
+        until(&format!("the page is {begin}"), async || self.path().await.starts_with(begin)).await;
+    }
+
+    /// Clicks the first element that this XPath finds, as soon as the page that is on its way has one.
     pub async fn click(&self, xpath: &str) {
-        let found = self.do_it("element", &json!({ "using": "xpath", "value": xpath })).await;
-        let element = found[ELEMENT].as_str().unwrap().to_owned();
-        self.do_it(&format!("element/{element}/click"), &json!({})).await;
+        until(&format!("{xpath} is clicked"), async || {
+            let wish = json!({ "using": "xpath", "value": xpath });
+            let Ok(found) = self.try_to("element", &wish).await else { return false };
+            let element = found[ELEMENT].as_str().unwrap();
+            self.try_to(&format!("element/{element}/click"), &json!({})).await.is_ok()
+        })
+        .await;
     }
 
     /// Types into the element that has the focus.

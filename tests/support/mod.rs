@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod exposition;
 pub mod fleet;
 pub mod inbox;
+pub mod lateness;
 pub mod otlp;
 pub mod page;
 pub mod picture;
