@@ -3,11 +3,16 @@
 use crate::support::clock;
 use crate::support::fleet::{Fleet, Process, stop};
 use crate::support::inbox::{Inbox, Letter, Reply, ok, status};
+use crate::support::postgres::database;
 use crate::support::program::{ended, text};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use sluice::domain::alert::RouteFlow;
+use sluice::store::Store;
+use sqlx::postgres::PgPoolOptions;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// 32 bytes.
 const SECRET: &str = "whsec_YWxlcnQtc2VjcmV0LW9mLTMyLWJ5dGVzLWV4YWN0bHk=";
@@ -587,4 +592,55 @@ async fn when_the_worker_that_looks_dies_another_goes_on() {
     until("the other one tells of its loss", async || inbox.rules("alert.firing").contains("worker_lost")).await;
     inbox.has_nothing_double();
     stop(workers).await;
+}
+
+/// Reads of the sums that are not folded yet, which may be millions of rows.
+async fn reads_of_sums(pool: &sqlx::PgPool) -> i64 {
+    sqlx::query_scalar(
+        "select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables where relid = 'sluice.tally'::regclass",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn what_jobs_have_come_to_is_read_once_and_counted_since_the_note_that_is_nearest() {
+    let database = database().await;
+    let one = PgPoolOptions::new().max_connections(1).connect_with(database.connect_options()).await.unwrap();
+    let (store, pool) = (Store::from_pool(one), database.pool());
+    // Where an hour is about to end, the sums are those of the next one.
+    sqlx::raw_sql(
+        "insert into sluice.tally (hour, route, project, succeeded, failed, fallbacks, cost_nanos, extra_nanos)
+         select date_trunc('hour', now() + interval '1 minute') - ago, route, 'p', good, bad, others, cost, extra
+           from (values (interval '0', 'a', 3, 0, 1, 400, 0), ('0', 'a', 1, 0, 0, 100, 7), ('0', 'b', 0, 2, 0, 0, 0),
+                        ('3 hours', 'a', 10, 0, 0, 1000, 0)) t(ago, route, good, bad, others, cost, extra);
+         insert into sluice.alert_sample (taken_at, route, ended, answered, fallbacks, cost_nanos, extra_nanos)
+         values (now() - interval '2 minutes', 'a', 1, 1, 0, 50, 0), (now() - interval '2 minutes', '', 0, 0, 0, 0, 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let before = reads_of_sums(&pool).await;
+    let windows = [90, 3_600, 4 * 3_600].map(Duration::from_secs);
+    let flows = store.look_at_flows(windows).await.unwrap();
+    let told = flows.map(|flows| {
+        let of = |flow: RouteFlow| {
+            let figures = [flow.ended, flow.answered, flow.fallbacks, flow.cost.0, flow.extra.0];
+            (flow.route, figures)
+        };
+        flows.into_iter().map(of).collect::<Vec<_>>()
+    });
+    let [a, b] = ["a", "b"].map(str::to_owned);
+    assert_eq!(told[0], [(a.clone(), [3, 3, 1, 450, 7]), (b.clone(), [2, 0, 0, 0, 0])]);
+    assert_eq!(told[1], [(a.clone(), [4, 4, 1, 500, 7]), (b.clone(), [2, 0, 0, 0, 0])]);
+    assert_eq!(told[2], [(a.clone(), [14, 14, 1, 1_500, 7]), (b.clone(), [2, 0, 0, 0, 0])]);
+
+    sqlx::raw_sql("select pg_stat_force_next_flush()").execute(store.pool()).await.unwrap();
+    assert_eq!(reads_of_sums(&pool).await - before, 1);
+    let noted = "select route, array[ended, answered, fallbacks, cost_nanos, extra_nanos] from sluice.alert_sample
+                  where taken_at > now() - interval '1 minute' order by route";
+    let noted: Vec<(String, Vec<i64>)> = sqlx::query_as(noted).fetch_all(&pool).await.unwrap();
+    let nothing = (String::new(), vec![0; 5]);
+    assert_eq!(noted, [nothing, (a, vec![4, 4, 1, 500, 7]), (b, vec![2, 0, 0, 0, 0])]);
 }

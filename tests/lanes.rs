@@ -126,6 +126,46 @@ async fn a_sweep_takes_neighbours_and_leaves_a_login_that_lies_elsewhere_its_sha
     assert_eq!(seen.len(), 20_600, "and all lanes are seen, beginning with job {first}");
 }
 
+/// Jobs that lie together may have numbers in a row, or with gaps between them.
+#[tokio::test]
+async fn what_a_sweep_says_of_a_lane_is_what_its_first_job_says_whether_its_neighbours_are_there_or_not() {
+    let queue = Queue::new().await;
+    queue
+        .run(
+            "insert into sluice.job (project, batch, deadline, request)
+                  select 'p' || n % 7, 'b' || n,
+                         case n % 3 when 0 then 'infinity'
+                                    when 1 then '2100-01-01 00:00:00+00'::timestamptz + n * interval '1 s' end,
+                         '{\"prompt\": \"Hi\"}'
+                    from generate_series(1, 12000) n",
+        )
+        .await;
+    for gaps in [false, true] {
+        if gaps {
+            queue.run("delete from sluice.ready where job_id % 5 <> 0").await;
+        }
+        let mut rotation = Rotation::default();
+        let mut placed = 0;
+        for _ in 0..6 {
+            let look = queue.store.look(&mut rotation, &[], 0).await.unwrap();
+            for lane in look.lanes.iter().filter(|lane| lane.place.is_some()) {
+                placed += 1;
+                let n: i64 = lane.batch.as_ref().unwrap()[1..].parse().unwrap();
+                assert_eq!((lane.project.as_str(), lane.jobs), (format!("p{}", n % 7).as_str(), Some(1)));
+                let deadline = (n % 3 == 1).then(|| 4_102_444_800 + n);
+                assert_eq!(lane.deadline.map(|at| at.timestamp()), deadline, "the deadline of {n}");
+                let batch: String = sqlx::query_scalar("select batch from sluice.job where id = $1")
+                    .bind(lane.first)
+                    .fetch_one(&queue.pool)
+                    .await
+                    .unwrap();
+                assert_eq!(Some(&batch), lane.batch.as_ref());
+            }
+        }
+        assert!(placed > 1_000, "{placed} lanes were swept");
+    }
+}
+
 #[tokio::test]
 async fn the_only_job_of_a_lane_is_claimed_from_its_place_and_only_if_it_still_lies_there() {
     let queue = Queue::new().await;

@@ -40,8 +40,8 @@ fn provider(name: &str, route: &str, limits: &str) -> String {
     )
 }
 
-/// Calls that came before a wait was over of which their process had had the time to hear: a second, and what news takes
-/// longer on a machine that is busy with other things.
+/// Calls that came before a wait was over of which their process had had the time to hear: a second, and what news
+/// takes longer on a machine that is busy with other things.
 fn early(calls: &[CallRecord], lateness: &Lateness) -> usize {
     let time_to_hear = 1_000 + u64::try_from(lateness.of_news().as_millis()).unwrap();
     let mut told: Vec<(u64, u64)> = calls.iter().filter_map(|call| Some((call.ended_ms, call.told_ms?))).collect();

@@ -24,7 +24,7 @@ const PAUSE_IN_COUNTING: u32 = 9;
 /// Unless the worker is idle, a full batch is followed by a pause of so many times its duration …
 const PAUSE: u32 = 9;
 /// … and of so many times where folding does not pay: most rows came to a sum of their own, …
-const LONG_PAUSE: u32 = 39;
+const LONG_PAUSE: u32 = 99;
 /// … in which case a batch has at most this many rows (so does the first batch), …
 const A_FEW: u64 = 1_000;
 /// … unless more than this many rows have been left over by it. Reports read them all.
@@ -214,8 +214,8 @@ mod tests {
             (folded(1, 0), 10, most),
             (folded(10_000, 0), 10, most),
             // Folding leaves more than half of the rows: a smaller part, as long as those that wait are few.
-            (folded(10_001, 0), 40, A_FEW),
-            (folded(20_000, MOST_LEFT), 40, A_FEW),
+            (folded(10_001, 0), 100, A_FEW),
+            (folded(20_000, MOST_LEFT), 100, A_FEW),
             (folded(20_000, MOST_LEFT + 1), 10, most),
         ];
         for (folded, times, next) in cases {

@@ -51,59 +51,67 @@ impl Store {
         Ok(())
     }
 
-    /// Notes what the jobs of each route have come to in this hour so far.
-    pub async fn sample_flows(&self) -> Result<(), StoreError> {
-        sqlx::query!(
-            "insert into sluice.alert_sample (taken_at, route, ended, answered, fallbacks, cost_nanos, extra_nanos)
-             select now(), t.route, sum(t.succeeded + t.failed + t.cancelled), sum(t.succeeded), sum(t.fallbacks),
-                    sluice.capped(sum(t.cost_nanos)), sluice.capped(sum(t.extra_nanos))
-               from sluice.totals_all t where t.hour >= date_trunc('hour', now()) group by t.route
-             union all
-             select now(), '', 0, 0, 0, 0, 0
-             on conflict do nothing"
-        )
-        .execute(&self.db)
-        .await
-        .doing(LOOKING)?;
-        Ok(())
-    }
-
-    /// What the jobs of each route have come to over this time: to the minute where it was noted, else from the
-    /// beginning of the hour.
-    pub async fn flows(&self, window: Duration) -> Result<Vec<RouteFlow>, StoreError> {
+    /// What the jobs of each route have come to over each of these times, in their order: to the minute where it was
+    /// noted, else from the beginning of the hour. Notes what they have come to in this hour so far.
+    ///
+    /// Sums that are not folded yet may be millions of rows, so they are read once.
+    pub async fn look_at_flows<const N: usize>(
+        &self,
+        windows: [Duration; N],
+    ) -> Result<[Vec<RouteFlow>; N], StoreError> {
         let rows = sqlx::query!(
-            r#"with base as materialized (
-                select max(s.taken_at) as at from sluice.alert_sample s
-                 where s.taken_at <= now() - make_interval(secs => $1)
-                   and s.taken_at > now() - make_interval(secs => $1) - interval '10 minutes'
-            ), span as materialized (
-                select b.at, date_trunc('hour', coalesce(b.at, now() - make_interval(secs => $1))) as hour from base b
-            ), sums as (
-                select t.route, t.succeeded + t.failed + t.cancelled as ended, t.succeeded as answered, t.fallbacks,
-                       t.cost_nanos, t.extra_nanos
-                  from span p join sluice.totals_all t on t.hour >= p.hour
+            r#"with span as materialized (
+                select w.place, b.at, date_trunc('hour', coalesce(b.at, now() - make_interval(secs => w.secs))) as hour
+                  from unnest($1::float8[]) with ordinality w(secs, place) cross join lateral (
+                       select max(s.taken_at) as at from sluice.alert_sample s
+                        where s.taken_at <= now() - make_interval(secs => w.secs)
+                          and s.taken_at > now() - make_interval(secs => w.secs) - interval '10 minutes') b
+            ), hours as materialized (
+                select t.hour, t.route, sum(t.succeeded + t.failed + t.cancelled) as ended,
+                       sum(t.succeeded) as answered, sum(t.fallbacks) as fallbacks, sum(t.cost_nanos) as cost_nanos,
+                       sum(t.extra_nanos) as extra_nanos
+                  from sluice.totals_all t
+                 where t.hour >= (select least(min(p.hour), date_trunc('hour', now())) from span p)
+                 group by t.hour, t.route
+            ), noted as (
+                insert into sluice.alert_sample (taken_at, route, ended, answered, fallbacks, cost_nanos, extra_nanos)
+                select now(), h.route, sum(h.ended), sum(h.answered), sum(h.fallbacks),
+                       sluice.capped(sum(h.cost_nanos)), sluice.capped(sum(h.extra_nanos))
+                  from hours h where h.hour >= date_trunc('hour', now()) group by h.route
                  union all
-                select s.route, -s.ended, -s.answered, -s.fallbacks, -s.cost_nanos, -s.extra_nanos
+                select now(), '', 0, 0, 0, 0, 0
+                on conflict do nothing
+            ), sums as (
+                select p.place, h.route, h.ended, h.answered, h.fallbacks, h.cost_nanos, h.extra_nanos
+                  from span p join hours h on h.hour >= p.hour
+                 union all
+                select p.place, s.route, -s.ended, -s.answered, -s.fallbacks, -s.cost_nanos, -s.extra_nanos
                   from span p join sluice.alert_sample s on s.taken_at = p.at
             )
-            select u.route as "route!", sum(u.ended)::bigint as "ended!", sum(u.answered)::bigint as "answered!",
-                   sum(u.fallbacks)::bigint as "fallbacks!", sluice.capped(sum(u.cost_nanos)) as "cost!",
-                   sluice.capped(sum(u.extra_nanos)) as "extra!"
-              from sums u where u.route <> '' group by u.route order by u.route"#,
-            seconds(window)
+            select u.place as "place!", u.route as "route!", sum(u.ended)::bigint as "ended!",
+                   sum(u.answered)::bigint as "answered!", sum(u.fallbacks)::bigint as "fallbacks!",
+                   sluice.capped(sum(u.cost_nanos)) as "cost!", sluice.capped(sum(u.extra_nanos)) as "extra!"
+              from sums u where u.route <> '' group by u.place, u.route order by u.route"#,
+            &windows.map(seconds)[..]
         )
         .fetch_all(&self.db)
         .await
         .doing(LOOKING)?;
-        let flows = rows.into_iter().map(|row| RouteFlow {
-            route: row.route,
-            ended: row.ended,
-            answered: row.answered,
-            fallbacks: row.fallbacks,
-            cost: NanoUsd(row.cost),
-            extra: NanoUsd(row.extra),
-        });
-        Ok(flows.collect())
+        let mut flows: [Vec<RouteFlow>; N] = std::array::from_fn(|_| Vec::new());
+        for row in rows {
+            let place = usize::try_from(row.place - 1).ok();
+            if let Some(flows) = place.and_then(|place| flows.get_mut(place)) {
+                flows.push(RouteFlow {
+                    route: row.route,
+                    ended: row.ended,
+                    answered: row.answered,
+                    fallbacks: row.fallbacks,
+                    cost: NanoUsd(row.cost),
+                    extra: NanoUsd(row.extra),
+                });
+            }
+        }
+        Ok(flows)
     }
 
     /// What an hour usually costs: the median of the hours of the last week that have cost something, the last two

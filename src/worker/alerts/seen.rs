@@ -3,7 +3,7 @@
 
 use super::Alerting;
 use crate::domain::Timestamp;
-use crate::domain::alert::{AlertRule, Observations, RouteWork, UsualHour};
+use crate::domain::alert::{AlertRule, AlertThresholds, Observations, RouteWork, UsualHour};
 use crate::domain::budget::Need;
 use crate::domain::diagnosis::{self, DoubtedCosts, Finding, Thresholds};
 use crate::domain::shut::Reason;
@@ -29,6 +29,8 @@ pub(super) struct Memory {
     pub is_last: bool,
     /// When to look for ended batches again.
     pub batches_at: Option<Instant>,
+    /// Whether the worker has looked before.
+    has_looked: bool,
     usual: Kept<UsualHour>,
     needs: Kept<BTreeMap<String, Need>>,
     doubted: Kept<Vec<DoubtedCosts>>,
@@ -89,13 +91,13 @@ impl Memory {
         let mut observed = Observations { now, spools: spools.collect(), ..Observations::default() };
         observed.lost = Some(store.lost_workers().await?);
         observed.stopped = Some(store.stopped_batches().await?);
-        // What ended since the last look, before this look is noted.
-        let lately = store.flows(settings.every).await?;
-        observed.fallbacks = Some(store.flows(settings.thresholds.fallback_window).await?);
-        observed.dearer = Some(store.flows(settings.thresholds.dearer_window).await?);
-        observed.hour = Some(store.flows(Duration::from_hours(1)).await?);
-        store.sample_flows().await?;
-        if is_on(AlertRule::CostSpike) {
+        let AlertThresholds { fallback_window, dearer_window, .. } = settings.thresholds;
+        let windows = [settings.every, fallback_window, dearer_window, AN_HOUR];
+        let [lately, fallbacks, dearer, hour] = store.look_at_flows(windows).await?;
+        (observed.fallbacks, observed.dearer, observed.hour) = (Some(fallbacks), Some(dearer), Some(hour));
+        // Not at once: a worker that has just started has its first jobs to fetch, and these read many sums.
+        let may_be_dear = std::mem::replace(&mut self.has_looked, true);
+        if may_be_dear && is_on(AlertRule::CostSpike) {
             observed.usual = self.usual.get(USUAL_EVERY, store.usual_hour()).await?;
         }
         if (is_on(AlertRule::BudgetShort) || is_on(AlertRule::BudgetFull)) && !known.budgets.is_empty() {
@@ -105,7 +107,7 @@ impl Memory {
         } else {
             observed.needs = Some(BTreeMap::new());
         }
-        if is_on(AlertRule::UnknownPrice) || is_on(AlertRule::CostDiffers) {
+        if may_be_dear && (is_on(AlertRule::UnknownPrice) || is_on(AlertRule::CostDiffers)) {
             observed.doubted = self.doubted.get(settings.every * 10, store.doubted_costs(AN_HOUR)).await?;
         }
         if is_on(AlertRule::StuckQueue)
