@@ -5,25 +5,28 @@
 //! So behind a pooler each statement is part of a transaction, which begins with the settings, and no statement has a
 //! name.
 
+mod other_end;
 mod transaction;
 
+pub(super) use other_end::{is_refusal, takes_no_writes};
 pub(super) use transaction::Transaction;
 
 use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future};
+use other_end::{connections_left, is_read_only, require_writable, within_patience, without_pooler};
 use parking_lot::Mutex;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
-    Postgres, Row as _, SqlSafeStr as _, SqlStr,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgPool, Postgres,
+    SqlSafeStr as _, SqlStr,
 };
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long opening a connection may take.
@@ -76,9 +79,6 @@ const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_pla
 
 /// Further settings for statements that nothing waits for but a page: the server gives them up soon.
 const LOOK_SETTINGS: [(&str, &str); 2] = [("statement_timeout", "3s"), ("lock_timeout", "1s")];
-
-/// A setting that means nothing to Postgres. Whether it arrives shows whether the session is Sluice's own.
-const MARK: &str = "sluice.mark";
 
 /// The layer between this process and Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,44 +187,6 @@ fn pool_options(connections: u32) -> PgPoolOptions {
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
         .acquire_slow_threshold(Duration::MAX)
-}
-
-/// Whether a session takes no writes.
-fn is_read_only(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("25006")
-}
-
-/// Whether this is the refusal of [`require_writable`].
-pub(super) fn takes_no_writes(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// Fails in a session that takes no writes: on a standby, or where the database was made read-only.
-async fn require_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // As text and not prepared, so that a pooler accepts it.
-    let question = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
-    let read_only: bool = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
-    if read_only {
-        let words = "the server takes no writes: it is a standby, or the database was made read-only";
-        return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, words)));
-    }
-    Ok(())
-}
-
-/// How many more connections this login may have, besides the one that asks, by its role, its database and the server.
-async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, sqlx::Error> {
-    let question = "select (least(
-            case when r.rolsuper then null else nullif(r.rolconnlimit, -1) - (
-                 select count(*) from pg_stat_activity a
-                   where a.usename = current_user and a.pid <> pg_backend_pid()) end,
-            case when r.rolsuper then null else nullif(d.datconnlimit, -1) - (
-                 select count(*) from pg_stat_activity a where a.datname = d.datname and a.pid <> pg_backend_pid()) end,
-            current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer - (
-                 select count(*) from pg_stat_activity a
-                  where a.backend_type = 'client backend' and a.pid <> pg_backend_pid())))::integer
-       from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
-    let left: Option<i32> = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
-    Ok(left.map(|left| u32::try_from(left).unwrap_or(0)))
 }
 
 /// Connections to one database. As an [`Executor`] it runs single statements; those that belong together go into one
@@ -438,39 +400,6 @@ async fn follow(pool: PgPool, servers: Arc<[PgConnectOptions]>, writable: bool, 
             *sessions.distrusted.lock() = Some(Instant::now());
         }
     }
-}
-
-/// A connection to Postgres itself; `None`: something in between refuses Sluice's settings or does not pass them on, as
-/// poolers do.
-async fn without_pooler(options: &PgConnectOptions) -> Result<Option<PgConnection>, sqlx::Error> {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // A different mark for each connection: a pooler may hand out a session that another client has begun like this.
-    let mark = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
-    let marked = options.clone().options(SETTINGS).options([(MARK, &mark)]);
-    let mut connection = match within_patience(marked.connect()).await {
-        Ok(connection) => connection,
-        Err(error) if is_refusal(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    // As text and not prepared, which needs neither a transaction nor a session.
-    let asked = sqlx::raw_sql("select current_setting('sluice.mark', true)").fetch_one(&mut connection).await?;
-    let arrived: Option<String> = asked.try_get(0)?;
-    if arrived.as_deref() == Some(&mark) {
-        return Ok(Some(connection));
-    }
-    connection.close().await?;
-    Ok(None)
-}
-
-/// Whether the other end rejects the way in which Sluice's connections begin: a violation of the protocol, something
-/// that it does not support, or a setting that it does not know. Postgres accepts all of it.
-pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    matches!(code.as_deref(), Some("08P01" | "0A000" | "42704"))
-}
-
-async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 fn begin_with_settings(purpose: Purpose) -> SqlStr {
