@@ -83,12 +83,13 @@ async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() 
     let worker = fleet.start();
     fleet.until_admitted(40).await;
     // Not those whose call is over and which are being written. On a busy machine a place may be taken, and the next
-    // job of that route claimed, before the call has been noted: the least of some looks is what waits. A worker that
-    // hoards jobs has more of them in hand at each look.
+    // job of that route claimed, before the call has been noted: the least of some looks is what waits, each after
+    // another call. A worker that hoards jobs has more of them in hand at each look.
     let mut in_hand = i64::MAX;
-    for _ in 0..10 {
+    for more in 1..=10 {
         let waiting = "select count(*) from sluice.inflight where call_number is null";
         in_hand = in_hand.min(fleet.number(waiting).await);
+        fleet.until_admitted(40 + more).await;
     }
     assert!(in_hand <= ROUTES + NEXT_FEW, "{in_hand} jobs wait in hand where two may run");
     // Three rounds at most: a job of its route that is in hand waits for its turn, another may be claimed before the
