@@ -181,11 +181,7 @@ async fn an_operator_sees_why_nothing_moves_who_answers_what_fails_and_who_holds
     let site = Site::start(&fleet.program, &[]).await;
     fleet.until_it_is_monday().await;
     let job = format!("/jobs/{}", fleet.fallen_back().await);
-    let open = async |path: &str| browser.open(&format!("http://{}{path}", site.address)).await;
-    let text = async |selector: &str| {
-        let words = browser.eval(&format!("document.querySelector('{selector}')?.innerText ?? 'missing'")).await;
-        words.as_str().unwrap().replace(['\n', '\t'], " ")
-    };
+    let at = |path: &str| format!("http://{}{path}", site.address);
     browser.look_like(1280, 900, false).await;
     let pages = [
         "/",
@@ -204,10 +200,8 @@ async fn an_operator_sees_why_nothing_moves_who_answers_what_fails_and_who_holds
         "/changes",
     ];
     for page in pages {
-        open(page).await;
-        let why = text("#why").await;
-        assert!(why.contains("contracts") && why.contains("anthropic/claude-haiku-4-5"), "{page}: {why}");
-        assert!(why.contains("waits for the price list of December"), "{page}: {why}");
+        let why = ["contracts", "anthropic/claude-haiku-4-5", "waits for the price list of December"];
+        browser.open_until_it_has(&at(page), "#why", &why).await;
     }
     for (page, selector, parts) in [
         ("/", "#routes", &["support", "openai/gpt-4o-mini", "summaries", "groq/llama-small"][..]),
@@ -221,20 +215,11 @@ async fn an_operator_sees_why_nothing_moves_who_answers_what_fails_and_who_holds
         ("/doctor", "#findings", &["Looked at", "All is well", "partitions", "indexes"]),
         ("/reports/cost?since=2h&compare=before", "#report", &["before", "now", "change"]),
     ] {
-        open(page).await;
-        if page == "/doctor" {
-            browser.until_it_says("Looked at").await;
-        }
-        let words = text(selector).await;
-        for part in parts {
-            assert!(words.contains(part), "{page} {selector} lacks {part}: {words}");
-        }
+        browser.open_until_it_has(&at(page), selector, parts).await;
     }
     // The holders: this worker, with its number.
-    open("/limits").await;
     let worker = fleet.number("select id from sluice.worker").await;
-    let held = text("#buckets").await;
-    assert!(held.contains(&format!("{worker}:")), "{held}");
+    browser.open_until_it_has(&at("/limits"), "#buckets", &[&format!("{worker}:")]).await;
     if let Some(folder) = pictures() {
         for (width, height, device) in [(1280, 900, "desktop"), (390, 844, "phone")] {
             for (is_dark, light) in [(false, "light"), (true, "dark")] {
@@ -242,7 +227,7 @@ async fn an_operator_sees_why_nothing_moves_who_answers_what_fails_and_who_holds
                 for (page, name) in
                     [("/", "overview"), ("/batches/nightly-summaries", "batch"), (&job, "job"), ("/limits", "limits")]
                 {
-                    open(page).await;
+                    browser.open(&at(page)).await;
                     let path = folder.join(format!("{name}-{device}-{light}.png"));
                     let picture = with_palette(&browser.screenshot().await);
                     assert!(picture.len() < LARGEST, "{} has {} bytes", path.display(), picture.len());

@@ -1,9 +1,11 @@
 //! A real browser without a window: Chromium, driven by way of its WebDriver.
 
+use super::clock;
 use super::site::exchange;
-use super::wait::until;
+use super::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 use std::process::{Command as Finder, Stdio};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -95,9 +97,22 @@ impl Browser {
         }
     }
 
-    /// The value of a script in the page.
+    /// The value of a script in the page. A page that reloads itself meanwhile is asked again: scripts ask, or do what may
+    /// be done twice.
     pub async fn eval(&self, script: &str) -> Value {
-        self.do_it("execute/sync", &json!({ "script": format!("return {script}"), "args": [] })).await
+        let wish = json!({ "script": format!("return {script}"), "args": [] });
+        let mut refused = None;
+        let asking = async {
+            loop {
+                match self.try_to("execute/sync", &wish).await {
+                    Ok(value) => return value,
+                    Err(error) => refused = Some(error),
+                }
+                clock::pace(Duration::from_millis(100)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, asking).await;
+        found.unwrap_or_else(|_| panic!("{script}: {refused:?}"))
     }
 
     /// The path of the page that is open.
@@ -108,6 +123,30 @@ impl Browser {
     /// The words on the page.
     pub async fn words(&self) -> String {
         self.eval("document.body?.innerText ?? ''").await.as_str().unwrap().to_owned()
+    }
+
+    /// The words of the first element that this CSS selector finds, in one line; `None`: there is none.
+    pub async fn words_of(&self, selector: &str) -> Option<String> {
+        let words = self.eval(&format!("document.querySelector({})?.innerText", json!(selector))).await;
+        Some(words.as_str()?.replace(['\n', '\t'], " "))
+    }
+
+    /// Opens a page until a part of it has all these words: a page that the database was too busy for says so, and is as
+    /// it should be a moment later.
+    pub async fn open_until_it_has(&self, url: &str, selector: &str, parts: &[&str]) {
+        let mut last = None;
+        let looking = async {
+            loop {
+                self.open(url).await;
+                last = self.words_of(selector).await;
+                if last.as_ref().is_some_and(|words| parts.iter().all(|part| words.contains(part))) {
+                    return;
+                }
+                clock::pace(Duration::from_millis(200)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("{url} {selector} has not all of {parts:?}: {last:?}"))
     }
 
     /// Waits until the page has these words, without loading it again.
