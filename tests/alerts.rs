@@ -594,6 +594,33 @@ async fn when_the_worker_that_looks_dies_another_goes_on() {
     stop(workers).await;
 }
 
+/// A worker that has just started has its first jobs to fetch, and the sums may be millions of rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_look_of_a_worker_reads_no_sums_that_a_worker_has_read_a_short_while_ago() {
+    let rules = "[alerts]\nevery = \"60s\"\n";
+    let fleet = Fleet::new(SCENARIO, &format!("{PROVIDERS}{rules}")).await;
+    for (age, notes) in [("1 minute", 0), ("6 minutes", 1)] {
+        sqlx::query(
+            "with forgotten as (delete from sluice.alert_sample),
+                  turn as (update sluice.alert_watch set looked_at = null)
+             insert into sluice.alert_sample (taken_at, route, ended, answered, fallbacks, cost_nanos, extra_nanos)
+             values (now() - $1::interval, '', 0, 0, 0, 0, 0)",
+        )
+        .bind(age)
+        .execute(&fleet.pool)
+        .await
+        .unwrap();
+        let worker = start(&fleet);
+        until("the worker has looked", async || {
+            fleet.number("select count(*) from sluice.alert_watch where looked_at is not null").await == 1
+        })
+        .await;
+        let noted = "select count(distinct taken_at) from sluice.alert_sample where taken_at > now() - interval '50 s'";
+        assert_eq!(fleet.number(noted).await, notes, "{age}");
+        worker.stop().await;
+    }
+}
+
 /// Reads of the sums that are not folded yet, which may be millions of rows.
 async fn reads_of_sums(pool: &sqlx::PgPool) -> i64 {
     sqlx::query_scalar(

@@ -20,6 +20,15 @@ use super::NanoUsd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// How long what jobs have come to is not read again after a reading that took so long, if workers look so often.
+///
+/// The sums of the last hours may be millions of rows that are not folded yet. Reading them has a fiftieth of the time,
+/// and is not put off for more than four looks: longer, and an alert that holds would begin anew ([`steps`]).
+#[must_use]
+pub fn pause_in_reading(took: Duration, every: Duration) -> Duration {
+    took.saturating_mul(49).min(every.saturating_mul(4))
+}
+
 /// How grave an alert is. Receivers take alerts from a severity on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertSeverity {

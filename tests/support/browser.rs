@@ -97,8 +97,8 @@ impl Browser {
         }
     }
 
-    /// The value of a script in the page. A page that reloads itself meanwhile is asked again: scripts ask, or do what may
-    /// be done twice.
+    /// The value of a script in the page. A page that reloads itself meanwhile is asked again: scripts ask, or do what
+    /// may be done twice.
     pub async fn eval(&self, script: &str) -> Value {
         let wish = json!({ "script": format!("return {script}"), "args": [] });
         let mut refused = None;
@@ -131,8 +131,8 @@ impl Browser {
         Some(words.as_str()?.replace(['\n', '\t'], " "))
     }
 
-    /// Opens a page until a part of it has all these words: a page that the database was too busy for says so, and is as
-    /// it should be a moment later.
+    /// Opens a page until a part of it has all these words: a page that the database was too busy for says so, and is
+    /// as it should be a moment later.
     pub async fn open_until_it_has(&self, url: &str, selector: &str, parts: &[&str]) {
         let mut last = None;
         let looking = async {
@@ -146,7 +146,7 @@ impl Browser {
             }
         };
         let found = tokio::time::timeout(PATIENCE, looking).await;
-        found.unwrap_or_else(|_| panic!("{url} {selector} has not all of {parts:?}: {last:?}"))
+        assert!(found.is_ok(), "{url} {selector} has not all of {parts:?}: {last:?}");
     }
 
     /// Waits until the page has these words, without loading it again.

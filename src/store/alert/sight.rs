@@ -114,6 +114,16 @@ impl Store {
         Ok(flows)
     }
 
+    /// Whether a worker has noted within this time what jobs have come to.
+    pub async fn flows_were_noted(&self, within: Duration) -> Result<bool, StoreError> {
+        let noted = sqlx::query_scalar!(
+            r#"select exists (select from sluice.alert_sample where taken_at > now() - make_interval(secs => $1))
+                   as "noted!""#,
+            seconds(within)
+        );
+        noted.fetch_one(&self.db).await.doing(LOOKING)
+    }
+
     /// What an hour usually costs: the median of the hours of the last week that have cost something, the last two
     /// left out.
     pub async fn usual_hour(&self) -> Result<UsualHour, StoreError> {

@@ -3,14 +3,16 @@
 
 use super::Alerting;
 use crate::domain::Timestamp;
-use crate::domain::alert::{AlertRule, AlertThresholds, Observations, RouteWork, UsualHour};
+use crate::domain::alert::{
+    AlertRule, AlertSettings, AlertThresholds, Observations, RouteFlow, RouteWork, UsualHour, pause_in_reading,
+};
 use crate::domain::budget::Need;
 use crate::domain::diagnosis::{self, DoubtedCosts, Finding, Thresholds};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::Statistics;
-use crate::store::StoreError;
 use crate::store::doctor::LookTime;
 use crate::store::status::RouteQueue;
+use crate::store::{Store, StoreError};
 use crate::worker::Shared;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +24,14 @@ const USUAL_EVERY: Duration = Duration::from_mins(30);
 /// An alert is of calls of so long.
 const AN_HOUR: Duration = Duration::from_hours(1);
 
+/// A worker that has just started has its first jobs to fetch. It does not read at once what jobs have come to, unless
+/// no worker has read it for so long.
+const UNREAD_AT_MOST: Duration = Duration::from_mins(5);
+
+/// What the jobs of each route have come to lately, and in the windows of the rules for fallbacks, dearer rungs and
+/// hours.
+type Flows = [Vec<RouteFlow>; 4];
+
 /// What this worker has read of late.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -31,6 +41,8 @@ pub(super) struct Memory {
     pub batches_at: Option<Instant>,
     /// Whether the worker has looked before.
     has_looked: bool,
+    /// When to read again what jobs have come to.
+    flows_at: Option<Instant>,
     usual: Kept<UsualHour>,
     needs: Kept<BTreeMap<String, Need>>,
     doubted: Kept<Vec<DoubtedCosts>>,
@@ -91,11 +103,8 @@ impl Memory {
         let mut observed = Observations { now, spools: spools.collect(), ..Observations::default() };
         observed.lost = Some(store.lost_workers().await?);
         observed.stopped = Some(store.stopped_batches().await?);
-        let AlertThresholds { fallback_window, dearer_window, .. } = settings.thresholds;
-        let windows = [settings.every, fallback_window, dearer_window, AN_HOUR];
-        let [lately, fallbacks, dearer, hour] = store.look_at_flows(windows).await?;
-        (observed.fallbacks, observed.dearer, observed.hour) = (Some(fallbacks), Some(dearer), Some(hour));
-        // Not at once: a worker that has just started has its first jobs to fetch, and these read many sums.
+        let flows = self.flows(store, settings).await?;
+        // Not at once, for the same reason: these read many sums, too.
         let may_be_dear = std::mem::replace(&mut self.has_looked, true);
         if may_be_dear && is_on(AlertRule::CostSpike) {
             observed.usual = self.usual.get(USUAL_EVERY, store.usual_hour()).await?;
@@ -110,7 +119,8 @@ impl Memory {
         if may_be_dear && (is_on(AlertRule::UnknownPrice) || is_on(AlertRule::CostDiffers)) {
             observed.doubted = self.doubted.get(settings.every * 10, store.doubted_costs(AN_HOUR)).await?;
         }
-        if is_on(AlertRule::StuckQueue)
+        if let Some([lately, ..]) = &flows
+            && is_on(AlertRule::StuckQueue)
             && let Some(work) = self.work.get(settings.every * 2, store.queue()).await?
         {
             let ended = |route: &str| lately.iter().find(|flow| flow.route == route).map_or(0, |flow| flow.ended);
@@ -125,8 +135,25 @@ impl Memory {
             };
             observed.findings = self.findings.get(settings.doctor_every, diagnosed).await?;
         }
+        if let Some([_, fallbacks, dearer, hour]) = flows {
+            (observed.fallbacks, observed.dearer, observed.hour) = (Some(fallbacks), Some(dearer), Some(hour));
+        }
         observed.known = known;
         Ok(observed)
+    }
+
+    /// What jobs have come to; `None`: reading it takes long, and the last time was a short while ago. The rules that
+    /// need it are not judged then, and their alerts stay as they are.
+    async fn flows(&mut self, store: &Store, settings: &AlertSettings) -> Result<Option<Flows>, StoreError> {
+        let may_wait = !self.has_looked && store.flows_were_noted(UNREAD_AT_MOST).await?;
+        if may_wait || self.flows_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(None);
+        }
+        let AlertThresholds { fallback_window, dearer_window, .. } = settings.thresholds;
+        let began = Instant::now();
+        let flows = store.look_at_flows([settings.every, fallback_window, dearer_window, AN_HOUR]).await?;
+        self.flows_at = Some(Instant::now() + pause_in_reading(began.elapsed(), settings.every));
+        Ok(Some(flows))
     }
 }
 
