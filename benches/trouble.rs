@@ -3,7 +3,7 @@
 //! after; `make bench-trouble`.
 //!
 //! Options by environment: `SLUICE_BENCH_JOBS` (1000000), `SLUICE_BENCH_OUTAGE` (600, seconds), `SLUICE_BENCH_ONLY`
-//! (`plain`, `snapshot`, `outage`, `lanes`, separated by commas); for the lanes `SLUICE_BENCH_ROUNDS` (5) and
+//! (`plain`, `snapshot`, `outage`, `lanes`, separated by commas); for the lanes `SLUICE_BENCH_ROUNDS` (11) and
 //! `SLUICE_BENCH_STRETCH` (jobs in each; a 25th of all).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]

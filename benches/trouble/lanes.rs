@@ -56,7 +56,7 @@ struct Queue {
 /// Measures it, and returns whether the bars are met.
 pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
     let stretch = setting("SLUICE_BENCH_STRETCH", jobs / 25);
-    let rounds = setting("SLUICE_BENCH_ROUNDS", 5);
+    let rounds = setting("SLUICE_BENCH_ROUNDS", 11);
     let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
     open_to_all(scratch.path())?;
     let options = Options { data_dir: scratch.path().join("pg"), fsync: true, max_connections: 50 };
@@ -190,7 +190,8 @@ impl Queue {
         while self.about().await? - first < stretch / 10 {
             tokio::time::sleep(TICK).await;
         }
-        let (began, from) = (Instant::now(), self.results().await?);
+        let from = self.results().await?;
+        let began = Instant::now();
         let (pid, server) = (worker.0.id(), self.server);
         let times = || anyhow::Ok([processor_time(pid)?, processor_time_of_all(server)?]);
         let spent = times()?;

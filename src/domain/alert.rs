@@ -23,10 +23,10 @@ use std::time::Duration;
 /// How long what jobs have come to is not read again after a reading that took so long, if workers look so often.
 ///
 /// The sums of the last hours may be millions of rows that are not folded yet. Reading them has a fiftieth of the time,
-/// and is not put off for more than four looks: longer, and an alert that holds would begin anew ([`steps`]).
+/// and is part of every fourth look at least: an alert that holds must not begin anew ([`steps`]).
 #[must_use]
 pub fn pause_in_reading(took: Duration, every: Duration) -> Duration {
-    took.saturating_mul(49).min(every.saturating_mul(4))
+    took.saturating_mul(49).min(every.saturating_mul(3))
 }
 
 /// How grave an alert is. Receivers take alerts from a severity on.

@@ -70,6 +70,8 @@ pub(super) struct Front {
     pub has_more: bool,
     /// Lanes that have run out of jobs since the look.
     used_up: usize,
+    /// Lanes that have jobs, as far as the claimer knows.
+    live: usize,
 }
 
 /// The question that a look asks.
@@ -114,7 +116,7 @@ impl Front {
 
     /// Whether no lane has jobs that could be claimed.
     pub fn is_dry(&self) -> bool {
-        self.lanes.values().all(|state| state.dry)
+        self.live == 0
     }
 
     /// Whether so many of the lanes have run out of jobs that it is worth looking for others at once, if there are
@@ -125,7 +127,7 @@ impl Front {
 
     /// Whether the lanes will have run out of jobs soon, and there are more of them.
     pub fn is_nearly_dry(&self) -> bool {
-        self.is_worth_a_look() && self.lanes.values().filter(|state| !state.dry).count() <= FEW
+        self.is_worth_a_look() && self.live <= FEW
     }
 
     /// Notes that a look begins, and chooses the lanes that must not be forgotten over those that it finds: for each
@@ -150,6 +152,10 @@ impl Front {
             by_route.retain(|route, _| may_start_soon(route));
             let each = MOST_KNOWN / by_route.len().max(1);
             for (keys, demands) in by_route.values() {
+                if keys.len() <= each {
+                    known.extend(keys);
+                    continue;
+                }
                 known.extend(turns.first(each, demands).into_iter().filter_map(|index| keys.get(index).copied()));
             }
         }
@@ -196,6 +202,7 @@ impl Front {
             }
         }
         (self.has_more, self.used_up) = (!is_all, 0);
+        self.live = self.lanes.values().filter(|state| !state.dry).count();
     }
 
     /// The routes of the lanes.
@@ -224,7 +231,9 @@ impl Front {
             state.taken = state.taken.saturating_add(count);
             state.taken_from = state.taken_from.min(first);
             state.left = state.left.map(|left| left.saturating_sub(count));
+            self.live -= usize::from(!state.dry);
             state.dry = state.left.is_some_and(|left| left <= 0) || (count < take.count && !claim.is_cut);
+            self.live += usize::from(!state.dry);
             self.used_up += usize::from(state.dry);
             has_next |= state.dry && !is_last;
         }
