@@ -1,13 +1,16 @@
 //! The primary dies and a standby takes over: work goes on without a restart, and no job is lost.
 
 use crate::support::fleet::Fleet;
+use crate::support::postgres::database;
 use crate::support::program::Program;
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::server::Server;
 use crate::support::wait::until;
 use rustix::process::Signal;
+use sluice::store::{Pooler, Purpose, Store, StoreError, within};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use std::time::Duration;
 
 pub const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.1, 0.4] }\n\
                         models.model.price = { input = \"1\", output = \"2\" }\n";
@@ -34,7 +37,7 @@ pub async fn synchronous_pair() -> (Server, Server) {
     let standby = primary.standby();
     execute(&primary, "postgres", "alter system set synchronous_standby_names = '*'").await;
     execute(&primary, "postgres", "select pg_reload_conf()").await;
-    sluice::store::Store::from_pool(pool(&primary)).migrate().await.unwrap();
+    Store::from_pool(pool(&primary)).migrate().await.unwrap();
     (primary, standby)
 }
 
@@ -183,4 +186,43 @@ async fn a_worker_looks_for_the_server_that_serves_before_its_pool_gives_up() {
     fleet.until_answered(8).await;
     // Its connections to the first lead nowhere, and it does not wait for their farewell.
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_a_lost_server_never_answers_leaves_room_for_a_connection_to_another_one() {
+    let database = database().await;
+    let options = database.connect_options();
+    let (first, second) = (Proxy::to(&options).await, Proxy::to(&options).await);
+    let url = format!(
+        "postgres://sluice@{},{}/{}?target_session_attrs=read-write&sslmode=disable",
+        first.address(),
+        second.address(),
+        options.get_database().unwrap()
+    );
+    let store = Store::connect_through(Pooler::None, Purpose::Work, &url.parse().unwrap(), 1).await.unwrap();
+    for statement in [Statement::Rows, Statement::Row] {
+        let (lost, serving) = if statement == Statement::Rows { (&first, &second) } else { (&second, &first) };
+        statement.run(&store).await.unwrap();
+        serving.set(Weather::Clear);
+        lost.set(Weather::Blackhole);
+        let answer = within(Duration::from_millis(300), "asking a lost server", statement.run(&store)).await;
+        assert!(matches!(answer, Err(StoreError::Timeout { .. })), "{answer:?}");
+        until("the other server answers", async || statement.run(&store).await.is_ok()).await;
+    }
+}
+
+/// A statement by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Statement {
+    Rows,
+    Row,
+}
+
+impl Statement {
+    async fn run(self, store: &Store) -> Result<(), StoreError> {
+        match self {
+            Self::Rows => store.lanes().await.map(drop),
+            Self::Row => store.flows_were_noted(Duration::from_secs(1)).await.map(drop),
+        }
+    }
 }

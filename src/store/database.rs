@@ -5,6 +5,7 @@
 //! So behind a pooler each statement is part of a transaction, which begins with the settings, and no statement has a
 //! name.
 
+mod lent;
 mod other_end;
 mod transaction;
 
@@ -15,6 +16,7 @@ use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future};
+use lent::Lent;
 use other_end::{connections_left, is_read_only, require_writable, within_patience, without_pooler};
 use parking_lot::Mutex;
 use sqlx::error::DatabaseError;
@@ -45,6 +47,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How long a statement's next row, or a commit, may take. Longer than the server's own patience with statements: a
 /// statement that waits that long waits for a connection that is dead, or for a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(75);
+
+/// How many rows of a statement are read before the first of them is taken.
+const ROWS_AT_ONCE: usize = 32;
 
 /// Settings of Sluice's own connections, beside [`SETTINGS`]: the server notices when this end is gone, and releases
 /// its locks. Behind a pooler its other end is the pooler.
@@ -308,33 +313,65 @@ impl Database {
         beginning.await.inspect_err(|error| self.sessions.see(error))
     }
 
-    /// The rows of a statement in a transaction of its own, one at a time.
-    fn stream<'e, 'q: 'e, E>(&self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    /// The rows of a statement in a transaction of its own.
+    fn in_transaction<'e, 'q: 'e, E>(&self, query: E) -> BoxStream<'e, Result<Found, sqlx::Error>>
     where
         E: 'q + Execute<'q, Postgres>,
     {
         let database = self.clone();
-        let (found, incoming) = mpsc::channel(1);
-        let work = async move {
-            let committed = async {
-                let mut transaction = database.begin().await?;
-                let mut results = transaction.fetch_many(query);
-                while let Some(result) = results.try_next().await? {
-                    // The other end is in the same stream: it is there.
-                    let _ = found.send(Ok(result)).await;
-                }
-                drop(results);
-                transaction.commit().await
-            };
-            if let Err(error) = committed.await {
-                let _ = found.send(Err(error)).await;
-            }
-        };
-        let rows = stream::unfold(incoming, async |mut incoming| Some((incoming.recv().await?, incoming)));
-        // The work goes on as the rows are read, and adds none of its own. When it is done, its end of the channel is
-        // gone, and so ends the stream.
-        stream::select(rows, stream::once(work).filter_map(|()| future::ready(None))).boxed()
+        passed_on(async move |found| {
+            let mut transaction = database.begin().await?;
+            found.pass_on(transaction.fetch_many(query)).await?;
+            transaction.commit().await
+        })
     }
+
+    /// The rows of a statement on a connection that goes back to the pool only if the server has answered to the end.
+    fn alone<'e, 'q: 'e, E>(&self, query: E) -> BoxStream<'e, Result<Found, sqlx::Error>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let pool = self.pool.clone();
+        passed_on(async move |found| {
+            let mut lent = Lent::of(&pool).await?;
+            let done = found.pass_on(lent.asked()?.fetch_many(query)).await;
+            lent.answered(done)
+        })
+    }
+}
+
+/// A row, or how many rows a statement has changed.
+type Found = Either<PgQueryResult, PgRow>;
+
+/// Where the work of a stream puts the rows.
+struct Rows(mpsc::Sender<Result<Found, sqlx::Error>>);
+
+impl Rows {
+    async fn pass_on(&self, mut rows: BoxStream<'_, Result<Found, sqlx::Error>>) -> Result<(), sqlx::Error> {
+        while let Some(row) = rows.try_next().await? {
+            // The other end is in the same stream: it is there.
+            let _ = self.0.send(Ok(row)).await;
+        }
+        Ok(())
+    }
+}
+
+/// What this work puts out, and its error. The work goes on as the rows are read, and ends when the stream is dropped.
+fn passed_on<'e, F>(work: impl FnOnce(Rows) -> F) -> BoxStream<'e, Result<Found, sqlx::Error>>
+where
+    F: Future<Output = Result<(), sqlx::Error>> + Send + 'e,
+{
+    let (sender, incoming) = mpsc::channel(ROWS_AT_ONCE);
+    let failed = sender.clone();
+    let work = work(Rows(sender));
+    let work = async move {
+        if let Err(error) = work.await {
+            let _ = failed.send(Err(error)).await;
+        }
+    };
+    let rows = stream::unfold(incoming, async |mut incoming| Some((incoming.recv().await?, incoming)));
+    // The work adds no rows of its own. When it is done, its end of the channel is gone, and so ends the stream.
+    stream::select(rows, stream::once(work).filter_map(|()| future::ready(None))).boxed()
 }
 
 /// The first server that accepts a connection and, if `writable`, takes writes.
@@ -458,10 +495,10 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         if self.is_pooled() {
-            return self.stream(query);
+            return self.in_transaction(query);
         }
         let sessions = Arc::clone(&self.sessions);
-        let rows = rows_in_time(Some(PATIENCE), self.pool.fetch_many(query));
+        let rows = rows_in_time(Some(PATIENCE), self.alone(query));
         let watched = stream::unfold((rows, Arc::clone(&sessions)), async |(mut rows, sessions)| {
             let next = sessions.watch(rows.next()).await?;
             Some((next, (rows, sessions)))
@@ -475,7 +512,7 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         if !self.is_pooled() {
-            let found = in_time(Some(PATIENCE), self.pool.fetch_optional(query));
+            let found = in_time(Some(PATIENCE), async { Lent::of(&self.pool).await?.fetch_optional(query).await });
             return Box::pin(
                 async move { self.sessions.watch(found).await.inspect_err(|error| self.sessions.see(error)) },
             );

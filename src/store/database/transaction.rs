@@ -1,5 +1,6 @@
 //! Statements that take effect together, and the state in which they leave their connection.
 
+use super::lent::give_back;
 use super::{Database, PATIENCE, Sessions, in_time, rows_in_time};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
@@ -49,8 +50,7 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         match self.phase {
-            // Back to the pool.
-            Phase::Ended => {}
+            Phase::Ended => give_back(connection),
             Phase::Asked => connection.close_on_drop(),
             Phase::Open => {
                 let sessions = Arc::clone(&self.sessions);
@@ -251,6 +251,6 @@ impl<'c> Executor<'c> for &'c mut Transaction {
 
 /// Whether the server has refused a statement, which is its final answer to it: the transaction is then ready to be
 /// rolled back.
-fn is_answer<T>(result: &Result<T, sqlx::Error>) -> bool {
+pub(super) fn is_answer<T>(result: &Result<T, sqlx::Error>) -> bool {
     matches!(result, Err(sqlx::Error::Database(_)))
 }
