@@ -116,9 +116,7 @@ async fn look(shared: &Shared, alerting: &Alerting, memory: &mut Memory) -> Resu
         let observed = memory.observe(shared, alerting, now).await?;
         let known = shared.store.open_alerts().await?;
         let (seen, examined) = sightings(&observed, settings);
-        // Several looks may fail in a row, and the turn may pass to another worker.
-        let looks_apart = settings.every * 4 + TURN;
-        let steps = steps(&known, &seen, &examined, settings, looks_apart, now);
+        let steps = steps(&known, &seen, &examined, settings, looks_apart(settings.every), now);
         tracing::trace!(steps = steps.len(), seen = seen.len(), ?looked_at, "looked for alerts");
         let Some(changes) = shared.store.write_alerts(worker, now, &steps, settings, &receivers).await? else {
             return Ok(false);
@@ -146,6 +144,12 @@ async fn look(shared: &Shared, alerting: &Alerting, memory: &mut Memory) -> Resu
     Ok(true)
 }
 
+/// How far two sightings of a thing may be apart. Several looks may fail in a row, and the turn may pass to another
+/// worker.
+fn looks_apart(every: Duration) -> Duration {
+    every * 4 + TURN
+}
+
 async fn forget(shared: &Shared, alerting: &Alerting) -> Result<(), StoreError> {
     let given_up = shared.store.give_up_messages(GIVE_UP_AFTER).await?;
     if given_up > 0 {
@@ -153,4 +157,19 @@ async fn forget(shared: &Shared, alerting: &Alerting) -> Result<(), StoreError> 
     }
     shared.store.forget_alerts(alerting.settings.keep).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::alert::pause_in_reading;
+
+    #[test]
+    fn what_is_not_read_at_each_look_is_read_before_an_alert_would_begin_anew() {
+        for every in (1..=60).map(Duration::from_secs) {
+            // The next look comes after the pause, and takes as long as it may.
+            let apart = pause_in_reading(PATIENCE, every) + every + ASK_EVERY + PATIENCE;
+            assert!(apart < looks_apart(every), "{every:?}");
+        }
+    }
 }
